@@ -1,0 +1,68 @@
+"""Packaging of `unimo`. The Paddle build is chosen by an extra: `.[cpu]` or `.[gpu]`.
+
+Paddle is not in `install_requires`, because the CPU wheel would be laid over an installed GPU wheel:
+both own the same `paddle/` folder. `constraints.txt` pins the versions that were tested together.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The version that `unimo/__init__.py` states, read without importing the package."""
+    for line in (ROOT / "unimo" / "__init__.py").read_text(encoding="utf8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError("unimo/__init__.py states no __version__")
+
+
+REQUIRED = [
+    "paddlenlp>=2.8.1,<3",
+    "paddleclas>=2.6.0,<2.7",  # pins numpy==1.24.4, which has no wheel for Python 3.12
+    "visualdl>=2.5.3,<3",
+    "numpy>=1.24.4,<2",
+    "pyyaml>=6",
+    "safetensors>=0.4",
+    "tokenizers>=0.19",
+    "pyarrow>=19,<26",  # 26 refuses NumPy 1 at import and does not say so in its metadata
+    "pillow>=10",
+    "tqdm>=4.60",
+    "psutil>=5.9",
+    "matplotlib>=3.7",
+    "setuptools",  # `import paddle` needs it, and declares it for Python 3.12 only
+    # Without these three a fresh installation resolves, passes `pip check`, and fails to import.
+    "huggingface_hub<1",  # paddlenlp imports a function that 1.0 removed
+    "aistudio-sdk<0.3",  # paddlenlp imports a function that 0.3 removed
+    "protobuf>=3.20.2,<7",  # visualdl cannot write booleans with 7
+]
+
+EXTRAS = {
+    "cpu": ["paddlepaddle>=3.3.1,<3.4"],
+    "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],  # from Paddle's own index; see README.md
+    "test": ["pytest>=8", "ruff>=0.6"],
+}
+EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=3.5"]
+
+setup(
+    name="unimo",
+    version=read_version(),
+    description="The UNIMO family on PaddlePaddle: pre-train, fine-tune, evaluate, predict",
+    long_description=(ROOT / "README.md").read_text(encoding="utf8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["unimo", "unimo.*"]),
+    package_data={"unimo": ["**/README.md", "**/*.json", "**/*.png"]},
+    python_requires=">=3.10,<3.12",
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,114 @@
+"""Every recipe builds, says what the papers say, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import pytest
+
+from unimo import create_model, list_models
+from unimo.config import CONFIG_ROOT, find_config, list_recipes, to_plain
+from unimo.data.transforms import RECIPES
+from unimo.errors import ConfigError
+from unimo.registry import TASK_MODULES
+from unimo.settings import build_run_config, load_run_config
+
+FILES = sorted(CONFIG_ROOT.glob("[!_]*/*.yaml"))
+PRESETS = ["unimo3", "meter", "bridgetower"]
+
+
+def load(path, overrides=()):
+    return load_run_config(str(path), path.stem.rpartition("_")[2], list(overrides))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_recipe_builds_a_run(path):
+    size, _, kind = path.stem.rpartition("_")
+    run = load(path)
+    assert run.model.name == f"{path.parent.name}_{size}"
+    assert run.model.name in list_models()
+    assert run.task.name == kind
+    assert find_config(run.model.name, kind) == path
+    assert run.data.image_size == run.model.vision.image_size
+    assert run.data.image_size % run.model.vision.patch_size == 0
+    assert {run.data.train_transform, run.data.eval_transform} <= set(RECIPES)
+    assert run.train.batch_size % run.train.accumulate == 0
+    assert run.data.max_text_len <= run.model.text.max_position - 2
+    assert [corpus.path for corpus in run.data.pairs + run.data.path] == ["scenes", "scenes"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_resolved_recipe_gives_itself(path):
+    run = load(path)
+    assert build_run_config(to_plain(run)) == run
+
+
+def test_every_preset_has_every_tiny_recipe():
+    for kind in TASK_MODULES:
+        assert {f"{preset}_tiny" for preset in PRESETS} <= set(list_recipes(kind))
+
+
+@pytest.mark.parametrize("name", ["unimo3_base", "unimo3_large", "meter_base", "bridgetower_base"])
+def test_pretraining_is_the_recipe_of_the_paper(name):
+    run = load_run_config(name, "pretrain")
+    train, optim, data = run.train, run.optim, run.data
+    assert (train.max_steps, train.batch_size) == (100_000, 4096)
+    assert (optim.lr, optim.weight_decay, optim.warmup, optim.schedule) == (1e-5, 0.01, 0.1, "linear")
+    assert optim.lr_multipliers == {"cross_modal": 5.0, "heads": 5.0}
+    assert (optim.betas, optim.eps, optim.clip_grad_norm) == ([0.9, 0.98], 1e-8, None)
+    assert (data.max_text_len, data.mlm_probability, data.train_transform) == (50, 0.15, "clip")
+    expected = {"unimo3_base": 224, "meter_base": 224, "bridgetower_base": 288, "unimo3_large": 294}
+    assert data.image_size == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("unimo3_base", "vqa", (576, 1e-5, 50.0, 0.05, 0.06, 512, 4.0)),
+        ("unimo3_large", "vqa", (574, 4e-6, 50.0, 0.05, 0.06, 512, 4.0)),
+        ("bridgetower_base", "entailment", (384, 3e-6, 10.0, 0.01, 0.06, 64, 4.0)),
+        ("meter_base", "vqa", (576, 5e-6, 50.0, 0.01, 0.1, 512, 2.0)),
+        ("meter_base", "entailment", (384, 2e-6, 10.0, 0.01, 0.1, 64, 2.0)),
+        ("unimo3_base", "retrieval", (384, 5e-6, 5.0, 0.01, 0.05, 512, None)),
+    ],
+)
+def test_fine_tuning_is_the_recipe_of_the_authors(name, kind, expected):
+    run = load_run_config(name, kind)
+    assert expected == (
+        run.data.image_size,
+        run.optim.lr,
+        run.optim.lr_multipliers["heads"],
+        run.optim.weight_decay,
+        run.optim.warmup,
+        run.train.batch_size,
+        getattr(run.task, "head_hidden_multiplier", None),
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tiny_models_build(preset):
+    config = load_run_config(f"{preset}_tiny", "pretrain").model
+    model = create_model(config.name)
+    assert model.config == config
+    assert sum(parameter.size for parameter in model.parameters()) < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("train.max_step=5", "max_steps"),
+        ("optim.learning_rate=1", "lr"),
+        ("model.fusion.link_rang=all", "link_range"),
+        ("tasks=1", "task"),
+    ],
+)
+def test_unknown_key_names_the_nearest(override, nearest):
+    with pytest.raises(ConfigError, match=f"unknown key.*{nearest}"):
+        load_run_config("unimo3_tiny", "pretrain", [override])
+
+
+def test_unknown_names_give_the_nearest():
+    with pytest.raises(ConfigError, match="unimo3_base"):
+        load_run_config("unimo3_bse", "pretrain")
+    with pytest.raises(ConfigError, match="unknown model 'unimo3_smal'"):
+        load_run_config("unimo3_tiny", "pretrain", ["model=unimo3_smal"])
+    with pytest.raises(ConfigError, match="nearest: retrieval"):
+        load_run_config("unimo3_tiny", "pretrain", ["task=retreival"])

@@ -1,0 +1,64 @@
+"""Our Linear and LayerNorm against Paddle's own: values and all gradients."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from unimo.nn.kernels import LayerNorm, Linear
+
+
+def _values_and_gradients(layer: nn.Layer, x: np.ndarray, grad: np.ndarray) -> list[np.ndarray]:
+    given = paddle.to_tensor(x, stop_gradient=False)
+    out = layer(given)
+    out.backward(paddle.to_tensor(grad))
+    return [t.numpy() for t in (out, given.grad, *(p.grad for p in layer.parameters()))]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (lambda: Linear(24, 24), lambda: nn.Linear(24, 24)),
+        (lambda: LayerNorm(24, epsilon=1e-12), lambda: nn.LayerNorm(24, epsilon=1e-12)),
+        (lambda: LayerNorm(24, epsilon=1e-3), lambda: nn.LayerNorm(24, epsilon=1e-3)),
+    ],
+)
+@pytest.mark.parametrize("shape", [(5, 24), (2, 7, 24)])
+def test_equal_to_paddle(ours, theirs, shape):
+    rng = np.random.default_rng(0)
+    x, grad = (rng.normal(size=shape).astype("float32") * 3 + 1 for _ in range(2))
+    first, second = ours(), theirs()
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        value = paddle.to_tensor(rng.normal(size=a.shape).astype("float32"))
+        a.set_value(value)
+        b.set_value(value)
+    for mine, other in zip(
+        _values_and_gradients(first, x, grad), _values_and_gradients(second, x, grad), strict=True
+    ):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=2e-5)
+
+
+def test_frozen_parameters_and_no_grad():
+    layer, norm = Linear(4, 3), LayerNorm(3)
+    for parameter in [*layer.parameters(), *norm.parameters()]:
+        parameter.stop_gradient = True
+    x = paddle.ones([2, 4])
+    x.stop_gradient = False
+    norm(layer(x)).sum().backward()
+    assert x.grad.shape == [2, 4]
+    assert layer.weight.grad is None
+    with paddle.no_grad():
+        assert norm(layer(x)).stop_gradient
+
+
+def test_only_the_bias_frozen():
+    norm = LayerNorm(3)
+    norm.weight.stop_gradient = norm.bias.stop_gradient = True
+    x = paddle.to_tensor([[1.0, 2.0, 4.0]], stop_gradient=False)
+    norm(x).backward(paddle.to_tensor([[1.0, 0.0, 0.0]]))
+    assert abs(float(x.grad.sum())) < 1e-5
+
+
+def test_no_rows():
+    assert LayerNorm(3)(paddle.zeros([0, 3])).shape == [0, 3]
+    assert Linear(3, 2)(paddle.zeros([0, 3])).shape == [0, 2]

@@ -1,0 +1,71 @@
+"""What all tasks promise the loop: finite losses, a gradient for every parameter, evaluation without traces."""
+
+import numpy as np
+import paddle
+import pytest
+from micro import make_run, make_task
+
+from unimo.errors import CapabilityError
+from unimo.tasks.base import to_tensors
+
+TASKS = ["pretrain", "vqa", "entailment", "retrieval"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_parameter_learns(name: str) -> None:
+    run = make_run(name)
+    task, _, data = make_task(run)
+    loss, values = task(to_tensors(next(data.train_loader(run))))
+    assert loss.item() == pytest.approx(sum(v.item() for k, v in values.items() if k in task_losses(name)), rel=1e-5)
+    loss.backward()
+    idle = [n for n, p in task.named_parameters() if not p.stop_gradient and p.grad is None]
+    assert idle == []
+
+
+def task_losses(name: str) -> set[str]:
+    return {"pretrain": {"mlm", "itm"}, "retrieval": {"itc", "itm"}}.get(name, {name})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_training_step_lowers_the_loss(name: str) -> None:
+    run = make_run(name)
+    task, _, data = make_task(run)
+    task.eval()
+    batch = to_tensors(next(data.train_loader(run)))
+    adam = paddle.optimizer.Adam(3e-3, parameters=task.parameters())
+    losses = []
+    for _ in range(15):
+        paddle.seed(1)
+        loss, _ = task(batch)
+        loss.backward()
+        adam.step()
+        adam.clear_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_evaluation_repeats_and_leaves_training_mode(name: str) -> None:
+    run = make_run(name, data={"scenes": {"val_images": 2}})
+    task, _, data = make_task(run)
+    task.train()
+    seen = []
+    first = task.evaluate(data.eval_loader("val", run), seen.append)
+    assert task.training and seen
+    assert task.evaluate(data.eval_loader("val", run)) == first
+    assert all(np.isfinite(value) for value in first.values())
+
+
+def test_learning_rate_groups() -> None:
+    task, _, _ = make_task(make_run("retrieval"))
+    groups = {name: task.lr_group(name) for name, _ in task.named_parameters()}
+    assert groups["temperature"] == "towers"
+    assert groups["itm_head.weight"] == "heads"
+    assert {groups[n] for n in groups if n.startswith("model.fusion")} == {"cross_modal"}
+    assert {groups[n] for n in groups if n.startswith("model.vision")} == {"towers"}
+
+
+def test_missing_capability_names_models_that_have_it() -> None:
+    task, _, _ = make_task(make_run("vqa"))
+    with pytest.raises(CapabilityError, match=r"'vqa' needs generation.*unimo3_tiny"):
+        task.model.require({"generation"}, "vqa")

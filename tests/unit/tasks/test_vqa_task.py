@@ -1,0 +1,63 @@
+"""VQA: loss and metric against hand-made numbers, result rows, the answer list."""
+
+import numpy as np
+import paddle
+import pytest
+from micro import make_run, make_task
+
+from unimo.errors import CheckpointError
+from unimo.tasks import vqa
+from unimo.tasks.base import to_tensors
+
+
+def batch_of(task: vqa.VqaTask, data, run) -> dict:
+    return to_tensors(next(iter(data.eval_loader("val", run, batch_size=6))))
+
+
+def test_loss_is_binary_cross_entropy_summed_over_answers() -> None:
+    run = make_run("vqa")
+    task, _, data = make_task(run)
+    task.eval()
+    batch = batch_of(task, data, run)
+    logits = task.logits(batch).numpy().astype(np.float64)
+    targets = batch["answer_targets"].numpy()
+    probability = 1 / (1 + np.exp(-logits))
+    expected = -(targets * np.log(probability) + (1 - targets) * np.log(1 - probability)).sum(axis=1).mean()
+    losses, report = task.losses(batch)
+    assert losses["vqa"].item() == pytest.approx(expected, rel=1e-5)
+    hits = targets[np.arange(6), logits.argmax(axis=1)]
+    assert report["accuracy"].item() == pytest.approx(100 * hits.mean(), rel=1e-5)
+
+
+def test_metric_takes_the_soft_score_of_the_best_answer_by_type() -> None:
+    metric = vqa.VqaAccuracy()
+    targets = paddle.to_tensor([[1.0, 0.3], [0.0, 0.6], [0.9, 0.0]])
+    chosen = paddle.to_tensor([1, 1, 1])
+    metric.update({"answer_ids": chosen}, {"answer_targets": targets, "question_types": ["a", "a", "b"]})
+    values = metric.compute()
+    assert values["overall"] == pytest.approx(30.0)
+    assert values["a"] == pytest.approx(45.0)
+    assert values["b"] == 0.0
+
+
+def test_records_are_rows_of_the_server_file() -> None:
+    run = make_run("vqa")
+    task, _, data = make_task(run)
+    task.eval()
+    batch = batch_of(task, data, run)
+    prediction = task.predict(batch)
+    assert [row["question_id"] for row in prediction["records"]] == batch["question_ids"]
+    best = prediction["logits"].numpy().argmax(axis=1)
+    assert [row["answer"] for row in prediction["records"]] == [task.answers[i] for i in best]
+
+
+def test_hidden_width_of_the_classifier() -> None:
+    for multiplier, width in ((2.0, 32), (4.0, 64)):
+        task, _, _ = make_task(make_run("vqa", task={"head_hidden_multiplier": multiplier}))
+        assert task.classifier.dense.weight.shape == [32, width]
+
+
+def test_without_answers_there_is_no_task() -> None:
+    task, _, _ = make_task(make_run("vqa"))
+    with pytest.raises(CheckpointError, match="answers"):
+        vqa.build(vqa.Config(), task.model, {})

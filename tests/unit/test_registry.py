@@ -1,0 +1,60 @@
+"""unimo/registry.py: names, near misses, and what a capability query answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from unimo import registry
+from unimo.errors import ConfigError, UnimoError
+
+
+def test_every_registered_name_has_a_config_of_that_name():
+    names = registry.list_models()
+    assert {"unimo3_base", "unimo3_large", "unimo3_tiny", "meter_base", "bridgetower_base"} <= set(names)
+    assert names == sorted(names)
+    assert [registry.model_config(name).name for name in names] == names
+
+
+def test_nearest_names_or_all_of_them():
+    assert registry.nearest("vqqa", ["vqa", "retrieval"]) == "nearest: vqa"
+    assert registry.nearest("zzz", ["b", "a"]) == "known: a, b"
+
+
+@pytest.mark.parametrize("name", ["unimo3_bas", "resnet_50", ""])
+def test_unknown_model_names_known_ones(name):
+    with pytest.raises(ConfigError, match="unknown model .*(nearest|known): .*unimo3_base"):
+        registry.model_config(name)
+
+
+def test_unknown_task_names_known_ones():
+    with pytest.raises(ConfigError, match="unknown task 'vqaa'; nearest: vqa"):
+        registry.task_module("vqaa")
+
+
+def test_capabilities_select_models():
+    assert "unimo3_tiny" in registry.models_with({"pixels", "fusion"})
+    assert registry.models_with({"pixels", "telepathy"}) == []
+
+
+def test_every_task_module_offers_what_the_contract_asks():
+    for name in registry.TASK_MODULES:
+        module = registry.task_module(name)
+        assert module.Config().name == name
+        assert callable(module.build) and callable(module.open_data)
+
+
+def test_overrides_reach_nested_fields_and_unknown_ones_fail():
+    model = registry.create_model("unimo3_tiny", text={"vocab_size": 50}, fusion={"num_layers": 1})
+    assert model.config.text.vocab_size == 50
+    assert model.config.fusion.num_layers == 1
+    with pytest.raises(ConfigError, match="unknown key model.fusion.layers; nearest: num_layers"):
+        registry.create_model("unimo3_tiny", fusion={"layers": 1})
+
+
+def test_a_model_without_the_capability_is_refused_with_the_names_of_others():
+    model = registry.create_model("unimo3_tiny", text={"vocab_size": 50})
+    model.require({"pixels"}, "vqa")
+    with pytest.raises(
+        UnimoError, match="task 'caption' needs generation.*'unimo3_tiny'.*models that do: none"
+    ):
+        model.require({"generation"}, "caption")

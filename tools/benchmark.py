@@ -1,0 +1,112 @@
+"""Measure training steps: python tools/benchmark.py train --against hf-bridgetower"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unimo import cli  # noqa: E402 - works from a clone that is not installed
+from unimo.benchmark import compare, flops, machine, sides  # noqa: E402
+from unimo.errors import CheckpointError, ConfigError  # noqa: E402
+from unimo.registry import model_config  # noqa: E402
+
+EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-python peer/bin/python
+  python tools/benchmark.py train --model unimo3_base --model meter_base --steps 5"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = cli.arguments(
+        "Training steps (forward, MLM and ITM, backward, AdamW) of models in turn, in processes of their own.",
+        EXAMPLE,
+    )
+    parser.add_argument("what", choices=["train"], help="what is measured")
+    parser.add_argument(
+        "--model", action="append", metavar="NAME", help="our model, may be repeated [unimo3_base]"
+    )
+    parser.add_argument(
+        "--against", choices=sorted(sides.PEERS), help="model of another library, of the same sizes"
+    )
+    parser.add_argument(
+        "--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]"
+    )
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--text-len", type=int, default=50, help="tokens of each text, no padding")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps of each side, after one warm-up")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side [all cores]"
+    )
+    parser.add_argument("--matmul-seconds", type=float, default=0.5, help="length of each rate measurement")
+    parser.add_argument("--out", type=Path, default=Path("output/benchmark.json"), metavar="FILE.json")
+    return parser.parse_args()
+
+
+def check(arguments: argparse.Namespace, longest: int) -> None:
+    """Stop before minutes are spent.
+
+    Raises:
+        ConfigError: a size that makes no sense.
+    """
+    for name, least in (("batch_size", 2), ("text_len", 4), ("steps", 1), ("threads", 1)):
+        if getattr(arguments, name) < least:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is {getattr(arguments, name)}, expected {least} or more"
+            )
+    if arguments.text_len > longest:
+        raise ConfigError(f"--text-len is {arguments.text_len}; the text tower has positions for {longest}")
+
+
+def settings_of(arguments: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """What all sides have in common."""
+    batch = {
+        "batch_size": arguments.batch_size,
+        "text_len": arguments.text_len,
+        "image_tokens": flops.image_tokens(config),
+        "targets": max(1, round(0.15 * (arguments.text_len - 2))),
+    }
+    matmul = {"shape": list(machine.MATMUL_SHAPE), "seconds": arguments.matmul_seconds}
+    return {"batch": batch, "matmul": matmul, "threads": arguments.threads, "steps": arguments.steps}
+
+
+def main() -> None:
+    """Start the sides, let them take turns, print and save the figures."""
+    arguments = parse_arguments()
+    names = arguments.model or ["unimo3_base"]
+    configs = [model_config(name) for name in names]
+    check(arguments, min(config.text.max_position - 2 for config in configs))
+    peer_python = sides.find_peer_python(arguments.peer_python) if arguments.against else ""
+    settings = settings_of(arguments, configs[0])
+    batch, request = settings["batch"], {key: settings[key] for key in ("batch", "matmul")}
+    size = (batch["batch_size"], batch["text_len"])
+    with contextlib.ExitStack() as stack:
+        pairs = []
+        for name, config in zip(names, configs, strict=True):
+            side = sides.own_side({"name": name}, request, arguments.threads)
+            stack.callback(side.close)
+            pairs.append((side, flops.own_step(config, *size, batch["targets"] * size[0])))
+        if arguments.against:
+            sizes = sides.peer_sizes(configs[0])
+            side = sides.peer_side(arguments.against, peer_python, sizes, request, arguments.threads)
+            stack.callback(side.close)
+            pairs.append((side, flops.peer_step(configs[0], *size)))
+        content = compare.report(compare.alternate(pairs, arguments.steps), settings)
+    print(compare.format_report(content))
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {arguments.out}: {error.strerror}; give another --out"
+        ) from error
+    print(f"figures: {arguments.out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,70 @@
+"""Convert tower weights of other libraries into a folder for `model.text.init` or `model.vision.init`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import yaml  # noqa: E402
+
+from unimo import cli  # noqa: E402
+from unimo.errors import CheckpointError, ConfigError  # noqa: E402
+from unimo.nn.convert_hf import SOURCES, from_hf, read_sizes  # noqa: E402
+from unimo.weights import read_safetensors, write_safetensors  # noqa: E402
+
+EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input roberta-base/model.safetensors \\
+      --config roberta-base/config.json --out weights/roberta_base
+  bash scripts/run_pretrain.sh unimo3_base model.text.init=weights/roberta_base
+  (both input files are on the model's page at huggingface.co)"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = cli.arguments(__doc__, EXAMPLE)
+    parser.add_argument("--from", dest="source", required=True, choices=sorted(SOURCES), help="kind of file")
+    parser.add_argument("--input", required=True, type=Path, metavar="FILE.safetensors", help="their weights")
+    parser.add_argument("--config", required=True, type=Path, metavar="config.json", help="their config")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    return parser.parse_args()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ConfigError: the file is missing or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Read, rename, write; the folder is made only when everything fits."""
+    source = SOURCES[arguments.source]
+    sizes = read_sizes(source, read_json(arguments.config))
+    tensors = from_hf(source, read_safetensors(arguments.input), sizes)
+    config = {"tower": source.tower, "source": arguments.source, **sizes}
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write into {arguments.out}: {error.strerror}") from error
+    write_safetensors(arguments.out / "model.safetensors", tensors)
+    count = sum(tensor.size for tensor in tensors.values())
+    print(f"{arguments.out}: {source.tower} tower, {count:,} parameters in {len(tensors)} tensors")
+
+
+if __name__ == "__main__":
+    cli.run(lambda: convert(parse_arguments()))

@@ -1,0 +1,60 @@
+"""Evaluate a fine-tuned or pre-trained model: one JSON object on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unimo import cli
+from unimo.errors import CheckpointError, ConfigError
+from unimo.inference import loading
+from unimo.registry import TASK_MODULES, nearest
+
+DESCRIPTION = """Evaluate a model directory on a split.
+Prints one JSON object; everything else goes to standard error. The data are those of the run that made
+the model, unless data.path=DIR names others. Accuracies and recalls are percentages."""
+EXAMPLE = "python tools/evaluate.py --task vqa --model output/unimo3_tiny_vqa --split val"
+
+
+def main() -> None:
+    """Read the command line, evaluate, print."""
+    parser = cli.arguments(DESCRIPTION, EXAMPLE)
+    parser.add_argument("--task", default="", help=f"expected task: {', '.join(sorted(TASK_MODULES))}")
+    parser.add_argument("--model", default="", help="model directory or run; default: newest of --task")
+    parser.add_argument("--split", default="val", help="train, val, test or another that the data have")
+    parser.add_argument("--blank-images", action="store_true", help="hide the images: what is left to guess?")
+    parser.add_argument("--predictions", default="", metavar="FILE", help="write answers (VQA: server file)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.eval_batch_size=32")
+    options = parser.parse_intermixed_args()
+    if options.task and options.task not in TASK_MODULES:
+        raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, TASK_MODULES)}")
+    directory = options.model or newest(options.task)
+
+    from unimo.inference.evaluation import describe, evaluate, write_predictions
+
+    result = evaluate(directory, options.split, options.task, options.overrides, options.blank_images)
+    if not cli.is_main_rank():
+        return
+    if options.predictions:
+        write_predictions(options.predictions, result)
+    print(json.dumps(describe(directory, options.split, result, options.blank_images)))
+
+
+def newest(task: str) -> Path:
+    """The newest model directory in output/ of a task.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    saved = loading.list_saved(task)
+    if not saved:
+        kind = f"{task} model" if task else "model"
+        raise CheckpointError(f"no {kind} in {loading.OUTPUT}/; give one with --model DIR")
+    return saved[0]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,36 @@
+"""Pre-train a model: python tools/pretrain.py unimo3_tiny train.max_steps=200"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unimo import cli  # noqa: E402 - works from a clone that is not installed
+
+
+def main() -> None:
+    """Read the recipe, show it or run it, print the summary."""
+    parser = cli.arguments(
+        "Pre-train a model by a recipe of configs/*/*_pretrain.yaml, or by a YAML file.",
+        "python tools/pretrain.py unimo3_tiny train.max_steps=200 output_dir=output/try",
+    )
+    parser.add_argument("recipe", help="name such as unimo3_base, unimo3_tiny, meter_base, or a YAML file")
+    cli.add_run_arguments(parser)
+    args = parser.parse_intermixed_args()
+
+    from unimo.config import dump
+    from unimo.settings import load_run_config
+
+    run = load_run_config(args.recipe, "pretrain", args.overrides)
+    if args.dry_run:
+        print(dump(run), end="")
+        return
+    from unimo.training.run import format_summary, train
+
+    summary = train(run)
+    if cli.is_main_rank():
+        print(format_summary(summary))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,170 @@
+"""Training steps of several sides in turn, and what they say about each other."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
+_SETTLE = 0.3
+"""Seconds between two sides: idle OpenMP threads spin for 0.2 s before they sleep."""
+
+
+class Runner(Protocol):
+    """What is measured; `Side` is one."""
+
+    name: str
+    parameters: int
+    library: str
+
+    def ask(self, word: str) -> dict[str, Any]:
+        """Answer `step`, `matmul` or `memory`."""
+
+
+@dataclass
+class Result:
+    """Figures of one side; times are seconds a step."""
+
+    name: str
+    library: str
+    parameters: int
+    flops: dict[str, int]
+    """Matrix-product work of a step by part."""
+    times: list[float]
+    parts: dict[str, float]
+    """Median seconds of forward, backward and update, where the side reports them."""
+    matmul_rates: list[float]
+    """FLOP/s of plain products, one before each step."""
+    peak_bytes: int
+
+    @property
+    def total_flops(self) -> int:
+        """Of one step."""
+        return sum(self.flops.values())
+
+    @property
+    def share(self) -> float:
+        """Reached share of the side's own matrix-product rate, median over the steps."""
+        pairs = zip(self.times, self.matmul_rates, strict=True)
+        return statistics.median(self.total_flops / seconds / rate for seconds, rate in pairs)
+
+    def plain(self, batch: Mapping[str, int]) -> dict[str, Any]:
+        """For JSON."""
+        seconds = statistics.median(self.times)
+        return {
+            "name": self.name,
+            "library": self.library,
+            "parameters": self.parameters,
+            "samples_per_second": batch["batch_size"] / seconds,
+            "text_tokens_per_second": batch["batch_size"] * batch["text_len"] / seconds,
+            "seconds_per_step": seconds,
+            "seconds_of_parts": self.parts,
+            "times": self.times,
+            "peak_bytes": self.peak_bytes,
+            "flops_per_step": self.total_flops,
+            "flops_by_part": self.flops,
+            "matmul_flops_per_second": statistics.median(self.matmul_rates),
+            "share_of_matmul_rate": self.share,
+        }
+
+
+def alternate(
+    sides: Sequence[tuple[Runner, dict[str, int]]], steps: int, warmup: int = 1, settle: float = _SETTLE
+) -> list[Result]:
+    """Let each side take `steps` steps, one after the other, each time starting with another one.
+
+    Args:
+        sides: runners and their FLOPs by part.
+        steps: measured rounds.
+        warmup: rounds before them that are not counted.
+        settle: pause before each measurement, seconds.
+    """
+    answers: dict[int, list[dict[str, float]]] = {number: [] for number in range(len(sides))}
+    rates: dict[int, list[float]] = {number: [] for number in range(len(sides))}
+    for round_number in range(-warmup, steps):
+        order = range(len(sides)) if round_number % 2 else reversed(range(len(sides)))
+        for number in order:
+            runner = sides[number][0]
+            time.sleep(settle)
+            rate = runner.ask("matmul")["flops_per_second"]
+            answer = runner.ask("step")
+            label = f"step {round_number + 1}/{steps}" if round_number >= 0 else "warm-up"
+            logger.info(
+                "%-9s %-16s %7.2f s  loss %.3f  products %.1f GFLOP/s",
+                *(label, runner.name, answer["seconds"], answer["loss"], rate / 1e9),
+            )
+            if round_number >= 0:
+                answers[number].append(answer)
+                rates[number].append(rate)
+    return [
+        _result(runner, flops, answers[number], rates[number]) for number, (runner, flops) in enumerate(sides)
+    ]
+
+
+def _result(
+    runner: Runner, flops: dict[str, int], answers: list[dict[str, float]], rates: list[float]
+) -> Result:
+    names = [name for name in ("forward", "backward", "update") if name in answers[0]]
+    return Result(
+        name=runner.name,
+        library=runner.library,
+        parameters=runner.parameters,
+        flops=flops,
+        times=[answer["seconds"] for answer in answers],
+        parts={name: statistics.median(answer[name] for answer in answers) for name in names},
+        matmul_rates=rates,
+        peak_bytes=runner.ask("memory")["peak_bytes"],
+    )
+
+
+def ratios(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Speed of the first side over each other one: median, lowest and highest over the rounds."""
+    first, table = results[0], {}
+    for other in results[1:]:
+        each = [b / a for a, b in zip(first.times, other.times, strict=True)]
+        table[other.name] = {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
+    return table
+
+
+def report(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything as plain data: settings, sides, ratios of samples a second."""
+    return {
+        "settings": dict(settings),
+        "sides": [result.plain(settings["batch"]) for result in results],
+        "ratios": ratios(results),
+    }
+
+
+def format_report(content: Mapping[str, Any]) -> str:
+    """A table of the sides and a line for each ratio."""
+    batch, sides = content["settings"]["batch"], content["sides"]
+    rows: list[tuple[str, list[str]]] = [
+        ("", [side["name"] for side in sides]),
+        ("library", [side["library"].split(",")[0] for side in sides]),
+        ("parameters, M", [f"{side['parameters'] / 1e6:.1f}" for side in sides]),
+        ("samples/s", [f"{side['samples_per_second']:.3f}" for side in sides]),
+        ("seconds a step", [f"{side['seconds_per_step']:.2f}" for side in sides]),
+        ("text tokens/s", [f"{side['text_tokens_per_second']:.1f}" for side in sides]),
+        ("peak memory, GB", [f"{side['peak_bytes'] / 1e9:.2f}" for side in sides]),
+        ("GFLOP a step", [f"{side['flops_per_step'] / 1e9:.0f}" for side in sides]),
+        (
+            "matrix products alone, GFLOP/s",
+            [f"{side['matmul_flops_per_second'] / 1e9:.1f}" for side in sides],
+        ),
+        ("share of that reached", [f"{side['share_of_matmul_rate']:.0%}" for side in sides]),
+    ]
+    width = max(16, *(len(text) + 2 for _, texts in rows for text in texts))
+    lines = [f"{label:<32}" + "".join(f"{text:>{width}}" for text in texts) for label, texts in rows]
+    for name, ratio in content["ratios"].items():
+        lines.append(
+            f"{sides[0]['name']} makes {ratio['median']:.2f} times the samples/s of {name} "
+            f"(rounds: {ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+        )
+    lines.insert(
+        0, "batch {batch_size}, {image_tokens} image tokens, {text_len} text tokens, fp32".format(**batch)
+    )
+    return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""Matrix-product work of one pre-training step, counted from a config. Imports no Paddle.
+
+A product of [m, k] and [k, n] is 2 m k n. What is not a matrix product (norms, softmax, activations,
+gates' sigmoids, AdamW) counts nothing. Training is three times the forward pass: each product has one
+gradient for either factor. (The patch projection needs no gradient for pixels; its 0.1% is not taken off.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unimo.models.unimo3.config import Config, FusionConfig
+
+Parts = dict[str, int]
+_TRAIN = 3
+
+
+def product(rows: int, inner: int, out: int) -> int:
+    """[rows, inner] times [inner, out]."""
+    return 2 * rows * inner * out
+
+
+def attention(queries: int, keys: int, width: int) -> int:
+    """Logits and weighted sum over all heads."""
+    return 4 * queries * keys * width
+
+
+def block(tokens: int, width: int, inner: int) -> int:
+    """Forward pass of a tower block: self-attention and feed-forward."""
+    projections = product(tokens, width, 4 * width)
+    return projections + attention(tokens, tokens, width) + 2 * product(tokens, width, inner)
+
+
+def cross_block(tokens: int, other: int, width: int, inner: int, queries: int | None = None) -> int:
+    """Forward pass of one stream of a fusion layer.
+
+    Args:
+        tokens, other: lengths of this and the other stream.
+        queries: rows that are read afterwards; None means all. Keys and values (and, being part of the
+            same product, queries) of self-attention are computed for all tokens.
+    """
+    queries = tokens if queries is None else queries
+    own = product(tokens, width, 3 * width) + attention(queries, tokens, width)
+    cross = product(other, width, 2 * width) + attention(queries, other, width)
+    return own + cross + 3 * product(queries, width, width) + 2 * product(queries, width, inner)
+
+
+def image_tokens(config: Config) -> int:
+    """V: patches and the class token."""
+    return (config.vision.image_size // config.vision.patch_size) ** 2 + 1
+
+
+def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Parts:
+    """Our pre-training step: one pass over the images, two over texts, last layer as far as it is read.
+
+    Args:
+        config: of a model of the UNIMO-3 family.
+        batch_size: pairs.
+        text_len: tokens of each text, no padding.
+        targets: MLM targets in the whole batch.
+
+    Returns:
+        FLOPs by part, forward and backward.
+    """
+    text, vision, fusion = config.text, config.vision, config.fusion
+    v, t, pairs, width, inner = (
+        image_tokens(config),
+        text_len,
+        2 * batch_size,
+        fusion.hidden_size,
+        fusion.intermediate_size,
+    )
+    layers = fusion.num_layers - 1
+    pair = cross_block(t, v, width, inner) + cross_block(v, t, width, inner)
+    last_mlm = cross_block(t, v, width, inner)
+    last_itm = cross_block(t, v, width, inner, 1) + cross_block(v, t, width, inner, 1)
+    image_links = _links(fusion, v, vision.hidden_size, vision.used_layers, fusion.image_start)
+    text_links = _links(fusion, t, text.hidden_size, text.num_layers, fusion.text_start)
+    forward = {
+        "image_tower": batch_size * _image_tower(config, vision.used_layers),
+        "text_tower": pairs * text.num_layers * block(t, text.hidden_size, text.intermediate_size),
+        "projections": batch_size * image_links[0] + pairs * text_links[0],
+        "gates": batch_size * image_links[1] + pairs * (text_links[1] + image_links[2] + text_links[2]),
+        "fusion": pairs * layers * pair + batch_size * (last_mlm + last_itm),
+        "heads": _heads(config, targets, batch_size),
+    }
+    return {part: _TRAIN * count for part, count in forward.items()}
+
+
+def peer_step(config: Config, batch_size: int, text_len: int) -> Parts:
+    """Hugging Face BridgeTower of the same sizes: two full passes, vocabulary logits everywhere.
+
+    In the MLM pass nothing reads the image stream of the last fusion layer, so that its backward pass
+    does not happen.
+    """
+    text, vision, fusion = config.text, config.vision, config.fusion
+    v, t, pairs, width, inner = (
+        image_tokens(config),
+        text_len,
+        2 * batch_size,
+        fusion.hidden_size,
+        fusion.intermediate_size,
+    )
+    pair = cross_block(t, v, width, inner) + cross_block(v, t, width, inner)
+    linked = product(v, vision.hidden_size, width) + product(t, text.hidden_size, width)
+    forward = {
+        "image_tower": pairs * _image_tower(config, vision.num_layers),
+        "text_tower": pairs * text.num_layers * block(t, text.hidden_size, text.intermediate_size),
+        "projections": pairs * fusion.num_layers * linked,
+        "gates": 0,
+        "fusion": pairs * fusion.num_layers * pair,
+        "heads": _heads(config, batch_size * t, batch_size),
+    }
+    parts = {part: _TRAIN * count for part, count in forward.items()}
+    parts["fusion"] -= (_TRAIN - 1) * batch_size * cross_block(v, t, width, inner)
+    return parts
+
+
+def _image_tower(config: Config, layers: int) -> int:
+    vision, v = config.vision, image_tokens(config)
+    patches = product(v - 1, 3 * vision.patch_size**2, vision.hidden_size)
+    return patches + layers * block(v, vision.hidden_size, vision.intermediate_size)
+
+
+def _links(
+    fusion: FusionConfig, tokens: int, tower_width: int, tower_layers: int, start: int
+) -> tuple[int, int, int]:
+    """One sequence through one modality's links: projections, gates' W T_k, and gates' u Z (scalar gates)."""
+    from unimo.models.unimo3.config import linked_layers
+
+    table = [layers for layers in linked_layers(fusion, tower_layers, start) if len(layers)]
+    used = {layer for layers in table for layer in layers}
+    before_start = fusion.start(tower_layers, start) - 1
+    projected = used | {before_start} if fusion.link_feature == "projected" else {before_start}
+    projections = len(projected) * product(tokens, tower_width, fusion.hidden_size)
+    if fusion.gate_dim == "none":
+        return projections, 0, 0
+    shared = fusion.gate_share in ("modality", "uni_layer")
+    linked = len(used) if shared else sum(len(layers) for layers in table)
+    out = 1 if fusion.gate_dim == "scalar" else fusion.hidden_size
+    query = len(table) * product(tokens, fusion.hidden_size, 1) if fusion.gate_dim == "scalar" else 0
+    return projections, linked * product(tokens, fusion.hidden_size, out), query
+
+
+def _heads(config: Config, mlm_tokens: int, pairs: int) -> int:
+    width, vocabulary = config.fusion.hidden_size, config.text.vocab_size
+    mlm = product(mlm_tokens, width, width) + product(mlm_tokens, width, vocabulary)
+    return mlm + pairs * (2 * product(1, width, width) + product(1, 2 * width, 2))

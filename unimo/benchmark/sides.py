@@ -1,0 +1,118 @@
+"""The sides of a comparison: processes that run one training step when told to, and idle otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unimo.errors import ConfigError, UnimoError
+
+PEERS = {"hf-bridgetower": Path(__file__).parent / "peers" / "hf_bridgetower.py"}
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Side:
+    """A worker process; `ask` sends one word and waits for the line of JSON.
+
+    Attributes:
+        name: in tables.
+        parameters: trained parameters.
+        library: names and versions.
+    """
+
+    def __init__(self, name: str, command: list[str], request: Mapping[str, Any], threads: int) -> None:
+        self.name = name
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf8")
+        self._process = subprocess.Popen(
+            [*command, json.dumps(request)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(_ROOT)},
+        )
+        ready = self._read()
+        self.parameters: int = ready["parameters"]
+        self.library: str = ready["library"]
+
+    def ask(self, word: str) -> dict[str, Any]:
+        """Send `step`, `matmul` or `memory`; the other sides must be idle.
+
+        Raises:
+            UnimoError: the process died; the end of its standard error is given.
+        """
+        try:
+            self._process.stdin.write(word + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # `_read` tells why it died
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self._process.wait()
+        self._errors.seek(0)
+        tail = "".join(self._errors.readlines()[-8:]).strip()
+        raise UnimoError(f"the process of {self.name} ended with code {code}; its last words:\n{tail}")
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+        self._errors.close()
+
+
+def own_side(model: Mapping[str, Any], request: Mapping[str, Any], threads: int) -> Side:
+    """Our model, `{"name": ..., further config fields}`, in a process of its own."""
+    command = [sys.executable, "-m", "unimo.benchmark.worker"]
+    return Side(model["name"], command, {"model": dict(model), **request}, threads)
+
+
+def peer_side(
+    peer: str, python: str, sizes: Mapping[str, Any], request: Mapping[str, Any], threads: int
+) -> Side:
+    """A model of another library with the given sizes (`peer_sizes`), run by the interpreter `python`."""
+    return Side(peer, [python, str(PEERS[peer])], {**sizes, **request, "threads": threads}, threads)
+
+
+def find_peer_python(given: str | None) -> str:
+    """The interpreter for a peer: the given one, or this one if it has torch and transformers.
+
+    Raises:
+        ConfigError: it lacks them, or does not start; says how to get one.
+    """
+    python = given or sys.executable
+    try:
+        check = subprocess.run([python, "-c", "import torch, transformers"], capture_output=True, text=True)
+        problem = check.stderr.strip().splitlines()[-1:] if check.returncode else []
+    except OSError as error:
+        problem = [error.strerror or str(error)]
+    if problem:
+        raise ConfigError(
+            f"the peer needs an interpreter with torch and transformers, and {python} is not one "
+            f"({problem[0]}). Make one anywhere: python3 -m venv peer && peer/bin/pip install torch "
+            f"'transformers<5' --extra-index-url https://download.pytorch.org/whl/cpu; then pass "
+            f"--peer-python peer/bin/python"
+        )
+    return python
+
+
+def peer_sizes(config: Any) -> dict[str, dict[str, int]]:
+    """What a peer needs to build towers and fusion of the same sizes as our model config."""
+    text = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
+    vision = ("hidden_size", "num_layers", "num_heads", "patch_size", "image_size")
+    fusion = ("hidden_size", "num_layers", "num_heads")
+    return {
+        "text": {name: getattr(config.text, name) for name in text},
+        "vision": {name: getattr(config.vision, name) for name in vision},
+        "fusion": {name: getattr(config.fusion, name) for name in fusion},
+    }

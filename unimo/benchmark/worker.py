@@ -1,0 +1,122 @@
+"""One pre-training step of our model, timed on request; same line protocol as `peers/hf_bridgetower.py`.
+
+    python -m unimo.benchmark.worker '{"model": {"name": "unimo3_base"}, "batch": {...}, "matmul": {...}}'
+
+A process of its own keeps the peak memory of one model apart from another's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from unimo.benchmark.machine import matmul_rate, peak_memory
+
+
+def make_batch(config: Any, sizes: dict[str, int], seed: int = 0) -> dict[str, Any]:
+    """A random pre-training batch without padding, in the collator's names.
+
+    Args:
+        config: model config, for vocabulary and image size.
+        sizes: `batch_size`, `text_len`, `targets` (MLM targets a sample).
+        seed: of the random numbers.
+    """
+    rng = np.random.default_rng(seed)
+    rows, length, targets = sizes["batch_size"], sizes["text_len"], sizes["targets"]
+    side, vocab = config.vision.image_size, config.text.vocab_size
+    ids = rng.integers(5, vocab, (rows, length))
+    positions = (np.arange(rows)[:, None] * length + 1 + np.arange(targets)).reshape(-1)
+    masked = ids.copy()
+    masked.reshape(-1)[positions] = 4
+    matched = np.arange(rows) < rows // 2
+    return {
+        "pixels": rng.standard_normal((rows, 3, side, side), dtype=np.float32),
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "mlm_input_ids": masked,
+        "mlm_positions": positions,
+        "mlm_labels": ids.reshape(-1)[positions],
+        "itm_image_index": np.where(matched, np.arange(rows), np.roll(np.arange(rows), 1)),
+        "itm_labels": matched.astype(np.int64),
+        "sample_ids": [str(row) for row in range(rows)],
+    }
+
+
+class Step:
+    """A model with its pre-training task, AdamW and one batch; each call is one optimizer step."""
+
+    def __init__(self, model: dict[str, Any], sizes: dict[str, int]) -> None:
+        import paddle
+
+        from unimo import create_model
+        from unimo.settings import OptimConfig
+        from unimo.tasks import pretrain
+        from unimo.training.optim import build_optimizer
+
+        paddle.seed(0)
+        overrides = {key: value for key, value in model.items() if key != "name"}
+        built = create_model(model["name"], **overrides)
+        self.task = pretrain.build(pretrain.Config(), built, {})
+        self.task.train()
+        # Without clipping, as the peer: what is compared is forward, backward and AdamW.
+        self.optimizer = build_optimizer(self.task, replace(OptimConfig(), clip_grad_norm=None))
+        batch = make_batch(built.config, sizes)
+        self.batch = {
+            key: paddle.to_tensor(v) if isinstance(v, np.ndarray) else v for key, v in batch.items()
+        }
+        self.parameters = sum(int(np.prod(parameter.shape)) for parameter in self.task.parameters())
+
+    def __call__(self) -> dict[str, float]:
+        """Seconds and loss of one step; `forward`, `backward`, `update` are its parts."""
+        marks = [time.perf_counter()]
+        loss, _ = self.task(self.batch)
+        value = float(loss)
+        marks.append(time.perf_counter())
+        loss.backward()
+        marks.append(time.perf_counter())
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        marks.append(time.perf_counter())
+        forward, backward, update = (b - a for a, b in zip(marks, marks[1:], strict=False))
+        return {
+            "seconds": marks[-1] - marks[0],
+            "loss": value,
+            "forward": forward,
+            "backward": backward,
+            "update": update,
+        }
+
+
+def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answer to each word, after a first one that says what was built."""
+    import paddle
+
+    step = Step(request["model"], request["batch"])
+    yield {"parameters": step.parameters, "library": f"paddle {paddle.__version__}"}
+    for word in words:
+        if word.strip() == "step":
+            yield step()
+        elif word.strip() == "matmul":
+            matmul = request["matmul"]
+            yield {"flops_per_second": matmul_rate(tuple(matmul["shape"]), matmul["seconds"])}
+        else:
+            yield {"peak_bytes": peak_memory()}
+
+
+def main() -> None:
+    """Answer the words on standard input until it closes."""
+    out = sys.stdout
+    sys.stdout = sys.stderr  # what libraries print must not mix with the answers
+    for reply in answer(sys.stdin, json.loads(sys.argv[1])):
+        out.write(json.dumps(reply) + "\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Typed configuration: dataclasses, YAML files over `_base_` files, dotted overrides.
+
+    merge_into(schema_instance, mapping, where)   fill a dataclass from plain data, checking names and types
+    read_yaml(path)                               one YAML file, its `_base_` files merged underneath
+    parse_overrides(["train.max_steps=50"])       command-line words to a nested mapping
+    to_plain(config) / dump(config)               back to plain data / YAML text
+
+Every error names the key, what was found there, and what was expected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+
+from unimo.errors import ConfigError
+from unimo.registry import nearest
+
+T = TypeVar("T")
+CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping; the files listed under `_base_` are merged first, later ones winning.
+
+    Raises:
+        ConfigError: missing file, bad YAML, not a mapping, or `_base_` files that include each other.
+    """
+    return _read_yaml(Path(path), seen=())
+
+
+def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise ConfigError(f"{path}: its _base_ files include it again")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
+    bases = content.pop("_base_", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge_plain(merged, _read_yaml(path.parent / base, (*seen, path)))
+    return merge_plain(merged, content)
+
+
+def merge_plain(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two nested mappings; `over` wins. A mapping that changes `name` replaces the old one."""
+    merged = dict(under)
+    for key, value in over.items():
+        old = merged.get(key)
+        renamed = isinstance(value, Mapping) and "name" in value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            replaces = renamed and old.get("name") not in (None, value["name"])
+            merged[key] = dict(value) if replaces else merge_plain(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Turn `a.b=1` words into `{"a": {"b": 1}}`; values are read as YAML.
+
+    Raises:
+        ConfigError: a word without `=`, or a value that is not YAML.
+    """
+    merged: dict[str, Any] = {}
+    for word in words:
+        key, found, text = word.partition("=")
+        if not found or not key.strip():
+            raise ConfigError(f"override {word!r} is not of the form key=value, e.g. train.max_steps=50")
+        try:
+            value: Any = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {word!r}: the value is not valid YAML: {error}") from error
+        for part in reversed(key.strip().lstrip("-").split(".")):
+            value = {part: value}
+        merged = merge_plain(merged, value)
+    return merged
+
+
+def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T:
+    """A copy of the dataclass instance `schema` with `values` put in, checked by its annotations.
+
+    A class attribute `RESOLVE = {"field": function}` may turn a field's plain mapping into a
+    dataclass itself (the model section needs the registry to know its own type).
+
+    Raises:
+        ConfigError: unknown key (nearest known ones are named) or a value of the wrong type.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, found {values!r}")
+    hints = typing.get_type_hints(type(schema))
+    fields = {field.name for field in dataclasses.fields(schema) if field.init}
+    resolvers = getattr(type(schema), "RESOLVE", {})
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(f"unknown key {where}.{key}; {nearest(str(key), fields)}")
+        name = f"{where}.{key}"
+        if key in resolvers:
+            changes[key] = resolvers[key](value, name, getattr(schema, key))
+        else:
+            changes[key] = coerce(value, hints[key], name, getattr(schema, key))
+    try:
+        return dataclasses.replace(schema, **changes)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def coerce(value: Any, kind: Any, where: str, current: Any = None) -> Any:
+    """Check `value` against the annotation `kind`, converting only what loses nothing."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _coerce_union(value, arguments, where, current)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
+        return value
+    if dataclasses.is_dataclass(kind):
+        if isinstance(value, kind):
+            return value
+        if hasattr(kind, "from_short") and not isinstance(value, Mapping):
+            return kind.from_short(value, where)
+        return merge_into(current if isinstance(current, kind) else _empty(kind, where), value, where)
+    if origin in (list, tuple, dict):
+        return _coerce_container(value, origin, arguments, where)
+    return _coerce_scalar(value, kind, where)
+
+
+def _coerce_container(value: Any, origin: type, arguments: tuple[Any, ...], where: str) -> Any:
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, found {value!r}")
+        return {key: coerce(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
+    items = [value] if isinstance(value, (str, Mapping)) else value
+    if not isinstance(items, (list, tuple)):
+        raise ConfigError(f"{where}: expected a list, found {value!r}")
+    return origin(coerce(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items))
+
+
+def _coerce_union(value: Any, kinds: tuple[Any, ...], where: str, current: Any) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    failures = []
+    for kind in kinds:
+        if kind is type(None):
+            continue
+        try:
+            return coerce(value, kind, where, current)
+        except ConfigError as error:
+            failures.append(str(error))
+    raise ConfigError(failures[0])
+
+
+def _coerce_scalar(value: Any, kind: type, where: str) -> Any:
+    if kind is bool and isinstance(value, bool):
+        return value
+    if kind is int and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if int(value) == value:
+            return int(value)
+    if kind is float and not isinstance(value, bool):
+        try:  # YAML 1.1 reads 1e-5 as a string
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}")
+
+
+def _empty(kind: type, where: str) -> Any:
+    try:
+        return kind()
+    except TypeError as error:
+        raise ConfigError(f"{where}: {kind.__name__} needs all of its fields; {error}") from error
+
+
+def to_plain(config: Any) -> Any:
+    """Nested dataclasses to dicts and lists that YAML and JSON can write."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_plain(item) for item in config]
+    return config
+
+
+def dump(config: Any) -> str:
+    """YAML text of a config, in field order."""
+    return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=100)
+
+
+def find_config(name: str, suffix: str) -> Path:
+    """The file of a recipe: `unimo3_base` + `pretrain` -> configs/unimo3/base_pretrain.yaml.
+
+    A path to an existing YAML file is returned as it is. Presets such as `meter_base` live in the
+    folder of the package that implements them.
+
+    Raises:
+        ConfigError: no such recipe; the nearest names are given.
+    """
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        if not Path(name).is_file():
+            raise ConfigError(f"no config file {name}; recipes: {', '.join(list_recipes(suffix))}")
+        return Path(name)
+    recipes = list_recipes(suffix)
+    if name not in recipes:
+        raise ConfigError(f"no {suffix} recipe {name!r}; {nearest(name, recipes)}")
+    return recipes[name]
+
+
+def list_recipes(suffix: str) -> dict[str, Path]:
+    """All recipes of a kind: name -> file."""
+    ending = f"_{suffix}.yaml"
+    files = sorted(CONFIG_ROOT.glob(f"[!_]*/*{ending}"))
+    return {f"{path.parent.name}_{path.name[: -len(ending)]}": path for path in files}

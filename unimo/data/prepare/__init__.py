@@ -1,0 +1,1 @@
+"""Corpora of others to Arrow tables in the layout of the ViLT family (`tools/prepare_data.py`)."""

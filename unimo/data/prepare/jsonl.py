@@ -1,0 +1,176 @@
+"""A person's own images and texts (jsonl lines) to checked Arrow tables."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from unimo.data.images import open_image
+from unimo.data.prepare.writer import (
+    PAIRS_SCHEMA,
+    SNLI_SCHEMA,
+    VQA_SCHEMA,
+    ArrowWriter,
+    Progress,
+    no_progress,
+    write_json,
+)
+from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
+from unimo.data.readers.corpus import split_of
+from unimo.data.readers.jsonl import JsonlDataset, hash_split
+from unimo.data.records import Record
+from unimo.errors import DataError, RecordError
+
+log = logging.getLogger(__name__)
+_CHECK_SIZE = 32
+_SHOWN = 10
+# A person's images and questions have names, unlike the COCO numbers of VQA v2.
+_NAMES = {"image_id": pa.string(), "question_id": pa.list_(pa.string())}
+_SCHEMAS: dict[Kind, pa.Schema] = {
+    "pairs": PAIRS_SCHEMA,
+    "vqa": pa.schema({column.name: _NAMES.get(column.name, column.type) for column in VQA_SCHEMA}),
+    "entailment": SNLI_SCHEMA,
+}
+_STEMS: dict[Kind, str] = {"pairs": "_caption", "vqa": "_vqa", "entailment": "_entailment"}
+
+
+def prepare_jsonl(
+    source: str | Path,
+    out: str | Path,
+    kind: Kind = "pairs",
+    name: str = "own",
+    images: str | Path | None = None,
+    min_count: int = 1,
+    max_missing_rate: float = 0.01,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write `<name>_caption_<split>.arrow` (or `_vqa_`, `_entailment_`), `summary.json`, VQA `answers.json`.
+
+    Splits are those that the files name (`train.jsonl`, `val.jsonl`); a file that names none is dealt
+    out by the hash of its images, 90% train, 5% val, 5% test. Every line is read and every image decoded;
+    broken ones are logged with their line number, left out, and listed in the summary.
+
+    Args:
+        source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
+        out: folder to write to.
+        kind: `pairs`, `vqa` or `entailment`.
+        name: first part of the file names.
+        images: folder that image paths start from; the file's own when None.
+        min_count: VQA: answers given to fewer questions of train and val do not become classes.
+        max_missing_rate: share of samples that may be broken.
+        progress: wraps the iteration, as tqdm does.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        DataError: nothing to read, too many broken samples, or a full disk.
+    """
+    splits = _open_splits(Path(source), kind, None if images is None else Path(images))
+    broken: list[str] = []
+    groups = {
+        split: _group(progress(range(len(data)), total=len(data), desc=f"check {split}"), data, kind, broken)
+        for split, data in splits.items()
+    }
+    total = sum(map(len, splits.values()))
+    if len(broken) > max_missing_rate * total:
+        listed = "\n  ".join(broken[:_SHOWN])
+        raise DataError(
+            f"{len(broken)} of {total} samples of {source} are broken, more than --max-missing-rate "
+            f"{max_missing_rate:g} allows; the first:\n  {listed}"
+        )
+    labels = _vocabulary(groups, min_count) if kind == "vqa" else {}
+    summary: dict[str, Any] = {"kind": kind, "splits": {}}
+    for split, group in groups.items():
+        with ArrowWriter(out, f"{name}{_STEMS[kind]}_{split}", _SCHEMAS[kind]) as writer:
+            for image_id, records in progress(group.items(), total=len(group), desc=f"write {split}"):
+                row = _row(image_id, records, split, kind, labels)
+                if row is not None:
+                    writer.write(row)
+        summary["splits"][split] = {
+            "images": writer.rows,
+            "samples": sum(map(len, group.values())),
+            "files": [path.name for path in writer.files],
+        }
+    summary |= {"broken": len(broken), "examples": broken[:100]}
+    if kind == "vqa":
+        summary["answers"] = len(labels)
+        write_json(Path(out) / "answers.json", list(labels))
+    write_json(Path(out) / "summary.json", summary)
+    return summary
+
+
+def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dataset]:
+    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+    if not files:
+        raise DataError(f"no *.jsonl file in {source}")
+    named = any(split_of(path) for path in files)
+    parts: dict[str, list[Dataset]] = {}
+    for path in files:
+        data = JsonlDataset(path, kind, image_root=images)
+        if named:
+            parts.setdefault(split_of(path) or "train", []).append(data)
+            continue
+        for split in ("train", "val", "test"):
+            parts.setdefault(split, []).append(SubsetDataset(data, hash_split(data, split)))
+    return {split: ConcatDataset(many, "own") for split, many in parts.items()}
+
+
+def _group(indices: Iterable[int], data: Dataset, kind: Kind, broken: list[str]) -> dict[str, list[Record]]:
+    """Sound records by image, images in first-seen order; messages of the others go to `broken`."""
+    groups: dict[str, list[Record]] = {}
+    for index in indices:
+        try:
+            record = data[index]
+            if kind == "entailment" and record.label is None:
+                raise RecordError(f"{record.sample_id}: no label")
+            if record.image_id not in groups:
+                open_image(record.image, target=_CHECK_SIZE)
+            groups.setdefault(record.image_id, []).append(record)
+        except RecordError as error:
+            broken.append(str(error))
+            if len(broken) <= _SHOWN:
+                log.warning("%s", error)
+    return groups
+
+
+def _vocabulary(groups: Mapping[str, Mapping[str, list[Record]]], min_count: int) -> dict[str, int]:
+    """Answer -> label, in first-seen order over train and val."""
+    learned = [group for split, group in groups.items() if not split.startswith("test")]
+    counts = Counter(
+        answer for group in learned for many in group.values() for r in many for answer in r.answer_scores
+    )
+    answers = [answer for answer, count in counts.items() if count >= min_count]
+    if not answers:
+        raise DataError(f"no answer occurs {min_count} times or more; lower --min-count")
+    return {answer: label for label, answer in enumerate(answers)}
+
+
+def _row(
+    image_id: str, records: list[Record], split: str, kind: Kind, labels: Mapping[str, int]
+) -> dict[str, Any] | None:
+    """One table row; None when none of its questions has an answer in the vocabulary."""
+    row: dict[str, Any] = {"image": records[0].image.read_bytes()}
+    if kind == "pairs":
+        return row | {"caption": [r.text for r in records], "image_id": image_id, "split": split}
+    if kind == "entailment":
+        return row | {"sentences": [["", r.text] for r in records], "labels": [r.label for r in records]}
+    scored = [(r, {a: s for a, s in r.answer_scores.items() if a in labels}) for r in records]
+    if not split.startswith("test"):
+        scored = [(record, scores) for record, scores in scored if scores]
+    if not scored:
+        return None
+    return row | {
+        "questions": [record.text for record, _ in scored],
+        "answers": [list(scores) for _, scores in scored],
+        "answer_labels": [[labels[answer] for answer in scores] for _, scores in scored],
+        "answer_scores": [list(scores.values()) for _, scores in scored],
+        "image_id": image_id,
+        "question_id": [str(record.question_id) for record, _ in scored],
+        "split": split,
+    }

@@ -1,0 +1,99 @@
+"""Karpathy's JSON of Flickr8k, Flickr30k and COCO to caption tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unimo.data.prepare.sources import ImageFolder, check_folder, read_json
+from unimo.data.prepare.writer import PAIRS_SCHEMA, ArrowWriter, Progress, no_progress, write_json
+from unimo.errors import DataError
+
+SPLITS = ("train", "restval", "val", "test")
+_SHORT_NAMES = {"flickr30k": "f30k"}
+
+
+def prepare_karpathy(
+    annotations: str | Path,
+    images: str | Path,
+    out: str | Path,
+    name: str = "",
+    max_missing_rate: float = 0.01,
+    rows_per_file: int = 0,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write `<name>_caption_karpathy_<split>.arrow` for each split, and `summary.json`.
+
+    Args:
+        annotations: `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
+        images: folder of the image files; for COCO the one with `train2014` and `val2014`.
+        out: folder to write to.
+        name: first part of the file names; from the annotations when empty (Flickr30k: `f30k`).
+        max_missing_rate: share of images that may be missing or broken.
+        rows_per_file: images of one file; 0 means one file for a split.
+        progress: wraps the iteration, as tqdm does.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        DataError: bad annotations, too many missing images, or a full disk.
+    """
+    entries, dataset = _read_annotations(Path(annotations))
+    folder = ImageFolder(check_folder(images, "the image files"), max_missing_rate)
+    folder.check_present(_candidates(entry) for entry in entries)
+    name = name or _SHORT_NAMES.get(dataset, dataset)
+    summary: dict[str, Any] = {"source": str(annotations), "splits": {}}
+    found = [split for split in SPLITS if any(entry["split"] == split for entry in entries)]
+    for split in found:
+        chosen = [entry for entry in entries if entry["split"] == split]
+        stem = f"{name}_caption_karpathy_{split}"
+        captions = 0
+        with ArrowWriter(out, stem, PAIRS_SCHEMA, rows_per_file) as writer:
+            for row in _rows(progress(chosen, total=len(chosen), desc=stem), folder):
+                writer.write(row)
+                captions += len(row["caption"])
+            folder.check_rate()
+        summary["splits"][split] = {
+            "images": writer.rows,
+            "captions": captions,
+            "files": [path.name for path in writer.files],
+        }
+    summary |= folder.report()
+    write_json(Path(out) / "summary.json", summary)
+    return summary
+
+
+def _read_annotations(path: Path) -> tuple[list[Mapping[str, Any]], str]:
+    content = read_json(path)
+    if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):
+        raise DataError(f"{path} is not a Karpathy JSON: expected an object with a list `images`")
+    entries = content["images"]
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, Mapping) or not {"filename", "split", "sentences"} <= set(entry):
+            raise DataError(f"{path}: images[{number}] needs filename, split and sentences")
+        if entry["split"] not in SPLITS:
+            raise DataError(f"{path}: images[{number}] has split {entry['split']!r}, not one of {SPLITS}")
+    if not entries:
+        raise DataError(f"{path} lists no images")
+    return entries, str(content.get("dataset") or path.stem.removeprefix("dataset_"))
+
+
+def _candidates(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    name = str(entry["filename"])
+    return (f"{entry['filepath']}/{name}", name) if entry.get("filepath") else (name,)
+
+
+def _rows(entries: Any, folder: ImageFolder) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        captions = [str(sentence.get("raw", "")).strip() for sentence in entry["sentences"]]
+        captions = [caption for caption in captions if caption]
+        image = folder.read(*_candidates(entry)) if captions else None
+        if image is not None:
+            yield {
+                "image": image,
+                "caption": captions,
+                "image_id": str(entry["filename"]),
+                "split": entry["split"],
+            }

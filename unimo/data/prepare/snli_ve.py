@@ -1,0 +1,102 @@
+"""SNLI-VE: its jsonl files and the Flickr30k images to entailment tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from unimo.data.prepare.sources import ImageFolder, check_folder
+from unimo.data.prepare.writer import SNLI_SCHEMA, ArrowWriter, Progress, no_progress, write_json
+from unimo.data.readers.items import LABELS, parse_json
+from unimo.errors import DataError, RecordError
+
+SPLITS = ("train", "dev", "test")
+Sentence = tuple[str, str, int]
+
+
+def prepare_snli_ve(
+    annotations: str | Path,
+    images: str | Path,
+    out: str | Path,
+    max_missing_rate: float = 0.01,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write `snli_<split>.arrow` for train, dev and test, and `summary.json`.
+
+    Lines without an agreed label (gold label `-`) are left out.
+
+    Args:
+        annotations: folder of `snli_ve_train.jsonl`, `snli_ve_dev.jsonl`, `snli_ve_test.jsonl`.
+        images: folder of the Flickr30k images, `<Flickr30K_ID>.jpg`.
+        out: folder to write to.
+        max_missing_rate: share of images that may be missing or broken.
+        progress: wraps the iteration, as tqdm does.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        DataError: missing files, bad lines, too many missing images, or a full disk.
+    """
+    source = check_folder(annotations, "snli_ve_train.jsonl, snli_ve_dev.jsonl, snli_ve_test.jsonl")
+    files = {split: source / f"snli_ve_{split}.jsonl" for split in SPLITS}
+    files = {split: path for split, path in files.items() if path.is_file()}
+    if not files:
+        raise DataError(f"no snli_ve_train.jsonl, snli_ve_dev.jsonl or snli_ve_test.jsonl in {source}")
+    content = {split: _read_split(path) for split, path in files.items()}
+    folder = ImageFolder(check_folder(images, "the Flickr30k images"), max_missing_rate)
+    folder.check_present((f"{image}.jpg",) for many, _ in content.values() for image in many)
+    summary: dict[str, Any] = {"splits": {}}
+    for split, (by_image, unlabelled) in content.items():
+        sentences = 0
+        with ArrowWriter(out, f"snli_{split}", SNLI_SCHEMA) as writer:
+            items = progress(by_image.items(), total=len(by_image), desc=f"snli_{split}")
+            for row in _rows(items, folder):
+                writer.write(row)
+                sentences += len(row["labels"])
+            folder.check_rate()
+        summary["splits"][split] = {
+            "images": writer.rows,
+            "sentences": sentences,
+            "without_label": unlabelled,
+            "files": [path.name for path in writer.files],
+        }
+    summary |= folder.report()
+    write_json(Path(out) / "summary.json", summary)
+    return summary
+
+
+def _read_split(path: Path) -> tuple[dict[str, list[Sentence]], int]:
+    """Image -> its (premise, hypothesis, label), and the number of lines without label."""
+    by_image: dict[str, list[Sentence]] = {}
+    unlabelled = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                item = parse_json(line, where)
+                label = item["gold_label"]
+                if label not in LABELS:
+                    unlabelled += 1
+                    continue
+                sentence = (str(item["sentence1"]), str(item["sentence2"]), LABELS[label])
+                by_image.setdefault(str(item["Flickr30K_ID"]).removesuffix(".jpg"), []).append(sentence)
+            except RecordError as error:
+                raise DataError(str(error)) from error
+            except (KeyError, TypeError) as error:
+                raise DataError(f"{where}: not a line of SNLI-VE, {error} is missing") from error
+    return by_image, unlabelled
+
+
+def _rows(items: Iterable[tuple[str, list[Sentence]]], folder: ImageFolder) -> Iterator[dict[str, Any]]:
+    for name, sentences in items:
+        image = folder.read(f"{name}.jpg")
+        if image is not None:
+            yield {
+                "image": image,
+                "sentences": [[premise, hypothesis] for premise, hypothesis, _ in sentences],
+                "labels": [label for _, _, label in sentences],
+            }

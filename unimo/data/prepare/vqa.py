@@ -1,0 +1,218 @@
+"""VQA v2: the official question and annotation files to tables, with the 3,129-answer vocabulary."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from unimo.data.prepare.sources import ImageFolder, check_folder, read_json
+from unimo.data.prepare.writer import VQA_SCHEMA, ArrowWriter, Progress, no_progress, write_json
+from unimo.errors import DataError
+from unimo.metrics.vqa import normalise_answer, soft_score
+
+log = logging.getLogger(__name__)
+Variant = Literal["raw", "normalised"]
+LABELLED = ("train", "val")
+_IMAGES_OF = {"train": "train2014", "val": "val2014", "test": "test2015", "test-dev": "test2015"}
+
+
+class Question(NamedTuple):
+    """One question; `answers` are the annotators' strings, empty in test splits."""
+
+    question_id: int
+    image_id: int
+    text: str
+    majority: str
+    answers: tuple[str, ...]
+
+
+@dataclass
+class VqaSplit:
+    """Questions of a split by image, in the order of the question file."""
+
+    images: dict[int, list[Question]]
+    questions_read: int
+
+
+def prepare_vqa(
+    annotations: str | Path,
+    images: str | Path,
+    out: str | Path,
+    variant: Variant = "raw",
+    min_count: int = 9,
+    rest_images: int = 1000,
+    max_missing_rate: float = 0.01,
+    progress: Progress = no_progress,
+) -> dict[str, Any]:
+    """Write `vqav2_<split>.arrow`, `answers.json` and `summary.json`.
+
+    Splits: train, val, then val cut into `trainable_val` and its last `rest_images` images, `rest_val`;
+    test and test-dev where their questions are. Questions without any answer in the vocabulary are
+    left out of train and val.
+
+    Args:
+        annotations: folder of `v2_OpenEnded_mscoco_train2014_questions.json`,
+            `v2_mscoco_train2014_annotations.json` and so on.
+        images: folder of `train2014`, `val2014`, `test2015`.
+        out: folder to write to.
+        variant: `raw` counts the annotators' strings as they are (ViLT, METER, VLMo); `normalised`
+            normalises them first (BridgeTower) and adds `_fix` to the file names.
+        min_count: how often an answer must be the majority answer to become a class.
+        rest_images: images of `rest_val`.
+        max_missing_rate: share of images that may be missing or broken.
+        progress: wraps the iteration, as tqdm does.
+
+    Returns:
+        The content of `summary.json`.
+
+    Raises:
+        DataError: missing or inconsistent files, too many missing images, or a full disk.
+    """
+    splits = _read_splits(check_folder(annotations, "the VQA v2 JSON files"))
+    folder = ImageFolder(check_folder(images, "train2014, val2014, test2015"), max_missing_rate)
+    folder.check_present(_candidates(s, image) for s, content in splits.items() for image in content.images)
+    labelled = (splits[split] for split in LABELLED if split in splits)
+    questions = (question for content in labelled for many in content.images.values() for question in many)
+    vocabulary = build_vocabulary((question.majority for question in questions), min_count)
+    labels = {answer: label for label, answer in enumerate(vocabulary)}
+    ending = "_fix" if variant == "normalised" else ""
+    summary: dict[str, Any] = {"variant": variant, "answers": len(vocabulary), "splits": {}}
+    for split, content in splits.items():
+        for name, chosen in _parts(split, _label(content, split, labels, variant), rest_images):
+            items = progress(chosen, total=len(chosen), desc=f"vqav2_{name}{ending}")
+            counts = _write(Path(out), f"vqav2_{name}{ending}", _rows(split, name, items, folder), folder)
+            summary["splits"][name] = counts | {"questions_read": content.questions_read}
+    summary |= folder.report()
+    write_json(Path(out) / "answers.json", vocabulary)
+    write_json(Path(out) / "summary.json", summary)
+    return summary
+
+
+def _write(out: Path, stem: str, rows: Iterable[dict[str, Any]], folder: ImageFolder) -> dict[str, Any]:
+    questions = 0
+    with ArrowWriter(out, stem, VQA_SCHEMA) as writer:
+        for row in rows:
+            writer.write(row)
+            questions += len(row["questions"])
+        folder.check_rate()
+    return {"images": writer.rows, "questions": questions, "files": [path.name for path in writer.files]}
+
+
+def build_vocabulary(majority_answers: Iterable[str], min_count: int = 9) -> list[str]:
+    """Answers given at least `min_count` times after normalisation, in first-seen order.
+
+    Raises:
+        DataError: no answer is that frequent.
+    """
+    counts = Counter(map(normalise_answer, majority_answers))
+    answers = [answer for answer, count in counts.items() if count >= min_count]
+    if not answers:
+        raise DataError(f"none of {len(counts)} answers occurs {min_count} times or more; lower --min-count")
+    return answers
+
+
+def score_answers(
+    answers: Sequence[str], labels: Mapping[str, int], variant: Variant
+) -> list[tuple[str, int, float]]:
+    """(answer, label, soft score) of the annotators' answers that are in the vocabulary."""
+    if variant == "normalised":
+        answers = [normalise_answer(answer) for answer in answers]
+    counts = Counter(answers)
+    return [(answer, labels[answer], soft_score(n)) for answer, n in counts.items() if answer in labels]
+
+
+def _read_splits(folder: Path) -> dict[str, VqaSplit]:
+    splits = {}
+    for split in _IMAGES_OF:
+        year = _IMAGES_OF[split][-4:]
+        questions = _one_file(folder, f"*{split}{year}_questions.json")
+        if questions is None:
+            continue
+        answers = _one_file(folder, f"*{split}{year}_annotations.json") if split in LABELLED else None
+        if split in LABELLED and answers is None:
+            raise DataError(f"{questions} has no file *{split}{year}_annotations.json beside it")
+        splits[split] = _read_split(questions, answers)
+    if "train" not in splits:
+        raise DataError(
+            f"no *train2014_questions.json in {folder}; unpack the VQA v2 questions and annotations there"
+        )
+    return splits
+
+
+def _one_file(folder: Path, pattern: str) -> Path | None:
+    found = sorted(folder.glob(pattern))
+    if len(found) > 1:
+        raise DataError(f"{folder} has several files {pattern}: {', '.join(path.name for path in found)}")
+    return found[0] if found else None
+
+
+def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
+    by_id: dict[int, tuple[str, tuple[str, ...]]] = {}
+    try:
+        if annotations is not None:
+            for entry in read_json(annotations)["annotations"]:
+                # Interned: ten answers for each of 650,000 questions, few of them different.
+                answers = tuple(sys.intern(answer["answer"]) for answer in entry["answers"])
+                by_id[entry["question_id"]] = (sys.intern(entry["multiple_choice_answer"]), answers)
+        images: dict[int, list[Question]] = {}
+        entries = read_json(questions)["questions"]
+        for entry in entries:
+            majority, answers = by_id[entry["question_id"]] if annotations else ("", ())
+            question = Question(entry["question_id"], entry["image_id"], entry["question"], majority, answers)
+            images.setdefault(entry["image_id"], []).append(question)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{questions} and its annotations do not fit VQA v2: {error!r} is missing") from error
+    return VqaSplit(images, len(entries))
+
+
+def _label(
+    content: VqaSplit, split: str, labels: Mapping[str, int], variant: Variant
+) -> list[tuple[int, list[tuple[Question, list[tuple[str, int, float]]]]]]:
+    """Images with their labelled questions; those without a label, and then empty images, left out."""
+    kept = []
+    for image_id, questions in content.images.items():
+        scored = [(question, score_answers(question.answers, labels, variant)) for question in questions]
+        if split in LABELLED:
+            scored = [(question, answers) for question, answers in scored if answers]
+        if scored:
+            kept.append((image_id, scored))
+    return kept
+
+
+def _parts(split: str, kept: list, rest_images: int) -> Iterator[tuple[str, list]]:
+    yield split, kept
+    if split != "val":
+        return
+    if len(kept) <= rest_images:
+        log.warning("val has %d images: no trainable_val and rest_val (--rest-images)", len(kept))
+        return
+    yield "trainable_val", kept[: len(kept) - rest_images]
+    yield "rest_val", kept[len(kept) - rest_images :]
+
+
+def _candidates(split: str, image_id: int) -> tuple[str, ...]:
+    folder = _IMAGES_OF[split]
+    name = f"COCO_{folder}_{image_id:012d}.jpg"
+    return f"{folder}/{name}", name, f"{folder}/{image_id:012d}.jpg"
+
+
+def _rows(split: str, name: str, chosen: Iterable, folder: ImageFolder) -> Iterator[dict[str, Any]]:
+    for image_id, scored in chosen:
+        image = folder.read(*_candidates(split, image_id))
+        if image is None:
+            continue
+        yield {
+            "image": image,
+            "questions": [question.text for question, _ in scored],
+            "answers": [[answer for answer, _, _ in answers] for _, answers in scored],
+            "answer_labels": [[label for _, label, _ in answers] for _, answers in scored],
+            "answer_scores": [[score for _, _, score in answers] for _, answers in scored],
+            "image_id": image_id,
+            "question_id": [question.question_id for question, _ in scored],
+            "split": name,
+        }

@@ -1,0 +1,190 @@
+"""The processor: what turns a person's images and texts into the arrays that a model reads.
+
+It is saved in the model directory, so that a model is served exactly as it was trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from unimo.config import merge_into, read_yaml
+from unimo.data.images import open_image
+from unimo.data.tokenizers import Tokenizer, load_tokenizer
+from unimo.data.transforms import blank_pixels, build_transform
+from unimo.errors import ConfigError, DataError, RecordError
+from unimo.settings import DataConfig
+
+ImageLike = str | Path | bytes | Image.Image
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessorConfig:
+    """The part of a processor that goes into `config.yaml`; fields as in `DataConfig`."""
+
+    image_size: int = 224
+    max_text_len: int = 50
+    train_transform: str = "clip"
+    eval_transform: str = "clip"
+    blank_images: bool = False
+
+
+class Processor:
+    """Images and texts to padded numpy arrays.
+
+        batch = processor(images="cat.jpg", texts="What is on the mat?")
+
+    Args:
+        tokenizer: see `load_tokenizer`.
+        image_size: side S of the pixels.
+        max_text_len: longest text T, tokens with specials; longer ones are cut.
+        train_transform, eval_transform: names of `unimo/data/transforms.py`.
+        blank_images: give every image the same colour (an analysis, see `blank_pixels`).
+
+    Raises:
+        ConfigError: a size or name that cannot be.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        image_size: int = 224,
+        max_text_len: int = 50,
+        train_transform: str = "clip",
+        eval_transform: str = "clip",
+        blank_images: bool = False,
+    ) -> None:
+        if image_size < 1 or max_text_len < 3:
+            raise ConfigError(
+                f"image_size {image_size} and max_text_len {max_text_len}: expected at least 1 and 3 "
+                "(<s>, a token, </s>)"
+            )
+        self.tokenizer = tokenizer
+        self.config = ProcessorConfig(image_size, max_text_len, train_transform, eval_transform, blank_images)
+        self._train = build_transform(train_transform, image_size)
+        self._eval = build_transform(eval_transform, image_size)
+
+    def __call__(
+        self,
+        images: ImageLike | Sequence[ImageLike] | None = None,
+        texts: str | Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Arrays of images, of texts, or of both; one of either counts as a list of one.
+
+        Returns:
+            `pixels` float32 [B, 3, S, S] of images; `input_ids` and `attention_mask` int64 [B, T] of
+            texts (T is the longest of this call, mask 1 = token).
+
+        Raises:
+            RecordError: an image that cannot be decoded, or a text that is empty or no text.
+        """
+        batch: dict[str, np.ndarray] = {}
+        if images is not None:
+            sources = images if isinstance(images, (list, tuple)) else [images]
+            batch["pixels"] = np.stack([self.pixels(source) for source in sources])
+        if texts is not None:
+            rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
+            batch.update(pad(rows, self.tokenizer.pad_token_id))
+        return batch
+
+    def pixels(
+        self, image: ImageLike, rng: np.random.Generator | None = None, train: bool = False
+    ) -> np.ndarray:
+        """Pixels float32 [3, S, S] of one image.
+
+        Args:
+            image: file, its bytes, or an opened picture.
+            rng: chance for transforms that augment; a fixed one when None.
+            train: use the training transform.
+
+        Raises:
+            RecordError: the image cannot be decoded.
+        """
+        size = self.config.image_size
+        if not isinstance(image, Image.Image):
+            image = open_image(Path(image) if isinstance(image, str) else image, size)
+        elif image.mode != "RGB":
+            image = image.convert("RGB")
+        if self.config.blank_images:
+            return blank_pixels(size)
+        transform = self._train if train else self._eval
+        return transform(image, np.random.default_rng(0) if rng is None else rng)
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of one text, `<s>` and `</s>` included.
+
+        Raises:
+            RecordError: the text is empty or no text.
+        """
+        return self.tokenizer.encode(check_text(text), self.config.max_text_len)
+
+    def ids_and_words(self, text: str) -> tuple[list[int], list[int]]:
+        """Like `ids`, and the number of the word that each token is part of (-1: special)."""
+        return self.tokenizer.encode_words(check_text(text), self.config.max_text_len)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json`, and the section `processor` of `config.yaml`, into a folder."""
+        folder = Path(folder)
+        self.tokenizer.save(folder)
+        path = folder / "config.yaml"
+        content = read_yaml(path) if path.exists() else {}
+        content["processor"] = dataclasses.asdict(self.config)
+        path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf8")
+
+
+def load_processor(folder: str | Path, **overrides: Any) -> Processor:
+    """Read what `Processor.save` wrote; keyword arguments replace fields (`image_size=288`).
+
+    Raises:
+        DataError: the folder has no saved processor.
+        ConfigError: unknown field or wrong value.
+    """
+    folder = Path(folder)
+    path = folder / "config.yaml"
+    content = read_yaml(path) if path.is_file() else {}
+    if "processor" not in content:
+        raise DataError(f"{folder} has no saved processor: expected a `processor` section in {path}")
+    config = merge_into(ProcessorConfig(), {**content["processor"], **overrides}, "processor")
+    return Processor(load_tokenizer(folder), **dataclasses.asdict(config))
+
+
+def build_processor(data: DataConfig, tokenizer: Tokenizer) -> Processor:
+    """The processor that a run's `data` section describes."""
+    fields = (field.name for field in dataclasses.fields(ProcessorConfig))
+    return Processor(tokenizer, **{name: getattr(data, name) for name in fields})
+
+
+def check_text(text: Any) -> str:
+    """The text itself, if it is one.
+
+    Readers decode with `surrogateescape`, so that bytes which are not UTF-8 are found here.
+
+    Raises:
+        RecordError: not a string, empty but for white space, or not valid Unicode.
+    """
+    if not isinstance(text, str):
+        raise RecordError(f"expected a text, found {type(text).__name__}")
+    if not text.strip():
+        raise RecordError("the text is empty")
+    try:
+        text.encode("utf8")
+    except UnicodeEncodeError as error:
+        raise RecordError(f"the text is not UTF-8: {text[:60]!r}") from error
+    return text
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, np.ndarray]:
+    """Token ids of B texts to `input_ids` and `attention_mask`, int64 [B, longest]."""
+    longest = max(map(len, rows), default=0)
+    ids = np.full((len(rows), longest), pad_id, np.int64)
+    mask = np.zeros((len(rows), longest), np.int64)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    return {"input_ids": ids, "attention_mask": mask}

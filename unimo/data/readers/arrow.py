@@ -1,0 +1,196 @@
+"""Arrow tables as ViLT, METER, BridgeTower and VLMo write them: one row is one image with all its texts.
+
+Columns: pairs `image, caption, image_id`; VQA `image, questions, answers, answer_labels, answer_scores,
+image_id, question_id`; entailment `image, sentences, labels`. Further columns are ignored.
+
+The index holds only list lengths. Images are read from the file by position and never through the
+memory map, so resident memory stays flat however much of a corpus has been visited.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unimo.data.readers.base import Dataset, Kind, check_index, check_text, read_at
+from unimo.data.records import Record
+from unimo.errors import DataError, RecordError
+from unimo.metrics.vqa import answer_type
+
+log = logging.getLogger(__name__)
+TEXT_COLUMN: dict[Kind, str] = {"pairs": "caption", "vqa": "questions", "entailment": "sentences"}
+
+
+class ArrowDataset(Dataset):
+    """One Arrow file, flattened to (image row, text index) samples.
+
+    Args:
+        path: RecordBatchFile.
+        kind: what to read from it.
+        name: name of the corpus; the file's own when empty.
+
+    Raises:
+        DataError: missing, truncated or damaged file, or columns of another kind.
+    """
+
+    def __init__(self, path: str | Path, kind: Kind, name: str = "") -> None:
+        self.path = Path(path)
+        self.kind = kind
+        self.name = name or self.path.stem
+        self._map, self._table = _open_table(self.path)
+        text = TEXT_COLUMN[kind]
+        missing = {"image", text} - set(self._table.column_names)
+        if missing:
+            raise DataError(
+                f"{self.path} has no column {' or '.join(sorted(missing))}; "
+                f"found {', '.join(self._table.column_names)}"
+            )
+        self._starts = _starts(self._table.column(text), f"{self.path}: column {text}")
+        self._images = _ImageColumn(self.path, self._map, self._table.column("image"))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> Record:
+        row, which = self._locate(index)
+        where = f"{self.path}, row {row}, text {which}"
+        sample_id = f"{self.path.stem}:{row}#{which}"
+        try:
+            fields = self._fields(row, which, where, sample_id)
+            image_id = self._scalar("image_id", row)
+        except (UnicodeDecodeError, pa.ArrowException) as error:
+            raise RecordError(f"{where}: not valid UTF-8: {error}") from error
+        return Record(
+            sample_id=sample_id,
+            corpus=self.name,
+            image=self._images.read(row),
+            image_id=f"{self.path.stem}:{row}" if image_id is None else str(image_id),
+            **fields,
+        )
+
+    def image_source(self, index: int) -> bytes:
+        return self._images.read(self._locate(index)[0])
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Image row and text index of a sample."""
+        check_index(index, len(self))
+        row = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return row, index - int(self._starts[row])
+
+    def _fields(self, row: int, which: int, where: str, sample_id: str) -> dict[str, Any]:
+        text = self._item(TEXT_COLUMN[self.kind], row, which)
+        if self.kind == "vqa":
+            answers = self._item("answers", row, which) or []
+            scores = self._item("answer_scores", row, which) or []
+            if len(answers) != len(scores):
+                raise RecordError(f"{where}: {len(answers)} answers but {len(scores)} scores")
+            answer_scores = dict(zip(answers, scores, strict=True))
+            question_id = self._item("question_id", row, which)
+            return {
+                "text": check_text(text, where),
+                "question_id": sample_id if question_id is None else question_id,
+                "answer_scores": answer_scores,
+                "question_type": answer_type(answer_scores),
+            }
+        if self.kind == "entailment":
+            if not isinstance(text, list) or len(text) != 2:
+                raise RecordError(f"{where}: expected [premise, hypothesis], found {text!r}")
+            return {"text": check_text(text[1], where), "label": self._item("labels", row, which)}
+        return {"text": check_text(text, where)}
+
+    def _scalar(self, column: str, row: int) -> Any:
+        return self._table.column(column)[row].as_py() if column in self._table.column_names else None
+
+    def _item(self, column: str, row: int, which: int) -> Any:
+        """Entry `which` of a list column; None where the table has none (test splits)."""
+        if column not in self._table.column_names:
+            return None
+        values = self._table.column(column)[row].values
+        return values[which].as_py() if values is not None and which < len(values) else None
+
+    def answers(self) -> dict[int, str]:
+        """VQA: label id -> answer, as far as this table tells it."""
+        if not {"answers", "answer_labels"} <= set(self._table.column_names):
+            return {}
+        pairs: dict[int, str] = {}
+        for batch in self._table.select(["answers", "answer_labels"]).to_batches():
+            labels = _leaves(batch.column("answer_labels"))
+            pairs.update(zip(labels.to_pylist(), _leaves(batch.column("answers")).to_pylist(), strict=True))
+        return pairs
+
+
+class _ImageColumn:
+    """The image column, read by file position: pyarrow would fetch values through the memory map."""
+
+    def __init__(self, path: Path, memory: pa.MemoryMappedFile, column: pa.ChunkedArray) -> None:
+        width = {pa.binary(): np.int32, pa.large_binary(): np.int64}.get(column.type)
+        if width is None:
+            raise DataError(f"{path}: column image: expected binary, found {column.type}")
+        self._path = path
+        self._chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self._first_rows = np.cumsum([0] + [len(chunk) for chunk in self._chunks])
+        buffers = [chunk.buffers() for chunk in self._chunks]
+        self._ends = [
+            np.frombuffer(ends, width)[chunk.offset :]
+            for chunk, (_, ends, _) in zip(self._chunks, buffers, strict=True)
+        ]
+        # Position of each chunk's bytes in the file; compressed chunks were decompressed elsewhere.
+        base = memory.read_buffer(1).address
+        places = [values.address - base if values else 0 for _, _, values in buffers]
+        self._places = [place if 0 <= place < memory.size() else None for place in places]
+
+    def read(self, row: int) -> bytes:
+        number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        within = row - int(self._first_rows[number])
+        begin, end = self._ends[number][within : within + 2].tolist()
+        if begin >= end:
+            raise RecordError(f"{self._path}, row {row}: the image has {end - begin} bytes")
+        place = self._places[number]
+        if place is None:
+            return self._chunks[number][within].as_py()
+        return read_at(self._path, place + begin, end - begin)
+
+
+def column_names(path: Path) -> list[str]:
+    """Column names of an Arrow file, from its footer only.
+
+    Raises:
+        DataError: missing, truncated or damaged file.
+    """
+    return _open_table(path)[1].column_names
+
+
+def _open_table(path: Path) -> tuple[pa.MemoryMappedFile, pa.Table]:
+    try:
+        memory = pa.memory_map(str(path))
+        table = pa.ipc.open_file(memory).read_all()
+        table.validate()
+        return memory, table
+    except FileNotFoundError as error:
+        raise DataError(f"no Arrow file {path}") from error
+    except (pa.ArrowException, OSError) as error:
+        size = path.stat().st_size if path.exists() else 0
+        raise DataError(
+            f"{path} ({size} bytes) is not a complete Arrow file: {error}; "
+            "copy it again or write it anew with tools/prepare_data.py"
+        ) from error
+
+
+def _starts(column: pa.ChunkedArray, where: str) -> np.ndarray:
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        raise DataError(f"{where}: expected a list for each image, found {column.type}")
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    if len(lengths) and lengths.min() < 0:
+        raise DataError(f"{where}: the file is damaged (a list of negative length)")
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _leaves(column: pa.Array) -> pa.Array:
+    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = column.flatten()
+    return column

@@ -1,0 +1,230 @@
+"""Finding the files of a corpus split and opening them with the reader of their format.
+
+The split stands at the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2_train_fix.arrow`,
+`conceptual_caption_train_7.arrow`, `val.jsonl`, `train-000012.tar`. Rules:
+
+- a file whose name ends with no split (`vg.arrow`, `sbu_3.arrow`, `00042.tar`) belongs to train;
+- `train` takes `restval` along, where there is one (everybody trains on both); `val` also finds `dev`,
+  else `rest_val`; `test` is only `test`; several splits are joined with a plus: `train+val`;
+- VQA files written twice, raw and normalised (`_fix`): the raw ones are read, `train_fix` asks for the
+  others;
+- a folder may hold several kinds of Arrow tables (ViLT users keep all of theirs in one): those with the
+  columns of the wanted kind are read;
+- of several formats in one folder Arrow is read before tar, and tar before jsonl;
+- if no jsonl file of the folder names a split, images are dealt out by hash (`readers/jsonl.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
+from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
+from unimo.data.readers.jsonl import JsonlDataset, hash_split
+from unimo.data.readers.tar import TarDataset
+from unimo.errors import DataError, RecordError
+from unimo.settings import CorpusConfig, DataConfig
+
+log = logging.getLogger(__name__)
+_SPLIT = re.compile(
+    r"(?:.*?[_.-])??(?P<split>trainable_val|rest_val|restval|test-dev|train|val|dev|test\d?)"
+    r"(?P<fix>_fix)?(?:[_-]\d+)?"
+)
+_ALSO = {"train": ("train", "restval")}
+_INSTEAD = {"val": ("dev", "rest_val"), "dev": ("val",)}
+_HASHED = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    split: str
+
+
+def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) -> Dataset:
+    """Open one split of a corpus.
+
+    Args:
+        corpus: `scenes`, a folder, one file, or a pattern such as `arrows/coco_*`.
+        split: `train`, `val`, `test`, another name in the file names, or several joined by `+`.
+        kind: `pairs`, `vqa` or `entailment`.
+        data: gives the root of relative paths and the size of `scenes`.
+
+    Raises:
+        DataError: nothing there, no such split (those found are listed), damaged files, or
+            annotations without images.
+    """
+    if corpus.path == "scenes":
+        from unimo.data.scenes import ScenesDataset
+
+        return ScenesDataset(kind=kind, split=split, config=data.scenes)
+    name = corpus.name or Path(corpus.path.rstrip("/*")).stem
+    files = _find_files(_resolve(corpus, data), kind)
+    if _is_hashed(files):
+        return _open_hashed(files, split, kind, name)
+    parts = [_open(file.path, kind, name) for word in split.split("+") for file in _of_split(files, word)]
+    if not parts:
+        raise DataError(
+            f"{_resolve(corpus, data)} has no split {split!r} of {kind}; "
+            f"found: {', '.join(_split_names(files))}"
+        )
+    dataset = parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+    if len(dataset) == 0:
+        raise DataError(f"split {split!r} in {_resolve(corpus, data)} has no samples")
+    log.info("corpus %s, %s: %d samples in %d files", name, split, len(dataset), len(parts))
+    return dataset
+
+
+def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]:
+    """Names of the splits that `open_corpus` would find under their own name.
+
+    Raises:
+        DataError: nothing there.
+    """
+    if corpus.path == "scenes":
+        return list(_HASHED)
+    files = _find_files(_resolve(corpus, data), kind)
+    return list(_HASHED) if _is_hashed(files) else _split_names(files)
+
+
+def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
+    """The answer classes of a VQA corpus, in the order of their ids.
+
+    `answers.json` beside the files if there is one; else the (label, answer) pairs of the Arrow
+    tables, as the ViLT family rebuilds them; else all training answers in first-seen order.
+
+    Raises:
+        DataError: no answers, or tables whose ids contradict each other or leave gaps.
+    """
+    if corpus.path == "scenes":
+        from unimo.data import scenes
+
+        return scenes.answers()
+    path = _resolve(corpus, data)
+    listed = (path if path.is_dir() else path.parent) / "answers.json"
+    if listed.is_file():
+        return _read_answers(listed)
+    files = _find_files(path, "vqa")
+    train = [file for file in files if "test" not in file.split]
+    answers = _answers_of_tables(file.path for file in train if file.path.suffix == ".arrow")
+    return answers or _answers_of_records(open_corpus(corpus, "train", "vqa", data))
+
+
+def _resolve(corpus: CorpusConfig, data: DataConfig) -> Path:
+    path = Path(corpus.path).expanduser()
+    return Path(data.root).expanduser() / path if data.root else path
+
+
+def _find_files(path: Path, kind: Kind) -> list[_File]:
+    """Files of the best format that the folder, file or pattern offers."""
+    if path.is_dir():
+        candidates = sorted(path.iterdir())
+    elif path.is_file():
+        candidates = [path]
+    elif "*" in path.name and path.parent.is_dir():
+        candidates = sorted(path.parent.glob(path.name))
+    else:
+        raise DataError(
+            f"no data at {path.absolute()}; make it with tools/prepare_data.py, give another folder, "
+            "or use the built-in corpus `scenes`"
+        )
+    for suffix in (".arrow", ".tar", ".jsonl"):
+        files = [file for file in candidates if file.suffix == suffix and not file.name.startswith(".")]
+        if suffix == ".arrow":
+            files = [file for file in files if TEXT_COLUMN[kind] in column_names(file)]
+        if files:
+            return [_File(file, split_of(file)) for file in files]
+    seen = ", ".join(file.name for file in candidates[:5])
+    raise DataError(
+        f"{path} holds no {kind} data: expected *.arrow with a column `{TEXT_COLUMN[kind]}`, *.tar or "
+        f"*.jsonl; found {seen or 'nothing'}"
+    )
+
+
+def split_of(path: Path) -> str:
+    """The split that a file name ends with, `_fix` included; empty if it names none."""
+    match = _SPLIT.fullmatch(path.stem)
+    return match["split"] + (match["fix"] or "") if match else ""
+
+
+def _of_split(files: list[_File], split: str) -> list[_File]:
+    """The files of one split, aliases considered; see the rules at the top."""
+    for name in (split, *_INSTEAD.get(split, ())):
+        for ending in ("", "_fix"):
+            names = {part + ending for part in _ALSO.get(name, (name,))}
+            if name == "train" and not ending:
+                names.add("")
+            chosen = [file for file in files if file.split in names]
+            if chosen:
+                return chosen
+    return []
+
+
+def _split_names(files: list[_File]) -> list[str]:
+    return sorted({file.split or "train" for file in files})
+
+
+def _is_hashed(files: list[_File]) -> bool:
+    return files[0].path.suffix == ".jsonl" and not any(file.split for file in files)
+
+
+def _open(path: Path, kind: Kind, name: str) -> Dataset:
+    reader = {".arrow": ArrowDataset, ".tar": TarDataset, ".jsonl": JsonlDataset}[path.suffix]
+    return reader(path, kind, name)
+
+
+def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Dataset:
+    parts: list[Dataset] = []
+    for file in files:
+        dataset = JsonlDataset(file.path, kind, name)
+        for word in split.split("+"):
+            if word not in _HASHED:
+                raise DataError(f"{file.path.parent} has no split {word!r}; found: {', '.join(_HASHED)}")
+            parts.append(SubsetDataset(dataset, hash_split(dataset, word)))
+    whole = ConcatDataset(parts, name)
+    if len(whole) == 0:
+        raise DataError(
+            f"{files[0].path.parent} has too few images for a split {split!r}: at least 3 are needed"
+        )
+    return whole
+
+
+def _read_answers(path: Path) -> list[str]:
+    try:
+        answers = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers) or not answers:
+        raise DataError(f"{path}: expected a JSON list of answers in the order of their ids")
+    return answers
+
+
+def _answers_of_tables(paths: Iterable[Path]) -> list[str]:
+    found: dict[int, str] = {}
+    for path in paths:
+        for label, answer in ArrowDataset(path, "vqa").answers().items():
+            if found.setdefault(label, answer) != answer:
+                raise DataError(f"{path}: answer {label} is {answer!r} here and {found[label]!r} elsewhere")
+    if sorted(found) != list(range(len(found))):
+        # Rare answers may have lost all their questions; their class keeps its place, without a name.
+        log.warning("%d of %d answer ids occur in no table", max(found) + 1 - len(found), max(found) + 1)
+        return [found.get(label, f"<answer {label}>") for label in range(max(found) + 1)]
+    return [found[label] for label in range(len(found))]
+
+
+def _answers_of_records(dataset: Dataset) -> list[str]:
+    found: dict[str, Any] = {}
+    for index in range(len(dataset)):
+        try:
+            found.update(dict.fromkeys(dataset[index].answer_scores))
+        except RecordError:
+            continue
+    if not found:
+        raise DataError(f"corpus {dataset.name} has no answers to learn from")
+    return list(found)

@@ -1,0 +1,117 @@
+"""The JSON form of samples, shared by jsonl lines and tar members.
+
+pairs       {"text": "..."} or {"texts": ["...", "..."]} (also `caption`, `captions`)
+vqa         {"question": "...", "answer": "yes"} or {"answers": [strings of the annotators]} or
+            {"answers": {"yes": 1.0, "no": 0.3}}; optional question_id, question_type
+entailment  {"text": "hypothesis", "label": "entailment" | "neutral" | "contradiction" | 2 | 1 | 0}
+
+Several samples of one image may stand in a list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from unimo.data.readers.base import Kind, check_text
+from unimo.errors import RecordError
+from unimo.metrics.vqa import answer_type, soft_scores
+
+LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """Decode one JSON value.
+
+    Raises:
+        RecordError: not UTF-8 or not JSON.
+    """
+    try:
+        return json.loads(content.decode("utf8"))
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{where}: not valid UTF-8 at byte {error.start}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: not valid JSON: {error}") from error
+
+
+def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
+    """One mapping a sample. Texts and labels are not checked yet: one bad text spoils only itself.
+
+    Raises:
+        RecordError: not a mapping, or without the key that `kind` needs.
+    """
+    if isinstance(item, list):
+        return [sample for part in item for sample in split_item(part, kind, where)]
+    if not isinstance(item, Mapping):
+        raise RecordError(f"{where}: expected a JSON object, found {item!r:.80}")
+    if kind != "pairs":
+        key = "question" if kind == "vqa" else "text"
+        if key not in item:
+            raise RecordError(f"{where}: no {key!r}; found {', '.join(map(str, item)) or 'nothing'}")
+        return [dict(item)]
+    for key in ("texts", "captions"):
+        if isinstance(item.get(key), list):
+            return [{"text": text} for text in item[key]]
+    for key in ("text", "caption"):
+        if key in item:
+            return [{"text": item[key]}]
+    raise RecordError(f"{where}: no 'text' or 'texts'; found {', '.join(map(str, item)) or 'nothing'}")
+
+
+def count_samples(content: bytes, kind: Kind) -> int:
+    """How many samples a JSON text holds; 1 if it is broken, so that reading it reports the error."""
+    try:
+        return len(split_item(parse_json(content, ""), kind, ""))
+    except RecordError:
+        return 1
+
+
+def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: str) -> dict[str, Any]:
+    """The fields of `Record` that one sample of `split_item` gives.
+
+    A question without id gets that of the sample, so that predictions can be told apart.
+
+    Raises:
+        RecordError: empty text, bad answers or unknown label.
+    """
+    if kind == "pairs":
+        return {"text": check_text(sample["text"], where)}
+    if kind == "entailment":
+        return {"text": check_text(sample["text"], where), "label": _label(sample.get("label"), where)}
+    scores = _answer_scores(sample, where)
+    return {
+        "text": check_text(sample["question"], where),
+        "question_id": sample.get("question_id", sample_id),
+        "answer_scores": scores,
+        "question_type": str(sample.get("question_type") or answer_type(scores)),
+    }
+
+
+def _label(value: Any, where: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value in LABELS:
+        return LABELS[value]
+    if type(value) is int and value in LABELS.values():
+        return value
+    raise RecordError(f"{where}: label {value!r} is not one of {', '.join(LABELS)} or 0, 1, 2")
+
+
+def _answer_scores(sample: Mapping[str, Any], where: str) -> dict[str, float]:
+    answers = sample.get("answers", sample.get("answer"))
+    if answers is None:
+        return {}
+    if isinstance(answers, str):
+        return {check_text(answers, where): 1.0}
+    if isinstance(answers, list):
+        return soft_scores([check_text(answer, where) for answer in answers])
+    if isinstance(answers, Mapping):
+        try:
+            scores = {check_text(answer, where): float(score) for answer, score in answers.items()}
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"{where}: answer scores must be numbers: {error}") from error
+        if all(0 < score <= 1 for score in scores.values()):
+            return scores
+        raise RecordError(f"{where}: answer scores must lie in (0, 1], found {scores}")
+    raise RecordError(f"{where}: expected answers as text, list or mapping, found {answers!r}")

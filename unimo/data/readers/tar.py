@@ -1,0 +1,139 @@
+"""Tar shards as webdataset and img2dataset write them: members of one sample share the name up to the dot.
+
+    000017.jpg   the image (jpg, jpeg, png or webp)
+    000017.txt   one caption, UTF-8
+    000017.json  instead of txt: the keys of `readers/items.py`, or a list of such objects
+
+Opening a shard reads its headers (and the json members, to count their texts); images are read by
+position when asked for.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from array import array
+from pathlib import Path
+
+from unimo.data.readers.base import Dataset, Kind, check_index, read_at
+from unimo.data.readers.items import count_samples, parse_json, record_fields, split_item
+from unimo.data.records import Record
+from unimo.errors import DataError, RecordError
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+Span = tuple[int, int]
+NOTHING: Span = (-1, 0)
+
+
+class TarDataset(Dataset):
+    """One uncompressed tar shard.
+
+    A name with an image but no text, or the reverse, counts as one broken sample.
+
+    Args:
+        path: the shard.
+        kind: what its text members hold.
+        name: name of the corpus; the file's own when empty.
+
+    Raises:
+        DataError: missing, compressed, truncated or damaged shard.
+    """
+
+    def __init__(self, path: str | Path, kind: Kind, name: str = "") -> None:
+        self.path = Path(path)
+        self.kind = kind
+        self.name = name or self.path.stem
+        # Flat arrays, because millions of small objects would cost gigabytes.
+        self._key_ends, self._spans = array("q", [0]), array("q")
+        self._key_text = bytearray()
+        self._keys, self._which = array("q"), array("i")
+        for key, parts in _scan(self.path).items():
+            self._add(key, parts)
+
+    def _add(self, key: str, parts: dict[str, Span]) -> None:
+        image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), NOTHING)
+        # img2dataset writes its bookkeeping to json and the caption to txt.
+        use_txt = "txt" in parts and (self.kind == "pairs" or "json" not in parts)
+        text = parts["txt"] if use_txt else parts.get("json", NOTHING)
+        count = 1
+        if image != NOTHING and text != NOTHING and not use_txt:
+            count = count_samples(read_at(self.path, *text), self.kind)
+        self._key_text += key.encode("utf8", "surrogateescape")
+        self._key_ends.append(len(self._key_text))
+        self._spans.extend((*image, *text, int(use_txt)))
+        for which in range(count):
+            self._keys.append(len(self._key_ends) - 2)
+            self._which.append(which)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Record:
+        check_index(index, len(self))
+        key, where = self._key(index)
+        text_at, text_size, is_txt = self._span(index)[2:]
+        if text_at < 0:
+            raise RecordError(f"{where}: no text (txt or json)")
+        content = read_at(self.path, text_at, text_size)
+        item = {"text": _decode(content, where)} if is_txt else parse_json(content, where)
+        sample = split_item(item, self.kind, where)[self._which[index]]
+        sample_id = f"{self.path.stem}:{key}#{self._which[index]}"
+        return Record(
+            sample_id=sample_id,
+            corpus=self.name,
+            image=self.image_source(index),
+            image_id=f"{self.path.stem}:{key}",
+            **record_fields(sample, self.kind, where, sample_id),
+        )
+
+    def image_source(self, index: int) -> bytes:
+        check_index(index, len(self))
+        where = self._key(index)[1]
+        offset, size = self._span(index)[:2]
+        if offset < 0:
+            raise RecordError(f"{where}: no image ({', '.join(IMAGE_SUFFIXES)})")
+        if size == 0:
+            raise RecordError(f"{where}: the image has 0 bytes")
+        return read_at(self.path, offset, size)
+
+    def _key(self, index: int) -> tuple[str, str]:
+        """Name of a sample's members, and where they are, for messages."""
+        number = self._keys[index]
+        begin, end = self._key_ends[number], self._key_ends[number + 1]
+        key = self._key_text[begin:end].decode("utf8", "replace")
+        return key, f"{self.path}, {key}"
+
+    def _span(self, index: int) -> array[int]:
+        """Image offset and size, text offset and size, 1 if the text is a txt."""
+        number = self._keys[index]
+        return self._spans[number * 5 : number * 5 + 5]
+
+
+def _decode(content: bytes, where: str) -> str:
+    try:
+        return " ".join(content.decode("utf8").split())
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{where}: the caption is not valid UTF-8 at byte {error.start}") from error
+
+
+def _scan(path: Path) -> dict[str, dict[str, Span]]:
+    """Name up to the first dot -> lower-case suffix -> (offset, size), in the order of the shard."""
+    found: dict[str, dict[str, Span]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                folder, slash, file_name = member.name.rpartition("/")
+                stem, dot, suffix = file_name.partition(".")
+                if stem and dot:
+                    parts = found.setdefault(f"{folder}{slash}{stem}", {})
+                    parts[suffix.lower()] = (member.offset_data, member.size)
+                tar.members = []  # tarfile keeps every header otherwise
+            end = tar.offset
+    except FileNotFoundError as error:
+        raise DataError(f"no tar shard {path}") from error
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"{path} is not a complete, uncompressed tar file: {error}") from error
+    if end > path.stat().st_size:
+        raise DataError(f"{path} is truncated: {path.stat().st_size} bytes, its headers need {end}")
+    return found

@@ -1,0 +1,38 @@
+"""The record: one sample of any corpus, before tokens and pixels. Every reader yields it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ImageSource = bytes | Path
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample: an image with one text, and what a task wants to know about them.
+
+    Fields that a corpus does not have stay at their defaults.
+    """
+
+    sample_id: str
+    """Unique in its corpus; named in error messages and prediction files."""
+    corpus: str
+    """Name of the corpus, for counters and logs."""
+    image: ImageSource | None = field(default=None, repr=False)
+    """Encoded image file: its bytes, or where it lies."""
+    text: str | None = None
+    """Caption, question or hypothesis."""
+    image_id: str = ""
+    """Equal for all texts of one image; retrieval counts these as matches."""
+    question_id: int | str | None = None
+    """Id that the official result files want."""
+    answer_scores: Mapping[str, float] = field(default_factory=dict)
+    """VQA: answer -> soft score in (0, 1]."""
+    question_type: str = ""
+    """Name under which accuracy is broken down."""
+    label: int | None = None
+    """Class of a classification sample (entailment: contradiction 0, neutral 1, entailment 2)."""
+    false_image: ImageSource | None = field(default=None, repr=False)
+    """A mismatched image from the same corpus (ITM with `data.false_images=dataset`)."""

@@ -1,0 +1,166 @@
+"""Which sample comes next: a weighted mixture of corpora that can stop and go on anywhere.
+
+The order follows from the seed, the step and the epochs alone. Every rank computes the global batch and
+takes its own slice, so the order does not depend on the number of ranks either.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unimo.errors import CheckpointError, ConfigError
+
+
+class SampleKey(NamedTuple):
+    """Names one use of one sample."""
+
+    corpus: str
+    index: int
+    epoch: int
+
+
+def generator(seed: int, *words: int | str) -> np.random.Generator:
+    """A random generator that depends on the seed and on every word, and on nothing else."""
+    numbers = (zlib.crc32(word.encode()) if isinstance(word, str) else word for word in words)
+    return np.random.Generator(np.random.PCG64([seed % 2**63, *numbers]))
+
+
+def mixture_shares(sizes: Mapping[str, int], weights: Mapping[str, float | None] | None) -> dict[str, float]:
+    """Share of each corpus in the mixture, summing to 1.
+
+    Without any weight the shares follow the sizes. Weights for all corpora are scaled to sum to 1. When
+    only some have one, those are shares, and the others divide the rest by their sizes.
+
+    Raises:
+        ConfigError: no corpus, an empty one, or weights that leave nothing to share out.
+    """
+    given = {name: (weights or {}).get(name) for name in sizes}
+    empty = [name for name, size in sizes.items() if size < 1]
+    if empty or not sizes:
+        raise ConfigError(f"no samples in {', '.join(empty) or 'the mixture'}; check the path and the split")
+    fixed = {name: weight for name, weight in given.items() if weight is not None}
+    if any(not math.isfinite(weight) or weight < 0 for weight in fixed.values()):
+        raise ConfigError(f"corpus weights {fixed}: expected finite numbers of 0 or more")
+    total = sum(fixed.values())
+    free = {name: size for name, size in sizes.items() if name not in fixed}
+    if not free:
+        if total <= 0:
+            raise ConfigError(f"corpus weights {fixed}: expected at least one above 0")
+        return {name: weight / total for name, weight in fixed.items()}
+    if total >= 1 and fixed:
+        raise ConfigError(
+            f"corpus weights {fixed} leave no share for {', '.join(free)}; "
+            "give every corpus a weight, or keep the sum below 1"
+        )
+    samples = sum(free.values())
+    rest = {name: (1 - total) * size / samples for name, size in free.items()}
+    return {name: fixed.get(name, rest.get(name, 0.0)) for name in sizes}
+
+
+class MixtureSampler:
+    """Endless global batches of sample keys, of which this rank gets its slice.
+
+    Each sample's corpus is drawn from the shares with a generator of (seed, step). Inside a corpus every
+    sample comes once an epoch, in an order from (seed, corpus, epoch).
+
+    Args:
+        sizes: corpus name -> number of samples.
+        weights: corpus name -> weight or None, see `mixture_shares`.
+        global_batch: samples of one optimizer step over all ranks.
+        seed: of the run.
+        rank, world_size: which contiguous slice of each global batch is returned.
+
+    Raises:
+        ConfigError: wrong weights, or a global batch that does not divide by `world_size`.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        weights: Mapping[str, float | None] | None,
+        global_batch: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if global_batch < 1 or global_batch % world_size:
+            raise ConfigError(f"batch size {global_batch} does not divide among {world_size} ranks")
+        self.sizes = dict(sizes)
+        self.shares = mixture_shares(sizes, weights)
+        self.global_batch = global_batch
+        self.seed = seed
+        self.rank, self.world_size = rank, world_size
+        self.step = 0
+        self._names = list(sizes)
+        self._bounds = np.cumsum([self.shares[name] for name in self._names])[:-1]
+        self._epoch = dict.fromkeys(self._names, 0)
+        self._position = dict.fromkeys(self._names, 0)
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}
+
+    def next(self) -> list[SampleKey]:
+        """Keys of this rank's part of the next global batch."""
+        chance = generator(self.seed, "mixture", self.step).random(self.global_batch)
+        drawn = np.searchsorted(self._bounds, chance, side="right")
+        indices = np.empty(self.global_batch, np.int64)
+        epochs = np.empty(self.global_batch, np.int64)
+        for number, name in enumerate(self._names):
+            places = np.flatnonzero(drawn == number)
+            indices[places], epochs[places] = self._take(name, len(places))
+        self.step += 1
+        share = self.global_batch // self.world_size
+        mine = slice(self.rank * share, (self.rank + 1) * share)
+        columns = (drawn[mine].tolist(), indices[mine].tolist(), epochs[mine].tolist())
+        return [SampleKey(self._names[c], index, epoch) for c, index, epoch in zip(*columns, strict=True)]
+
+    def _take(self, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next `count` indices of a corpus, and the epoch of each."""
+        parts, epochs = [np.empty(0, np.int64)], []
+        while count:
+            if self._position[name] == self.sizes[name]:
+                self._epoch[name] += 1
+                self._position[name] = 0
+            start = self._position[name]
+            part = self._order(name, self._epoch[name])[start : start + count]
+            parts.append(part)
+            epochs += [self._epoch[name]] * len(part)
+            self._position[name] += len(part)
+            count -= len(part)
+        return np.concatenate(parts), np.array(epochs, np.int64)
+
+    def _order(self, name: str, epoch: int) -> np.ndarray:
+        cached = self._orders.get(name)
+        if cached is None or cached[0] != epoch:
+            kind = np.int32 if self.sizes[name] < 2**31 else np.int64
+            order = np.arange(self.sizes[name], dtype=kind)
+            generator(self.seed, "order", name, epoch).shuffle(order)
+            cached = self._orders[name] = (epoch, order)
+        return cached[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step, and epoch and position of every corpus; plain data for JSON."""
+        corpora = {
+            name: {"size": self.sizes[name], "epoch": self._epoch[name], "position": self._position[name]}
+            for name in self._names
+        }
+        return {"seed": self.seed, "step": self.step, "corpora": corpora}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another sampler stood; the number of ranks may differ.
+
+        Raises:
+            CheckpointError: the state is of other corpora, sizes or seed.
+        """
+        sizes = {name: corpus["size"] for name, corpus in state["corpora"].items()}
+        if sizes != self.sizes or state["seed"] != self.seed:
+            raise CheckpointError(
+                f"the data of the checkpoint ({sizes}, seed {state['seed']}) are not those of this run "
+                f"({self.sizes}, seed {self.seed}); start a new run with init_from instead of resuming"
+            )
+        self.step = state["step"]
+        self._epoch = {name: corpus["epoch"] for name, corpus in state["corpora"].items()}
+        self._position = {name: corpus["position"] for name, corpus in state["corpora"].items()}

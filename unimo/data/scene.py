@@ -1,0 +1,108 @@
+"""One scene of the built-in corpus: coloured shapes in the quarters of a small picture, and its drawing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CANVAS = 64
+"""Side of a picture in pixels."""
+MAX_OBJECTS = 4
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (214, 40, 40),
+    "green": (44, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (240, 220, 40),
+    "purple": (150, 50, 190),
+    "cyan": (50, 210, 220),
+    "black": (15, 15, 15),
+    "white": (250, 250, 250),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring")
+RADII = {"small": 7, "large": 12}
+PLACES = ("top left", "top right", "bottom left", "bottom right")
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One shape: what it is, in which quarter of the picture it lies, and its box in pixels."""
+
+    shape: str
+    color: str
+    size: str
+    place: str
+    box: tuple[int, int, int, int]
+    """x1, y1, x2, y2."""
+
+    @property
+    def row(self) -> int:
+        """0 for the top half, 1 for the bottom half."""
+        return PLACES.index(self.place) // 2
+
+    @property
+    def column(self) -> int:
+        """0 for the left half, 1 for the right half."""
+        return PLACES.index(self.place) % 2
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that is known of one picture."""
+
+    objects: tuple[SceneObject, ...]
+    background: tuple[int, int, int]
+
+
+def make_scene(rng: np.random.Generator) -> Scene:
+    """Draw lots for one scene: 1 to 4 objects, each in a quarter of its own."""
+    half = CANVAS // 2
+    objects = []
+    for place in sorted(rng.permutation(4)[: rng.integers(1, MAX_OBJECTS + 1)]):
+        size = ("small", "large")[rng.integers(2)]
+        radius = RADII[size]
+        slack = half // 2 - radius
+        x = half * (place % 2) + half // 2 + int(rng.integers(-slack, slack + 1))
+        y = half * (place // 2) + half // 2 + int(rng.integers(-slack, slack + 1))
+        objects.append(
+            SceneObject(
+                shape=SHAPES[rng.integers(len(SHAPES))],
+                color=tuple(COLORS)[rng.integers(len(COLORS))],
+                size=size,
+                place=PLACES[place],
+                box=(x - radius, y - radius, x + radius, y + radius),
+            )
+        )
+    gray = int(rng.integers(110, 160))
+    return Scene(tuple(objects), (gray, gray, gray))
+
+
+def render(scene: Scene) -> Image.Image:
+    """The picture of a scene, [CANVAS, CANVAS] RGB."""
+    image = Image.new("RGB", (CANVAS, CANVAS), scene.background)
+    draw = ImageDraw.Draw(image)
+    for item in scene.objects:
+        _draw_shape(draw, item)
+    return image
+
+
+def _draw_shape(draw: ImageDraw.ImageDraw, item: SceneObject) -> None:
+    x1, y1, x2, y2 = item.box
+    color, radius = COLORS[item.color], (x2 - x1) // 2
+    x, y = x1 + radius, y1 + radius
+    if item.shape == "circle":
+        draw.ellipse(item.box, fill=color)
+    elif item.shape == "square":
+        inset = round(radius * (1 - math.sqrt(0.75)))
+        draw.rectangle((x1 + inset, y1 + inset, x2 - inset, y2 - inset), fill=color)
+    elif item.shape == "triangle":
+        draw.polygon([(x, y1), (x2, y2), (x1, y2)], fill=color)
+    elif item.shape == "cross":
+        arm = max(2, radius // 3)
+        draw.rectangle((x - arm, y1, x + arm, y2), fill=color)
+        draw.rectangle((x1, y - arm, x2, y + arm), fill=color)
+    else:
+        draw.ellipse(item.box, outline=color, width=max(3, radius // 3))

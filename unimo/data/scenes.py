@@ -1,0 +1,103 @@
+"""`scenes`: the built-in corpus. Pictures of coloured shapes, drawn from a seed, with what is known of them.
+
+Every command works on a fresh machine because of this module: nothing is stored, a sample is a pure
+function of (seed, split, index). `scene.py` draws a scene, `scenes_language.py` speaks about it.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from unimo.data import scenes_language as language
+from unimo.data.records import ImageSource, Record
+from unimo.data.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
+from unimo.errors import ConfigError
+from unimo.settings import ScenesConfig
+
+Kind = Literal["pairs", "vqa", "entailment"]
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+TEXTS_PER_IMAGE = {"pairs": 4, "vqa": 6, "entailment": 6}
+
+
+class ScenesDataset:
+    """Random access to the records of one split and kind.
+
+    Args:
+        kind: `pairs` (caption), `vqa` (question, answer, question type) or `entailment` (hypothesis, label).
+        split: `train`, `val` or `test`; their pictures are drawn from different seeds.
+        config: numbers of images and the seed.
+
+    Raises:
+        ConfigError: unknown split.
+    """
+
+    name = "scenes"
+
+    def __init__(self, kind: Kind, split: str, config: ScenesConfig | None = None) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"scenes has no split {split!r}; known: {', '.join(SPLITS)}")
+        self.kind, self.split, self.config = kind, split, config or ScenesConfig()
+        self.num_images = self.config.train_images if split == "train" else self.config.val_images
+        self.texts_per_image = TEXTS_PER_IMAGE[kind]
+
+    def __len__(self) -> int:
+        return self.num_images * self.texts_per_image
+
+    def scene(self, image: int) -> Scene:
+        """The scene of image number `image` of this split."""
+        return make_scene(self._rng(image, 0))
+
+    def image_source(self, index: int) -> ImageSource:
+        """The encoded image of record `index`."""
+        return encode(render(self.scene(index // self.texts_per_image)))
+
+    def __getitem__(self, index: int) -> Record:
+        image, turn = divmod(index, self.texts_per_image)
+        scene = self.scene(image)
+        common = {
+            "sample_id": f"{self.split}-{image}-{turn}",
+            "corpus": self.name,
+            "image": encode(render(scene)),
+            "image_id": f"{self.split}-{image}",
+        }
+        rng = self._rng(image, 1)
+        if self.kind == "pairs":
+            return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
+        if self.kind == "vqa":
+            question = language.questions(scene, self.texts_per_image, rng)[turn]
+            return Record(
+                **common,
+                text=question.text,
+                question_id=index,
+                answer_scores={question.answer: 1.0},
+                question_type=question.kind,
+            )
+        text, label = language.hypotheses(scene, self.texts_per_image, rng)[turn]
+        return Record(**common, text=text, label=label)
+
+    def _rng(self, image: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.seed, SPLITS[self.split], image, stream])
+
+
+def answers() -> list[str]:
+    """All answers of `scenes` VQA, the order of its classes."""
+    numbers = [str(n) for n in range(MAX_OBJECTS + 1)]
+    return [*COLORS, *SHAPES, *RADII, *PLACES, *numbers, "yes", "no", "nothing"]
+
+
+def vocabulary() -> list[str]:
+    """Every word that `scenes` texts can hold, sorted."""
+    words = " ".join([*COLORS, *SHAPES, *RADII, *PLACES, *language.TEMPLATE_WORDS]).split()
+    return sorted(set(words))
+
+
+def encode(image: Image.Image) -> bytes:
+    """The bytes of an image file. BMP, because packing it costs a tenth of what PNG does."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="BMP")
+    return buffer.getvalue()

@@ -1,0 +1,183 @@
+"""The data of a task: corpora and collators, ready to make loaders from. Tasks open them by kind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unimo.data.collate import EntailmentCollator, PretrainCollator, RetrievalCollator, VqaCollator
+from unimo.data.loader import Collator, EvalLoader, TrainLoader
+from unimo.data.processor import Processor
+from unimo.data.readers import ConcatDataset, Dataset, Kind, open_answers, open_corpus
+from unimo.data.sampler import MixtureSampler
+from unimo.errors import ConfigError, DataError
+from unimo.settings import CorpusConfig, RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TaskData:
+    """What a task reads. Nothing is opened before a loader asks for it."""
+
+    corpora: Sequence[CorpusConfig]
+    """The mixture; evaluation joins them."""
+    open_split: Callable[[CorpusConfig, str], Dataset]
+    """Opens one split of a corpus."""
+    processor: Processor
+    train_collator: Collator
+    eval_collator: Collator
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the task needs besides weights and config; saved in the model directory."""
+    share_eval: bool = True
+    """Whether evaluation deals its samples out to the ranks; else every rank gets all of them."""
+
+    def train_datasets(self) -> dict[str, Dataset]:
+        """The training split of each corpus, by name.
+
+        Raises:
+            ConfigError: two corpora have the same name.
+            DataError: a corpus cannot be opened.
+        """
+        opened: dict[str, Dataset] = {}
+        for corpus in self.corpora:
+            dataset = self.open_split(corpus, "train")
+            name = corpus.name or dataset.name
+            if name in opened:
+                raise ConfigError(f"two corpora are named {name!r}; give one of them another `name`")
+            opened[name] = dataset
+        return opened
+
+    def train_loader(self, run: RunConfig, rank: int = 0, world_size: int = 1) -> TrainLoader:
+        """Endless training batches of one rank, `train.accumulate` of them for each optimizer step.
+
+        Raises:
+            ConfigError: the batch size does not divide, or weights are wrong.
+            DataError: a corpus cannot be opened.
+        """
+        datasets = self.train_datasets()
+        sizes = {name: len(dataset) for name, dataset in datasets.items()}
+        weights = {name: corpus.weight for name, corpus in zip(datasets, self.corpora, strict=True)}
+        sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size)
+        shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)
+        logger.info("training samples: %s", shares)
+        return TrainLoader(
+            datasets,
+            sampler,
+            self.train_collator,
+            num_workers=run.data.num_workers,
+            prefetch=run.data.prefetch,
+            max_bad_rate=run.data.max_bad_rate,
+            seed=run.seed,
+            accumulate=run.train.accumulate,
+        )
+
+    def eval_dataset(self, split: str) -> Dataset:
+        """A split of all corpora that have it, one after the other.
+
+        Raises:
+            DataError: no corpus has it.
+        """
+        opened, failures = [], []
+        for corpus in self.corpora:
+            try:
+                opened.append(self.open_split(corpus, split))
+            except DataError as error:
+                failures.append(error)
+        if not opened:
+            raise failures[0]
+        for error in failures:
+            logger.warning("left out of evaluation: %s", error)
+        return (
+            opened[0] if len(opened) == 1 else ConcatDataset(opened, "+".join(part.name for part in opened))
+        )
+
+    def eval_loader(
+        self, split: str, run: RunConfig, rank: int = 0, world_size: int = 1, batch_size: int | None = None
+    ) -> EvalLoader:
+        """One pass over a split; batches are as large as those of training unless told.
+
+        Raises:
+            DataError: no corpus has the split.
+        """
+        if not self.share_eval:
+            rank, world_size = 0, 1
+        rounds = world_size * run.train.accumulate
+        return EvalLoader(
+            self.eval_dataset(split),
+            self.eval_collator,
+            batch_size or max(1, run.train.batch_size // rounds),
+            rank,
+            world_size,
+            num_workers=run.data.num_workers,
+            prefetch=run.data.prefetch,
+            max_bad_rate=run.data.max_bad_rate,
+            seed=run.seed,
+        )
+
+
+def open_pretrain(run: RunConfig, processor: Processor) -> TaskData:
+    """Image-text pairs of `data.pairs`, masked and mismatched."""
+
+    def collator(train: bool) -> PretrainCollator:
+        data = run.data
+        return PretrainCollator(
+            processor, train, data.mlm_probability, data.whole_word_masking, data.false_images
+        )
+
+    return _task_data(run, run.data.pairs, "pairs", processor, collator)
+
+
+def open_vqa(run: RunConfig, processor: Processor, answers: Sequence[str] | None = None) -> TaskData:
+    """Questions of `data.path`; `metadata["answers"]` lists the answer classes.
+
+    Args:
+        run: the run.
+        processor: of the model.
+        answers: classes of an existing model; by default those of the corpora, in their order.
+
+    Raises:
+        DataError: a corpus has no answers.
+    """
+    if answers is None:
+        lists = (open_answers(corpus, run.data) for corpus in run.data.path)
+        answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
+    task_data = _task_data(
+        run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
+    )
+    task_data.metadata["answers"] = list(answers)
+    return task_data
+
+
+def open_entailment(run: RunConfig, processor: Processor) -> TaskData:
+    """Hypotheses with labels of `data.path`."""
+    return _task_data(
+        run, run.data.path, "entailment", processor, lambda train: EntailmentCollator(processor, train)
+    )
+
+
+def open_retrieval(run: RunConfig, processor: Processor) -> TaskData:
+    """Image-text pairs of `data.path`; every rank evaluates the whole split, whose pairs it then shares."""
+    task_data = _task_data(
+        run, run.data.path, "pairs", processor, lambda train: RetrievalCollator(processor, train)
+    )
+    task_data.share_eval = False
+    return task_data
+
+
+def _task_data(
+    run: RunConfig,
+    corpora: Sequence[CorpusConfig],
+    kind: Kind,
+    processor: Processor,
+    collator: Callable[[bool], Collator],
+) -> TaskData:
+    return TaskData(
+        corpora=corpora,
+        open_split=lambda corpus, split: open_corpus(corpus, split, kind, run.data),
+        processor=processor,
+        train_collator=collator(True),
+        eval_collator=collator(False),
+    )

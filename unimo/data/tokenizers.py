@@ -1,0 +1,179 @@
+"""Text to token ids: byte-level BPE of RoBERTa and UNIMO, WordPiece, and a word list for `scenes`.
+
+One class wraps the `tokenizers` library. Special tokens are added here and nowhere else: their names
+inside raw text ("<mask>") are ordinary characters, as in UNIMO's own tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from unimo.errors import DataError
+
+# Names of (begin, padding, end, unknown, mask) in the families that we read.
+SPECIAL_NAMES = (
+    ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+    ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"),
+)
+UNUSED = re.compile(r"madeupword\d+|\[unused\d+\]")
+UNIMO_FILES = (".encoder.json", ".vocab.bpe", ".vocab.txt")
+
+
+class Tokenizer:
+    """Token ids of a text, with the special tokens of its family around them.
+
+    Attributes:
+        vocab_size: number of ids; all ids are below it.
+        bos_token_id, pad_token_id, eos_token_id, unk_token_id, mask_token_id: the special ids
+            (0, 1, 2, 3 and the last one in RoBERTa's, UNIMO's and our own vocabularies).
+        special_ids: those five and the ids that never stand for text; MLM neither masks nor draws them.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, where: str = "tokenizer") -> None:
+        """Wrap a `tokenizers.Tokenizer` that adds no special tokens by itself.
+
+        Raises:
+            DataError: the vocabulary lacks the special tokens of every known family.
+        """
+        self.backend = backend
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values()) + 1
+        names = next((family for family in SPECIAL_NAMES if set(family) <= set(vocabulary)), None)
+        if names is None:
+            expected = " or ".join(" ".join(family) for family in SPECIAL_NAMES)
+            raise DataError(f"{where}: no special tokens in its vocabulary; expected {expected}")
+        ids = [vocabulary[name] for name in names]
+        self.bos_token_id, self.pad_token_id, self.eos_token_id, self.unk_token_id, self.mask_token_id = ids
+        unused = (index for name, index in vocabulary.items() if UNUSED.fullmatch(name))
+        self.special_ids = frozenset((*ids, *unused))
+
+    def encode(self, text: str, max_length: int) -> list[int]:
+        """Ids of `<s> text </s>`, cut to `max_length` with both special tokens kept."""
+        return self.encode_words(text, max_length)[0]
+
+    def encode_words(self, text: str, max_length: int) -> tuple[list[int], list[int]]:
+        """Like `encode`, and for each token the number of the word it is part of (-1: special)."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        ids, words = encoding.ids[: max_length - 2], encoding.word_ids[: max_length - 2]
+        return [self.bos_token_id, *ids, self.eos_token_id], [-1, *words, -1]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids; special tokens leave nothing behind."""
+        kept = [int(index) for index in ids if int(index) not in self.special_ids]
+        return self.backend.decode(kept, skip_special_tokens=False)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json` into a folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self.backend.to_str(), encoding="utf8")
+
+
+def build_word_tokenizer(words: Iterable[str]) -> Tokenizer:
+    """A lower-casing tokenizer with one id a word: `<s> <pad> </s> <unk>`, the words, `<mask>`."""
+    names = SPECIAL_NAMES[0]
+    ordinary = sorted({word.lower() for word in words} - set(names))
+    vocabulary = {name: index for index, name in enumerate((*names[:4], *ordinary, names[4]))}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return Tokenizer(backend, "word tokenizer")
+
+
+def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokenizer:
+    """Open a tokenizer.
+
+    Args:
+        source: `scenes`, or a folder with `tokenizer.json`, with RoBERTa's `vocab.json` and
+            `merges.txt`, or with UNIMO's `*.encoder.json`, `*.vocab.bpe` and `*.vocab.txt`.
+        add_prefix_space: read byte-level BPE as if a space came before the text (" a" and "a" differ).
+            A `tokenizer.json` keeps its own setting.
+
+    Raises:
+        DataError: the folder or one of its files is missing or malformed.
+    """
+    if str(source) == "scenes":
+        from unimo.data.scenes import vocabulary
+
+        return build_word_tokenizer(vocabulary())
+    folder = Path(source)
+    if (folder / "tokenizer.json").is_file():
+        return _load_json(folder / "tokenizer.json")
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        vocabulary = _read_json(folder / "vocab.json")
+        return _byte_level(vocabulary, folder / "merges.txt", add_prefix_space)
+    encoders = sorted(folder.glob("*" + UNIMO_FILES[0]))
+    if encoders:
+        return _load_unimo(encoders[0], add_prefix_space)
+    found = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else ["no such folder"]
+    raise DataError(
+        f"no tokenizer in {folder} ({', '.join(found) or 'empty'}); expected tokenizer.json, or vocab.json "
+        f"and merges.txt, or unimo_en{', unimo_en'.join(UNIMO_FILES)}; `scenes` is the built-in one"
+    )
+
+
+def _load_json(path: Path) -> Tokenizer:
+    """A `tokenizer.json`, ours or another's; what would recognise or add special tokens is taken out."""
+    content = _read_json(path)
+    vocabulary = content.get("model", {}).get("vocab")
+    added = content.get("added_tokens") or []
+    if not isinstance(vocabulary, dict):
+        raise DataError(f"{path}: expected a `model.vocab` mapping (BPE, WordPiece or WordLevel)")
+    vocabulary.update({token["content"]: token["id"] for token in added})
+    content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+    try:
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(f"{path} is not a tokenizer.json: {error}") from error
+    return Tokenizer(backend, str(path))
+
+
+def _load_unimo(encoder_path: Path, add_prefix_space: bool) -> Tokenizer:
+    """UNIMO's files: BPE string -> GPT-2 id, merges, and the GPT-2 id (or name) of each model id."""
+    stem = encoder_path.name[: -len(UNIMO_FILES[0])]
+    merges_path, ids_path = (encoder_path.with_name(stem + ending) for ending in UNIMO_FILES[1:])
+    strings = {str(index): string for string, index in _read_json(encoder_path).items()}
+    entries = [line.split("\t")[0] for line in _read_lines(ids_path)]
+    vocabulary = {strings.get(entry, entry): index for index, entry in enumerate(entries)}
+    if len(vocabulary) != len(entries) or not set(strings.values()) <= set(vocabulary):
+        raise DataError(f"{ids_path} does not list each id of {encoder_path.name} once")
+    return _byte_level(vocabulary, merges_path, add_prefix_space)
+
+
+def _byte_level(vocabulary: dict[str, int], merges_path: Path, add_prefix_space: bool) -> Tokenizer:
+    lines = [line for line in _read_lines(merges_path) if line and not line.startswith("#version")]
+    merges = [tuple(line.split(" ")) for line in lines]
+    try:
+        backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(f"{merges_path} does not fit its vocabulary: {error}") from error
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.decoder = decoders.ByteLevel()
+    return Tokenizer(backend, str(merges_path.parent))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _read_lines(path: Path) -> Sequence[str]:
+    try:
+        text = path.read_text(encoding="utf8")
+    except OSError as error:
+        raise DataError(f"cannot read tokenizer file {path}: {error.strerror}") from error
+    return text.rstrip("\n").split("\n")

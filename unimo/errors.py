@@ -1,0 +1,37 @@
+"""Errors a person can mend. Each message says what was given, what was expected, one thing to try.
+
+`tools/*` turn every `UnimoError` into one line on standard error and exit code 2; anything else is a
+bug and keeps its traceback.
+"""
+
+
+class UnimoError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class ConfigError(UnimoError):
+    """A configuration name, key or value is wrong."""
+
+
+class DataError(UnimoError):
+    """A data set, or too many of its records, cannot be used."""
+
+
+class RecordError(DataError):
+    """One record is broken. The loader counts it, logs the first, and goes on."""
+
+
+class CheckpointError(UnimoError):
+    """Weights or training state cannot be read, or do not fit the model."""
+
+
+class CapabilityError(UnimoError):
+    """A task needs something that the chosen model does not offer."""
+
+
+class DeviceError(UnimoError):
+    """The device or the number of ranks cannot do what the configuration asks for."""
+
+
+class TrainingError(UnimoError):
+    """Training cannot go on, for example after a loss that is not finite."""

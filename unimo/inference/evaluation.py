@@ -1,0 +1,128 @@
+"""Scores of a model directory on a split of its data, or of other data."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unimo.config import merge_plain, parse_overrides
+from unimo.data.processor import ProcessorConfig
+from unimo.errors import ConfigError
+from unimo.inference.loading import find_model, load_task, read_model_config
+from unimo.metrics.average import gather_objects
+from unimo.registry import task_module
+from unimo.settings import RunConfig, build_run_config
+
+logger = logging.getLogger(__name__)
+NOT_OF_THE_RUN = ("metadata", "processor")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gave."""
+
+    run: RunConfig
+    """The config that it ran with."""
+    metrics: dict[str, float]
+    records: list[dict[str, Any]]
+    """One row a sample: the answer, label or ranking (pre-training has none)."""
+
+
+def evaluate(
+    directory: str | Path,
+    split: str = "val",
+    task: str = "",
+    overrides: Sequence[str] = (),
+    blank_images: bool = False,
+) -> Evaluation:
+    """Evaluate a model directory.
+
+    Args:
+        directory: model directory or run folder.
+        split: of the data that the model was trained on, unless `overrides` name others.
+        task: expected task; empty takes any.
+        overrides: words such as `data.path=DIR` over the config of the directory; not its model.
+        blank_images: replace every image by one colour: what can be known without looking?
+
+    Raises:
+        ConfigError: the directory is of another task, or an override is wrong.
+        CheckpointError, DataError: no such model or data.
+    """
+    from unimo.training import distributed
+
+    run = run_of(directory, overrides)
+    if task and task != run.task.name:
+        raise ConfigError(
+            f"{directory} was trained on {run.task.name!r}, not on {task!r}; try --task {run.task.name}, or "
+            f"fine-tune first: python tools/finetune.py --task {task} --init {directory}"
+        )
+    distributed.setup(run.train)
+    changes = {item.name: getattr(run.data, item.name) for item in fields(ProcessorConfig)}
+    changes["blank_images"] |= blank_images
+    size = changes.pop("image_size")
+    layer, processor = load_task(directory, image_size=size, processor=changes, config=run.task)
+    data = task_module(run.task.name).open_data(run, processor, layer.metadata)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)
+    if run.train.eval_max_batches:
+        batches = itertools.islice(batches, run.train.eval_max_batches)
+    records: list[dict[str, Any]] = []
+    metrics = layer.evaluate(batches, lambda prediction: records.extend(prediction.get("records", [])))
+    return Evaluation(run, metrics, list(itertools.chain.from_iterable(gather_objects(records))))
+
+
+def run_of(directory: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run config that a model directory was saved with, and `overrides` over it.
+
+    Raises:
+        ConfigError: an override is wrong, or would change the model.
+    """
+    changes = parse_overrides(list(overrides))
+    if "model" in changes:
+        raise ConfigError(
+            "model.* belongs to the weights and cannot be overridden here; try data.* or train.*"
+        )
+    content = {k: v for k, v in read_model_config(directory).items() if k not in NOT_OF_THE_RUN}
+    return build_run_config(merge_plain(content, changes))
+
+
+def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
+    """Write the records: for VQA the official server file, else a JSON list in the order of the split.
+
+    Raises:
+        ConfigError: the task makes no records.
+    """
+    from unimo.metrics.vqa import write_server_file
+
+    if not evaluation.records:
+        raise ConfigError(f"task {evaluation.run.task.name!r} writes no predictions; leave out --predictions")
+    if evaluation.run.task.name == "vqa":
+        return write_server_file(path, ((r["question_id"], r["answer"]) for r in evaluation.records))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(evaluation.records, ensure_ascii=False), encoding="utf8")
+    os.replace(temporary, path)
+    return path
+
+
+def describe(directory: str | Path, split: str, evaluation: Evaluation, blank_images: bool) -> dict[str, Any]:
+    """What `tools/evaluate.py` prints: the figures and what they are figures of."""
+    run = evaluation.run
+    corpora = run.data.pairs if run.task.name == "pretrain" else run.data.path
+    return {
+        "task": run.task.name,
+        "model": run.model.name,
+        "directory": str(find_model(directory)),
+        "data": [corpus.path for corpus in corpora],
+        "split": split,
+        "blank_images": blank_images,
+        "samples": len(evaluation.records) or None,
+        "metrics": evaluation.metrics,
+    }

@@ -1,0 +1,243 @@
+"""Model directories: what a run leaves behind, and what `unimo.load` opens.
+
+config.yaml         the run's config, plus `metadata` (answers, ...) and `processor`
+model.safetensors   weights: `model.*` and the heads of the task
+tokenizer.json      the tokenizer
+metrics.json        scores at the time of saving
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from unimo import registry
+from unimo.config import merge_into, merge_plain, read_yaml, to_plain
+from unimo.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from unimo.data.processor import Processor
+    from unimo.models.base import Model
+    from unimo.settings import RunConfig
+    from unimo.tasks.base import Task
+
+CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.json"
+OUTPUT = Path("output")
+
+
+def save_model(
+    task: Task,
+    processor: Processor,
+    directory: str | Path,
+    metrics: Mapping[str, float] | None = None,
+    run: RunConfig | None = None,
+) -> Path:
+    """Write a model directory under a temporary name, then put it in the place of an older one.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; the older one is intact.
+    """
+    from unimo.weights import tensors_of, write_safetensors
+
+    directory = Path(directory)
+    fresh = directory.with_name(f".{directory.name}.writing")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        processor.save(fresh)
+        content = to_plain(run) if run is not None else {}
+        content |= {"model": to_plain(task.model.config), "task": to_plain(task.config)}
+        content["metadata"] = to_plain(task.metadata)
+        _write(fresh / CONFIG, yaml.safe_dump(merge_plain(_read_config(fresh), content), sort_keys=False))
+        _write(fresh / METRICS, json.dumps(dict(metrics or {}), indent=1))
+        write_safetensors(fresh / WEIGHTS, tensors_of(task))
+        _swap(fresh, directory)
+    except OSError as error:
+        raise CheckpointError(f"cannot write the model to {directory}: {error}; free some space") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return directory
+
+
+def load(
+    path: str | Path,
+    image_size: int | None = None,
+    processor: Mapping[str, Any] | None = None,
+    **overrides: Any,
+) -> tuple[Model, Processor]:
+    """Open the model of a model directory, without task heads.
+
+    Args:
+        path: model directory, run folder, or the name of a model that was pre-trained here.
+        image_size: another size than the one it was trained with, pixels; position embeddings are resized.
+        processor: fields of the processor to replace, e.g. `{"max_text_len": 20}`.
+        overrides: fields of the model config to replace.
+
+    Raises:
+        CheckpointError: nothing there, or its tensors do not fit.
+    """
+    directory = find_model(path)
+    model, reader, _, tensors = _open(directory, image_size, processor, overrides)
+    _load_model_part(model, tensors, directory)
+    model.eval()
+    return model, reader
+
+
+def load_task(
+    path: str | Path,
+    image_size: int | None = None,
+    processor: Mapping[str, Any] | None = None,
+    config: Any = None,
+    **overrides: Any,
+) -> tuple[Task, Processor]:
+    """Open a model directory with its task and heads; further arguments and errors as for `load`.
+
+    Args:
+        config: task config to use instead of the saved one.
+    """
+    from unimo.weights import load_into
+
+    directory = find_model(path)
+    model, reader, content, tensors = _open(directory, image_size, processor, overrides)
+    module = registry.task_module(content["task"]["name"])
+    config = config or merge_into(module.Config(), content["task"], f"{directory / CONFIG}: task")
+    task = module.build(config, model, content.get("metadata") or {})
+    load_into(task, tensors, str(directory / WEIGHTS))
+    task.eval()
+    return task, reader
+
+
+def start_from(task: Task, path: str | Path) -> list[str]:
+    """Start a new task from the model of a directory, and from those of its heads that fit.
+
+    Returns:
+        Names of the parameters that keep their random start (new heads).
+
+    Raises:
+        CheckpointError: nothing there, or the model does not fit.
+    """
+    from unimo.weights import read_safetensors
+
+    directory = find_model(path)
+    tensors = read_safetensors(directory / WEIGHTS)
+    _load_model_part(task.model, tensors, directory)
+    fresh = []
+    for name, parameter in task.state_dict().items():
+        if name.startswith("model."):
+            continue
+        sources = [name] + [
+            name.replace(own, other, 1) for own, other in task.head_aliases.items() if name.startswith(own)
+        ]
+        fitting = [key for key in sources if key in tensors and tensors[key].shape == tuple(parameter.shape)]
+        if fitting:
+            parameter.set_value(tensors[fitting[0]])
+        else:
+            fresh.append(name)
+    return fresh
+
+
+def find_model(path: str | Path) -> Path:
+    """The model directory that a path or name means.
+
+    Raises:
+        CheckpointError: there is none; those in `output/` are listed.
+    """
+    places = [
+        Path(path),
+        Path(path) / "model",
+        OUTPUT / f"{path}_pretrain" / "model",
+        OUTPUT / path / "model",
+    ]
+    for place in places:
+        if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
+            return place
+    for place in places:
+        for there, missing in ((CONFIG, WEIGHTS), (WEIGHTS, CONFIG)):
+            if (place / there).is_file():
+                raise CheckpointError(f"{place} is not a complete model directory: it has no {missing}")
+    known = (
+        ", ".join(str(place) for place in list_saved()) or "none yet; bash scripts/run_pretrain.sh makes one"
+    )
+    raise CheckpointError(f"no model directory at {path}, and no run of that name; in {OUTPUT}/: {known}")
+
+
+def list_saved(task: str = "") -> list[Path]:
+    """Model directories under `output/`, newest first; `task` keeps those of one task."""
+    found = []
+    for config in OUTPUT.glob(f"*/model/{CONFIG}"):
+        if not task or _read_config(config.parent).get("task", {}).get("name") == task:
+            found.append(config)
+    return [config.parent for config in sorted(found, key=lambda file: -file.stat().st_mtime)]
+
+
+def read_model_config(path: str | Path) -> dict[str, Any]:
+    """The plain content of the config of a model directory, run sections and `metadata` alike."""
+    return _read_config(find_model(path))
+
+
+def _open(
+    directory: Path,
+    image_size: int | None,
+    processor: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any],
+) -> tuple[Model, Processor, dict[str, Any], dict[str, np.ndarray]]:
+    from unimo.data.processor import load_processor
+    from unimo.weights import read_safetensors
+
+    content = _read_config(directory)
+    for section in ("model", "task"):
+        if not isinstance(content.get(section), Mapping) or not content[section].get("name"):
+            raise CheckpointError(f"{directory / CONFIG}: section {section!r} with a name is missing")
+    size = {} if image_size is None else {"image_size": image_size}
+    reader = load_processor(directory, **size, **(processor or {}))
+    tensors = read_safetensors(directory / WEIGHTS)
+    plain = merge_plain(without_init(content["model"]), overrides)
+    plain = merge_plain(plain, {"vision": size} if size else {})
+    config = merge_into(registry.model_config(plain["name"]), plain, f"{directory / CONFIG}: model")
+    return registry.model_package(plain["name"]).build(config), reader, content, tensors
+
+
+def without_init(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A model section whose towers do not read their own weight files: all weights come from one file."""
+    cleared = {
+        key: without_init(value) if isinstance(value, Mapping) else value for key, value in section.items()
+    }
+    return cleared | ({"init": ""} if "init" in cleared else {})
+
+
+def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory: Path) -> None:
+    from unimo.weights import load_into
+
+    part = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
+    if not part:
+        raise CheckpointError(f"{directory / WEIGHTS} has no tensors named model.*; is it a model directory?")
+    load_into(model, part, str(directory / WEIGHTS))
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    return read_yaml(directory / CONFIG) if (directory / CONFIG).is_file() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _swap(fresh: Path, directory: Path) -> None:
+    """Rename `fresh` to `directory`; an older one steps aside first and is deleted last."""
+    old = directory.with_name(f".{directory.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if directory.exists():
+        directory.rename(old)
+    fresh.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""A fine-tuned model as a function: load once, then ask about pictures.
+
+pipeline = Pipeline("output/unimo3_tiny_vqa")
+pipeline.answer("picture.png", "what is left of the circle?")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import paddle
+from paddle.nn import functional as F
+
+from unimo.errors import CapabilityError
+from unimo.inference.loading import load_task
+from unimo.tasks.base import to_tensors
+from unimo.tasks.entailment import LABELS
+
+if TYPE_CHECKING:
+    from unimo.data.processor import ImageLike
+
+T = TypeVar("T")
+Ranked = list[tuple[str, float]]
+
+
+class Pipeline:
+    """A task opened from a model directory.
+
+    Args:
+        directory: model directory or run folder.
+        batch_size: pairs that go through the model at a time.
+
+    Raises:
+        CheckpointError: nothing there, or it does not fit.
+    """
+
+    def __init__(self, directory: str | Path, batch_size: int = 32) -> None:
+        self.task, self.processor = load_task(directory)
+        self.batch_size = batch_size
+
+    def answer(self, image: ImageLike, question: str, top_k: int = 5) -> Ranked:
+        """The `top_k` best answers to a question with their probabilities (sigmoid: the sum is free).
+
+        Raises:
+            CapabilityError: the model was not fine-tuned on VQA.
+            RecordError: the image cannot be decoded or the question is empty.
+        """
+        return self.answer_many([image], [question], top_k)[0]
+
+    def answer_many(
+        self, images: Sequence[ImageLike], questions: Sequence[str], top_k: int = 5
+    ) -> list[Ranked]:
+        """`answer` for pairs of images and questions, in batches."""
+        self._expect("vqa", "answer questions")
+        ranked: list[Ranked] = []
+        for prediction in self._predict(images, questions):
+            best = F.sigmoid(prediction["logits"]).topk(min(top_k, len(self.task.answers)), axis=1)
+            for values, rows in zip(*(part.tolist() for part in best), strict=True):
+                ranked.append([(self.task.answers[i], value) for i, value in zip(rows, values, strict=True)])
+        return ranked
+
+    def entail(self, image: ImageLike, text: str) -> Ranked:
+        """Probabilities of contradiction, neutral and entailment, the largest first.
+
+        Raises:
+            CapabilityError: the model was not fine-tuned on entailment.
+        """
+        self._expect("entailment", "judge sentences")
+        (prediction,) = self._predict([image], [text])
+        pairs = zip(LABELS, F.softmax(prediction["logits"], axis=1)[0].tolist(), strict=True)
+        return sorted(pairs, key=lambda pair: -pair[1])
+
+    def match(self, image: ImageLike, text: str) -> float:
+        """Probability that a text describes an image.
+
+        Raises:
+            CapabilityError: the model was not fine-tuned on retrieval.
+        """
+        self._expect("retrieval", "match images and texts")
+        (prediction,) = self._predict([image], [text])
+        return float(prediction["match"][0])
+
+    def _expect(self, name: str, wish: str) -> None:
+        if self.task.config.name != name:
+            raise CapabilityError(
+                f"to {wish} a model fine-tuned on {name!r} is needed, this one was trained on "
+                f"{self.task.config.name!r}; try: python tools/finetune.py --task {name}"
+            )
+
+    def _predict(self, images: Sequence[Any], texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(texts), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            batch = to_tensors(self.processor(images=list(images[part]), texts=list(texts[part])))
+            batch["sample_ids"] = [str(index) for index in range(start, start + len(texts[part]))]
+            with paddle.no_grad():
+                yield self.task.predict(batch)

@@ -1,0 +1,89 @@
+"""Image-text contrast over the global batch, and hard negatives drawn from its scores."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.distributed as dist
+import paddle.nn.functional as F
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from unimo.losses.reduce import world_size
+
+
+class _Gather(PyLayer):
+    """All-gather along the batch whose backward sums the ranks' gradients and keeps the own rows."""
+
+    @staticmethod
+    def forward(ctx, local: Tensor) -> Tensor:
+        ctx.rows = local.shape[0]
+        return paddle.concat(_all_gather(local))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        first = dist.get_rank() * ctx.rows
+        return gradient[first : first + ctx.rows]
+
+
+def _all_gather(local: Tensor) -> list[Tensor]:
+    parts: list[Tensor] = []
+    dist.all_gather(parts, local.detach())
+    return parts
+
+
+def gather_rows(local: Tensor) -> Tensor:
+    """Rows of all ranks in rank order, [ranks * B, ...], with gradient; every rank has the same B.
+
+    Each rank's loss is over its own rows and data parallelism averages them, so the gradient of a row
+    is the sum of what all ranks' losses say about it.
+    """
+    if world_size() == 1:
+        return local
+    if local.stop_gradient:
+        return paddle.concat(_all_gather(local))
+    return _Gather.apply(local)
+
+
+def contrastive_loss(
+    text: Tensor, image: Tensor, temperature: Tensor, group: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean of image-to-text and text-to-image cross-entropy against soft targets.
+
+    The target of a row is uniform over all gathered rows of the same group (same image).
+
+    Args:
+        text, image: unit vectors [B, E] of this rank.
+        temperature: scalar that the scores are divided by.
+        group: [B] image ids, equal for texts of one image, comparable between ranks.
+
+    Returns:
+        Loss (mean over this rank's rows) and text-to-image scores within this rank [B, B].
+    """
+    all_text, all_image, all_group = gather_rows(text), gather_rows(image), gather_rows(group)
+    same = (group.unsqueeze(1) == all_group.unsqueeze(0)).astype("float32")
+    targets = same / same.sum(1, keepdim=True)
+    text_scores = paddle.matmul(text, all_image, transpose_y=True) / temperature
+    image_scores = paddle.matmul(image, all_text, transpose_y=True) / temperature
+    to_image = -(F.log_softmax(text_scores) * targets).sum(1).mean()
+    to_text = -(F.log_softmax(image_scores) * targets).sum(1).mean()
+    first = (dist.get_rank() if world_size() > 1 else 0) * text.shape[0]
+    return (to_image + to_text) * 0.5, text_scores[:, first : first + text.shape[0]]
+
+
+def hard_negatives(scores: Tensor, group: Tensor) -> Tensor:
+    """For each row a column of another group, drawn with probability softmax(scores).
+
+    Args:
+        scores: [B, B]; a row asks, a column answers.
+        group: [B]; columns of the row's own group are never drawn, unless there is no other.
+
+    Returns:
+        Column indices [B], int64.
+    """
+    with paddle.no_grad():
+        other = (group.unsqueeze(1) != group.unsqueeze(0)).astype("float32")
+        alone = (other.sum(1, keepdim=True) == 0).astype("float32")
+        weights = (F.softmax(scores.astype("float32")) + 1e-5) * other + alone
+        return paddle.multinomial(weights).squeeze(1)

@@ -1,0 +1,37 @@
+"""Weighted means by name, joined over ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle.distributed as dist
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """The picklable `value` of every rank, in rank order; `[value]` when there is one rank."""
+    if dist.get_world_size() == 1:
+        return [value]
+    gathered: list[Any] = []
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+class Averages:
+    """Running sums and counts under names; ranks may know different names."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, tuple[float, float]] = {}
+
+    def add(self, name: str, value_sum: float, count: float = 1.0) -> None:
+        """Add the sum of `count` values."""
+        total, seen = self._totals.get(name, (0.0, 0.0))
+        self._totals[name] = (total + float(value_sum), seen + float(count))
+
+    def compute(self) -> dict[str, float]:
+        """Mean of every name over all ranks; names without any value are left out. Collective."""
+        joined: dict[str, tuple[float, float]] = {}
+        for totals in gather_objects(self._totals):
+            for name, (total, count) in totals.items():
+                old = joined.get(name, (0.0, 0.0))
+                joined[name] = (old[0] + total, old[1] + count)
+        return {name: total / count for name, (total, count) in joined.items() if count}

@@ -1,0 +1,129 @@
+"""VQA v2: answer normalisation, soft scores, official accuracy, result file.
+
+Normalisation keeps the quirks of the rules that the 3,129-answer vocabulary was built with; mending
+one of them changes the vocabulary (tests/unit/metrics/test_vqa_metric.py holds a table of cases).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
+# The rule meant to spare periods after a digit too, but its look-behind was mistyped: "3." loses it.
+_PERIOD = re.compile(r"\.(?!\d)")
+# A regular-expression flag (32) stood in the place of the count: later periods stay.
+_MAX_PERIODS = 32
+_NUMBERS = {
+    word: str(number)
+    for number, word in enumerate("zero one two three four five six seven eight nine ten".split())
+} | {"none": "0"}
+_ARTICLES = ("a", "an", "the")
+_CONTRACTED = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
+he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
+needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've
+somebody'll somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll
+that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've
+we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's
+who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've
+you'll you're you've
+""".split()
+# Every form with exactly one of its apostrophes left out is repaired; one entry of the table is reversed.
+_CONTRACTIONS = {
+    word[:i] + word[i + 1 :]: word for word in _CONTRACTED for i, letter in enumerate(word) if letter == "'"
+} | {"somebody'd": "somebodyd"}
+
+SOFT_SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
+"""By the number of the ten annotators who gave an answer; four and more count as 1."""
+
+
+def normalise_answer(answer: str) -> str:
+    """The form in which answers are counted and compared: 'Two  dogs.' -> '2 dogs'."""
+    text = answer
+    has_number_with_comma = _DIGIT_COMMA_DIGIT.search(answer) is not None
+    for mark in PUNCTUATION:
+        touches_space = f"{mark} " in answer or f" {mark}" in answer
+        text = text.replace(mark, "" if touches_space or has_number_with_comma else " ")
+    words = _PERIOD.sub("", text, count=_MAX_PERIODS).lower().split()
+    words = [_NUMBERS.get(word, word) for word in words]
+    words = [_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES]
+    return " ".join(words).replace(",", "")
+
+
+def soft_score(count: int) -> float:
+    """Credit for an answer that `count` of ten annotators gave: 0, 0.3, 0.6, 0.9, then 1."""
+    return SOFT_SCORES[min(max(count, 0), 4)]
+
+
+def soft_scores(answers: Sequence[str]) -> dict[str, float]:
+    """Answer -> credit, in first-seen order. Counts of fewer or more annotators are scaled to ten."""
+    return {
+        answer: soft_score(max(1, int(count * 10 / len(answers) + 0.5)))
+        for answer, count in Counter(answers).items()
+    }
+
+
+def answer_type(scores: Mapping[str, float]) -> str:
+    """`yes/no`, `number` or `other`, from the best answer; empty without answers."""
+    if not scores:
+        return ""
+    best = max(scores, key=scores.__getitem__)
+    if best in ("yes", "no"):
+        return "yes/no"
+    return "number" if best.replace(".", "", 1).isdigit() else "other"
+
+
+def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Official accuracy of one question: mean over annotators of min(1, agreeing others / 3).
+
+    Both sides are normalised unless all annotators gave the very same string, as the official
+    evaluation does.
+
+    Args:
+        prediction: the answer given.
+        answers: raw strings of the annotators (ten in VQA v2).
+    """
+    prediction = " ".join(prediction.split())
+    if len(set(answers)) > 1:
+        prediction, answers = normalise_answer(prediction), [normalise_answer(answer) for answer in answers]
+    matches = sum(answer == prediction for answer in answers)
+    credits = (min(1.0, (matches - (answer == prediction)) / 3) for answer in answers)
+    return sum(credits) / len(answers) if answers else 0.0
+
+
+def accuracy_by_type(scores: Iterable[float], types: Iterable[str]) -> dict[str, float]:
+    """Mean score for each question type in percent, sorted by name, and `overall`. Empty input gives {}."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for score, kind in zip(scores, types, strict=True):
+        groups[kind].append(float(score))
+    if not groups:
+        return {}
+    every = [score for group in groups.values() for score in group]
+    means = {kind or "unknown": 100 * sum(group) / len(group) for kind, group in sorted(groups.items())}
+    return {"overall": 100 * sum(every) / len(every), **means}
+
+
+def write_server_file(path: str | Path, answers: Iterable[tuple[int | str, str]]) -> Path:
+    """Write the file that the VQA server takes: a JSON list of {question_id, answer}, sorted by question.
+
+    Args:
+        path: the file; its folder is made, the name changes only when all is written.
+        answers: (question id, answer) pairs; of one id given twice (padded last batch) the first counts.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows: dict[int | str, str] = {}
+    for question_id, answer in answers:
+        rows.setdefault(question_id, answer)
+    order = sorted(rows, key=lambda key: (isinstance(key, str), key))
+    content = [{"question_id": key, "answer": rows[key]} for key in order]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf8")
+    os.replace(temporary, path)
+    return path

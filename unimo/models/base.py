@@ -1,0 +1,79 @@
+"""The protocol that tasks, tools and pictures are written against."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from paddle import Tensor, nn
+
+from unimo.errors import CapabilityError
+from unimo.nn.outputs import Encoded
+
+CAPABILITIES = frozenset({"pixels", "regions", "dual_encoder", "fusion", "generation"})
+
+
+class Model(nn.Layer):
+    """Base of all models: towers, fusion, and a declared set of capabilities.
+
+    Class attributes:
+        capabilities: what tasks may ask for, a subset of `CAPABILITIES`.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def hidden_size(self) -> int:
+        """Width D of the fused states."""
+        raise NotImplementedError
+
+    @property
+    def pooled_size(self) -> int:
+        """Width P of `Encoded.pooled`."""
+        raise NotImplementedError
+
+    def encode_image(self, pixels: Tensor, *, layers: bool = False, attentions: bool = False) -> Encoded:
+        """Images [B, 3, S, S], normalised, to an `Encoded` with `image` (and what `fuse` needs)."""
+        raise NotImplementedError
+
+    def encode_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        layers: bool = False,
+        attentions: bool = False,
+    ) -> Encoded:
+        """Token ids and mask [B, T] (1 = token) to an `Encoded` with `text` (and what `fuse` needs)."""
+        raise NotImplementedError
+
+    def fuse(self, text: Encoded, image: Encoded, *, attentions: bool = False) -> Encoded:
+        """Text and image of the same batch size to `fused_text`, `fused_image`, `pooled`."""
+        raise NotImplementedError
+
+    def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Next-token logits for generation."""
+        raise NotImplementedError
+
+    def lr_group(self, parameter: str) -> str:
+        """Learning-rate group of a parameter: `towers` or `cross_modal`."""
+        raise NotImplementedError
+
+    def require(self, needed: frozenset[str] | set[str], task: str) -> None:
+        """Check that this model can do a task.
+
+        Raises:
+            CapabilityError: names the task, what is missing, and the models that have it.
+        """
+        missing = sorted(set(needed) - self.capabilities)
+        if missing:
+            from unimo.registry import models_with
+
+            able = ", ".join(models_with(needed)) or "none"
+            raise CapabilityError(
+                f"task {task!r} needs {', '.join(missing)}, which {self.config.name!r} does not have; "
+                f"models that do: {able}"
+            )

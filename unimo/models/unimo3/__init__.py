@@ -1,0 +1,107 @@
+"""UNIMO-3 (Yang et al., 2023, arXiv 2305.13697): two towers, read by a fusion encoder through gates.
+
+METER (links off) and BridgeTower (one open link a layer) are sizes of the same code. README.md beside
+this file maps the paper to the code and lists what differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
+
+if TYPE_CHECKING:
+    from unimo.models.unimo3.model import Unimo3
+
+CAPABILITIES = frozenset({"pixels", "dual_encoder", "fusion"})
+
+_BASE = Config()
+_LARGE = Config(
+    name="unimo3_large",
+    text=TextConfig(hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096),
+    vision=VisionConfig(
+        hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096, patch_size=14, image_size=294
+    ),
+    fusion=FusionConfig(hidden_size=1024, num_heads=16, intermediate_size=4096),
+)
+_TINY = Config(
+    name="unimo3_tiny",
+    text=TextConfig(
+        hidden_size=128,
+        num_layers=4,
+        num_heads=4,
+        intermediate_size=512,
+        max_position=66,
+        dropout=0.0,
+        attention_dropout=0.0,
+        pooler=False,
+    ),
+    vision=VisionConfig(
+        hidden_size=128, num_layers=4, num_heads=4, intermediate_size=512, patch_size=16, image_size=64
+    ),
+    fusion=FusionConfig(
+        hidden_size=128,
+        num_layers=3,
+        num_heads=4,
+        intermediate_size=512,
+        dropout=0.0,
+        attention_dropout=0.0,
+    ),
+)
+
+
+def _meter(config: Config, name: str) -> Config:
+    """Fig. 2(a): no links, and CLIP without its last block."""
+    return replace(
+        config,
+        name=name,
+        vision=replace(config.vision, remove_last=1),
+        fusion=replace(config.fusion, link_range="none"),
+    )
+
+
+def _bridgetower(config: Config, name: str) -> Config:
+    """Fig. 2(b): fusion layer l reads tower layer d(l) alone, without a gate; layer 1 is LN(Z_0)."""
+    fusion = replace(config.fusion, link_range="bridge", gate_dim="none", first_layer_gate=False)
+    return replace(config, name=name, fusion=fusion)
+
+
+def _internal(config: Config, name: str, num_internal: int) -> Config:
+    """Fig. 2(d): linked layers at the bottom, plain layers above."""
+    return replace(config, name=name, fusion=replace(config.fusion, num_internal=num_internal))
+
+
+SIZES: dict[str, Config] = {
+    config.name: config
+    for config in (
+        _BASE,
+        _LARGE,
+        _TINY,
+        _internal(_BASE, "unimo3_base_d", 3),
+        _internal(_BASE, "unimo3_base_d1", 1),
+        _internal(_TINY, "unimo3_tiny_d", 2),
+        _meter(_BASE, "meter_base"),
+        _meter(_TINY, "meter_tiny"),
+        _bridgetower(_BASE, "bridgetower_base"),
+        _bridgetower(_LARGE, "bridgetower_large"),
+        _bridgetower(_TINY, "bridgetower_tiny"),
+    )
+}
+
+
+def build(config: Config) -> Unimo3:
+    """A model with random weights, its towers from `text.init` and `vision.init` where those are set.
+
+    Raises:
+        CheckpointError: the files there do not fit the towers.
+    """
+    from unimo.models.unimo3.model import Unimo3
+
+    model = Unimo3(config)
+    for tower, directory in ((model.text, config.text.init), (model.vision, config.vision.init)):
+        if directory:
+            from unimo.weights import load_tower
+
+            load_tower(tower, directory)
+    return model

@@ -1,0 +1,108 @@
+"""The one attention of the library: self and cross, fused projections, probabilities on request.
+
+Measured on CPU: matmul + softmax on [B, H, S, D] is as fast as Paddle's
+`scaled_dot_product_attention`, which there is the same arithmetic behind more calls; on GPUs that
+function picks flash or memory-efficient kernels and is used whenever probabilities are not wanted.
+"""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from unimo.nn.init import linear
+
+
+def use_fused_kernel() -> bool:
+    """True where `scaled_dot_product_attention` is more than matmul + softmax."""
+    return not paddle.get_device().startswith("cpu")
+
+
+class _MultiHead(nn.Layer):
+    """Heads, dropout and output projection that self- and cross-attention share."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float, std: float, out_std: float) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"width {width} does not divide into {num_heads} heads")
+        self.num_heads = num_heads
+        self.scale = (width // num_heads) ** -0.5
+        self.dropout = dropout
+        self.out = linear(width, width, out_std)
+
+    def _split(self, packed: Tensor, parts: int, heads_first: bool) -> list[Tensor]:
+        """[B, S, parts * W] to `parts` tensors [B, H, S, D] or, heads last, [B, S, H, D]."""
+        packed = packed.reshape([0, 0, parts, self.num_heads, -1])
+        order = [2, 0, 3, 1, 4] if heads_first else [2, 0, 1, 3, 4]
+        return packed.transpose(order).unbind(0)
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, heads_first: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output [B, Q, W]; with heads first also the probabilities [B, H, Q, S] before dropout."""
+        if not heads_first:
+            dropout = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout, training=self.training)
+            return self.out(mixed.flatten(2)), None
+        logits = paddle.matmul(query * self.scale, key, transpose_y=True)
+        weights = F.softmax(logits if mask is None else logits + mask)
+        dropped = F.dropout(weights, self.dropout) if self.training and self.dropout else weights
+        mixed = paddle.matmul(dropped, value).transpose([0, 2, 1, 3])
+        return self.out(mixed.flatten(2)), weights
+
+
+class SelfAttention(_MultiHead):
+    """Self-attention with one product for queries, keys and values.
+
+    `qkv.weight` is [W, 3 W]: columns of queries, then keys, then values.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        std: float = 0.02,
+        out_std: float | None = None,
+    ) -> None:
+        super().__init__(width, num_heads, dropout, std, std if out_std is None else out_std)
+        self.qkv = linear(width, 3 * width, std)
+
+    def forward(
+        self,
+        states: Tensor,
+        mask: Tensor | None = None,
+        num_queries: int | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend over `states` [B, S, W].
+
+        Args:
+            mask: [B, 1, 1 or Q, S], added to the logits; None lets everything be read.
+            num_queries: only the first so many rows ask; None means all.
+            need_weights: also return the probabilities [B, H, Q, S].
+        """
+        heads_first = need_weights or not use_fused_kernel()
+        query, key, value = self._split(self.qkv(states), 3, heads_first)
+        if num_queries is not None:
+            query = query[:, :, :num_queries] if heads_first else query[:, :num_queries]
+        return self._attend(query, key, value, mask, heads_first)
+
+
+class CrossAttention(_MultiHead):
+    """Attention from one sequence to another; keys and values come from one product (`kv`, [W, 2 W])."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float = 0.0, std: float = 0.02) -> None:
+        super().__init__(width, num_heads, dropout, std, std)
+        self.q = linear(width, width, std)
+        self.kv = linear(width, 2 * width, std)
+
+    def forward(
+        self, states: Tensor, other: Tensor, mask: Tensor | None = None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Queries from `states` [B, Q, W], keys and values from `other` [B, S, W]; mask as above."""
+        heads_first = need_weights or not use_fused_kernel()
+        (query,) = self._split(self.q(states), 1, heads_first)
+        key, value = self._split(self.kv(other), 2, heads_first)
+        return self._attend(query, key, value, mask, heads_first)

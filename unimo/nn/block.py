@@ -1,0 +1,163 @@
+"""Transformer blocks: pre- and post-norm for towers, co-attention for fusion encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
+
+from unimo.nn.attention import CrossAttention, SelfAttention
+from unimo.nn.init import linear
+from unimo.nn.kernels import LayerNorm
+
+
+def quick_gelu(states: Tensor) -> Tensor:
+    """CLIP's activation x * sigmoid(1.702 x)."""
+    return F.silu(states * 1.702) * (1 / 1.702)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
+
+
+class Mlp(nn.Layer):
+    """Feed-forward part: Linear, activation, Linear."""
+
+    def __init__(
+        self,
+        width: int,
+        inner: int,
+        activation: str = "gelu",
+        std: float = 0.02,
+        out_std: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.fc1 = linear(width, inner, std)
+        self.fc2 = linear(inner, width, std if out_std is None else out_std)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., W] to [..., W]."""
+        return self.fc2(self.activation(self.fc1(states)))
+
+
+class _Dropout(nn.Layer):
+    """Base with the residual dropout that both kinds of block use."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.recompute = False
+
+    def _drop(self, states: Tensor) -> Tensor:
+        return F.dropout(states, self.dropout) if self.training and self.dropout else states
+
+
+class Block(_Dropout):
+    """Self-attention and feed-forward block of a tower.
+
+    Args:
+        norm_first: True is pre-norm (ViT, CLIP), False post-norm (BERT, RoBERTa).
+        dropout: after each of the two parts.
+        attention_dropout: on attention probabilities.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        inner: int,
+        *,
+        norm_first: bool,
+        activation: str = "gelu",
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        epsilon: float = 1e-5,
+        std: float = 0.02,
+        out_std: float | None = None,
+        inner_std: float | None = None,
+    ) -> None:
+        super().__init__(dropout)
+        self.norm_first = norm_first
+        self.attention = SelfAttention(width, num_heads, attention_dropout, std, out_std)
+        self.attention_norm = LayerNorm(width, epsilon)
+        self.mlp = Mlp(width, inner, activation, std if inner_std is None else inner_std, out_std)
+        self.mlp_norm = LayerNorm(width, epsilon)
+
+    def forward(
+        self, states: Tensor, mask: Tensor | None = None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """States [B, S, W] and additive mask to new states, and attention [B, H, S, S] on request."""
+        if self.norm_first:
+            update, weights = self.attention(self.attention_norm(states), mask, need_weights=need_weights)
+            states = states + self._drop(update)
+            return states + self._drop(self.mlp(self.mlp_norm(states))), weights
+        update, weights = self.attention(states, mask, need_weights=need_weights)
+        states = self.attention_norm(states + self._drop(update))
+        return self.mlp_norm(states + self._drop(self.mlp(states))), weights
+
+
+class CrossBlock(_Dropout):
+    """Post-norm co-attention block: self-attention, cross-attention, feed-forward (METER)."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        inner: int,
+        *,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        epsilon: float = 1e-12,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__(dropout)
+        self.attention = SelfAttention(width, num_heads, attention_dropout, std)
+        self.attention_norm = LayerNorm(width, epsilon)
+        self.cross_attention = CrossAttention(width, num_heads, attention_dropout, std)
+        self.cross_norm = LayerNorm(width, epsilon)
+        self.mlp = Mlp(width, inner, "gelu", std)
+        self.mlp_norm = LayerNorm(width, epsilon)
+
+    def forward(
+        self,
+        states: Tensor,
+        other: Tensor,
+        mask: Tensor | None = None,
+        other_mask: Tensor | None = None,
+        num_queries: int | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """One layer of one stream.
+
+        Args:
+            states: [B, S, W] this stream. other: [B, R, W] the other stream at the layer's input.
+            mask, other_mask: additive masks of the two.
+            num_queries: update only the first so many rows, with the same numbers.
+
+        Returns:
+            New states [B, S or num_queries, W]; on request attention of both kinds.
+        """
+        update, own = self.attention(states, mask, num_queries, need_weights)
+        residual = states if num_queries is None else states[:, :num_queries]
+        states = self.attention_norm(residual + self._drop(update))
+        update, cross = self.cross_attention(states, other, other_mask, need_weights)
+        states = self.cross_norm(states + self._drop(update))
+        return self.mlp_norm(states + self._drop(self.mlp(states))), own, cross
+
+
+def run_block(block: _Dropout, *arguments: Any) -> tuple[Tensor | None, ...]:
+    """Call a block; with `block.recompute` its activations are computed again in the backward pass."""
+    if block.recompute and block.training and paddle.is_grad_enabled():
+        return recompute(block, *arguments)
+    return block(*arguments)
+
+
+def set_recompute(layer: nn.Layer, on: bool) -> None:
+    """Switch recomputation of every transformer block inside `layer`."""
+    for child in layer.sublayers(include_self=True):
+        if isinstance(child, _Dropout):
+            child.recompute = on

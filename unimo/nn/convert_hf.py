@@ -1,0 +1,233 @@
+"""Name maps between Hugging Face towers and ours, in both directions.
+
+Each map is data: a row says which of our layers is made from which of theirs. Linear weights are
+[out, in] there and [in, out] here; several sources are put side by side (fused queries, keys, values).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from unimo.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger(__name__)
+Tensors = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of our layers or tensors; `{i}` stands for the number of the block, from 0."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    kind: Literal["linear", "norm", "tensor"]
+    """linear: weight (transposed) and bias; norm: weight and bias; tensor: the name itself."""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A family of files: names, sizes, and what around the tower is left out."""
+
+    tower: str
+    """Kind of tower, as `config.yaml` of the converted folder says."""
+    prefix: str
+    """In front of all tower names in files that hold more than the tower."""
+    rows: tuple[Row, ...]
+    sizes: Mapping[str, str]
+    """Our size -> key of their config.json."""
+    shapes: Mapping[str, tuple[str | int, ...]]
+    """Our tensor -> shape in terms of sizes, to catch a config that belongs to another file."""
+    fixed: Mapping[str, Any]
+    """Keys of their config.json that our tower knows only one value of."""
+    around: tuple[str, ...]
+    """Prefixes of heads and other towers."""
+
+
+def _block(kind: Literal["linear", "norm"], ours: str, *theirs: str) -> Row:
+    return Row(ours, theirs, kind)
+
+
+_BERT = "encoder.layer.{i}."
+_CLIP = "encoder.layers.{i}."
+
+ROBERTA = Source(
+    tower="roberta",
+    prefix="roberta.",
+    rows=(
+        Row("embeddings.word.weight", ("embeddings.word_embeddings.weight",), "tensor"),
+        Row("embeddings.position.weight", ("embeddings.position_embeddings.weight",), "tensor"),
+        Row("embeddings.token_type.weight", ("embeddings.token_type_embeddings.weight",), "tensor"),
+        Row("embeddings.norm", ("embeddings.LayerNorm",), "norm"),
+        _block(
+            "linear",
+            "layers.{i}.attention.qkv",
+            *(f"{_BERT}attention.self.{part}" for part in ("query", "key", "value")),
+        ),
+        _block("linear", "layers.{i}.attention.out", f"{_BERT}attention.output.dense"),
+        _block("norm", "layers.{i}.attention_norm", f"{_BERT}attention.output.LayerNorm"),
+        _block("linear", "layers.{i}.mlp.fc1", f"{_BERT}intermediate.dense"),
+        _block("linear", "layers.{i}.mlp.fc2", f"{_BERT}output.dense"),
+        _block("norm", "layers.{i}.mlp_norm", f"{_BERT}output.LayerNorm"),
+        Row("pooler", ("pooler.dense",), "linear", optional=True),
+    ),
+    sizes={
+        "vocab_size": "vocab_size",
+        "max_position": "max_position_embeddings",
+        "hidden_size": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+    },
+    shapes={
+        "embeddings.word.weight": ("vocab_size", "hidden_size"),
+        "embeddings.position.weight": ("max_position", "hidden_size"),
+        "embeddings.token_type.weight": (1, "hidden_size"),
+        "layers.0.mlp.fc1.weight": ("hidden_size", "intermediate_size"),
+    },
+    fixed={
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "position_embedding_type": "absolute",
+        "pad_token_id": 1,
+    },
+    around=("lm_head.", "classifier.", "qa_outputs."),
+)
+
+CLIP_VISION = Source(
+    tower="clip_vit",
+    prefix="vision_model.",
+    rows=(
+        Row("class_embedding", ("embeddings.class_embedding",), "tensor"),
+        Row("patch_embedding.weight", ("embeddings.patch_embedding.weight",), "tensor"),
+        Row("position_embedding", ("embeddings.position_embedding.weight",), "tensor"),
+        Row("ln_pre", ("pre_layrnorm",), "norm"),  # their spelling
+        _block(
+            "linear",
+            "layers.{i}.attention.qkv",
+            *(f"{_CLIP}self_attn.{part}_proj" for part in ("q", "k", "v")),
+        ),
+        _block("linear", "layers.{i}.attention.out", f"{_CLIP}self_attn.out_proj"),
+        _block("norm", "layers.{i}.attention_norm", f"{_CLIP}layer_norm1"),
+        _block("linear", "layers.{i}.mlp.fc1", f"{_CLIP}mlp.fc1"),
+        _block("linear", "layers.{i}.mlp.fc2", f"{_CLIP}mlp.fc2"),
+        _block("norm", "layers.{i}.mlp_norm", f"{_CLIP}layer_norm2"),
+        Row("ln_post", ("post_layernorm",), "norm"),
+    ),
+    sizes={
+        "image_size": "image_size",
+        "patch_size": "patch_size",
+        "hidden_size": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+    },
+    shapes={
+        "class_embedding": ("hidden_size",),
+        "patch_embedding.weight": ("hidden_size", 3, "patch_size", "patch_size"),
+        "layers.0.mlp.fc1.weight": ("hidden_size", "intermediate_size"),
+    },
+    fixed={"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5},
+    around=("text_model.", "text_projection.", "visual_projection.", "logit_scale"),
+)
+
+SOURCES = {"hf-roberta": ROBERTA, "hf-clip-vit": CLIP_VISION}
+
+
+def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
+    """Our sizes from their config.json (for CLIP also that of both towers).
+
+    Raises:
+        ConfigError: a key is missing, or has a value that our tower cannot reproduce.
+    """
+    config = config.get("vision_config", config) if source is CLIP_VISION else config
+    missing = [key for key in source.sizes.values() if key not in config]
+    if missing:
+        raise ConfigError(
+            f"config.json lacks {', '.join(missing)}; is it the config of a {source.tower} model?"
+        )
+    for key, value in source.fixed.items():
+        if config.get(key, value) != value:
+            raise ConfigError(
+                f"config.json has {key} = {config[key]!r}; the {source.tower} tower knows only {value!r}"
+            )
+    return {ours: int(config[theirs]) for ours, theirs in source.sizes.items()}
+
+
+def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Their tensors to ours; what lies around the tower is left out and logged.
+
+    Raises:
+        CheckpointError: tensors are missing or unknown, or the sizes belong to another file.
+    """
+    bare = {name.removeprefix(source.prefix): tensor for name, tensor in tensors.items()}
+    has_prefix = any(name.startswith(source.prefix) for name in tensors)
+    rows = _expand(source, sizes["num_layers"])
+    present = [row for row in rows if not row.optional or set(row.theirs) <= bare.keys()]
+    wanted = {name for row in present for name in row.theirs}
+    missing = sorted(wanted - bare.keys())
+    outside = {
+        name
+        for name in tensors
+        if name.startswith(source.around)
+        or name.endswith("position_ids")
+        or (has_prefix and not name.startswith(source.prefix))
+    }
+    extra = sorted(set(tensors) - outside - wanted - {source.prefix + name for name in wanted})
+    if missing or extra:
+        parts = [
+            f"{len(n)} {k}: {', '.join(n[:20])}" for k, n in (("missing", missing), ("unknown", extra)) if n
+        ]
+        raise CheckpointError(
+            f"the file is not a {source.tower} of {sizes['num_layers']} layers; {'; '.join(parts)}"
+        )
+    if outside:
+        logger.info("not part of the tower, left out: %s", ", ".join(sorted(outside)))
+    ours = {row.ours: _join([bare[name] for name in row.theirs], row.kind) for row in present}
+    _check_shapes(source, ours, sizes)
+    return ours
+
+
+def to_hf(source: Source, tensors: Tensors, num_layers: int) -> dict[str, np.ndarray]:
+    """Our tensors under their names, with their prefix; the inverse of `from_hf`."""
+    theirs = {}
+    for row in _expand(source, num_layers):
+        if row.ours not in tensors:
+            continue
+        parts = np.split(tensors[row.ours], len(row.theirs), axis=-1)
+        for name, part in zip(row.theirs, parts, strict=True):
+            theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "linear" else part)
+    return theirs
+
+
+def _expand(source: Source, num_layers: int) -> list[Row]:
+    """Rows of single tensors: blocks numbered, weights and biases apart; only weights stay `linear`."""
+    rows = []
+    for row in source.rows:
+        for i in range(num_layers) if "{i}" in row.ours else (0,):
+            numbered = [name.replace("{i}", str(i)) for name in (row.ours, *row.theirs)]
+            for suffix in ("",) if row.kind == "tensor" else (".weight", ".bias"):
+                kind = "linear" if row.kind == "linear" and suffix == ".weight" else "tensor"
+                ours, *theirs = (name + suffix for name in numbered)
+                rows.append(Row(ours, tuple(theirs), kind, row.optional))
+    return rows
+
+
+def _join(parts: list[np.ndarray], kind: str) -> np.ndarray:
+    turned = [part.T if kind == "linear" else part for part in parts]
+    return np.ascontiguousarray(np.concatenate(turned, axis=-1) if len(turned) > 1 else turned[0])
+
+
+def _check_shapes(source: Source, ours: Tensors, sizes: Mapping[str, int]) -> None:
+    for name, symbols in source.shapes.items():
+        expected = tuple(sizes[s] if isinstance(s, str) else s for s in symbols)
+        if ours[name].shape != expected:
+            raise CheckpointError(
+                f"config.json and the file disagree: {name} should be {list(expected)}, "
+                f"is {list(ours[name].shape)}; take both from the same model"
+            )

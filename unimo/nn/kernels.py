@@ -1,0 +1,96 @@
+"""`Linear` and `LayerNorm` with Paddle's parameters and values, without its slow CPU kernels.
+
+Paddle 3.3.1 reduces a gradient over rows (bias of a product, scale and shift of a norm) one element at a
+time. On 1280x512 floats, one core, milliseconds forward / backward:
+
+    nn.Linear(512, 512)  5.0 / 12.8      here 4.9 / 9.4     (the two products alone take 9.1)
+    nn.LayerNorm(512)    0.5 / 6.6       here 1.5 / 1.6
+
+The same sums are products with a row of ones, and normalising rows is batch normalisation with the rows
+as channels; Paddle has fast kernels for both. Elsewhere than on a CPU Paddle's own layers run.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+from paddle.autograd import PyLayer
+
+
+def _sum_rows(rows: Tensor) -> Tensor:
+    """[..., D] -> [D]."""
+    rows = rows.reshape([-1, rows.shape[-1]])
+    return paddle.matmul(paddle.ones([1, rows.shape[0]], rows.dtype), rows)[0]
+
+
+class _AddBias(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.bias_needs_gradient = not bias.stop_gradient
+        return x + bias
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        return grad, _sum_rows(grad) if ctx.bias_needs_gradient else None
+
+
+class _ScaleShift(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.weight_needs_gradient = not weight.stop_gradient
+        return x * weight + bias
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensor()
+        if not ctx.weight_needs_gradient:
+            return grad * weight, None, None
+        return grad * weight, _sum_rows(grad * x), _sum_rows(grad)
+
+
+@functools.lru_cache(maxsize=64)
+def _row_statistics(rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scale 1, shift 0 and two tensors that batch_norm wants to keep its running statistics in."""
+    return paddle.ones([rows]), paddle.zeros([rows]), paddle.zeros([rows]), paddle.ones([rows])
+
+
+def _normalise_rows(x: Tensor, epsilon: float) -> Tensor:
+    size = x.shape[-1]
+    rows = x.size // size
+    one, zero, mean, variance = _row_statistics(rows)
+    normal = F.batch_norm(
+        x.reshape([1, rows, size]), mean, variance, one, zero, training=True, epsilon=epsilon
+    )
+    return normal.reshape(x.shape)
+
+
+def _is_slow(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Whether Paddle's backward kernel would run, on a CPU."""
+    if not (paddle.is_grad_enabled() and x.place.is_cpu_place() and x.size):
+        return False
+    return any(p is not None and not p.stop_gradient for p in parameters)
+
+
+class Linear(nn.Linear):
+    """`paddle.nn.Linear`: x [..., in] -> x W + b [..., out]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to [..., in]."""
+        if self.bias is None or not _is_slow(x, self.bias):
+            return F.linear(x, self.weight, self.bias)
+        return _AddBias.apply(paddle.matmul(x, self.weight), self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """`paddle.nn.LayerNorm` over the last axis."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [..., D] over D."""
+        if not _is_slow(x, self.weight, self.bias):
+            return super().forward(x)
+        return _ScaleShift.apply(_normalise_rows(x, self._epsilon), self.weight, self.bias)

@@ -1,0 +1,18 @@
+"""Attention masks. Everywhere in the library a mask has 1 = token and 0 = padding."""
+
+from __future__ import annotations
+
+from paddle import Tensor
+
+BLOCKED = -1e4
+"""Added to the logits of what must not be read: exp() of it is 0 in fp32, and fp16 can hold it."""
+
+
+def additive_mask(mask: Tensor | None) -> Tensor | None:
+    """Key mask [B, S] (1 = token) to what is added to attention logits [B, H, Q, S]: [B, 1, 1, S].
+
+    None (everything may be read) stays None, which saves the addition.
+    """
+    if mask is None:
+        return None
+    return ((1.0 - mask.astype("float32")) * BLOCKED).unsqueeze([1, 2])

@@ -1,0 +1,60 @@
+"""`Encoded`: what every model returns, whatever its architecture.
+
+Legend of shapes: B batch, T text length, V visual length, D width, L layers, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+
+import paddle
+from paddle import Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Named tensors of a forward pass; what a pass does not compute is None.
+
+    All tensors have the batch first, so that rows can be picked (`select`), whatever the model.
+    """
+
+    text: Tensor | None = None
+    """[B, T, D_t] last states of the text tower."""
+    image: Tensor | None = None
+    """[B, V, D_v] last states of the image tower, class token first."""
+    text_mask: Tensor | None = None
+    """[B, T] 1 = token, 0 = padding."""
+    image_mask: Tensor | None = None
+    """[B, V] 1 = real, None = all real."""
+    fused_text: Tensor | None = None
+    """[B, T, D] text states after fusion."""
+    fused_image: Tensor | None = None
+    """[B, V, D] image states after fusion."""
+    pooled: Tensor | None = None
+    """[B, P] one vector a pair, for classifiers (two-tower models: text and image poolers, concatenated)."""
+    text_layers: tuple[Tensor, ...] = ()
+    """Text tower states, embeddings first; on request."""
+    image_layers: tuple[Tensor, ...] = ()
+    """Image tower states, embeddings first; on request."""
+    attentions: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name of the attention -> [B, H, queries, keys]; on request."""
+    links: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the model's own `fuse` reads from a tower besides its last state."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Encoded:
+        """Apply `function` to every tensor."""
+        changes = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, tuple):
+                changes[item.name] = tuple(function(tensor) for tensor in value)
+            elif isinstance(value, Mapping):
+                changes[item.name] = {key: function(tensor) for key, tensor in value.items()}
+            elif value is not None:
+                changes[item.name] = function(value)
+        return replace(self, **changes)
+
+    def select(self, rows: Tensor) -> Encoded:
+        """The batch rows `rows` (int tensor [N], repeats allowed) of every tensor."""
+        return self.map(lambda tensor: paddle.gather(tensor, rows, axis=0))

@@ -1,0 +1,49 @@
+"""Positions: RoBERTa's numbering, and tables that follow the image size."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from unimo.errors import ConfigError
+
+Table = TypeVar("Table", np.ndarray, Tensor)
+
+
+def token_positions(attention_mask: Tensor, padding_id: int = 1) -> Tensor:
+    """Position ids [B, T] of RoBERTa: tokens count from padding_id + 1, padding gets padding_id."""
+    mask = attention_mask.astype("int64")
+    return paddle.cumsum(mask, axis=1) * mask + padding_id
+
+
+def resize_positions(table: Table, new_grid: int) -> Table:
+    """Resize a position table [1 + g * g, D] to [1 + new_grid * new_grid, D].
+
+    Row 0 (class token) is untouched, the square grid is interpolated bicubically with
+    align_corners=False, as METER and BridgeTower do. An equal grid gives back the same object.
+
+    Args:
+        table: NumPy array or tensor; the result is of the same kind.
+        new_grid: patches on a side of the new image.
+
+    Raises:
+        ConfigError: the table without its first row is not a square grid.
+    """
+    old_grid = round((table.shape[0] - 1) ** 0.5)
+    if old_grid * old_grid + 1 != table.shape[0]:
+        raise ConfigError(
+            f"a position table of {table.shape[0]} rows is not a class row and a square grid; "
+            "expected 1 + g * g rows, e.g. 197 for 14 x 14 patches"
+        )
+    if old_grid == new_grid:
+        return table
+    tensor = paddle.to_tensor(table).astype("float32")
+    grid = tensor[1:].reshape([1, old_grid, old_grid, -1]).transpose([0, 3, 1, 2])
+    grid = F.interpolate(grid, size=[new_grid, new_grid], mode="bicubic", align_corners=False)
+    rows = grid.transpose([0, 2, 3, 1]).reshape([new_grid * new_grid, -1])
+    resized = paddle.concat([tensor[:1], rows]).astype(str(table.dtype).removeprefix("paddle."))
+    return resized.numpy() if isinstance(table, np.ndarray) else resized

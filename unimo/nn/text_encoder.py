@@ -1,0 +1,70 @@
+"""The text tower of RoBERTa (Liu et al., 2019): post-norm Transformer (Eqs 3 and 4)."""
+
+from __future__ import annotations
+
+from paddle import Tensor, nn
+
+from unimo.nn.block import Block, run_block
+from unimo.nn.embeddings import TextEmbeddings
+from unimo.nn.init import linear
+from unimo.nn.masks import additive_mask
+
+
+class RobertaTower(nn.Layer):
+    """RoBERTa without its language-model head.
+
+    Names: `embeddings.{word, position, token_type}.weight`, `embeddings.norm`, `layers.{i}.{attention.qkv,
+    attention.out, attention_norm, mlp.fc1, mlp.fc2, mlp_norm}`, `pooler`.
+
+    Args:
+        pooler: keep RoBERTa's own pooler, which METER and BridgeTower carry but never use. It is
+            frozen (`stop_gradient`), because data parallelism waits for gradients that never come.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        inner: int,
+        *,
+        vocab_size: int,
+        max_position: int,
+        padding_id: int = 1,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+        std: float = 0.02,
+        pooler: bool = True,
+    ) -> None:
+        super().__init__()
+        self.embeddings = TextEmbeddings(
+            vocab_size, max_position, width, padding_id=padding_id, dropout=dropout, std=std
+        )
+        self.layers = nn.LayerList(
+            Block(
+                width,
+                num_heads,
+                inner,
+                norm_first=False,
+                dropout=dropout,
+                attention_dropout=attention_dropout,
+                std=std,
+            )
+            for _ in range(num_layers)
+        )
+        self.pooler = linear(width, width, std) if pooler else None
+        for parameter in self.pooler.parameters() if pooler else ():
+            parameter.stop_gradient = True
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, need_weights: bool = False
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """All states T_0 .. T_L (Eq. 4) of ids and mask [B, T], and attentions on request."""
+        states, attentions = [self.embeddings(input_ids, attention_mask)], {}
+        mask = additive_mask(attention_mask)
+        for number, layer in enumerate(self.layers, start=1):
+            new, weights = run_block(layer, states[-1], mask, need_weights)
+            states.append(new)
+            if need_weights:
+                attentions[f"text.{number}"] = weights
+        return states, attentions

@@ -1,0 +1,194 @@
+"""The run config: every section and field that a recipe may set, with its unit and default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unimo import registry
+from unimo.config import find_config, merge_into, merge_plain, parse_overrides, read_yaml
+from unimo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """One source of records. A plain string is short for `{path: STRING}`."""
+
+    path: str = "scenes"
+    """Folder, Arrow file, tar or jsonl; `scenes` is the built-in corpus."""
+    weight: float | None = None
+    """Share in the mixture; None means in proportion to the number of samples."""
+    name: str = ""
+    """Name in logs and counters; the last part of the path when empty."""
+
+    @classmethod
+    def from_short(cls, value: Any, where: str) -> CorpusConfig:
+        """Read `PATH` or `PATH:WEIGHT`-free short forms.
+
+        Raises:
+            ConfigError: the value is not a string.
+        """
+        if not isinstance(value, (str, Path)):
+            raise ConfigError(f"{where}: expected a path or a mapping with `path`, found {value!r}")
+        return cls(path=str(value))
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """Size of the built-in corpus of drawn shapes (`unimo/data/scenes.py`)."""
+
+    train_images: int = 20000
+    val_images: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read and how it becomes batches."""
+
+    pairs: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
+    """Image-text corpora for pre-training; several make a weighted mixture."""
+    path: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
+    """Data set of the fine-tuning task."""
+    root: str = ""
+    """Folder that relative corpus paths start from."""
+    scenes: ScenesConfig = field(default_factory=ScenesConfig)
+    tokenizer: str = "auto"
+    """Folder of tokenizer files, `scenes`, or `auto`: the one of `init_from`, else `scenes`."""
+    image_size: int = 224
+    """Side of the square input image, pixels."""
+    max_text_len: int = 50
+    """Tokens with `<s>` and `</s>`; longer texts are cut."""
+    train_transform: str = "clip"
+    eval_transform: str = "clip"
+    """Image transform by name (`unimo/data/transforms.py`)."""
+    mlm_probability: float = 0.15
+    """Share of text tokens to predict; 80% become `<mask>`, 10% a random token, 10% stay."""
+    whole_word_masking: bool = False
+    false_images: Literal["batch", "dataset"] = "batch"
+    """Where ITM's mismatched images come from."""
+    blank_images: bool = False
+    """Replace every image by its mean colour: what can be answered without looking?"""
+    max_bad_rate: float = 0.01
+    """A run fails when more than this share of the records read so far was broken."""
+    num_workers: int = 2
+    """Threads that decode ahead; results do not depend on it."""
+    prefetch: int = 4
+    """Batches kept ready."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and its schedule."""
+
+    lr: float = 1e-4
+    """Peak rate of the towers."""
+    lr_multipliers: dict[str, float] = field(default_factory=lambda: {"heads": 5.0, "cross_modal": 5.0})
+    """Factor on `lr` for each group that the model and task declare; groups not listed get 1."""
+    weight_decay: float = 0.01
+    """Decoupled; never on biases, norms, embeddings of classes and positions (see training/optim.py)."""
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    eps: float = 1e-8
+    warmup: float = 0.1
+    """Below 1 a share of all steps, from 1 a number of steps."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    clip_grad_norm: float | None = 1.0
+    """Largest global gradient norm; None means no clipping."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop. All counts of steps are optimizer steps."""
+
+    max_steps: int = 1000
+    max_minutes: float | None = None
+    """Stop early, with a checkpoint, after so many minutes of this process; None means never."""
+    batch_size: int = 64
+    """Samples of one optimizer step over all ranks and accumulation rounds together."""
+    accumulate: int = 1
+    """Micro-batches of one step on each rank."""
+    eval_batch_size: int = 64
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    on_unsupported_precision: Literal["error", "fp32"] = "error"
+    """What to do where Paddle's autocast does nothing (CPU): stop and say so, or go on in fp32."""
+    recompute: bool = False
+    """Recompute activations of transformer blocks in the backward pass."""
+    sharding_stage: Literal[0, 1, 2, 3] = 0
+    """0 data parallel; 1 to 3 as in ZeRO through Paddle Fleet."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    log_every: int = 20
+    eval_every: int = 0
+    """Steps between evaluations; 0 means only at the end."""
+    eval_max_batches: int = 0
+    """Batches of one evaluation; 0 means all."""
+    save_every: int = 500
+    keep_checkpoints: int = 2
+    select_metric: str = ""
+    """Metric whose best model is kept as `best/`; empty means the last model."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines a run."""
+
+    model: Any = None
+    """Config of the registered model `model.name`."""
+    task: Any = None
+    """Config of the task `task.name`."""
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    output_dir: str = ""
+    """Where the run writes; empty means `output/<model>_<task>`."""
+    seed: int = 0
+    resume: str = ""
+    """Checkpoint folder of another run to go on from."""
+    init_from: str = ""
+    """Model directory whose weights start this run."""
+
+    RESOLVE = {
+        "model": lambda value, where, current: _resolve(value, where, registry.model_config),
+        "task": lambda value, where, current: _resolve(
+            value, where, lambda name: registry.task_module(name).Config()
+        ),
+    }
+
+
+def _resolve(value: Any, where: str, default_of: Any) -> Any:
+    if not isinstance(value, Mapping):
+        value = {"name": value}
+    if not value.get("name"):
+        raise ConfigError(f"{where}.name is missing")
+    return merge_into(default_of(value["name"]), value, where)
+
+
+def load_run_config(recipe: str, kind: str, overrides: list[str] | None = None, **under: Any) -> RunConfig:
+    """Build the run config of a recipe (`unimo3_base`, or a YAML path).
+
+    Args:
+        recipe: name or path.
+        kind: last part of the file name: `pretrain`, `vqa`, `retrieval`, ...
+        overrides: dotted command-line words; they win over everything.
+        under: top-level fields that win over the file but lose to `overrides`.
+
+    Raises:
+        ConfigError: unknown recipe, key or value.
+    """
+    values = merge_plain(read_yaml(find_config(recipe, kind)), under)
+    return build_run_config(merge_plain(values, parse_overrides(overrides or [])))
+
+
+def build_run_config(values: Mapping[str, Any]) -> RunConfig:
+    """Check plain data against the schema and fill `output_dir`.
+
+    Raises:
+        ConfigError: unknown key or value of the wrong type.
+    """
+    config = merge_into(RunConfig(), values)
+    if config.model is None or config.task is None:
+        raise ConfigError("a run needs model.name and task.name")
+    if not config.output_dir:
+        config = merge_into(config, {"output_dir": f"output/{config.model.name}_{config.task.name}"})
+    return config

@@ -1,0 +1,115 @@
+"""The task: a model, its heads, its losses, its metrics. The loop knows none of them.
+
+A task module offers `Config`, `open_data(run, processor, metadata=None) -> TaskData` and
+`build(config, model, data) -> Task`, where `data` is a `TaskData` or the metadata mapping of a model
+directory. Accuracies and recalls are percentages everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from unimo.models.base import Model
+
+Batch = Mapping[str, Any]
+Observer = Callable[[dict[str, Any]], None]
+
+
+def to_tensors(batch: Batch) -> dict[str, Any]:
+    """A batch with its numpy arrays as tensors; everything else, tensors too, stays as it is."""
+    return {
+        name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
+        for name, value in batch.items()
+    }
+
+
+def metadata_of(data: Any) -> dict[str, Any]:
+    """The metadata of a `TaskData`, or of the mapping that a model directory holds."""
+    return dict(data if isinstance(data, Mapping) else data.metadata)
+
+
+class Metric(Protocol):
+    """Accumulates predictions of an evaluation; one instance for each pass."""
+
+    def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
+        """Take one batch of what `Task.predict` returned."""
+
+    def compute(self) -> dict[str, float]:
+        """Final scores by name, over all ranks."""
+
+
+class Task(nn.Layer):
+    """Base of all tasks. Parameters: `model.*` and the heads, which are in the group `heads`.
+
+    Attributes:
+        metadata: what besides config and weights is needed to rebuild the task, e.g. the answers; saved
+            in the model directory.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    head_aliases: ClassVar[Mapping[str, str]] = {}
+    """Name prefix of a head here -> its prefix in the weights of pre-training, from which it may start."""
+
+    def __init__(self, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        model.require(self.needs, config.name)
+        self.model = model
+        self.config = config
+        self.metadata = dict(metadata or {})
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Named scalar losses of a batch, and a report of further scalars to log."""
+        raise NotImplementedError
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The one expression that weights the losses."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss, and all losses and report values together (what data parallelism wraps)."""
+        losses, report = self.losses(batch)
+        return self.total(losses), {**losses, **report}
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Predictions for a batch, without gradient.
+
+        An entry `records` is a list with one JSON-able mapping for each sample: the row of a result file.
+        """
+        raise NotImplementedError
+
+    def new_metric(self) -> Metric:
+        """A fresh metric for one evaluation."""
+        raise NotImplementedError
+
+    def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
+        """All metrics over the batches of this rank, joined over ranks (collective).
+
+        Args:
+            batches: as the evaluation loader gives them, numpy or tensors.
+            observe: called with what `predict` returned for each batch.
+        """
+        metric = self.new_metric()
+        was_training = self.training
+        self.eval()
+        try:
+            for batch in batches:
+                batch = to_tensors(batch)
+                with paddle.no_grad():
+                    prediction = self.predict(batch)
+                metric.update(prediction, batch)
+                if observe is not None:
+                    observe(prediction)
+        finally:
+            if was_training:
+                self.train()
+        return metric.compute()
+
+    def lr_group(self, parameter: str) -> str:
+        """Learning-rate group of a parameter of the task."""
+        own, _, rest = parameter.partition(".")
+        return self.model.lr_group(rest) if own == "model" else "heads"

@@ -1,0 +1,99 @@
+"""Visual entailment (SNLI-VE): does the sentence follow from the image? Three classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from paddle import Tensor
+from paddle.nn import functional as F
+
+from unimo.data.task_data import TaskData, open_entailment
+from unimo.losses.reduce import global_mean
+from unimo.metrics.average import Averages
+from unimo.models.base import Model
+from unimo.nn.heads import ClassifierHead
+from unimo.tasks.base import Batch, Task, metadata_of
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+LABELS = ("contradiction", "neutral", "entailment")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fields of the task section of a visual entailment run."""
+
+    name: str = "entailment"
+    head_hidden_multiplier: float = 2.0
+    """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
+
+
+class EntailmentTask(Task):
+    """Pooled vector of sentence and image -> contradiction, neutral or entailment; cross-entropy."""
+
+    needs = frozenset({"fusion"})
+
+    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(model, config, metadata)
+        hidden = int(config.head_hidden_multiplier * model.hidden_size)
+        self.classifier = ClassifierHead(model.pooled_size, hidden, len(LABELS))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Class logits [B, 3]."""
+        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
+        image = self.model.encode_image(batch["pixels"])
+        return self.classifier(self.model.fuse(text, image).pooled)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Cross-entropy, mean over samples; report: accuracy."""
+        logits, labels = self.logits(batch), batch["labels"]
+        loss = F.cross_entropy(logits.astype("float32"), labels, reduction="sum")
+        accuracy = (logits.argmax(axis=1) == labels).astype("float32").mean()
+        return {"entailment": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The one loss."""
+        return losses["entailment"]
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """`logits` [B, 3], `label_ids` [B], and one record a sample with its label in words."""
+        logits = self.logits(batch)
+        best = logits.argmax(axis=1)
+        rows = zip(batch["sample_ids"], best.tolist(), strict=True)
+        records = [{"sample_id": key, "label": LABELS[row]} for key, row in rows]
+        return {"logits": logits, "label_ids": best, "records": records}
+
+    def new_metric(self) -> EntailmentAccuracy:
+        """Accuracy over all samples and for each class."""
+        return EntailmentAccuracy()
+
+
+class EntailmentAccuracy:
+    """Share of right labels, percent: `accuracy`, and `accuracy/<label>` among samples of that label."""
+
+    def __init__(self) -> None:
+        self._averages = Averages()
+
+    def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
+        """Count the hits of one batch."""
+        for guess, label in zip(prediction["label_ids"].tolist(), batch["labels"].tolist(), strict=True):
+            for name in ("accuracy", f"accuracy/{LABELS[label]}"):
+                self._averages.add(name, 100.0 * (guess == label))
+
+    def compute(self) -> dict[str, float]:
+        """The accuracies, over all ranks."""
+        return self._averages.compute()
+
+
+def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
+    """The labelled sentences of `data.path`."""
+    return open_entailment(run, processor)
+
+
+def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> EntailmentTask:
+    """The task for a model."""
+    return EntailmentTask(model, config, metadata_of(data))

@@ -1,0 +1,110 @@
+"""Pre-training: the model package's own objective behind the task interface.
+
+What is learned from a pair is part of each paper (`unimo/models/<paper>/pretrain.py`, class `Objective`);
+this file only connects it to the loop and measures it on held-out pairs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import paddle
+from paddle import Tensor
+from paddle.nn import functional as F
+
+from unimo import registry
+from unimo.data.task_data import TaskData, open_pretrain
+from unimo.metrics.average import Averages
+from unimo.models.base import Model
+from unimo.tasks.base import Batch, Task, metadata_of
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fields of the task section of a pre-training run."""
+
+    name: str = "pretrain"
+
+
+class PretrainTask(Task):
+    """A model and its objective: MLM and ITM for the two-tower family."""
+
+    needs = frozenset({"fusion"})
+
+    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(model, config, metadata)
+        package = registry.model_package(model.config.name).__name__
+        self.objective = importlib.import_module(f"{package}.pretrain").Objective(model.config)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses of the objective, and the accuracies that it reports, in percent."""
+        losses, report = self.objective.losses(self.model, batch)
+        return losses, {name: 100 * value for name, value in report.items()}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Weighted as the paper says, by the objective."""
+        return self.objective.total(losses)
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """`mlm_logits` [N, vocabulary] of the masked tokens and `itm_logits` [B, 2], by the heads.
+
+        The pairs are those of the batch, also where training draws hard negatives.
+        """
+        size, pixels = batch["pixels"].shape[0], batch["pixels"]
+        if "false_pixels" in batch:
+            pixels = paddle.concat([pixels, batch["false_pixels"]])
+        image = self.model.encode_image(pixels)
+        masked = self.model.encode_text(batch["mlm_input_ids"], batch["attention_mask"])
+        own = paddle.arange(size, dtype="int64")
+        states = self.model.fuse(masked, image.select(own)).fused_text.flatten(0, 1)
+        prediction = {}
+        if batch["mlm_labels"].shape[0]:
+            prediction["mlm_logits"] = self.objective.mlm_head(paddle.gather(states, batch["mlm_positions"]))
+        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
+        pairs = self.model.fuse(text, image.select(batch["itm_image_index"]))
+        prediction["itm_logits"] = self.objective.itm_head(pairs.pooled)
+        return prediction
+
+    def new_metric(self) -> PretrainMetric:
+        """Held-out MLM loss and accuracy, ITM accuracy."""
+        return PretrainMetric()
+
+
+class PretrainMetric:
+    """Means over all masked tokens and all pairs: `mlm_loss`, `itm_loss` (nats), `mlm_accuracy`,
+    `itm_accuracy` (percent)."""
+
+    def __init__(self) -> None:
+        self._averages = Averages()
+
+    def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
+        """Add one batch."""
+        for key, logits in prediction.items():
+            name = key.removesuffix("_logits")
+            logits, labels = logits.astype("float32"), batch[f"{name}_labels"]
+            count = labels.shape[0]
+            loss = F.cross_entropy(logits, labels, reduction="sum").item()
+            hits = (logits.argmax(axis=1) == labels).astype("int64").sum().item()
+            self._averages.add(f"{name}_loss", loss, count)
+            self._averages.add(f"{name}_accuracy", 100.0 * hits, count)
+
+    def compute(self) -> dict[str, float]:
+        """The means, over all ranks."""
+        return self._averages.compute()
+
+
+def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
+    """The image-text pairs of `data.pairs`."""
+    return open_pretrain(run, processor)
+
+
+def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> PretrainTask:
+    """The task for a model."""
+    return PretrainTask(model, config, metadata_of(data))

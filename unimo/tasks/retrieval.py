@@ -1,0 +1,150 @@
+"""Image-text retrieval with ITC and ITM, as BridgeTower fine-tunes it (facts 3.6; ALBEF's scheme).
+
+Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two
+hard negatives (ITM), re-using the towers' output. Evaluation ranks in two stages, `retrieval_scores.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import paddle
+from paddle import Tensor
+from paddle.nn import functional as F
+
+from unimo.data.task_data import TaskData, open_retrieval
+from unimo.losses.contrastive import contrastive_loss, hard_negatives
+from unimo.losses.itm import matching_loss
+from unimo.models.base import Model
+from unimo.nn.heads import ProjectionHead
+from unimo.nn.init import linear
+from unimo.nn.outputs import Encoded
+from unimo.tasks.base import Batch, Observer, Task, metadata_of
+from unimo.tasks.retrieval_scores import Gallery, score_pairs
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fields of the task section of a retrieval run."""
+
+    name: str = "retrieval"
+    itc_size: int = 256
+    """Width of the contrastive vectors."""
+    temperature: float = 0.07
+    """Where the learned temperature of ITC starts; it is kept in [0.001, 0.5]."""
+    candidates: int = 128
+    """Evaluation re-ranks so many per query (BridgeTower: 128 on Flickr30k, 256 on COCO)."""
+    exhaustive: bool = False
+    """Evaluation re-ranks every pair instead."""
+    fusion_batch_size: int = 64
+    """Pairs that evaluation fuses at a time."""
+
+
+class RetrievalTask(Task):
+    """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
+
+    needs = frozenset({"fusion"})
+    head_aliases = {"itm_head.": "objective.itm_head."}
+
+    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(model, config, metadata)
+        sizes = model.config
+        self.itc_text_head = ProjectionHead(sizes.text.hidden_size, config.itc_size)
+        self.itc_image_head = ProjectionHead(sizes.vision.hidden_size, config.itc_size)
+        self.itm_head = linear(model.pooled_size, 2)
+        start = paddle.nn.initializer.Constant(config.temperature)
+        self.temperature = self.create_parameter([1], default_initializer=start)
+
+    def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:
+        """Towers of a batch: text, image, and their contrastive unit vectors [B, itc_size]."""
+        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
+        image = self.model.encode_image(batch["pixels"])
+        return text, image, self.itc_text_head(text.text[:, 0]), self.itc_image_head(image.image[:, 0])
+
+    def match_logits(self, text: Encoded, image: Encoded) -> Tensor:
+        """ITM logits [N, 2] of N pairs; class 1 is a match."""
+        return self.itm_head(self.model.fuse(text, image).pooled)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`itc` and `itm`; report: ITM accuracy and the temperature."""
+        text, image, text_vector, image_vector = self.encode(batch)
+        groups = image_groups(batch["image_ids"])
+        # Clipped here instead of in place: a forward pass changes no state.
+        temperature = paddle.clip(self.temperature, *TEMPERATURE_RANGE)
+        itc, to_images = contrastive_loss(text_vector, image_vector, temperature, groups)
+        itm, accuracy = self._match_hard_negatives(text, image, to_images.detach(), groups)
+        report = {"itm_accuracy": 100 * accuracy, "temperature": temperature.detach().squeeze()}
+        return {"itc": itc, "itm": itm}, report
+
+    def _match_hard_negatives(
+        self, text: Encoded, image: Encoded, to_images: Tensor, groups: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """ITM on the B pairs, each text with a hard image, and each image with a hard text."""
+        false_image, false_text = hard_negatives(to_images, groups), hard_negatives(to_images.T, groups)
+        own = paddle.arange(groups.shape[0], dtype="int64")
+        text_rows = paddle.concat([own, own, false_text])
+        image_rows = paddle.concat([own, false_image, own])
+        logits = self.match_logits(text.select(text_rows), image.select(image_rows))
+        # In a batch of one image a drawn "negative" is of the same image, that is, a match.
+        same = paddle.gather(groups, text_rows) == paddle.gather(groups, image_rows)
+        return matching_loss(logits, same.astype("int64"))
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """ITC + ITM, equal weights."""
+        return losses["itc"] + losses["itm"]
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Of each pair in the batch: `match` [B], the probability that it is one, and `cosine` [B]."""
+        text, image, text_vector, image_vector = self.encode(batch)
+        match = F.softmax(self.match_logits(text, image), axis=1)[:, 1]
+        rows = zip(batch["sample_ids"], match.tolist(), strict=True)
+        records = [{"sample_id": key, "match": round(value, 6)} for key, value in rows]
+        return {"match": match, "cosine": (text_vector * image_vector).sum(axis=1), "records": records}
+
+    def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
+        """Recall at 1, 5, 10 in both directions over all texts and unique images of `batches`.
+
+        Every rank gets all batches and takes its share of the pairs to fuse. `observe` is called once with
+        `records`: for each text the ids of its ten best images.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            with paddle.no_grad():
+                gallery = Gallery.collect(self, batches)
+                scores = score_pairs(self, gallery)
+        finally:
+            if was_training:
+                self.train()
+        if observe is not None:
+            observe({"records": gallery.best_images(scores, 10)})
+        return gallery.recall(scores)
+
+    def lr_group(self, parameter: str) -> str:
+        """As in BridgeTower, the temperature learns at the rate of the towers."""
+        return "towers" if parameter == "temperature" else super().lr_group(parameter)
+
+
+def image_groups(image_ids: Sequence[str]) -> Tensor:
+    """Numbers [B] int64 that are equal for equal ids on all ranks: 48 bits of a hash."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=6).digest() for name in image_ids)
+    return paddle.to_tensor([int.from_bytes(digest, "big") for digest in digests], dtype="int64")
+
+
+def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
+    """The image-text pairs of `data.path`."""
+    return open_retrieval(run, processor)
+
+
+def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> RetrievalTask:
+    """The task for a model."""
+    return RetrievalTask(model, config, metadata_of(data))

@@ -1,0 +1,111 @@
+"""Visual question answering as classification over a fixed list of answers, with soft targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import paddle
+from paddle import Tensor
+from paddle.nn import functional as F
+
+from unimo.data.task_data import TaskData, open_vqa
+from unimo.errors import CheckpointError
+from unimo.losses.reduce import global_mean
+from unimo.metrics.average import gather_objects
+from unimo.metrics.vqa import accuracy_by_type
+from unimo.models.base import Model
+from unimo.nn.heads import ClassifierHead
+from unimo.tasks.base import Batch, Task, metadata_of
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fields of the task section of a VQA run."""
+
+    name: str = "vqa"
+    head_hidden_multiplier: float = 2.0
+    """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
+
+
+class VqaTask(Task):
+    """Pooled vector of question and image -> one logit for each answer; binary cross-entropy."""
+
+    needs = frozenset({"fusion"})
+
+    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any]) -> None:
+        super().__init__(model, config, metadata)
+        if not metadata.get("answers"):
+            raise CheckpointError(
+                "a VQA task needs the list of answers; metadata.answers is missing or empty"
+            )
+        self.answers: list[str] = list(metadata["answers"])
+        hidden = int(config.head_hidden_multiplier * model.hidden_size)
+        self.classifier = ClassifierHead(model.pooled_size, hidden, len(self.answers))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Answer logits [B, A]."""
+        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
+        image = self.model.encode_image(batch["pixels"])
+        return self.classifier(self.model.fuse(text, image).pooled)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Binary cross-entropy summed over answers, mean over questions; report: accuracy."""
+        logits, targets = self.logits(batch), batch["answer_targets"]
+        loss = F.binary_cross_entropy_with_logits(logits.astype("float32"), targets, reduction="sum")
+        accuracy = paddle.take_along_axis(targets, logits.argmax(axis=1, keepdim=True), axis=1).mean()
+        return {"vqa": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The one loss."""
+        return losses["vqa"]
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """`logits` [B, A], `answer_ids` [B] and the rows of the official server file."""
+        logits = self.logits(batch)
+        best = logits.argmax(axis=1)
+        ids = batch.get("question_ids", batch["sample_ids"])
+        rows = zip(ids, best.tolist(), strict=True)
+        records = [{"question_id": key, "answer": self.answers[row]} for key, row in rows]
+        return {"logits": logits, "answer_ids": best, "records": records}
+
+    def new_metric(self) -> VqaAccuracy:
+        """Mean target score of the best answer, over all questions and by question type."""
+        return VqaAccuracy()
+
+
+class VqaAccuracy:
+    """Mean target score of the chosen answer in percent: `overall`, and one entry for each question type."""
+
+    def __init__(self) -> None:
+        self._scores: list[float] = []
+        self._types: list[str] = []
+
+    def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
+        """Take the scores of one batch."""
+        chosen = paddle.take_along_axis(
+            batch["answer_targets"], prediction["answer_ids"].unsqueeze(1), axis=1
+        )
+        self._scores += chosen.flatten().tolist()
+        self._types += batch["question_types"]
+
+    def compute(self) -> dict[str, float]:
+        """The accuracies, over all ranks."""
+        parts = gather_objects((self._scores, self._types))
+        scores, types = (sum(lists, []) for lists in zip(*parts, strict=True))
+        return accuracy_by_type(scores, types)
+
+
+def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
+    """The questions of `data.path`, with the answers of an existing model (`metadata`) or their own."""
+    return open_vqa(run, processor, (metadata or {}).get("answers"))
+
+
+def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> VqaTask:
+    """The task for a model and the answers of `data` (or of the metadata of a model directory)."""
+    return VqaTask(model, config, metadata_of(data))

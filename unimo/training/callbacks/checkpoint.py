@@ -1,0 +1,72 @@
+"""Saving while training: on schedule, at the end, and when the run is asked to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from unimo.training import checkpoint, distributed
+from unimo.training.callbacks.base import Callback
+from unimo.training.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoint(Callback):
+    """Saves every `train.save_every` steps and when the loop ends, for whatever reason.
+
+    SIGTERM, SIGINT and `train.max_minutes` let the current step finish, then save and end the run
+    with exit code 0. A second SIGINT stops at once, without saving.
+    """
+
+    def __init__(self) -> None:
+        self._wanted = ""
+        self._previous: dict[int, Any] = {}
+
+    def on_start(self, state: TrainState) -> None:
+        """Take over the signals; only the main thread may."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_step_logged(self, state: TrainState) -> None:
+        """Save when it is due; agree with the other ranks whether to stop."""
+        if state.is_due(state.run.train.save_every):
+            self._save(state)
+        minutes = state.run.train.max_minutes
+        if minutes is not None and time.monotonic() - state.started > 60 * minutes:
+            self._wanted = self._wanted or "max_minutes"
+        # On a GPU asking the others waits for the device, so it is done where metrics are read anyway.
+        if not distributed.is_on_gpu() or state.is_due(state.run.train.log_every):
+            if distributed.any_over_ranks(bool(self._wanted)):
+                state.stop_reason = next(filter(None, distributed.gather(self._wanted)))
+
+    def on_end(self, state: TrainState) -> None:
+        """Save the last step and give the signals back."""
+        self._save(state)
+        self._restore_signals()
+
+    def on_exception(self, state: TrainState, error: BaseException) -> None:
+        """Give the signals back."""
+        self._restore_signals()
+
+    def _save(self, state: TrainState) -> None:
+        state.read_metrics()
+        folder = checkpoint.save(state)
+        state.emit("on_checkpoint", folder)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if name == "SIGINT" and self._wanted == "SIGINT":
+            raise KeyboardInterrupt
+        self._wanted = name
+        logger.warning("%s: finishing this step, then saving", name)
+
+    def _restore_signals(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._previous = {}

@@ -1,0 +1,68 @@
+"""Evaluation during training, and the best model so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+from unimo.errors import ConfigError
+from unimo.registry import nearest
+from unimo.tasks.base import Batch
+from unimo.training import distributed
+from unimo.training.callbacks.base import Callback
+from unimo.training.state import TrainState
+
+
+class Evaluate(Callback):
+    """Evaluates the split `val` every `train.eval_every` steps and after the last step.
+
+    With `train.select_metric` the model with the highest value of it is kept in `best/`; for a loss
+    (a name that contains `loss`) the lowest.
+    """
+
+    def __init__(self, split: str = "val") -> None:
+        self.split = split
+        self.last_step = -1
+        self.last: dict[str, float] = {}
+
+    def on_step_logged(self, state: TrainState) -> None:
+        """Evaluate when it is due."""
+        if state.is_due(state.run.train.eval_every):
+            self.evaluate(state)
+
+    def on_end(self, state: TrainState) -> None:
+        """Evaluate the final model, unless the run was interrupted or this step was just evaluated."""
+        if self.last_step != state.step and state.stop_reason not in ("SIGTERM", "SIGINT"):
+            self.evaluate(state)
+
+    def evaluate(self, state: TrainState) -> None:
+        """Compute the metrics, tell the callbacks, keep the best model. Collective."""
+        batches: Iterable[Batch] = state.data.eval_loader(
+            self.split,
+            state.run,
+            distributed.rank(),
+            distributed.world_size(),
+            batch_size=state.run.train.eval_batch_size,
+        )
+        limit = state.run.train.eval_max_batches or None
+        values = state.task.evaluate(islice(batches, limit))
+        state.layer.train()
+        self.last_step, self.last = state.step, values
+        state.emit("on_evaluate", self.split, values)
+        self._keep_best(state, values)
+
+    def _keep_best(self, state: TrainState, values: dict[str, float]) -> None:
+        metric = state.run.train.select_metric
+        if not metric:
+            return
+        if metric not in values:
+            raise ConfigError(f"train.select_metric={metric!r} is not computed here; {nearest(metric, values)}")
+        sign = -1.0 if "loss" in metric else 1.0
+        if state.best and sign * values[metric] <= sign * state.best[metric]:
+            return
+        state.best = {**values, "step": float(state.step)}
+        if distributed.rank() == 0:
+            from unimo.inference.loading import save_model
+
+            save_model(state.task, state.processor, state.output_dir / "best", values)
+        distributed.barrier()

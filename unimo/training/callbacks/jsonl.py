@@ -1,0 +1,78 @@
+"""`metrics.jsonl`: one JSON object a line, floats in full, in step with the checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+from unimo.training import distributed
+from unimo.training.callbacks.base import Callback
+from unimo.training.state import TrainState
+
+FILE_NAME = "metrics.jsonl"
+
+
+class JsonLines(Callback):
+    """Rank 0 writes training and evaluation metrics.
+
+    A resumed run first cuts off what was written after its checkpoint, so that the file reads as if
+    the run had never stopped.
+    """
+
+    def __init__(self) -> None:
+        self._file: TextIO | None = None
+        self._last: tuple[int, str] | None = None
+
+    def on_start(self, state: TrainState) -> None:
+        """Open the file behind the last line that still holds."""
+        if distributed.rank() == 0:
+            path = state.output_dir / FILE_NAME
+            rows = cut_after(path, state.step)
+            self._last = (rows[-1]["step"], rows[-1].get("split", "")) if rows else None
+            self._file = path.open("a", encoding="utf8")
+
+    def on_log(self, state: TrainState, values: dict[str, float]) -> None:
+        """One training line."""
+        self._write({"step": state.step, "split": "train", **values})
+
+    def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
+        """One evaluation line; a finished run that is started again does not repeat its last one."""
+        if self._last != (state.step, split):
+            self._write({"step": state.step, "split": split, **values})
+
+    def on_end(self, state: TrainState) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def on_exception(self, state: TrainState, error: BaseException) -> None:
+        """Close the file."""
+        self.on_end(state)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+
+
+def cut_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop lines of later steps, and a last line that was cut short; gives the rows that stay."""
+    if not path.exists():
+        return []
+    rows = [_parse(line) for line in path.read_text(encoding="utf8", errors="replace").splitlines()]
+    kept = [row for row in rows if row is not None and row["step"] <= step]
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf8")
+    os.replace(temporary, path)
+    return kept
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "step" in row else None

@@ -1,0 +1,55 @@
+"""Stop when a loss is not a number any more, and say which samples were in the batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from unimo.errors import TrainingError
+from unimo.training import distributed
+from unimo.training.callbacks.base import Callback
+from unimo.training.state import StepReport, TrainState
+
+_LISTED = 16
+
+
+class NonFiniteGuard(Callback):
+    """Looks at every step's loss whenever metrics are read, which is also before each checkpoint.
+
+    So no checkpoint is ever written from weights that such a loss has spoilt.
+    """
+
+    def on_read(self, state: TrainState, reports: Sequence[StepReport]) -> None:
+        """Check the steps just read.
+
+        Raises:
+            TrainingError: on all ranks, with the step, the metrics, and the sample ids of the batch.
+        """
+        found = next((report for report in reports if not _is_finite(report)), None)
+        # The step of the first bad loss on any rank decides; each rank names its own samples.
+        everyone = distributed.gather(None if found is None else (found.step, found.sample_ids, _numbers(found)))
+        bad = [entry for entry in everyone if entry is not None]
+        if not bad:
+            return
+        step = min(entry[0] for entry in bad)
+        ids = [sample for entry in bad if entry[0] == step for sample in entry[1]]
+        numbers = next(entry[2] for entry in bad if entry[0] == step)
+        path = state.output_dir / "nonfinite_batch.json"
+        if distributed.rank() == 0:
+            path.write_text(json.dumps({"step": step, "values": numbers, "sample_ids": ids}, indent=1))
+        more = f" and {len(ids) - _LISTED} more (all in {path})" if len(ids) > _LISTED else ""
+        raise TrainingError(
+            f"the loss of step {step} is not finite ({', '.join(f'{k} {v}' for k, v in numbers.items())}); "
+            f"its batch: {', '.join(ids[:_LISTED])}{more}. Look at these samples, or lower optim.lr; the last "
+            "checkpoint is from before this step"
+        )
+
+
+def _is_finite(report: StepReport) -> bool:
+    return bool(np.isfinite(report.local[report.names.index("loss")]))
+
+
+def _numbers(report: StepReport) -> dict[str, str]:
+    return {name: f"{value:g}" for name, value in zip(report.names, report.local, strict=True)}

@@ -1,0 +1,76 @@
+"""Progress for people: a bar with rate and ETA on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from unimo.training import distributed
+from unimo.training.callbacks.base import Callback
+from unimo.training.state import StepReport, TrainState
+
+logger = logging.getLogger(__name__)
+_HIDDEN = {"lr", "data_wait", "memory_mb", "peak_memory_mb", "step_seconds", "grad_norm"}
+
+
+class Progress(Callback):
+    """Shows on rank 0 how far the run is, how fast, and how long it still takes."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+        self._first_step = 0
+        self._started = 0.0
+
+    def on_start(self, state: TrainState) -> None:
+        """Open the bar where standard error is a terminal."""
+        self._first_step, self._started = state.step, time.monotonic()
+        if distributed.rank() == 0 and sys.stderr.isatty():
+            total = state.run.train.max_steps
+            self._bar = tqdm(total=total, initial=state.step, unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, state: TrainState, report: StepReport) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def on_log(self, state: TrainState, values: dict[str, float]) -> None:
+        """Show the metrics."""
+        shown = {name: f"{value:.4g}" for name, value in values.items() if name not in _HIDDEN}
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+        elif distributed.rank() == 0:
+            numbers = " ".join(f"{name} {text}" for name, text in shown.items())
+            logger.info("step %d/%d  %s  ETA %s", state.step, state.run.train.max_steps, numbers, self._eta(state))
+
+    def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
+        """One line of metrics."""
+        numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())
+        self._say(f"step {state.step}  {split}: {numbers}")
+
+    def on_checkpoint(self, state: TrainState, folder: Path) -> None:
+        """Say where it is."""
+        self._say(f"step {state.step}  checkpoint {folder}")
+
+    def on_end(self, state: TrainState) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def on_exception(self, state: TrainState, error: BaseException) -> None:
+        """Close the bar."""
+        self.on_end(state)
+
+    def _eta(self, state: TrainState) -> str:
+        done = max(1, state.step - self._first_step)
+        seconds = (time.monotonic() - self._started) / done * (state.run.train.max_steps - state.step)
+        return tqdm.format_interval(seconds)
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif distributed.rank() == 0:
+            logger.info(text)

@@ -1,0 +1,46 @@
+"""Curves for VisualDL, in the folder `vdl/` of the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unimo.training import distributed
+from unimo.training.callbacks.base import Callback
+from unimo.training.state import TrainState
+
+
+class VisualDL(Callback):
+    """Rank 0 writes every logged scalar: `visualdl --logdir OUTPUT/vdl --disable-telemetry` shows them."""
+
+    def __init__(self) -> None:
+        self._writer: Any = None
+
+    def on_start(self, state: TrainState) -> None:
+        """Open a log file; a resumed run adds one beside the older ones."""
+        if distributed.rank() == 0:
+            from visualdl import LogWriter  # costs a second of imports
+
+            self._writer = LogWriter(logdir=str(state.output_dir / "vdl"))
+
+    def on_log(self, state: TrainState, values: dict[str, float]) -> None:
+        """Training scalars."""
+        self._write(state, "train", values)
+
+    def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
+        """Evaluation scalars."""
+        self._write(state, split, values)
+
+    def on_end(self, state: TrainState) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def on_exception(self, state: TrainState, error: BaseException) -> None:
+        """Close the file."""
+        self.on_end(state)
+
+    def _write(self, state: TrainState, split: str, values: dict[str, float]) -> None:
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(tag=f"{split}/{name}", step=state.step, value=value)

@@ -1,0 +1,272 @@
+"""Checkpoints to go on from: `OUTPUT/checkpoints/step_00000500/`.
+
+    model.safetensors             weights of the task by structured name
+    optimizer.safetensors         `<parameter>/moment1`, ... ; with sharding one file for each rank,
+                                  `optimizer-00000-of-00002.safetensors`, together the same tensors
+    state.json                    step, data position of every rank, scaler, unlogged metrics, config,
+                                  versions, and the size of every file
+
+A folder is filled under a temporary name, flushed to the disk and renamed, so a folder of the final
+name is complete unless the disk itself lost data; sizes are checked for that. No generator state is
+stored: every step reseeds from (seed, rank, step).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from unimo import __version__
+from unimo.config import to_plain
+from unimo.errors import CheckpointError
+from unimo.training import distributed
+from unimo.training.optim import load_optimizer_tensors, optimizer_tensors
+from unimo.training.state import TrainState
+from unimo.weights import load_into, read_safetensors, tensors_of, write_safetensors
+
+logger = logging.getLogger(__name__)
+STATE, WEIGHTS = "state.json", "model.safetensors"
+_FINAL_NAME = re.compile(r"step_\d{8,}")
+# Sections that must be equal for a checkpoint to belong to a run, and what may differ inside them.
+_FIXED_SECTIONS = ("model", "task")
+_FREE_KEYS = {"init"}
+
+
+def folder_of(output_dir: Path) -> Path:
+    """Folder that holds the checkpoints of a run."""
+    return output_dir / "checkpoints"
+
+
+def save(state: TrainState) -> Path:
+    """Write a checkpoint of the present step and prune old ones. Collective.
+
+    Raises:
+        CheckpointError: on all ranks; the disk is full or not writable. Older checkpoints are intact.
+    """
+    final = folder_of(state.output_dir) / f"step_{state.step:08d}"
+    content = state.state_dict()
+    if all(distributed.gather(is_complete(final))):
+        return final
+    fresh = final.with_name(f".{final.name}.writing")
+    on_rank_0 = distributed.rank() == 0
+    _gather_slices(state)
+    _together(lambda: _prepare(fresh) if on_rank_0 else None, final)
+    try:
+        _together(lambda: _write_tensors(state, fresh), final)
+        _together(lambda: _publish(state, content, fresh, final) if on_rank_0 else None, final)
+    finally:
+        if on_rank_0:
+            shutil.rmtree(fresh, ignore_errors=True)
+    if on_rank_0:
+        _prune(final.parent, state.run.train.keep_checkpoints)
+    return final
+
+
+def _together(action: Callable[[], None], final: Path) -> None:
+    """Run a part of saving on every rank; when it fails on one, raise on all."""
+    problem = ""
+    try:
+        action()
+    except CheckpointError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = f"{error.strerror or error} ({error.filename or 'no file name'})"
+    problems = [text for text in distributed.gather(problem) if text]
+    if problems:
+        raise CheckpointError(
+            f"could not save the checkpoint {final}: {problems[0]}; older checkpoints are intact. "
+            "Free some space, then run the same command again to go on from the last one"
+        )
+
+
+def _prepare(fresh: Path) -> None:
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+
+
+def _write_tensors(state: TrainState, fresh: Path) -> None:
+    rank, ranks = distributed.rank(), distributed.world_size()
+    if rank == 0:
+        write_safetensors(fresh / WEIGHTS, tensors_of(state.task))
+    if rank == 0 or state.run.train.sharding_stage:
+        write_safetensors(
+            fresh / _optimizer_file(state, rank, ranks), optimizer_tensors(state.adamw, state.task)
+        )
+
+
+def _optimizer_file(state: TrainState, rank: int, ranks: int) -> str:
+    if not state.run.train.sharding_stage:
+        return "optimizer.safetensors"
+    return f"optimizer-{rank:05d}-of-{ranks:05d}.safetensors"
+
+
+def _gather_slices(state: TrainState) -> None:
+    """With sharding stage 3 each rank holds slices of the weights: make them whole."""
+    if state.run.train.sharding_stage == 3:
+        state.layer.get_all_parameters()
+
+
+def _publish(state: TrainState, content: dict[str, Any], fresh: Path, final: Path) -> None:
+    content |= {
+        "model": state.run.model.name,
+        "task": state.run.task.name,
+        "seed": state.run.seed,
+        "config": to_plain(state.run),
+        "sharding_stage": state.run.train.sharding_stage,
+        "versions": {"unimo": __version__, "paddle": paddle.__version__, "python": platform.python_version()},
+        "files": {path.name: path.stat().st_size for path in sorted(fresh.iterdir())},
+    }
+    with (fresh / STATE).open("w", encoding="utf8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(fresh)
+    shutil.rmtree(final, ignore_errors=True)  # an incomplete one: complete ones are not written again
+    fresh.rename(final)
+    _sync_folder(final.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _prune(folder: Path, keep: int) -> None:
+    for old in list_complete(folder)[: -max(1, keep)]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether all files that `state.json` lists are there in full length."""
+    try:
+        files = json.loads((folder / STATE).read_text(encoding="utf8"))["files"]
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def list_complete(folder: Path) -> list[Path]:
+    """Complete checkpoints in a folder, oldest first."""
+    found = [path for path in folder.glob("step_*") if _FINAL_NAME.fullmatch(path.name)]
+    return sorted((path for path in found if is_complete(path)), key=lambda path: int(path.name[5:]))
+
+
+def find_last(output_dir: Path) -> Path | None:
+    """Last complete checkpoint of a run; incomplete ones are named in the log."""
+    folder = folder_of(output_dir)
+    complete = list_complete(folder)
+    for path in sorted(folder.glob("step_*")):
+        if path not in complete:
+            logger.warning("%s is not complete; it is ignored", path)
+    return complete[-1] if complete else None
+
+
+def remove_unfinished(output_dir: Path) -> None:
+    """Delete what an interrupted save left behind."""
+    for path in folder_of(output_dir).glob(".step_*.writing"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def resolve(path: str) -> Path:
+    """The checkpoint that `resume=` means: a checkpoint folder, or a run's output folder.
+
+    Raises:
+        CheckpointError: there is no complete checkpoint.
+    """
+    folder = Path(path)
+    if is_complete(folder):
+        return folder
+    last = find_last(folder)
+    if last is None:
+        what = "is not a complete checkpoint" if (folder / STATE).exists() else "holds no complete checkpoint"
+        raise CheckpointError(f"resume={path} {what}; expected OUTPUT/checkpoints/step_... or OUTPUT")
+    return last
+
+
+def restore(state: TrainState, folder: Path) -> None:
+    """Put a checkpoint into a run.
+
+    Raises:
+        CheckpointError: it belongs to another model or task, or does not fit.
+    """
+    content = read_state(folder)
+    check_same_run(content["config"], to_plain(state.run), str(folder))
+    load_into(state.task, read_safetensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    load_optimizer_tensors(state.adamw, state.task, _read_optimizer(state, folder, content), str(folder))
+    state.load_state_dict(content)
+    if content["world_size"] != distributed.world_size():
+        logger.warning(
+            "%s was written by %d ranks and goes on with %d: data order is kept, but random streams "
+            "(masking, dropout) differ from the unbroken run",
+            folder,
+            content["world_size"],
+            distributed.world_size(),
+        )
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The content of `state.json`.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {folder / STATE}: {error}") from error
+
+
+def _read_optimizer(state: TrainState, folder: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    stages = content["sharding_stage"], state.run.train.sharding_stage
+    if 3 in stages:
+        if stages != (3, 3) or content["world_size"] != distributed.world_size():
+            raise CheckpointError(
+                f"{folder}: sharding stage 3 stores slices, which only the same stage and number of ranks "
+                f"can read; it has stage {stages[0]} and {content['world_size']} ranks, this run stage "
+                f"{stages[1]} and {distributed.world_size()}; use init_from= to start from the weights"
+            )
+        name = _optimizer_file(state, distributed.rank(), distributed.world_size())
+        return read_safetensors(folder / name)
+    merged: dict[str, np.ndarray] = {}
+    for name in content["files"]:
+        if name.startswith("optimizer"):
+            merged |= read_safetensors(folder / name)
+    return merged
+
+
+def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+    """Check that two plain run configs are of the same model and task; log what else changed.
+
+    Raises:
+        CheckpointError: names the fields of model and task that differ.
+    """
+    for section in _FIXED_SECTIONS:
+        changed = _differences(old.get(section) or {}, new.get(section) or {}, section)
+        if changed:
+            raise CheckpointError(
+                f"{where} belongs to another {section}: {'; '.join(changed[:8])}. "
+                "Choose another output_dir=, or start from its weights with init_from="
+            )
+    for section in ("data", "optim", "train", "seed"):
+        for change in _differences(old.get(section), new.get(section), section):
+            logger.warning("changed since %s was written: %s", where, change)
+
+
+def _differences(old: Any, new: Any, where: str) -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [key for key in {**old, **new} if key not in _FREE_KEYS]
+        return [text for key in keys for text in _differences(old.get(key), new.get(key), f"{where}.{key}")]
+    return [] if old == new else [f"{where} was {old!r}, is {new!r}"]

@@ -1,0 +1,142 @@
+"""Start a tool on several ranks: NPROC_PER_NODE=2 python -m unimo.training.launch tools/pretrain.py unimo3_tiny
+
+Reads NPROC_PER_NODE (ranks on this machine; default: every GPU, 1 on a CPU), NNODES, NODE_RANK,
+MASTER_ADDR and MASTER_PORT (needed from two machines on). One rank runs in this process; more go through
+`paddle.distributed.launch`, over gloo between CPUs and nccl between GPUs. What each rank prints is in
+`OUTPUT/launch_logs/workerlog.N`; rank 0's is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from unimo import cli
+from unimo._runtime import available_cores
+from unimo.errors import ConfigError
+
+
+def main() -> int:
+    """Start what the command line names and pass its exit code on."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    local, nodes = read_ranks(os.environ)
+    wants_answer_only = not {"-h", "--help", "--dry-run"}.isdisjoint(words)
+    if local * nodes == 1 or wants_answer_only:
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *words])
+    log_dir = log_folder(words)
+    log_dir.mkdir(parents=True, exist_ok=True)
+    command = launch_command(words, local, nodes, log_dir, os.environ)
+    return supervise(command, rank_environment(local, os.environ))
+
+
+def read_ranks(environ: Mapping[str, str]) -> tuple[int, int]:
+    """Ranks on this machine and number of machines.
+
+    Raises:
+        ConfigError: not a positive number, or several machines without a master.
+    """
+    local = _positive("NPROC_PER_NODE", environ.get("NPROC_PER_NODE") or str(max(1, count_gpus(environ))))
+    nodes = _positive("NNODES", environ.get("NNODES") or "1")
+    if nodes > 1 and not (environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")):
+        raise ConfigError(
+            f"NNODES={nodes} needs MASTER_ADDR and MASTER_PORT, the same on all machines, "
+            "e.g. MASTER_ADDR=10.0.0.1 MASTER_PORT=29500"
+        )
+    return local, nodes
+
+
+def _positive(name: str, text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{name}={text!r}: expected a number of at least 1")
+    return int(text)
+
+
+def count_gpus(environ: Mapping[str, str]) -> int:
+    """GPUs that a GPU build of Paddle would use here, found without importing Paddle."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
+        importlib.metadata.version("paddlepaddle-gpu")
+        if "CUDA_VISIBLE_DEVICES" in environ:
+            return len([word for word in environ["CUDA_VISIBLE_DEVICES"].split(",") if word.strip()])
+        if shutil.which("nvidia-smi"):
+            listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+            return sum(line.startswith("GPU ") for line in listing.stdout.splitlines())
+    return 0
+
+
+def log_folder(words: Sequence[str]) -> Path:
+    """`launch_logs` in the run's output folder, or in `output/` when the command does not name one."""
+    named = [word.partition("=")[2] for word in words if word.startswith("output_dir=")]
+    return Path(named[-1] if named else "output") / "launch_logs"
+
+
+def launch_command(
+    words: Sequence[str], local: int, nodes: int, log_dir: Path, environ: Mapping[str, str]
+) -> list[str]:
+    """The command that starts Paddle's launcher."""
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--log_level", "WARNING"]
+    command += ["--nproc_per_node", str(local), "--nnodes", str(nodes), "--max_restart", "0"]
+    command += ["--log_dir", str(log_dir), "--log_overwrite", "1"]
+    if nodes > 1:
+        command += ["--master", f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"]
+    if environ.get("NODE_RANK"):
+        command += ["--rank", environ["NODE_RANK"]]
+    return [*command, *words]
+
+
+def rank_environment(local: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """Environment of the ranks: the cores shared out, Paddle's C++ chatter off.
+
+    Paddle's launcher sets OMP_NUM_THREADS=1 in itself when it is imported, and its ranks inherit that; so
+    the number has to be set before. `unimo` has already set it to all cores of this process: that is
+    overridden, a smaller number of the user's is kept.
+    """
+    cores = available_cores()
+    asked = int(environ.get("OMP_NUM_THREADS") or cores)
+    threads = asked if asked < cores else max(1, cores // local)
+    fresh = {**environ, "OMP_NUM_THREADS": str(threads)}
+    fresh.setdefault("GLOG_minloglevel", "2")
+    # Paddle reads these two as another rendezvous than its own `--master`.
+    return {key: value for key, value in fresh.items() if key not in ("MASTER_ADDR", "MASTER_PORT")}
+
+
+def supervise(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the launcher; SIGTERM and SIGINT go to the ranks alone, which save and end by themselves.
+
+    Paddle's launcher would kill ranks 30 s after such a signal, in the middle of a long step.
+    """
+    launcher = subprocess.Popen(command, env=dict(environ), start_new_session=True)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        targets = child_processes(launcher.pid) or [launcher.pid]
+        for target in targets:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(target, signal.SIGTERM)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    return launcher.wait()
+
+
+def child_processes(process: int) -> list[int]:
+    """Direct children of a process; empty where /proc does not tell."""
+    children: list[int] = []
+    for path in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            children += map(int, path.read_text().split())
+    return children
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,81 @@
+"""The training loop. What happens around a step is in `callbacks/`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import paddle
+from paddle import Tensor
+
+from unimo.tasks.base import Batch, to_tensors
+from unimo.training import distributed
+from unimo.training.schedule import learning_rate
+from unimo.training.state import StepReport, TrainState, step_seed
+
+
+def fit(state: TrainState) -> None:
+    """Train until all steps are done or a callback asks to stop.
+
+    Raises:
+        UnimoError: what went wrong with the data, the numbers or the disk; `on_exception` has run.
+    """
+    train = state.run.train
+    batches = iter(state.loader)
+    state.layer.train()
+    try:
+        state.emit("on_start")
+        while not (state.is_finished or state.stop_reason):
+            report = take_step(state, batches)
+            state.step += 1
+            state.window.add(report)
+            state.emit("on_step_end", report)
+            if state.is_due(train.log_every) or state.is_finished:
+                state.read_metrics()
+                state.emit("on_log", state.window.take_means())
+            state.emit("on_step_logged")
+        state.emit("on_end")
+    except BaseException as error:
+        state.emit("on_exception", error)
+        raise
+
+
+def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
+    """One optimizer step: micro-batches forward and backward, clip, update, clear."""
+    run, rounds = state.run, state.run.train.accumulate
+    paddle.seed(step_seed(run.seed, distributed.rank(), state.step))
+    rate = learning_rate(state.step, run.train.max_steps, run.optim)
+    state.adamw.set_lr(rate)
+    started, waited, sample_ids, sums = time.perf_counter(), 0.0, [], {}
+    for round_number in range(rounds):
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        sample_ids += batch["sample_ids"]
+        with distributed.gradient_sync(state.layer, is_last=round_number == rounds - 1):
+            with state.precision.autocast():
+                loss, values = state.layer(to_tensors(batch))
+            state.precision.backward(loss / rounds)
+        _accumulate(sums, {"loss": loss, **values}, rounds)
+    state.precision.step(state.optimizer)
+    state.optimizer.clear_grad()
+    norm = getattr(state.adamw._grad_clip, "norm", None)
+    if norm is not None:
+        sums["grad_norm"] = norm
+    return StepReport(
+        step=state.step + 1,
+        names=tuple(sums),
+        values=paddle.stack(list(sums.values())),
+        sample_ids=sample_ids,
+        data_seconds=waited,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _accumulate(sums: dict[str, Tensor], values: Mapping[str, Any], rounds: int) -> None:
+    """Add this round's share of every metric, off the gradient graph."""
+    for name, value in values.items():
+        tensor = value.detach() if isinstance(value, Tensor) else paddle.to_tensor(float(value))
+        share = tensor.astype("float32").reshape([]) / rounds
+        sums[name] = sums[name] + share if name in sums else share

@@ -1,0 +1,143 @@
+"""AdamW with a rate multiplier for each group, decay only where it helps, and its state by name.
+
+Weight decay applies to matrices. It leaves out everything with one dimension (biases, norms, gates)
+and the tables of class and position embeddings, as METER, ViLT and CLIP's own training do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.nn.clip import _squared_l2_norm
+from paddle.optimizer import AdamW
+
+from unimo.errors import CheckpointError, ConfigError
+from unimo.registry import nearest
+from unimo.settings import OptimConfig
+from unimo.tasks.base import Task
+
+GROUPS = frozenset({"towers", "cross_modal", "heads"})
+_ACCUMULATORS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
+
+
+class GlobalNormClip(paddle.nn.ClipGradByGlobalNorm):
+    """Clip by the global norm, in place, and keep that norm for the log.
+
+    Attributes:
+        norm: gradient norm of the last step before clipping, a scalar on the device. With sharding
+            Paddle puts its own clipping in place of this one, and `norm` stays None.
+    """
+
+    def __init__(self, clip_norm: float) -> None:
+        super().__init__(clip_norm)
+        self.norm: Tensor | None = None
+
+    @paddle.no_grad()
+    def _dygraph_clip(self, params_grads: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        gradients = [gradient for _, gradient in params_grads if gradient is not None]
+        if not gradients:
+            return params_grads
+        squares = [_squared_l2_norm(gradient).astype("float32").reshape([]) for gradient in gradients]
+        self.norm = paddle.sqrt(paddle.stack(squares).sum())
+        share = self.clip_norm / paddle.clip(self.norm + 1e-6, min=self.clip_norm)
+        for gradient in gradients:
+            gradient.multiply_(share.astype(gradient.dtype))
+        return params_grads
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies to a parameter, by its structured name and shape."""
+    last = name.rpartition(".")[2] if not name.endswith(".weight") else name.split(".")[-2]
+    is_table = "position" in last or last in {"class_embedding", "cls_token"}
+    return parameter.ndim > 1 and not is_table
+
+
+def build_optimizer(task: Task, optim: OptimConfig) -> AdamW:
+    """AdamW over the trainable parameters of a task; those with `stop_gradient` are left out.
+
+    The multiplier of a parameter is `optim.lr_multipliers[task.lr_group(name)]`, 1 when not listed.
+
+    Raises:
+        ConfigError: a multiplier for a group that does not exist, or nothing to train.
+    """
+    trainable = {name: p for name, p in task.named_parameters() if not p.stop_gradient}
+    if not trainable:
+        raise ConfigError("every parameter is frozen: there is nothing to train")
+    groups = {name: task.lr_group(name) for name in trainable}
+    known = GROUPS | set(groups.values())
+    for group in optim.lr_multipliers:
+        if group not in known:
+            raise ConfigError(f"unknown group optim.lr_multipliers.{group}; {nearest(group, known)}")
+    for name, parameter in trainable.items():
+        parameter.optimize_attr["learning_rate"] = optim.lr_multipliers.get(groups[name], 1.0)
+    # Paddle asks by the name it generated, which differs from process to process.
+    decayed = frozenset(parameter.name for name, parameter in trainable.items() if decays(name, parameter))
+    return AdamW(
+        learning_rate=optim.lr,
+        beta1=optim.betas[0],
+        beta2=optim.betas[1],
+        epsilon=optim.eps,
+        parameters=list(trainable.values()),
+        weight_decay=optim.weight_decay,
+        apply_decay_param_fun=decayed.__contains__,
+        grad_clip=GlobalNormClip(optim.clip_grad_norm) if optim.clip_grad_norm else None,
+        multi_precision=True,
+    )
+
+
+def optimizer_tensors(optimizer: AdamW, task: Task) -> dict[str, np.ndarray]:
+    """State of the optimizer as `<structured parameter name>/<accumulator>`.
+
+    With sharding only what this rank owns is there.
+    """
+    tensors = {}
+    for name, parameter in task.named_parameters():
+        for kind in _ACCUMULATORS:
+            value = optimizer._accumulators.get(kind, {}).get(parameter.name)
+            if value is not None:
+                tensors[f"{name}/{kind}"] = value.numpy()
+    return tensors
+
+
+def load_optimizer_tensors(
+    optimizer: AdamW, task: Task, tensors: Mapping[str, np.ndarray], where: str
+) -> None:
+    """Put back what `optimizer_tensors` gave, as far as this rank owns it.
+
+    Args:
+        optimizer: fresh or already used.
+        task: the layer whose structured names are in the keys.
+        tensors: state of at least the parameters this rank owns.
+        where: file or folder, for messages.
+
+    Raises:
+        CheckpointError: state of some parameter is missing or of another shape.
+    """
+    owned = {parameter.name for parameter in optimizer._parameter_list}
+    problems = []
+    _create_accumulators(optimizer)
+    for name, parameter in task.named_parameters():
+        if parameter.stop_gradient or parameter.name not in owned:
+            continue
+        for kind in _ACCUMULATORS:
+            target, value = optimizer._accumulators[kind][parameter.name], tensors.get(f"{name}/{kind}")
+            if value is None or list(value.shape) != list(target.shape):
+                found = "missing" if value is None else f"of shape {list(value.shape)}"
+                problems.append(f"{name}/{kind} is {found}, expected {list(target.shape)}")
+            else:
+                target.set_value(value)
+    if problems:
+        raise CheckpointError(
+            f"the optimizer state in {where} does not fit: {'; '.join(problems[:10])} "
+            f"({len(problems)} in all); was another part of the model frozen then?"
+        )
+
+
+def _create_accumulators(optimizer: AdamW) -> None:
+    """Make Paddle allocate the accumulators now; by itself it does so in the first step."""
+    block = paddle.static.default_main_program().global_block()
+    optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper("AdamW")
+    optimizer._create_accumulators(block, optimizer._parameter_list)

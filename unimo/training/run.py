@@ -1,0 +1,237 @@
+"""A run from its config: build everything, choose where to start, train, leave a model directory."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from unimo import registry
+from unimo.config import dump, merge_into, merge_plain, read_yaml, to_plain
+from unimo.data.processor import Processor, build_processor
+from unimo.data.tokenizers import load_tokenizer
+from unimo.errors import CheckpointError, ConfigError
+from unimo.inference import loading
+from unimo.settings import RunConfig
+from unimo.tasks.base import Task
+from unimo.training import callbacks, checkpoint, distributed, precision
+from unimo.training.loop import fit
+from unimo.training.optim import build_optimizer
+from unimo.training.state import TrainState
+
+logger = logging.getLogger(__name__)
+CONFIG = "config.yaml"
+
+
+def train(run: RunConfig) -> dict[str, Any]:
+    """Carry out a run and return its summary, which is also in `OUTPUT/summary.json`.
+
+    Where it starts: the last checkpoint of its output folder, else `resume`, else `init_from`, else
+    scratch; the log says which.
+
+    Raises:
+        UnimoError: config, data, device or checkpoint cannot be used, or the loss became infinite.
+    """
+    distributed.setup(run.train)
+    output_dir = Path(run.output_dir)
+    check_output_dir(output_dir, run)
+    last, source = choose_start(run, output_dir)
+    run = resolve(run, keep_init=source == "scratch")
+    state = build(run)
+    start_weights(state, last, source)
+    if distributed.rank() == 0:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.remove_unfinished(output_dir)
+        (output_dir / CONFIG).write_text(dump(run), encoding="utf8")
+    distributed.barrier()
+    try:
+        fit(state)
+    finally:
+        state.loader.close()
+    return finish(state, source)
+
+
+def check_output_dir(output_dir: Path, run: RunConfig) -> None:
+    """Refuse the output folder of another model or task.
+
+    Raises:
+        CheckpointError: its `config.yaml` names another one.
+    """
+    if not (output_dir / CONFIG).is_file():
+        return
+    old = read_yaml(output_dir / CONFIG)
+    for section in ("model", "task"):
+        there = (old.get(section) or {}).get("name")
+        wanted = getattr(run, section).name
+        if there not in (None, wanted):
+            raise CheckpointError(
+                f"{output_dir} is the output folder of another run: its {section} is {there!r}, this run's is "
+                f"{wanted!r}; choose another output_dir=, or delete that folder"
+            )
+
+
+def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
+    """The checkpoint to go on from, if any, and the kind of start for log and summary."""
+    last = checkpoint.find_last(output_dir)
+    if last is not None:
+        return last, f"last checkpoint {last}"
+    if run.resume:
+        last = checkpoint.resolve(run.resume)
+        return last, f"resume={last}"
+    if run.init_from:
+        return None, f"init_from={run.init_from}"
+    return None, "scratch"
+
+
+def resolve(run: RunConfig, keep_init: bool) -> RunConfig:
+    """Fill in what follows from the rest: the model's image size, and no second source of weights."""
+    model = to_plain(run.model)
+    if not keep_init:
+        model = loading.without_init(model)
+    if "vision" in model and "image_size" in model["vision"]:
+        model = merge_plain(model, {"vision": {"image_size": run.data.image_size}})
+    return merge_into(run, {"model": model})
+
+
+def build(run: RunConfig) -> TrainState:
+    """Processor, data, model, task, optimizer and callbacks of a run, randomly initialised."""
+    random.seed(run.seed)
+    np.random.seed(run.seed)
+    paddle.seed(run.seed)
+    chosen = precision.choose(run.train)
+    processor = open_processor(run)
+    _check_vocabulary(run, processor)
+    module = registry.task_module(run.task.name)
+    data = module.open_data(run, processor)
+    task = module.build(run.task, registry.model_package(run.model.name).build(run.model), data)
+    adamw = build_optimizer(task, run.optim)
+    layer, optimizer = distributed.wrap(task, adamw, run.train.sharding_stage)
+    loader = data.train_loader(run, distributed.rank(), distributed.world_size())
+    return TrainState(
+        run=run,
+        task=task,
+        layer=layer,
+        adamw=adamw,
+        optimizer=optimizer,
+        precision=precision.Precision(chosen),
+        loader=loader,
+        processor=processor,
+        data=data,
+        callbacks=[
+            callbacks.NonFiniteGuard(),
+            callbacks.Throughput(),
+            callbacks.Evaluate(),
+            callbacks.Checkpoint(),
+            callbacks.Progress(),
+            callbacks.JsonLines(),
+            callbacks.VisualDL(),
+        ],
+    )
+
+
+def open_processor(run: RunConfig) -> Processor:
+    """The processor of `init_from` with this run's data section over it, or one from `data.tokenizer`."""
+    name = run.data.tokenizer
+    if name == "auto":
+        name = str(loading.find_model(run.init_from)) if run.init_from else "scenes"
+    return build_processor(run.data, load_tokenizer(name))
+
+
+def _check_vocabulary(run: RunConfig, processor: Processor) -> None:
+    text = getattr(run.model, "text", None)
+    size = getattr(text, "vocab_size", None)
+    if size is not None and processor.tokenizer.vocab_size > size:
+        raise ConfigError(
+            f"the tokenizer {run.data.tokenizer!r} has {processor.tokenizer.vocab_size} tokens, but "
+            f"model.text.vocab_size is {size}; set it to at least the former"
+        )
+
+
+def start_weights(state: TrainState, last: Path | None, source: str) -> None:
+    """Bring in the weights of the chosen start and say so."""
+    logger.info("starting from %s", source)
+    if last is not None:
+        checkpoint.restore(state, last)
+        logger.info("going on after step %d of %d", state.step, state.run.train.max_steps)
+    elif state.run.init_from:
+        fresh = loading.start_from(state.task, state.run.init_from)
+        if fresh:
+            logger.info("new, randomly initialised: %s", ", ".join(_prefixes(fresh)))
+    if last is None and any(corpus.path == "scenes" for corpus in _corpora(state.run)):
+        logger.info("no data configured: running on the built-in corpus `scenes`")
+
+
+def _prefixes(names: list[str]) -> list[str]:
+    return sorted({name.rpartition(".")[0] or name for name in names})
+
+
+def _corpora(run: RunConfig) -> list[Any]:
+    return run.data.pairs if run.task.name == "pretrain" else run.data.path
+
+
+def finish(state: TrainState, source: str) -> dict[str, Any]:
+    """Save the model directory and the summary, and return the summary."""
+    run, output_dir = state.run, state.output_dir
+    metrics = _callback(state, callbacks.Evaluate).last
+    speed = _callback(state, callbacks.Throughput)
+    seconds = speed.total_seconds
+    summary = {
+        "model": run.model.name,
+        "task": run.task.name,
+        "started_from": source,
+        "step": state.step,
+        "max_steps": run.train.max_steps,
+        "stopped_by": state.stop_reason,
+        "ranks": distributed.world_size(),
+        "parameters": sum(int(np.prod(p.shape)) for p in state.task.parameters()),
+        "steps_now": speed.total_steps,
+        "train_seconds_now": round(seconds, 3),
+        "samples_per_second": round(run.train.batch_size * speed.total_steps / seconds, 3) if seconds else 0.0,
+        "peak_memory_mb": round(max(distributed.gather(callbacks.throughput.memory()[1])), 1),
+        "records": distributed.gather(getattr(state.loader, "counters", {})),
+        "metrics": metrics,
+        "best": state.best,
+        "output_dir": str(output_dir),
+        "model_dir": "" if not state.is_finished and not metrics else str(output_dir / "model"),
+    }
+    if distributed.rank() == 0:
+        if summary["model_dir"]:
+            loading.save_model(state.task, state.processor, output_dir / "model", metrics, run)
+        (output_dir / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf8")
+    distributed.barrier()
+    return summary
+
+
+def _callback(state: TrainState, kind: type) -> Any:
+    return next(callback for callback in state.callbacks if isinstance(callback, kind))
+
+
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """A small table of a summary for people, and the command to type next."""
+    rows = {
+        "run": f"{summary['model']} {summary['task']}, {summary['parameters'] / 1e6:.1f} M parameters",
+        "started from": summary["started_from"],
+        "steps": f"{summary['step']} of {summary['max_steps']} ({summary['steps_now']} now)",
+        "speed": f"{summary['samples_per_second']:.4g} samples/s on {summary['ranks']} rank(s)",
+        "peak memory": f"{summary['peak_memory_mb']:.0f} MB",
+        **{f"val {name}": f"{value:.4f}" for name, value in summary["metrics"].items()},
+        "output": summary["output_dir"],
+    }
+    width = max(map(len, rows))
+    lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
+    return "\n".join([*lines, "", *_next_command(summary)])
+
+
+def _next_command(summary: Mapping[str, Any]) -> list[str]:
+    if summary["step"] < summary["max_steps"]:
+        return [f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."]
+    if summary["task"] == "pretrain":
+        return ["Next:", f"  python tools/finetune.py --task vqa --init {summary['model_dir']}"]
+    command = f"python tools/evaluate.py --task {summary['task']} --model {summary['model_dir']} --split val"
+    return ["Next:", f"  {command}"]

@@ -1,0 +1,45 @@
+"""Learning-rate schedules: pure functions of the step, so that resuming needs no state."""
+
+from __future__ import annotations
+
+import math
+
+from unimo.errors import ConfigError
+from unimo.settings import OptimConfig
+
+
+def warmup_steps(warmup: float, max_steps: int) -> int:
+    """Number of warm-up steps: below 1 a share of all steps, from 1 a number of steps.
+
+    Raises:
+        ConfigError: negative, or longer than the run.
+    """
+    steps = round(warmup * max_steps) if warmup < 1 else round(warmup)
+    if not 0 <= steps <= max_steps:
+        raise ConfigError(
+            f"optim.warmup={warmup:g} is {steps} steps of a run of train.max_steps={max_steps}; "
+            f"expected 0 to {max_steps}, or a share below 1 such as 0.1"
+        )
+    return steps
+
+
+def factor(step: int, max_steps: int, warmup: int, kind: str) -> float:
+    """Share of the peak rate at an optimizer step.
+
+    Args:
+        step: optimizer steps already done, 0 for the first one.
+        max_steps: steps of the whole run.
+        warmup: steps of the linear rise; step `warmup - 1` is the first at the peak.
+        kind: `linear` and `cosine` fall to 0 at `max_steps`; `constant` stays.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if kind == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+    return 1.0 - progress if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def learning_rate(step: int, max_steps: int, optim: OptimConfig) -> float:
+    """Rate of a group with multiplier 1 at an optimizer step; the schedule follows `max_steps` alone."""
+    return optim.lr * factor(step, max_steps, warmup_steps(optim.warmup, max_steps), optim.schedule)
