@@ -45,7 +45,7 @@ def words(values: dict[str, Any] = VALUES, prefix: str = "") -> list[str]:
     return found
 
 
-def make_run(task: str, output_dir: Path | str = "unused", **changes: Any) -> RunConfig:
+def make_run(task: str, output_dir: Path | str = "unused", /, **changes: Any) -> RunConfig:
     """Config of a micro run of a task."""
     base = merge_plain(VALUES, {"task": {"name": task}, "output_dir": str(output_dir)})
     return build_run_config(merge_plain(base, changes))

@@ -6,6 +6,8 @@ process (`python tests/small_run.py OUTPUT [KEY=VALUE ...]`), which the tests of
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from unimo.tasks.base import Task  # noqa: E402
 from unimo.training import callbacks, checkpoint, distributed, precision  # noqa: E402
 from unimo.training.loop import fit  # noqa: E402
 from unimo.training.optim import build_optimizer  # noqa: E402
-from unimo.training.state import TrainState  # noqa: E402
+from unimo.training.state import StepReport, TrainState  # noqa: E402
 
 WIDTH = 8
 
@@ -178,10 +180,23 @@ def train(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> TrainState
     return state
 
 
+class DieAt(callbacks.Callback):
+    """SIGKILL to the process itself, in the middle of a step, when its metrics are not read yet."""
+
+    def __init__(self, step: int, rank: int) -> None:
+        self.step, self.rank = step, rank
+
+    def on_step_end(self, state: TrainState, report: StepReport) -> None:
+        if (state.step, distributed.rank()) == (self.step, self.rank):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> None:
+    """Train; `DIE_AT=STEP:RANK` in the environment ends that rank there."""
     run = merge_into(make_run(sys.argv[1]), parse_overrides(sys.argv[2:]))
     distributed.setup(run.train)
-    train(run)
+    die = os.environ.get("DIE_AT")
+    train(run, [DieAt(*map(int, die.split(":")))] if die else [])
 
 
 if __name__ == "__main__":

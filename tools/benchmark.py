@@ -24,7 +24,7 @@ EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-pyt
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = cli.arguments(
-        "Training steps (forward, MLM and ITM, backward, AdamW) of models in turn, in processes of their own.",
+        "Training steps (MLM and ITM, forward, backward, AdamW) of models in turn, each in its own process.",
         EXAMPLE,
     )
     parser.add_argument("what", choices=["train"], help="what is measured")

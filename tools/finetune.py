@@ -14,7 +14,7 @@ from unimo import cli
 from unimo.config import dump, list_recipes
 from unimo.errors import ConfigError
 from unimo.inference import loading
-from unimo.registry import MODEL_PACKAGES, TASK_MODULES, model_config, nearest
+from unimo.registry import TASK_MODULES, model_config, nearest
 from unimo.settings import RunConfig, load_run_config
 
 DESCRIPTION = """Fine-tune a model on a task.
@@ -63,19 +63,22 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     """
     if options.task not in fine_tuning_tasks():
         raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, fine_tuning_tasks())}")
+    if options.model and not is_file(options.model):
+        model_config(options.model)
     under: dict[str, Any] = {"task": {"name": options.task}}
     init = options.init or latest_pretrained(options.model)
     name = options.model
     if init:
         under["init_from"] = str(loading.find_model(init))
         section = loading.without_init(loading.read_model_config(init)["model"])
-        under["model"] = {"name": name} if name and name != section["name"] else section
         name = name or section["name"]
+        under["model"] = section if name == section["name"] else {"name": name}
     else:
         name = name or "unimo3_tiny"
+        under["model"] = {"name": name}
         logger.warning("no pre-trained %s in %s/: starting from scratch", name, loading.OUTPUT)
-        if not name.endswith((".yaml", ".yml")):
-            under["model"] = {"name": name}
+    if is_file(name):
+        del under["model"]
     return load_run_config(recipe_for(name, options.task), options.task, options.overrides, **under)
 
 
@@ -92,12 +95,16 @@ def latest_pretrained(model: str) -> str:
 def recipe_for(name: str, task: str) -> str:
     """The recipe of a model, or that of the UNIMO-3 of the same size (METER and BridgeTower share it)."""
     recipes = list_recipes(task)
-    if name in recipes or name.endswith((".yaml", ".yml")):
+    if name in recipes or is_file(name):
         return name
-    model_config(name)
     size = name.split("_")[1]
     same_size = f"unimo3_{size}"
-    return same_size if same_size in recipes and name.split("_")[0] in MODEL_PACKAGES else name
+    return same_size if same_size in recipes else name
+
+
+def is_file(name: str) -> bool:
+    """Whether `--model` names a recipe file instead of a registered model."""
+    return name.endswith((".yaml", ".yml"))
 
 
 if __name__ == "__main__":

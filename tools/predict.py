@@ -48,7 +48,8 @@ def main() -> None:
     if options.save:
         from unimo.inference.picture import draw_answers
 
-        draw_answers(options.image, answers).save(options.save)
+        Path(options.save).parent.mkdir(parents=True, exist_ok=True)
+        draw_answers(options.image, answers).save(options.save, format="PNG")
     if options.json:
         print(json.dumps({"image": options.image, "answers": {text: rows(answers[text]) for text in asked}}))
     else:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from unimo.errors import UnimoError
 
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, LOST_CONTACT, INTERRUPTED = 2, 3, 130
 
 
 def arguments(description: str, example: str) -> argparse.ArgumentParser:
@@ -51,6 +51,10 @@ def run(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except RuntimeError as error:
+        if not _lost_contact(error):
+            raise
+        code = _say("lost contact with another rank; its log says why", LOST_CONTACT)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
@@ -69,9 +73,20 @@ def _say(message: str, code: int) -> int:
     return code
 
 
+def _lost_contact(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank has ended."""
+    text = str(error)
+    return is_one_of_many() and ("gloo/transport" in text or "Connection reset by peer" in text)
+
+
+def is_one_of_many() -> bool:
+    """Whether `paddle.distributed.launch` started this process as one of several ranks."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+
+
 def _leave(code: int) -> None:
     """End the process. A failed rank must not wait for the others in Paddle's clean-up."""
-    if code and int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1:
+    if code and is_one_of_many():
         logging.shutdown()
         os._exit(code)
     sys.exit(code)

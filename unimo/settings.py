@@ -70,7 +70,7 @@ class DataConfig:
     false_images: Literal["batch", "dataset"] = "batch"
     """Where ITM's mismatched images come from."""
     blank_images: bool = False
-    """Replace every image by its mean colour: what can be answered without looking?"""
+    """Replace every image by the same blank one: what can be answered without looking?"""
     max_bad_rate: float = 0.01
     """A run fails when more than this share of the records read so far was broken."""
     num_workers: int = 2

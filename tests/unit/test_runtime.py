@@ -25,7 +25,7 @@ def test_threads_are_the_cores_shared_by_local_ranks(monkeypatch):
 
 
 def test_the_users_own_settings_stay(monkeypatch):
-    given = {"OMP_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4"}
+    given = {"OMP_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4", "FLAGS_use_stride_kernel": "1"}
     assert configured(monkeypatch, True, **given) == given
 
 

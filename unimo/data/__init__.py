@@ -1,1 +1,1 @@
-
+"""Records, readers, transforms, tokenizers, collation, mixture and loaders. Knows numpy, but no model."""

@@ -11,6 +11,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -33,9 +34,11 @@ class Collator(Protocol):
 
     needs_false_image: bool
 
-    def prepare(self, record: Record, rng: np.random.Generator) -> dict[str, Any]: ...
+    def prepare(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
+        """Decode and tokenize one record; a broken one raises `RecordError`."""
 
-    def collate(self, prepared: Sequence[dict[str, Any]], rng: np.random.Generator) -> Batch: ...
+    def collate(self, prepared: Sequence[dict[str, Any]], rng: np.random.Generator) -> Batch:
+        """Join what `prepare` returned for the records of a batch."""
 
 
 class BadRecord(NamedTuple):
@@ -151,6 +154,30 @@ def draw_false_image(record: Record, dataset: Dataset, rng: np.random.Generator)
     raise RecordError(f"found no second image in {dataset.name} for a mismatched pair")
 
 
+class _TrainJob(NamedTuple):
+    keys: list[SampleKey]
+    step: int
+    part: int
+    state: dict[str, Any] | None
+    """Sampler state after the step, on its last part."""
+
+
+def _train_jobs(sampler: MixtureSampler, accumulate: int) -> Iterator[_TrainJob]:
+    while True:
+        step = sampler.step
+        keys = sampler.next()
+        size = len(keys) // accumulate
+        for part in range(accumulate):
+            state = sampler.state_dict() if part == accumulate - 1 else None
+            yield _TrainJob(keys[part * size : (part + 1) * size], step, part, state)
+
+
+def _read_train_job(
+    datasets: Mapping[str, Dataset], collator: Collator, seed: int, rank: int, job: _TrainJob
+) -> tuple[_TrainJob, Batch | None, list[BadRecord]]:
+    return job, *read_batch(datasets, collator, job.keys, seed, job.step, rank, job.part)
+
+
 class TrainLoader:
     """Endless training batches of one rank; see `unimo/data/sampler.py` for their order.
 
@@ -203,7 +230,10 @@ class TrainLoader:
             DataError: too many broken records, or a batch in which all were broken.
         """
         if self._batches is None:
-            self._batches = ordered_map(self._read, self._jobs(), self.num_workers, self.prefetch)
+            # Nothing in here refers to the loader, so that dropping it closes the generator and its threads.
+            read = partial(_read_train_job, self.datasets, self.collator, self.seed, self.sampler.rank)
+            jobs = _train_jobs(self.sampler, self.accumulate)
+            self._batches = ordered_map(read, jobs, self.num_workers, self.prefetch)
         try:
             job, batch, bad = next(self._batches)
             self.counter.add(job.keys, bad)
@@ -215,20 +245,6 @@ class TrainLoader:
         if job.state is not None:
             self._consumed = self._state(job.state)
         return batch
-
-    def _jobs(self) -> Iterator[_TrainJob]:
-        while True:
-            step = self.sampler.step
-            keys = self.sampler.next()
-            size = len(keys) // self.accumulate
-            for part in range(self.accumulate):
-                last = part == self.accumulate - 1
-                state = self.sampler.state_dict() if last else None
-                yield _TrainJob(keys[part * size : (part + 1) * size], step, part, state)
-
-    def _read(self, job: _TrainJob) -> tuple[_TrainJob, Batch | None, list[BadRecord]]:
-        words = (job.step, self.sampler.rank, job.part)
-        return job, *read_batch(self.datasets, self.collator, job.keys, self.seed, *words)
 
     @property
     def counters(self) -> dict[str, dict[str, int]]:
@@ -259,14 +275,6 @@ class TrainLoader:
             self._batches.close()
             self._batches = None
             self.sampler.load_state_dict(self._consumed["sampler"])
-
-
-class _TrainJob(NamedTuple):
-    keys: list[SampleKey]
-    step: int
-    part: int
-    state: dict[str, Any] | None
-    """Sampler state after the step, on its last part."""
 
 
 class EvalLoader:

@@ -30,7 +30,10 @@ class Question(NamedTuple):
 
 
 def captions(scene: Scene, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` captions of a scene, each about one or two of its objects, how two of them lie, or how many there are."""
+    """`count` captions of a scene: one or two of its objects and where they are, or how they lie.
+
+    Some only tell how many objects there are.
+    """
     made = []
     for _ in range(count):
         chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[: rng.integers(1, 3)]]

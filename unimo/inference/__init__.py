@@ -1,1 +1,1 @@
-
+"""Trained models in use: loading them, asking them, scoring them."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unimo.config import merge_plain, parse_overrides
 from unimo.data.processor import ProcessorConfig
@@ -19,7 +18,9 @@ from unimo.metrics.average import gather_objects
 from unimo.registry import task_module
 from unimo.settings import RunConfig, build_run_config
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from unimo.tasks.base import Batch
+
 NOT_OF_THE_RUN = ("metadata", "processor")
 
 
@@ -32,6 +33,8 @@ class Evaluation:
     metrics: dict[str, float]
     records: list[dict[str, Any]]
     """One row a sample: the answer, label or ranking (pre-training has none)."""
+    samples: int
+    """Texts that were evaluated; broken records are left out."""
 
 
 def evaluate(
@@ -70,11 +73,21 @@ def evaluate(
     data = task_module(run.task.name).open_data(run, processor, layer.metadata)
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)
-    if run.train.eval_max_batches:
-        batches = itertools.islice(batches, run.train.eval_max_batches)
     records: list[dict[str, Any]] = []
-    metrics = layer.evaluate(batches, lambda prediction: records.extend(prediction.get("records", [])))
-    return Evaluation(run, metrics, list(itertools.chain.from_iterable(gather_objects(records))))
+    seen: list[int] = []
+    metrics = layer.evaluate(
+        _counted(itertools.islice(batches, run.train.eval_max_batches or None), seen),
+        lambda prediction: records.extend(prediction.get("records", [])),
+    )
+    parts = gather_objects((records, sum(seen))) if data.share_eval else [(records, sum(seen))]
+    joined = list(itertools.chain.from_iterable(part for part, _ in parts))
+    return Evaluation(run, metrics, joined, sum(count for _, count in parts))
+
+
+def _counted(batches: Iterable[Batch], seen: list[int]) -> Iterator[Batch]:
+    for batch in batches:
+        seen.append(len(batch["sample_ids"]))
+        yield batch
 
 
 def run_of(directory: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -123,6 +136,6 @@ def describe(directory: str | Path, split: str, evaluation: Evaluation, blank_im
         "data": [corpus.path for corpus in corpora],
         "split": split,
         "blank_images": blank_images,
-        "samples": len(evaluation.records) or None,
+        "samples": evaluation.samples,
         "metrics": evaluation.metrics,
     }

@@ -116,7 +116,9 @@ def load_task(
 
 
 def start_from(task: Task, path: str | Path) -> list[str]:
-    """Start a new task from the model of a directory, and from those of its heads that fit.
+    """Start a task from the model of a directory, and from its heads where they mean the same.
+
+    Heads come from the same task, or from pre-training by `Task.head_aliases`, if their shapes agree.
 
     Returns:
         Names of the parameters that keep their random start (new heads).
@@ -129,16 +131,16 @@ def start_from(task: Task, path: str | Path) -> list[str]:
     directory = find_model(path)
     tensors = read_safetensors(directory / WEIGHTS)
     _load_model_part(task.model, tensors, directory)
+    same_task = (_read_config(directory).get("task") or {}).get("name") == task.config.name
+    heads = {"": ""} if same_task else dict(task.head_aliases)
     fresh = []
     for name, parameter in task.state_dict().items():
         if name.startswith("model."):
             continue
-        sources = [name] + [
-            name.replace(own, other, 1) for own, other in task.head_aliases.items() if name.startswith(own)
-        ]
-        fitting = [key for key in sources if key in tensors and tensors[key].shape == tuple(parameter.shape)]
-        if fitting:
-            parameter.set_value(tensors[fitting[0]])
+        sources = (other + name.removeprefix(own) for own, other in heads.items() if name.startswith(own))
+        source = next((key for key in sources if key in tensors), "")
+        if source and tensors[source].shape == tuple(parameter.shape):
+            parameter.set_value(tensors[source])
         else:
             fresh.append(name)
     return fresh
@@ -200,7 +202,8 @@ def _open(
     reader = load_processor(directory, **size, **(processor or {}))
     tensors = read_safetensors(directory / WEIGHTS)
     plain = merge_plain(without_init(content["model"]), overrides)
-    plain = merge_plain(plain, {"vision": size} if size else {})
+    if "image_size" in plain.get("vision", {}):
+        plain = merge_plain(plain, {"vision": size})
     config = merge_into(registry.model_config(plain["name"]), plain, f"{directory / CONFIG}: model")
     return registry.model_package(plain["name"]).build(config), reader, content, tensors
 

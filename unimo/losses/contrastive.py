@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import paddle
 import paddle.distributed as dist
 import paddle.nn.functional as F
@@ -15,12 +17,12 @@ class _Gather(PyLayer):
     """All-gather along the batch whose backward sums the ranks' gradients and keeps the own rows."""
 
     @staticmethod
-    def forward(ctx, local: Tensor) -> Tensor:
+    def forward(ctx: Any, local: Tensor) -> Tensor:
         ctx.rows = local.shape[0]
         return paddle.concat(_all_gather(local))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()
         dist.all_reduce(gradient)
         first = dist.get_rank() * ctx.rows

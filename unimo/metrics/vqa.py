@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
@@ -43,6 +44,7 @@ SOFT_SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
 """By the number of the ten annotators who gave an answer; four and more count as 1."""
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise_answer(answer: str) -> str:
     """The form in which answers are counted and compared: 'Two  dogs.' -> '2 dogs'."""
     text = answer

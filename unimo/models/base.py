@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from paddle import Tensor, nn
 
 from unimo.errors import CapabilityError
 from unimo.nn.outputs import Encoded
 
+Outputs = Literal["all", "text", "pooled"]
 CAPABILITIES = frozenset({"pixels", "regions", "dual_encoder", "fusion", "generation"})
 
 
@@ -50,8 +51,13 @@ class Model(nn.Layer):
         """Token ids and mask [B, T] (1 = token) to an `Encoded` with `text` (and what `fuse` needs)."""
         raise NotImplementedError
 
-    def fuse(self, text: Encoded, image: Encoded, *, attentions: bool = False) -> Encoded:
-        """Text and image of the same batch size to `fused_text`, `fused_image`, `pooled`."""
+    def fuse(
+        self, text: Encoded, image: Encoded, *, attentions: bool = False, outputs: Outputs = "all"
+    ) -> Encoded:
+        """Text and image of the same batch size to `fused_text`, `fused_image`, `pooled`.
+
+        With `outputs` set to `text` or `pooled` only that is read, and a model may leave out the rest.
+        """
         raise NotImplementedError
 
     def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -44,12 +44,12 @@ class _MultiHead(nn.Layer):
         if not heads_first:
             dropout = self.dropout if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout, training=self.training)
-            return self.out(mixed.flatten(2)), None
+            return self.out(mixed.reshape([0, 0, -1])), None
         logits = paddle.matmul(query * self.scale, key, transpose_y=True)
         weights = F.softmax(logits if mask is None else logits + mask)
         dropped = F.dropout(weights, self.dropout) if self.training and self.dropout else weights
         mixed = paddle.matmul(dropped, value).transpose([0, 2, 1, 3])
-        return self.out(mixed.flatten(2)), weights
+        return self.out(mixed.reshape([0, 0, -1])), weights
 
 
 class SelfAttention(_MultiHead):

@@ -7,7 +7,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from unimo.nn.init import embedding, normal_attr
-from unimo.nn.kernels import LayerNorm
+from unimo.nn.kernels import LayerNorm, add_bias
 from unimo.nn.position import token_positions
 
 
@@ -36,7 +36,8 @@ class TextEmbeddings(nn.Layer):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Ids and mask [B, T] to states [B, T, W]."""
         positions = token_positions(attention_mask, self.padding_id)
-        states = self.norm(self.word(input_ids) + self.position(positions) + self.token_type.weight)
+        states = self.word(input_ids) + self.position(positions)
+        states = self.norm(add_bias(states, self.token_type.weight[0]))
         return F.dropout(states, self.dropout) if self.training and self.dropout else states
 
 
@@ -57,4 +58,4 @@ class PatchEmbedding(nn.Layer):
         size, grid = self.patch_size, pixels.shape[-1] // self.patch_size
         patches = pixels.reshape([0, 3, grid, size, grid, size]).transpose([0, 2, 4, 1, 3, 5])
         patches = patches.reshape([0, grid * grid, 3 * size * size])
-        return paddle.matmul(patches, self.weight.flatten(1), transpose_y=True)
+        return paddle.matmul(patches, self.weight.reshape([self.weight.shape[0], -1]), transpose_y=True)

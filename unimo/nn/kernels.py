@@ -76,6 +76,11 @@ def _is_slow(x: Tensor, *parameters: Tensor | None) -> bool:
     return any(p is not None and not p.stop_gradient for p in parameters)
 
 
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """x [..., D] + bias [D]."""
+    return _AddBias.apply(x, bias) if _is_slow(x, bias) else x + bias
+
+
 class Linear(nn.Linear):
     """`paddle.nn.Linear`: x [..., in] -> x W + b [..., out]."""
 
@@ -83,7 +88,7 @@ class Linear(nn.Linear):
         """Apply the layer to [..., in]."""
         if self.bias is None or not _is_slow(x, self.bias):
             return F.linear(x, self.weight, self.bias)
-        return _AddBias.apply(paddle.matmul(x, self.weight), self.bias)
+        return add_bias(paddle.matmul(x, self.weight), self.bias)
 
 
 class LayerNorm(nn.LayerNorm):

@@ -52,7 +52,7 @@ class Config:
 class RetrievalTask(Task):
     """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
 
-    needs = frozenset({"fusion"})
+    needs = frozenset({"dual_encoder", "fusion"})
     head_aliases = {"itm_head.": "objective.itm_head."}
 
     def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ from paddle import Tensor
 from paddle.nn import functional as F
 
 from unimo.data.task_data import TaskData, open_vqa
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import gather_objects
 from unimo.metrics.vqa import accuracy_by_type
@@ -31,6 +33,8 @@ class Config:
     name: str = "vqa"
     head_hidden_multiplier: float = 2.0
     """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
+    min_answer_count: int = 1
+    """Leave out answers that fewer training questions have; for data that come without an answer list."""
 
 
 class VqaTask(Task):
@@ -103,7 +107,31 @@ class VqaAccuracy:
 
 def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
     """The questions of `data.path`, with the answers of an existing model (`metadata`) or their own."""
-    return open_vqa(run, processor, (metadata or {}).get("answers"))
+    answers = (metadata or {}).get("answers")
+    data = open_vqa(run, processor, answers)
+    if answers is None and run.task.min_answer_count > 1:
+        data = open_vqa(run, processor, frequent_answers(data, run.task.min_answer_count))
+    return data
+
+
+def frequent_answers(data: TaskData, minimum: int) -> list[str]:
+    """The answers that at least `minimum` training questions have, in the order of `data`.
+
+    Raises:
+        ConfigError: none of them is so frequent.
+    """
+    counts: Counter[str] = Counter()
+    for dataset in data.train_datasets().values():
+        for index in range(len(dataset)):
+            with contextlib.suppress(RecordError):
+                counts.update(dataset[index].answer_scores.keys())
+    kept = [answer for answer in data.metadata["answers"] if counts[answer] >= minimum]
+    if not kept:
+        most = max(counts.values(), default=0)
+        raise ConfigError(
+            f"no answer has task.min_answer_count={minimum} questions; the most frequent: {most}"
+        )
+    return kept
 
 
 def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> VqaTask:

@@ -38,7 +38,11 @@ def main() -> int:
     log_dir = log_folder(words)
     log_dir.mkdir(parents=True, exist_ok=True)
     command = launch_command(words, local, nodes, log_dir, os.environ)
-    return supervise(command, rank_environment(local, os.environ))
+    code = supervise(command, rank_environment(local, os.environ))
+    errors = user_errors(log_dir) if code else []
+    for error in errors:
+        print(error, file=sys.stderr)
+    return cli.USER_ERROR if errors else code
 
 
 def read_ranks(environ: Mapping[str, str]) -> tuple[int, int]:
@@ -127,6 +131,16 @@ def supervise(command: Sequence[str], environ: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     return launcher.wait()
+
+
+def user_errors(log_dir: Path) -> list[str]:
+    """What the ranks said that a person can mend, each message once."""
+    found: dict[str, None] = {}
+    for path in sorted(log_dir.glob("workerlog.*")):
+        for line in path.read_text(encoding="utf8", errors="replace").splitlines():
+            if line.startswith("error: "):
+                found[line] = None
+    return list(found)
 
 
 def child_processes(process: int) -> list[int]:

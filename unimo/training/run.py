@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +44,43 @@ def train(run: RunConfig) -> dict[str, Any]:
     output_dir = Path(run.output_dir)
     check_output_dir(output_dir, run)
     last, source = choose_start(run, output_dir)
-    run = resolve(run, keep_init=source == "scratch")
-    state = build(run)
-    start_weights(state, last, source)
-    if distributed.rank() == 0:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.remove_unfinished(output_dir)
-        (output_dir / CONFIG).write_text(dump(run), encoding="utf8")
-    distributed.barrier()
-    try:
-        fit(state)
-    finally:
-        state.loader.close()
-    return finish(state, source)
+    processor = open_processor(run)
+    run = resolve(run, processor, keep_init=source == "scratch")
+    with only_run_in(output_dir):
+        state = build(run, processor)
+        start_weights(state, last, source)
+        if distributed.rank() == 0:
+            checkpoint.remove_unfinished(output_dir)
+            (output_dir / CONFIG).write_text(dump(run), encoding="utf8")
+        distributed.barrier()
+        try:
+            fit(state)
+        finally:
+            state.loader.close()
+        return finish(state, source)
+
+
+@contextlib.contextmanager
+def only_run_in(output_dir: Path) -> Iterator[None]:
+    """Keep a second process from training into the same folder; the lock dies with this process.
+
+    Raises:
+        CheckpointError: another process holds it.
+    """
+    if distributed.rank() != 0:
+        yield
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (output_dir / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another process is training in {output_dir}; end it, or choose another output_dir="
+            ) from error
+        except OSError:  # file systems without locks
+            logger.debug("%s cannot be locked", output_dir)
+        yield
 
 
 def check_output_dir(output_dir: Path, run: RunConfig) -> None:
@@ -89,24 +115,44 @@ def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
     return None, "scratch"
 
 
-def resolve(run: RunConfig, keep_init: bool) -> RunConfig:
-    """Fill in what follows from the rest: the model's image size, and no second source of weights."""
+def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
+    """Fill in what follows from the rest: image size, vocabulary, no second source of weights.
+
+    A text tower that starts at random has the vocabulary of the tokenizer, unless `vocab_size` was set.
+
+    Raises:
+        ConfigError: the tokenizer has more tokens than the model.
+    """
     model = to_plain(run.model)
-    if not keep_init:
-        model = loading.without_init(model)
-    if "vision" in model and "image_size" in model["vision"]:
-        model = merge_plain(model, {"vision": {"image_size": run.data.image_size}})
+    changes: dict[str, Any] = {}
+    if "image_size" in model.get("vision", {}):
+        changes["vision"] = {"image_size": run.data.image_size}
+    if "vocab_size" in model.get("text", {}):
+        changes["text"] = {"vocab_size": _vocabulary(run, model["text"], processor.tokenizer.vocab_size)}
+    model = merge_plain(model if keep_init else loading.without_init(model), changes)
     return merge_into(run, {"model": model})
 
 
-def build(run: RunConfig) -> TrainState:
-    """Processor, data, model, task, optimizer and callbacks of a run, randomly initialised."""
+def _vocabulary(run: RunConfig, text: Mapping[str, Any], tokens: int) -> int:
+    size = text["vocab_size"]
+    if run.init_from:
+        size = loading.read_model_config(run.init_from)["model"].get("text", {}).get("vocab_size", size)
+    elif not text.get("init") and size == registry.model_config(run.model.name).text.vocab_size:
+        size = tokens
+    if tokens > size:
+        raise ConfigError(
+            f"the tokenizer {run.data.tokenizer!r} has {tokens} tokens, but model.text.vocab_size is {size}; "
+            "set it to at least the former, or data.tokenizer= to the one the weights were made with"
+        )
+    return size
+
+
+def build(run: RunConfig, processor: Processor) -> TrainState:
+    """Data, model, task, optimizer and callbacks of a run, randomly initialised."""
     random.seed(run.seed)
     np.random.seed(run.seed)
     paddle.seed(run.seed)
     chosen = precision.choose(run.train)
-    processor = open_processor(run)
-    _check_vocabulary(run, processor)
     module = registry.task_module(run.task.name)
     data = module.open_data(run, processor)
     task = module.build(run.task, registry.model_package(run.model.name).build(run.model), data)
@@ -136,21 +182,11 @@ def build(run: RunConfig) -> TrainState:
 
 
 def open_processor(run: RunConfig) -> Processor:
-    """The processor of `init_from` with this run's data section over it, or one from `data.tokenizer`."""
+    """The processor of the data section; `data.tokenizer=auto` is that of `init_from`, else `scenes`."""
     name = run.data.tokenizer
     if name == "auto":
         name = str(loading.find_model(run.init_from)) if run.init_from else "scenes"
     return build_processor(run.data, load_tokenizer(name))
-
-
-def _check_vocabulary(run: RunConfig, processor: Processor) -> None:
-    text = getattr(run.model, "text", None)
-    size = getattr(text, "vocab_size", None)
-    if size is not None and processor.tokenizer.vocab_size > size:
-        raise ConfigError(
-            f"the tokenizer {run.data.tokenizer!r} has {processor.tokenizer.vocab_size} tokens, but "
-            f"model.text.vocab_size is {size}; set it to at least the former"
-        )
 
 
 def start_weights(state: TrainState, last: Path | None, source: str) -> None:

@@ -24,7 +24,7 @@ def image_file(color=(200, 30, 30), size=(24, 16), kind="PNG", **options) -> byt
 
 
 class MemoryCorpus:
-    """`size` records, two texts an image; those in `broken` raise, those in `truncated` have half an image."""
+    """`size` records, two texts an image; `broken` ones raise, `truncated` ones have half an image."""
 
     def __init__(self, name="memory", size=40, broken=(), truncated=()):
         self.name, self.size = name, size

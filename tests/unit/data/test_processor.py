@@ -89,7 +89,11 @@ def test_fields_come_from_the_run():
     data = DataConfig(image_size=64, max_text_len=20, train_transform="clip_randaug", blank_images=True)
     config = build_processor(data, build_word_tokenizer(["a"])).config
     assert (config.image_size, config.max_text_len) == (64, 20)
-    assert (config.train_transform, config.eval_transform, config.blank_images) == ("clip_randaug", "clip", True)
+    assert (config.train_transform, config.eval_transform, config.blank_images) == (
+        "clip_randaug",
+        "clip",
+        True,
+    )
 
 
 @pytest.mark.parametrize(("size", "length"), [(0, 50), (16, 2)])

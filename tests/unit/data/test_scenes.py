@@ -1,4 +1,4 @@
-"""The built-in corpus: determinism, truth of what is said, balance, and what can be guessed without looking."""
+"""The built-in corpus: determinism, truth of what is said, and what can be guessed without looking."""
 
 from collections import Counter, defaultdict
 

@@ -79,7 +79,7 @@ def test_save_and_load(unimo_files, tmp_path):
 
 def test_roberta_files(unimo_files, shared_tokenizer, tmp_path):
     vocabulary = unimo_files.backend.get_vocab()
-    names = dict(zip(["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"], ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]))
+    names = {"[CLS]": "<s>", "[PAD]": "<pad>", "[SEP]": "</s>", "[UNK]": "<unk>", "[MASK]": "<mask>"}
     vocabulary = {names.get(name, name): index for name, index in vocabulary.items()}
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
     (tmp_path / "merges.txt").write_bytes((shared_tokenizer / "unimo_en.vocab.bpe").read_bytes())

@@ -86,7 +86,9 @@ def test_there_and_back_is_the_identity(kind):
     sizes = read_sizes(source, stored(kind)[0])
     paddle.seed(0)
     tower = text_tower(sizes, pooler=True) if kind == "roberta" else vision_tower(sizes)
-    ours = {name: np.random.default_rng(0).random(a.shape, np.float32) for name, a in tensors_of(tower).items()}
+    ours = {
+        name: np.random.default_rng(0).random(a.shape, np.float32) for name, a in tensors_of(tower).items()
+    }
     theirs = to_hf(source, ours, sizes["num_layers"])
     assert all(name.startswith(source.prefix) for name in theirs)
     back = from_hf(source, theirs, sizes)
@@ -137,7 +139,9 @@ def test_more_layers_in_the_file_than_the_config_says():
 
 def test_config_of_another_file():
     config, weights, _ = stored("roberta")
-    with pytest.raises(CheckpointError, match=r"embeddings.word.weight should be \[50265, 32\], is \[120, 32\]"):
+    with pytest.raises(
+        CheckpointError, match=r"embeddings.word.weight should be \[50265, 32\], is \[120, 32\]"
+    ):
         from_hf(ROBERTA, weights, read_sizes(ROBERTA, {**config, "vocab_size": 50265}))
 
 

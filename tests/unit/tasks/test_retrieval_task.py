@@ -92,12 +92,18 @@ def test_matches_among_drawn_pairs_are_labelled_as_matches() -> None:
     run, task, data = setting()
     batch = to_tensors(next(data.train_loader(run)))
     batch["image_ids"] = ["one"] * 8
+    task.itm_head.bias.set_value(paddle.to_tensor([-50.0, 50.0]))  # says "match" to everything
     losses, report = task.losses(batch)
-    assert np.isfinite(losses["itm"].item())
-    # All 24 pairs are of one image: the accuracy is the share of logits in favour of a match.
-    text, image, _, _ = task.encode(batch)
-    guess = task.match_logits(text, image).argmax(axis=1).numpy()
-    assert report["itm_accuracy"].item() == pytest.approx(100 * guess.mean(), abs=40)
+    assert losses["itm"].item() == pytest.approx(0.0, abs=1e-6)
+    assert report["itm_accuracy"].item() == 100.0
+
+
+def test_a_third_of_the_pairs_match_when_all_images_differ() -> None:
+    run, task, data = setting()
+    batch = to_tensors(next(data.train_loader(run)))
+    batch["image_ids"] = [str(row) for row in range(8)]
+    task.itm_head.bias.set_value(paddle.to_tensor([-50.0, 50.0]))
+    assert task.losses(batch)[1]["itm_accuracy"].item() == pytest.approx(100 / 3, rel=1e-5)
 
 
 def test_temperature_is_clipped_without_changing_the_parameter() -> None:

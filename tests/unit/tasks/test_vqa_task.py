@@ -1,11 +1,13 @@
 """VQA: loss and metric against hand-made numbers, result rows, the answer list."""
 
+from collections import Counter
+
 import numpy as np
 import paddle
 import pytest
 from micro import make_run, make_task
 
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, ConfigError
 from unimo.tasks import vqa
 from unimo.tasks.base import to_tensors
 
@@ -55,6 +57,18 @@ def test_hidden_width_of_the_classifier() -> None:
     for multiplier, width in ((2.0, 32), (4.0, 64)):
         task, _, _ = make_task(make_run("vqa", task={"head_hidden_multiplier": multiplier}))
         assert task.classifier.dense.weight.shape == [32, width]
+
+
+def test_rare_answers_can_be_left_out() -> None:
+    every = make_task(make_run("vqa"))[2].metadata["answers"]
+    run = make_run("vqa", task={"min_answer_count": 4})
+    task, _, data = make_task(run)
+    dataset = data.train_datasets()["scenes"]
+    counts = Counter(answer for i in range(len(dataset)) for answer in dataset[i].answer_scores)
+    assert task.answers == [answer for answer in every if counts[answer] >= 4]
+    assert 0 < len(task.answers) < len(every)
+    with pytest.raises(ConfigError, match="most frequent"):
+        make_task(make_run("vqa", task={"min_answer_count": 1000}))
 
 
 def test_without_answers_there_is_no_task() -> None:

@@ -165,8 +165,10 @@ def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
             majority, answers = by_id[entry["question_id"]] if annotations else ("", ())
             question = Question(entry["question_id"], entry["image_id"], entry["question"], majority, answers)
             images.setdefault(entry["image_id"], []).append(question)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{questions} and its annotations do not fit VQA v2: {error!r} is missing") from error
+    except KeyError as error:
+        raise DataError(f"{questions} and its annotations do not fit: {error} is missing") from error
+    except TypeError as error:
+        raise DataError(f"{questions} or its annotations are not VQA v2: {error}") from error
     return VqaSplit(images, len(entries))
 
 

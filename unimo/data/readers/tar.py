@@ -10,14 +10,14 @@ position when asked for.
 
 from __future__ import annotations
 
-import tarfile
 from array import array
 from pathlib import Path
 
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.readers.items import count_samples, parse_json, record_fields, split_item
+from unimo.data.readers.tar_headers import tar_files
 from unimo.data.records import Record
-from unimo.errors import DataError, RecordError
+from unimo.errors import RecordError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 Span = tuple[int, int]
@@ -118,22 +118,9 @@ def _decode(content: bytes, where: str) -> str:
 def _scan(path: Path) -> dict[str, dict[str, Span]]:
     """Name up to the first dot -> lower-case suffix -> (offset, size), in the order of the shard."""
     found: dict[str, dict[str, Span]] = {}
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, slash, file_name = member.name.rpartition("/")
-                stem, dot, suffix = file_name.partition(".")
-                if stem and dot:
-                    parts = found.setdefault(f"{folder}{slash}{stem}", {})
-                    parts[suffix.lower()] = (member.offset_data, member.size)
-                tar.members = []  # tarfile keeps every header otherwise
-            end = tar.offset
-    except FileNotFoundError as error:
-        raise DataError(f"no tar shard {path}") from error
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path} is not a complete, uncompressed tar file: {error}") from error
-    if end > path.stat().st_size:
-        raise DataError(f"{path} is truncated: {path.stat().st_size} bytes, its headers need {end}")
+    for name, offset, size in tar_files(path):
+        folder, slash, file_name = name.rpartition("/")
+        stem, dot, suffix = file_name.partition(".")
+        if stem and dot:
+            found.setdefault(f"{folder}{slash}{stem}", {})[suffix.lower()] = (offset, size)
     return found

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from paddle import Tensor, nn
 
+from unimo.models.base import Outputs
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.cross_layer import CrossLayerLinks
 from unimo.nn.block import CrossBlock, run_block
 from unimo.nn.masks import additive_mask
 from unimo.nn.outputs import Encoded
-
-Outputs = Literal["all", "text", "pooled"]
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from typing import ClassVar
 import paddle
 from paddle import Tensor, nn
 
-from unimo.models.base import Model
+from unimo.models.base import Model, Outputs
 from unimo.models.unimo3 import CAPABILITIES
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.cross_layer import CrossLayerLinks
-from unimo.models.unimo3.fusion import FusionEncoder, FusionState, Outputs
+from unimo.models.unimo3.fusion import FusionEncoder, FusionState
 from unimo.nn.block import set_recompute
 from unimo.nn.heads import Pooler
 from unimo.nn.init import embedding, linear
+from unimo.nn.kernels import add_bias
 from unimo.nn.outputs import Encoded
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower
@@ -125,22 +126,25 @@ class Unimo3(Model):
         """Features of linked tower layers and the start state.
 
         Returns:
-            `start`: Z_0 = W T_{S-1} + type, [B, S, D] (Eqs 6, 7). With links also `states` [B, K, S, D],
-            W T_k + type (or as `link_feature` says), and the gate logits of `CrossLayerLinks.gate_logits`.
+            `start`: Z_0 = W T_{S-1} + type, [B, S, D] (Eqs 6, 7). With links also `state.{k}` [B, S, D],
+            W T_k + type (or as `link_feature` says), and what `CrossLayerLinks.gate_logits` returns.
         """
-        feature, before_start = self.config.fusion.link_feature, links.start - 1
-        if not links.used:
-            return {"start": transform(norm(tower[before_start])) + type_row}
-        stack = paddle.stack([tower[layer] for layer in links.used], axis=1)
-        if feature != "raw":
-            stack = norm(stack)
+        feature = self.config.fusion.link_feature
+
+        bias = transform.bias + type_row
+
+        def project(state: Tensor) -> Tensor:
+            return add_bias(paddle.matmul(norm(state), transform.weight), bias)
+
         if feature == "projected":
-            stack = transform(stack) + type_row
-        if feature == "projected" and before_start in links.used:
-            start = stack[:, before_start - links.used.start]
+            states = {k: project(tower[k]) for k in links.used}
         else:
-            start = transform(norm(tower[before_start])) + type_row
-        return {"start": start, "states": stack, **links.gate_logits(stack)}
+            states = {k: norm(tower[k]) if feature == "raw_ln" else tower[k] for k in links.used}
+        before_start = links.start - 1
+        read = feature == "projected" and before_start in states
+        start = states[before_start] if read else project(tower[before_start])
+        named = {f"state.{k}": state for k, state in states.items()}
+        return {"start": start, **named, **links.gate_logits(states)}
 
     def fuse(
         self, text: Encoded, image: Encoded, *, attentions: bool = False, outputs: Outputs = "all"

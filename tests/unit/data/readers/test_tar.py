@@ -100,7 +100,7 @@ def test_long_names_and_folders(tmp_path):
 def test_broken_shards_name_themselves(tmp_path):
     path = shard(tmp_path / "t.tar", {"0.jpg": b"x" * 5000, "0.txt": b"caption", "1.jpg": b"y" * 5000})
     whole = path.read_bytes()
-    for keep in (3000, 512 + 5120 + 512 + 100, len(whole) - 8000):
+    for keep in (3000, 512 + 5120 + 512 + 100, 12_000):
         path.write_bytes(whole[:keep])
         with pytest.raises(DataError, match=r"t\.tar is (truncated|not a complete)"):
             TarDataset(path, "pairs")

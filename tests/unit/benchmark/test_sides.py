@@ -1,0 +1,108 @@
+"""The worker processes and the command around them, on the smallest sizes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unimo.benchmark.sides import Side, find_peer_python, own_side, peer_side, peer_sizes
+from unimo.benchmark.worker import make_batch
+from unimo.errors import ConfigError, UnimoError
+from unimo.registry import model_config
+
+REQUEST = {
+    "batch": {"batch_size": 2, "text_len": 8, "targets": 1},
+    "matmul": {"shape": [8, 8, 8], "seconds": 0.01},
+}
+
+
+def peer_python():
+    """An interpreter with torch and transformers: UNIMO_PEER_PYTHON, or this one."""
+    try:
+        return find_peer_python(os.environ.get("UNIMO_PEER_PYTHON"))
+    except ConfigError:
+        pytest.skip("no interpreter with torch and transformers; set UNIMO_PEER_PYTHON")
+
+
+def test_batch_has_the_collators_names_and_half_of_the_pairs_match():
+    config = model_config("unimo3_tiny")
+    batch = make_batch(config, {"batch_size": 5, "text_len": 8, "targets": 2})
+    assert batch["itm_labels"].sum() == 2
+    own = batch["itm_image_index"] == np.arange(5)
+    assert np.array_equal(own, batch["itm_labels"] == 1)
+    flat = batch["input_ids"].reshape(-1)
+    assert np.array_equal(flat[batch["mlm_positions"]], batch["mlm_labels"])
+    changed = np.flatnonzero(batch["mlm_input_ids"].reshape(-1) != flat)
+    assert np.array_equal(changed, batch["mlm_positions"]) and len(changed) == 10
+    assert batch["pixels"].shape == (5, 3, config.vision.image_size, config.vision.image_size)
+
+
+def test_own_side_learns_its_batch():
+    side = own_side({"name": "unimo3_tiny", "text": {"vocab_size": 60}}, REQUEST, threads=1)
+    losses = [side.ask("step")["loss"] for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert side.ask("matmul")["flops_per_second"] > 0
+    assert side.ask("memory")["peak_bytes"] > side.parameters * 16  # weights, gradients, two moments
+    side.close()
+
+
+def test_peer_side_has_the_same_sizes():
+    from unimo import create_model
+    from unimo.tasks import pretrain
+
+    # Theirs has RoBERTa's unused pooler, as released files do.
+    model = create_model("bridgetower_tiny", text={"pooler": True})
+    side = peer_side("hf-bridgetower", peer_python(), peer_sizes(model.config), REQUEST, threads=1)
+    task = pretrain.build(pretrain.Config(), model, {})
+    assert side.parameters == sum(int(np.prod(parameter.shape)) for parameter in task.parameters())
+    losses = [side.ask("step")["loss"] for _ in range(2)]
+    assert losses[1] != losses[0]
+    side.close()
+
+
+def test_a_worker_that_dies_is_quoted():
+    with pytest.raises(UnimoError, match=r"process of odd ended with code 1.*\n.*no such thing"):
+        Side("odd", [sys.executable, "-c", "raise SystemExit('no such thing')"], {}, threads=1)
+
+
+def test_interpreters_without_torch(tmp_path):
+    with pytest.raises(ConfigError, match="pip install torch"):
+        find_peer_python(str(tmp_path / "python"))
+
+
+def run_tool(*words):
+    root = Path(__file__).resolve().parents[3]
+    return subprocess.run(
+        [sys.executable, "tools/benchmark.py", *words], cwd=root, capture_output=True, text=True
+    )
+
+
+def test_command_compares_two_of_our_models(tmp_path):
+    out = tmp_path / "figures" / "b.json"
+    words = "train --model unimo3_tiny --model meter_tiny --steps 1 --threads 1 --text-len 8".split()
+    done = run_tool(*words, "--matmul-seconds", "0.01", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    content = json.loads(out.read_text())
+    assert [side["name"] for side in content["sides"]] == ["unimo3_tiny", "meter_tiny"]
+    assert content["sides"][0]["parameters"] > content["sides"][1]["parameters"]
+    assert content["ratios"].keys() == {"meter_tiny"}
+    assert "unimo3_tiny makes" in done.stdout and "step 1/1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --model unimo3_tinny", "unknown model 'unimo3_tinny'; nearest: unimo3_tiny"),
+        ("train --batch-size 1", "--batch-size is 1, expected 2 or more"),
+        ("train --model unimo3_tiny --text-len 100", "has positions for 64"),
+        ("train --against hf-bridgetower --peer-python /nowhere/python", "--peer-python"),
+    ],
+)
+def test_command_refuses_with_one_message(words, message):
+    done = run_tool(*words.split())
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,64 @@
+"""`unimo/data/README.md`: its commands run, and its examples of lines and columns are read."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unimo.data.prepare.writer import PAIRS_SCHEMA, SNLI_SCHEMA, VQA_SCHEMA
+from unimo.data.readers.items import record_fields, split_item
+
+TRAINS = "run_pretrain.sh"
+
+
+def blocks(root: Path, language: str) -> list[str]:
+    text = (root / "unimo" / "data" / "README.md").read_text(encoding="utf8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def test_walk_through_runs(root, tmp_path):
+    (tmp_path / "tools").symlink_to(root / "tools")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    outputs = []
+    for block in blocks(root, "bash"):
+        if TRAINS in block:
+            continue
+        done = subprocess.run(
+            ["bash", "-ec", block],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    counts = [int(line.split()[1]) for line in outputs[-1].splitlines()]
+    assert sum(counts) == 20 and min(counts) >= 1
+
+
+def test_examples_of_lines(root):
+    lines = [json.loads(line) for block in blocks(root, "json") for line in block.splitlines()]
+    kinds = ["vqa" if "question" in line else "entailment" if "label" in line else "pairs" for line in lines]
+    assert set(kinds) == {"pairs", "vqa", "entailment"}
+    fields = [
+        record_fields(sample, kind, "README", "id")
+        for line, kind in zip(lines, kinds, strict=True)
+        for sample in split_item(line, kind, "README")
+    ]
+    assert [field["answer_scores"] for field in fields if "answer_scores" in field] == [
+        {"dog": 1.0},
+        {"1": 1.0, "2": 0.3},
+        {"no": 1.0, "yes": 0.3},
+    ]
+
+
+@pytest.mark.parametrize("schema", [PAIRS_SCHEMA, VQA_SCHEMA, SNLI_SCHEMA])
+def test_columns(root, schema):
+    assert f"`{', '.join(schema.names)}`" in (root / "unimo" / "data" / "README.md").read_text(
+        encoding="utf8"
+    )

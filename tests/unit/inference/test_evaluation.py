@@ -1,0 +1,68 @@
+"""Evaluation of a model directory: repeatable, with overrides, blank images and prediction files."""
+
+import json
+from pathlib import Path
+
+import pytest
+from micro import make_run, make_task, saved
+
+from unimo.errors import ConfigError
+from unimo.inference.evaluation import describe, evaluate, write_predictions
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved("vqa", tmp_path_factory.mktemp("run"))
+
+
+def test_equals_the_evaluation_of_the_task_that_was_saved(directory: Path) -> None:
+    run = make_run("vqa")
+    task, _, data = make_task(run)
+    result = evaluate(directory, "val", "vqa")
+    assert result.metrics == task.evaluate(data.eval_loader("val", run))
+    assert result.samples == 18 == len(result.records)
+
+
+def test_batch_size_does_not_matter_and_overrides_reach_the_data(directory: Path) -> None:
+    whole = evaluate(directory, "val")
+    small = evaluate(directory, "val", overrides=["train.eval_batch_size=5"])
+    assert small.metrics == pytest.approx(whole.metrics)
+    assert evaluate(directory, "val", overrides=["data.scenes.val_images=1"]).samples == 6
+    assert evaluate(directory, "val", overrides=["train.eval_max_batches=1"]).samples == 8
+
+
+def test_blank_images_leave_nothing_to_see(directory: Path) -> None:
+    result = evaluate(directory, "val", blank_images=True)
+    by_option = evaluate(directory, "val", overrides=["data.blank_images=true"])
+    assert result.records == by_option.records
+    assert describe(directory, "val", result, True)["blank_images"] is True
+
+
+def test_server_file(directory: Path, tmp_path: Path) -> None:
+    path = write_predictions(tmp_path / "new" / "answers.json", evaluate(directory, "val"))
+    rows = json.loads(path.read_text())
+    assert [row["question_id"] for row in rows] == list(range(18))
+    assert all(set(row) == {"question_id", "answer"} for row in rows)
+
+
+def test_pretraining_has_no_predictions(tmp_path: Path) -> None:
+    result = evaluate(saved("pretrain", tmp_path), "val")
+    assert set(result.metrics) == {"mlm_loss", "mlm_accuracy", "itm_loss", "itm_accuracy"}
+    with pytest.raises(ConfigError, match="no predictions"):
+        write_predictions(tmp_path / "x.json", result)
+
+
+def test_task_options_of_retrieval(tmp_path: Path) -> None:
+    directory = saved("retrieval", tmp_path)
+    result = evaluate(directory, "val", overrides=["task.exhaustive=true"])
+    assert result.samples == 12 == len(result.records)
+    assert result.metrics["rsum"] == pytest.approx(sum(v for k, v in result.metrics.items() if k != "rsum"))
+
+
+def test_wrong_task_or_model_override(directory: Path) -> None:
+    with pytest.raises(ConfigError, match="trained on 'vqa'"):
+        evaluate(directory, "val", "retrieval")
+    with pytest.raises(ConfigError, match="belongs to the weights"):
+        evaluate(directory, "val", overrides=["model.fusion.hidden_size=8"])
+    with pytest.raises(ConfigError, match="nearest: eval_batch_size"):
+        evaluate(directory, "val", overrides=["train.eval_batchsize=8"])

@@ -1,0 +1,69 @@
+"""The pipeline: answers ranked with their probabilities, and the right model for each question."""
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from micro import saved
+from PIL import Image
+
+from unimo.errors import CapabilityError, RecordError
+from unimo.inference.picture import draw_answers
+from unimo.inference.pipeline import Pipeline
+from unimo.tasks.base import to_tensors
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)) for _ in range(3)]
+
+
+def test_answers_are_the_sigmoids_of_the_best_logits(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    pipeline = Pipeline(saved("vqa", tmp_path))
+    ranked = pipeline.answer(pictures[0], "what color is the circle ?", top_k=4)
+    batch = to_tensors(pipeline.processor(images=pictures[0], texts="what color is the circle ?"))
+    with paddle.no_grad():
+        logits = pipeline.task.logits(batch)[0].numpy()
+    order = np.argsort(-logits)[:4]
+    assert [name for name, _ in ranked] == [pipeline.task.answers[i] for i in order]
+    np.testing.assert_allclose([p for _, p in ranked], 1 / (1 + np.exp(-logits[order])), rtol=1e-4)
+
+
+def test_batches_do_not_change_answers(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    questions = ["what is it ?", "how many objects are there ?", "what color is the small circle ?"]
+    pipeline = Pipeline(saved("vqa", tmp_path), batch_size=2)
+    together = pipeline.answer_many(pictures, questions, top_k=2)
+    for picture, question, ranked in zip(pictures, questions, together, strict=True):
+        alone = pipeline.answer(picture, question, top_k=2)
+        assert [name for name, _ in alone] == [name for name, _ in ranked]
+        np.testing.assert_allclose([p for _, p in alone], [p for _, p in ranked], atol=1e-5)
+
+
+def test_more_answers_than_there_are(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    pipeline = Pipeline(saved("vqa", tmp_path))
+    assert len(pipeline.answer(pictures[0], "what is it ?", top_k=10_000)) == len(pipeline.task.answers)
+
+
+def test_entailment_and_match(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    verdict = Pipeline(saved("entailment", tmp_path / "e")).entail(pictures[0], "there is a red circle .")
+    assert sum(p for _, p in verdict) == pytest.approx(1.0, abs=1e-5)
+    assert {name for name, _ in verdict} == {"contradiction", "neutral", "entailment"}
+    assert verdict == sorted(verdict, key=lambda pair: -pair[1])
+    assert 0 < Pipeline(saved("retrieval", tmp_path / "r")).match(pictures[0], "a red circle") < 1
+
+
+def test_wrong_task_and_wrong_input(tmp_path: Path, pictures: list[Image.Image]) -> None:
+    pipeline = Pipeline(saved("entailment", tmp_path))
+    with pytest.raises(CapabilityError, match="finetune.py --task vqa"):
+        pipeline.answer(pictures[0], "what is it ?")
+    with pytest.raises(RecordError, match="empty"):
+        pipeline.entail(pictures[0], " ")
+
+
+def test_picture_shows_the_image_and_bars_as_long_as_the_probabilities(pictures: list[Image.Image]) -> None:
+    drawn = np.asarray(draw_answers(pictures[0].resize((100, 100)), {"what ?": [("a", 1.0), ("b", 0.25)]}))
+    lengths = [(row == np.array([198, 219, 239])).all(axis=1).sum() for row in (drawn[57], drawn[79])]
+    assert lengths[0] == pytest.approx(371, abs=25) and lengths[1] == pytest.approx(371 / 4, abs=25)
+    assert drawn.shape[2] == 3 and drawn[0, 0].tolist() == [255, 255, 255]

@@ -1,0 +1,94 @@
+"""Losses against NumPy, on one rank."""
+
+import numpy as np
+import paddle
+import pytest
+
+from unimo.losses.contrastive import contrastive_loss, gather_rows, hard_negatives
+from unimo.losses.itm import matching_loss
+from unimo.losses.mlm import masked_lm_loss
+from unimo.losses.reduce import global_mean
+
+
+def _log_softmax(x: np.ndarray) -> np.ndarray:
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def test_global_mean():
+    assert float(global_mean(paddle.to_tensor(6.0), 4)) == 1.5
+    assert float(global_mean(paddle.to_tensor(6.0), paddle.to_tensor(3.0))) == 2.0
+    assert float(global_mean(paddle.to_tensor(0.0), 0)) == 0.0
+
+
+def test_global_mean_does_not_change_the_count():
+    count = paddle.to_tensor(5.0)
+    global_mean(paddle.to_tensor(1.0), count)
+    assert float(count) == 5.0
+
+
+def test_masked_lm_in_numpy():
+    rng = np.random.default_rng(0)
+    states, table = (
+        rng.standard_normal((2, 3, 4)).astype("float32"),
+        rng.standard_normal((4, 7)).astype("float32"),
+    )
+    positions, labels = np.array([4, 1, 5]), np.array([6, 0, 3])
+    calls = []
+
+    def head(rows):
+        calls.append(rows.shape[0])
+        return paddle.matmul(rows, paddle.to_tensor(table))
+
+    loss, accuracy = masked_lm_loss(*map(paddle.to_tensor, (states, positions, labels)), head)
+    logits = states.reshape(-1, 4)[positions] @ table
+    expected = -_log_softmax(logits)[np.arange(3), labels].mean()
+    assert float(loss) == pytest.approx(expected, abs=1e-5)
+    assert float(accuracy) == pytest.approx((logits.argmax(-1) == labels).mean())
+    assert calls == [3]
+
+
+def test_matching_in_numpy():
+    logits = np.array([[2.0, 0.5], [0.1, 0.3], [1.0, -1.0]], dtype="float32")
+    labels = np.array([0, 1, 1])
+    loss, accuracy = matching_loss(paddle.to_tensor(logits), paddle.to_tensor(labels))
+    assert float(loss) == pytest.approx(-_log_softmax(logits)[np.arange(3), labels].mean(), abs=1e-6)
+    assert float(accuracy) == pytest.approx(2 / 3)
+
+
+def _unit(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    x = rng.standard_normal(shape)
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype("float32")
+
+
+def test_contrastive_with_soft_targets_in_numpy():
+    rng = np.random.default_rng(1)
+    text, image, group = _unit(rng, 4, 6), _unit(rng, 4, 6), np.array([5, 2, 5, 9])
+    tensors = [paddle.to_tensor(x) for x in (text, image)]
+    loss, scores = contrastive_loss(*tensors, paddle.to_tensor(0.1), paddle.to_tensor(group))
+    targets = (group[:, None] == group).astype("float64")
+    targets /= targets.sum(1, keepdims=True)
+    expected = text @ image.T / 0.1
+    both = [-(_log_softmax(x) * targets).sum(1).mean() for x in (expected, expected.T)]
+    assert float(loss) == pytest.approx(np.mean(both), abs=1e-5)
+    np.testing.assert_allclose(scores.numpy(), expected, atol=1e-5)
+
+
+def test_gather_on_one_rank_is_the_identity():
+    x = paddle.ones([2, 3])
+    assert gather_rows(x) is x
+
+
+def test_hard_negatives_avoid_their_group_and_follow_the_scores():
+    paddle.seed(0)
+    scores = paddle.to_tensor([[9.0, 5.0, 0.0], [0.0, 9.0, 5.0], [20.0, 0.0, 9.0]])
+    group = paddle.to_tensor([1, 2, 1])
+    draws = np.stack([hard_negatives(scores, group).numpy() for _ in range(50)])
+    assert set(draws[:, 0]) == {1} and set(draws[:, 2]) == {1}
+    assert (draws[:, 1] != 1).all()
+    assert (draws[:, 1] == 2).mean() > 0.8
+
+
+def test_hard_negatives_without_any_other_group_still_answer():
+    rows = hard_negatives(paddle.zeros([2, 2]), paddle.to_tensor([3, 3]))
+    assert set(rows.tolist()) <= {0, 1}

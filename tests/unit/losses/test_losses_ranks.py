@@ -1,0 +1,50 @@
+"""Two ranks with half a batch each give, on average, the losses and gradients of the whole batch."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from ranks_data import GROUPS, MASKED, data, table
+
+from unimo.losses.contrastive import contrastive_loss
+from unimo.losses.mlm import masked_lm_loss
+
+TESTS = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TESTS))
+from paddle_launch import run_ranks  # noqa: E402 - after the path
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    output = tmp_path_factory.mktemp("ranks")
+    run_ranks(2, output, [], script="unit/losses/two_ranks.py")
+    return [json.loads((output / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_contrast_over_both_ranks(ranks):
+    text, image = (paddle.to_tensor(x, stop_gradient=False) for x in data())
+    temperature, group = paddle.to_tensor(0.2), paddle.to_tensor(GROUPS)
+    loss, _ = contrastive_loss(F.normalize(text), F.normalize(image), temperature, group)
+    loss.backward()
+    assert np.mean([rank["loss"] for rank in ranks]) == pytest.approx(float(loss), abs=1e-5)
+    for name, tensor in (("text", text), ("image", image)):
+        # The average over ranks of a gradient that only one rank has is half of it.
+        joined = np.concatenate([rank[name] for rank in ranks]) / 2
+        np.testing.assert_allclose(joined, tensor.grad.numpy(), atol=1e-5)
+
+
+def test_masked_tokens_count_alike_on_both_ranks(ranks):
+    states = paddle.to_tensor(data()[0].reshape(4, 2, 3), stop_gradient=False)
+    positions = np.concatenate([MASKED[0][0], MASKED[1][0] + 4])
+    labels, weight = np.concatenate([labels for _, labels in MASKED]), paddle.to_tensor(table())
+    loss, _ = masked_lm_loss(
+        states, paddle.to_tensor(positions), paddle.to_tensor(labels), lambda x: paddle.matmul(x, weight)
+    )
+    loss.backward()
+    assert np.mean([rank["mlm"] for rank in ranks]) == pytest.approx(float(loss), abs=1e-5)
+    joined = np.concatenate([rank["states"] for rank in ranks]) / 2
+    np.testing.assert_allclose(joined, states.grad.numpy(), atol=1e-5)

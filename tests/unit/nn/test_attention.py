@@ -1,0 +1,150 @@
+"""Attention and blocks against NumPy."""
+
+import numpy as np
+import paddle
+import pytest
+
+from unimo.nn import attention as attention_module
+from unimo.nn.attention import CrossAttention, SelfAttention
+from unimo.nn.block import Block, CrossBlock, quick_gelu, run_block, set_recompute
+from unimo.nn.masks import additive_mask
+
+
+def _linear(x, layer):
+    return x @ layer.weight.numpy() + layer.bias.numpy()
+
+
+def _softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _attend(query, key, value, heads, keep=None):
+    """Multi-head attention one pair and one head at a time."""
+    width = query.shape[-1] // heads
+    out = np.zeros_like(query)
+    for row in range(query.shape[0]):
+        for head in range(heads):
+            part = slice(head * width, (head + 1) * width)
+            logits = query[row, :, part] @ key[row, :, part].T / np.sqrt(width)
+            if keep is not None:
+                logits = np.where(keep[row][None] == 1, logits, -np.inf)
+            out[row, :, part] = _softmax(logits) @ value[row, :, part]
+    return out
+
+
+def _norm(x, layer, epsilon):
+    centred = x - x.mean(-1, keepdims=True)
+    return (
+        centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * layer.weight.numpy()
+        + layer.bias.numpy()
+    )
+
+
+def _random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+MASK = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+
+
+def test_self_attention_in_numpy():
+    layer, x = SelfAttention(8, 2, std=0.5), _random(2, 5, 8)
+    out, weights = layer(paddle.to_tensor(x), additive_mask(paddle.to_tensor(MASK)))
+    query, key, value = np.split(_linear(x, layer.qkv), 3, axis=-1)
+    expected = _linear(_attend(query, key, value, 2, MASK), layer.out)
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(weights.sum(-1).numpy(), 1.0, atol=1e-6)
+
+
+def test_cross_attention_in_numpy():
+    layer, x, other = CrossAttention(8, 2, std=0.5), _random(2, 3, 8), _random(2, 5, 8, seed=1)
+    out, _ = layer(paddle.to_tensor(x), paddle.to_tensor(other), additive_mask(paddle.to_tensor(MASK)))
+    key, value = np.split(_linear(other, layer.kv), 2, axis=-1)
+    expected = _linear(_attend(_linear(x, layer.q), key, value, 2, MASK), layer.out)
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [None, 2])
+def test_fused_kernel_path_gives_the_same_numbers(monkeypatch, queries):
+    """The path for GPUs, run here: Paddle's function has a CPU implementation too."""
+    layer, x = SelfAttention(8, 2, std=0.5), paddle.to_tensor(_random(2, 5, 8))
+    cross, mask = CrossAttention(8, 2, std=0.5), additive_mask(paddle.to_tensor(MASK))
+    plain = [layer(x, mask, queries)[0], cross(x, x, mask)[0]]
+    monkeypatch.setattr(attention_module, "use_fused_kernel", lambda: True)
+    fused = [layer(x, mask, queries)[0], cross(x, x, mask)[0]]
+    for first, second in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(first.numpy(), second.numpy(), atol=1e-5)
+    assert layer(x, need_weights=True)[1].shape == [2, 2, 5, 5]
+
+
+def test_fewer_queries_are_the_first_rows():
+    layer, x = SelfAttention(8, 2), paddle.to_tensor(_random(2, 5, 8))
+    np.testing.assert_allclose(layer(x, None, 2)[0].numpy(), layer(x)[0][:, :2].numpy(), atol=1e-6)
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(ValueError, match="3 heads"):
+        SelfAttention(8, 3)
+
+
+def test_mask_is_none_or_blocks_padding():
+    assert additive_mask(None) is None
+    mask = additive_mask(paddle.to_tensor([[1, 0]]))
+    assert mask.tolist() == [[[[0.0, -10000.0]]]]
+
+
+def test_quick_gelu():
+    x = np.linspace(-4, 4, 9, dtype="float32")
+    np.testing.assert_allclose(
+        quick_gelu(paddle.to_tensor(x)).numpy(), x / (1 + np.exp(-1.702 * x)), atol=1e-6
+    )
+
+
+def test_pre_norm_block_in_numpy():
+    block, x = Block(8, 2, 16, norm_first=True, activation="quick_gelu", std=0.3), _random(2, 5, 8)
+    inner = _norm(x, block.attention_norm, 1e-5)
+    query, key, value = np.split(_linear(inner, block.attention.qkv), 3, axis=-1)
+    states = x + _linear(_attend(query, key, value, 2), block.attention.out)
+    hidden = _linear(_norm(states, block.mlp_norm, 1e-5), block.mlp.fc1)
+    expected = states + _linear(hidden / (1 + np.exp(-1.702 * hidden)), block.mlp.fc2)
+    np.testing.assert_allclose(block(paddle.to_tensor(x))[0].numpy(), expected, atol=2e-5)
+
+
+def test_cross_block_in_numpy():
+    """Self-attention, cross-attention to the other stream's input, feed-forward, each with its norm."""
+    from math import erf
+
+    block, x, other = CrossBlock(8, 2, 16, std=0.3), _random(2, 3, 8), _random(2, 5, 8, seed=1)
+    block.eval()
+    query, key, value = np.split(_linear(x, block.attention.qkv), 3, axis=-1)
+    states = _norm(
+        x + _linear(_attend(query, key, value, 2), block.attention.out), block.attention_norm, 1e-12
+    )
+    key, value = np.split(_linear(other, block.cross_attention.kv), 2, axis=-1)
+    read = _attend(_linear(states, block.cross_attention.q), key, value, 2, MASK)
+    states = _norm(states + _linear(read, block.cross_attention.out), block.cross_norm, 1e-12)
+    hidden = _linear(states, block.mlp.fc1)
+    hidden = hidden * 0.5 * (1 + np.vectorize(erf)(hidden / np.sqrt(2)))
+    expected = _norm(states + _linear(hidden, block.mlp.fc2), block.mlp_norm, 1e-12)
+    mask = additive_mask(paddle.to_tensor(MASK))
+    out = block(paddle.to_tensor(x), paddle.to_tensor(other), None, mask)[0]
+    np.testing.assert_allclose(out.numpy(), expected, atol=2e-5)
+
+
+def test_dropout_only_in_training():
+    block, x = Block(8, 2, 16, norm_first=False, dropout=0.5), paddle.to_tensor(_random(1, 4, 8))
+    block.eval()
+    assert bool((block(x)[0] == block(x)[0]).all())
+    block.train()
+    assert not bool((block(x)[0] == block(x)[0]).all())
+
+
+def test_recompute_switch_reaches_every_block():
+    outer = paddle.nn.LayerList([Block(8, 2, 16, norm_first=True), CrossBlock(8, 2, 16)])
+    set_recompute(outer, True)
+    assert [block.recompute for block in outer] == [True, True]
+    x = paddle.to_tensor(_random(1, 4, 8), stop_gradient=False)
+    states, _ = run_block(outer[0], x, None, False)
+    states.sum().backward()
+    assert x.grad is not None and outer[0].mlp.fc1.weight.grad is not None

@@ -1,0 +1,79 @@
+"""Embeddings and towers: patches in order, padding, freezing."""
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+
+from unimo.nn.embeddings import PatchEmbedding
+from unimo.nn.heads import ClassifierHead, Pooler, ProjectionHead
+from unimo.nn.text_encoder import RobertaTower
+from unimo.nn.vit import ClipVisionTower
+
+
+def test_patches_equal_a_convolution():
+    layer = PatchEmbedding(4, 6, 0.5)
+    pixels = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, 12, 12)).astype("float32"))
+    expected = F.conv2d(pixels, layer.weight, stride=4).flatten(2).transpose([0, 2, 1])
+    np.testing.assert_allclose(layer(pixels).numpy(), expected.numpy(), atol=1e-5)
+
+
+def _vision(**options):
+    return ClipVisionTower(8, 2, 2, 16, patch_size=4, image_size=12, **options)
+
+
+def test_vision_states():
+    tower = _vision()
+    states, attentions = tower(paddle.ones([2, 3, 12, 12]), need_weights=True)
+    assert [state.shape for state in states] == [[2, 10, 8]] * 3
+    assert list(attentions) == ["image.1", "image.2"]
+    first = tower.ln_pre(tower.class_embedding + tower.position_embedding[0])
+    np.testing.assert_allclose(states[0][1, 0].numpy(), first.numpy(), atol=1e-5)
+    np.testing.assert_allclose(states[1].numpy(), tower.layers[0](states[0])[0].numpy(), atol=1e-6)
+
+
+def test_a_shorter_tower_keeps_the_whole_clip_init():
+    paddle.seed(0)
+    whole = float(_vision().layers[0].mlp.fc2.weight.std())
+    paddle.seed(0)
+    longer = float(_vision(init_layers=8).layers[0].mlp.fc2.weight.std())
+    assert abs(whole / longer - 2.0) < 1e-3
+
+
+def _text(**options):
+    return RobertaTower(
+        8, 2, 2, 16, vocab_size=20, max_position=12, dropout=0.0, attention_dropout=0.0, **options
+    )
+
+
+def test_text_states_ignore_padding_on_the_right():
+    tower = _text(std=0.3)
+    ids, mask = paddle.to_tensor([[0, 5, 6, 2]]), paddle.ones([1, 4], dtype="int64")
+    longer = paddle.to_tensor([[0, 5, 6, 2, 1, 1]])
+    padded = paddle.to_tensor([[1, 1, 1, 1, 0, 0]])
+    short, long = tower(ids, mask)[0], tower(longer, padded)[0]
+    for first, second in zip(short, long, strict=True):
+        np.testing.assert_allclose(first.numpy(), second[:, :4].numpy(), atol=1e-5)
+
+
+def test_pooler_is_optional_and_frozen():
+    assert _text(pooler=False).pooler is None
+    tower = _text()
+    assert all(parameter.stop_gradient for parameter in tower.pooler.parameters())
+    states, _ = tower(paddle.to_tensor([[0, 5, 2]]), paddle.ones([1, 3], dtype="int64"))
+    states[-1].square().sum().backward()
+    named = dict(tower.named_parameters())
+    assert {name for name, p in named.items() if p.grad is None} == {"pooler.weight", "pooler.bias"}
+
+
+def test_heads():
+    states = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, 8)).astype("float32"))
+    pooler = Pooler(8, 0.5)
+    expected = np.tanh(states[:, 0].numpy() @ pooler.dense.weight.numpy())
+    np.testing.assert_allclose(pooler(states).numpy(), expected, atol=1e-5)
+    unit = ProjectionHead(8, 4)(states[:, 0])
+    np.testing.assert_allclose((unit * unit).sum(-1).numpy(), 1.0, atol=1e-5)
+    head = ClassifierHead(8, 6, 5, 0.5)
+    inner = states[:, 0].numpy() @ head.dense.weight.numpy()
+    inner = (inner - inner.mean(-1, keepdims=True)) / np.sqrt(inner.var(-1, keepdims=True) + 1e-5)
+    expected = F.gelu(paddle.to_tensor(inner)).numpy() @ head.out.weight.numpy()
+    np.testing.assert_allclose(head(states[:, 0]).numpy(), expected, atol=1e-4)

@@ -1,0 +1,29 @@
+import pytest
+
+from unimo.errors import ConfigError
+from unimo.settings import OptimConfig
+from unimo.training.schedule import factor, learning_rate, warmup_steps
+
+
+def test_warmup_as_share_and_as_steps() -> None:
+    assert warmup_steps(0.1, 1000) == 100
+    assert warmup_steps(250, 1000) == 250
+    assert warmup_steps(0, 1000) == 0
+    with pytest.raises(ConfigError, match="1200 steps"):
+        warmup_steps(1200, 1000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "middle", "last"), [("linear", 0.5, 0.0125), ("cosine", 0.5, 0.000385), ("constant", 1.0, 1.0)]
+)
+def test_shape(kind: str, middle: float, last: float) -> None:
+    assert [factor(step, 100, 20, kind) for step in (0, 9, 19, 20)] == pytest.approx([0.05, 0.5, 1.0, 1.0])
+    assert factor(60, 100, 20, kind) == pytest.approx(middle)
+    assert factor(99, 100, 20, kind) == pytest.approx(last, abs=1e-6)
+    assert factor(100, 100, 20, kind) == pytest.approx(1.0 if kind == "constant" else 0.0)
+
+
+def test_rate_is_the_peak_times_the_factor() -> None:
+    optim = OptimConfig(lr=2e-4, warmup=0.1)
+    assert learning_rate(9, 100, optim) == pytest.approx(2e-4)
+    assert learning_rate(55, 100, optim) == pytest.approx(1e-4)
