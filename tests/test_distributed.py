@@ -96,3 +96,30 @@ def test_non_finite_loss_names_samples_of_its_rank(tmp_path: Path) -> None:
     assert "a/7" in found["sample_ids"]
     assert len(found["sample_ids"]) == 4
     assert "error: the loss of step" in (tmp_path / "launcher.log").read_text()
+
+
+def joined(output: Path) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    merged: dict[str, np.ndarray] = {}
+    for path in sorted(output.glob("gradients-*.safetensors")):
+        merged |= read_safetensors(path)
+    return json.loads((output / "loss.json").read_text()), merged
+
+
+@pytest.fixture(scope="module")
+def joined_by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("joined")
+    assert run_ranks(1, output, script="joined_batch.py") == 0
+    return output
+
+
+@pytest.mark.parametrize("option", ["stage=0", "stage=1", "recompute"])
+def test_unimo3_on_two_ranks_equals_the_joined_batch(
+    joined_by_one: Path, tmp_path: Path, option: str
+) -> None:
+    """With unequal numbers of MLM targets on the ranks, and different random starts."""
+    assert run_ranks(2, tmp_path, [option], script="joined_batch.py") == 0
+    (found, gradients), (expected, joined_gradients) = joined(tmp_path), joined(joined_by_one)
+    assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    assert found["mlm"] == pytest.approx(expected["mlm"], abs=1e-5)
+    assert max(np.abs(value).max() for value in joined_gradients.values()) > 0.01
+    assert_close(gradients, joined_gradients, 1e-5)

@@ -7,6 +7,8 @@
 Importing this package does not import Paddle; the first call that needs it does.
 """
 
+from typing import Any
+
 from unimo._runtime import configure_cpu
 
 configure_cpu()
@@ -17,7 +19,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "create_model", "list_models", "load"]
 
 
-def load(path: str, **overrides):
+def load(path: str, **overrides: Any) -> tuple[Any, Any]:
     """Open a model directory; see `unimo.inference.loading.load`."""
     from unimo.inference.loading import load as load_directory
 

@@ -59,7 +59,9 @@ def run(main: Callable[[], int | None]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         place = error.filename or "the output folder"
-        code = _say(f"error: {place}: {error.strerror}; mend that or choose another output folder", USER_ERROR)
+        code = _say(
+            f"error: {place}: {error.strerror}; mend that or choose another output folder", USER_ERROR
+        )
     _leave(code)
 
 

@@ -30,27 +30,29 @@ def _sum_rows(rows: Tensor) -> Tensor:
 class _AddBias(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
-        ctx.bias_needs_gradient = not bias.stop_gradient
+        ctx.x_needs_gradient, ctx.bias_needs_gradient = not x.stop_gradient, not bias.stop_gradient
         return x + bias
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        return grad, _sum_rows(grad) if ctx.bias_needs_gradient else None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        # Paddle wants None for what needs no gradient.
+        return grad if ctx.x_needs_gradient else None, _sum_rows(grad) if ctx.bias_needs_gradient else None
 
 
 class _ScaleShift(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.weight_needs_gradient = not weight.stop_gradient
+        ctx.x_needs_gradient, ctx.weight_needs_gradient = not x.stop_gradient, not weight.stop_gradient
         return x * weight + bias
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensor()
+        to_x = grad * weight if ctx.x_needs_gradient else None
         if not ctx.weight_needs_gradient:
-            return grad * weight, None, None
-        return grad * weight, _sum_rows(grad * x), _sum_rows(grad)
+            return to_x, None, None
+        return to_x, _sum_rows(grad * x), _sum_rows(grad)
 
 
 @functools.lru_cache(maxsize=64)

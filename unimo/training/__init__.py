@@ -1,1 +1,1 @@
-
+"""Training: the loop, its state and checkpoints, the optimizer, ranks, and callbacks around a step."""

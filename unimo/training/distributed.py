@@ -15,6 +15,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor, nn
 from paddle.distributed import fleet
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from unimo.errors import DeviceError
 from unimo.metrics.average import gather_objects
@@ -113,13 +114,22 @@ def wrap(layer: nn.Layer, optimizer: Any, stage: int) -> tuple[nn.Layer, Any]:
 
 
 @contextlib.contextmanager
-def gradient_sync(layer: nn.Layer, is_last: bool) -> Iterator[None]:
-    """Average gradients over ranks only in the backward pass of the last micro-batch."""
-    if isinstance(layer, paddle.DataParallel) and not is_last:
+def backward_pass(layer: nn.Layer, is_last: bool, recompute: bool) -> Iterator[None]:
+    """Context of a micro-batch: data parallelism averages gradients in the last backward pass of a step.
+
+    With recomputation it must not: DataParallel sees the inner backward passes and would start too early.
+    """
+    if isinstance(layer, paddle.DataParallel) and (recompute or not is_last):
         with layer.no_sync():
             yield
     else:
         yield
+
+
+def average_gradients(layer: nn.Layer, recompute: bool) -> None:
+    """What `backward_pass` left undone: the average over ranks, once for a step."""
+    if isinstance(layer, paddle.DataParallel) and recompute:
+        fused_allreduce_gradients(list(layer.parameters()), None)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Start a tool on several ranks: NPROC_PER_NODE=2 python -m unimo.training.launch tools/pretrain.py unimo3_tiny
+"""Start a tool on several ranks.
+
+    NPROC_PER_NODE=2 python -m unimo.training.launch tools/pretrain.py unimo3_tiny
 
 Reads NPROC_PER_NODE (ranks on this machine; default: every GPU, 1 on a CPU), NNODES, NODE_RANK,
 MASTER_ADDR and MASTER_PORT (needed from two machines on). One rank runs in this process; more go through

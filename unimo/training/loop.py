@@ -53,11 +53,13 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
         batch = next(batches)
         waited += time.perf_counter() - asked
         sample_ids += batch["sample_ids"]
-        with distributed.gradient_sync(state.layer, is_last=round_number == rounds - 1):
+        is_last = round_number == rounds - 1
+        with distributed.backward_pass(state.layer, is_last, run.train.recompute):
             with state.precision.autocast():
                 loss, values = state.layer(to_tensors(batch))
             state.precision.backward(loss / rounds)
         _accumulate(sums, {"loss": loss, **values}, rounds)
+    distributed.average_gradients(state.layer, run.train.recompute)
     state.precision.step(state.optimizer)
     state.optimizer.clear_grad()
     norm = getattr(state.adamw._grad_clip, "norm", None)

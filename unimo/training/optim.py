@@ -1,7 +1,7 @@
 """AdamW with a rate multiplier for each group, decay only where it helps, and its state by name.
 
 Weight decay applies to matrices. It leaves out everything with one dimension (biases, norms, gates)
-and the tables of class and position embeddings, as METER, ViLT and CLIP's own training do.
+and the tables of class and position embeddings, which are looked up rather than multiplied with.
 """
 
 from __future__ import annotations

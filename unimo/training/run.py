@@ -20,8 +20,8 @@ from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
 from unimo.inference import loading
+from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig
-from unimo.tasks.base import Task
 from unimo.training import callbacks, checkpoint, distributed, precision
 from unimo.training.loop import fit
 from unimo.training.optim import build_optimizer
@@ -97,8 +97,8 @@ def check_output_dir(output_dir: Path, run: RunConfig) -> None:
         wanted = getattr(run, section).name
         if there not in (None, wanted):
             raise CheckpointError(
-                f"{output_dir} is the output folder of another run: its {section} is {there!r}, this run's is "
-                f"{wanted!r}; choose another output_dir=, or delete that folder"
+                f"{output_dir} is the output folder of another run: its {section} is {there!r}, "
+                f"this run's is {wanted!r}; choose another output_dir=, or delete that folder"
             )
 
 
@@ -156,6 +156,7 @@ def build(run: RunConfig, processor: Processor) -> TrainState:
     module = registry.task_module(run.task.name)
     data = module.open_data(run, processor)
     task = module.build(run.task, registry.model_package(run.model.name).build(run.model), data)
+    set_recompute(task, run.train.recompute)
     adamw = build_optimizer(task, run.optim)
     layer, optimizer = distributed.wrap(task, adamw, run.train.sharding_stage)
     loader = data.train_loader(run, distributed.rank(), distributed.world_size())
@@ -228,7 +229,9 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "parameters": sum(int(np.prod(p.shape)) for p in state.task.parameters()),
         "steps_now": speed.total_steps,
         "train_seconds_now": round(seconds, 3),
-        "samples_per_second": round(run.train.batch_size * speed.total_steps / seconds, 3) if seconds else 0.0,
+        "samples_per_second": round(run.train.batch_size * speed.total_steps / seconds, 3)
+        if seconds
+        else 0.0,
         "peak_memory_mb": round(max(distributed.gather(callbacks.throughput.memory()[1])), 1),
         "records": distributed.gather(getattr(state.loader, "counters", {})),
         "metrics": metrics,

@@ -1,6 +1,7 @@
 """Which tower layers a fusion layer reads, and what a config refuses."""
 
 import pytest
+from small_models import small_model
 
 from unimo.config import merge_into
 from unimo.errors import ConfigError
@@ -86,3 +87,10 @@ def test_presets_of_figure_2():
     assert SIZES["unimo3_base"].fusion.internal_layers == 6
     assert SIZES["unimo3_base_d"].fusion.internal_layers == 3
     assert all(name == config.name for name, config in SIZES.items())
+
+
+def test_towers_start_from_the_folders_that_the_config_names(monkeypatch):
+    calls = []
+    monkeypatch.setattr("unimo.weights.load_tower", lambda *given: calls.append(given))
+    model = small_model("meter_tiny", text={"init": "roberta"}, vision={"init": "clip"})
+    assert calls == [(model.text, "roberta", 0), (model.vision, "clip", 1)]

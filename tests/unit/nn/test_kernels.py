@@ -5,7 +5,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from unimo.nn.kernels import LayerNorm, Linear
+from unimo.nn.kernels import LayerNorm, Linear, add_bias
 
 
 def _values_and_gradients(layer: nn.Layer, x: np.ndarray, grad: np.ndarray) -> list[np.ndarray]:
@@ -62,3 +62,14 @@ def test_only_the_bias_frozen():
 def test_no_rows():
     assert LayerNorm(3)(paddle.zeros([0, 3])).shape == [0, 3]
     assert Linear(3, 2)(paddle.zeros([0, 3])).shape == [0, 2]
+
+
+def test_frozen_input_still_trains_the_layer():
+    """States of a frozen tower: only the parameters need a gradient."""
+    linear, norm = Linear(3, 3), LayerNorm(3)
+    (norm(linear(paddle.ones([2, 3]))).sum() + norm(paddle.ones([2, 3])).sum()).backward()
+    assert all(p.grad is not None for p in [*linear.parameters(), *norm.parameters()])
+    total = add_bias(paddle.ones([2, 3]), linear.bias).sum()
+    linear.clear_gradients()
+    total.backward()
+    assert linear.bias.grad.tolist() == [2.0, 2.0, 2.0]

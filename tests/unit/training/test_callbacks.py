@@ -3,9 +3,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from small_run import SmallTask, make_run, train
+from small_run import SmallData, SmallTask, make_run, train
 
-from unimo.errors import ConfigError, TrainingError
+from unimo.errors import ConfigError, DataError, TrainingError
 from unimo.training import callbacks, checkpoint
 from unimo.training.callbacks.jsonl import cut_after
 from unimo.training.callbacks.throughput import memory
@@ -45,10 +45,8 @@ def test_throughput_adds_speed_and_memory(tmp_path: Path) -> None:
 def test_memory_counts_what_is_allocated() -> None:
     before, _ = memory()
     block = bytearray(64 << 20)
-    block[:: 4096] = b"x" * len(block[:: 4096])
+    block[::4096] = b"x" * len(block[::4096])
     assert memory()[0] - before == pytest.approx(64, abs=8)
-
-
 
 
 @pytest.mark.parametrize(("metric", "kept"), [("accuracy", [2, 6]), ("val_loss", [2, 4])])
@@ -86,3 +84,16 @@ def test_visualdl_curves_can_be_read(tmp_path: Path) -> None:
     file = next((tmp_path / "vdl").glob("*.log"))
     scalars = LogReader(file_path=str(file)).get_data("scalar", "train/loss")
     assert [item.id for item in scalars] == [3, 6, 9, 12]
+
+
+def test_run_without_a_val_split_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise DataError("no split val in X")
+
+    monkeypatch.setattr(SmallData, "eval_loader", missing)
+    assert train(make_run(tmp_path / "a")).step == 12
+    assert "no evaluation during this run: no split val in X" in caplog.text
+    with pytest.raises(DataError, match="no split val"):
+        train(make_run(tmp_path / "b", train={"select_metric": "accuracy"}))

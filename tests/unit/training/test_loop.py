@@ -16,7 +16,9 @@ def test_learns(tmp_path: Path) -> None:
         def on_log(self, state: TrainState, values: dict[str, float]) -> None:
             window.append(values["loss"])
 
-    run = make_run(tmp_path, train={"max_steps": 150, "log_every": 30, "save_every": 0}, model={"dropout": 0.0})
+    run = make_run(
+        tmp_path, train={"max_steps": 150, "log_every": 30, "save_every": 0}, model={"dropout": 0.0}
+    )
     train(run, [Watch()])
     assert window[-1] < 0.2 * window[0]
 

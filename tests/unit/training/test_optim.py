@@ -58,9 +58,7 @@ def test_small_gradients_are_not_clipped() -> None:
     task = small_task()
     optimizer = build_optimizer(task, OptimConfig(clip_grad_norm=1.0))
     step(task, optimizer, 1e-4)
-    np.testing.assert_allclose(
-        optimizer_tensors(optimizer, task)["head.weight/moment1"], 1e-5, rtol=1e-4
-    )
+    np.testing.assert_allclose(optimizer_tensors(optimizer, task)["head.weight/moment1"], 1e-5, rtol=1e-4)
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -99,9 +99,13 @@ def build(config: Config) -> Unimo3:
     from unimo.models.unimo3.model import Unimo3
 
     model = Unimo3(config)
-    for tower, directory in ((model.text, config.text.init), (model.vision, config.vision.init)):
+    towers = (
+        (model.text, config.text.init, 0),
+        (model.vision, config.vision.init, config.vision.remove_last),
+    )
+    for tower, directory, drop_layers in towers:
         if directory:
             from unimo.weights import load_tower
 
-            load_tower(tower, directory)
+            load_tower(tower, directory, drop_layers)
     return model

@@ -44,7 +44,7 @@ class _GatedSum(PyLayer):
             to_logits = (gradient * state).sum(-1, keepdim=True) if gate.shape[-1] == 1 else gradient * state
             to_logits = to_logits.multiply_(gate).multiply_(1.0 - gate)
             to_query = to_logits.clone() if to_query is None else to_query.add_(to_logits)
-            gradients += [to_state, to_logits]
+            gradients += [to_state if state.dtype == gate.dtype else to_state.astype(state.dtype), to_logits]
         # Paddle wants None for what needs no gradient, such as the states of frozen towers.
         return tuple(
             g if needed else None for g, needed in zip((to_query, *gradients), ctx.needed, strict=True)

@@ -25,6 +25,7 @@ class Checkpoint(Callback):
 
     def __init__(self) -> None:
         self._wanted = ""
+        self._saved_step = -1
         self._previous: dict[int, Any] = {}
 
     def on_start(self, state: TrainState) -> None:
@@ -55,6 +56,9 @@ class Checkpoint(Callback):
         self._restore_signals()
 
     def _save(self, state: TrainState) -> None:
+        if self._saved_step == state.step:
+            return
+        self._saved_step = state.step
         state.read_metrics()
         folder = checkpoint.save(state)
         state.emit("on_checkpoint", folder)

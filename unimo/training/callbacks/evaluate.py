@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from itertools import islice
 
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, DataError
 from unimo.registry import nearest
 from unimo.tasks.base import Batch
 from unimo.training import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 class Evaluate(Callback):
@@ -22,8 +25,28 @@ class Evaluate(Callback):
 
     def __init__(self, split: str = "val") -> None:
         self.split = split
+        self._batches: Iterable[Batch] | None = None
         self.last_step = -1
         self.last: dict[str, float] = {}
+
+    def on_start(self, state: TrainState) -> None:
+        """Open the split before hours are spent; without one the run goes on unevaluated.
+
+        Raises:
+            DataError: there is none, and `train.select_metric` needs it.
+        """
+        try:
+            self._batches = state.data.eval_loader(
+                self.split,
+                state.run,
+                distributed.rank(),
+                distributed.world_size(),
+                batch_size=state.run.train.eval_batch_size,
+            )
+        except DataError as error:
+            if state.run.train.select_metric:
+                raise
+            logger.warning("no evaluation during this run: %s", error)
 
     def on_step_logged(self, state: TrainState) -> None:
         """Evaluate when it is due."""
@@ -37,15 +60,10 @@ class Evaluate(Callback):
 
     def evaluate(self, state: TrainState) -> None:
         """Compute the metrics, tell the callbacks, keep the best model. Collective."""
-        batches: Iterable[Batch] = state.data.eval_loader(
-            self.split,
-            state.run,
-            distributed.rank(),
-            distributed.world_size(),
-            batch_size=state.run.train.eval_batch_size,
-        )
+        if self._batches is None:
+            return
         limit = state.run.train.eval_max_batches or None
-        values = state.task.evaluate(islice(batches, limit))
+        values = state.task.evaluate(islice(self._batches, limit))
         state.layer.train()
         self.last_step, self.last = state.step, values
         state.emit("on_evaluate", self.split, values)
@@ -56,7 +74,9 @@ class Evaluate(Callback):
         if not metric:
             return
         if metric not in values:
-            raise ConfigError(f"train.select_metric={metric!r} is not computed here; {nearest(metric, values)}")
+            raise ConfigError(
+                f"train.select_metric={metric!r} is not computed here; {nearest(metric, values)}"
+            )
         sign = -1.0 if "loss" in metric else 1.0
         if state.best and sign * values[metric] <= sign * state.best[metric]:
             return

@@ -29,7 +29,9 @@ class NonFiniteGuard(Callback):
         """
         found = next((report for report in reports if not _is_finite(report)), None)
         # The step of the first bad loss on any rank decides; each rank names its own samples.
-        everyone = distributed.gather(None if found is None else (found.step, found.sample_ids, _numbers(found)))
+        everyone = distributed.gather(
+            None if found is None else (found.step, found.sample_ids, _numbers(found))
+        )
         bad = [entry for entry in everyone if entry is not None]
         if not bad:
             return
@@ -42,8 +44,8 @@ class NonFiniteGuard(Callback):
         more = f" and {len(ids) - _LISTED} more (all in {path})" if len(ids) > _LISTED else ""
         raise TrainingError(
             f"the loss of step {step} is not finite ({', '.join(f'{k} {v}' for k, v in numbers.items())}); "
-            f"its batch: {', '.join(ids[:_LISTED])}{more}. Look at these samples, or lower optim.lr; the last "
-            "checkpoint is from before this step"
+            f"its batch: {', '.join(ids[:_LISTED])}{more}. Look at these samples, or lower optim.lr; "
+            "checkpoints are only from before this step"
         )
 
 

@@ -44,7 +44,9 @@ class Progress(Callback):
             self._bar.set_postfix(shown, refresh=False)
         elif distributed.rank() == 0:
             numbers = " ".join(f"{name} {text}" for name, text in shown.items())
-            logger.info("step %d/%d  %s  ETA %s", state.step, state.run.train.max_steps, numbers, self._eta(state))
+            logger.info(
+                "step %d/%d  %s  ETA %s", state.step, state.run.train.max_steps, numbers, self._eta(state)
+            )
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
         """One line of metrics."""

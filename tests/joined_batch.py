@@ -1,0 +1,100 @@
+"""Loss and gradients of a small UNIMO-3 on one batch, by one rank or by two ranks with half of it each.
+
+    python tests/joined_batch.py OUTPUT [stage=1] [recompute]
+
+Rank 0 writes `loss.json`; every rank writes what it has of the applied gradients to
+`gradients-RANK.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from unimo import cli
+from unimo.nn.block import set_recompute
+from unimo.registry import create_model
+from unimo.settings import OptimConfig, TrainConfig
+from unimo.tasks import pretrain
+from unimo.tasks.base import to_tensors
+from unimo.training import distributed
+from unimo.training.optim import build_optimizer, optimizer_tensors
+from unimo.weights import write_safetensors
+
+VOCABULARY, LENGTH, SIZE = 50, 9, 32
+TARGETS = (1, 5)
+"""MLM targets of the two halves: means over each half alone would be wrong."""
+
+
+def half(number: int) -> dict[str, Any]:
+    """Four pairs, two of them mismatched."""
+    rng = np.random.default_rng(number)
+    ids = rng.integers(5, VOCABULARY, size=(4, LENGTH))
+    mask = (np.arange(LENGTH) < rng.integers(4, LENGTH + 1, size=(4, 1))).astype(np.int64)
+    count = TARGETS[number]
+    return {
+        "pixels": rng.normal(size=(4, 3, SIZE, SIZE)).astype(np.float32),
+        "input_ids": ids,
+        "mlm_input_ids": np.where(rng.random(ids.shape) < 0.2, 4, ids),
+        "attention_mask": mask,
+        "mlm_positions": np.sort(rng.choice(np.flatnonzero(mask), count, replace=False)),
+        "mlm_labels": rng.integers(5, VOCABULARY, size=count),
+        "itm_image_index": np.array([0, 2, 1, 3]),
+        "itm_labels": np.array([1, 0, 0, 1]),
+    }
+
+
+def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The batch of eight pairs; positions and image rows of the second half move behind the first."""
+    moved = {
+        **second,
+        "mlm_positions": second["mlm_positions"] + 4 * LENGTH,
+        "itm_image_index": second["itm_image_index"] + 4,
+    }
+    return {name: np.concatenate([first[name], moved[name]]) for name in first}
+
+
+def main() -> None:
+    output, stage = Path(sys.argv[1]), int("stage=1" in sys.argv)
+    distributed.setup(TrainConfig(device="cpu", sharding_stage=stage))
+    paddle.seed(distributed.rank())  # different starts: rank 0's must reach all
+    part = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "num_layers": 2}
+    model = create_model(
+        "unimo3_tiny",
+        text={**part, "vocab_size": VOCABULARY},
+        vision={**part, "image_size": SIZE, "patch_size": 16},
+        fusion=part,
+    )
+    task = pretrain.build(pretrain.Config(), model, {})
+    task.train()
+    recompute = "recompute" in sys.argv
+    set_recompute(task, recompute)
+    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
+    adamw = build_optimizer(task, optim)
+    layer, optimizer = distributed.wrap(task, adamw, stage)
+    batch = half(distributed.rank()) if distributed.world_size() == 2 else join(half(0), half(1))
+    with distributed.backward_pass(layer, is_last=True, recompute=recompute):
+        loss, values = layer(to_tensors(batch))
+        loss.backward()
+    distributed.average_gradients(layer, recompute)
+    optimizer.step()
+    numbers = {"loss": loss, **values}
+    means = {
+        name: float(distributed.mean_over_ranks(value.detach()).item()) for name, value in numbers.items()
+    }
+    state = optimizer_tensors(adamw, task)
+    gradients = {
+        name: value / (1 - optim.betas[0]) for name, value in state.items() if name.endswith("moment1")
+    }
+    write_safetensors(output / f"gradients-{distributed.rank()}.safetensors", gradients)
+    if distributed.rank() == 0:
+        (output / "loss.json").write_text(json.dumps(means))
+
+
+if __name__ == "__main__":
+    cli.run(main)

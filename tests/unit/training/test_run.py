@@ -1,0 +1,151 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unimo.config import read_yaml
+from unimo.errors import CheckpointError, ConfigError
+from unimo.settings import RunConfig, load_run_config
+from unimo.training.run import format_summary, only_run_in, train
+from unimo.weights import read_safetensors
+
+PART = "{hidden_size: 16, num_heads: 2, intermediate_size: 32, num_layers: 2}"
+WORDS = [
+    f"model.text={PART}",
+    f"model.vision={PART}",
+    f"model.fusion={PART}",
+    "model.vision.patch_size=16",
+    "data.image_size=32",
+    "data.scenes.train_images=8",
+    "data.scenes.val_images=4",
+    "train.batch_size=4",
+    "train.eval_batch_size=4",
+    "train.max_steps=2",
+    "train.log_every=1",
+    "train.device=cpu",
+]
+
+
+def tiny(kind: str, output: Path, *words: str, **under: Any) -> RunConfig:
+    return load_run_config("unimo3_tiny", kind, [*WORDS, f"output_dir={output}", *words], **under)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("pretrained")
+    train(tiny("pretrain", output))
+    return output
+
+
+def test_a_run_leaves_what_the_contract_says(pretrained: Path) -> None:
+    summary = json.loads((pretrained / "summary.json").read_text())
+    assert (summary["step"], summary["started_from"]) == (2, "scratch")
+    assert {"mlm_loss", "itm_accuracy"} <= set(summary["metrics"])
+    assert summary["records"][0]["read"] == {"scenes": 8}
+    assert "tools/finetune.py --task vqa" in format_summary(summary)
+    assert {path.name for path in (pretrained / "model").iterdir()} >= {
+        "config.yaml",
+        "model.safetensors",
+        "tokenizer.json",
+        "metrics.json",
+    }
+    config = read_yaml(pretrained / "config.yaml")
+    assert config["model"]["vision"]["image_size"] == 32
+    assert config["train"]["max_steps"] == 2
+
+
+def test_vocabulary_from_scratch_is_that_of_the_tokenizer(pretrained: Path) -> None:
+    size = read_yaml(pretrained / "config.yaml")["model"]["text"]["vocab_size"]
+    tensors = read_safetensors(pretrained / "model/model.safetensors")
+    assert 50 < size < 1000
+    assert tensors["model.text.embeddings.word.weight"].shape[0] == size
+    with pytest.raises(ConfigError, match="model.text.vocab_size is 7"):
+        train(tiny("pretrain", pretrained.parent / "other", "model.text.vocab_size=7"))
+
+
+def test_same_command_again_goes_on_from_the_last_checkpoint(
+    pretrained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="unimo"):
+        summary = train(tiny("pretrain", pretrained))
+    assert summary["steps_now"] == 0
+    assert "starting from last checkpoint" in caplog.text
+
+
+def test_fine_tuning_starts_from_a_model_directory(
+    pretrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = read_yaml(pretrained / "model/config.yaml")
+    run = tiny("vqa", tmp_path, "optim.lr=0", init_from=str(pretrained / "model"), model=config["model"])
+    with caplog.at_level("INFO", logger="unimo"):
+        train(run)
+    assert "starting from init_from=" in caplog.text
+    assert "new, randomly initialised: classifier" in caplog.text
+    before = read_safetensors(pretrained / "model/model.safetensors")
+    after = read_safetensors(tmp_path / "model/model.safetensors")
+    shared = [name for name in after if name.startswith("model.")]
+    assert shared
+    for name in shared:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+def test_output_folder_of_another_task_is_refused(pretrained: Path) -> None:
+    with pytest.raises(CheckpointError, match="its task is 'pretrain', this run's is 'vqa'"):
+        train(tiny("vqa", pretrained))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with only_run_in(tmp_path), pytest.raises(CheckpointError, match="another process is training"):
+        with only_run_in(tmp_path):
+            pass
+    with only_run_in(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["unimo3_tinny"], "nearest: unimo3_tiny"),
+        (["unimo3_tiny", "train.max_step=5"], "unknown key config.train.max_step; nearest: max_steps"),
+        (["unimo3_tiny", "train.precision=bf16", "train.device=cpu"], "silent no-op"),
+        (["unimo3_tiny", "data.pairs=/nowhere/at/all"], "/nowhere/at/all"),
+    ],
+)
+def test_mistakes_give_one_message_and_code_2(tmp_path: Path, words: list[str], message: str) -> None:
+    tool = Path(__file__).resolve().parents[3] / "tools/pretrain.py"
+    command = [sys.executable, str(tool), *words, f"output_dir={tmp_path / 'out'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run_tool(*words: str, check: str = "") -> subprocess.CompletedProcess[str]:
+    tool = Path(__file__).resolve().parents[3] / "tools/pretrain.py"
+    code = f"import runpy, sys; sys.argv = ['pretrain.py', *{words!r}]\n"
+    code += f"try:\n    runpy.run_path({str(tool)!r}, run_name='__main__')\nfinally:\n    {check or 'pass'}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_help_needs_no_paddle() -> None:
+    done = run_tool("--help", check="assert 'paddle' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+    assert "example:" in done.stdout
+
+
+def test_dry_run_prints_the_resolved_config() -> None:
+    done = run_tool("unimo3_base", "--dry-run", "train.max_steps=7")
+    assert done.returncode == 0, done.stderr
+    assert "max_steps: 7" in done.stdout
+    assert "batch_size: 4096" in done.stdout
+
+
+def test_recomputation_changes_nothing(pretrained: Path, tmp_path: Path) -> None:
+    train(tiny("pretrain", tmp_path, "train.recompute=true"))
+    lines = [(path / "metrics.jsonl").read_text().splitlines() for path in (pretrained, tmp_path)]
+    plain, again = ([json.loads(line).get("loss") for line in part] for part in lines)
+    assert again == pytest.approx(plain, abs=1e-6)
