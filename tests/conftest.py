@@ -1,8 +1,12 @@
 """What all tests share: where the checkout is, and a process that uses one core for each rank."""
 
+from __future__ import annotations
+
 import os
+import runpy
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,6 +16,9 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import pytest  # noqa: E402 - after the path
+
+if TYPE_CHECKING:
+    from micro import Tool
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +34,18 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     return folder
+
+
+@pytest.fixture
+def tool(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Tool:
+    """Run `tools/NAME.py` with words, in this process: exit code, standard output, standard error."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(root / "tools" / f"{name}.py"), run_name="__main__")
+        captured = capfd.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from unimo.registry import model_package, task_module
 from unimo.settings import RunConfig, build_run_config
 from unimo.tasks.base import Task
 
+Tool = Callable[..., tuple[int, str, str]]
+"""The fixture `tool` of conftest.py."""
 TOWER = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32}
 VALUES: dict[str, Any] = {
     "model": {

@@ -7,33 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from micro import saved, words
+from micro import Tool, saved, words
 
 from unimo.inference.evaluation import evaluate
-
-Tool = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def tool(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Tool:
-    """Run `tools/NAME.py` with words: exit code, standard output, standard error."""
-
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(root / "tools" / f"{name}.py"), run_name="__main__")
-        captured = capfd.readouterr()
-        return int(caught.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,9 @@ def parse() -> argparse.Namespace:
     tasks = ", ".join(sorted(fine_tuning_tasks()))
     parser.add_argument("--task", required=True, help=tasks)
     parser.add_argument("--model", default="", help="registered name or recipe; default: that of --init")
-    parser.add_argument("--init", default="", help="model directory or run folder to start from")
+    parser.add_argument(
+        "--init", default="", help="model directory or run folder; `none`: start from scratch"
+    )
     cli.add_run_arguments(parser)
     return parser.parse_intermixed_args()
 
@@ -67,6 +69,7 @@ def build_run(options: argparse.Namespace) -> RunConfig:
         model_config(options.model)
     under: dict[str, Any] = {"task": {"name": options.task}}
     init = options.init or latest_pretrained(options.model)
+    init = "" if init == "none" else init
     name = options.model
     if init:
         under["init_from"] = str(loading.find_model(init))
@@ -76,7 +79,8 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     else:
         name = name or "unimo3_tiny"
         under["model"] = {"name": name}
-        logger.warning("no pre-trained %s in %s/: starting from scratch", name, loading.OUTPUT)
+        if not options.init:
+            logger.warning("no pre-trained %s in %s/: starting from scratch", name, loading.OUTPUT)
     if is_file(name):
         del under["model"]
     return load_run_config(recipe_for(name, options.task), options.task, options.overrides, **under)

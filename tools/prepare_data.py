@@ -3,15 +3,19 @@
 import argparse
 import functools
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from tqdm import tqdm
 
-from unimo.cli import run
-from unimo.data.prepare.jsonl import prepare_jsonl
-from unimo.data.prepare.karpathy import prepare_karpathy
-from unimo.data.prepare.snli_ve import prepare_snli_ve
-from unimo.data.prepare.vqa import prepare_vqa
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unimo.cli import run  # noqa: E402 - works from a clone that is not installed
+from unimo.data.prepare.jsonl import prepare_jsonl  # noqa: E402
+from unimo.data.prepare.karpathy import prepare_karpathy  # noqa: E402
+from unimo.data.prepare.snli_ve import prepare_snli_ve  # noqa: E402
+from unimo.data.prepare.vqa import prepare_vqa  # noqa: E402
 
 EXAMPLES = """\
 examples:

@@ -1,23 +1,20 @@
-"""Weights on disk: safetensors in and out, and strict loading into a layer.
+"""Weights on disk: safetensors in and out (by the `safetensors` package), and strict loading into a layer.
 
-Nothing here unpickles. The format is 8 bytes of header length, a JSON header, raw data; it is read
-here rather than through the `safetensors` package because that one has no bf16 for NumPy, and because
-a broken file should be described by its sizes.
+Nothing here unpickles.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors.numpy import save_file
 
 from unimo.errors import CheckpointError
 
@@ -26,26 +23,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": np.uint16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
-_NAMES = {np.dtype(kind): name for name, kind in _DTYPES.items() if name != "BF16"}
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pdparams", ".pdopt"}
 _LISTED = 20
 _TOWERS = {"RobertaTower": "roberta", "ClipVisionTower": "clip_vit"}
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Read all tensors of a file, in file order; fp16 and bf16 become float32.
+    """Read all tensors of a file; fp16 and bf16 become float32.
 
     Raises:
         CheckpointError: no such file, a pickle, or a truncated or corrupt file.
@@ -53,14 +37,21 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     refuse_pickle(path)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            header, start = _read_header(file, path, size)
+        with safe_open(path, framework="np") as file:
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            brain = _read_bf16(path) if "BF16" in kinds.values() else {}
             return {
-                name: _read_tensor(file, path, name, entry, start, size) for name, entry in header.items()
+                name: brain[name] if kind == "BF16" else _read_tensor(file, path, name, kind)
+                for name, kind in kinds.items()
             }
     except OSError as error:
-        raise CheckpointError(f"cannot read weights {path}: {error.strerror or error}") from error
+        reason = error if path.exists() else "No such file"
+        raise CheckpointError(f"cannot read weights {path}: {reason}") from error
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file: it has {path.stat().st_size} bytes "
+            f"({error}); download or copy it again"
+        ) from error
 
 
 def refuse_pickle(path: Path) -> None:
@@ -79,49 +70,25 @@ def refuse_pickle(path: Path) -> None:
         )
 
 
-def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > size - 8:
-        raise CheckpointError(
-            f"{path} is truncated or not a safetensors file: it has {size} bytes, and its header alone "
-            f"would need {8 + length}; download or copy it again"
-        )
-    try:
-        header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{path} has a corrupt header of {length} bytes: {error}") from error
-    if 8 + length + end != size:
-        raise CheckpointError(
-            f"{path} is truncated or corrupt: its header describes {8 + length + end} bytes, the file has "
-            f"{size}; download or copy it again"
-        )
-    return header, 8 + length
+def _read_bf16(path: Path) -> dict[str, np.ndarray]:
+    """The bf16 tensors of a file as float32: NumPy has no such type, and its bits are a float32's upper half."""
+    return {
+        name: (np.frombuffer(entry["data"], np.uint16).astype(np.uint32) << 16)
+        .view(np.float32)
+        .reshape(entry["shape"])
+        for name, entry in deserialize(path.read_bytes())
+        if entry["dtype"] == "BF16"
+    }
 
 
-def _read_tensor(
-    file: BinaryIO, path: Path, name: str, entry: Mapping[str, Any], start: int, size: int
-) -> np.ndarray:
+def _read_tensor(file: Any, path: Path, name: str, kind: str) -> np.ndarray:
     try:
-        shape, (begin, end) = [int(n) for n in entry["shape"]], entry["data_offsets"]
-        kind = entry["dtype"]
-        dtype = np.dtype(_DTYPES[kind])
-    except (KeyError, TypeError, ValueError) as error:
-        known = ", ".join(_DTYPES)
+        values = file.get_tensor(name)
+    except (AttributeError, TypeError) as error:  # types that NumPy does not have
         raise CheckpointError(
-            f"{path}: tensor {name!r} has a bad entry {entry}; types known: {known}"
+            f"{path}: tensor {name!r} is of type {kind}; expected F32, F16, BF16, F64, BOOL or integers; "
+            "convert the file to one of these"
         ) from error
-    count = math.prod(shape)
-    if min([0, *shape, begin]) < 0 or end - begin != count * dtype.itemsize or start + end > size:
-        raise CheckpointError(
-            f"{path}: tensor {name!r} of shape {shape} needs {count * dtype.itemsize} bytes, "
-            f"its entry gives {begin} to {end} of {size - start}"
-        )
-    file.seek(start + begin)
-    values = np.fromfile(file, dtype=dtype, count=count).reshape(shape)
-    if kind == "BF16":  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32) if kind == "F16" else values
 
 
@@ -132,62 +99,32 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> No
         CheckpointError: the disk is full or the folder cannot be written; the previous file is intact.
     """
     path = Path(path)
+    # The package stores the memory of an array as it lies, so that must be row by row.
+    dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise CheckpointError(f"cannot write into {path.parent}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _write(file, tensors)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        needed = sum(np.asarray(tensor).nbytes for tensor in tensors.values())
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask wants it; the package makes files private
+        save_file(dense, temporary)
+        temporary.chmod(mode)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)  # makes the new name survive a power cut
+    except (OSError, SafetensorError) as error:
+        size = sum(tensor.nbytes for tensor in dense.values()) / 1e6
+        reason = str(error).removeprefix("Error while serializing: I/O error: ")
         kept = "the previous file is intact" if path.exists() else "nothing was left behind"
         raise CheckpointError(
-            f"could not write {path} ({needed / 1e6:.1f} MB): {error.strerror or error}; {kept}. "
+            f"could not write {path} ({size:.1f} MB): {reason}; {kept}. "
             f"Free some space or choose another output folder"
         ) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
 
 
-def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray]) -> None:
-    header: dict[str, Any] = {}
-    offset = 0
-    # Wide types first: every tensor then starts at a multiple of its item size.
-    order = sorted(tensors, key=lambda name: (-np.asarray(tensors[name]).itemsize, name))
-    for name in order:
-        array = np.asarray(tensors[name])
-        if array.dtype not in _NAMES:
-            raise TypeError(f"tensor {name!r}: safetensors has no type for {array.dtype}")
-        end = offset + array.nbytes
-        header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for name in order:
-        file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -84,15 +84,21 @@ def broken(entry):
     ("content", "message"),
     [
         (b"PK\x03\x04 a zip file, which torch.save writes", "truncated or not a safetensors file"),
-        (broken(b"{not json"), "corrupt header"),
-        (broken([1, 2]), "corrupt header"),
-        (broken({"a": {"dtype": "F32", "shape": [1]}}), "corrupt header"),
+        (broken(b"{not json"), "has 1?[0-9]+ bytes .*invalid JSON in header"),
+        (broken([1, 2]), "has 1?[0-9]+ bytes .*invalid JSON in header"),
+        (broken({"a": {"dtype": "F32", "shape": [1]}}), "has 1?[0-9]+ bytes .*invalid JSON in header"),
         (
             broken({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}) + b"\0",
-            "types known: F64",
+            "tensor 'a' is of type F8_E4M3; expected F32",
         ),
-        (broken({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}) + b"\0" * 4, "needs 36 bytes"),
-        (broken({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}), "describes|needs"),
+        (
+            broken({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}) + b"\0" * 4,
+            "has 7[0-9] bytes .*invalid shape",
+        ),
+        (
+            broken({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}),
+            "has 7[0-9] bytes .*invalid value",
+        ),
     ],
 )
 def test_corrupt_files(tmp_path, content, message):
@@ -130,7 +136,7 @@ def test_full_disk_leaves_the_previous_file_and_no_other(tmp_path, monkeypatch):
 
 
 def test_folder_that_cannot_be_written(tmp_path):
-    with pytest.raises(CheckpointError, match="cannot write into .*nowhere"):
+    with pytest.raises(CheckpointError, match="could not write .*nowhere.*No such file"):
         write_safetensors(tmp_path / "nowhere" / "w.safetensors", {})
 
 

@@ -51,11 +51,16 @@ def open_image(source: ImageSource, target: int | None = None, max_pixels: int =
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RecordError(f"{what}: more pixels than the limit of {max_pixels:,}: {error}") from error
+        size = str(error).partition(" exceeds")[
+            0
+        ]  # "Image size (900000000 pixels)"; the rest is Pillow's limit
+        raise RecordError(f"{what}: {size}; the limit is {max_pixels:,} in all; scale it down") from error
     except Exception as error:  # decoders raise nearly anything on damaged headers
         raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {error}") from error
     if width * height > max_pixels:
-        raise RecordError(f"{what} is {width} x {height} pixels; the limit is {max_pixels:,} in all")
+        raise RecordError(
+            f"{what} is {width} x {height} pixels; the limit is {max_pixels:,} in all; scale it down"
+        )
     try:
         if target and image.format in ("JPEG", "MPO"):
             image.draft("RGB", (2 * target, 2 * target))

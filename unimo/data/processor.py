@@ -171,7 +171,7 @@ def check_text(text: Any) -> str:
     if not isinstance(text, str):
         raise RecordError(f"expected a text, found {type(text).__name__}")
     if not text.strip():
-        raise RecordError("the text is empty")
+        raise RecordError("the text is empty; give at least one word")
     try:
         text.encode("utf8")
     except UnicodeEncodeError as error:

@@ -23,7 +23,9 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 250),
 }
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
-RADII = {"small": 7, "large": 12}
+RADII = {"small": 8, "large": 13}
+JITTER = 2
+"""Largest shift of an object from the centre of its quarter, pixels."""
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
@@ -64,9 +66,8 @@ def make_scene(rng: np.random.Generator) -> Scene:
     for place in sorted(rng.permutation(4)[: rng.integers(1, MAX_OBJECTS + 1)]):
         size = ("small", "large")[rng.integers(2)]
         radius = RADII[size]
-        slack = half // 2 - radius
-        x = half * (place % 2) + half // 2 + int(rng.integers(-slack, slack + 1))
-        y = half * (place // 2) + half // 2 + int(rng.integers(-slack, slack + 1))
+        x = half * (place % 2) + half // 2 + int(rng.integers(-JITTER, JITTER + 1))
+        y = half * (place // 2) + half // 2 + int(rng.integers(-JITTER, JITTER + 1))
         objects.append(
             SceneObject(
                 shape=SHAPES[rng.integers(len(SHAPES))],

@@ -9,6 +9,7 @@ metrics.json        scores at the time of saving
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.json"
 OUTPUT = Path("output")
+logger = logging.getLogger(__name__)
 
 
 def save_model(
@@ -152,14 +154,17 @@ def find_model(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is none; those in `output/` are listed.
     """
-    places = [
+    meant = [
         Path(path),
         Path(path) / "model",
         OUTPUT / f"{path}_pretrain" / "model",
         OUTPUT / path / "model",
     ]
-    for place in places:
+    places = [_present(place) for place in meant]
+    for name, place in zip(meant, places, strict=True):
         if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
+            if place != name:
+                logger.warning("%s was not replaced completely; opening the one before, %s", name, place)
             return place
     for place in places:
         for there, missing in ((CONFIG, WEIGHTS), (WEIGHTS, CONFIG)):
@@ -173,11 +178,10 @@ def find_model(path: str | Path) -> Path:
 
 def list_saved(task: str = "") -> list[Path]:
     """Model directories under `output/`, newest first; `task` keeps those of one task."""
-    found = []
-    for config in OUTPUT.glob(f"*/model/{CONFIG}"):
-        if not task or _read_config(config.parent).get("task", {}).get("name") == task:
-            found.append(config)
-    return [config.parent for config in sorted(found, key=lambda file: -file.stat().st_mtime)]
+    found = [place for run in OUTPUT.glob("*/") if ((place := _present(run / "model")) / CONFIG).is_file()]
+    if task:
+        found = [place for place in found if _read_config(place).get("task", {}).get("name") == task]
+    return sorted(found, key=lambda place: -(place / CONFIG).stat().st_mtime)
 
 
 def read_model_config(path: str | Path) -> dict[str, Any]:
@@ -238,9 +242,19 @@ def _write(path: Path, text: str) -> None:
 
 def _swap(fresh: Path, directory: Path) -> None:
     """Rename `fresh` to `directory`; an older one steps aside first and is deleted last."""
-    old = directory.with_name(f".{directory.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
     if directory.exists():
-        directory.rename(old)
+        shutil.rmtree(_aside(directory), ignore_errors=True)
+        directory.rename(_aside(directory))
     fresh.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(_aside(directory), ignore_errors=True)
+
+
+def _aside(directory: Path) -> Path:
+    """Where a model directory waits while it is replaced."""
+    return directory.parent / f".{directory.name}.old"
+
+
+def _present(directory: Path) -> Path:
+    """The directory, or the one before it if a kill between the two renames of `_swap` left only that."""
+    old = _aside(directory)
+    return old if old.is_dir() and not directory.exists() else directory

@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from unimo.nn.init import linear
+from unimo.nn.kernels import dropout
 
 
 def use_fused_kernel() -> bool:
@@ -42,12 +43,12 @@ class _MultiHead(nn.Layer):
     ) -> tuple[Tensor, Tensor | None]:
         """Output [B, Q, W]; with heads first also the probabilities [B, H, Q, S] before dropout."""
         if not heads_first:
-            dropout = self.dropout if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout, training=self.training)
+            rate = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, rate, training=self.training)
             return self.out(mixed.reshape([0, 0, -1])), None
         logits = paddle.matmul(query * self.scale, key, transpose_y=True)
         weights = F.softmax(logits if mask is None else logits + mask)
-        dropped = F.dropout(weights, self.dropout) if self.training and self.dropout else weights
+        dropped = dropout(weights, self.dropout, self.training)
         mixed = paddle.matmul(dropped, value).transpose([0, 2, 1, 3])
         return self.out(mixed.reshape([0, 0, -1])), weights
 

@@ -12,7 +12,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from unimo.nn.attention import CrossAttention, SelfAttention
 from unimo.nn.init import linear
-from unimo.nn.kernels import LayerNorm
+from unimo.nn.kernels import LayerNorm, dropout
 
 
 def quick_gelu(states: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class _Dropout(nn.Layer):
         self.recompute = False
 
     def _drop(self, states: Tensor) -> Tensor:
-        return F.dropout(states, self.dropout) if self.training and self.dropout else states
+        return dropout(states, self.dropout, self.training)
 
 
 class Block(_Dropout):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from unimo.nn.init import embedding, normal_attr
-from unimo.nn.kernels import LayerNorm, add_bias
+from unimo.nn.kernels import LayerNorm, add_bias, dropout
 from unimo.nn.position import token_positions
 
 
@@ -38,7 +37,7 @@ class TextEmbeddings(nn.Layer):
         positions = token_positions(attention_mask, self.padding_id)
         states = self.word(input_ids) + self.position(positions)
         states = self.norm(add_bias(states, self.token_type.weight[0]))
-        return F.dropout(states, self.dropout) if self.training and self.dropout else states
+        return dropout(states, self.dropout, self.training)
 
 
 class PatchEmbedding(nn.Layer):

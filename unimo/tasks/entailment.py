@@ -46,7 +46,7 @@ class EntailmentTask(Task):
         """Class logits [B, 3]."""
         text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
         image = self.model.encode_image(batch["pixels"])
-        return self.classifier(self.model.fuse(text, image).pooled)
+        return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cross-entropy, mean over samples; report: accuracy."""

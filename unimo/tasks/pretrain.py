@@ -63,12 +63,12 @@ class PretrainTask(Task):
         image = self.model.encode_image(pixels)
         masked = self.model.encode_text(batch["mlm_input_ids"], batch["attention_mask"])
         own = paddle.arange(size, dtype="int64")
-        states = self.model.fuse(masked, image.select(own)).fused_text.flatten(0, 1)
+        states = self.model.fuse(masked, image.select(own), outputs="text").fused_text.flatten(0, 1)
         prediction = {}
         if batch["mlm_labels"].shape[0]:
             prediction["mlm_logits"] = self.objective.mlm_head(paddle.gather(states, batch["mlm_positions"]))
         text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        pairs = self.model.fuse(text, image.select(batch["itm_image_index"]))
+        pairs = self.model.fuse(text, image.select(batch["itm_image_index"]), outputs="pooled")
         prediction["itm_logits"] = self.objective.itm_head(pairs.pooled)
         return prediction
 

@@ -72,7 +72,7 @@ class RetrievalTask(Task):
 
     def match_logits(self, text: Encoded, image: Encoded) -> Tensor:
         """ITM logits [N, 2] of N pairs; class 1 is a match."""
-        return self.itm_head(self.model.fuse(text, image).pooled)
+        return self.itm_head(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`itc` and `itm`; report: ITM accuracy and the temperature."""

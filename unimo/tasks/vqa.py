@@ -56,7 +56,7 @@ class VqaTask(Task):
         """Answer logits [B, A]."""
         text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
         image = self.model.encode_image(batch["pixels"])
-        return self.classifier(self.model.fuse(text, image).pooled)
+        return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Binary cross-entropy summed over answers, mean over questions; report: accuracy."""

@@ -80,12 +80,12 @@ def _together(action: Callable[[], None], final: Path) -> None:
     except CheckpointError as error:
         problem = str(error)
     except OSError as error:
-        problem = f"{error.strerror or error} ({error.filename or 'no file name'})"
+        problem = f"{error.strerror or error} ({error.filename or 'no file name'}). Free some space"
     problems = [text for text in distributed.gather(problem) if text]
     if problems:
         raise CheckpointError(
-            f"could not save the checkpoint {final}: {problems[0]}; older checkpoints are intact. "
-            "Free some space, then run the same command again to go on from the last one"
+            f"could not save the checkpoint {final}: {problems[0]}. Older checkpoints are "
+            "intact: the same command goes on from the last one"
         )
 
 

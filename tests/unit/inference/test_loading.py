@@ -134,6 +134,23 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old(
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
 
 
+def test_a_kill_while_replacing_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = saved("vqa", Path("output/mine"))
+    aside = directory.with_name(".model.old")
+    directory.rename(aside)  # what a kill between the two renames leaves, beside the unfinished new one
+    directory.with_name(".model.writing").mkdir()
+    assert [loading.find_model(path) for path in ("mine", "output/mine", directory)] == [aside] * 3
+    assert loading.list_saved("vqa") == [aside] and "not replaced completely" in caplog.text
+    assert unimo.load("mine")[0].config.name == "unimo3_tiny"
+    task, processor, _ = make_task(make_run("vqa"), seed=1)
+    loading.save_model(task, processor, directory)
+    assert loading.find_model("mine") == directory
+    assert [path.name for path in directory.parent.iterdir()] == ["model"]
+
+
 def test_new_task_takes_over_the_model_and_its_matching_head(tmp_path: Path) -> None:
     source = saved("pretrain", tmp_path / "pretrain", seed=3)
     weights = read_safetensors(source / "model.safetensors")

@@ -5,7 +5,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from unimo.nn.kernels import LayerNorm, Linear, add_bias
+from unimo.nn.kernels import LayerNorm, Linear, add_bias, dropout
 
 
 def _values_and_gradients(layer: nn.Layer, x: np.ndarray, grad: np.ndarray) -> list[np.ndarray]:
@@ -73,3 +73,20 @@ def test_frozen_input_still_trains_the_layer():
     linear.clear_gradients()
     total.backward()
     assert linear.bias.grad.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_dropout_keeps_the_mean_and_the_share_and_follows_the_seed():
+    x = paddle.ones([400, 500])
+    x.stop_gradient = False
+    paddle.seed(3)
+    first = dropout(x, 0.1, training=True)
+    values = set(np.unique(first.numpy()).tolist())
+    assert len(values) == 2 and min(values) == 0.0
+    assert abs(max(values) - 1 / 0.9) < 1e-4
+    assert abs(float((first == 0).astype("float32").mean()) - 0.1) < 0.003
+    first.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), first.numpy())
+    assert not paddle.equal_all(first, dropout(x, 0.1, training=True))
+    paddle.seed(3)
+    assert paddle.equal_all(first, dropout(x, 0.1, training=True))
+    assert dropout(x, 0.1, training=False) is x

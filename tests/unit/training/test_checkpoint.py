@@ -54,13 +54,13 @@ def test_full_disk_leaves_the_previous_checkpoint(
 
     def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
         if path.name == file:
-            monkeypatch.setattr(weights, "_write", full)
+            monkeypatch.setattr(weights, "save_file", full)
         original(path, tensors)
 
     monkeypatch.setattr(checkpoint, "write_safetensors", write)
     if file == "state.json":
         monkeypatch.setattr(checkpoint.os, "fsync", full)
-    with pytest.raises(CheckpointError, match="No space left on device.*older checkpoints are intact"):
+    with pytest.raises(CheckpointError, match="No space left on device.*Older checkpoints are intact"):
         train(make_run(tmp_path, train={"max_steps": 8}))
     monkeypatch.undo()
     assert checkpoint.find_last(tmp_path).name == "step_00000004"
