@@ -208,6 +208,16 @@ def dump(config: Any) -> str:
     return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=100)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that `path` is either the old one or the whole new one, also on a full disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def find_config(name: str, suffix: str) -> Path:
     """The file of a recipe: `unimo3_base` + `pretrain` -> configs/unimo3/base_pretrain.yaml.
 

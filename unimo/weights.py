@@ -71,7 +71,7 @@ def refuse_pickle(path: Path) -> None:
 
 
 def _read_bf16(path: Path) -> dict[str, np.ndarray]:
-    """The bf16 tensors of a file as float32: NumPy has no such type, and its bits are a float32's upper half."""
+    """The bf16 tensors of a file, which NumPy has no type for: their bits are the upper half of a float32."""
     return {
         name: (np.frombuffer(entry["data"], np.uint16).astype(np.uint32) << 16)
         .view(np.float32)

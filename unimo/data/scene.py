@@ -10,19 +10,17 @@ from PIL import Image, ImageDraw
 
 CANVAS = 64
 """Side of a picture in pixels."""
-MAX_OBJECTS = 4
+MAX_OBJECTS = 3
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
     "green": (44, 160, 60),
     "blue": (40, 80, 220),
     "yellow": (240, 220, 40),
-    "purple": (150, 50, 190),
-    "cyan": (50, 210, 220),
     "black": (15, 15, 15),
     "white": (250, 250, 250),
 }
-SHAPES = ("circle", "square", "triangle", "cross", "ring")
+SHAPES = ("circle", "square", "triangle", "cross")
 RADII = {"small": 8, "large": 13}
 JITTER = 2
 """Largest shift of an object from the centre of its quarter, pixels."""
@@ -60,7 +58,7 @@ class Scene:
 
 
 def make_scene(rng: np.random.Generator) -> Scene:
-    """Draw lots for one scene: 1 to 4 objects, each in a quarter of its own."""
+    """Draw lots for one scene: 1 to 3 objects, each in a quarter of its own."""
     half = CANVAS // 2
     objects = []
     for place in sorted(rng.permutation(4)[: rng.integers(1, MAX_OBJECTS + 1)]):
@@ -101,9 +99,7 @@ def _draw_shape(draw: ImageDraw.ImageDraw, item: SceneObject) -> None:
         draw.rectangle((x1 + inset, y1 + inset, x2 - inset, y2 - inset), fill=color)
     elif item.shape == "triangle":
         draw.polygon([(x, y1), (x2, y2), (x1, y2)], fill=color)
-    elif item.shape == "cross":
+    else:
         arm = max(2, radius // 3)
         draw.rectangle((x - arm, y1, x + arm, y2), fill=color)
         draw.rectangle((x1, y - arm, x2, y + arm), fill=color)
-    else:
-        draw.ellipse(item.box, outline=color, width=max(3, radius // 3))

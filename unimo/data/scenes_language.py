@@ -13,7 +13,7 @@ CONTRADICTION, NEUTRAL, ENTAILMENT = 0, 1, 2
 
 TEMPLATE_WORDS = (
     "a an the is are of and in at to . , ? what where how many which color shape size object objects there "
-    "left right above below next picture with one two three four 0 1 2 3 4 yes no nothing "
+    "left right above below one two three four 0 1 2 3 4 yes no nothing "
     "was drawn first last new old heavy light"
 ).split()
 NUMBER_WORDS = ("zero", "one", "two", "three", "four")
@@ -36,13 +36,20 @@ def captions(scene: Scene, count: int, rng: np.random.Generator) -> list[str]:
     """
     made = []
     for _ in range(count):
-        chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[: rng.integers(1, 3)]]
+        chosen = [scene.objects[i] for i in rng.permutation(len(scene.objects))[:2]]
         relation = _relation(chosen[0], chosen[1]) if len(chosen) > 1 else None
-        if relation and rng.random() < 0.4:
-            made.append(f"{_full(chosen[0])} {relation} {_full(chosen[1])} .")
-        elif rng.random() < 0.15:
+        form = rng.random()
+        if form < 0.1:
             number = NUMBER_WORDS[len(scene.objects)]
-            made.append(f"a picture with {number} object{'s' * (len(scene.objects) > 1)} .")
+            made.append(
+                f"there {'is' if number == 'one' else 'are'} {number} object{'s' * (number != 'one')} ."
+            )
+        elif relation and form < 0.3:
+            made.append(f"{_full(chosen[0])} {relation} {_full(chosen[1])} .")
+        elif form < 0.6:
+            made.append(
+                " , ".join(f"the {_name(item)} at the {item.place} is {item.size}" for item in chosen) + " ."
+            )
         else:
             made.append(" , ".join(f"{_full(item)} at the {item.place}" for item in chosen) + " .")
     return made

@@ -20,6 +20,7 @@ class ClipVisionTower(nn.Layer):
 
     Args:
         num_layers: blocks to build (METER leaves CLIP's last one out).
+        position_std: initial scale of the position embeddings; None means width ** -0.5.
         init_layers: depth that the initial scale is computed for; the whole CLIP has as many blocks.
     """
 
@@ -33,6 +34,7 @@ class ClipVisionTower(nn.Layer):
         patch_size: int,
         image_size: int,
         dropout: float = 0.0,
+        position_std: float | None = None,
         init_layers: int | None = None,
     ) -> None:
         super().__init__()
@@ -41,7 +43,9 @@ class ClipVisionTower(nn.Layer):
         base = width**-0.5
         out_std = base * (2 * (init_layers or num_layers)) ** -0.5
         self.class_embedding = self.create_parameter([width], attr=normal_attr(base))
-        self.position_embedding = self.create_parameter([1 + self.grid**2, width], attr=normal_attr(base))
+        self.position_embedding = self.create_parameter(
+            [1 + self.grid**2, width], attr=normal_attr(base if position_std is None else position_std)
+        )
         self.patch_embedding = PatchEmbedding(patch_size, width, (3 * patch_size**2) ** -0.5)
         self.ln_pre = LayerNorm(width, 1e-5)
         self.layers = nn.LayerList(

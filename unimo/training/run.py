@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 
 from unimo import registry
-from unimo.config import dump, merge_into, merge_plain, read_yaml, to_plain
+from unimo.config import dump, merge_into, merge_plain, read_yaml, to_plain, write_text
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
@@ -51,7 +51,7 @@ def train(run: RunConfig) -> dict[str, Any]:
         start_weights(state, last, source)
         if distributed.rank() == 0:
             checkpoint.remove_unfinished(output_dir)
-            (output_dir / CONFIG).write_text(dump(run), encoding="utf8")
+            write_text(output_dir / CONFIG, dump(run))
         distributed.barrier()
         try:
             fit(state)
@@ -242,7 +242,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
     if distributed.rank() == 0:
         if summary["model_dir"]:
             loading.save_model(state.task, state.processor, output_dir / "model", metrics, run)
-        (output_dir / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf8")
+        write_text(output_dir / "summary.json", json.dumps(summary, indent=1))
     distributed.barrier()
     return summary
 

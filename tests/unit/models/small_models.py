@@ -17,13 +17,15 @@ VOCABULARY, IMAGE, TEXT = 60, 32, 9
 
 
 def small_config(name: str = "unimo3_tiny", **overrides: Any) -> Config:
-    """A size with 2-head width-16 layers, patch 8, 32-pixel images and 60 tokens."""
+    """A size with 2-head width-16 layers, patch 8, 32-pixel images and 60 tokens; 4 + 4 + 3 layers."""
     layer = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32}
     parts: dict[str, dict[str, Any]] = {
-        "text": {**layer, "vocab_size": VOCABULARY, "max_position": 24},
-        "vision": {**layer, "patch_size": 8, "image_size": IMAGE},
-        "fusion": layer,
+        "text": {**layer, "num_layers": 4, "vocab_size": VOCABULARY, "max_position": 24},
+        "vision": {**layer, "num_layers": 4, "patch_size": 8, "image_size": IMAGE},
+        "fusion": {**layer, "num_layers": 3},
     }
+    if name.endswith("_d"):
+        parts["fusion"]["num_internal"] = 2
     for part, values in overrides.items():
         parts[part] = {**parts.get(part, {}), **values}
     return merge_into(SIZES[name], parts)

@@ -56,6 +56,7 @@ class Unimo3(Model):
             patch_size=vision.patch_size,
             image_size=vision.image_size,
             dropout=vision.dropout,
+            position_std=vision.position_init_std,
             init_layers=vision.num_layers,
         )
         self.type_embedding = embedding(2, fusion.hidden_size, fusion.init_std)

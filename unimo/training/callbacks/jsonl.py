@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, TextIO
 
+from unimo.config import write_text
 from unimo.training import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import TrainState
@@ -64,9 +64,7 @@ def cut_after(path: Path, step: int) -> list[dict[str, Any]]:
         return []
     rows = [_parse(line) for line in path.read_text(encoding="utf8", errors="replace").splitlines()]
     kept = [row for row in rows if row is not None and row["step"] <= step]
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(f"{json.dumps(row)}\n" for row in kept), encoding="utf8")
-    os.replace(temporary, path)
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
     return kept
 
 
