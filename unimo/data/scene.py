@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +94,7 @@ def _draw_shape(draw: ImageDraw.ImageDraw, item: SceneObject) -> None:
     if item.shape == "circle":
         draw.ellipse(item.box, fill=color)
     elif item.shape == "square":
-        inset = round(radius * (1 - math.sqrt(0.75)))
-        draw.rectangle((x1 + inset, y1 + inset, x2 - inset, y2 - inset), fill=color)
+        draw.rectangle(item.box, fill=color)
     elif item.shape == "triangle":
         draw.polygon([(x, y1), (x2, y2), (x1, y2)], fill=color)
     else:
