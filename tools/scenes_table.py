@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
 import json
 import os
@@ -26,12 +27,9 @@ def main() -> None:
     parser = cli.arguments(__doc__, "python tools/scenes_table.py --seeds 0 1 2 --jobs 2")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="pre-trained, then fine-tuned")
     parser.add_argument("--scratch", nargs="*", default=["unimo3_tiny"], help="fine-tuned only")
-    parser.add_argument(
-        "--scratch-steps",
-        type=int,
-        default=3400,
-        help="fine-tuning steps as long as both trainings",
-    )
+    parser.add_argument("--pretrain-steps", type=int, default=1600)
+    parser.add_argument("--finetune-steps", type=int, default=2500)
+    parser.add_argument("--scratch-steps", type=int, default=5700, help="that take as long as both trainings")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="variants at a time; the cores are shared out")
     parser.add_argument("--output", type=Path, default=Path("output/scenes_table"))
@@ -40,7 +38,7 @@ def main() -> None:
     jobs = [(model, True, seed) for seed in args.seeds for model in args.models]
     jobs += [(model, False, seed) for seed in args.seeds for model in args.scratch]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(variant, *job, args.scratch_steps, args.output, threads) for job in jobs]
+        futures = [pool.submit(variant, args, *job, threads) for job in jobs]
         rows = []
         for future in concurrent.futures.as_completed(futures):
             rows.append(future.result())
@@ -50,18 +48,19 @@ def main() -> None:
 
 
 def variant(
-    model: str, pretrain: bool, seed: int, scratch_steps: int, output: Path, threads: int
+    args: argparse.Namespace, model: str, pretrain: bool, seed: int, threads: int
 ) -> dict[str, object]:
     """One row: train a model with a seed, evaluate it with and without seeing the images."""
-    folder = output / f"{model}_{'pretrained' if pretrain else 'scratch'}_{seed}"
+    folder = args.output / f"{model}_{'pretrained' if pretrain else 'scratch'}_{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     common, started = (f"seed={seed}", "data.num_workers=1"), time.monotonic()
     tuning = ["finetune.py", "--task", "vqa", "--model", model, f"output_dir={folder}/vqa", *common]
     if pretrain:
-        call(folder, threads, "pretrain.py", model, f"output_dir={folder}/pretrain", *common)
-        tuning += ["--init", f"{folder}/pretrain/model"]
+        words = (model, f"output_dir={folder}/pretrain", f"train.max_steps={args.pretrain_steps}", *common)
+        call(folder, threads, "pretrain.py", *words)
+        tuning += ["--init", f"{folder}/pretrain/model", f"train.max_steps={args.finetune_steps}"]
     else:
-        tuning += ["--init", "none", f"train.max_steps={scratch_steps}"]
+        tuning += ["--init", "none", f"train.max_steps={args.scratch_steps}"]
     call(folder, threads, *tuning)
     minutes = (time.monotonic() - started) / 60
     evaluation = ("evaluate.py", "--task", "vqa", "--model", f"{folder}/vqa/model", "--split", "val")
