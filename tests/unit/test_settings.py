@@ -24,7 +24,7 @@ def test_a_name_alone_stands_for_a_section():
 def test_model_fields_are_those_of_the_named_model():
     run = build_run_config({**MINIMAL, "model": {"name": "unimo3_tiny", "text": {"vocab_size": 99}}})
     assert run.model.text.vocab_size == 99
-    assert run.model.text.hidden_size == 128
+    assert run.model.text.hidden_size == 64
 
 
 @pytest.mark.parametrize("missing", ["model", "task"])
