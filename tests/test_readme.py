@@ -87,6 +87,7 @@ def folder(tmp_path_factory) -> Path:
     from PIL import Image
 
     from unimo.data.scenes import ScenesDataset
+    from unimo.data.tokenizers import load_tokenizer
 
     path = tmp_path_factory.mktemp("checkout")
     for name in ("tools", "scripts", "configs", "unimo"):
@@ -94,6 +95,7 @@ def folder(tmp_path_factory) -> Path:
     (path / "bin").mkdir()
     (path / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (path / "bin" / "python").chmod(0o755)
+    load_tokenizer("scenes").save(path / "unimo_en")
     data = path / "data" / "flickr8k"
     (data / "images").mkdir(parents=True)
     scenes, rows = ScenesDataset("pairs", "val"), []

@@ -27,18 +27,18 @@ def main() -> None:
     parser = cli.arguments(__doc__, "python tools/scenes_table.py --seeds 0 1 2 --jobs 2")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="pre-trained, then fine-tuned")
     parser.add_argument("--scratch", nargs="*", default=["unimo3_tiny"], help="fine-tuned only")
-    parser.add_argument("--pretrain-steps", type=int, default=1400)
-    parser.add_argument("--finetune-steps", type=int, default=2000)
-    parser.add_argument("--scratch-steps", type=int, default=3800, help="that take as long as both trainings")
+    parser.add_argument("--pretrain-steps", type=int, default=1600)
+    parser.add_argument("--finetune-steps", type=int, default=2500)
+    parser.add_argument("--scratch-steps", type=int, default=4600, help="that take as long as both trainings")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="variants at a time; the cores are shared out")
     parser.add_argument("--output", type=Path, default=Path("output/scenes_table"))
     args = parser.parse_args()
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
-    jobs = [(model, True, seed) for seed in args.seeds for model in args.models]
-    jobs += [(model, False, seed) for seed in args.seeds for model in args.scratch]
+    variants = [(model, True) for model in args.models] + [(model, False) for model in args.scratch]
+    jobs = [(*variant, seed) for seed in args.seeds for variant in variants]
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(variant, args, *job, threads) for job in jobs]
+        futures = [pool.submit(train_and_score, args, *job, threads) for job in jobs]
         rows = []
         for future in concurrent.futures.as_completed(futures):
             rows.append(future.result())
@@ -47,7 +47,7 @@ def main() -> None:
     print(format_table(rows))
 
 
-def variant(
+def train_and_score(
     args: argparse.Namespace, model: str, pretrain: bool, seed: int, threads: int
 ) -> dict[str, object]:
     """One row: train a model with a seed, evaluate it with and without seeing the images."""
