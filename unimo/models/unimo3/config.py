@@ -51,8 +51,8 @@ class VisionConfig:
     """Side of the square input, pixels; a multiple of patch_size."""
     dropout: float = 0.0
     position_init_std: float | None = None
-    """Start of the position embeddings; None means hidden_size ** -0.5, as CLIP. Next to patches of unit scale
-    that is faint, so that a model without pre-trained towers is slow to learn where things are."""
+    """Start of the position embeddings; None means hidden_size ** -0.5, as CLIP. Next to patches of unit
+    scale that is faint: a model without pre-trained towers is slow to learn where things are."""
     init: str = ""
     """Directory written by tools/convert_checkpoint.py; empty means random."""
 
