@@ -65,7 +65,7 @@ def model_package(name: str) -> Any:
 def create_model(name: str, **overrides: Any) -> Model:
     """Build a randomly initialised model; keyword arguments replace fields of its config.
 
-    Nested fields are given as mappings: `create_model("unimo3_tiny", fusion={"links": "none"})`.
+    Nested fields are given as mappings: `create_model("unimo3_tiny", fusion={"link_range": "none"})`.
 
     Raises:
         ConfigError: unknown model, field or value.

@@ -25,7 +25,7 @@ class CorpusConfig:
 
     @classmethod
     def from_short(cls, value: Any, where: str) -> CorpusConfig:
-        """Read `PATH` or `PATH:WEIGHT`-free short forms.
+        """Read the short form, a plain path.
 
         Raises:
             ConfigError: the value is not a string.

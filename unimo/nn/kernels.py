@@ -4,9 +4,9 @@ Paddle 3.3.1 reduces a gradient over rows (bias of a product, scale and shift of
 time, and draws one random number a call for dropout. On 1280x512 floats, one core, milliseconds forward /
 backward:
 
-    nn.Linear(512, 512)  5.0 / 12.8      here 4.9 / 9.4     (the two products alone take 9.1)
-    nn.LayerNorm(512)    0.5 / 6.6       here 1.5 / 1.6
-    F.dropout            7.6 / 0.7       here 1.3 / 0.2
+    nn.Linear(512, 512)  6.0 / 14.3      here 6.3 / 11.3
+    nn.LayerNorm(512)    0.8 / 7.9       here 1.9 / 2.6
+    F.dropout            9.1 / 1.0       here 1.8 / 0.9
 
 The same sums are products with a row of ones, normalising rows is batch normalisation with the rows as
 channels, and NumPy draws 64 random bits at a time. Elsewhere than on a CPU Paddle's own kernels run.
