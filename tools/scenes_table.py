@@ -20,6 +20,7 @@ from unimo.errors import UnimoError  # noqa: E402
 
 TOOLS = Path(__file__).resolve().parent
 MODELS = ("unimo3_tiny", "bridgetower_tiny", "meter_tiny")
+SCRATCH = ("optim.lr=1e-3", "optim.lr_multipliers.heads=5")  # the recipe's rate spares pre-trained weights
 
 
 def main() -> None:
@@ -27,8 +28,8 @@ def main() -> None:
     parser = cli.arguments(__doc__, "python tools/scenes_table.py --seeds 0 1 2 --jobs 2")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="pre-trained, then fine-tuned")
     parser.add_argument("--scratch", nargs="*", default=["unimo3_tiny"], help="fine-tuned only")
-    parser.add_argument("--pretrain-steps", type=int, default=1600)
-    parser.add_argument("--finetune-steps", type=int, default=2500)
+    parser.add_argument("--pretrain-steps", type=int, default=1500)
+    parser.add_argument("--finetune-steps", type=int, default=1800)
     parser.add_argument("--scratch-steps", type=int, default=4600, help="that take as long as both trainings")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="variants at a time; the cores are shared out")
@@ -60,7 +61,7 @@ def train_and_score(
         call(folder, threads, "pretrain.py", *words)
         tuning += ["--init", f"{folder}/pretrain/model", f"train.max_steps={args.finetune_steps}"]
     else:
-        tuning += ["--init", "none", f"train.max_steps={args.scratch_steps}"]
+        tuning += ["--init", "none", f"train.max_steps={args.scratch_steps}", *SCRATCH]
     call(folder, threads, *tuning)
     minutes = (time.monotonic() - started) / 60
     evaluation = ("evaluate.py", "--task", "vqa", "--model", f"{folder}/vqa/model", "--split", "val")
