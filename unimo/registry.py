@@ -21,6 +21,7 @@ MODEL_PACKAGES: dict[str, str] = {
     "unimo3": "unimo.models.unimo3",
     "meter": "unimo.models.unimo3",
     "bridgetower": "unimo.models.unimo3",
+    "unimo2": "unimo.models.unimo2",
 }
 
 # Task name -> module; each module offers `Config` (dataclass) and `build(config, model, context)`.
@@ -29,6 +30,9 @@ TASK_MODULES: dict[str, str] = {
     "vqa": "unimo.tasks.vqa",
     "entailment": "unimo.tasks.entailment",
     "retrieval": "unimo.tasks.retrieval",
+    "caption": "unimo.tasks.caption",
+    "text_classification": "unimo.tasks.text_classification",
+    "image_classification": "unimo.tasks.image_classification",
 }
 
 

@@ -25,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pdparams", ".pdopt"}
 _LISTED = 20
-_TOWERS = {"RobertaTower": "roberta", "ClipVisionTower": "clip_vit"}
+_TOWERS = {
+    "RobertaTower": "roberta",
+    "ClipVisionTower": "clip_vit",
+    "VitTower": "vit",
+    "GroundedTransformer": "roberta",
+}
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -198,15 +203,20 @@ def _fit(name: str, array: np.ndarray, shape: list[int]) -> np.ndarray:
     return resize_positions(array, grids[1])
 
 
-def load_tower(layer: nn.Layer, directory: str | Path, drop_layers: int = 0) -> None:
+def load_tower(
+    layer: nn.Layer, directory: str | Path, drop_layers: int = 0, ignore: tuple[str, ...] = ()
+) -> None:
     """Fill a text or vision tower from a folder that `tools/convert_checkpoint.py` wrote.
 
-    RoBERTa's pooler may be missing there: no model here uses it.
+    RoBERTa's pooler may be missing there: no model here uses it. Its one token type, a constant, is added
+    to the positions when the tower has none.
 
     Args:
-        layer: `RobertaTower` or `ClipVisionTower`.
+        layer: `RobertaTower`, `ClipVisionTower`, `VitTower`, or a `GroundedTransformer`, whose layers are
+            those of RoBERTa.
         directory: holds `config.yaml` and `model.safetensors`.
         drop_layers: so many of the file's last blocks are left out on purpose (METER drops one).
+        ignore: name prefixes of what only the file or only `layer` has.
 
     Raises:
         CheckpointError: not such a folder, another kind of tower, or other sizes.
@@ -217,7 +227,7 @@ def load_tower(layer: nn.Layer, directory: str | Path, drop_layers: int = 0) -> 
     if not (folder / "config.yaml").is_file() or not (folder / "model.safetensors").is_file():
         raise CheckpointError(
             f"{folder} is not a folder of tower weights (config.yaml and model.safetensors); make one with "
-            f"python tools/convert_checkpoint.py --from hf-roberta|hf-clip-vit ... (see --help)"
+            f"python tools/convert_checkpoint.py --from hf-roberta|hf-clip-vit|hf-vit ... (see --help)"
         )
     config = read_yaml(folder / "config.yaml")
     depth, blocks = config.get("num_layers", 0) - drop_layers, layer.layers
@@ -229,5 +239,10 @@ def load_tower(layer: nn.Layer, directory: str | Path, drop_layers: int = 0) -> 
             f"{folder} holds {texts[0]}, the model wants {texts[1]}; give the folder of another model"
         )
     tensors = read_safetensors(folder / "model.safetensors")
+    token_type = "embeddings.token_type.weight"
+    if token_type in tensors and token_type not in layer.state_dict():
+        tensors["embeddings.position.weight"] = tensors["embeddings.position.weight"] + tensors.pop(
+            token_type
+        )
     dropped = tuple(f"layers.{depth + i}." for i in range(drop_layers))
-    load_into(layer, tensors, str(folder), ignore=("pooler.", *dropped))
+    load_into(layer, tensors, str(folder), ignore=("pooler.", *ignore, *dropped))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModel, RobertaConfig, RobertaModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, RobertaConfig, RobertaModel, ViTConfig, ViTModel
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -87,7 +87,32 @@ def clip_vision() -> None:
     save(FOLDER / "hf_clip_vit_tiny", config.to_dict(), model.state_dict(), reference)
 
 
+def vit() -> None:
+    """ViTModel at its own resolution, with the names and the classifier of vit-base-patch16-224."""
+    config = ViTConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=24,
+        patch_size=8,
+        layer_norm_eps=1e-12,
+    )
+    model = ViTModel(config, add_pooling_layer=False).eval()
+    randomise(model)
+    pixels = torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        out = model(pixels, output_hidden_states=True)
+    reference = {"pixels": pixels, "post_layernorm": out.last_hidden_state}
+    # Their last hidden state is the one after the norm, again.
+    reference |= {f"hidden.{i}": state for i, state in enumerate(out.hidden_states[:-1])}
+    weights = {f"vit.{name}": value for name, value in model.state_dict().items()}
+    weights |= {"classifier.weight": torch.zeros(3, 32), "classifier.bias": torch.zeros(3)}
+    save(FOLDER / "hf_vit_tiny", config.to_dict(), weights, reference)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     roberta()
     clip_vision()
+    vit()

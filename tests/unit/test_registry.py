@@ -55,6 +55,8 @@ def test_a_model_without_the_capability_is_refused_with_the_names_of_others():
     model = registry.create_model("unimo3_tiny", text={"vocab_size": 50})
     model.require({"pixels"}, "vqa")
     with pytest.raises(
-        UnimoError, match="task 'caption' needs generation.*'unimo3_tiny'.*models that do: none"
+        UnimoError, match="task 'caption' needs generation.*'unimo3_tiny'.*models that do: unimo2_base, "
     ):
         model.require({"generation"}, "caption")
+    with pytest.raises(UnimoError, match="models that do: none"):
+        model.require({"generation", "telepathy"}, "caption")

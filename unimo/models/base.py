@@ -10,7 +10,9 @@ from unimo.errors import CapabilityError
 from unimo.nn.outputs import Encoded
 
 Outputs = Literal["all", "text", "pooled"]
-CAPABILITIES = frozenset({"pixels", "regions", "dual_encoder", "fusion", "generation"})
+CAPABILITIES = frozenset(
+    {"pixels", "regions", "dual_encoder", "fusion", "generation", "text_only", "image_only"}
+)
 
 
 class Model(nn.Layer):
@@ -52,17 +54,45 @@ class Model(nn.Layer):
         raise NotImplementedError
 
     def fuse(
-        self, text: Encoded, image: Encoded, *, attentions: bool = False, outputs: Outputs = "all"
+        self,
+        text: Encoded | None,
+        image: Encoded | None,
+        *,
+        attentions: bool = False,
+        outputs: Outputs = "all",
     ) -> Encoded:
         """Text and image of the same batch size to `fused_text`, `fused_image`, `pooled`.
 
         With `outputs` set to `text` or `pooled` only that is read, and a model may leave out the rest.
+        Models with `text_only` or `image_only` take None for what is absent; `pooled` is then the part
+        of the other.
         """
         raise NotImplementedError
 
     def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Next-token logits for generation."""
+        """Teacher-forced generation: the state [B, T, D] at each token, from which the next is predicted.
+
+        A token reads the image and the tokens up to itself. For `generation`, as is `start_decoding`.
+        """
         raise NotImplementedError
+
+    def start_decoding(self, image: Encoded) -> Any:
+        """State of a step-by-step decoding of B images, before the first token.
+
+        It offers `select(rows)`; `step` takes it and gives its successor.
+        """
+        raise NotImplementedError
+
+    def step(self, state: Any, ids: Tensor) -> tuple[Tensor, Any]:
+        """Append one token [B] to each text: the same states as in `decode`, [B, D], and the next state."""
+        raise NotImplementedError
+
+    def is_used(self, parameter: str, *, text: bool, image: bool) -> bool:
+        """Whether a parameter takes part in `pooled` of texts alone, images alone or pairs.
+
+        Tasks freeze the others: data parallelism waits for a gradient of every parameter that learns.
+        """
+        return True
 
     def lr_group(self, parameter: str) -> str:
         """Learning-rate group of a parameter: `towers` or `cross_modal`."""

@@ -38,19 +38,33 @@ class _MultiHead(nn.Layer):
         order = [2, 0, 3, 1, 4] if heads_first else [2, 0, 1, 3, 4]
         return packed.transpose(order).unbind(0)
 
-    def _attend(
+    def mix(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, heads_first: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Output [B, Q, W]; with heads first also the probabilities [B, H, Q, S] before dropout."""
+        """Weighted values of all heads, before the output projection `out`.
+
+        Args:
+            query: [B, H, Q, D], or [B, Q, H, D] with heads last; key and value have S rows instead of Q.
+            mask: [B, 1, 1 or Q, S], added to the logits.
+
+        Returns:
+            [B, Q, W]; with heads first also the probabilities [B, H, Q, S] before dropout.
+        """
         if not heads_first:
             rate = self.dropout if self.training else 0.0
             mixed = F.scaled_dot_product_attention(query, key, value, mask, rate, training=self.training)
-            return self.out(mixed.reshape([0, 0, -1])), None
+            return mixed.reshape([0, 0, -1]), None
         logits = paddle.matmul(query * self.scale, key, transpose_y=True)
         weights = F.softmax(logits if mask is None else logits + mask)
         dropped = dropout(weights, self.dropout, self.training)
         mixed = paddle.matmul(dropped, value).transpose([0, 2, 1, 3])
-        return self.out(mixed.reshape([0, 0, -1])), weights
+        return mixed.reshape([0, 0, -1]), weights
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, heads_first: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        mixed, weights = self.mix(query, key, value, mask, heads_first)
+        return self.out(mixed), weights
 
 
 class SelfAttention(_MultiHead):
@@ -70,6 +84,10 @@ class SelfAttention(_MultiHead):
         super().__init__(width, num_heads, dropout, std, std if out_std is None else out_std)
         self.qkv = linear(width, 3 * width, std)
 
+    def project(self, states: Tensor, heads_first: bool) -> list[Tensor]:
+        """Queries, keys, values of `states` [B, S, W]: [B, H, S, D] each or, heads last, [B, S, H, D]."""
+        return self._split(self.qkv(states), 3, heads_first)
+
     def forward(
         self,
         states: Tensor,
@@ -85,7 +103,7 @@ class SelfAttention(_MultiHead):
             need_weights: also return the probabilities [B, H, Q, S].
         """
         heads_first = need_weights or not use_fused_kernel()
-        query, key, value = self._split(self.qkv(states), 3, heads_first)
+        query, key, value = self.project(states, heads_first)
         if num_queries is not None:
             query = query[:, :, :num_queries] if heads_first else query[:, :num_queries]
         return self._attend(query, key, value, mask, heads_first)

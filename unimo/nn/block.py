@@ -96,8 +96,17 @@ class Block(_Dropout):
             states = states + self._drop(update)
             return states + self._drop(self.mlp(self.mlp_norm(states))), weights
         update, weights = self.attention(states, mask, need_weights=need_weights)
+        return self.close(states, update), weights
+
+    def close(self, states: Tensor, update: Tensor) -> Tensor:
+        """What follows attention in a post-norm block: Add & Norm of its output, then the feed-forward part.
+
+        Args:
+            states: [B, Q, W] the rows of the block's input that asked.
+            update: [B, Q, W] what attention answered.
+        """
         states = self.attention_norm(states + self._drop(update))
-        return self.mlp_norm(states + self._drop(self.mlp(states))), weights
+        return self.mlp_norm(states + self._drop(self.mlp(states)))
 
 
 class CrossBlock(_Dropout):
@@ -151,9 +160,18 @@ class CrossBlock(_Dropout):
 
 def run_block(block: _Dropout, *arguments: Any) -> tuple[Tensor | None, ...]:
     """Call a block; with `block.recompute` its activations are computed again in the backward pass."""
-    if block.recompute and block.training and paddle.is_grad_enabled():
-        return recompute(block, *arguments)
-    return block(*arguments)
+    if not (block.recompute and block.training and paddle.is_grad_enabled()):
+        return block(*arguments)
+    is_tensor: list[bool] = []
+
+    def tensors(*inputs: Any) -> tuple[Tensor, ...]:
+        outputs = block(*inputs)
+        is_tensor[:] = [output is not None for output in outputs]
+        return tuple(output for output in outputs if output is not None)
+
+    # Paddle's backward pass counts outputs and gradients, and there is no gradient of a None.
+    results = iter(recompute(tensors, *arguments))
+    return tuple(next(results) if present else None for present in is_tensor)
 
 
 def set_recompute(layer: nn.Layer, on: bool) -> None:

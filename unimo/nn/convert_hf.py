@@ -25,8 +25,9 @@ class Row:
 
     ours: str
     theirs: tuple[str, ...]
-    kind: Literal["linear", "norm", "tensor"]
-    """linear: weight (transposed) and bias; norm: weight and bias; tensor: the name itself."""
+    kind: Literal["linear", "norm", "tensor", "batch"]
+    """linear: weight (transposed) and bias; norm: weight and bias; tensor: the name itself; batch: the name
+    itself, of three axes there, the leading ones of length 1."""
     optional: bool = False
 
 
@@ -136,7 +137,34 @@ CLIP_VISION = Source(
     around=("text_model.", "text_projection.", "visual_projection.", "logit_scale"),
 )
 
-SOURCES = {"hf-roberta": ROBERTA, "hf-clip-vit": CLIP_VISION}
+_VIT = "encoder.layer.{i}."
+
+VIT = Source(
+    tower="vit",
+    prefix="vit.",
+    rows=(
+        Row("class_embedding", ("embeddings.cls_token",), "batch"),
+        Row("position_embedding", ("embeddings.position_embeddings",), "batch"),
+        Row("patch_embedding", ("embeddings.patch_embeddings.projection",), "norm"),  # nothing is transposed
+        _block(
+            "linear",
+            "layers.{i}.attention.qkv",
+            *(f"{_VIT}attention.attention.{part}" for part in ("query", "key", "value")),
+        ),
+        _block("linear", "layers.{i}.attention.out", f"{_VIT}attention.output.dense"),
+        _block("norm", "layers.{i}.attention_norm", f"{_VIT}layernorm_before"),
+        _block("linear", "layers.{i}.mlp.fc1", f"{_VIT}intermediate.dense"),
+        _block("linear", "layers.{i}.mlp.fc2", f"{_VIT}output.dense"),
+        _block("norm", "layers.{i}.mlp_norm", f"{_VIT}layernorm_after"),
+        Row("ln_post", ("layernorm",), "norm"),
+    ),
+    sizes=CLIP_VISION.sizes,
+    shapes=CLIP_VISION.shapes,
+    fixed={"hidden_act": "gelu", "layer_norm_eps": 1e-12, "qkv_bias": True},
+    around=("pooler.", "vit.pooler.", "classifier."),
+)
+
+SOURCES = {"hf-roberta": ROBERTA, "hf-clip-vit": CLIP_VISION, "hf-vit": VIT}
 
 
 def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
@@ -201,6 +229,8 @@ def to_hf(source: Source, tensors: Tensors, num_layers: int) -> dict[str, np.nda
             continue
         parts = np.split(tensors[row.ours], len(row.theirs), axis=-1)
         for name, part in zip(row.theirs, parts, strict=True):
+            if row.kind == "batch":
+                part = part.reshape((1,) * (3 - part.ndim) + part.shape)
             theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "linear" else part)
     return theirs
 
@@ -211,7 +241,10 @@ def _expand(source: Source, num_layers: int) -> list[Row]:
     for row in source.rows:
         for i in range(num_layers) if "{i}" in row.ours else (0,):
             numbered = [name.replace("{i}", str(i)) for name in (row.ours, *row.theirs)]
-            for suffix in ("",) if row.kind == "tensor" else (".weight", ".bias"):
+            if row.kind in ("tensor", "batch"):
+                rows.append(Row(numbered[0], tuple(numbered[1:]), row.kind, row.optional))
+                continue
+            for suffix in (".weight", ".bias"):
                 kind = "linear" if row.kind == "linear" and suffix == ".weight" else "tensor"
                 ours, *theirs = (name + suffix for name in numbered)
                 rows.append(Row(ours, tuple(theirs), kind, row.optional))
@@ -219,6 +252,9 @@ def _expand(source: Source, num_layers: int) -> list[Row]:
 
 
 def _join(parts: list[np.ndarray], kind: str) -> np.ndarray:
+    if kind == "batch":
+        (part,) = parts
+        return part.reshape([size for axis, size in enumerate(part.shape) if axis == 2 or size > 1])
     turned = [part.T if kind == "linear" else part for part in parts]
     return np.ascontiguousarray(np.concatenate(turned, axis=-1) if len(turned) > 1 else turned[0])
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from unimo.nn.init import embedding, normal_attr
+from unimo.nn.init import constant_attr, embedding, normal_attr
 from unimo.nn.kernels import LayerNorm, add_bias, dropout
 from unimo.nn.position import token_positions
 
 
 class TextEmbeddings(nn.Layer):
-    """Word, position and token-type embeddings of RoBERTa: sum, LayerNorm, dropout (Eq. 3)."""
+    """Word, position and token-type embeddings of RoBERTa: sum, LayerNorm, dropout (Eq. 3).
+
+    Args:
+        token_type: keep RoBERTa's one token type, a constant that is added to every token.
+    """
 
     def __init__(
         self,
@@ -23,38 +28,53 @@ class TextEmbeddings(nn.Layer):
         epsilon: float = 1e-5,
         dropout: float = 0.1,
         std: float = 0.02,
+        token_type: bool = True,
     ) -> None:
         super().__init__()
         self.padding_id = padding_id
         self.dropout = dropout
         self.word = embedding(vocab_size, width, std)
         self.position = embedding(max_position, width, std)
-        self.token_type = embedding(1, width, std)
+        self.token_type = embedding(1, width, std) if token_type else None
         self.norm = LayerNorm(width, epsilon)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Ids and mask [B, T] to states [B, T, W]."""
-        positions = token_positions(attention_mask, self.padding_id)
+        return self.at(input_ids, token_positions(attention_mask, self.padding_id))
+
+    def at(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """Ids [B, T] at given rows [B, T] (or [1, 1]) of the position table to states [B, T, W]."""
         states = self.word(input_ids) + self.position(positions)
-        states = self.norm(add_bias(states, self.token_type.weight[0]))
-        return dropout(states, self.dropout, self.training)
+        if self.token_type is not None:
+            states = add_bias(states, self.token_type.weight[0])
+        return dropout(self.norm(states), self.dropout, self.training)
 
 
 class PatchEmbedding(nn.Layer):
-    """Projection of square patches without bias, as one matrix product (Eq. 1's W^p).
+    """Projection of square patches, as one matrix product (Eq. 1's W^p).
 
     `weight` has the convolution layout [W, 3, P, P] that all released ViT files use.
+
+    Args:
+        bias: add a vector [W] (ViT; CLIP has none).
+        padding: zero padding of the convolution, less than half a patch. The number of patches stays, but
+            they start so many pixels outside the image, whose last rows and columns are then not read.
     """
 
-    def __init__(self, patch_size: int, width: int, std: float) -> None:
+    def __init__(self, patch_size: int, width: int, std: float, bias: bool = False, padding: int = 0) -> None:
         super().__init__()
-        self.patch_size = patch_size
+        self.patch_size, self.padding = patch_size, padding
         shape = [width, 3, patch_size, patch_size]
         self.weight = self.create_parameter(shape, attr=normal_attr(std))
+        self.bias = self.create_parameter([width], attr=constant_attr(0.0)) if bias else None
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, g * P, g * P] to patch states [B, g * g, W], rows of the image first."""
         size, grid = self.patch_size, pixels.shape[-1] // self.patch_size
+        if self.padding:
+            kept = grid * size - self.padding
+            pixels = F.pad(pixels[:, :, :kept, :kept], [self.padding, 0, self.padding, 0])
         patches = pixels.reshape([0, 3, grid, size, grid, size]).transpose([0, 2, 4, 1, 3, 5])
         patches = patches.reshape([0, grid * grid, 3 * size * size])
-        return paddle.matmul(patches, self.weight.reshape([self.weight.shape[0], -1]), transpose_y=True)
+        states = paddle.matmul(patches, self.weight.reshape([self.weight.shape[0], -1]), transpose_y=True)
+        return states if self.bias is None else add_bias(states, self.bias)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -11,15 +13,16 @@ from unimo.nn.kernels import LayerNorm
 
 
 class Pooler(nn.Layer):
-    """Linear and tanh on the first token."""
+    """Linear and tanh (BERT) or ReLU (UNIMO) on the first token."""
 
-    def __init__(self, width: int, std: float = 0.02) -> None:
+    def __init__(self, width: int, std: float = 0.02, activation: Literal["tanh", "relu"] = "tanh") -> None:
         super().__init__()
         self.dense = linear(width, width, std)
+        self.activation = {"tanh": paddle.tanh, "relu": F.relu}[activation]
 
     def forward(self, states: Tensor) -> Tensor:
         """[B, S, W] to [B, W]."""
-        return paddle.tanh(self.dense(states[:, 0]))
+        return self.activation(self.dense(states[:, 0]))
 
 
 class MlmHead(nn.Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import paddle
 from paddle import Tensor
 
 BLOCKED = -1e4
@@ -16,3 +17,8 @@ def additive_mask(mask: Tensor | None) -> Tensor | None:
     if mask is None:
         return None
     return ((1.0 - mask.astype("float32")) * BLOCKED).unsqueeze([1, 2])
+
+
+def causal_mask(length: int) -> Tensor:
+    """Additive mask [1, 1, T, T] in which no token reads a later one."""
+    return (paddle.triu(paddle.ones([length, length]), 1) * BLOCKED).unsqueeze([0, 1])

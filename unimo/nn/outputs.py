@@ -31,6 +31,10 @@ class Encoded:
     """[B, T, D] text states after fusion."""
     fused_image: Tensor | None = None
     """[B, V, D] image states after fusion."""
+    grounded: Tensor | None = None
+    """[B, K, D] states of the grounded tokens after fusion (UNIMO-2)."""
+    grounded_ids: Tensor | None = None
+    """[B, K] which row of the dictionary each grounded token is."""
     pooled: Tensor | None = None
     """[B, P] one vector a pair, for classifiers (two-tower models: text and image poolers, concatenated)."""
     text_layers: tuple[Tensor, ...] = ()

@@ -7,7 +7,7 @@ from paddle import Tensor, nn
 from unimo.nn.block import Block, run_block
 from unimo.nn.embeddings import TextEmbeddings
 from unimo.nn.init import linear
-from unimo.nn.masks import additive_mask
+from unimo.nn.masks import additive_mask, causal_mask
 
 
 class RobertaTower(nn.Layer):
@@ -19,6 +19,7 @@ class RobertaTower(nn.Layer):
     Args:
         pooler: keep RoBERTa's own pooler, which METER and BridgeTower carry but never use. It is
             frozen (`stop_gradient`), because data parallelism waits for gradients that never come.
+        token_type: keep the one token-type row; `load_tower` adds it to the positions otherwise.
     """
 
     def __init__(
@@ -35,10 +36,17 @@ class RobertaTower(nn.Layer):
         attention_dropout: float = 0.1,
         std: float = 0.02,
         pooler: bool = True,
+        token_type: bool = True,
     ) -> None:
         super().__init__()
         self.embeddings = TextEmbeddings(
-            vocab_size, max_position, width, padding_id=padding_id, dropout=dropout, std=std
+            vocab_size,
+            max_position,
+            width,
+            padding_id=padding_id,
+            dropout=dropout,
+            std=std,
+            token_type=token_type,
         )
         self.layers = nn.LayerList(
             Block(
@@ -57,11 +65,20 @@ class RobertaTower(nn.Layer):
             parameter.stop_gradient = True
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, need_weights: bool = False
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        need_weights: bool = False,
+        causal: bool = False,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """All states T_0 .. T_L (Eq. 4) of ids and mask [B, T], and attentions on request."""
+        """All states T_0 .. T_L (Eq. 4) of ids and mask [B, T], and attentions on request.
+
+        With `causal` no token reads a later one.
+        """
         states, attentions = [self.embeddings(input_ids, attention_mask)], {}
         mask = additive_mask(attention_mask)
+        if causal:
+            mask = mask + causal_mask(input_ids.shape[1])
         for number, layer in enumerate(self.layers, start=1):
             new, weights = run_block(layer, states[-1], mask, need_weights)
             states.append(new)

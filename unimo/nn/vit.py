@@ -1,4 +1,7 @@
-"""The vision tower of CLIP (Radford et al., 2021): pre-norm ViT with QuickGELU (Eqs 1 and 2)."""
+"""Vision towers: the plain ViT (Dosovitskiy et al., 2021) and that of CLIP (Radford et al., 2021).
+
+Both are pre-norm; equation numbers are those of the UNIMO-3 paper, which writes them out.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,47 @@ from paddle import Tensor, nn
 from unimo.nn.block import Block, run_block
 from unimo.nn.embeddings import PatchEmbedding
 from unimo.nn.init import normal_attr
-from unimo.nn.kernels import LayerNorm
+from unimo.nn.kernels import LayerNorm, dropout
 
 
-class ClipVisionTower(nn.Layer):
-    """CLIP-ViT: patches, class token, `ln_pre`, blocks, and `ln_post` for whoever reads a layer.
+class _VisionTower(nn.Layer):
+    """Patches, class token, positions, blocks, and `ln_post` for whoever reads a layer.
 
     Names: `class_embedding` [W], `position_embedding` [1 + g * g, W], `patch_embedding.weight`
-    [W, 3, P, P], `ln_pre`, `layers.{i}.{attention.qkv, attention.out, attention_norm, mlp.fc1,
-    mlp.fc2, mlp_norm}`, `ln_post`. `attention_norm` is CLIP's ln_1, `mlp_norm` its ln_2.
+    [W, 3, P, P], `layers.{i}.{attention.qkv, attention.out, attention_norm, mlp.fc1, mlp.fc2,
+    mlp_norm}`, `ln_post`. `attention_norm` is the norm before attention, `mlp_norm` before the MLP.
+    """
+
+    def __init__(
+        self, width: int, patch_size: int, image_size: int, class_std: float, position_std: float
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.image_size = patch_size, image_size
+        self.grid = image_size // patch_size
+        self.class_embedding = self.create_parameter([width], attr=normal_attr(class_std))
+        self.position_embedding = self.create_parameter(
+            [1 + self.grid**2, width], attr=normal_attr(position_std)
+        )
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] to [B, 1 + g * g, W], class token first (Eq. 1)."""
+        patches = self.patch_embedding(pixels)
+        token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
+        return paddle.concat([token, patches], axis=1) + self.position_embedding
+
+    def forward(self, pixels: Tensor, need_weights: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """All states V_0 .. V_L (Eq. 2; raw, before `ln_post`), and attentions on request."""
+        states, attentions = [self.embed(pixels)], {}
+        for number, layer in enumerate(self.layers, start=1):
+            new, weights = run_block(layer, states[-1], None, need_weights)
+            states.append(new)
+            if need_weights:
+                attentions[f"image.{number}"] = weights
+        return states, attentions
+
+
+class ClipVisionTower(_VisionTower):
+    """CLIP-ViT: QuickGELU, no patch bias, and a norm `ln_pre` before the first block.
 
     Args:
         num_layers: blocks to build (METER leaves CLIP's last one out).
@@ -37,15 +72,9 @@ class ClipVisionTower(nn.Layer):
         position_std: float | None = None,
         init_layers: int | None = None,
     ) -> None:
-        super().__init__()
-        self.patch_size, self.image_size = patch_size, image_size
-        self.grid = image_size // patch_size
         base = width**-0.5
+        super().__init__(width, patch_size, image_size, base, base if position_std is None else position_std)
         out_std = base * (2 * (init_layers or num_layers)) ** -0.5
-        self.class_embedding = self.create_parameter([width], attr=normal_attr(base))
-        self.position_embedding = self.create_parameter(
-            [1 + self.grid**2, width], attr=normal_attr(base if position_std is None else position_std)
-        )
         self.patch_embedding = PatchEmbedding(patch_size, width, (3 * patch_size**2) ** -0.5)
         self.ln_pre = LayerNorm(width, 1e-5)
         self.layers = nn.LayerList(
@@ -66,16 +95,42 @@ class ClipVisionTower(nn.Layer):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Pixels [B, 3, S, S] to V_0 [B, 1 + g * g, W], class token first (Eq. 1, then `ln_pre`)."""
-        patches = self.patch_embedding(pixels)
-        token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
-        return self.ln_pre(paddle.concat([token, patches], axis=1) + self.position_embedding)
+        return self.ln_pre(super().embed(pixels))
 
-    def forward(self, pixels: Tensor, need_weights: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """All states V_0 .. V_L (Eq. 2; raw, before `ln_post`), and attentions on request."""
-        states, attentions = [self.embed(pixels)], {}
-        for number, layer in enumerate(self.layers, start=1):
-            new, weights = run_block(layer, states[-1], None, need_weights)
-            states.append(new)
-            if need_weights:
-                attentions[f"image.{number}"] = weights
-        return states, attentions
+
+class VitTower(_VisionTower):
+    """ViT: exact GELU, norms with epsilon 1e-12, and a bias of the patch projection.
+
+    Args:
+        patch_padding: zero padding of the patch convolution (see `PatchEmbedding`); UNIMO-2's release has 7.
+        position_std: initial scale of the position embeddings; None means `std`.
+        std: initial scale of the blocks. Patches start at a scale that keeps the variance of pixels.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        inner: int,
+        *,
+        patch_size: int,
+        image_size: int,
+        patch_padding: int = 0,
+        dropout: float = 0.0,
+        position_std: float | None = None,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__(width, patch_size, image_size, std, std if position_std is None else position_std)
+        self.dropout = dropout
+        scale = (3 * patch_size**2) ** -0.5
+        self.patch_embedding = PatchEmbedding(patch_size, width, scale, bias=True, padding=patch_padding)
+        self.layers = nn.LayerList(
+            Block(width, num_heads, inner, norm_first=True, dropout=dropout, epsilon=1e-12, std=std)
+            for _ in range(num_layers)
+        )
+        self.ln_post = LayerNorm(width, 1e-12)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, S, S] to V_0 [B, 1 + g * g, W], class token first, dropout after the positions."""
+        return dropout(super().embed(pixels), self.dropout, self.training)

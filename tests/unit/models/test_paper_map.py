@@ -1,4 +1,4 @@
-"""The README's table from paper to code: every file and name in it exists."""
+"""The tables in the model READMEs: what they name exists, and every equation and size has a row."""
 
 import ast
 import re
@@ -7,15 +7,20 @@ from pathlib import Path
 import pytest
 
 import unimo
-from unimo.models.unimo3 import SIZES
+from unimo.registry import model_package
 
 ROOT = Path(unimo.__file__).resolve().parent.parent
-README = ROOT / "unimo" / "models" / "unimo3" / "README.md"
+# Package -> how many numbered equations its paper has.
+EQUATIONS = {"unimo2": 3, "unimo3": 11}
 
 
-def _rows(header: str) -> list[list[str]]:
+def _folder(package: str) -> Path:
+    return ROOT / "unimo" / "models" / package
+
+
+def _rows(package: str, header: str) -> list[list[str]]:
     """Cells of the table whose header line starts so."""
-    lines = README.read_text(encoding="utf8").splitlines()
+    lines = (_folder(package) / "README.md").read_text(encoding="utf8").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(header))
     rows = []
     for line in lines[start + 2 :]:
@@ -25,7 +30,8 @@ def _rows(header: str) -> list[list[str]]:
     return rows
 
 
-MAP = _rows("| paper | file | name |")
+MAPS = {package: _rows(package, "| paper | file | name |") for package in EQUATIONS}
+ROWS = [(package, *row) for package, rows in MAPS.items() for row in rows]
 
 
 def _names(path: Path) -> set[str]:
@@ -39,29 +45,32 @@ def _names(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(("paper", "file", "name"), MAP, ids=[row[0] for row in MAP])
-def test_row_points_at_code(paper: str, file: str, name: str):
+@pytest.mark.parametrize(("package", "paper", "file", "name"), ROWS, ids=[f"{r[0]} {r[1]}" for r in ROWS])
+def test_row_points_at_code(package: str, paper: str, file: str, name: str):
     assert (ROOT / file).is_file(), f"{file} is gone"
     assert name.strip("`") in _names(ROOT / file), f"{name} is not in {file}"
 
 
-def test_every_equation_has_a_row():
-    text = " ".join(row[0] for row in MAP)
+@pytest.mark.parametrize(("package", "last"), EQUATIONS.items())
+def test_every_equation_has_a_row(package: str, last: int):
+    text = " ".join(row[0] for row in MAPS[package])
     cited = {int(number) for number in re.findall(r"\((\d+)\)", text)}
-    assert cited == set(range(1, 12))
+    assert cited == set(range(1, last + 1))
 
 
-def test_every_size_is_described():
-    described = set(re.findall(r"`(\w+)`", " ".join(row[0] for row in _rows("| name | parameters |"))))
-    assert described == set(SIZES)
+@pytest.mark.parametrize("package", EQUATIONS)
+def test_every_size_is_described(package: str):
+    described = re.findall(r"`(\w+)`", " ".join(row[0] for row in _rows(package, "| name | parameters |")))
+    assert set(described) == set(model_package(f"{package}_tiny").SIZES)
 
 
-def test_options_named_in_the_readme_exist():
-    """Each `fusion` value in the table of open questions is one that the config accepts."""
-    source = (README.parent / "config.py").read_text(encoding="utf8")
-    table = " ".join(" ".join(row[1:]) for row in _rows("| question | default |"))
-    options = re.findall(r"`(\w+)=(\w+)`", table)
+@pytest.mark.parametrize("package", EQUATIONS)
+def test_options_named_in_the_readme_exist(package: str):
+    """Each value in the table of open questions is one that the config accepts."""
+    source = (_folder(package) / "config.py").read_text(encoding="utf8")
+    table = " ".join(" ".join(row[1:]) for row in _rows(package, "| question | default |"))
+    options = re.findall(r"`(?:model\.\w+\.)?(\w+)=(\w+)`", table)
     assert len(options) >= 7
     for field, value in options:
         assert f"    {field}:" in source
-        assert value in ("true", "false") or f'"{value}"' in source
+        assert value in ("true", "false") or value.isdigit() or f'"{value}"' in source

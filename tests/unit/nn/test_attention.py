@@ -148,3 +148,17 @@ def test_recompute_switch_reaches_every_block():
     states, _ = run_block(outer[0], x, None, False)
     states.sum().backward()
     assert x.grad is not None and outer[0].mlp.fc1.weight.grad is not None
+
+
+def test_recompute_of_a_block_that_returns_no_weights(monkeypatch):
+    """As on a GPU, where the fused kernel has none."""
+    monkeypatch.setattr(attention_module, "use_fused_kernel", lambda: True)
+    block, gradients = Block(8, 2, 16, norm_first=True), []
+    for on in (False, True):
+        set_recompute(block, on)
+        x = paddle.to_tensor(_random(1, 4, 8), stop_gradient=False)
+        states, weights = run_block(block, x, None, False)
+        states.square().sum().backward()
+        gradients.append(x.grad.numpy())
+        assert weights is None
+    np.testing.assert_allclose(*gradients, atol=1e-5)

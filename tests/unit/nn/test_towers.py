@@ -7,7 +7,7 @@ import paddle.nn.functional as F
 from unimo.nn.embeddings import PatchEmbedding
 from unimo.nn.heads import ClassifierHead, Pooler, ProjectionHead
 from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import ClipVisionTower
+from unimo.nn.vit import ClipVisionTower, VitTower
 
 
 def test_patches_equal_a_convolution():
@@ -15,6 +15,34 @@ def test_patches_equal_a_convolution():
     pixels = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, 12, 12)).astype("float32"))
     expected = F.conv2d(pixels, layer.weight, stride=4).flatten(2).transpose([0, 2, 1])
     np.testing.assert_allclose(layer(pixels).numpy(), expected.numpy(), atol=1e-5)
+
+
+@paddle.no_grad()
+def test_padded_patches_equal_a_padded_convolution():
+    """UNIMO-2's release: patches start outside the image, whose last rows and columns are not read."""
+    layer = PatchEmbedding(4, 6, 0.5, bias=True, padding=1)
+    layer.bias.set_value(np.arange(6, dtype="float32"))
+    pixels = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, 12, 12)).astype("float32"))
+    expected = F.conv2d(pixels, layer.weight, layer.bias, stride=4, padding=1).flatten(2)
+    np.testing.assert_allclose(layer(pixels).numpy(), expected.transpose([0, 2, 1]).numpy(), atol=1e-5)
+    changed = pixels.clone()
+    changed[:, :, 11:], changed[:, :, :, 11:] = 5.0, 5.0
+    np.testing.assert_array_equal(layer(changed).numpy(), layer(pixels).numpy())
+
+
+@paddle.no_grad()
+def test_plain_vit_in_short():
+    """No norm before the first block, exact GELU, epsilon 1e-12."""
+    tower = VitTower(8, 1, 2, 16, patch_size=4, image_size=12, std=0.3)
+    states, attentions = tower(paddle.ones([2, 3, 12, 12]), need_weights=True)
+    assert [state.shape for state in states] == [[2, 10, 8]] * 2 and list(attentions) == ["image.1"]
+    first = tower.class_embedding + tower.position_embedding[0]
+    np.testing.assert_allclose(states[0][1, 0].numpy(), first.numpy(), atol=1e-6)
+    block = tower.layers[0]
+    inner = states[0] + block.attention(block.attention_norm(states[0]))[0]
+    hidden = F.gelu(block.mlp.fc1(block.mlp_norm(inner)), approximate=False)
+    np.testing.assert_allclose(states[1].numpy(), (inner + block.mlp.fc2(hidden)).numpy(), atol=1e-5)
+    assert block.mlp_norm._epsilon == tower.ln_post._epsilon == 1e-12
 
 
 def _vision(**options):
@@ -53,6 +81,31 @@ def test_text_states_ignore_padding_on_the_right():
     short, long = tower(ids, mask)[0], tower(longer, padded)[0]
     for first, second in zip(short, long, strict=True):
         np.testing.assert_allclose(first.numpy(), second[:, :4].numpy(), atol=1e-5)
+
+
+@paddle.no_grad()
+def test_causal_text_states_depend_on_no_later_token():
+    tower = _text(std=0.3)
+    first, second = paddle.to_tensor([[0, 5, 6, 7, 2]]), paddle.to_tensor([[0, 5, 6, 9, 8]])
+    mask = paddle.ones([1, 5], dtype="int64")
+    whole, other = (tower(ids, mask, causal=True)[0][-1].numpy() for ids in (first, second))
+    np.testing.assert_allclose(whole[:, :3], other[:, :3], atol=1e-6)
+    assert not np.allclose(whole[:, 3:], other[:, 3:], atol=1e-3)
+    short = tower(first[:, :3], mask[:, :3], causal=True)[0][-1].numpy()
+    np.testing.assert_allclose(whole[:, :3], short, atol=1e-5)
+
+
+@paddle.no_grad()
+def test_without_token_type_its_row_can_stand_in_the_positions():
+    paddle.seed(1)
+    full, bare = _text(std=0.3), _text(std=0.3, token_type=False)
+    state = full.state_dict()
+    row = state.pop("embeddings.token_type.weight")
+    state["embeddings.position.weight"] = state["embeddings.position.weight"] + row
+    bare.set_state_dict(state)
+    ids, mask = paddle.to_tensor([[0, 5, 6, 2]]), paddle.ones([1, 4], dtype="int64")
+    np.testing.assert_allclose(bare(ids, mask)[0][-1].numpy(), full(ids, mask)[0][-1].numpy(), atol=1e-5)
+    assert bare.embeddings.token_type is None
 
 
 def test_pooler_is_optional_and_frozen():

@@ -1,0 +1,188 @@
+"""Configuration of UNIMO-2. Needs no Paddle.
+
+Where the paper and the released code differ, both are values here; README.md lists them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unimo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Text Transformer; the defaults are RoBERTa-base."""
+
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    vocab_size: int = 50265
+    max_position: int = 514
+    """Rows of the position table; positions start at padding_id + 1, so 514 rows hold 512 tokens."""
+    padding_id: int = 1
+    dropout: float = 0.1
+    """On embeddings and on both parts of each layer."""
+    attention_dropout: float = 0.1
+    init_std: float = 0.02
+    init: str = ""
+    """Directory written by tools/convert_checkpoint.py --from hf-roberta; empty means random."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Visual Transformer; the defaults are ViT-B/16 at 224."""
+
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    patch_size: int = 16
+    image_size: int = 224
+    """Side of the square input, pixels; a multiple of patch_size."""
+    patch_padding: int = 0
+    """Zero padding of the patch convolution: 0 is a usual ViT, 7 the release (patches start outside)."""
+    dropout: float = 0.0
+    init_std: float = 0.02
+    position_init_std: float | None = None
+    """Start of the position embeddings; None means init_std. Next to patches of unit scale that is faint: a
+    model without pre-trained towers is slow to learn where things are."""
+    init: str = ""
+    """Directory written by tools/convert_checkpoint.py --from hf-vit; empty means random."""
+
+    @property
+    def num_patches(self) -> int:
+        """M of the paper: patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ConfigError(
+                f"vision.image_size {self.image_size} is not a multiple of vision.patch_size "
+                f"{self.patch_size}; try {self.image_size // self.patch_size * self.patch_size}"
+            )
+        if not 0 <= 2 * self.patch_padding < self.patch_size:
+            raise ConfigError(
+                f"vision.patch_padding {self.patch_padding} is not between 0 and half of vision.patch_size "
+                f"{self.patch_size}; use 0 (ViT) or {(self.patch_size - 1) // 2} (the release)"
+            )
+
+
+@dataclass(frozen=True)
+class GroundingConfig:
+    """Grounded dictionary (section 3.1). C is `dictionary_size`, K `num_tokens`."""
+
+    enabled: bool = True
+    """False: no dictionary at all, "w/o GD (P)" of Table 4."""
+    enabled_at_inference: bool = True
+    """False: the dictionary is there, and pre-training, which passes `grounding` to `fuse`, uses it; whoever
+    leaves it to `fuse` goes without. "w/o GD (I)" of Table 4."""
+    method: Literal["topk", "one_to_one"] = "topk"
+    """topk: the K rows with the largest accumulated scores. one_to_one: the nearest row of each patch and
+    token (VQ), "1-to-1 Map" of Tables 4 and 5, without K."""
+    dictionary_size: int = 2048
+    num_tokens: int = 100
+    """K; 0 switches grounding off, as enabled=false."""
+    temperature_init: float = 100.0
+    """Start of eta in Eq. (1). It is learned, and clipped to [1, 10000] where it is used."""
+    mask_padding: bool = True
+    """Padding takes no part. False as in the release, where it is counted and changes what is chosen."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Eq. (3). sum: over positions (and K) and width, mean over samples, as printed; mean: over all
+    elements of each term, as the release."""
+    beta: float = 0.25
+    """Weight of the second term of Eq. (3)."""
+    alpha: float = 1.0
+    """Weight of its first term; the paper has 1."""
+    project: bool = False
+    """Bring patches and tokens to the dictionary by a linear layer with ReLU and L2 norm for each."""
+    norm_tokens: bool = True
+    """LayerNorm and dropout on grounded tokens before the Grounded Transformer, as the release does."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the model has a dictionary."""
+        return self.enabled and (self.method == "one_to_one" or self.num_tokens > 0)
+
+    def __post_init__(self) -> None:
+        if self.method == "topk" and not 0 <= self.num_tokens <= self.dictionary_size:
+            raise ConfigError(
+                f"grounding.num_tokens (K) {self.num_tokens} is not between 0 and "
+                f"grounding.dictionary_size (C) {self.dictionary_size}; choose a smaller K or a larger C"
+            )
+        if self.temperature_init <= 0:
+            raise ConfigError(
+                f"grounding.temperature_init {self.temperature_init} must be positive; the release has 100"
+            )
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Grounded Transformer; the defaults are RoBERTa-base's layers."""
+
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    init_std: float = 0.02
+    init: str = ""
+    """Directory written by tools/convert_checkpoint.py --from hf-roberta, whose layers are taken."""
+    visibility: Literal["grounded", "full"] = "grounded"
+    """grounded: image and text meet only in the grounded tokens (Fig. 2). full: everything reads
+    everything, "w/o G.T." of Table 4 and, with grounding.enabled=false, the paper's baseline."""
+    caption_sees_image: bool = False
+    """Decoding: a caption token reads image rows too, as in the release, not only grounded tokens."""
+    pooler: Literal["relu", "tanh", "none"] = "relu"
+    """Linear layer and activation on a first token; none takes its state as it is."""
+    itm_feature: Literal["concat", "product", "sum"] = "concat"
+    """How the pooled parts of a pair are joined: [B, 2 D] as the paper, or [B, D] as the release."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Pre-training objective (section 3.2)."""
+
+    itm_negatives: Literal["random", "hard"] = "random"
+    """random: the images that the batch names; hard: images drawn by contrastive similarity (ALBEF)."""
+    contrastive: bool = False
+    """Add the release's image-text contrastive loss (CMCL), which the paper does not have."""
+    contrastive_size: int = 256
+    """Width of the contrastive space of image and text."""
+    vcl_size: int = 128
+    """Width of the space of visual contrastive learning (SimCLR has 128)."""
+    vcl_temperature: float = 0.1
+    """Temperature of visual contrastive learning (SimCLR has 0.1)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole model. One width H everywhere, because encoder outputs enter the fusion as they are."""
+
+    name: str = "unimo2_base"
+    text: TextConfig = field(default_factory=TextConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    grounding: GroundingConfig = field(default_factory=GroundingConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of everything."""
+        return self.fusion.hidden_size
+
+    def __post_init__(self) -> None:
+        widths = [part.hidden_size for part in (self.text, self.vision, self.fusion)]
+        if len(set(widths)) > 1:
+            raise ConfigError(
+                f"text, vision and fusion share one hidden_size, found {widths}; set all three to one value"
+            )
+        for part in (self.text, self.vision, self.fusion):
+            if part.hidden_size % part.num_heads:
+                raise ConfigError(
+                    f"{type(part).__name__}: hidden_size {part.hidden_size} does not divide into "
+                    f"{part.num_heads} heads"
+                )

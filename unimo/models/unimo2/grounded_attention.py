@@ -1,0 +1,221 @@
+"""The Grounded Transformer: image and text rows read the grounded tokens, and these read everything (Fig. 2).
+
+The sequence is [image; grounded; text], so that whatever a row may read lies in one piece. A layer projects
+queries, keys and values of the whole sequence in one product and then attends once for each `View`: no
+logit is computed that Fig. 2 leaves white. With V, K, T rows that is V (V + K) + K (V + K + T) + T (K + T)
+logits instead of (V + K + T)^2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import paddle
+from paddle import Tensor, nn
+
+from unimo.models.unimo2.config import Config
+from unimo.nn import attention
+from unimo.nn.block import Block, run_block
+from unimo.nn.kernels import LayerNorm, dropout
+from unimo.nn.masks import additive_mask, causal_mask
+
+
+@dataclass(frozen=True)
+class View:
+    """Some rows and what they read."""
+
+    name: str
+    queries: slice
+    keys: slice
+    mask: Tensor | None = None
+    """[B, 1, 1 or queries, keys], added to the logits."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many rows of each kind the sequence has, and which of them are padding."""
+
+    image: int
+    grounded: int
+    text: int
+    grounded_mask: Tensor | None = None
+    """[B, K] 1 = exists; None means all do."""
+    text_mask: Tensor | None = None
+    """[B, T] 1 = token; None means there is no text."""
+
+    @property
+    def rows(self) -> dict[str, slice]:
+        """Where each kind lies."""
+        middle = self.image + self.grounded
+        return {
+            "image": slice(0, self.image),
+            "grounded": slice(self.image, middle),
+            "text": slice(middle, middle + self.text),
+        }
+
+    def firsts(self) -> list[slice]:
+        """The class tokens of what is there, image first."""
+        rows = self.rows
+        kinds = [kind for kind in ("image", "text") if getattr(self, kind)]
+        return [slice(rows[kind].start, rows[kind].start + 1) for kind in kinds]
+
+    def key_mask(self, keys: slice, batch: int) -> Tensor | None:
+        """Additive mask [B, 1, 1, keys], None where no row of `keys` can be padding."""
+        parts, may_be_padding = [], False
+        for kind, mask in (("image", None), ("grounded", self.grounded_mask), ("text", self.text_mask)):
+            own = self.rows[kind]
+            start, stop = max(own.start, keys.start), min(own.stop, keys.stop)
+            if start >= stop:
+                continue
+            may_be_padding |= mask is not None
+            whole = paddle.ones([batch, own.stop - own.start]) if mask is None else mask.astype("float32")
+            parts.append(whole[:, start - own.start : stop - own.start])
+        return additive_mask(paddle.concat(parts, axis=1)) if may_be_padding else None
+
+
+def understanding_views(layout: Layout, visibility: str, batch: int) -> list[View]:
+    """Views of pairs, images or texts: those of Fig. 2, or one view of everything with `full`."""
+    rows, total = layout.rows, layout.image + layout.grounded + layout.text
+    if visibility == "full" or not (layout.image and layout.text):
+        everything = slice(0, total)
+        return [View("joint", everything, everything, layout.key_mask(everything, batch))]
+    reach = {
+        "image": slice(0, rows["grounded"].stop),
+        "grounded": slice(0, total),
+        "text": slice(rows["grounded"].start, total),
+    }
+    return [
+        View(kind, rows[kind], keys, layout.key_mask(keys, batch))
+        for kind, keys in reach.items()
+        if rows[kind].stop > rows[kind].start
+    ]
+
+
+def caption_views(layout: Layout, sees_image: bool, batch: int) -> list[View]:
+    """Views of teacher-forced decoding.
+
+    Image and grounded rows read each other; a text row reads grounded rows, the text up to itself and, if
+    `sees_image`, the image. So nothing depends on later tokens.
+    """
+    rows = layout.rows
+    prefix = slice(0, rows["text"].start)
+    keys = slice(0 if sees_image else rows["grounded"].start, rows["text"].stop)
+    before = paddle.zeros([1, 1, layout.text, rows["text"].start - keys.start])
+    mask = paddle.concat([before, causal_mask(layout.text)], axis=-1) + layout.key_mask(keys, batch)
+    return [
+        View("prefix", prefix, prefix, layout.key_mask(prefix, batch)),
+        View("text", rows["text"], keys, mask),
+    ]
+
+
+def narrow(views: Sequence[View], rows: Sequence[slice]) -> list[View]:
+    """The parts of `views` that ask for `rows`, in their order."""
+    parts = []
+    for wanted in rows:
+        for view in views:
+            start, stop = max(view.queries.start, wanted.start), min(view.queries.stop, wanted.stop)
+            if start >= stop:
+                continue
+            mask = view.mask
+            if mask is not None and mask.shape[2] > 1:
+                mask = mask[:, :, start - view.queries.start : stop - view.queries.start]
+            parts.append(replace(view, queries=slice(start, stop), mask=mask))
+    return parts
+
+
+class GroundedBlock(Block):
+    """Post-norm layer with the parameters of RoBERTa's, whose rows read what their view shows."""
+
+    def forward(
+        self, states: Tensor, views: Sequence[View], need_weights: bool = False
+    ) -> tuple[Tensor | None, ...]:
+        """One layer over [B, S, W].
+
+        Args:
+            views: of the rows to update; rows without a view are read and not returned.
+
+        Returns:
+            New states [B, rows, W] in the order of the views, then for each view its probabilities
+            [B, H, queries, keys], or None without `need_weights`.
+        """
+        heads_first = need_weights or not attention.use_fused_kernel()
+        query, key, value = self.attention.project(states, heads_first)
+
+        def rows(packed: Tensor, part: slice) -> Tensor:
+            return packed[:, :, part] if heads_first else packed[:, part]
+
+        mixed, weights = [], []
+        for view in views:
+            asked, read, answers = rows(query, view.queries), rows(key, view.keys), rows(value, view.keys)
+            answer, probabilities = self.attention.mix(asked, read, answers, view.mask, heads_first)
+            mixed.append(answer)
+            weights.append(probabilities if need_weights else None)
+        residual = states
+        if sum(view.queries.stop - view.queries.start for view in views) < states.shape[1]:
+            residual = paddle.concat([states[:, view.queries] for view in views], axis=1)
+        update = self.attention.out(paddle.concat(mixed, axis=1))
+        return self.close(residual, update), *weights
+
+
+class GroundedTransformer(nn.Layer):
+    """Layers over [image; grounded; text].
+
+    Names: `grounded_norm` (norm of the grounded tokens, as in the release), `layers.{i}` as RoBERTa's.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        fusion = config.fusion
+        self.dropout = fusion.dropout
+        has_norm = config.grounding.is_active and config.grounding.norm_tokens
+        self.grounded_norm = LayerNorm(fusion.hidden_size, 1e-5) if has_norm else None
+        self.layers = nn.LayerList(
+            GroundedBlock(
+                fusion.hidden_size,
+                fusion.num_heads,
+                fusion.intermediate_size,
+                norm_first=False,
+                dropout=fusion.dropout,
+                attention_dropout=fusion.attention_dropout,
+                std=fusion.init_std,
+            )
+            for _ in range(fusion.num_layers)
+        )
+
+    def join(self, image: Tensor | None, tokens: Tensor | None, text: Tensor | None) -> Tensor:
+        """What is there of image [B, V, W], grounded tokens [B, K, W] and text [B, T, W], in one sequence.
+
+        Encoder outputs enter as they are; grounded tokens go through their norm and dropout.
+        """
+        if tokens is not None and self.grounded_norm is not None:
+            tokens = dropout(self.grounded_norm(tokens), self.dropout, self.training)
+        parts = [part for part in (image, tokens, text) if part is not None]
+        dtype = next(part.dtype for part in (image, text, tokens) if part is not None)
+        return paddle.concat([part.astype(dtype) for part in parts], axis=1)
+
+    def forward(
+        self,
+        states: Tensor,
+        views: Sequence[View],
+        wanted: Sequence[slice] | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """All layers over [B, S, W].
+
+        Args:
+            wanted: rows that are read afterwards; the last layer computes only these. None means all.
+
+        Returns:
+            [B, S, W], or the wanted rows one after the other; on request attentions by
+            `fusion.{view}.{layer}`.
+        """
+        attentions: dict[str, Tensor] = {}
+        last = views if wanted is None else narrow(views, wanted)
+        for number, layer in enumerate(self.layers, start=1):
+            shown = last if number == len(self.layers) else views
+            states, *weights = run_block(layer, states, shown, need_weights)
+            if need_weights:
+                names = (f"fusion.{view.name}.{number}" for view in shown)
+                attentions.update(zip(names, weights, strict=True))
+        return states, attentions

@@ -1,0 +1,292 @@
+"""UNIMO-2: two encoders, the grounded dictionary, and the Grounded Transformer over all three (Fig. 1)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from unimo.models.base import Model, Outputs
+from unimo.models.unimo2 import CAPABILITIES
+from unimo.models.unimo2.config import Config
+from unimo.models.unimo2.decoding import DecodingState, decode_step, start_state
+from unimo.models.unimo2.grounded_attention import (
+    GroundedTransformer,
+    Layout,
+    caption_views,
+    understanding_views,
+)
+from unimo.models.unimo2.grounding import GroundedDictionary, Grounding
+from unimo.nn.block import set_recompute
+from unimo.nn.heads import Pooler
+from unimo.nn.init import linear
+from unimo.nn.outputs import Encoded
+from unimo.nn.text_encoder import RobertaTower
+from unimo.nn.vit import VitTower
+
+
+class Unimo2(Model):
+    """Pairs, single images and single texts through one network.
+
+    Parameters: `text.*`, `vision.*`, `grounding.{dictionary, temperature}`, `fusion.*`, `text_pooler`,
+    `image_pooler`, and with `grounding.project` also `text_projection`, `image_projection`.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = CAPABILITIES
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        text, vision, fusion, width = config.text, config.vision, config.fusion, config.hidden_size
+        self.text = RobertaTower(
+            width,
+            text.num_layers,
+            text.num_heads,
+            text.intermediate_size,
+            vocab_size=text.vocab_size,
+            max_position=text.max_position,
+            padding_id=text.padding_id,
+            dropout=text.dropout,
+            attention_dropout=text.attention_dropout,
+            std=text.init_std,
+            pooler=False,
+            token_type=False,
+        )
+        self.vision = VitTower(
+            width,
+            vision.num_layers,
+            vision.num_heads,
+            vision.intermediate_size,
+            patch_size=vision.patch_size,
+            image_size=vision.image_size,
+            patch_padding=vision.patch_padding,
+            dropout=vision.dropout,
+            position_std=vision.position_init_std,
+            std=vision.init_std,
+        )
+        has_dictionary, project = config.grounding.is_active, config.grounding.project
+        self.grounding = GroundedDictionary(width, config.grounding) if has_dictionary else None
+        self.text_projection = linear(width, width, fusion.init_std) if has_dictionary and project else None
+        self.image_projection = linear(width, width, fusion.init_std) if has_dictionary and project else None
+        self.fusion = GroundedTransformer(config)
+        self.text_pooler, self.image_pooler = self._pooler(), self._pooler()
+
+    def _pooler(self) -> Pooler | None:
+        fusion = self.config.fusion
+        return None if fusion.pooler == "none" else Pooler(fusion.hidden_size, fusion.init_std, fusion.pooler)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of all states."""
+        return self.config.hidden_size
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of a pair's `pooled`: 2 H for `concat`, else H. A single text or image has H always."""
+        return 2 * self.hidden_size if self.config.fusion.itm_feature == "concat" else self.hidden_size
+
+    def encode_image(self, pixels: Tensor, *, layers: bool = False, attentions: bool = False) -> Encoded:
+        """Images [B, 3, S, S] to `image` (after the last norm), class token first."""
+        states, maps = self.vision(pixels, attentions)
+        return Encoded(
+            image=self.vision.ln_post(states[-1]),
+            image_layers=tuple(states) if layers else (),
+            attentions=maps,
+        )
+
+    def encode_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        layers: bool = False,
+        attentions: bool = False,
+        causal: bool = False,
+    ) -> Encoded:
+        """Ids and mask [B, T] to `text`; with `causal` no token reads a later one."""
+        states, maps = self.text(input_ids, attention_mask, attentions, causal)
+        return Encoded(
+            text=states[-1],
+            text_mask=attention_mask,
+            text_layers=tuple(states) if layers else (),
+            attentions=maps,
+        )
+
+    def ground(self, text: Encoded | None, image: Encoded | None) -> Grounding | None:
+        """Choose the grounded tokens of pairs, texts or images (section 3.1).
+
+        Class tokens take no part, nor does padding unless `grounding.mask_padding` is false.
+
+        Returns:
+            None without a dictionary. `self.grounding.loss` makes Eq. (3) of it.
+        """
+        if self.grounding is None:
+            return None
+        features, masks = [], []
+        if image is not None:
+            features.append(self._project(image.image[:, 1:], self.image_projection))
+            masks.append(paddle.ones(features[-1].shape[:2]))
+        if text is not None:
+            features.append(self._project(text.text[:, 1:], self.text_projection))
+            masks.append(text.text_mask[:, 1:].astype("float32"))
+        masked = text is not None and self.config.grounding.mask_padding
+        return self.grounding(
+            paddle.concat(features, axis=1), paddle.concat(masks, axis=1) if masked else None
+        )
+
+    @staticmethod
+    def _project(states: Tensor, projection: nn.Linear | None) -> Tensor:
+        return states if projection is None else F.normalize(F.relu(projection(states)), axis=-1)
+
+    def fuse(
+        self,
+        text: Encoded | None,
+        image: Encoded | None,
+        *,
+        grounding: Grounding | None = None,
+        attentions: bool = False,
+        outputs: Outputs = "all",
+    ) -> Encoded:
+        """Pairs, texts (no image) or images (no text) through the Grounded Transformer.
+
+        Args:
+            grounding: what `ground` returned for the same rows; None chooses the tokens here, unless
+                `grounding.enabled_at_inference` is false.
+            attentions: also return the attentions of the fusion layers, `fusion.{view}.{layer}`.
+            outputs: what is read afterwards: `all`; `text`: only `fused_text`; `pooled`: only `pooled`. The
+                last layer computes no more than that; the numbers are the same.
+
+        Returns:
+            `fused_text`, `fused_image`, `grounded` (after fusion), `grounded_ids`, `pooled` [B, pooled_size],
+            which for a text or an image alone is its part [B, H].
+        """
+        grounding = self._grounding_of(text, image) if grounding is None else grounding
+        layout = self._layout(text, image, grounding)
+        states = self.fusion.join(
+            None if image is None else image.image,
+            self._tokens(grounding),
+            None if text is None else text.text,
+        )
+        views = understanding_views(layout, self.config.fusion.visibility, states.shape[0])
+        rows, firsts = layout.rows, layout.firsts()
+        # Attentions are those of all rows, so then all rows are computed.
+        wanted = {"all": None, "text": [rows["text"]], "pooled": firsts}[outputs]
+        states, maps = self.fusion(states, views, None if attentions else wanted, attentions)
+        if attentions and wanted is not None:
+            states = paddle.concat([states[:, part] for part in wanted], axis=1)
+        ids = None if grounding is None else grounding.ids
+        if outputs == "text":
+            return Encoded(fused_text=states, grounded_ids=ids, attentions=maps)
+        if outputs == "pooled":
+            return Encoded(pooled=self._pool(states, text, image), grounded_ids=ids, attentions=maps)
+        part = {kind: states[:, where] for kind, where in rows.items()}
+        first = paddle.concat([states[:, where] for where in firsts], axis=1)
+        return Encoded(
+            fused_text=None if text is None else part["text"],
+            fused_image=None if image is None else part["image"],
+            text_mask=layout.text_mask,
+            grounded=None if grounding is None else part["grounded"],
+            grounded_ids=ids,
+            pooled=self._pool(first, text, image),
+            attentions=maps,
+        )
+
+    def _grounding_of(self, text: Encoded | None, image: Encoded | None) -> Grounding | None:
+        return self.ground(text, image) if self.config.grounding.enabled_at_inference else None
+
+    def _tokens(self, grounding: Grounding | None) -> Tensor | None:
+        """Grounded tokens [B, K, H] in which everything that chose them takes part.
+
+        Choosing has no gradient; where no grounding loss is computed, data parallelism would wait for the
+        gradients of temperature and projections, so these come in with a factor of 0.
+        """
+        if grounding is None:
+            return None
+        choosers = [self.grounding.temperature]
+        for projection in (self.text_projection, self.image_projection):
+            choosers += [] if projection is None else list(projection.parameters())
+        nothing = sum(parameter.sum() for parameter in choosers if parameter is not None)
+        return grounding.tokens + 0.0 * nothing
+
+    @staticmethod
+    def _layout(text: Encoded | None, image: Encoded | None, grounding: Grounding | None) -> Layout:
+        return Layout(
+            image=0 if image is None else image.image.shape[1],
+            grounded=0 if grounding is None else grounding.ids.shape[1],
+            text=0 if text is None else text.text.shape[1],
+            grounded_mask=None if grounding is None else grounding.token_mask,
+            text_mask=None if text is None else text.text_mask,
+        )
+
+    def _pool(self, firsts: Tensor, text: Encoded | None, image: Encoded | None) -> Tensor:
+        """First states [B, 1 or 2, H], image before text, to the pooled vector."""
+        parts = []
+        if text is not None:
+            parts.append(self._pool_part(firsts[:, -1:], self.text_pooler))
+        if image is not None:
+            parts.append(self._pool_part(firsts[:, :1], self.image_pooler))
+        if len(parts) == 1:
+            return parts[0]
+        feature = self.config.fusion.itm_feature
+        if feature == "concat":
+            return paddle.concat(parts, axis=-1)
+        return parts[0] * parts[1] if feature == "product" else parts[0] + parts[1]
+
+    @staticmethod
+    def _pool_part(first: Tensor, pooler: Pooler | None) -> Tensor:
+        return first[:, 0] if pooler is None else pooler(first)
+
+    def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """Encode and fuse a batch of pairs."""
+        return self.fuse(self.encode_text(input_ids, attention_mask), self.encode_image(pixels))
+
+    @property
+    def _caption_sees_image(self) -> bool:
+        fusion = self.config.fusion
+        return fusion.caption_sees_image or fusion.visibility == "full"
+
+    def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Teacher-forced states [B, T, H], from which the next tokens are predicted.
+
+        Grounded tokens come from the image alone; they and the image read no text. A text row reads
+        grounded tokens, the text up to itself and, with `fusion.caption_sees_image`, the image.
+        """
+        text = self.encode_text(input_ids, attention_mask, causal=True)
+        grounding = self._grounding_of(None, image)
+        layout = self._layout(text, image, grounding)
+        states = self.fusion.join(image.image, self._tokens(grounding), text.text)
+        views = caption_views(layout, self._caption_sees_image, states.shape[0])
+        return self.fusion(states, views, [layout.rows["text"]])[0]
+
+    def start_decoding(self, image: Encoded) -> DecodingState:
+        """State of a decoding of B images before its first token; `step` gives the numbers of `decode`."""
+        grounding = self._grounding_of(None, image)
+        states = self.fusion.join(image.image, self._tokens(grounding), None)
+        kept = 0 if self._caption_sees_image else image.image.shape[1]
+        return start_state(self.fusion, states, kept, len(self.text.layers))
+
+    def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
+        """Append one token [B] to each text: its state [B, H], as in `decode`, and the next state.
+
+        Raises:
+            ConfigError: the text is longer than the position table.
+        """
+        return decode_step(self.text, self.fusion, state, ids)
+
+    def set_recompute(self, on: bool) -> None:
+        """Recompute the activations of every transformer block in the backward pass."""
+        set_recompute(self, on)
+
+    def is_used(self, parameter: str, *, text: bool, image: bool) -> bool:
+        """Whether a parameter takes part in `pooled` of texts alone, images alone or pairs."""
+        part = parameter.partition(".")[0]
+        if part == "grounding":
+            return self.config.grounding.enabled_at_inference
+        if part.startswith("text"):
+            return text
+        return image if part in ("vision", "image_pooler", "image_projection") else True
+
+    def lr_group(self, parameter: str) -> str:
+        """`towers` for the two encoders, else `cross_modal`."""
+        return "towers" if parameter.partition(".")[0] in ("text", "vision") else "cross_modal"
