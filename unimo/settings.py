@@ -22,6 +22,8 @@ class CorpusConfig:
     """Share in the mixture; None means in proportion to the number of samples."""
     name: str = ""
     """Name in logs and counters; the last part of the path when empty."""
+    prompt: str = ""
+    """`data.pairs` only: a sentence such as `a photo of {}` makes pairs of images with labels."""
 
     @classmethod
     def from_short(cls, value: Any, where: str) -> CorpusConfig:
@@ -50,6 +52,12 @@ class DataConfig:
 
     pairs: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
     """Image-text corpora for pre-training; several make a weighted mixture."""
+    texts: list[CorpusConfig] = field(default_factory=list)
+    """Text-only corpora that pre-training reads besides; weights count among those of `pairs`."""
+    images: list[CorpusConfig] = field(default_factory=list)
+    """Image-only corpora that pre-training reads besides."""
+    pairs_only_epochs: float = 0.0
+    """Curriculum: passes over `pairs` before `texts` and `images` come in."""
     path: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
     """Data set of the fine-tuning task."""
     root: str = ""
@@ -64,9 +72,13 @@ class DataConfig:
     train_transform: str = "clip"
     eval_transform: str = "clip"
     """Image transform by name (`unimo/data/transforms.py`)."""
+    view_transform: str = "clip_views"
+    """Transform that makes the two views of an unpaired image for contrastive learning."""
     mlm_probability: float = 0.15
     """Share of text tokens to predict; 80% become `<mask>`, 10% a random token, 10% stay."""
     whole_word_masking: bool = False
+    masking: Literal["token", "span"] = "token"
+    """`token` draws each token (or whole word) by itself, `span` runs of whole words (SpanBERT)."""
     false_images: Literal["batch", "dataset"] = "batch"
     """Where ITM's mismatched images come from."""
     blank_images: bool = False
@@ -93,9 +105,23 @@ class OptimConfig:
     eps: float = 1e-8
     warmup: float = 0.1
     """Below 1 a share of all steps, from 1 a number of steps."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    schedule: Literal["linear", "cosine", "constant", "piecewise"] = "linear"
+    milestones: list[list[float]] = field(default_factory=list)
+    """With `piecewise`: pairs of a share of all steps and the factor on `lr` from there on, 1 before.
+    [[0.6, 0.1], [0.8, 0.01]] divides the rate by ten after 60% and again after 80% of the run."""
     clip_grad_norm: float | None = 1.0
     """Largest global gradient norm; None means no clipping."""
+
+    def __post_init__(self) -> None:
+        if self.schedule != "piecewise":
+            return
+        shares = [pair[0] for pair in self.milestones if len(pair) == 2 and pair[1] >= 0]
+        rising = shares == sorted(set(shares)) and all(0 < share < 1 for share in shares)
+        if not shares or len(shares) != len(self.milestones) or not rising:
+            raise ConfigError(
+                f"optim.milestones {self.milestones} with optim.schedule=piecewise: expected pairs of a "
+                "rising share of the steps between 0 and 1 and a factor, e.g. [[0.6, 0.1], [0.8, 0.01]]"
+            )
 
 
 @dataclass(frozen=True)

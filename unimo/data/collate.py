@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from unimo.data.masking import Masker
+from unimo.data.masking import Masker, SpanMasker
 from unimo.data.processor import Processor, pad
 from unimo.data.records import Record
 from unimo.errors import RecordError
@@ -74,6 +74,7 @@ class PretrainCollator(PairCollator):
         mlm_probability: share of text tokens to predict.
         whole_word_masking: mask words instead of tokens.
         false_images: `batch` takes ITM's false images from the batch, `dataset` from `false_image`.
+        masking: `token` or `span`, see `unimo/data/masking.py`.
     """
 
     def __init__(
@@ -83,9 +84,12 @@ class PretrainCollator(PairCollator):
         mlm_probability: float = 0.15,
         whole_word_masking: bool = False,
         false_images: Literal["batch", "dataset"] = "batch",
+        masking: Literal["token", "span"] = "token",
     ) -> None:
         super().__init__(processor, train)
         self.masker = Masker(processor.tokenizer, mlm_probability, whole_word_masking)
+        if masking == "span":
+            self.masker = SpanMasker(processor.tokenizer, mlm_probability)
         self.needs_false_image = false_images == "dataset"
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
@@ -95,23 +99,31 @@ class PretrainCollator(PairCollator):
             RecordError: something is missing or broken.
         """
         prepared = super().prepare(record, rng)
-        masked = self.masker(prepared["ids"], prepared["words"], rng)
-        prepared["masked_ids"], prepared["positions"], prepared["labels"] = masked
+        prepared.update(self.mask(prepared["ids"], prepared["words"], rng))
         if self.needs_false_image:
             if record.false_image is None:
                 raise RecordError(f"sample {record.sample_id} has no false image")
             prepared["false_pixels"] = self.processor.pixels(record.false_image, rng, self.train)
         return prepared
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
-        """Join prepared samples and draw which texts keep their image for ITM."""
-        batch = super().collate(prepared, rng)
+    def mask(self, ids: Sequence[int], words: Sequence[int], rng: np.random.Generator) -> Prepared:
+        """`masked_ids`, `positions` and `labels` of one text."""
+        return dict(zip(("masked_ids", "positions", "labels"), self.masker(ids, words, rng), strict=True))
+
+    def join_masked(self, prepared: Sequence[Prepared]) -> Batch:
+        """The `mlm_*` arrays of prepared samples."""
         masked = pad([sample["masked_ids"] for sample in prepared], self.processor.tokenizer.pad_token_id)
         longest = masked["input_ids"].shape[1]
         flat = [row * longest + sample["positions"] for row, sample in enumerate(prepared)]
-        batch["mlm_input_ids"] = masked["input_ids"]
-        batch["mlm_positions"] = np.concatenate(flat)
-        batch["mlm_labels"] = np.concatenate([sample["labels"] for sample in prepared])
+        return {
+            "mlm_input_ids": masked["input_ids"],
+            "mlm_positions": np.concatenate(flat),
+            "mlm_labels": np.concatenate([sample["labels"] for sample in prepared]),
+        }
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join prepared samples and draw which texts keep their image for ITM."""
+        batch = {**super().collate(prepared, rng), **self.join_masked(prepared)}
         matched = draw_matches(len(prepared), rng)
         if self.needs_false_image:
             rows = np.flatnonzero(~matched)

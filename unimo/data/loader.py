@@ -129,7 +129,8 @@ def read_batch(
         rng = generator(seed, "sample", *key)
         try:
             record = dataset[key.index]
-            if collator.needs_false_image and record.false_image is None:
+            is_pair = record.image is not None and record.text is not None
+            if collator.needs_false_image and is_pair and record.false_image is None:
                 record = dataclasses.replace(record, false_image=draw_false_image(record, dataset, rng))
             prepared.append(collator.prepare(record, rng))
         except RecordError as error:
@@ -160,16 +161,18 @@ class _TrainJob(NamedTuple):
     part: int
     state: dict[str, Any] | None
     """Sampler state after the step, on its last part."""
+    first_kind_only: bool
+    """Whether the curriculum keeps other kinds of corpora out of this step."""
 
 
 def _train_jobs(sampler: MixtureSampler, accumulate: int) -> Iterator[_TrainJob]:
     while True:
-        step = sampler.step
+        step, alone = sampler.step, sampler.first_kind_only
         keys = sampler.next()
         size = len(keys) // accumulate
         for part in range(accumulate):
             state = sampler.state_dict() if part == accumulate - 1 else None
-            yield _TrainJob(keys[part * size : (part + 1) * size], step, part, state)
+            yield _TrainJob(keys[part * size : (part + 1) * size], step, part, state, alone)
 
 
 def _read_train_job(
@@ -213,10 +216,13 @@ class TrainLoader:
                 f"batch size {sampler.global_batch} does not divide by {sampler.world_size} ranks x "
                 f"{accumulate} accumulation rounds; change train.batch_size or train.accumulate"
             )
+        if sampler.world_size > 1:
+            sampler.check_kinds(sampler.world_size * accumulate)
         self.datasets, self.sampler, self.collator = dict(datasets), sampler, collator
         self.num_workers, self.prefetch, self.seed = num_workers, prefetch, seed
         self.accumulate = accumulate
         self.counter = RecordCounter(max_bad_rate)
+        self._awaits_others = sampler.awaits_others
         self._batches: Iterator[tuple[_TrainJob, Batch | None, list[BadRecord]]] | None = None
         self._consumed = self._state(sampler.state_dict())
 
@@ -237,14 +243,30 @@ class TrainLoader:
         try:
             job, batch, bad = next(self._batches)
             self.counter.add(job.keys, bad)
-            if batch is None:
-                raise DataError(f"all {len(bad)} records of a batch were broken; the first: {bad[0]}")
+            self._check_kinds(job.keys, bad)
         except BaseException:
             self.close()
             raise
+        if self._awaits_others and not job.first_kind_only:
+            self._awaits_others = False
+            logger.info("curriculum: step %d is the first with all corpora", job.step + 1)
         if job.state is not None:
             self._consumed = self._state(job.state)
         return batch
+
+    def _check_kinds(self, keys: Sequence[SampleKey], bad: Sequence[BadRecord]) -> None:
+        """Ranks compute their losses together, so a batch must keep a sample of each of its kinds.
+
+        Raises:
+            DataError: all records of a kind were broken.
+        """
+        curriculum = self.sampler.curriculum
+        kind_of = curriculum.kind_of if curriculum and self.sampler.world_size > 1 else {}
+        asked = Counter(kind_of.get(key.corpus, "records") for key in keys)
+        lost = Counter(kind_of.get(record.corpus, "records") for record in bad)
+        for kind, count in asked.items():
+            if lost[kind] == count:
+                raise DataError(f"all {count} {kind} of a batch were broken; the first: {bad[0]}")
 
     @property
     def counters(self) -> dict[str, dict[str, int]]:
@@ -267,6 +289,7 @@ class TrainLoader:
         self.close()
         self.sampler.load_state_dict(state["sampler"])
         self.counter.load_state_dict(state["counters"])
+        self._awaits_others = self.sampler.awaits_others
         self._consumed = self._state(self.sampler.state_dict())
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from unimo.config import merge_into, read_yaml
 from unimo.data.images import open_image
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
-from unimo.data.transforms import blank_pixels, build_transform
+from unimo.data.transforms import Transform, blank_pixels, build_transform
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.settings import DataConfig
 
@@ -93,8 +93,22 @@ class Processor:
             batch.update(pad(rows, self.tokenizer.pad_token_id))
         return batch
 
+    def open(self, image: ImageLike) -> Image.Image:
+        """Decode an image as far as its pixels are needed.
+
+        Raises:
+            RecordError: the image cannot be decoded.
+        """
+        if isinstance(image, Image.Image):
+            return image if image.mode == "RGB" else image.convert("RGB")
+        return open_image(Path(image) if isinstance(image, str) else image, self.config.image_size)
+
     def pixels(
-        self, image: ImageLike, rng: np.random.Generator | None = None, train: bool = False
+        self,
+        image: ImageLike,
+        rng: np.random.Generator | None = None,
+        train: bool = False,
+        transform: Transform | None = None,
     ) -> np.ndarray:
         """Pixels float32 [3, S, S] of one image.
 
@@ -102,18 +116,16 @@ class Processor:
             image: file, its bytes, or an opened picture.
             rng: chance for transforms that augment; a fixed one when None.
             train: use the training transform.
+            transform: use this one instead.
 
         Raises:
             RecordError: the image cannot be decoded.
         """
         size = self.config.image_size
-        if not isinstance(image, Image.Image):
-            image = open_image(Path(image) if isinstance(image, str) else image, size)
-        elif image.mode != "RGB":
-            image = image.convert("RGB")
+        image = self.open(image)
         if self.config.blank_images:
             return blank_pixels(size)
-        transform = self._train if train else self._eval
+        transform = transform or (self._train if train else self._eval)
         return transform(image, np.random.default_rng(0) if rng is None else rng)
 
     def ids(self, text: str) -> list[int]:

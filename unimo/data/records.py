@@ -11,7 +11,7 @@ ImageSource = bytes | Path
 
 @dataclass(frozen=True)
 class Record:
-    """One sample: an image with one text, and what a task wants to know about them.
+    """One sample: an image with one text, or either alone, and what a task wants to know about them.
 
     Fields that a corpus does not have stay at their defaults.
     """
@@ -23,7 +23,9 @@ class Record:
     image: ImageSource | None = field(default=None, repr=False)
     """Encoded image file: its bytes, or where it lies."""
     text: str | None = None
-    """Caption, question or hypothesis."""
+    """Caption, question or hypothesis; the first sentence of a pair of sentences."""
+    text_pair: str | None = None
+    """Second sentence of a pair of sentences (GLUE)."""
     image_id: str = ""
     """Equal for all texts of one image; retrieval counts these as matches."""
     question_id: int | str | None = None
@@ -34,5 +36,9 @@ class Record:
     """Name under which accuracy is broken down."""
     label: int | None = None
     """Class of a classification sample (entailment: contradiction 0, neutral 1, entailment 2)."""
+    label_name: str = ""
+    """Name of that class, as a person would say it; prompts are made from it."""
+    score: float | None = None
+    """What a regression sample is to give (STS-B: 0 to 5)."""
     false_image: ImageSource | None = field(default=None, repr=False)
     """A mismatched image from the same corpus (ITM with `data.false_images=dataset`)."""

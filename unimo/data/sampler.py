@@ -2,6 +2,9 @@
 
 The order follows from the seed, the step and the epochs alone. Every rank computes the global batch and
 takes its own slice, so the order does not depend on the number of ranks either.
+
+Corpora may be of several kinds (pairs, texts, images). Then every slice of a batch holds its share of each
+kind, so that all ranks compute the same losses, and kinds may come in after a curriculum's first part.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,11 +66,23 @@ def mixture_shares(sizes: Mapping[str, int], weights: Mapping[str, float | None]
     return {name: fixed.get(name, rest.get(name, 0.0)) for name in sizes}
 
 
+@dataclass(frozen=True)
+class Curriculum:
+    """Corpora of several kinds, and how long the first kind is alone."""
+
+    kind_of: Mapping[str, str]
+    """Corpus name -> kind, in the order of the batch; the kind of the first corpus begins."""
+    first_epochs: float = 0.0
+    """Passes over the corpora of the first kind, all together, before the others come in."""
+
+
 class MixtureSampler:
     """Endless global batches of sample keys, of which this rank gets its slice.
 
     Each sample's corpus is drawn from the shares with a generator of (seed, step). Inside a corpus every
-    sample comes once an epoch, in an order from (seed, corpus, epoch).
+    sample comes once an epoch, in an order from (seed, corpus, epoch). With corpora of several kinds, the
+    number of samples of each kind is its share of the batch, rounded up or down by chance, and they are
+    spread evenly over the batch.
 
     Args:
         sizes: corpus name -> number of samples.
@@ -74,6 +90,7 @@ class MixtureSampler:
         global_batch: samples of one optimizer step over all ranks.
         seed: of the run.
         rank, world_size: which contiguous slice of each global batch is returned.
+        curriculum: kinds of the corpora, when there are several.
 
     Raises:
         ConfigError: wrong weights, or a global batch that does not divide by `world_size`.
@@ -87,6 +104,7 @@ class MixtureSampler:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        curriculum: Curriculum | None = None,
     ) -> None:
         if global_batch < 1 or global_batch % world_size:
             raise ConfigError(f"batch size {global_batch} does not divide among {world_size} ranks")
@@ -96,16 +114,47 @@ class MixtureSampler:
         self.seed = seed
         self.rank, self.world_size = rank, world_size
         self.step = 0
+        self.curriculum = curriculum
         self._names = list(sizes)
-        self._bounds = np.cumsum([self.shares[name] for name in self._names])[:-1]
+        self._first = self._names
+        self.first_shares = self.shares
+        if curriculum is not None:
+            kinds = curriculum.kind_of
+            self._first = [name for name in self._names if kinds[name] == kinds[self._names[0]]]
+            self.first_shares = mixture_shares({name: sizes[name] for name in self._first}, weights)
         self._epoch = dict.fromkeys(self._names, 0)
         self._position = dict.fromkeys(self._names, 0)
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
 
+    @property
+    def first_kind_only(self) -> bool:
+        """Whether the curriculum still keeps the next batch to corpora of the first kind."""
+        return self.curriculum is not None and self._taken(self._first) < self.first_samples
+
+    @property
+    def awaits_others(self) -> bool:
+        """Whether there is a curriculum, and no corpus of another kind has given a sample yet."""
+        others = [name for name in self._names if name not in self._first]
+        return self.first_samples > 0 and self._taken(others) == 0
+
+    def _taken(self, names: list[str]) -> int:
+        """Samples that corpora have given so far."""
+        return sum(self._epoch[name] * self.sizes[name] + self._position[name] for name in names)
+
+    @property
+    def first_samples(self) -> float:
+        """Samples of the first kind after which the others come in."""
+        epochs = self.curriculum.first_epochs if self.curriculum else 0.0
+        return epochs * sum(self.sizes[name] for name in self._first)
+
     def next(self) -> list[SampleKey]:
         """Keys of this rank's part of the next global batch."""
+        shares = self.first_shares if self.first_kind_only else self.shares
         chance = generator(self.seed, "mixture", self.step).random(self.global_batch)
-        drawn = np.searchsorted(self._bounds, chance, side="right")
+        if self.curriculum is not None:
+            chance = self._by_kind(chance, shares)
+        bounds = np.cumsum([shares.get(name, 0.0) for name in self._names])[:-1]
+        drawn = np.searchsorted(bounds, chance, side="right")
         indices = np.empty(self.global_batch, np.int64)
         epochs = np.empty(self.global_batch, np.int64)
         for number, name in enumerate(self._names):
@@ -116,6 +165,41 @@ class MixtureSampler:
         mine = slice(self.rank * share, (self.rank + 1) * share)
         columns = (drawn[mine].tolist(), indices[mine].tolist(), epochs[mine].tolist())
         return [SampleKey(self._names[c], index, epoch) for c, index, epoch in zip(*columns, strict=True)]
+
+    def _by_kind(self, chance: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
+        """Numbers in [0, 1) that `shares` turn into corpora, so that every slice gets its part of each kind.
+
+        A kind owns the stretch of [0, 1) that its corpora own together.
+        """
+        share_of: dict[str, float] = {}
+        for name in self._names:
+            kind = self.curriculum.kind_of[name]
+            share_of[kind] = share_of.get(kind, 0.0) + shares.get(name, 0.0)
+        ends = np.cumsum(list(share_of.values()))
+        ends /= ends[-1]
+        # One draw shifts all roundings, so the counts sum to the batch and are right on average.
+        shift = generator(self.seed, "kinds", self.step).random()
+        counts = np.diff(np.floor(ends * self.global_batch + shift), prepend=np.floor(shift)).astype(int)
+        kinds = np.repeat(np.arange(len(counts)), counts)
+        places = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+        kinds = kinds[np.argsort(places, kind="stable")]
+        starts = np.concatenate([[0.0], ends[:-1]])
+        return starts[kinds] + chance * (ends - starts)[kinds]
+
+    def check_kinds(self, slices: int) -> None:
+        """Check that each of so many parts of a batch (ranks times rounds) holds every kind.
+
+        Raises:
+            ConfigError: some kind is too rare for the batch size.
+        """
+        kind_of = self.curriculum.kind_of if self.curriculum else {}
+        for kind in dict.fromkeys(kind_of.values()):
+            share = sum(self.shares[name] for name in self.sizes if kind_of[name] == kind)
+            if math.floor(share * self.global_batch) < 2 * slices:
+                raise ConfigError(
+                    f"{kind} are {share:.2%} of the samples: too few for all {slices} parts (ranks x rounds) "
+                    f"of a batch of {self.global_batch}; raise train.batch_size or the weight of its corpora"
+                )
 
     def _take(self, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The next `count` indices of a corpus, and the epoch of each."""

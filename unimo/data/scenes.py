@@ -7,28 +7,29 @@ function of (seed, split, index). `scene.py` draws a scene, `scenes_language.py`
 from __future__ import annotations
 
 import io
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from unimo.data import scenes_language as language
+from unimo.data.readers.base import Kind
 from unimo.data.records import ImageSource, Record
 from unimo.data.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
 from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig
 
-Kind = Literal["pairs", "vqa", "entailment"]
-
 SPLITS = {"train": 0, "val": 1, "test": 2}
-TEXTS_PER_IMAGE = {"pairs": 4, "vqa": 6, "entailment": 6}
+TEXTS_PER_IMAGE: dict[Kind, int] = {"pairs": 4, "vqa": 6, "entailment": 6, "texts": 4, "images": 1}
+OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20}
+"""Texts alone and images alone are of scenes that no pair shows: their splits have other seeds."""
 
 
 class ScenesDataset:
     """Random access to the records of one split and kind.
 
     Args:
-        kind: `pairs` (caption), `vqa` (question, answer, question type) or `entailment` (hypothesis, label).
+        kind: `pairs` (caption), `vqa` (question, answer, question type), `entailment` (hypothesis, label),
+            `texts` (captions without a picture) or `images` (pictures without a caption).
         split: `train`, `val` or `test`; their pictures are drawn from different seeds.
         config: numbers of images and the seed.
 
@@ -62,10 +63,14 @@ class ScenesDataset:
         common = {
             "sample_id": f"{self.split}-{image}-{turn}",
             "corpus": self.name,
-            "image": encode(render(scene)),
             "image_id": f"{self.split}-{image}",
         }
         rng = self._rng(image, 1)
+        if self.kind == "texts":
+            return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
+        common["image"] = encode(render(scene))
+        if self.kind == "images":
+            return Record(**common)
         if self.kind == "pairs":
             return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
         if self.kind == "vqa":
@@ -81,7 +86,8 @@ class ScenesDataset:
         return Record(**common, text=text, label=label)
 
     def _rng(self, image: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.config.seed, SPLITS[self.split], image, stream])
+        source = SPLITS[self.split] + OTHER_SCENES.get(self.kind, 0)
+        return np.random.default_rng([self.config.seed, source, image, stream])
 
 
 def answers() -> list[str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from unimo.data.collate import EntailmentCollator, PretrainCollator, RetrievalCollator, VqaCollator
+from unimo.data.collate_unpaired import UnpairedCollator
 from unimo.data.loader import Collator, EvalLoader, TrainLoader
 from unimo.data.processor import Processor
 from unimo.data.readers import ConcatDataset, Dataset, Kind, open_answers, open_corpus
-from unimo.data.sampler import MixtureSampler
+from unimo.data.sampler import Curriculum, MixtureSampler
 from unimo.errors import ConfigError, DataError
 from unimo.settings import CorpusConfig, RunConfig
 
@@ -33,22 +35,35 @@ class TaskData:
     """What the task needs besides weights and config; saved in the model directory."""
     share_eval: bool = True
     """Whether evaluation deals its samples out to the ranks; else every rank gets all of them."""
+    unpaired: Mapping[Kind, Sequence[CorpusConfig]] = field(default_factory=dict)
+    """Corpora of other kinds that training mixes in; evaluation does not read them."""
+    open_unpaired: Callable[[CorpusConfig, Kind], Dataset] | None = None
+    """Opens the training split of one of them."""
 
     def train_datasets(self) -> dict[str, Dataset]:
         """The training split of each corpus, by name.
+
+        Corpora of other kinds that have the name of one before them get their kind behind it.
 
         Raises:
             ConfigError: two corpora have the same name.
             DataError: a corpus cannot be opened.
         """
         opened: dict[str, Dataset] = {}
-        for corpus in self.corpora:
-            dataset = self.open_split(corpus, "train")
+        for corpus, kind in self._train_corpora():
+            dataset = self.open_unpaired(corpus, kind) if kind else self.open_split(corpus, "train")
             name = corpus.name or dataset.name
+            if kind and name in opened:
+                name = f"{name}_{kind}"
             if name in opened:
                 raise ConfigError(f"two corpora are named {name!r}; give one of them another `name`")
             opened[name] = dataset
         return opened
+
+    def _train_corpora(self) -> list[tuple[CorpusConfig, Kind | None]]:
+        """The task's own corpora, and those of other kinds with their kind."""
+        own: list[tuple[CorpusConfig, Kind | None]] = [(corpus, None) for corpus in self.corpora]
+        return own + [(corpus, kind) for kind, corpora in self.unpaired.items() for corpus in corpora]
 
     def train_loader(self, run: RunConfig, rank: int = 0, world_size: int = 1) -> TrainLoader:
         """Endless training batches of one rank, `train.accumulate` of them for each optimizer step.
@@ -57,12 +72,23 @@ class TaskData:
             ConfigError: the batch size does not divide, or weights are wrong.
             DataError: a corpus cannot be opened.
         """
-        datasets = self.train_datasets()
+        datasets, corpora = self.train_datasets(), self._train_corpora()
         sizes = {name: len(dataset) for name, dataset in datasets.items()}
-        weights = {name: corpus.weight for name, corpus in zip(datasets, self.corpora, strict=True)}
-        sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size)
+        weights = {name: corpus.weight for name, (corpus, _) in zip(datasets, corpora, strict=True)}
+        curriculum = None
+        if any(self.unpaired.values()):
+            kinds = {name: kind or "pairs" for name, (_, kind) in zip(datasets, corpora, strict=True)}
+            curriculum = Curriculum(kinds, run.data.pairs_only_epochs)
+        sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size, curriculum)
         shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)
         logger.info("training samples: %s", shares)
+        if sampler.first_samples:
+            steps = math.ceil(sampler.first_samples / run.train.batch_size)
+            logger.info(
+                "curriculum: pairs only for %g epochs, all corpora from step %d",
+                run.data.pairs_only_epochs,
+                steps + 1,
+            )
         return TrainLoader(
             datasets,
             sampler,
@@ -119,15 +145,37 @@ class TaskData:
 
 
 def open_pretrain(run: RunConfig, processor: Processor) -> TaskData:
-    """Image-text pairs of `data.pairs`, masked and mismatched."""
+    """Image-text pairs of `data.pairs`, masked and mismatched; in training texts and images alone, too.
+
+    Only with `data.texts` or `data.images` a training batch has parts (`UnpairedCollator`).
+
+    Raises:
+        ConfigError: a curriculum without anything that comes in later.
+    """
+    data = run.data
+    unpaired: dict[Kind, Sequence[CorpusConfig]] = {"texts": data.texts, "images": data.images}
+    is_mixed = any(unpaired.values())
+    if data.pairs_only_epochs and not is_mixed:
+        raise ConfigError(
+            f"data.pairs_only_epochs={data.pairs_only_epochs:g}, but there are only pairs; "
+            "set data.texts or data.images, or data.pairs_only_epochs=0"
+        )
+    options = {
+        "mlm_probability": data.mlm_probability,
+        "whole_word_masking": data.whole_word_masking,
+        "false_images": data.false_images,
+        "masking": data.masking,
+    }
 
     def collator(train: bool) -> PretrainCollator:
-        data = run.data
-        return PretrainCollator(
-            processor, train, data.mlm_probability, data.whole_word_masking, data.false_images
-        )
+        if train and is_mixed:
+            return UnpairedCollator(processor, data.view_transform, **options)
+        return PretrainCollator(processor, train, **options)
 
-    return _task_data(run, run.data.pairs, "pairs", processor, collator)
+    opened = _task_data(run, data.pairs, "pairs", processor, collator)
+    opened.unpaired = unpaired
+    opened.open_unpaired = lambda corpus, kind: open_corpus(corpus, "train", kind, data)
+    return opened
 
 
 def open_vqa(run: RunConfig, processor: Processor, answers: Sequence[str] | None = None) -> TaskData:

@@ -1,6 +1,6 @@
 """Named image transforms: a picture to the normalised pixels that a tower reads.
 
-The names and numbers are those of METER and BridgeTower. Each is one row of `RECIPES`: where the picture
+Most names and numbers are those of METER and BridgeTower. Each is one row of `RECIPES`: where the picture
 is cut, whether it may be mirrored, how it is augmented. Cutting and scaling are one bicubic resampling.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from unimo.data.randaugment import RandAugment, RandomAugment, Rng
+from unimo.data.views import ViewAugment
 from unimo.errors import ConfigError
 from unimo.registry import nearest
 
@@ -35,12 +36,16 @@ class Recipe:
     augment_first: RandAugment | None = None
     """Augmentation of the whole picture, at its own size."""
     crop: Literal["centre", "all", "random"] = "centre"
-    """`centre`: the largest square in the middle; `all`: the picture, stretched; `random`: a part of 50
-    to 100% of its area with sides of 3:4 to 4:3, stretched."""
+    """`centre`: the largest square in the middle; `all`: the picture, stretched; `random`: a part of its
+    area with sides of 3:4 to 4:3, stretched."""
+    smallest_crop: float = 0.5
+    """Smallest share of the area that `random` cuts out."""
     mirror: bool = False
     """Flip left and right with probability 0.5."""
-    augment: RandAugment | RandomAugment | None = None
+    augment: RandAugment | RandomAugment | ViewAugment | None = None
     """Augmentation of the resized picture."""
+    statistics: Literal["clip", "half"] = "clip"
+    """Mean and deviation that pixels are normalised with: CLIP's, or 0.5 for every colour (ViT)."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -52,6 +57,14 @@ RECIPES: dict[str, Recipe] = {
     "blip_randaug_wohf": Recipe(crop="random", augment=RandomAugment(2, 5)),
     "square": Recipe(crop="all"),
     "square_randaug": Recipe(crop="random", mirror=True, augment=RandomAugment(2, 7)),
+    # Released code of UNIMO-2: stretched to a square, ViT's statistics.
+    "vit": Recipe(crop="all", statistics="half"),
+    # The usual augmentation of ImageNet.
+    "vit_crop": Recipe(crop="random", smallest_crop=0.08, mirror=True, statistics="half"),
+    # Views for contrastive learning (UNIMO-2 section 3.2 names the operations, SimCLR the numbers but for
+    # the rotation); small pictures with few things in them need more of the picture left.
+    "vit_views": Recipe(crop="random", smallest_crop=0.08, augment=ViewAugment(30), statistics="half"),
+    "clip_views": Recipe(crop="random", augment=ViewAugment(15, 0.5)),
 }
 
 
@@ -63,8 +76,8 @@ def build_transform(name: str, size: int) -> Transform:
         size: side S of the square output, pixels.
 
     Returns:
-        A function of an RGB picture and a generator, giving float32 [3, S, S] with CLIP's mean and
-        deviation. Transforms without chance leave the generator untouched.
+        A function of an RGB picture and a generator, giving float32 [3, S, S], normalised. Transforms
+        without chance leave the generator untouched.
 
     Raises:
         ConfigError: unknown name.
@@ -77,22 +90,24 @@ def build_transform(name: str, size: int) -> Transform:
         if recipe.augment_first:
             image = recipe.augment_first(image, rng)
         if image.size != (size, size) or recipe.crop == "random":
-            box = _box(recipe.crop, image.size, size, rng)
+            box = _box(recipe, image.size, size, rng)
             image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
         if recipe.mirror and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if recipe.augment:
             image = recipe.augment(image, rng)
-        return normalise(image)
+        return normalise(image) if recipe.statistics == "clip" else normalise(image, 2 / 255, -1.0)
 
     return transform
 
 
-def normalise(image: Image.Image) -> np.ndarray:
-    """An RGB picture [S, S] to float32 [3, S, S] with CLIP's mean and standard deviation."""
+def normalise(
+    image: Image.Image, scale: np.ndarray | float = SCALE, shift: np.ndarray | float = SHIFT
+) -> np.ndarray:
+    """An RGB picture [S, S] to float32 [3, S, S], bytes * scale + shift; by default CLIP's statistics."""
     # With order="C" numpy writes planes in one pass; left to itself it keeps pixels together, 7 times slower.
-    pixels = np.multiply(np.asarray(image).transpose(2, 0, 1), SCALE, dtype=np.float32, order="C")
-    return np.add(pixels, SHIFT, out=pixels)
+    pixels = np.multiply(np.asarray(image).transpose(2, 0, 1), scale, dtype=np.float32, order="C")
+    return np.add(pixels, shift, out=pixels)
 
 
 def blank_pixels(size: int) -> np.ndarray:
@@ -103,10 +118,12 @@ def blank_pixels(size: int) -> np.ndarray:
     return np.zeros((3, size, size), np.float32)
 
 
-def _box(crop: str, picture: tuple[int, int], size: int, rng: Rng) -> Box:
-    if crop == "centre":
+def _box(recipe: Recipe, picture: tuple[int, int], size: int, rng: Rng) -> Box:
+    if recipe.crop == "centre":
         return _centre_box(*picture, size)
-    return _random_box(*picture, rng) if crop == "random" else (0, 0, *picture)
+    if recipe.crop == "random":
+        return _random_box(*picture, rng, (recipe.smallest_crop, 1.0))
+    return 0, 0, *picture
 
 
 def _centre_box(width: int, height: int, size: int) -> Box:

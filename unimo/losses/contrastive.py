@@ -35,17 +35,39 @@ def _all_gather(local: Tensor) -> list[Tensor]:
     return parts
 
 
-def gather_rows(local: Tensor) -> Tensor:
-    """Rows of all ranks in rank order, [ranks * B, ...], with gradient; every rank has the same B.
+def row_counts(rows: int) -> list[int]:
+    """How many rows each rank has, in rank order. Collective."""
+    if world_size() == 1:
+        return [rows]
+    return paddle.concat(_all_gather(paddle.to_tensor([rows]))).tolist()
+
+
+def rows_before(counts: list[int]) -> int:
+    """Where this rank's rows begin among those of all ranks."""
+    return sum(counts[: dist.get_rank()]) if world_size() > 1 else 0
+
+
+def gather_rows(local: Tensor, counts: list[int] | None = None) -> Tensor:
+    """Rows of all ranks in rank order, [G, ...], with gradient.
 
     Each rank's loss is over its own rows and data parallelism averages them, so the gradient of a row
     is the sum of what all ranks' losses say about it.
+
+    Args:
+        local: [B, ...] of this rank.
+        counts: B of each rank, see `row_counts`; None when all are equal.
     """
     if world_size() == 1:
         return local
-    if local.stop_gradient:
-        return paddle.concat(_all_gather(local))
-    return _Gather.apply(local)
+    longest = max(counts) if counts else local.shape[0]
+    missing = longest - local.shape[0]
+    if missing:
+        local = paddle.concat([local, paddle.zeros([missing, *local.shape[1:]], local.dtype)])
+    gathered = paddle.concat(_all_gather(local)) if local.stop_gradient else _Gather.apply(local)
+    if counts is None or min(counts) == longest:
+        return gathered
+    real = [rank * longest + row for rank, count in enumerate(counts) for row in range(count)]
+    return paddle.gather(gathered, paddle.to_tensor(real))
 
 
 def contrastive_loss(
@@ -61,31 +83,38 @@ def contrastive_loss(
         group: [B] image ids, equal for texts of one image, comparable between ranks.
 
     Returns:
-        Loss (mean over this rank's rows) and text-to-image scores within this rank [B, B].
+        Loss (averaged over ranks the mean over all rows) and text-to-image scores within this rank [B, B].
     """
-    all_text, all_image, all_group = gather_rows(text), gather_rows(image), gather_rows(group)
+    counts = row_counts(text.shape[0])
+    all_text, all_image, all_group = (gather_rows(rows, counts) for rows in (text, image, group))
     same = (group.unsqueeze(1) == all_group.unsqueeze(0)).astype("float32")
     targets = same / same.sum(1, keepdim=True)
     text_scores = paddle.matmul(text, all_image, transpose_y=True) / temperature
     image_scores = paddle.matmul(image, all_text, transpose_y=True) / temperature
     to_image = -(F.log_softmax(text_scores) * targets).sum(1).mean()
     to_text = -(F.log_softmax(image_scores) * targets).sum(1).mean()
-    first = (dist.get_rank() if world_size() > 1 else 0) * text.shape[0]
-    return (to_image + to_text) * 0.5, text_scores[:, first : first + text.shape[0]]
+    first = rows_before(counts)
+    loss = (to_image + to_text) * 0.5
+    if min(counts) < max(counts):
+        # The average over ranks is to be the mean over all rows.
+        loss = loss * (text.shape[0] * len(counts) / sum(counts))
+    return loss, text_scores[:, first : first + text.shape[0]]
 
 
-def hard_negatives(scores: Tensor, group: Tensor) -> Tensor:
+def hard_negatives(scores: Tensor, group: Tensor, column_group: Tensor | None = None) -> Tensor:
     """For each row a column of another group, drawn with probability softmax(scores).
 
     Args:
-        scores: [B, B]; a row asks, a column answers.
+        scores: [B, C]; a row asks, a column answers.
         group: [B]; columns of the row's own group are never drawn, unless there is no other.
+        column_group: [C] groups of the columns; None when columns are rows.
 
     Returns:
         Column indices [B], int64.
     """
     with paddle.no_grad():
-        other = (group.unsqueeze(1) != group.unsqueeze(0)).astype("float32")
+        columns = group if column_group is None else column_group
+        other = (group.unsqueeze(1) != columns.unsqueeze(0)).astype("float32")
         alone = (other.sum(1, keepdim=True) == 0).astype("float32")
         weights = (F.softmax(scores.astype("float32")) + 1e-5) * other + alone
         return paddle.multinomial(weights).squeeze(1)

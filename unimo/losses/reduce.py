@@ -22,7 +22,8 @@ def global_mean(values_sum: Tensor, count: Tensor | int | float) -> Tensor:
         values_sum: scalar, sum of this rank's values.
         count: how many values this rank has; no gradient flows through it.
     """
-    total = paddle.to_tensor(count, dtype="float32").detach().clone()
+    total = count if isinstance(count, Tensor) else paddle.to_tensor(count)
+    total = total.detach().astype("float32").clone()
     ranks = world_size()
     if ranks > 1:
         dist.all_reduce(total)

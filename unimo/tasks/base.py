@@ -21,11 +21,14 @@ Observer = Callable[[dict[str, Any]], None]
 
 
 def to_tensors(batch: Batch) -> dict[str, Any]:
-    """A batch with its numpy arrays as tensors; everything else, tensors too, stays as it is."""
-    return {
-        name: paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
-        for name, value in batch.items()
-    }
+    """A batch with its numpy arrays as tensors, in nested batches too; everything else stays as it is."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return to_tensors(value)
+        return paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
+
+    return {name: convert(value) for name, value in batch.items()}
 
 
 def metadata_of(data: Any) -> dict[str, Any]:
@@ -61,6 +64,12 @@ class Task(nn.Layer):
         self.model = model
         self.config = config
         self.metadata = dict(metadata or {})
+
+    def freeze_unused(self, *, text: bool, image: bool) -> None:
+        """Stop the gradients of what the model does not use for texts alone, images alone or pairs."""
+        for name, parameter in self.model.named_parameters():
+            if not self.model.is_used(name, text=text, image=image):
+                parameter.stop_gradient = True
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Named scalar losses of a batch, and a report of further scalars to log."""

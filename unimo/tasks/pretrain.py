@@ -1,7 +1,7 @@
 """Pre-training: the model package's own objective behind the task interface.
 
-What is learned from a pair is part of each paper (`unimo/models/<paper>/pretrain.py`, class `Objective`);
-this file only connects it to the loop and measures it on held-out pairs.
+What is learned from a pair, a text or an image is part of each paper (`unimo/models/<paper>/pretrain.py`,
+class `Objective`); this file only connects it to the loop and measures it on held-out pairs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ class Config:
 
 
 class PretrainTask(Task):
-    """A model and its objective: MLM and ITM for the two-tower family."""
+    """A model and its objective.
+
+    Of models with the capabilities `text_only` and `image_only` a training batch may have three parts
+    (unimo/data/collate_unpaired.py); held-out batches are always pairs.
+    """
 
     needs = frozenset({"fusion"})
 
@@ -44,7 +48,7 @@ class PretrainTask(Task):
         self.objective = importlib.import_module(f"{package}.pretrain").Objective(model.config)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses of the objective, and the accuracies that it reports, in percent."""
+        """The losses of the objective, and the shares that it reports, such as accuracies, in percent."""
         losses, report = self.objective.losses(self.model, batch)
         return losses, {name: 100 * value for name, value in report.items()}
 
@@ -101,10 +105,17 @@ class PretrainMetric:
 
 
 def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The image-text pairs of `data.pairs`."""
+    """The pairs of `data.pairs`, and for training the corpora of `data.texts` and `data.images`."""
     return open_pretrain(run, processor)
 
 
 def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> PretrainTask:
-    """The task for a model."""
+    """The task for a model.
+
+    Raises:
+        CapabilityError: the data hold texts or images alone, from which the model cannot learn.
+    """
+    for kind, capability in (("texts", "text_only"), ("images", "image_only")):
+        if isinstance(data, TaskData) and data.unpaired.get(kind):
+            model.require({capability}, f"{config.name} on data.{kind}")
     return PretrainTask(model, config, metadata_of(data))

@@ -112,3 +112,16 @@ def test_image_source_is_the_image_of_the_record():
     data = ScenesDataset("pairs", "test")
     assert data.image_source(9) == data[9].image
     assert isinstance(render(data.scene(2)), Image.Image)
+
+
+def test_texts_and_images_alone_are_of_other_scenes_than_the_pairs():
+    config = ScenesConfig(train_images=200)
+    pairs, texts, images = (ScenesDataset(kind, "train", config) for kind in ("pairs", "texts", "images"))
+    assert (len(texts), len(images)) == (800, 200)
+    assert texts[5].image is None and set(texts[5].text.split()) <= set(vocabulary())
+    assert images[5].text is None and len(images[5].image) == len(pairs[20].image)
+    shown = {pairs[index].image for index in range(0, 800, 4)}
+    assert not shown & {images[index].image for index in range(200)}
+    assert [texts[index].text for index in range(40)] != [pairs[index].text for index in range(40)]
+    val = ScenesDataset("images", "val")
+    assert val[5].image != images[5].image

@@ -23,7 +23,13 @@ from unimo.errors import DataError, RecordError
 from unimo.metrics.vqa import answer_type
 
 log = logging.getLogger(__name__)
-TEXT_COLUMN: dict[Kind, str] = {"pairs": "caption", "vqa": "questions", "entailment": "sentences"}
+# Of `images` no text is read, and every row is one sample.
+TEXT_COLUMN: dict[Kind, str] = {
+    "pairs": "caption",
+    "vqa": "questions",
+    "entailment": "sentences",
+    "texts": "caption",
+}
 
 
 class ArrowDataset(Dataset):
@@ -43,15 +49,19 @@ class ArrowDataset(Dataset):
         self.kind = kind
         self.name = name or self.path.stem
         self._map, self._table = _open_table(self.path)
-        text = TEXT_COLUMN[kind]
-        missing = {"image", text} - set(self._table.column_names)
+        text = TEXT_COLUMN.get(kind)
+        needed = {"images": {"image"}, "texts": {text}}.get(kind, {"image", text})
+        missing = needed - set(self._table.column_names)
         if missing:
             raise DataError(
                 f"{self.path} has no column {' or '.join(sorted(missing))}; "
                 f"found {', '.join(self._table.column_names)}"
             )
-        self._starts = _starts(self._table.column(text), f"{self.path}: column {text}")
-        self._images = _ImageColumn(self.path, self._map, self._table.column("image"))
+        self._starts = np.arange(len(self._table) + 1)
+        if text is not None:
+            self._starts = _starts(self._table.column(text), f"{self.path}: column {text}")
+        if kind != "texts":
+            self._images = _ImageColumn(self.path, self._map, self._table.column("image"))
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -65,6 +75,8 @@ class ArrowDataset(Dataset):
             image_id = self._scalar("image_id", row)
         except (UnicodeDecodeError, pa.ArrowException) as error:
             raise RecordError(f"{where}: not valid UTF-8: {error}") from error
+        if self.kind == "texts":
+            return Record(sample_id, self.name, **fields)
         return Record(
             sample_id=sample_id,
             corpus=self.name,
@@ -74,7 +86,10 @@ class ArrowDataset(Dataset):
         )
 
     def image_source(self, index: int) -> bytes:
-        return self._images.read(self._locate(index)[0])
+        row = self._locate(index)[0]
+        if self.kind == "texts":
+            raise RecordError(f"{self.path}: images are not read from a corpus of texts")
+        return self._images.read(row)
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Image row and text index of a sample."""
@@ -83,6 +98,8 @@ class ArrowDataset(Dataset):
         return row, index - int(self._starts[row])
 
     def _fields(self, row: int, which: int, where: str, sample_id: str) -> dict[str, Any]:
+        if self.kind == "images":
+            return {}
         text = self._item(TEXT_COLUMN[self.kind], row, which)
         if self.kind == "vqa":
             answers = self._item("answers", row, which) or []

@@ -5,15 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from unimo.data.records import ImageSource, Record
 from unimo.errors import RecordError
 
-Kind = Literal["pairs", "vqa", "entailment"]
-KINDS: tuple[Kind, ...] = ("pairs", "vqa", "entailment")
+Kind = Literal["pairs", "vqa", "entailment", "texts", "images"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Dataset(ABC):

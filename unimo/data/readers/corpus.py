@@ -11,7 +11,11 @@ The split stands at the end of a file's name: `f30k_caption_karpathy_val.arrow`,
 - a folder may hold several kinds of Arrow tables (ViLT users keep all of theirs in one): those with the
   columns of the wanted kind are read;
 - of several formats in one folder Arrow is read before tar, and tar before jsonl;
-- if no jsonl file of the folder names a split, images are dealt out by hash (`readers/jsonl.py`).
+- if no jsonl file of the folder names a split, images are dealt out by hash (`readers/jsonl.py`);
+- texts alone may also lie in `*.txt`, one sentence a line; images alone in a folder of picture files, with
+  a subfolder for each split or without splits (all of them train). Such corpora are not dealt out by hash.
+
+Labelled images are found by `readers/labeled.py`, GLUE's files by `readers/glue.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from typing import Any
 from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
+from unimo.data.readers.labeled import open_labeled_images
 from unimo.data.readers.tar import TarDataset
+from unimo.data.readers.unpaired import PictureDataset, PromptDataset, TextLinesDataset, find_pictures
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -39,6 +45,7 @@ _SPLIT = re.compile(
 _ALSO = {"train": ("train", "restval")}
 _INSTEAD = {"val": ("dev", "rest_val"), "dev": ("val",)}
 _HASHED = ("train", "val", "test")
+_UNPAIRED = ("texts", "images")
 
 
 @dataclass(frozen=True)
@@ -53,30 +60,31 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     Args:
         corpus: `scenes`, a folder, one file, or a pattern such as `arrows/coco_*`.
         split: `train`, `val`, `test`, another name in the file names, or several joined by `+`.
-        kind: `pairs`, `vqa` or `entailment`.
+        kind: what to read, see `Kind`. Pairs of a corpus with a `prompt` are made from labelled images.
         data: gives the root of relative paths and the size of `scenes`.
 
     Raises:
         DataError: nothing there, no such split (those found are listed), damaged files, or
             annotations without images.
     """
+    if corpus.prompt and kind == "pairs":
+        return PromptDataset(open_labeled_images(corpus, split, data), corpus.prompt)
     if corpus.path == "scenes":
         from unimo.data.scenes import ScenesDataset
 
         return ScenesDataset(kind=kind, split=split, config=data.scenes)
-    name = corpus.name or Path(corpus.path.rstrip("/*")).stem
-    files = _find_files(_resolve(corpus, data), kind)
-    if _is_hashed(files):
+    name, path = corpus.name or Path(corpus.path.rstrip("/*")).stem, _resolve(corpus, data)
+    if kind == "images" and (pictures := _picture_folder(path)):
+        return _open_pictures(pictures, split, name)
+    files = _find_files(path, kind)
+    if _is_hashed(files, kind):
         return _open_hashed(files, split, kind, name)
     parts = [_open(file.path, kind, name) for word in split.split("+") for file in _of_split(files, word)]
     if not parts:
-        raise DataError(
-            f"{_resolve(corpus, data)} has no split {split!r} of {kind}; "
-            f"found: {', '.join(_split_names(files))}"
-        )
+        raise DataError(f"{path} has no split {split!r} of {kind}; found: {', '.join(_split_names(files))}")
     dataset = parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
     if len(dataset) == 0:
-        raise DataError(f"split {split!r} in {_resolve(corpus, data)} has no samples")
+        raise DataError(f"split {split!r} in {path} has no samples")
     log.info("corpus %s, %s: %d samples in %d files", name, split, len(dataset), len(parts))
     return dataset
 
@@ -89,8 +97,11 @@ def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]
     """
     if corpus.path == "scenes":
         return list(_HASHED)
-    files = _find_files(_resolve(corpus, data), kind)
-    return list(_HASHED) if _is_hashed(files) else _split_names(files)
+    path = _resolve(corpus, data)
+    if kind == "images" and (pictures := _picture_folder(path)):
+        return _picture_splits(pictures)
+    files = _find_files(path, kind)
+    return list(_HASHED) if _is_hashed(files, kind) else _split_names(files)
 
 
 def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
@@ -134,17 +145,50 @@ def _find_files(path: Path, kind: Kind) -> list[_File]:
             f"no data at {path.absolute()}; make it with tools/prepare_data.py, give another folder, "
             "or use the built-in corpus `scenes`"
         )
-    for suffix in (".arrow", ".tar", ".jsonl"):
+    column = TEXT_COLUMN.get(kind, "image")
+    for suffix in _suffixes(kind):
         files = [file for file in candidates if file.suffix == suffix and not file.name.startswith(".")]
         if suffix == ".arrow":
-            files = [file for file in files if TEXT_COLUMN[kind] in column_names(file)]
+            files = [file for file in files if column in column_names(file)]
         if files:
             return [_File(file, split_of(file)) for file in files]
     seen = ", ".join(file.name for file in candidates[:5])
+    others = " or ".join([f"*{suffix}" for suffix in _suffixes(kind)[1:]])
+    more = ", or a folder of pictures" if kind == "images" else ""
     raise DataError(
-        f"{path} holds no {kind} data: expected *.arrow with a column `{TEXT_COLUMN[kind]}`, *.tar or "
-        f"*.jsonl; found {seen or 'nothing'}"
+        f"{path} holds no {kind} data: expected *.arrow with a column `{column}`, {others}{more}; "
+        f"found {seen or 'nothing'}"
     )
+
+
+def _suffixes(kind: Kind) -> tuple[str, ...]:
+    """File endings that hold a kind, the best format first."""
+    return (".arrow", ".tar", ".jsonl", *((".txt",) if kind == "texts" else ()))
+
+
+def _picture_folder(path: Path) -> Path | None:
+    """The folder itself if its pictures are plain files rather than in tables or shards."""
+    if path.is_dir() and not any(file.suffix in _suffixes("images") for file in path.iterdir()):
+        return path
+    return None
+
+
+def _picture_splits(folder: Path) -> list[str]:
+    return [name for name in _HASHED if (folder / name).is_dir()] or ["train"]
+
+
+def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
+    """The pictures of a split's subfolder; without such subfolders everything is train."""
+    words, splits = split.split("+"), _picture_splits(folder)
+    if not set(words) <= set(splits):
+        raise DataError(f"{folder} has no split {split!r} of images; found: {', '.join(splits)}")
+    roots = [folder / word if (folder / word).is_dir() else folder for word in words]
+    files = [file for root in roots for file in find_pictures(root)]
+    if not files:
+        seen = ", ".join(sorted(file.name for file in folder.iterdir())[:5])
+        raise DataError(f"{folder} holds no pictures (jpg, png, webp, ...); found {seen or 'nothing'}")
+    log.info("corpus %s, %s: %d pictures", name, split, len(files))
+    return PictureDataset(files, folder, name)
 
 
 def split_of(path: Path) -> str:
@@ -170,11 +214,15 @@ def _split_names(files: list[_File]) -> list[str]:
     return sorted({file.split or "train" for file in files})
 
 
-def _is_hashed(files: list[_File]) -> bool:
+def _is_hashed(files: list[_File], kind: Kind) -> bool:
+    if kind in _UNPAIRED:
+        return False
     return files[0].path.suffix == ".jsonl" and not any(file.split for file in files)
 
 
 def _open(path: Path, kind: Kind, name: str) -> Dataset:
+    if path.suffix == ".txt":
+        return TextLinesDataset(path, name)
     reader = {".arrow": ArrowDataset, ".tar": TarDataset, ".jsonl": JsonlDataset}[path.suffix]
     return reader(path, kind, name)
 

@@ -3,6 +3,8 @@
 pairs       {"text": "..."} or {"texts": ["...", "..."]} (also `caption`, `captions`)
 vqa         {"question": "...", "answer": "yes"} or {"answers": [strings of the annotators]} or
             {"answers": {"yes": 1.0, "no": 0.3}}; optional question_id, question_type
+texts       as pairs, without an image
+images      an image; texts beside it are not read
 entailment  {"text": "hypothesis", "label": "entailment" | "neutral" | "contradiction" | 2 | 1 | 0}
 
 Several samples of one image may stand in a list.
@@ -41,11 +43,13 @@ def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
     Raises:
         RecordError: not a mapping, or without the key that `kind` needs.
     """
-    if isinstance(item, list):
+    if isinstance(item, list) and kind != "images":
         return [sample for part in item for sample in split_item(part, kind, where)]
     if not isinstance(item, Mapping):
         raise RecordError(f"{where}: expected a JSON object, found {item!r:.80}")
-    if kind != "pairs":
+    if kind == "images":
+        return [{}]
+    if kind not in ("pairs", "texts"):
         key = "question" if kind == "vqa" else "text"
         if key not in item:
             raise RecordError(f"{where}: no {key!r}; found {', '.join(map(str, item)) or 'nothing'}")
@@ -75,7 +79,9 @@ def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: 
     Raises:
         RecordError: empty text, bad answers or unknown label.
     """
-    if kind == "pairs":
+    if kind == "images":
+        return {}
+    if kind in ("pairs", "texts"):
         return {"text": check_text(sample["text"], where)}
     if kind == "entailment":
         return {"text": check_text(sample["text"], where), "label": _label(sample.get("label"), where)}

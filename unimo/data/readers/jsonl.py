@@ -10,6 +10,7 @@ import hashlib
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -47,7 +48,8 @@ class JsonlDataset(Dataset):
             self._scan()
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
-        self._check_images_exist()
+        if kind != "texts":
+            self._check_images_exist()
 
     def _scan(self) -> None:
         begin = 0
@@ -57,7 +59,7 @@ class JsonlDataset(Dataset):
                     self._begins.append(begin)
                     self._sizes.append(len(line))
                     self._numbers.append(number)
-                    several = b'"texts"' in line or b'"captions"' in line
+                    several = self.kind != "images" and (b'"texts"' in line or b'"captions"' in line)
                     for which in range(count_samples(line, self.kind) if several else 1):
                         self._lines.append(len(self._begins) - 1)
                         self._which.append(which)
@@ -99,9 +101,11 @@ class JsonlDataset(Dataset):
         where = self.where(index)
         item = self._item(index)
         which = self._which[index]
-        image = self._image_name(item, where)
         sample_id = f"{self.path.stem}:{self._numbers[self._lines[index]]}#{which}"
         fields = record_fields(split_item(item, self.kind, where)[which], self.kind, where, sample_id)
+        if self.kind == "texts":
+            return Record(sample_id, self.name, **fields)
+        image = self._image_name(item, where)
         return Record(
             sample_id=sample_id,
             corpus=self.name,
@@ -139,7 +143,16 @@ class JsonlDataset(Dataset):
         return image
 
 
-def hash_split(dataset: JsonlDataset, split: str) -> np.ndarray:
+class NamedImages(Protocol):
+    """Samples whose images have names, which stay the same when others are added."""
+
+    def __len__(self) -> int: ...
+
+    def image_name(self, index: int) -> str:
+        """Name of a sample's image; RecordError when it has none."""
+
+
+def hash_split(dataset: NamedImages, split: str) -> np.ndarray:
     """Indices of the samples of `split` where files name no split: 90% train, 5% val, 5% test.
 
     An image's share follows from the hash of its `image` value alone, so it stays where it is when
@@ -151,7 +164,7 @@ def hash_split(dataset: JsonlDataset, split: str) -> np.ndarray:
     return np.array([i for i, name in enumerate(names) if splits.get(name, "train") == split], np.int64)
 
 
-def _name_or_none(dataset: JsonlDataset, index: int) -> str | None:
+def _name_or_none(dataset: NamedImages, index: int) -> str | None:
     try:
         return dataset.image_name(index)
     except RecordError:

@@ -52,10 +52,10 @@ class TarDataset(Dataset):
     def _add(self, key: str, parts: dict[str, Span]) -> None:
         image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), NOTHING)
         # img2dataset writes its bookkeeping to json and the caption to txt.
-        use_txt = "txt" in parts and (self.kind == "pairs" or "json" not in parts)
+        use_txt = "txt" in parts and (self.kind in ("pairs", "texts") or "json" not in parts)
         text = parts["txt"] if use_txt else parts.get("json", NOTHING)
         count = 1
-        if image != NOTHING and text != NOTHING and not use_txt:
+        if (image != NOTHING or self.kind == "texts") and text != NOTHING and not use_txt:
             count = count_samples(read_at(self.path, *text), self.kind)
         self._key_text += key.encode("utf8", "surrogateescape")
         self._key_ends.append(len(self._key_text))
@@ -70,6 +70,9 @@ class TarDataset(Dataset):
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
         key, where = self._key(index)
+        if self.kind == "images":
+            name = f"{self.path.stem}:{key}"
+            return Record(name, self.name, image=self.image_source(index), image_id=name)
         text_at, text_size, is_txt = self._span(index)[2:]
         if text_at < 0:
             raise RecordError(f"{where}: no text (txt or json)")
@@ -77,12 +80,15 @@ class TarDataset(Dataset):
         item = {"text": _decode(content, where)} if is_txt else parse_json(content, where)
         sample = split_item(item, self.kind, where)[self._which[index]]
         sample_id = f"{self.path.stem}:{key}#{self._which[index]}"
+        fields = record_fields(sample, self.kind, where, sample_id)
+        if self.kind == "texts":
+            return Record(sample_id, self.name, **fields)
         return Record(
             sample_id=sample_id,
             corpus=self.name,
             image=self.image_source(index),
             image_id=f"{self.path.stem}:{key}",
-            **record_fields(sample, self.kind, where, sample_id),
+            **fields,
         )
 
     def image_source(self, index: int) -> bytes:

@@ -1,0 +1,116 @@
+"""Losses and gradients of a small UNIMO-2 on one batch of three parts, by one rank or by two.
+
+    python tests/joined_unpaired.py OUTPUT [hard]
+
+The ranks hold different numbers of pairs, texts, images and masked tokens. Rank 0 writes `loss.json`; each
+rank writes the averaged gradients to `gradients-RANK.safetensors`. With `hard` ITM's false images are drawn
+from the whole batch; groups leave one candidate to all texts of both ranks, so that chance does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from unimo import cli
+from unimo.registry import create_model
+from unimo.settings import OptimConfig, TrainConfig
+from unimo.tasks import pretrain
+from unimo.tasks.base import to_tensors
+from unimo.training import distributed
+from unimo.training.optim import build_optimizer, optimizer_tensors
+from unimo.weights import write_safetensors
+
+VOCABULARY, LENGTH, SIZE = 50, 9, 32
+PAIRS, TEXTS, IMAGES = (4, 3), (1, 3), (2, 3)
+"""Of the two ranks."""
+
+
+def masked_texts(rng: np.random.Generator, count: int) -> dict[str, Any]:
+    """Texts of which about a third is masked."""
+    ids = rng.integers(5, VOCABULARY, size=(count, LENGTH))
+    mask = (np.arange(LENGTH) < rng.integers(4, LENGTH + 1, size=(count, 1))).astype(np.int64)
+    places = np.flatnonzero((rng.random(ids.shape) < 0.3) & (mask == 1))
+    masked = ids.copy()
+    masked.reshape(-1)[places] = 4
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mlm_input_ids": masked,
+        "mlm_positions": places,
+        "mlm_labels": ids.reshape(-1)[places],
+    }
+
+
+def part_of(rank: int) -> dict[str, Any]:
+    """The batch of one rank."""
+    rng = np.random.default_rng(rank)
+    size = PAIRS[rank]
+    pairs = {
+        "pixels": rng.normal(size=(size, 3, SIZE, SIZE)).astype(np.float32),
+        "itm_image_index": np.roll(np.arange(size), 1),
+        "itm_labels": np.zeros(size, np.int64),
+        "image_index": ((np.arange(size) == 0) & (rank == 0)).astype(np.int64),
+        **masked_texts(rng, size),
+    }
+    pairs["itm_image_index"][0], pairs["itm_labels"][0] = 0, 1
+    views = rng.normal(size=(2, IMAGES[rank], 3, SIZE, SIZE)).astype(np.float32)
+    images = {"pixels": views[0], "pixels_2": views[1]}
+    return {"pairs": pairs, "texts": masked_texts(rng, TEXTS[rank]), "images": images}
+
+
+def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both batches as one; positions and image rows of the second move behind those of the first."""
+    moved = {name: dict(part) for name, part in second.items()}
+    moved["pairs"]["itm_image_index"] = second["pairs"]["itm_image_index"] + PAIRS[0]
+    for name, count in (("pairs", PAIRS[0]), ("texts", TEXTS[0])):
+        moved[name]["mlm_positions"] = second[name]["mlm_positions"] + count * LENGTH
+    return {
+        name: {key: np.concatenate([part[key], moved[name][key]]) for key in part}
+        for name, part in first.items()
+    }
+
+
+def main() -> None:
+    output, hard = Path(sys.argv[1]), "hard" in sys.argv
+    distributed.setup(TrainConfig(device="cpu"))
+    paddle.seed(3)
+    part = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "num_layers": 2}
+    model = create_model(
+        "unimo2_tiny",
+        text={**part, "vocab_size": VOCABULARY},
+        vision={**part, "image_size": SIZE, "patch_size": 16},
+        grounding={"dictionary_size": 20, "num_tokens": 4},
+        fusion=part,
+        objective={"itm_negatives": "hard" if hard else "random"},
+    )
+    task = pretrain.build(pretrain.Config(), model, {})
+    task.train()
+    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
+    adamw = build_optimizer(task, optim)
+    layer, optimizer = distributed.wrap(task, adamw, 0)
+    two = distributed.world_size() == 2
+    batch = part_of(distributed.rank()) if two else join(part_of(0), part_of(1))
+    loss, values = layer(to_tensors(batch))
+    loss.backward()
+    optimizer.step()
+    numbers = {"loss": loss, **values}
+    means = {
+        name: float(distributed.mean_over_ranks(value.detach()).item()) for name, value in numbers.items()
+    }
+    moments = optimizer_tensors(adamw, task)
+    gradients = {
+        name: value / (1 - optim.betas[0]) for name, value in moments.items() if name.endswith("moment1")
+    }
+    write_safetensors(output / f"gradients-{distributed.rank()}.safetensors", gradients)
+    if distributed.rank() == 0:
+        (output / "loss.json").write_text(json.dumps(means))
+
+
+if __name__ == "__main__":
+    cli.run(main)

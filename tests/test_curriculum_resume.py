@@ -1,0 +1,95 @@
+"""A UNIMO-2 run killed inside the curriculum, and started again, is the unbroken run bit for bit."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from micro import TOWER, make_run
+
+from unimo.training import callbacks
+from unimo.training import run as training
+from unimo.training.state import StepReport, TrainState
+
+# 12 scenes with 4 captions: half an epoch are 24 pairs, three steps of 8.
+CHANGES: dict[str, Any] = {
+    "model": {
+        "name": "unimo2_tiny",
+        "text": {**TOWER, "vocab_size": 300, "dropout": 0.1},
+        "vision": {**TOWER, "image_size": 32},
+        "grounding": {"dictionary_size": 20, "num_tokens": 4},
+        "fusion": TOWER,
+    },
+    "data": {
+        "texts": [{"path": "scenes", "weight": 0.25}],
+        "images": [{"path": "scenes", "weight": 0.25}],
+        "pairs_only_epochs": 0.5,
+        "masking": "span",
+        "num_workers": 2,
+    },
+    "train": {"max_steps": 7, "save_every": 1, "log_every": 2, "keep_checkpoints": 3},
+}
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what depends on the clock."""
+    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    clock = ("time", "seconds", "wait", "memory", "per_second")
+    return [
+        {key: value for key, value in row.items() if not any(word in key for word in clock)} for row in lines
+    ]
+
+
+def train(output: Path, die_at: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train; with `die_at` only until that step, whose metrics are lost."""
+
+    def on_step_end(self: Any, state: TrainState, report: StepReport) -> None:
+        if state.step == die_at:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.VisualDL, "on_step_end", on_step_end)
+        training.train(make_run("pretrain", output, **CHANGES))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole")
+    training.train(make_run("pretrain", output, **CHANGES))
+    return output
+
+
+def test_parts_come_in_after_the_pairs(whole: Path) -> None:
+    logged = {row["step"]: row for row in rows(whole) if "loss" in row}
+    assert "vcl" not in logged[2] and "text_mlm" not in logged[2]
+    assert {"vcl", "text_mlm", "image_grounding", "dictionary_use", "mlm", "itm"} <= set(logged[6])
+    assert all(
+        isinstance(value, (int, str)) or value == value for row in logged.values() for value in row.values()
+    )
+    assert 20 <= logged[6]["dictionary_use"] <= 100
+
+
+@pytest.mark.parametrize("die_at", [3, 5])
+def test_resume_is_bit_equal(
+    whole: Path,
+    tmp_path: Path,
+    die_at: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    with pytest.raises(KilledError):
+        train(tmp_path, die_at, monkeypatch)
+    caplog.clear()
+    train(tmp_path, None, monkeypatch)
+    said = [record.message for record in caplog.records if "first with all corpora" in record.message]
+    assert said == (["curriculum: step 4 is the first with all corpora"] if die_at == 3 else [])
+    assert rows(tmp_path) == rows(whole)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        path = Path("checkpoints/step_00000007") / name
+        assert (tmp_path / path).read_bytes() == (whole / path).read_bytes()

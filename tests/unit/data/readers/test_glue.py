@@ -1,0 +1,125 @@
+"""GLUE's files as distributed: columns by name, files without header, splits, and what is wrong where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unimo.data.readers.glue import TASKS, GlueFile, open_glue
+from unimo.errors import DataError, RecordError
+from unimo.settings import CorpusConfig, DataConfig
+
+MNLI_COLUMNS = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse "
+MNLI_COLUMNS += "sentence2_parse sentence1 sentence2 label1 gold_label"
+
+
+def write(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(row + "\n" for row in rows), encoding="utf8")
+    return path
+
+
+def table(columns: str, *rows: dict[str, str]) -> list[str]:
+    names = columns.split()
+    return ["\t".join(names), *("\t".join(row.get(name, "x") for name in names) for row in rows)]
+
+
+def read(folder: Path, split: str, dataset: str):
+    return open_glue(CorpusConfig(str(folder)), split, DataConfig(), dataset)
+
+
+def test_sst2_with_and_without_header(tmp_path: Path) -> None:
+    write(tmp_path / "train.tsv", "sentence\tlabel", "a fine film\t1", "", "dull \t0")
+    write(tmp_path / "dev.tsv", "it drags\t0", 'a "great" one\t1')
+    write(tmp_path / "test.tsv", "index\tsentence", "0\tuneasy mishmash")
+    train, dev, test = (read(tmp_path, split, "sst2") for split in ("train", "val", "test"))
+    rows = [(record.text, record.label, record.label_name) for record in train]
+    assert rows == [("a fine film", 1, "positive"), ("dull", 0, "negative")]
+    assert [record.sample_id for record in train] == ["train:2", "train:4"]
+    assert [(record.text, record.label) for record in dev] == [("it drags", 0), ('a "great" one', 1)]
+    assert [(record.text, record.label) for record in test] == [("uneasy mishmash", None)]
+
+
+def test_cola_has_no_header_but_in_test(tmp_path: Path) -> None:
+    write(tmp_path / "CoLA" / "train.tsv", "gj04\t1\t\tFred sang.", "gj04\t0\t*\tSang fred the.")
+    write(tmp_path / "CoLA" / "test.tsv", "index\tsentence", "0\tBill whistled.")
+    rows = [(record.text, record.label, record.label_name) for record in read(tmp_path, "train", "cola")]
+    assert rows == [("Fred sang.", 1, "acceptable"), ("Sang fred the.", 0, "unacceptable")]
+    assert read(tmp_path, "test", "cola")[0].text == "Bill whistled."
+
+
+def test_mnli_joins_matched_and_mismatched(tmp_path: Path) -> None:
+    def row(label: str) -> dict[str, str]:
+        return {"sentence1": f"first {label}", "sentence2": "second", "gold_label": label}
+
+    write(tmp_path / "train.tsv", *table(MNLI_COLUMNS, row("neutral")))
+    write(tmp_path / "dev_matched.tsv", *table(MNLI_COLUMNS, row("entailment"), row("contradiction")))
+    write(tmp_path / "dev_mismatched.tsv", *table(MNLI_COLUMNS, row("neutral")))
+    write(tmp_path / "test_matched.tsv", *table(MNLI_COLUMNS.replace(" gold_label", ""), row("?")))
+    rows = [(record.label, record.question_type) for record in read(tmp_path, "val", "mnli")]
+    assert rows == [(2, "matched"), (0, "matched"), (1, "mismatched")]
+    record = read(tmp_path, "val_mismatched", "mnli")[0]
+    assert (record.text, record.text_pair, record.label_name) == ("first neutral", "second", "neutral")
+    assert [record.label for record in read(tmp_path, "test", "mnli")] == [None]
+    assert len(read(tmp_path, "train+val", "mnli")) == 4
+
+
+def test_stsb_scores(tmp_path: Path) -> None:
+    columns = "index genre sentence1 sentence2 score"
+    rows = [{"sentence1": "a", "sentence2": "b", "score": score} for score in ("0.000", "3.75", "5")]
+    write(tmp_path / "dev.tsv", *table(columns, *rows))
+    records = list(read(tmp_path, "val", "stsb"))
+    assert [record.score for record in records] == [0.0, 3.75, 5.0]
+    assert {record.label for record in records} == {None}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "rows", "message"),
+    [
+        ("sst2", ["sentence\tpolarity", "good\t1"], r"line 1: no column label; found: sentence, polarity"),
+        ("mnli", ["sentence1\tlabel", "a\t1"], r"line 1: no column sentence2 and no column gold_label"),
+        ("sst2", ["sentence\tlabel", "good\t1", "bad"], r"line 3: 1 columns, and column 2 \(label\)"),
+        ("sst2", ["good"], r"line 1: 1 columns, and column 2 \(label\) is missing"),
+        ("cola", ["gj04\t1\tFred sang."], r"line 1: 3 columns, and column 4 \(sentence\) is missing"),
+        ("sst2", ["good\t1", "bad\t2"], r"line 2: unknown label '2'; expected 0, 1"),
+        (
+            "mnli",
+            ["sentence1\tsentence2\tgold_label", "a\tb\t-"],
+            r"line 2: unknown label '-'; expected contra",
+        ),
+        (
+            "stsb",
+            ["sentence1\tsentence2\tscore", "a\tb\t5.5"],
+            r"line 2: unknown score '5.5'; expected 0 to 5",
+        ),
+        ("stsb", ["sentence1\tsentence2\tscore", "a\tb\tnan"], r"line 2: unknown score 'nan'"),
+        ("sst2", ["sentence\tlabel"], r"has no samples"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_and_line(
+    tmp_path: Path, dataset: str, rows: list[str], message: str
+) -> None:
+    path = write(tmp_path / "train.tsv", *rows)
+    with pytest.raises(DataError, match=message) as caught:
+        GlueFile(path, TASKS[dataset], "mine")
+    assert str(path) in str(caught.value)
+
+
+def test_missing_split_folder_and_text(tmp_path: Path) -> None:
+    write(tmp_path / "dev.tsv", " \t1")
+    with pytest.raises(DataError, match="no split 'train' of GLUE files; found: dev.tsv"):
+        read(tmp_path, "train", "sst2")
+    with pytest.raises(DataError, match="no folder .*nowhere"):
+        read(tmp_path / "nowhere", "train", "sst2")
+    with pytest.raises(RecordError, match="dev.tsv, line 1: the text is empty"):
+        read(tmp_path, "val", "sst2")[0]
+
+
+def test_shared_sst2(shared: Path) -> None:
+    folder = shared / "data" / "glue"
+    if not (folder / "SST-2").is_dir():
+        pytest.skip("no SST-2")
+    dev = read(folder, "val", "sst2")
+    assert len(dev) == 872 and sum(record.label for record in dev) == 444
+    assert dev[0].text == "one long string of cliches"

@@ -1,0 +1,188 @@
+"""CIFAR-10 and CIFAR-100 as their authors distribute them, the Python version and the binary version.
+
+    CIFAR-10    data_batch_1 .. 5, test_batch, batches.meta      or   *.bin, batches.meta.txt
+    CIFAR-100   train, test, meta                                or   *.bin, fine_label_names.txt
+
+There is no validation split: `val` is `test`. CIFAR-100 is read with its 100 fine labels.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unimo.data.readers.base import check_index
+from unimo.data.readers.labeled import LabeledImages, spoken
+from unimo.data.readers.numpy_pickle import read_numpy_pickle
+from unimo.data.records import Record
+from unimo.errors import DataError
+
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
+
+
+@dataclass(frozen=True)
+class CifarLayout:
+    """Which files hold what, in one of the two sets."""
+
+    folders: tuple[str, ...]
+    """Names of the folder inside the archives, Python version first."""
+    train: tuple[str, ...]
+    test: str
+    label_key: str
+    """Key of the labels in the Python version."""
+    label_bytes: int
+    """Bytes before the pixels in the binary version; the last of them is the label."""
+    names: tuple[str, str]
+    """File and key of the class names in the Python version."""
+    names_text: str
+    """File of the class names in the binary version."""
+    classes: int
+
+
+CIFAR10 = CifarLayout(
+    folders=("cifar-10-batches-py", "cifar-10-batches-bin"),
+    train=tuple(f"data_batch_{number}" for number in range(1, 6)),
+    test="test_batch",
+    label_key="labels",
+    label_bytes=1,
+    names=("batches.meta", "label_names"),
+    names_text="batches.meta.txt",
+    classes=10,
+)
+CIFAR100 = CifarLayout(
+    folders=("cifar-100-python", "cifar-100-binary"),
+    train=("train",),
+    test="test",
+    label_key="fine_labels",
+    label_bytes=2,
+    names=("meta", "fine_label_names"),
+    names_text="fine_label_names.txt",
+    classes=100,
+)
+
+
+@dataclass(frozen=True)
+class CifarFolder:
+    """A folder of CIFAR files."""
+
+    path: Path
+    layout: CifarLayout
+    binary: bool
+
+
+class CifarImages(LabeledImages):
+    """The pictures of some CIFAR files, in memory (3 kB each).
+
+    Args:
+        folder: where they lie.
+        files: names of the files, without `.bin`.
+        name: name of the corpus.
+
+    Raises:
+        DataError: missing or damaged files.
+    """
+
+    def __init__(self, folder: CifarFolder, files: tuple[str, ...], name: str) -> None:
+        self.name = name
+        self.class_names = _class_names(folder)
+        read = _read_binary if folder.binary else _read_python
+        parts = [read(folder, file) for file in files]
+        self._files = [file for file, (labels, _) in zip(files, parts, strict=True) for _ in labels]
+        self._rows = [row for labels, _ in parts for row in range(len(labels))]
+        self._labels = np.concatenate([labels for labels, _ in parts])
+        self._pixels = np.concatenate([pixels for _, pixels in parts])
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Record:
+        image, label = self.image_source(index), int(self._labels[index])
+        key = f"{self._files[index]}:{self._rows[index]}"
+        name = spoken(self.class_names[label])
+        return Record(key, self.name, image=image, image_id=key, label=label, label_name=name)
+
+    def image_source(self, index: int) -> bytes:
+        check_index(index, len(self))
+        picture = self._pixels[index].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="BMP")
+        return buffer.getvalue()
+
+
+def find_cifar(path: Path) -> CifarFolder | None:
+    """The CIFAR files in a folder, or in the folder of an unpacked archive in it; None without any."""
+    for layout in (CIFAR10, CIFAR100):
+        for place in (path, *(path / folder for folder in layout.folders)):
+            for binary, mark in ((False, layout.names[0]), (True, layout.names_text)):
+                if (place / mark).is_file():
+                    return CifarFolder(place, layout, binary)
+    return None
+
+
+def open_cifar(folder: CifarFolder, split: str, name: str) -> CifarImages:
+    """One split: `train`, or `test`, which `val` stands for too.
+
+    Raises:
+        DataError: another split, or files that are missing or damaged.
+    """
+    if split not in ("train", "val", "test"):
+        raise DataError(f"{folder.path} has no split {split!r}; found: train, test (also as val)")
+    files = folder.layout.train if split == "train" else (folder.layout.test,)
+    return CifarImages(folder, files, name)
+
+
+def _read_python(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and pixels uint8 [N, 3072] of a pickle."""
+    path = folder.path / file
+    content = read_numpy_pickle(path)
+    pixels, labels = content.get("data"), content.get(folder.layout.label_key)
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,):
+        raise DataError(f"{path}: expected an array `data` of bytes [N, {PIXELS}]")
+    if not isinstance(labels, list) or len(labels) != len(pixels):
+        raise DataError(f"{path}: expected a list `{folder.layout.label_key}` of {len(pixels)} labels")
+    return _checked(labels, path, folder.layout.classes), pixels
+
+
+def _read_binary(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [N] and pixels uint8 [N, 3072] of a .bin file."""
+    path = folder.path / f"{file}.bin"
+    row = folder.layout.label_bytes + PIXELS
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) == 0 or len(content) % row:
+        raise DataError(f"{path} has {len(content)} bytes, no multiple of {row}; download it again")
+    content = content.reshape(-1, row)
+    labels = content[:, folder.layout.label_bytes - 1]
+    return _checked(labels, path, folder.layout.classes), content[:, -PIXELS:]
+
+
+def _checked(labels: Any, path: Path, classes: int) -> np.ndarray:
+    whole = [label if isinstance(label, (int, np.integer)) else -1 for label in labels]
+    numbers = np.asarray(whole, np.int64)
+    wrong = np.flatnonzero((numbers < 0) | (numbers >= classes))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(f"{path}, row {row}: label {labels[row]!r:.40} is not one of 0 .. {classes - 1}")
+    return numbers
+
+
+def _class_names(folder: CifarFolder) -> list[str]:
+    file, key = folder.layout.names
+    path = folder.path / (folder.layout.names_text if folder.binary else file)
+    if folder.binary:
+        names = path.read_text(encoding="utf8", errors="replace").split()
+    else:
+        found = read_numpy_pickle(path).get(key)
+        found = found if isinstance(found, list) else []
+        names = [n.decode("utf8", "replace") if isinstance(n, bytes) else str(n) for n in found]
+    if len(names) != folder.layout.classes or len(set(names)) != len(names):
+        raise DataError(f"{path}: expected {folder.layout.classes} class names, found {len(names)}")
+    return names

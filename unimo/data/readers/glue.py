@@ -1,0 +1,226 @@
+"""SST-2, MNLI, CoLA and STS-B as GLUE distributes them: one folder a task, tab-separated files, no quoting.
+
+    SST-2   train.tsv dev.tsv (sentence, label), test.tsv (index, sentence); also without their header
+    MNLI    train.tsv, dev_matched.tsv, dev_mismatched.tsv, test_matched.tsv, test_mismatched.tsv
+    CoLA    train.tsv and dev.tsv without header (source, label, mark, sentence), test.tsv (index, sentence)
+    STS-B   train.tsv dev.tsv test.tsv (..., sentence1, sentence2, score)
+
+Columns are found by their names; further ones are ignored. The test files of GLUE have no labels. Lines are
+located and their labels checked when a file is opened; texts are read when they are asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unimo.data.readers.base import ConcatDataset, Dataset, check_index, check_text, read_at
+from unimo.data.records import Record
+from unimo.errors import DataError, RecordError
+from unimo.settings import CorpusConfig, DataConfig
+
+log = logging.getLogger(__name__)
+GlueName = Literal["sst2", "mnli", "cola", "stsb"]
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    """What the files of one GLUE task look like."""
+
+    texts: tuple[str, ...]
+    """Columns of the one or two sentences."""
+    label: str
+    """Column of the label."""
+    classes: tuple[str, ...]
+    """Labels as the files spell them, in the order of the classes; none for regression."""
+    class_names: tuple[str, ...]
+    """What they mean."""
+    headless: tuple[str, ...] = ()
+    """Columns of a file without header; empty: there is always one."""
+    max_score: float = 0.0
+    """Regression: scores lie in 0 .. max_score."""
+
+
+NLI = ("contradiction", "neutral", "entailment")
+TASKS: dict[GlueName, GlueTask] = {
+    "sst2": GlueTask(("sentence",), "label", ("0", "1"), ("negative", "positive"), ("sentence", "label")),
+    "mnli": GlueTask(("sentence1", "sentence2"), "gold_label", NLI, NLI),
+    "cola": GlueTask(
+        ("sentence",),
+        "label",
+        ("0", "1"),
+        ("unacceptable", "acceptable"),
+        ("source", "label", "mark", "sentence"),
+    ),
+    "stsb": GlueTask(("sentence1", "sentence2"), "score", (), (), max_score=5.0),
+}
+FOLDERS: dict[GlueName, str] = {"sst2": "SST-2", "mnli": "MNLI", "cola": "CoLA", "stsb": "STS-B"}
+"""Names of the folders in the archives of GLUE."""
+
+
+class GlueFile(Dataset):
+    """One tab-separated file.
+
+    Args:
+        path: the file.
+        task: what its columns are.
+        name: name of the corpus.
+        part: `matched` or `mismatched` (MNLI); accuracy is broken down by it.
+        needs_labels: refuse a file without the column of labels.
+
+    Raises:
+        DataError: missing file, column or field, or an unknown label; names file and line.
+    """
+
+    def __init__(
+        self, path: Path, task: GlueTask, name: str, part: str = "", needs_labels: bool = True
+    ) -> None:
+        self.path, self.task, self.name, self.part = path, task, name, part
+        self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
+        self._labels = array("d")
+        self._columns: dict[str, int] = {}
+        try:
+            self._scan(needs_labels)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        if not self._begins:
+            raise DataError(f"{path} has no samples")
+
+    def _scan(self, needs_labels: bool) -> None:
+        begin = 0
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                fields = _split(line)
+                if number == 1 and self._read_header(fields, needs_labels):
+                    begin += len(line)
+                    continue
+                if line.strip():
+                    self._begins.append(begin)
+                    self._sizes.append(len(line))
+                    self._numbers.append(number)
+                    self._labels.append(self._read_label(fields, f"{self.path}, line {number}"))
+                begin += len(line)
+
+    def _read_header(self, fields: list[str], needs_labels: bool) -> bool:
+        """Set the columns from the first line; False when that is a sample already."""
+        wanted = (*self.task.texts, self.task.label)
+        is_header = not self.task.headless or any(field in (*wanted, "index") for field in fields)
+        columns = fields if is_header else self.task.headless
+        self._columns = {column: place for place, column in enumerate(columns)}
+        missing = [column for column in wanted if column not in self._columns]
+        if missing == [self.task.label] and not needs_labels:
+            missing = []
+        if missing:
+            found = ", ".join(field[:30] for field in fields[:12]) or "nothing"
+            raise DataError(
+                f"{self.path}, line 1: no column {' and no column '.join(missing)}; found: {found}"
+            )
+        return is_header
+
+    def _read_label(self, fields: list[str], where: str) -> float:
+        """Class or score of a line; nan in a file without labels."""
+        last = max(
+            self._columns[name] for name in (*self.task.texts, self.task.label) if name in self._columns
+        )
+        if len(fields) <= last:
+            names = list(self._columns)
+            raise DataError(
+                f"{where}: {len(fields)} columns, and column {last + 1} ({names[last]}) is missing; "
+                "expected them with tabs between"
+            )
+        if self.task.label not in self._columns:
+            return math.nan
+        text = fields[self._columns[self.task.label]]
+        if self.task.classes:
+            if text not in self.task.classes:
+                raise DataError(
+                    f"{where}: unknown label {text!r:.40}; expected {', '.join(self.task.classes)}"
+                )
+            return self.task.classes.index(text)
+        try:
+            score = float(text)
+        except ValueError:
+            score = math.nan
+        if not 0 <= score <= self.task.max_score:
+            raise DataError(f"{where}: unknown score {text!r:.40}; expected 0 to {self.task.max_score:g}")
+        return score
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def __getitem__(self, index: int) -> Record:
+        check_index(index, len(self))
+        where = f"{self.path}, line {self._numbers[index]}"
+        fields = _split(read_at(self.path, self._begins[index], self._sizes[index]))
+        texts = [check_text(fields[self._columns[name]], where) for name in self.task.texts]
+        label, is_class = self._labels[index], bool(self.task.classes)
+        known = not math.isnan(label)
+        return Record(
+            sample_id=f"{self.path.stem}:{self._numbers[index]}",
+            corpus=self.name,
+            text=texts[0],
+            text_pair=texts[1] if len(texts) > 1 else None,
+            question_type=self.part,
+            label=int(label) if known and is_class else None,
+            label_name=self.task.class_names[int(label)] if known and is_class else "",
+            score=label if known and not is_class else None,
+        )
+
+    def image_source(self, index: int) -> Path:
+        raise RecordError(f"{self.path} has no images")
+
+
+def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueName) -> Dataset:
+    """One split of a GLUE task.
+
+    Args:
+        corpus: the folder of its files, a folder that holds it under its GLUE name, or `scenes`.
+        split: `train`, `val` (GLUE's dev), `test`, or several joined by `+`. For MNLI `val` and `test` are
+            the matched and the mismatched file; `val_matched` and the like are one of them.
+        data: gives the root of relative paths and the size of `scenes`.
+        dataset: which task.
+
+    Raises:
+        DataError: no such folder or split, or what `GlueFile` refuses.
+    """
+    if corpus.path == "scenes":
+        from unimo.data.scenes_glue import SceneTexts
+
+        return SceneTexts(dataset, split, data.scenes)
+    path = Path(corpus.path).expanduser()
+    path = Path(data.root).expanduser() / path if data.root else path
+    folder = path / FOLDERS[dataset] if (path / FOLDERS[dataset]).is_dir() else path
+    if not folder.is_dir():
+        raise DataError(
+            f"no folder {folder.absolute()}; expected the files of GLUE's {dataset} (train.tsv, ...)"
+        )
+    name = corpus.name or folder.name
+    parts = [
+        GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word)
+        for word in split.split("+")
+        for file, part in _files(folder, word)
+    ]
+    whole = parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+    log.info("%s, %s: %d samples of %s in %d files", name, split, len(whole), dataset, len(parts))
+    return whole
+
+
+def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
+    """Files of one split, each with its part (`matched`, `mismatched` or nothing)."""
+    stem, _, part = split.partition("_")
+    name = "dev" if stem == "val" else stem
+    parts = [part] if part else ["", "matched", "mismatched"]
+    files = [(folder / f"{name}{'_' * bool(each)}{each}.tsv", each) for each in parts]
+    found = [(file, each) for file, each in files if file.is_file()]
+    if found:
+        return found
+    there = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no .tsv files"
+    raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
+
+
+def _split(line: bytes) -> list[str]:
+    return line.decode("utf8", "surrogateescape").rstrip("\r\n").split("\t")

@@ -1,0 +1,125 @@
+"""A tree of pictures with one folder a class: `train/<class>/*.jpg` and `val/<class>/*.jpg`.
+
+The classes are the folders of `train` in alphabetical order, as in ImageNet's usual layout. Without folders
+of splits (`<class>/*.jpg`) the pictures are dealt out by hash: 90% train, 5% val, 5% test.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from unimo.data.readers.base import SubsetDataset, check_index
+from unimo.data.readers.jsonl import hash_split
+from unimo.data.readers.labeled import LabeledImages, RelabeledImages, spoken
+from unimo.data.records import Record
+from unimo.errors import DataError
+
+log = logging.getLogger(__name__)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test",),
+}
+
+
+class ImageFolder(LabeledImages):
+    """The pictures below the class folders of one folder, sub-folders included, sorted by path.
+
+    Args:
+        root: folder of the class folders.
+        name: name of the corpus.
+        class_names: classes that labels count in; the folders found when None.
+
+    Raises:
+        DataError: no class folders, no pictures, or a folder that is not among `class_names`.
+    """
+
+    def __init__(self, root: str | Path, name: str = "", class_names: Sequence[str] | None = None) -> None:
+        self.root = Path(root)
+        self.name = name or self.root.name
+        found = class_folders(self.root)
+        self.class_names = list(class_names if class_names is not None else found)
+        strange = sorted(set(found) - set(self.class_names))
+        if strange or not found:
+            raise DataError(
+                f"{self.root} has classes that train does not have: {', '.join(strange[:5])}"
+                if strange
+                else f"{self.root} holds no class folders; expected <class>/*.jpg in it"
+            )
+        self._names: list[str] = []
+        self._labels = array("i")
+        for label, folder in enumerate(self.class_names):
+            names = sorted(_pictures(self.root, folder))
+            self._names += names
+            self._labels.extend([label] * len(names))
+        if not self._names:
+            raise DataError(f"{self.root}: no pictures in its folders; looked for {', '.join(SUFFIXES)}")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Record:
+        check_index(index, len(self))
+        name, label = self._names[index], self._labels[index]
+        return Record(
+            sample_id=name,
+            corpus=self.name,
+            image=self.root / name,
+            image_id=name,
+            label=label,
+            label_name=spoken(self.class_names[label]),
+        )
+
+    def image_source(self, index: int) -> Path:
+        check_index(index, len(self))
+        return self.root / self._names[index]
+
+    def image_name(self, index: int) -> str:
+        """Path of a picture below the root."""
+        return self._names[index]
+
+
+def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
+    """One split of a tree, see the top of this file.
+
+    Raises:
+        DataError: no such split, or nothing in it.
+    """
+    known = {folder for folders in SPLIT_FOLDERS.values() for folder in folders}
+    there = [folder for folder in class_folders(root) if folder in known]
+    if not there:
+        return _deal_out(ImageFolder(root, name), split)
+    chosen = next((folder for folder in SPLIT_FOLDERS.get(split, (split,)) if folder in there), None)
+    if chosen is None:
+        raise DataError(f"{root} has no split {split!r}; found: {', '.join(there)}")
+    train = next((folder for folder in SPLIT_FOLDERS["train"] if folder in there), chosen)
+    dataset = ImageFolder(root / chosen, name, class_folders(root / train))
+    log.info("%s, %s: %d images of %d classes", name, split, len(dataset), len(dataset.class_names))
+    return dataset
+
+
+def _deal_out(whole: ImageFolder, split: str) -> LabeledImages:
+    if split not in SPLIT_FOLDERS:
+        raise DataError(f"{whole.root} has no split {split!r}; found: {', '.join(SPLIT_FOLDERS)}")
+    subset = SubsetDataset(whole, hash_split(whole, split))
+    if len(subset) == 0:
+        raise DataError(f"{whole.root} has too few pictures for a split {split!r}: at least 3 are needed")
+    return RelabeledImages(subset, whole.class_names, range(len(whole.class_names)))
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones are left out."""
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+
+
+def _pictures(root: Path, folder: str) -> Iterator[str]:
+    """Paths below `root` of the pictures in one class folder (which may be missing)."""
+    for place, _, files in os.walk(root / folder, followlinks=True):
+        for file in files:
+            if file.lower().endswith(SUFFIXES) and not file.startswith("."):
+                yield os.path.relpath(os.path.join(place, file), root)

@@ -1,0 +1,54 @@
+"""The augmentation of contrastive learning on images: rotation and colour distortion (SimCLR, appendix A)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+Rng = np.random.Generator
+GREY = (122, 117, 104)
+"""What a rotation leaves empty gets the mean colour of CLIP's pictures, so that it says nothing."""
+
+
+@dataclass(frozen=True)
+class ViewAugment:
+    """Random rotation, then random colour distortion, of a picture that is cut and resized already.
+
+    Colours are distorted as in SimCLR: with probability 0.8 brightness, contrast, saturation and hue are
+    changed in an order drawn by lot, and with probability 0.2 the picture becomes grey.
+    """
+
+    degrees: float
+    """Largest rotation to either side."""
+    strength: float = 1.0
+    """SimCLR's s: factors of 1 - 0.8 s to 1 + 0.8 s, hue shifted by up to 0.2 s of the circle."""
+
+    def __call__(self, image: Image.Image, rng: Rng) -> Image.Image:
+        """Augment an RGB picture; its size stays."""
+        angle = rng.uniform(-self.degrees, self.degrees)
+        image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=GREY)
+        jitter, grey = rng.random(2)
+        if jitter < 0.8:
+            image = self._jitter(image, rng)
+        return image.convert("L").convert("RGB") if grey < 0.2 else image
+
+    def _jitter(self, image: Image.Image, rng: Rng) -> Image.Image:
+        reach = 0.8 * self.strength
+        factors = rng.uniform(max(0.0, 1 - reach), 1 + reach, size=3)
+        turn = rng.uniform(-0.2, 0.2) * self.strength
+        kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+        for number in rng.permutation(len(kinds) + 1):
+            if number == len(kinds):
+                image = turn_hue(image, turn)
+            else:
+                image = kinds[number](image).enhance(float(factors[number]))
+        return image
+
+
+def turn_hue(image: Image.Image, turn: float) -> Image.Image:
+    """Shift the hue of an RGB picture by a share of the colour circle."""
+    hue, saturation, value = image.convert("HSV").split()
+    shifted = [int(level + round(turn * 256)) % 256 for level in range(256)]
+    return Image.merge("HSV", (hue.point(shifted), saturation, value)).convert("RGB")
