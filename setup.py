@@ -32,6 +32,7 @@ REQUIRED = [
     "tqdm>=4.60",
     "psutil>=5.9",
     "matplotlib>=3.7",
+    "scikit-learn>=1.2",  # and SciPy with it: the correlations of GLUE
     "setuptools",  # `import paddle` needs it, and declares it for Python 3.12 only
     # Without these three a fresh installation resolves, passes `pip check`, and fails to import.
     "huggingface_hub<1",  # paddlenlp imports a function that 1.0 removed
@@ -42,7 +43,10 @@ REQUIRED = [
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<3.4"],
     "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],  # from Paddle's own index; see README.md
-    "test": ["pytest>=8", "ruff>=0.6"],
+    "caption": [
+        "pycocoevalcap>=1.2"
+    ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
+    "test": ["pytest>=8", "ruff>=0.6", "pycocoevalcap>=1.2"],
 }
 EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=3.5"]
 

@@ -6,7 +6,9 @@ pipeline.answer("picture.png", "what is left of the circle?")
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +22,22 @@ from unimo.tasks.entailment import LABELS
 
 if TYPE_CHECKING:
     from unimo.data.processor import ImageLike
+    from unimo.data.tokenizers import Tokenizer
+    from unimo.nn.beam_search import Hypothesis
 
 T = TypeVar("T")
 Ranked = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A generated sentence."""
+
+    text: str
+    score: float
+    """By which the search ranks: log-probability over length penalty."""
+    probability: float
+    """Geometric mean of the probabilities of its tokens, `</s>` included."""
 
 
 class Pipeline:
@@ -82,6 +97,27 @@ class Pipeline:
         (prediction,) = self._predict([image], [text])
         return float(prediction["match"][0])
 
+    def caption(self, image: ImageLike, n_best: int = 1) -> list[Caption]:
+        """The `n_best` best sentences about an image, best first.
+
+        Raises:
+            CapabilityError: the model was not fine-tuned on captions.
+            RecordError: the image cannot be decoded.
+        """
+        return self.caption_many([image], n_best)[0]
+
+    def caption_many(self, images: Sequence[ImageLike], n_best: int = 1) -> list[list[Caption]]:
+        """`caption` for several images, in batches. A beam smaller than `n_best` is widened."""
+        self._expect("caption", "describe pictures")
+        beam, tokenizer = self.task.config.beam, self.processor.tokenizer
+        beam = replace(beam, size=max(beam.size, n_best))
+        captions: list[list[Caption]] = []
+        for start in range(0, len(images), self.batch_size):
+            batch = to_tensors(self.processor(images=list(images[start : start + self.batch_size])))
+            for found in self.task.generate(batch["pixels"], tokenizer, beam):
+                captions.append([_to_caption(one, tokenizer) for one in found[:n_best]])
+        return captions
+
     def _expect(self, name: str, wish: str) -> None:
         if self.task.config.name != name:
             raise CapabilityError(
@@ -96,3 +132,9 @@ class Pipeline:
             batch["sample_ids"] = [str(index) for index in range(start, start + len(texts[part]))]
             with paddle.no_grad():
                 yield self.task.predict(batch)
+
+
+def _to_caption(hypothesis: Hypothesis, tokenizer: Tokenizer) -> Caption:
+    length = max(1, len(hypothesis.tokens) + hypothesis.is_finished)
+    probability = math.exp(hypothesis.log_probability / length)
+    return Caption(tokenizer.decode(hypothesis.tokens).strip(), hypothesis.score, probability)

@@ -1,0 +1,70 @@
+"""The parts of the COCO caption evaluation that are Java programs: its tokenizer, METEOR and SPICE.
+
+They come with pycocoevalcap (`pip install -e ".[caption]"`) and are used where that and Java are installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+_SPICE_NEEDS = "stanford-corenlp-3.6.0*.jar"
+
+
+def find_evaluation() -> Path | None:
+    """The folder of pycocoevalcap if that and Java are installed, else None."""
+    found = importlib.util.find_spec("pycocoevalcap")
+    if found is None or not found.submodule_search_locations or shutil.which("java") is None:
+        return None
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def ptb_tokenize(texts: Sequence[str]) -> list[list[str]]:
+    """Tokens of each text by the Stanford tokenizer, lower case, without punctuation marks.
+
+    Call only where `find_evaluation` finds something.
+    """
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    # The program reads one text a line, and a line that is empty would be lost.
+    rows = {number: [{"caption": " ".join(text.split()) or "."}] for number, text in enumerate(texts)}
+    tokenized = PTBTokenizer().tokenize(rows)
+    return [tokenized[number][0].split() for number in rows]
+
+
+def java_scores(
+    candidates: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[Sequence[str]]]
+) -> dict[str, float]:
+    """`meteor`, and `spice` where its parser is there, times 100; {} without pycocoevalcap and Java.
+
+    Args:
+        candidates: image -> generated caption, tokens.
+        references: image -> its human captions, tokens.
+    """
+    folder = find_evaluation()
+    if folder is None or not candidates:
+        return {}
+    generated = {image: [" ".join(tokens)] for image, tokens in candidates.items()}
+    human = {image: [" ".join(tokens) for tokens in references[image]] for image in candidates}
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    scorers = {"meteor": Meteor}
+    # SPICE would fetch Stanford CoreNLP from the web the first time; that is for a person to decide.
+    if list(folder.glob(f"spice/lib/{_SPICE_NEEDS}")):
+        from pycocoevalcap.spice.spice import Spice
+
+        scorers["spice"] = Spice
+    else:
+        logger.info("no SPICE: %s is not in %s", _SPICE_NEEDS, folder / "spice" / "lib")
+    scores = {}
+    for name, scorer in scorers.items():
+        try:
+            scores[name] = 100 * float(scorer().compute_score(human, generated)[0])
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            logger.warning("no %s: its Java program failed (%s)", name.upper(), error)
+    return scores

@@ -1,0 +1,65 @@
+"""Scores of GLUE: accuracy, Matthews correlation (CoLA), Pearson and Spearman correlation (STS-B).
+
+All in percent, as GLUE prints them. scikit-learn and SciPy compute the correlations; they take a second to
+import, so that happens where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accuracy(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+    """Share of equal entries, percent."""
+    predictions, labels = _pair(predictions, labels)
+    return 100.0 * float(np.mean(predictions == labels))
+
+
+def majority(labels: Sequence[int] | np.ndarray) -> float:
+    """Accuracy of always saying the most frequent label, percent."""
+    labels = np.asarray(labels)
+    return 100.0 * float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def matthews(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+    """Matthews correlation coefficient, times 100; 0 when either side is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
+    predictions, labels = _pair(predictions, labels)
+    return 100.0 * float(matthews_corrcoef(labels, predictions))
+
+
+def pearson(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+    """Pearson correlation, times 100; 0 when either side is constant."""
+    from scipy.stats import pearsonr
+
+    predictions, scores = _pair(predictions, scores)
+    if len(scores) < 2 or np.ptp(predictions) == 0 or np.ptp(scores) == 0:
+        return 0.0
+    return 100.0 * float(pearsonr(predictions.astype(np.float64), scores.astype(np.float64))[0])
+
+
+def spearman(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+    """Spearman rank correlation, equal values at their mean rank, times 100; 0 when a side is constant."""
+    from scipy.stats import rankdata
+
+    predictions, scores = _pair(predictions, scores)
+    return pearson(rankdata(predictions), rankdata(scores))
+
+
+def _pair(
+    predictions: Sequence[float] | np.ndarray, truth: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays.
+
+    Raises:
+        ValueError: different lengths, nothing, or a prediction that is not finite.
+    """
+    predictions, truth = np.asarray(predictions), np.asarray(truth)
+    if predictions.shape != truth.shape or predictions.ndim != 1 or not len(truth):
+        raise ValueError(f"{predictions.shape} predictions do not fit {truth.shape} labels")
+    if not np.isfinite(predictions).all():
+        raise ValueError("a prediction is not finite")
+    return predictions, truth

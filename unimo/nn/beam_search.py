@@ -1,0 +1,230 @@
+"""Beam search over any decoder that is stepped token by token and whose cached state can be reordered.
+
+The rules are those of Paddle's `beam_search` operator and of the decoder that UNIMO and UNIMO-2 released:
+
+- the score of a hypothesis of `length` generated tokens, `</s>` included, is its log-probability divided by
+  the penalty of GNMT (Wu et al., 2016, Eq. 14), ((5 + length) / 6) ** alpha;
+- a finished hypothesis stays in the beam with the score it finished with, and competes with those that go
+  on, which are scored at their present length;
+- every hypothesis that goes on proposes its `size` most likely tokens; the best `size` of a source's beam
+  are kept, the earlier one of two equal ones;
+- a source is done when its whole beam is finished; at `max_length` unfinished hypotheses count as they are.
+
+With a beam that holds every sequence this is exhaustive search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from unimo.errors import ConfigError
+
+REPETITION = -65000.0
+"""Added to the log-probability of a hypothesis that repeats a trigram; as in the released decoder."""
+NEVER = -1e18
+
+
+class Reorderable(Protocol):
+    """What a decoder remembers, with one row for each hypothesis."""
+
+    def select(self, rows: Tensor) -> Any:
+        """The state whose row i is row `rows[i]` of this one; rows int64 [N], repeats allowed."""
+
+
+State = TypeVar("State", bound=Reorderable)
+Step = Callable[[State, Tensor], tuple[Tensor, State]]
+"""(state of N rows, last ids int64 [N]) -> (logits of the next token [N, vocabulary], new state)."""
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """How sentences are searched. Lengths count tokens without `<s>`.
+
+    Raises:
+        ConfigError: a size or length that cannot be.
+    """
+
+    size: int = 5
+    """Hypotheses kept for each source; 1 is greedy decoding."""
+    length_penalty: float = 0.6
+    """Exponent alpha: 0 compares log-probabilities as they are, larger values favour longer sentences."""
+    min_length: int = 5
+    """Tokens that precede `</s>` at least."""
+    max_length: int = 50
+    """Tokens at most, `</s>` included."""
+    block_trigrams: bool = False
+    """Let no sentence say the same three words twice."""
+    renormalise: bool = False
+    """What becomes of the probability of tokens that may not come, such as an early `</s>`. False: it is
+    lost, so that a sentence that would rather end loses against longer ones (fairseq, Hugging Face).
+    True: the other tokens share it (UNIMO's released decoder)."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"beam size {self.size}: expected at least 1")
+        if not 0 <= self.min_length < self.max_length:
+            raise ConfigError(
+                f"beam min_length {self.min_length} and max_length {self.max_length}: expected "
+                "0 <= min_length < max_length"
+            )
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A generated sentence, or the beginning of one."""
+
+    tokens: tuple[int, ...] = ()
+    """Ids after `<s>`, without `</s>`."""
+    log_probability: float = 0.0
+    """Natural logarithm, summed over tokens and `</s>`."""
+    score: float = 0.0
+    """By which hypotheses are ranked: log-probability over length penalty."""
+    is_finished: bool = False
+    """Whether `</s>` came."""
+
+
+def length_penalty(length: int, alpha: float) -> float:
+    """((5 + length) / 6) ** alpha."""
+    return ((5 + length) / 6) ** alpha
+
+
+def beam_search(
+    step: Step[State],
+    state: State,
+    batch_size: int,
+    *,
+    bos_id: int,
+    eos_id: int,
+    config: BeamConfig,
+    forbidden_ids: Iterable[int] = (),
+    starts_word: np.ndarray | None = None,
+) -> list[list[Hypothesis]]:
+    """The best sentences for each source of a batch. Sources do not influence each other.
+
+    Only unfinished hypotheses go through the decoder, so the number of rows changes from step to step.
+
+    Args:
+        step: the decoder.
+        state: its state before the first token, one row a source.
+        batch_size: number of sources B.
+        bos_id, eos_id: ids of `<s>`, which is fed first, and of `</s>`.
+        config: the search.
+        forbidden_ids: ids never to generate, e.g. padding.
+        starts_word: bool [vocabulary], which tokens begin a word; the others continue the one before.
+            None: every token is a word. Used by `block_trigrams` only.
+
+    Returns:
+        For each source its hypotheses, best first, `config.size` of them or fewer where so many do not exist.
+    """
+    beams = [[Hypothesis()] for _ in range(batch_size)]
+    last = [bos_id] * batch_size
+    blocker = TrigramBlocker(bos_id, starts_word) if config.block_trigrams else None
+    with paddle.no_grad():
+        for length in range(1, config.max_length + 1):
+            logits, state = step(state, paddle.to_tensor(last, dtype="int64"))
+            banned = {*forbidden_ids} | ({eos_id} if length <= config.min_length else set())
+            log_probabilities, ids = _propose(logits, sorted(banned), config)
+            candidates = _extend(beams, log_probabilities, ids, eos_id, config, blocker)
+            beams, parents = _keep_best(candidates, config.size)
+            last = [
+                hypothesis.tokens[-1] for beam in beams for hypothesis in beam if not hypothesis.is_finished
+            ]
+            if not last:
+                break
+            if length < config.max_length and parents != list(range(logits.shape[0])):
+                state = state.select(paddle.to_tensor(parents, dtype="int64"))
+    return beams
+
+
+def _propose(logits: Tensor, banned: Sequence[int], config: BeamConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The `config.size` most likely next tokens of each row, or as many as may come.
+
+    Args:
+        logits: [N, vocabulary].
+        banned: distinct ids that may not come.
+        config: gives the size, and what becomes of the probability of `banned`.
+
+    Returns:
+        Log-probabilities float64 and ids int64, both [N, k], the most likely first.
+    """
+    mask = np.zeros(logits.shape[1], np.float32)
+    mask[list(banned)] = NEVER
+    logits, mask = logits.astype("float32"), paddle.to_tensor(mask)
+    scores = F.log_softmax(logits + mask) if config.renormalise else F.log_softmax(logits) + mask
+    values, ids = scores.topk(max(1, min(config.size, logits.shape[1] - len(banned))), axis=1)
+    return values.numpy().astype(np.float64), ids.numpy()
+
+
+# A candidate for a beam, and the row of the decoder's state that it came from; -1 for a finished one.
+_Candidate = tuple[Hypothesis, int]
+
+
+def _extend(
+    beams: Sequence[Sequence[Hypothesis]],
+    log_probabilities: np.ndarray,
+    ids: np.ndarray,
+    eos_id: int,
+    config: BeamConfig,
+    blocker: TrigramBlocker | None,
+) -> list[list[_Candidate]]:
+    """For each source all candidates for its next beam, in the order of the beam and of the proposals."""
+    row, sources = 0, []
+    for beam in beams:
+        candidates: list[_Candidate] = []
+        for hypothesis in beam:
+            if hypothesis.is_finished:
+                candidates.append((hypothesis, -1))
+                continue
+            penalty = length_penalty(len(hypothesis.tokens) + 1, config.length_penalty)
+            for value, token in zip(log_probabilities[row].tolist(), ids[row].tolist(), strict=True):
+                total, ends = hypothesis.log_probability + value, token == eos_id
+                tokens = hypothesis.tokens if ends else (*hypothesis.tokens, token)
+                if blocker and not ends and blocker.repeats(tokens):
+                    total += REPETITION
+                candidates.append((Hypothesis(tokens, total, total / penalty, ends), row))
+            row += 1
+        sources.append(candidates)
+    return sources
+
+
+def _keep_best(
+    sources: Sequence[Sequence[_Candidate]], size: int
+) -> tuple[list[list[Hypothesis]], list[int]]:
+    """The new beams, and for each unfinished hypothesis in them the row it came from."""
+    kept = [sorted(candidates, key=lambda pair: -pair[0].score)[:size] for candidates in sources]
+    beams = [[hypothesis for hypothesis, _ in beam] for beam in kept]
+    parents = [row for beam in kept for hypothesis, row in beam if not hypothesis.is_finished]
+    return beams, parents
+
+
+class TrigramBlocker:
+    """Tells whether the last three words of a sentence stood in it before.
+
+    `</s>` and `<s>` are no words of their own: the released decoder joins special tokens to the word before,
+    and a first token that does not start a word to `<s>`.
+    """
+
+    def __init__(self, bos_id: int, starts_word: np.ndarray | None = None) -> None:
+        self._bos_id, self._starts_word = bos_id, starts_word
+
+    def repeats(self, tokens: Sequence[int]) -> bool:
+        """Whether the newest trigram of words is in `tokens` twice; overlapping counts."""
+        words = self._words(tokens)
+        last = words[-3:]
+        return any(words[start : start + 3] == last for start in range(len(words) - 3))
+
+    def _words(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
+        words: list[tuple[int, ...]] = [(self._bos_id,)]
+        for token in tokens:
+            if self._starts_word is None or self._starts_word[token]:
+                words.append((token,))
+            else:
+                words[-1] = (*words[-1], token)
+        return words

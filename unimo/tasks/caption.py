@@ -1,0 +1,191 @@
+"""Image captioning: learn the next token of human captions, then search for the best sentence.
+
+The model decodes (`Model.decode` in training, `Model.step` in search) and this task turns its states into
+words. Training reads one caption a sample; evaluation describes each image once and compares the sentence
+with all captions of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import paddle.distributed as dist
+from paddle import Tensor
+
+from unimo.data.captions import CaptionData, open_captions, result_image_id
+from unimo.data.collate_caption import starts_word
+from unimo.data.tokenizers import Tokenizer
+from unimo.errors import ConfigError
+from unimo.losses.seq2seq import next_token_loss
+from unimo.metrics import caption_java
+from unimo.metrics.average import gather_objects
+from unimo.metrics.caption import caption_scores, tokenize
+from unimo.metrics.scenes_caption import scene_caption_scores
+from unimo.models.base import Model
+from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
+from unimo.nn.heads import MlmHead
+from unimo.tasks.base import Batch, Task, metadata_of
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fields of the task section of a captioning run."""
+
+    name: str = "caption"
+    label_smoothing: float = 0.1
+    """Share of the target that is spread over the vocabulary; in [0, 1)."""
+    beam: BeamConfig = field(default_factory=BeamConfig)
+    """How evaluation and prediction search."""
+    references: str = ""
+    """COCO annotation file whose captions evaluation compares with; empty: those of the data."""
+    java: bool = True
+    """Use pycocoevalcap's Java programs where they are installed: the Stanford tokenizer for all metrics,
+    METEOR and SPICE. False: Python alone."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(
+                f"task.label_smoothing {self.label_smoothing}: expected 0 <= label_smoothing < 1"
+            )
+
+
+class CaptionTask(Task):
+    """States of a generating model -> vocabulary, by a head like that of masked language modelling."""
+
+    needs = frozenset({"generation"})
+    head_aliases = {"lm_head.": "objective.mlm_head."}
+
+    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+        super().__init__(model, config, metadata)
+        text = model.config.text
+        longest = text.max_position - text.padding_id - 1
+        if config.beam.max_length > longest:
+            raise ConfigError(
+                f"task.beam.max_length {config.beam.max_length}: {model.config.name} has text positions for "
+                f"{longest} tokens; set it to at most that"
+            )
+        self.lm_head = MlmHead(model.hidden_size, text.vocab_size, model.config.fusion.init_std)
+        # Poolers take no part in generation; data parallelism would wait for their gradients.
+        for name, parameter in model.named_parameters():
+            parameter.stop_gradient = parameter.stop_gradient or "pooler" in name
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Label-smoothed cross-entropy, mean over tokens; report: accuracy of the next token."""
+        image = self.model.encode_image(batch["pixels"])
+        states = self.model.decode(image, batch["input_ids"], batch["attention_mask"])
+        loss, accuracy = next_token_loss(
+            states,
+            batch["target_positions"],
+            batch["target_labels"],
+            self.lm_head,
+            self.config.label_smoothing,
+        )
+        return {"caption": loss}, {"accuracy": 100 * accuracy}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The one loss."""
+        return losses["caption"]
+
+    def generate(
+        self, pixels: Tensor, tokenizer: Tokenizer, beam: BeamConfig | None = None
+    ) -> list[list[Hypothesis]]:
+        """The best sentences for images [B, 3, S, S], best first, without special tokens inside.
+
+        Args:
+            pixels: the images.
+            tokenizer: of the captions that the model was trained on.
+            beam: another search than that of the config.
+        """
+
+        def step(state: Any, ids: Tensor) -> tuple[Tensor, Any]:
+            states, state = self.model.step(state, ids)
+            return self.lm_head(states), state
+
+        # Rows that the vocabulary of the model has beyond the tokenizer's stand for no text.
+        beyond = range(tokenizer.vocab_size, self.model.config.text.vocab_size)
+        return beam_search(
+            step,
+            self.model.start_decoding(self.model.encode_image(pixels)),
+            pixels.shape[0],
+            bos_id=tokenizer.bos_token_id,
+            eos_id=tokenizer.eos_token_id,
+            config=beam or self.config.beam,
+            forbidden_ids={*tokenizer.special_ids, *beyond} - {tokenizer.eos_token_id},
+            starts_word=starts_word(tokenizer),
+        )
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """`captions` [B], the best sentence for each image, and the rows of COCO's result file."""
+        tokenizer: Tokenizer = batch["tokenizer"]
+        beams = self.generate(batch["pixels"], tokenizer)
+        captions = [tokenizer.decode(beam[0].tokens).strip() for beam in beams]
+        rows = zip(batch["image_ids"], captions, strict=True)
+        records = [{"image_id": result_image_id(key), "caption": caption} for key, caption in rows]
+        return {"captions": captions, "records": records}
+
+    def new_metric(self) -> CaptionMetric:
+        """BLEU, ROUGE-L and CIDEr-D; METEOR and SPICE where installed; colours and shapes for `scenes`."""
+        return CaptionMetric(self.config.java)
+
+
+class CaptionMetric:
+    """Scores of the generated captions against all human ones of their images, times 100.
+
+    Args:
+        java: use pycocoevalcap's Java programs where they are installed.
+    """
+
+    def __init__(self, java: bool) -> None:
+        self._java = java and caption_java.find_evaluation() is not None
+        self._captions: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._scenes: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
+
+    def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
+        """Take the captions of one batch."""
+        rows = zip(batch["image_ids"], prediction["captions"], batch["references"], strict=True)
+        self._captions.update({key: (caption, references) for key, caption, references in rows})
+        if "objects" in batch:
+            seen = zip(batch["image_ids"], prediction["captions"], batch["objects"], strict=True)
+            self._scenes.update({key: (caption, objects) for key, caption, objects in seen})
+
+    def compute(self) -> dict[str, float]:
+        """The scores over all ranks, computed on the first.
+
+        Raises:
+            DataError: an image has no references.
+        """
+        parts = gather_objects((self._captions, self._scenes))
+        if dist.get_rank() != 0:
+            return gather_objects(None)[0]
+        captions, scenes = (
+            {key: part[which][key] for part in parts for key in part[which]} for which in (0, 1)
+        )
+        scores = self._score(captions) | scene_caption_scores(scenes.values())
+        return gather_objects(scores)[0]
+
+    def _score(self, captions: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict[str, float]:
+        keys = sorted(captions)
+        texts = [text for key in keys for text in (captions[key][0], *captions[key][1])]
+        tokens = iter(caption_java.ptb_tokenize(texts) if self._java and texts else map(tokenize, texts))
+        candidates, references = {}, {}
+        for key in keys:
+            candidates[key] = next(tokens)
+            references[key] = [next(tokens) for _ in captions[key][1]]
+        scores = caption_scores(candidates, references)
+        return scores | (caption_java.java_scores(candidates, references) if self._java else {})
+
+
+def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> CaptionData:
+    """The captioned images of `data.path`."""
+    return open_captions(run, processor)
+
+
+def build(config: Config, model: Model, data: CaptionData | Mapping[str, Any]) -> CaptionTask:
+    """The task for a model."""
+    return CaptionTask(model, config, metadata_of(data))
