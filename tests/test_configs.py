@@ -8,20 +8,27 @@ from unimo import create_model, list_models
 from unimo.config import CONFIG_ROOT, find_config, list_recipes, to_plain
 from unimo.data.transforms import RECIPES
 from unimo.errors import ConfigError
-from unimo.registry import TASK_MODULES
+from unimo.registry import TASK_MODULES, models_with, task_module
 from unimo.settings import build_run_config, load_run_config
+from unimo.tasks.base import Task
 
 FILES = sorted(CONFIG_ROOT.glob("[!_]*/*.yaml"))
-PRESETS = ["unimo3", "meter", "bridgetower"]
+PRESETS = ["unimo2", "unimo3", "meter", "bridgetower"]
+
+
+def split(path):
+    """Size and task of a recipe: `base_d1`, `pretrain` or `tiny`, `text_classification`."""
+    kind = max((kind for kind in TASK_MODULES if path.stem.endswith(f"_{kind}")), key=len)
+    return path.stem.removesuffix(f"_{kind}"), kind
 
 
 def load(path, overrides=()):
-    return load_run_config(str(path), path.stem.rpartition("_")[2], list(overrides))
+    return load_run_config(str(path), split(path)[1], list(overrides))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_recipe_builds_a_run(path):
-    size, _, kind = path.stem.rpartition("_")
+    size, kind = split(path)
     run = load(path)
     assert run.model.name == f"{path.parent.name}_{size}"
     assert run.model.name in list_models()
@@ -41,9 +48,15 @@ def test_resolved_recipe_gives_itself(path):
     assert build_run_config(to_plain(run)) == run
 
 
-def test_every_preset_has_every_tiny_recipe():
+def test_every_preset_has_the_tiny_recipe_of_every_task_it_can_do():
     for kind in TASK_MODULES:
-        assert {f"{preset}_tiny" for preset in PRESETS} <= set(list_recipes(kind))
+        needs = next(part.needs for part in vars(task_module(kind)).values() if is_task_of(part, kind))
+        able = {f"{preset}_tiny" for preset in PRESETS} & set(models_with(needs))
+        assert able and able <= set(list_recipes(kind)), kind
+
+
+def is_task_of(part, kind):
+    return isinstance(part, type) and issubclass(part, Task) and part.__module__ == TASK_MODULES[kind]
 
 
 @pytest.mark.parametrize("name", ["unimo3_base", "unimo3_large", "meter_base", "bridgetower_base"])

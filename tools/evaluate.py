@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -13,9 +15,13 @@ from unimo.errors import CheckpointError, ConfigError
 from unimo.inference import loading
 from unimo.registry import TASK_MODULES, nearest
 
+if TYPE_CHECKING:
+    from unimo.inference.evaluation import Evaluation
+
 DESCRIPTION = """Evaluate a model directory on a split.
 Prints one JSON object; everything else goes to standard error. The data are those of the run that made
-the model, unless data.path=DIR names others. Accuracies and recalls are percentages."""
+the model, unless data.path=DIR names others. Accuracies and recalls are percentages.
+With --zero-shot a pre-trained model is scored on retrieval or image_classification by its matching head."""
 EXAMPLE = "python tools/evaluate.py --task vqa --model output/unimo3_tiny_vqa --split val"
 
 
@@ -25,22 +31,40 @@ def main() -> None:
     parser.add_argument("--task", default="", help=f"expected task: {', '.join(sorted(TASK_MODULES))}")
     parser.add_argument("--model", default="", help="model directory or run; default: newest of --task")
     parser.add_argument("--split", default="val", help="train, val, test or another that the data have")
+    parser.add_argument("--zero-shot", action="store_true", help="a pre-trained model on another task")
+    parser.add_argument("--labels", default="", metavar="FILE", help="zero-shot: class names, one a line")
+    parser.add_argument("--prompt", default="", help='zero-shot: default "a photo of {}"')
     parser.add_argument("--blank-images", action="store_true", help="hide the images: what is left to guess?")
     parser.add_argument("--predictions", default="", metavar="FILE", help="write answers (VQA: server file)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.eval_batch_size=32")
     options = parser.parse_intermixed_args()
     if options.task and options.task not in TASK_MODULES:
         raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, TASK_MODULES)}")
-    directory = options.model or newest(options.task)
+    if (options.labels or options.prompt) and not options.zero_shot:
+        raise ConfigError("--labels and --prompt go with --zero-shot; a fine-tuned model knows its classes")
+    directory = options.model or newest("pretrain" if options.zero_shot else options.task)
 
-    from unimo.inference.evaluation import describe, evaluate, write_predictions
+    from unimo.inference.evaluation import describe, write_predictions
 
-    result = evaluate(directory, options.split, options.task, options.overrides, options.blank_images)
+    result = score(directory, options)
     if not cli.is_main_rank():
         return
     if options.predictions:
         write_predictions(options.predictions, result)
-    print(json.dumps(describe(directory, options.split, result, options.blank_images)))
+    about = describe(directory, options.split, result, options.blank_images)
+    print(json.dumps(about | ({"zero_shot": True} if options.zero_shot else {})))
+
+
+def score(directory: str | Path, options: argparse.Namespace) -> Evaluation:
+    """Evaluate as the options say."""
+    common = (directory, options.split, options.task, options.overrides, options.blank_images)
+    if options.zero_shot:
+        from unimo.inference.zero_shot_evaluation import evaluate_zero_shot
+
+        return evaluate_zero_shot(*common, labels=options.labels, prompt=options.prompt)
+    from unimo.inference.evaluation import evaluate
+
+    return evaluate(*common)
 
 
 def newest(task: str) -> Path:

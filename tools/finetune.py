@@ -18,9 +18,11 @@ from unimo.registry import TASK_MODULES, model_config, nearest
 from unimo.settings import RunConfig, load_run_config
 
 DESCRIPTION = """Fine-tune a model on a task.
-Without --model and --init: the latest pre-trained UNIMO-3 in output/, or unimo3_tiny from scratch if
-there is none. Without data.path=DIR: the built-in corpus `scenes`."""
+Without --model and --init: the latest pre-trained UNIMO-3 in output/ (UNIMO-2 for captions and
+classification), or its tiny size from scratch if there is none. Without data.path=DIR: the built-in
+corpus `scenes`."""
 EXAMPLE = "python tools/finetune.py --task vqa --init output/unimo3_tiny_pretrain/model data.path=DIR"
+DEFAULT_MODELS = ("unimo3_tiny", "unimo2_tiny")  # the first that has a recipe for the task
 logger = logging.getLogger("unimo.finetune")
 
 
@@ -68,7 +70,8 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     if options.model and not is_file(options.model):
         model_config(options.model)
     under: dict[str, Any] = {"task": {"name": options.task}}
-    init = options.init or latest_pretrained(options.model)
+    default = next(name for name in DEFAULT_MODELS if name in list_recipes(options.task))
+    init = options.init or latest_pretrained(options.model, default.split("_")[0])
     init = "" if init == "none" else init
     name = options.model
     if init:
@@ -77,7 +80,7 @@ def build_run(options: argparse.Namespace) -> RunConfig:
         name = name or section["name"]
         under["model"] = section if name == section["name"] else {"name": name}
     else:
-        name = name or "unimo3_tiny"
+        name = name or default
         under["model"] = {"name": name}
         if not options.init:
             logger.warning("no pre-trained %s in %s/: starting from scratch", name, loading.OUTPUT)
@@ -86,11 +89,11 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     return load_run_config(recipe_for(name, options.task), options.task, options.overrides, **under)
 
 
-def latest_pretrained(model: str) -> str:
-    """The newest pre-trained model in output/: of that name, or of UNIMO-3 when no name is given."""
+def latest_pretrained(model: str, family: str) -> str:
+    """The newest pre-trained model in output/: of that name, or of the family when no name is given."""
     for directory in loading.list_saved("pretrain"):
         found = loading.read_model_config(directory)["model"]["name"]
-        if found == model or (not model and found.startswith("unimo3")):
+        if found == model or (not model and found.startswith(family)):
             logger.info("starting from the latest pre-trained model, %s", directory)
             return str(directory)
     return ""

@@ -1,7 +1,8 @@
-"""Ask a fine-tuned model about a picture."""
+"""Ask a model about a picture."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -11,13 +12,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.errors import ConfigError
+from unimo.inference.labels import PROMPT, split_labels
 
 if TYPE_CHECKING:
     from unimo.inference.pipeline import Pipeline, Ranked
 
-DESCRIPTION = """Ask a fine-tuned model about a picture.
-VQA models take questions, entailment and retrieval models sentences (--text). Prints the best answers
-with their probabilities."""
+DESCRIPTION = """Ask a model about a picture.
+VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
+names (--labels), captioning models nothing more (--caption). Prints the best answers with their
+probabilities; that of a caption is the mean over its tokens."""
 EXAMPLE = (
     'python tools/predict.py --model output/unimo3_tiny_vqa --image p.png --question "what color is it?"'
 )
@@ -30,30 +33,51 @@ def main() -> None:
     parser.add_argument("--image", required=True, help="image file")
     parser.add_argument("--question", action="append", default=[], help="may be given several times")
     parser.add_argument("--text", action="append", default=[], help="sentence; may be given several times")
+    parser.add_argument("--caption", action="store_true", help="describe the picture")
+    parser.add_argument("--n-best", type=int, default=1, help="captions to print, best first")
+    parser.add_argument("--labels", default="", help='class names with commas between, e.g. "cat,dog"')
+    parser.add_argument("--prompt", default=PROMPT, help="with --labels; default: %(default)s")
     parser.add_argument("--top-k", type=int, default=5, help="answers to print for each question")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--save", default="", metavar="PNG", help="draw the picture with its answers")
     options = parser.parse_intermixed_args()
-    asked = options.question or options.text
-    if bool(options.question) == bool(options.text):
-        raise ConfigError('give either --question "..." (VQA) or --text "..." (entailment, retrieval)')
-    if options.top_k < 1:
-        raise ConfigError(f"--top-k {options.top_k}: expected at least 1")
+    if sum(map(bool, (options.question, options.text, options.labels, options.caption))) != 1:
+        raise ConfigError(
+            'give one of --question "..." (VQA), --text "..." (entailment, retrieval), --caption, '
+            '--labels "a,b" (zero-shot)'
+        )
+    for name, value in (("--top-k", options.top_k), ("--n-best", options.n_best)):
+        if value < 1:
+            raise ConfigError(f"{name} {value}: expected at least 1")
 
-    from unimo.inference.pipeline import Pipeline
-
-    pipeline = Pipeline(options.model)
-    ask = judge if options.text else answer
-    answers = {text: ask(pipeline, options.image, text, options.top_k) for text in asked}
+    answers = ask(options)
     if options.save:
         from unimo.inference.picture import draw_answers
 
         Path(options.save).parent.mkdir(parents=True, exist_ok=True)
         draw_answers(options.image, answers).save(options.save, format="PNG")
     if options.json:
-        print(json.dumps({"image": options.image, "answers": {text: rows(answers[text]) for text in asked}}))
+        said = {text: rows(found) for text, found in answers.items()}
+        print(json.dumps({"image": options.image, "answers": said}))
     else:
         print("\n".join(lines(answers)))
+
+
+def ask(options: argparse.Namespace) -> dict[str, Ranked]:
+    """Question, sentence or prompt -> what the model says to it."""
+    if options.labels:
+        from unimo.inference.zero_shot import open_classifier
+
+        classifier = open_classifier(options.model, split_labels(options.labels), options.prompt)
+        return {options.prompt: classifier.rank(options.image)[: options.top_k]}
+    from unimo.inference.pipeline import Pipeline
+
+    pipeline, say = Pipeline(options.model), judge if options.text else answer
+    if options.caption:
+        captions = pipeline.caption(options.image, options.n_best)
+        return {"caption": [(one.text, one.probability) for one in captions]}
+    asked = options.question or options.text
+    return {text: say(pipeline, options.image, text, options.top_k) for text in asked}
 
 
 def answer(pipeline: Pipeline, image: str, question: str, top_k: int) -> Ranked:

@@ -19,7 +19,8 @@ from unimo.registry import task_module
 from unimo.settings import RunConfig, build_run_config
 
 if TYPE_CHECKING:
-    from unimo.tasks.base import Batch
+    from unimo.data.task_data import TaskData
+    from unimo.tasks.base import Batch, Task
 
 NOT_OF_THE_RUN = ("metadata", "processor")
 
@@ -66,11 +67,19 @@ def evaluate(
             f"fine-tune first: python tools/finetune.py --task {task} --init {directory}"
         )
     distributed.setup(run.train)
-    changes = {item.name: getattr(run.data, item.name) for item in fields(ProcessorConfig)}
-    changes["blank_images"] |= blank_images
-    size = changes.pop("image_size")
+    size, changes = processor_changes(run, blank_images)
     layer, processor = load_task(directory, image_size=size, processor=changes, config=run.task)
-    data = task_module(run.task.name).open_data(run, processor, layer.metadata)
+    return measure(layer, task_module(run.task.name).open_data(run, processor, layer.metadata), split, run)
+
+
+def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluation:
+    """Evaluate an opened task on a split of opened data, over all ranks.
+
+    Raises:
+        DataError: no such split, or too many broken records.
+    """
+    from unimo.training import distributed
+
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)
     records: list[dict[str, Any]] = []
@@ -84,14 +93,26 @@ def evaluate(
     return Evaluation(run, metrics, joined, sum(count for _, count in parts))
 
 
+def processor_changes(run: RunConfig, blank_images: bool) -> tuple[int, dict[str, Any]]:
+    """Image size and the other fields of a processor, as the data section of a run has them."""
+    changes = {item.name: getattr(run.data, item.name) for item in fields(ProcessorConfig)}
+    changes["blank_images"] |= blank_images
+    return changes.pop("image_size"), changes
+
+
 def _counted(batches: Iterable[Batch], seen: list[int]) -> Iterator[Batch]:
     for batch in batches:
         seen.append(len(batch["sample_ids"]))
         yield batch
 
 
-def run_of(directory: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "") -> RunConfig:
     """The run config that a model directory was saved with, and `overrides` over it.
+
+    Args:
+        directory: model directory or run folder.
+        overrides: words such as `data.path=DIR`.
+        task: take this task with its defaults instead of the saved one.
 
     Raises:
         ConfigError: an override is wrong, or would change the model.
@@ -102,6 +123,8 @@ def run_of(directory: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
             "model.* belongs to the weights and cannot be overridden here; try data.* or train.*"
         )
     content = {k: v for k, v in read_model_config(directory).items() if k not in NOT_OF_THE_RUN}
+    if task:
+        content["task"] = {"name": task}
     return build_run_config(merge_plain(content, changes))
 
 

@@ -53,7 +53,11 @@ class RetrievalTask(Task):
     """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
 
     needs = frozenset({"dual_encoder", "fusion"})
-    head_aliases = {"itm_head.": "objective.itm_head."}
+    head_aliases = {
+        "itm_head.": "objective.itm_head.",
+        "itc_text_head.": "objective.itc_text_head.",
+        "itc_image_head.": "objective.itc_image_head.",
+    }
 
     def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, config, metadata)

@@ -1,0 +1,15 @@
+"""A UNIMO-2 of a few thousand parameters for `micro.make_run(..., model=MODEL)`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from micro import TOWER
+
+MODEL: dict[str, Any] = {
+    "name": "unimo2_tiny",
+    "text": {**TOWER, "vocab_size": 300},
+    "vision": {**TOWER, "image_size": 32},
+    "grounding": {"dictionary_size": 16, "num_tokens": 4},
+    "fusion": TOWER,
+}

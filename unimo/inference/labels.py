@@ -1,0 +1,82 @@
+"""Class names and prompts that a person gives for zero-shot classification, checked before they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unimo.errors import ConfigError, DataError
+
+PROMPT = "a photo of {}"
+"""UNIMO-2, section 5.2."""
+
+
+def read_labels(path: str | Path) -> list[str]:
+    """Class names of a file, one a line.
+
+    Raises:
+        DataError: no such file, nothing in it, an empty line in the middle, or a name that comes twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf8").rstrip().split("\n")
+    except OSError as error:
+        raise DataError(f"cannot read labels {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not valid UTF-8 at byte {error.start}") from error
+    return _checked(lines, f"labels file {path}", "line")
+
+
+def split_labels(text: str) -> list[str]:
+    """Class names with commas between, as on a command line.
+
+    Raises:
+        DataError: none, an empty one, or one that comes twice.
+    """
+    return _checked(text.split(","), f"--labels {text!r:.60}", "name")
+
+
+def _checked(names: Sequence[str], where: str, unit: str) -> list[str]:
+    names = [name.strip() for name in names]
+    if not any(names):
+        raise DataError(f"{where} is empty; expected one class name a line, at least two")
+    places: dict[str, int] = {}
+    for place, name in enumerate(names, start=1):
+        if not name:
+            raise DataError(f"{where}, {unit} {place}: no class name; take it out")
+        first = places.setdefault(name, place)
+        if first != place:
+            raise DataError(f"{where}, {unit} {place}: {name!r} stands there already as {unit} {first}")
+    if len(names) < 2:
+        raise DataError(f"{where} has one class, {names[0]!r}; expected at least two to choose from")
+    return names
+
+
+def check_prompt(prompt: str) -> str:
+    """The prompt itself, if a class name can be put into it.
+
+    Raises:
+        ConfigError: it does not hold `{}` exactly once.
+    """
+    if prompt.count("{}") != 1:
+        raise ConfigError(f"prompt {prompt!r}: expected one {{}} where the class name goes, e.g. {PROMPT!r}")
+    return prompt
+
+
+def align_labels(labels: Sequence[str], classes: Sequence[str], where: str) -> list[str]:
+    """One label for each class of a data set: the label of the same name, else the one at the same place.
+
+    Folders of ImageNet are named `n01440764`; a labels file then tells in their order what they mean.
+
+    Raises:
+        DataError: names that differ from the classes, and not as many of them.
+    """
+    if set(labels) == set(classes):
+        return list(classes)
+    if len(labels) != len(classes):
+        strange = [label for label in labels if label not in classes]
+        raise DataError(
+            f"{where} has {len(labels)} names and the data set {len(classes)} classes "
+            f"({', '.join(classes[:5])}, ...); expected one for each, in their order"
+            + (f"; not among them: {', '.join(strange[:3])}" if strange else "")
+        )
+    return list(labels)
