@@ -1,0 +1,161 @@
+"""The grounded tokens of `grounded_tokens.py` as one picture and as a page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from unimo.analysis.grounded_tokens import Atlas, GroundedToken, Patch
+from unimo.errors import ConfigError
+
+THUMBNAIL = 72
+"""Side of a patch with its surroundings, pixels."""
+GAP, MARGIN, LINE, TITLE = 6, 16, 20, 24
+INK, FAINT, FRAME, RULE = (30, 30, 30), (110, 110, 110), (214, 39, 40), (225, 225, 225)
+STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1100px;color:#1e1e1e}
+section{border-top:1px solid #e1e1e1;padding:8px 0 14px}h2{font-size:16px;margin:4px 0}
+.patches{display:flex;flex-wrap:wrap;gap:6px;margin:6px 0}img{width:72px;height:72px}
+.words span{display:inline-block;margin:0 14px 2px 0}small,.note{color:#6e6e6e}"""
+
+
+def write(atlas: Atlas, folder: str | Path, source: str = "") -> tuple[Path, Path]:
+    """Write `grounded_tokens.png` and `grounded_tokens.html` into a folder.
+
+    Args:
+        atlas: from `collect`.
+        folder: made if it does not exist.
+        source: model and data, for the heading.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+    folder = Path(folder)
+    picture, page = folder / "grounded_tokens.png", folder / "grounded_tokens.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(atlas, source).save(picture, format="PNG")
+        page.write_text(make_page(atlas, source), encoding="utf8")
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+    return picture, page
+
+
+def headline(atlas: Atlas) -> str:
+    """How the dictionary is used, in one line."""
+    size = atlas.dictionary_size
+    return (
+        f"{atlas.num_patches:,} patches use {atlas.used_by_patches} of {size} grounded tokens "
+        f"({atlas.used_by_patches / size:.0%}), {atlas.num_words:,} text tokens use {atlas.used_by_words} "
+        f"({atlas.used_by_words / size:.0%}); both use {atlas.used_by_both}"
+    )
+
+
+def _title(token: GroundedToken, atlas: Atlas) -> tuple[str, str]:
+    patch_share = token.num_patches / max(1, atlas.num_patches)
+    word_share = token.num_words / max(1, atlas.num_words)
+    patches, words = f"{token.num_patches:,} patches", f"{token.num_words:,} text tokens"
+    return f"Grounded token {token.number}", f"{patches} ({patch_share:.1%}), {words} ({word_share:.1%})"
+
+
+def _framed(patch: Patch, atlas: Atlas) -> Image.Image:
+    """The patch and its surroundings, enlarged, with a frame around the patch itself."""
+    picture = patch.picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+    if atlas.context:
+        side = THUMBNAIL / (1 + 2 * atlas.context)
+        left = atlas.context * side
+        box = (round(left) - 1, round(left) - 1, round(left + side), round(left + side))
+        ImageDraw.Draw(picture).rectangle(box, outline=FRAME, width=1)
+    return picture
+
+
+def draw(atlas: Atlas, source: str = "") -> Image.Image:
+    """All tokens below each other: use, patches, then words with their counts.
+
+    Returns:
+        RGB image.
+    """
+    bold, plain = ImageFont.load_default(15), ImageFont.load_default(13)
+    columns = max([8, *(len(token.patches) for token in atlas.tokens)])
+    width = columns * (THUMBNAIL + GAP) - GAP
+    heading = [line for text in (source, headline(atlas)) for line in _wrap(text.split(), plain, width)]
+    words = [
+        list(_wrap([f"{word.text} x{word.count}" for word in token.words], plain, width, "    "))
+        for token in atlas.tokens
+    ]
+    panel = TITLE + THUMBNAIL + GAP + MARGIN
+    height = MARGIN + len(heading) * LINE + sum(panel + len(lines) * LINE for lines in words)
+    canvas = Image.new("RGB", (width + 2 * MARGIN, height + MARGIN), "white")
+    pen, top = ImageDraw.Draw(canvas), MARGIN
+    for line in heading:
+        pen.text((MARGIN, top), line, font=plain, fill=FAINT)
+        top += LINE
+    for token, lines in zip(atlas.tokens, words, strict=True):
+        pen.line((MARGIN, top + 2, MARGIN + width, top + 2), fill=RULE)
+        name, use = _title(token, atlas)
+        pen.text((MARGIN, top + GAP), name, font=bold, fill=INK)
+        pen.text((MARGIN + bold.getlength(name) + 12, top + GAP + 2), use, font=plain, fill=FAINT)
+        top += TITLE + GAP
+        for number, patch in enumerate(token.patches):
+            canvas.paste(_framed(patch, atlas), (MARGIN + number * (THUMBNAIL + GAP), top))
+        top += THUMBNAIL + GAP
+        for line in lines:
+            pen.text((MARGIN, top), line, font=plain, fill=INK)
+            top += LINE
+        top += MARGIN - GAP
+    return canvas
+
+
+def _wrap(parts: list[str], font: ImageFont.FreeTypeFont, width: int, separator: str = " ") -> Iterator[str]:
+    """Parts joined to lines of at most `width` pixels; a longer part has a line of its own."""
+    line = ""
+    for part in parts:
+        longer = f"{line}{separator}{part}" if line else part
+        if line and font.getlength(longer) > width:
+            yield line
+            longer = part
+        line = longer
+    if line:
+        yield line
+
+
+def make_page(atlas: Atlas, source: str = "") -> str:
+    """An HTML document with all pictures inside."""
+    sections = "\n".join(_section(token, atlas) for token in atlas.tokens)
+    note = (
+        "Every patch and text token is mapped to the grounded token with the largest similarity (UNIMO-2, "
+        "Eq. 1 and Fig. 3). Shown are those with the largest similarity, one patch of each image, framed in "
+        "its surroundings; behind a word stands how often it was mapped there."
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Grounded tokens</title>'
+        f"<style>{STYLE}</style></head>\n<body><h1>Grounded tokens</h1>"
+        f'<p>{html.escape(source)}</p><p>{html.escape(headline(atlas))}.</p><p class="note">{note}</p>\n'
+        f"{sections}\n</body></html>\n"
+    )
+
+
+def _section(token: GroundedToken, atlas: Atlas) -> str:
+    name, use = _title(token, atlas)
+    patches = "".join(_image(patch, atlas) for patch in token.patches)
+    words = " ".join(
+        f'<span title="similarity {word.similarity:.3g}">{html.escape(word.text)} <small>&times;{word.count}'
+        "</small></span>"
+        for word in token.words
+    )
+    return (
+        f'<section id="token-{token.number}"><h2>{name} <small>{use}</small></h2>'
+        f'<div class="patches">{patches}</div><div class="words">{words}</div></section>'
+    )
+
+
+def _image(patch: Patch, atlas: Atlas) -> str:
+    buffer = io.BytesIO()
+    _framed(patch, atlas).save(buffer, format="PNG")
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    about = f"similarity {patch.similarity:.3g}; {patch.count} patches of this image"
+    return f'<img src="data:image/png;base64,{data}" alt="patch" title="{about}">'

@@ -1,0 +1,266 @@
+"""Fig. 3 of UNIMO-2: image patches and text tokens that fall on the same grounded token.
+
+Every patch and every text token of a corpus is mapped to the grounded token with which it has the largest
+similarity (Eq. 1). The sigmoid of Eq. 1 rises with its argument, so the arguments are compared: in float32
+the sigmoids of many entries are all 1, and the largest of them would be the first.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import paddle
+from PIL import Image
+
+from unimo.analysis.neighbours import Neighbour, Neighbours, most_shared
+from unimo.analysis.patches import NumberedDataset, PatchCutter
+from unimo.data.collate import RetrievalCollator
+from unimo.data.loader import EvalLoader
+from unimo.data.readers import ConcatDataset, Kind, open_corpus
+from unimo.errors import CapabilityError, ConfigError, DataError
+from unimo.models.unimo2.grounding import TEMPERATURE_RANGE
+from unimo.registry import list_models, model_config
+from unimo.settings import CorpusConfig, RunConfig
+from unimo.tasks.base import to_tensors
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.models.base import Model
+    from unimo.models.unimo2.grounding import Grounding
+
+Progress = Callable[..., Iterable[Any]]
+"""Wraps an iterable as tqdm does: `progress(items, total=..., desc=...)`."""
+WORDS_KEPT = 8
+"""Different words a grounded token keeps for each one that is shown, so that counts are right."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch in its surroundings."""
+
+    picture: Image.Image
+    """The patch in the middle, `context` patches on each side of it; white beyond the image."""
+    similarity: float
+    """Argument of the sigmoid in Eq. 1."""
+    count: int
+    """Patches of the same image on this grounded token."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A text token, by its id in the vocabulary."""
+
+    text: str
+    similarity: float
+    """Largest argument of the sigmoid in Eq. 1 over its occurrences."""
+    count: int
+    """Occurrences on this grounded token."""
+
+
+@dataclass(frozen=True)
+class GroundedToken:
+    """One entry of the dictionary with what is nearest to it, best first."""
+
+    number: int
+    """Its row in the dictionary, from 0."""
+    num_patches: int
+    num_words: int
+    patches: tuple[Patch, ...]
+    """At most one of each image."""
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """The chosen grounded tokens, and how the whole dictionary is used."""
+
+    tokens: tuple[GroundedToken, ...]
+    dictionary_size: int
+    num_patches: int
+    num_words: int
+    used_by_patches: int
+    """Entries that at least one patch was mapped to."""
+    used_by_words: int
+    used_by_both: int
+    context: int
+    """Patches around each patch of `Patch.picture`."""
+
+
+def open_loader(
+    run: RunConfig, processor: Processor, paths: Sequence[str] = (), split: str = "val"
+) -> EvalLoader:
+    """The images with texts of a split, for `collect`.
+
+    Args:
+        run: gives the corpora, unless `paths` name others, and how they are read.
+        processor: of the model.
+        paths: as for `data.pairs`.
+        split: `train`, `val`, `test` or another that the data have.
+
+    Raises:
+        DataError: no such data.
+    """
+    pretrained = run.task.name == "pretrain"
+    kind: Kind = "pairs" if paths or run.task.name not in ("vqa", "entailment") else run.task.name
+    corpora = [CorpusConfig(path) for path in paths] or (run.data.pairs if pretrained else run.data.path)
+    parts = [open_corpus(corpus, split, kind, run.data) for corpus in corpora]
+    dataset = parts[0] if len(parts) == 1 else ConcatDataset(parts, "+".join(part.name for part in parts))
+    return EvalLoader(
+        NumberedDataset(dataset),
+        RetrievalCollator(processor, train=False),
+        run.train.eval_batch_size,
+        num_workers=run.data.num_workers,
+        prefetch=run.data.prefetch,
+        max_bad_rate=run.data.max_bad_rate,
+    )
+
+
+def collect(
+    model: Model,
+    loader: EvalLoader,
+    *,
+    tokens: int = 8,
+    ids: Sequence[int] = (),
+    nearest: int = 12,
+    context: int = 1,
+    max_batches: int = 0,
+    progress: Progress = lambda items, **_: items,
+) -> Atlas:
+    """Map a corpus onto the grounded dictionary.
+
+    The corpus is read once, batch by batch; what is kept is at most 2 `nearest` patches and 16 `nearest`
+    words for each grounded token, as numbers. Pictures of the chosen ones are opened again at the end.
+
+    Args:
+        model: with a grounded dictionary, in evaluation mode.
+        loader: from `open_loader`.
+        tokens: how many grounded tokens to choose: those that patches and words both use most.
+        ids: grounded tokens to show instead, by row.
+        nearest: patches and words to show of each.
+        context: patches shown around each patch.
+        max_batches: stop early; 0 reads all.
+        progress: wraps the batches, as tqdm does.
+
+    Raises:
+        CapabilityError: the model has no grounded dictionary.
+        ConfigError: an id outside the dictionary, or a number below 1.
+        DataError: the corpus has no usable sample.
+    """
+    size, processor = dictionary_size(model), loader.collator.processor
+    _check(size, tokens=tokens, ids=ids, nearest=nearest, context=context)
+    patches = Neighbours(size, nearest, ids or None)
+    words = Neighbours(size, WORDS_KEPT * nearest, ids or None)
+    before: set[str] = set()
+    count = min(len(loader), max_batches or len(loader))
+    for batch in progress(itertools.islice(loader, count), total=count, desc="mapping patches and words"):
+        with paddle.no_grad():
+            before = _add_images(model, batch, before, patches)
+            _add_texts(model, batch, processor.tokenizer.special_ids, words)
+    if not patches.total or not words.total:
+        raise DataError(f"{loader.dataset.name}: no image and text could be read, so nothing can be shown")
+    cut = PatchCutter(loader.dataset, processor, model.config.vision, context)
+    chosen = list(ids) or most_shared(patches.usage, words.usage, tokens)
+    return Atlas(
+        tokens=tuple(_token(number, patches, words, nearest, cut, processor) for number in chosen),
+        dictionary_size=size,
+        num_patches=patches.total,
+        num_words=words.total,
+        used_by_patches=int((patches.usage > 0).sum()),
+        used_by_words=int((words.usage > 0).sum()),
+        used_by_both=int(((patches.usage > 0) & (words.usage > 0)).sum()),
+        context=context,
+    )
+
+
+def dictionary_size(model: Model) -> int:
+    """C, the rows of the grounded dictionary.
+
+    Raises:
+        CapabilityError: there is none.
+    """
+    grounding = getattr(model.config, "grounding", None)
+    if grounding is None or not grounding.is_active:
+        able = ", ".join(name for name in list_models() if hasattr(model_config(name), "grounding"))
+        raise CapabilityError(
+            f"{model.config.name!r} has no grounded dictionary to show; models that can have one: "
+            f"{able or 'none'}, unless grounding.enabled=false"
+        )
+    return grounding.dictionary_size
+
+
+def _check(size: int, *, tokens: int, ids: Sequence[int], nearest: int, context: int) -> None:
+    for name, value, least in (("tokens", tokens, 1), ("nearest", nearest, 1), ("context", context, 0)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}, expected {least} or more")
+    wrong = [number for number in ids if not 0 <= number < size]
+    if wrong:
+        raise ConfigError(f"no grounded token {wrong[0]}: the dictionary has 0 to {size - 1}; try --tokens 8")
+
+
+def _add_images(model: Model, batch: dict[str, Any], before: set[str], patches: Neighbours) -> set[str]:
+    """Add the images that the batch before did not have; returns the ids of this batch's images.
+
+    The texts of an image stand one after the other, so that it is in one batch or in two that touch.
+    """
+    rows = {key: row for row, key in reversed(list(enumerate(batch["image_ids"])))}
+    new = [(key, row) for key, row in rows.items() if key not in before]
+    if new:
+        pixels = paddle.to_tensor(batch["pixels"][[row for _, row in new]])
+        entries, scores = _map(model, model.ground(None, model.encode_image(pixels)))
+        count = entries.shape[1]
+        keys = [key for key, _ in new for _ in range(count)]
+        places = [(int(batch["sample_ids"][row]), patch) for _, row in new for patch in range(count)]
+        patches.add(entries.reshape(-1), scores.reshape(-1), keys, places)
+    return set(rows)
+
+
+def _add_texts(model: Model, batch: dict[str, Any], special_ids: frozenset[int], words: Neighbours) -> None:
+    """Add the tokens of all texts but begin, end and padding."""
+    tensors = to_tensors({key: batch[key] for key in ("input_ids", "attention_mask")})
+    entries, scores = _map(model, model.ground(model.encode_text(**tensors), None))
+    ids = batch["input_ids"][:, 1:]
+    kept = (batch["attention_mask"][:, 1:] == 1) & ~np.isin(ids, list(special_ids))
+    keys = ids[kept].tolist()
+    words.add(entries[kept], scores[kept], keys, [None] * len(keys))
+
+
+def _map(model: Model, grounding: Grounding) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest grounded token of every patch or text token, and the similarity to it.
+
+    Returns:
+        int [B, S] and float [B, S]; similarities of the 1-to-1 map are squared distances times -1.
+    """
+    if model.config.grounding.method == "one_to_one":
+        distances = (grounding.features - grounding.tokens).square().sum(axis=-1)
+        return grounding.ids.numpy(), -distances.numpy()
+    temperature = paddle.clip(model.grounding.temperature, *TEMPERATURE_RANGE)
+    logits = temperature * paddle.matmul(grounding.features, model.grounding.dictionary, transpose_y=True)
+    return logits.argmax(axis=-1).numpy(), logits.max(axis=-1).numpy()
+
+
+def _token(
+    number: int,
+    patches: Neighbours,
+    words: Neighbours,
+    nearest: int,
+    cut: PatchCutter,
+    processor: Processor,
+) -> GroundedToken:
+    near = patches.nearest(number, nearest)
+    return GroundedToken(
+        number=number,
+        num_patches=int(patches.usage[number]),
+        num_words=int(words.usage[number]),
+        patches=tuple(Patch(cut(*item.place), item.score, item.count) for item in near),
+        words=tuple(_word(item, processor) for item in words.nearest(number, nearest)),
+    )
+
+
+def _word(item: Neighbour, processor: Processor) -> Word:
+    backend = processor.tokenizer.backend
+    text = processor.tokenizer.decode([item.key]).strip() or backend.id_to_token(item.key)
+    return Word(text, item.score, item.count)

@@ -1,0 +1,66 @@
+"""Patches cut out of the pictures of a data set, as a model saw them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from unimo.data.readers.base import Dataset
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.data.records import ImageSource, Record
+
+
+class NumberedDataset(Dataset):
+    """A data set whose sample ids are positions, so that a sample of a batch can be found again."""
+
+    def __init__(self, whole: Dataset) -> None:
+        self.name, self._whole = whole.name, whole
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def __getitem__(self, index: int) -> Record:
+        return dataclasses.replace(self._whole[index], sample_id=str(index))
+
+    def image_source(self, index: int) -> ImageSource:
+        return self._whole.image_source(index)
+
+
+class PatchCutter:
+    """Cuts patches with their surroundings.
+
+    Args:
+        dataset: where the pictures are read again.
+        processor: of the model; its evaluation transform is applied.
+        vision: config with `patch_size` and, if patches start outside the image, `patch_padding`.
+        context: patches to show on each side; what lies beyond the image is white.
+    """
+
+    def __init__(self, dataset: Dataset, processor: Processor, vision: Any, context: int) -> None:
+        self._dataset, self._processor, self._context = dataset, processor, context
+        self._side, self._shift = vision.patch_size, getattr(vision, "patch_padding", 0)
+        size = processor.config.image_size
+        self._columns = size // self._side
+        # What becomes of black and of white says how the transform scales, whichever it is.
+        black, white = (processor.pixels(Image.new("RGB", (size, size), c)) for c in ("black", "white"))
+        self._black, self._range = black, np.where(white == black, np.float32(1), white - black)
+
+    def picture(self, index: int) -> Image.Image:
+        """What the model saw of the image of sample `index`, back in 8 bits a colour."""
+        pixels = self._processor.pixels(self._dataset.image_source(index))
+        shares = np.clip((pixels - self._black) / self._range, 0, 1)
+        return Image.fromarray((shares * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+    def __call__(self, index: int, patch: int) -> Image.Image:
+        """Patch number `patch`, rows of the image first, of the image of sample `index`."""
+        row, column = divmod(patch, self._columns)
+        left, top = (number * self._side - self._shift for number in (column, row))
+        margin = self._context * self._side
+        canvas = Image.new("RGB", (self._side + 2 * margin,) * 2, "white")
+        canvas.paste(self.picture(index), (margin - left, margin - top))
+        return canvas
