@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -13,20 +12,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
-from unimo.benchmark import compare, flops, machine, sides  # noqa: E402
+from unimo.benchmark import compare, flops, fusion, machine, models, sides  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
 from unimo.registry import model_config  # noqa: E402
 
 EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-python peer/bin/python
-  python tools/benchmark.py train --model unimo3_base --model meter_base --steps 5"""
+  python tools/benchmark.py train --model unimo3_base --model meter_base --steps 5
+  python tools/benchmark.py train --model unimo2_base --layers 3"""
+DESCRIPTION = """Training steps (MLM and ITM, forward, backward, AdamW) of models in turn, each in its own
+process. With a UNIMO-2 as --model: its Grounded Transformer alone, forward and backward, with grounded
+attention, full pairwise attention and the 1-to-1 map, at 224 and 384 pixels."""
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = cli.arguments(
-        "Training steps (MLM and ITM, forward, backward, AdamW) of models in turn, each in its own process.",
-        EXAMPLE,
-    )
+    parser = cli.arguments(DESCRIPTION, EXAMPLE)
     parser.add_argument("what", choices=["train"], help="what is measured")
     parser.add_argument(
         "--model", action="append", metavar="NAME", help="our model, may be repeated [unimo3_base]"
@@ -43,6 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side [all cores]"
     )
+    parser.add_argument("--layers", type=int, default=3, help="of UNIMO-2's Grounded Transformer [3]")
     parser.add_argument("--matmul-seconds", type=float, default=0.5, help="length of each rate measurement")
     parser.add_argument("--out", type=Path, default=Path("output/benchmark.json"), metavar="FILE.json")
     return parser.parse_args()
@@ -78,26 +79,19 @@ def settings_of(arguments: argparse.Namespace, config: Any) -> dict[str, Any]:
 def main() -> None:
     """Start the sides, let them take turns, print and save the figures."""
     arguments = parse_arguments()
-    names = arguments.model or ["unimo3_base"]
-    configs = [model_config(name) for name in names]
+    configs = [model_config(name) for name in arguments.model or ["unimo3_base"]]
     check(arguments, min(config.text.max_position - 2 for config in configs))
-    peer_python = sides.find_peer_python(arguments.peer_python) if arguments.against else ""
     settings = settings_of(arguments, configs[0])
-    batch, request = settings["batch"], {key: settings[key] for key in ("batch", "matmul")}
-    size = (batch["batch_size"], batch["text_len"])
-    with contextlib.ExitStack() as stack:
-        pairs = []
-        for name, config in zip(names, configs, strict=True):
-            side = sides.own_side({"name": name}, request, arguments.threads)
-            stack.callback(side.close)
-            pairs.append((side, flops.own_step(config, *size, batch["targets"] * size[0])))
-        if arguments.against:
-            sizes = sides.peer_sizes(configs[0])
-            side = sides.peer_side(arguments.against, peer_python, sizes, request, arguments.threads)
-            stack.callback(side.close)
-            pairs.append((side, flops.peer_step(configs[0], *size)))
-        content = compare.report(compare.alternate(pairs, arguments.steps), settings)
-    print(compare.format_report(content))
+    if any(map(fusion.is_grounded, configs)):
+        if len(configs) > 1 or arguments.against:
+            raise ConfigError("a UNIMO-2 is measured against itself: give it as the only --model")
+        content = fusion.measure(configs[0], settings, layers=arguments.layers)
+        text = fusion.format_report(content)
+    else:
+        peer_python = sides.find_peer_python(arguments.peer_python) if arguments.against else ""
+        content = models.compare_models(configs, settings, arguments.against, peer_python)
+        text = compare.format_report(content)
+    print(text)
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")

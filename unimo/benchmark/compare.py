@@ -14,6 +14,19 @@ _SETTLE = 0.3
 """Seconds between two sides: idle OpenMP threads spin for 0.2 s before they sleep."""
 
 
+PARTS = (
+    "forward",
+    "backward",
+    "update",
+    "processor",
+    "attention",
+    "attention_processor",
+    "masked",
+    "masked_processor",
+)
+"""Times that a side may report besides `seconds`."""
+
+
 class Runner(Protocol):
     """What is measured; `Side` is one."""
 
@@ -36,10 +49,12 @@ class Result:
     """Matrix-product work of a step by part."""
     times: list[float]
     parts: dict[str, float]
-    """Median seconds of forward, backward and update, where the side reports them."""
+    """Median seconds of `PARTS`, where the side reports them."""
     matmul_rates: list[float]
     """FLOP/s of plain products, one before each step."""
     peak_bytes: int
+    resting_bytes: int
+    """What the process held before its first step."""
 
     @property
     def total_flops(self) -> int:
@@ -65,6 +80,7 @@ class Result:
             "seconds_of_parts": self.parts,
             "times": self.times,
             "peak_bytes": self.peak_bytes,
+            "resting_bytes": self.resting_bytes,
             "flops_per_step": self.total_flops,
             "flops_by_part": self.flops,
             "matmul_flops_per_second": statistics.median(self.matmul_rates),
@@ -108,7 +124,8 @@ def alternate(
 def _result(
     runner: Runner, flops: dict[str, int], answers: list[dict[str, float]], rates: list[float]
 ) -> Result:
-    names = [name for name in ("forward", "backward", "update") if name in answers[0]]
+    names = [name for name in PARTS if name in answers[0]]
+    memory = runner.ask("memory")
     return Result(
         name=runner.name,
         library=runner.library,
@@ -117,7 +134,8 @@ def _result(
         times=[answer["seconds"] for answer in answers],
         parts={name: statistics.median(answer[name] for answer in answers) for name in names},
         matmul_rates=rates,
-        peak_bytes=runner.ask("memory")["peak_bytes"],
+        peak_bytes=memory["peak_bytes"],
+        resting_bytes=memory.get("resting_bytes", 0),
     )
 
 

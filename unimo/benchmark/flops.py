@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from unimo.models.unimo3.config import Config, FusionConfig
 
 Parts = dict[str, int]
-_TRAIN = 3
+TRAIN = 3
+"""Work of a training step in units of its forward pass."""
 
 
 def product(rows: int, inner: int, out: int) -> int:
@@ -85,7 +86,7 @@ def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Pa
         "fusion": pairs * layers * pair + batch_size * (last_mlm + last_itm),
         "heads": _heads(config, targets, batch_size),
     }
-    return {part: _TRAIN * count for part, count in forward.items()}
+    return {part: TRAIN * count for part, count in forward.items()}
 
 
 def peer_step(config: Config, batch_size: int, text_len: int) -> Parts:
@@ -112,8 +113,8 @@ def peer_step(config: Config, batch_size: int, text_len: int) -> Parts:
         "fusion": pairs * fusion.num_layers * pair,
         "heads": _heads(config, batch_size * t, batch_size),
     }
-    parts = {part: _TRAIN * count for part, count in forward.items()}
-    parts["fusion"] -= (_TRAIN - 1) * batch_size * cross_block(v, t, width, inner)
+    parts = {part: TRAIN * count for part, count in forward.items()}
+    parts["fusion"] -= (TRAIN - 1) * batch_size * cross_block(v, t, width, inner)
     return parts
 
 

@@ -1,4 +1,4 @@
-"""What this machine can do: rate of plain matrix products, largest memory so far."""
+"""What this machine can do: rate of plain matrix products, memory now and at most so far."""
 
 from __future__ import annotations
 
@@ -28,9 +28,22 @@ def matmul_rate(shape: tuple[int, int, int] = MATMUL_SHAPE, seconds: float = 0.5
 
 def peak_memory(status: Path = Path("/proc/self/status")) -> int:
     """Largest resident size of this process so far, bytes."""
+    size = _read_status("VmHWM", status)
+    if size is not None:
+        return size
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_memory(status: Path = Path("/proc/self/status")) -> int:
+    """Resident size of this process now, bytes; where the system does not tell, the largest so far."""
+    size = _read_status("VmRSS", status)
+    return peak_memory(status) if size is None else size
+
+
+def _read_status(field: str, status: Path) -> int | None:
     try:
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
         return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return None

@@ -2,6 +2,8 @@
 
     python -m unimo.benchmark.worker '{"model": {"name": "unimo3_base"}, "batch": {...}, "matmul": {...}}'
 
+With `"fusion": {...}` in the request, a step of the Grounded Transformer alone (`fusion_step.py`).
+
 A process of its own keeps the peak memory of one model apart from another's.
 """
 
@@ -16,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from unimo.benchmark.machine import matmul_rate, peak_memory
+from unimo.benchmark.fusion_step import FusionStep
+from unimo.benchmark.machine import matmul_rate, peak_memory, resident_memory
 
 
 def make_batch(config: Any, sizes: dict[str, int], seed: int = 0) -> dict[str, Any]:
@@ -97,7 +100,9 @@ def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, 
     """The answer to each word, after a first one that says what was built."""
     import paddle
 
-    step = Step(request["model"], request["batch"])
+    build = FusionStep if "fusion" in request else Step
+    step = build(request["model"], request["batch"], **request.get("fusion", {}))
+    resting = resident_memory()
     yield {"parameters": step.parameters, "library": f"paddle {paddle.__version__}"}
     for word in words:
         if word.strip() == "step":
@@ -106,7 +111,7 @@ def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, 
             matmul = request["matmul"]
             yield {"flops_per_second": matmul_rate(tuple(matmul["shape"]), matmul["seconds"])}
         else:
-            yield {"peak_bytes": peak_memory()}
+            yield {"peak_bytes": peak_memory(), "resting_bytes": resting}
 
 
 def main() -> None:

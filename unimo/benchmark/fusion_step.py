@@ -1,0 +1,99 @@
+"""Forward and backward of UNIMO-2's Grounded Transformer with one kind of attention, timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class FusionStep:
+    """Some layers over random image, grounded and text rows without padding, dropout as configured.
+
+    Args:
+        model: `{"name": ..., further config fields}` of a UNIMO-2 size.
+        sizes: `batch_size`; `image_tokens` and `text_len`, class tokens included.
+        layers: of the Grounded Transformer.
+        grounded: K, grounded tokens.
+        visibility: `grounded` (Fig. 2) or `full` (everything reads everything).
+    """
+
+    def __init__(
+        self, model: dict[str, Any], sizes: dict[str, int], *, layers: int, grounded: int, visibility: str
+    ) -> None:
+        import paddle
+
+        from unimo.config import merge_into
+        from unimo.models.unimo2.grounded_attention import GroundedTransformer, Layout, understanding_views
+        from unimo.nn.attention import use_fused_kernel
+        from unimo.registry import model_config
+
+        paddle.seed(0)
+        changes = {key: value for key, value in model.items() if key != "name"}
+        config = merge_into(
+            merge_into(model_config(model["name"]), changes), {"fusion": {"num_layers": layers}}
+        )
+        rows, image, text = sizes["batch_size"], sizes["image_tokens"], sizes["text_len"]
+        self.transformer = GroundedTransformer(config)
+        self.transformer.train()
+        # Nothing is padded, so nothing needs a mask. One of ones would be added to every logit of full
+        # attention and to few of grounded attention; what that costs is measured apart.
+        masked = Layout(image, grounded, text, text_mask=paddle.ones([rows, text]))
+        self.views = understanding_views(Layout(image, grounded, text), visibility, rows)
+        self.masked_views = understanding_views(masked, visibility, rows)
+        self.inputs = [paddle.randn([rows, count, config.hidden_size]) for count in (image, grounded, text)]
+        for states in self.inputs:
+            states.stop_gradient = False
+        # A random direction, because the gradient of a plain mean vanishes behind a layer norm.
+        self.direction = paddle.randn([rows, image + grounded + text, config.hidden_size])
+        self.heads_first = not use_fused_kernel()
+        heads, count = config.fusion.num_heads, image + grounded + text
+        order = [heads, count] if self.heads_first else [count, heads]
+        self.packed = [paddle.randn([rows, *order, config.hidden_size // heads]) for _ in range(3)]
+        self.parameters = sum(int(np.prod(p.shape)) for p in self.transformer.parameters())
+
+    def __call__(self) -> dict[str, float]:
+        """Seconds and loss of one step.
+
+        `forward`, `backward`, and `processor`, the time that all threads worked. Of one layer's attention,
+        measured apart: `attention`, and `masked` with a padding mask, with `_processor` also in that time.
+        """
+        began, marks = time.process_time(), [time.perf_counter()]
+        states, _ = self.transformer(self.transformer.join(*self.inputs), self.views)
+        loss = (states * self.direction).mean()
+        value = float(loss)
+        marks.append(time.perf_counter())
+        loss.backward()
+        marks.append(time.perf_counter())
+        processor = time.process_time() - began
+        for tensor in (*self.inputs, *self.transformer.parameters()):
+            tensor.clear_gradient()
+        forward, backward = (b - a for a, b in zip(marks, marks[1:], strict=False))
+        answer = {"seconds": forward + backward, "loss": value, "forward": forward, "backward": backward}
+        answer["processor"] = processor
+        for name, views in (("attention", self.views), ("masked", self.masked_views)):
+            answer[name], answer[f"{name}_processor"] = self._attend(views)
+        return answer
+
+    def _attend(self, views: Sequence[Any]) -> tuple[float, float]:
+        """Seconds, and the processor's, of logits, softmax, dropout and sums of one layer, both passes."""
+        import paddle
+
+        def rows(tensor: Any, part: slice) -> Any:
+            return tensor[:, :, part] if self.heads_first else tensor[:, part]
+
+        mix = self.transformer.layers[0].attention.mix
+        packed = [tensor.detach() for tensor in self.packed]
+        for tensor in packed:
+            tensor.stop_gradient = False
+        query, key, value = packed
+        start, began = time.perf_counter(), time.process_time()
+        mixed = []
+        for view in views:
+            read = rows(key, view.keys), rows(value, view.keys)
+            mixed.append(mix(rows(query, view.queries), *read, view.mask, self.heads_first)[0])
+        (paddle.concat(mixed, axis=1) * self.direction).mean().backward()
+        float(query.grad[0, 0, 0, 0])
+        return time.perf_counter() - start, time.process_time() - began
