@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from unimo.errors import ConfigError
 from unimo.settings import OptimConfig
@@ -23,23 +24,31 @@ def warmup_steps(warmup: float, max_steps: int) -> int:
     return steps
 
 
-def factor(step: int, max_steps: int, warmup: int, kind: str) -> float:
+def factor(
+    step: int, max_steps: int, warmup: int, kind: str, milestones: Sequence[Sequence[float]] = ()
+) -> float:
     """Share of the peak rate at an optimizer step.
 
     Args:
         step: optimizer steps already done, 0 for the first one.
         max_steps: steps of the whole run.
         warmup: steps of the linear rise; step `warmup - 1` is the first at the peak.
-        kind: `linear` and `cosine` fall to 0 at `max_steps`; `constant` stays.
+        kind: `linear` and `cosine` fall to 0 at `max_steps`; `constant` stays; `piecewise` follows
+            `milestones`.
+        milestones: rising pairs of a share of `max_steps`, rounded to a step, and the factor from there on.
     """
     if step < warmup:
         return (step + 1) / warmup
     if kind == "constant":
         return 1.0
+    if kind == "piecewise":
+        passed = [value for share, value in milestones if step >= round(share * max_steps)]
+        return passed[-1] if passed else 1.0
     progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
     return 1.0 - progress if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def learning_rate(step: int, max_steps: int, optim: OptimConfig) -> float:
     """Rate of a group with multiplier 1 at an optimizer step; the schedule follows `max_steps` alone."""
-    return optim.lr * factor(step, max_steps, warmup_steps(optim.warmup, max_steps), optim.schedule)
+    warmup = warmup_steps(optim.warmup, max_steps)
+    return optim.lr * factor(step, max_steps, warmup, optim.schedule, optim.milestones)

@@ -27,3 +27,22 @@ def test_rate_is_the_peak_times_the_factor() -> None:
     optim = OptimConfig(lr=2e-4, warmup=0.1)
     assert learning_rate(9, 100, optim) == pytest.approx(2e-4)
     assert learning_rate(55, 100, optim) == pytest.approx(1e-4)
+
+
+def test_piecewise_steps_down_at_shares_of_the_run() -> None:
+    pieces = [[0.6, 0.1], [0.8, 0.01]]
+    found = [factor(step, 40, 0, "piecewise", pieces) for step in (0, 23, 24, 31, 32, 39, 40)]
+    assert found == [1.0, 1.0, 0.1, 0.1, 0.01, 0.01, 0.01]
+    # Warm-up comes first, the shares are those of the whole run.
+    assert [factor(step, 40, 4, "piecewise", pieces) for step in (0, 3, 23, 24)] == [0.25, 1.0, 1.0, 0.1]
+    optim = OptimConfig(lr=5e-6, warmup=0.0, schedule="piecewise", milestones=pieces)
+    assert learning_rate(30, 40, optim) == pytest.approx(5e-7)
+
+
+@pytest.mark.parametrize(
+    "milestones", [[], [[0.6]], [[0.8, 0.1], [0.6, 0.01]], [[0.0, 0.1]], [[1.0, 0.1]], [[0.5, -1.0]]]
+)
+def test_piecewise_wants_rising_shares_with_factors(milestones: list[list[float]]) -> None:
+    with pytest.raises(ConfigError, match="optim.milestones .* e.g. "):
+        OptimConfig(schedule="piecewise", milestones=milestones)
+    assert OptimConfig(schedule="linear", milestones=milestones).milestones == milestones
