@@ -36,6 +36,7 @@ NOT_RUN = {
     "visualdl": "a server that does not end",
     "python tools/quickstart.py": "minutes; its steps are run one by one",
     "python tools/scenes_table.py": "an hour; its steps are run one by one",
+    "python tools/unimo2_table.py": "hours; its steps are run one by one",
     "python tools/benchmark.py": "minutes, and a peer that is not installed",
 }
 # Options that name files of the reader's own; without these a command is looked up, not run.
