@@ -61,6 +61,13 @@ def test_sst2_from_scratch_with_the_default_model(tool: Tool) -> None:
     result = evaluate(tool, "text_classification", "out", "--predictions", "said.json")
     assert result["samples"] == 3 and result["metrics"]["majority"] == pytest.approx(200 / 3)
     assert {row["label"] for row in json.loads(Path("said.json").read_text())} <= {"negative", "positive"}
+    code, out, err = tool("predict", "--model", "out", "--text", "a fine film", "--json")
+    assert code == 0, err
+    ranked = json.loads(out)["answers"]["a fine film"]
+    assert {row["answer"] for row in ranked} == {"negative", "positive"}
+    assert sum(row["probability"] for row in ranked) == pytest.approx(1, abs=1e-5)
+    code, _, err = tool("predict", "--model", "out", "--text", "a film", "--text-pair", "another")
+    assert code == 2 and "sst2 has 1 text(s)" in err
 
 
 def test_image_folder_then_linear_probe(tool: Tool) -> None:
@@ -74,6 +81,11 @@ def test_image_folder_then_linear_probe(tool: Tool) -> None:
     )  # fmt: skip
     assert code == 0, err
     assert evaluate(tool, "image_classification", "probe")["samples"] == 4
+    Path("p.jpg").write_bytes(jpeg(3))
+    code, out, err = tool("predict", "--model", "probe", "--image", "p.jpg", "--json")
+    assert code == 0, err
+    ranked = json.loads(out)["answers"]["class"]
+    assert len(ranked) == 2 and ranked[0]["probability"] >= ranked[1]["probability"]
 
 
 def test_zero_shot_evaluation_and_prediction(tool: Tool) -> None:

@@ -109,6 +109,10 @@ def test_other_tasks_from_the_same_pretraining(tool: Tool, tuned: Path, picture:
     assert code == 0 and "%" in out
     code, _, err = tool("predict", *about, "--question", "x")
     assert code == 2 and "--task vqa" in err
+    code, _, err = tool("predict", *about)
+    assert code == 2 and "nothing was asked" in err and "--text" in err
+    code, _, err = tool("predict", *about[:2], "--text", "there is a red circle .")
+    assert code == 2 and "--image FILE" in err
 
 
 def test_from_scratch_with_a_warning_when_nothing_is_pretrained(
@@ -157,7 +161,7 @@ def test_two_ranks_give_the_figures_of_one(root: Path, tmp_path: Path, task: str
         ("evaluate", ["--task", "vqa", "--model", "nowhere"], "no model directory at nowhere"),
         ("evaluate", ["--task", "vqa"], "no vqa model in output/"),
         ("predict", ["--model", "nowhere", "--image", "x.png", "--question", "x"], "no model directory"),
-        ("predict", ["--model", "nowhere", "--image", "x.png"], "--question"),
+        ("predict", ["--model", "nowhere", "--image", "x.png"], "no model directory"),
         ("predict", ["--model", "nowhere", "--image", "x", "--text", "x", "--top-k", "0"], "--top-k 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Ask a model about a picture."""
+"""Ask a model about a picture or a text."""
 
 from __future__ import annotations
 
@@ -15,24 +15,31 @@ from unimo.errors import ConfigError
 from unimo.inference.labels import PROMPT, split_labels
 
 if TYPE_CHECKING:
-    from unimo.inference.pipeline import Pipeline, Ranked
+    from unimo.inference.pipeline import Ranked
 
-DESCRIPTION = """Ask a model about a picture.
+DESCRIPTION = """Ask a model about a picture or a text.
 VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
-names (--labels), captioning models nothing more (--caption). Prints the best answers with their
-probabilities; that of a caption is the mean over its tokens."""
+names (--labels), captioning models --caption, image classifiers nothing but the picture. Text classifiers
+take --text (and --text-pair) without a picture. Prints the best answers with their probabilities; that of
+a caption is the mean over its tokens."""
 EXAMPLE = (
     'python tools/predict.py --model output/unimo3_tiny_vqa --image p.png --question "what color is it?"'
 )
+ASK_WITH = dict.fromkeys(("entailment", "retrieval", "text_classification"), '--text "..."') | {
+    "vqa": '--question "..."',
+    "caption": "--caption",
+    "pretrain": '--labels "a,b" (zero-shot)',
+}
 
 
 def main() -> None:
     """Read the command line, ask, print."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     parser.add_argument("--model", required=True, help="model directory or run folder")
-    parser.add_argument("--image", required=True, help="image file")
+    parser.add_argument("--image", default="", help="image file")
     parser.add_argument("--question", action="append", default=[], help="may be given several times")
     parser.add_argument("--text", action="append", default=[], help="sentence; may be given several times")
+    parser.add_argument("--text-pair", default=None, help="text classifiers of pairs: the second sentence")
     parser.add_argument("--caption", action="store_true", help="describe the picture")
     parser.add_argument("--n-best", type=int, default=1, help="captions to print, best first")
     parser.add_argument("--labels", default="", help='class names with commas between, e.g. "cat,dog"')
@@ -41,11 +48,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--save", default="", metavar="PNG", help="draw the picture with its answers")
     options = parser.parse_intermixed_args()
-    if sum(map(bool, (options.question, options.text, options.labels, options.caption))) != 1:
-        raise ConfigError(
-            'give one of --question "..." (VQA), --text "..." (entailment, retrieval), --caption, '
-            '--labels "a,b" (zero-shot)'
-        )
+    if sum(map(bool, (options.question, options.text, options.labels, options.caption))) > 1:
+        raise ConfigError("give one of --question, --text, --caption and --labels, or --image alone")
+    if options.save and not options.image:
+        raise ConfigError("--save draws a picture; give it with --image FILE")
     for name, value in (("--top-k", options.top_k), ("--n-best", options.n_best)):
         if value < 1:
             raise ConfigError(f"{name} {value}: expected at least 1")
@@ -72,24 +78,24 @@ def ask(options: argparse.Namespace) -> dict[str, Ranked]:
         return {options.prompt: classifier.rank(options.image)[: options.top_k]}
     from unimo.inference.pipeline import Pipeline
 
-    pipeline, say = Pipeline(options.model), judge if options.text else answer
+    pipeline = Pipeline(options.model)
+    image, kind = options.image, pipeline.task.config.name
+    if not image and kind != "text_classification":
+        raise ConfigError(f"a model trained on {kind} looks at a picture; give --image FILE")
+    if options.question:
+        return {text: pipeline.answer(image, text, options.top_k) for text in options.question}
     if options.caption:
-        captions = pipeline.caption(options.image, options.n_best)
+        captions = pipeline.caption(image, options.n_best)
         return {"caption": [(one.text, one.probability) for one in captions]}
-    asked = options.question or options.text
-    return {text: say(pipeline, options.image, text, options.top_k) for text in asked}
-
-
-def answer(pipeline: Pipeline, image: str, question: str, top_k: int) -> Ranked:
-    """Answers of a VQA model."""
-    return pipeline.answer(image, question, top_k)
-
-
-def judge(pipeline: Pipeline, image: str, text: str, top_k: int) -> Ranked:
-    """Verdict of an entailment model, or the match probability of a retrieval model."""
-    if pipeline.task.config.name == "retrieval":
-        return [("match", pipeline.match(image, text))]
-    return pipeline.entail(image, text)[:top_k]
+    if not options.text and kind in ASK_WITH:
+        raise ConfigError(f"nothing was asked; a model trained on {kind} takes {ASK_WITH[kind]}")
+    if not options.text:
+        return {"class": pipeline.classify(image)[: options.top_k]}
+    if kind == "text_classification":
+        return {text: pipeline.classify_text(text, options.text_pair) for text in options.text}
+    if kind == "retrieval":
+        return {text: [("match", pipeline.match(image, text))] for text in options.text}
+    return {text: pipeline.entail(image, text)[: options.top_k] for text in options.text}
 
 
 def rows(ranked: Ranked) -> list[dict[str, str | float]]:

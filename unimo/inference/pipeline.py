@@ -12,10 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import paddle
+from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.errors import CapabilityError
+from unimo.data.collate_classification import TextCollator
+from unimo.data.readers.glue import TASKS
+from unimo.data.records import Record
+from unimo.errors import CapabilityError, ConfigError
 from unimo.inference.loading import load_task
 from unimo.tasks.base import to_tensors
 from unimo.tasks.entailment import LABELS
@@ -84,8 +89,7 @@ class Pipeline:
         """
         self._expect("entailment", "judge sentences")
         (prediction,) = self._predict([image], [text])
-        pairs = zip(LABELS, F.softmax(prediction["logits"], axis=1)[0].tolist(), strict=True)
-        return sorted(pairs, key=lambda pair: -pair[1])
+        return _ranked(LABELS, prediction["logits"])
 
     def match(self, image: ImageLike, text: str) -> float:
         """Probability that a text describes an image.
@@ -96,6 +100,42 @@ class Pipeline:
         self._expect("retrieval", "match images and texts")
         (prediction,) = self._predict([image], [text])
         return float(prediction["match"][0])
+
+    def classify(self, image: ImageLike) -> Ranked:
+        """All classes of an image with their probabilities, the largest first.
+
+        Raises:
+            CapabilityError: the model was not fine-tuned on image classification.
+        """
+        self._expect("image_classification", "classify pictures")
+        batch = to_tensors(self.processor(images=[image]))
+        with paddle.no_grad():
+            logits = self.task.logits(batch)
+        return _ranked(self.task.classes, logits)
+
+    def classify_text(self, text: str, text_pair: str | None = None) -> Ranked:
+        """All classes of a text, or of a pair of texts, with their probabilities, the largest first.
+
+        Of regression (STS-B) the one entry `similarity`: the score as a share of the largest, not clipped.
+
+        Raises:
+            CapabilityError: the model was not fine-tuned on text classification.
+            ConfigError: its data set has pairs and one text was given, or the reverse.
+        """
+        self._expect("text_classification", "classify texts")
+        glue = TASKS[self.task.config.dataset]
+        if len(glue.texts) != (1 if text_pair is None else 2):
+            raise ConfigError(
+                f"{self.task.config.dataset} has {len(glue.texts)} text(s) a sample "
+                f"({', '.join(glue.texts)}); give as many"
+            )
+        collator = TextCollator(self.processor, len(glue.class_names), train=False)
+        record = Record(sample_id="0", corpus="", text=text, text_pair=text_pair)
+        rng = np.random.default_rng(0)
+        batch = to_tensors(collator.collate([collator.prepare(record, rng)], rng))
+        with paddle.no_grad():
+            logits = self.task.logits(batch)
+        return _ranked(glue.class_names, logits) or [("similarity", logits.item() / glue.max_score)]
 
     def caption(self, image: ImageLike, n_best: int = 1) -> list[Caption]:
         """The `n_best` best sentences about an image, best first.
@@ -132,6 +172,12 @@ class Pipeline:
             batch["sample_ids"] = [str(index) for index in range(start, start + len(texts[part]))]
             with paddle.no_grad():
                 yield self.task.predict(batch)
+
+
+def _ranked(names: Sequence[str], logits: Tensor) -> Ranked:
+    """Names with the softmax of logits [1, classes], best first; empty without names."""
+    pairs = zip(names, F.softmax(logits, axis=1)[0].tolist(), strict=True) if names else ()
+    return sorted(pairs, key=lambda pair: -pair[1])
 
 
 def _to_caption(hypothesis: Hypothesis, tokenizer: Tokenizer) -> Caption:
