@@ -5,6 +5,7 @@ from __future__ import annotations
 from paddle import Tensor, nn
 
 from unimo.nn.block import Block, run_block
+from unimo.nn.config import TextConfig
 from unimo.nn.embeddings import TextEmbeddings
 from unimo.nn.init import linear
 from unimo.nn.masks import additive_mask, causal_mask
@@ -63,6 +64,23 @@ class RobertaTower(nn.Layer):
         self.pooler = linear(width, width, std) if pooler else None
         for parameter in self.pooler.parameters() if pooler else ():
             parameter.stop_gradient = True
+
+    @classmethod
+    def from_config(cls, config: TextConfig, **options: bool) -> RobertaTower:
+        """A tower of the given sizes, with random weights; `options` are those of `__init__`."""
+        return cls(
+            config.hidden_size,
+            config.num_layers,
+            config.num_heads,
+            config.intermediate_size,
+            vocab_size=config.vocab_size,
+            max_position=config.max_position,
+            padding_id=config.padding_id,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+            std=config.init_std,
+            **options,
+        )
 
     def forward(
         self,

@@ -9,48 +9,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unimo.errors import ConfigError
+from unimo.nn import config as nn_config
+from unimo.nn.config import TextConfig
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """Text Transformer; the defaults are RoBERTa-base."""
+class VisionConfig(nn_config.VisionConfig):
+    """Visual Transformer (section 4)."""
 
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    vocab_size: int = 50265
-    max_position: int = 514
-    """Rows of the position table; positions start at padding_id + 1, so 514 rows hold 512 tokens."""
-    padding_id: int = 1
-    dropout: float = 0.1
-    """On embeddings and on both parts of each layer."""
-    attention_dropout: float = 0.1
-    init_std: float = 0.02
-    init: str = ""
-    """Directory written by tools/convert_checkpoint.py --from hf-roberta; empty means random."""
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """Visual Transformer; the defaults are ViT-B/16 at 224."""
-
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    patch_size: int = 16
-    image_size: int = 224
-    """Side of the square input, pixels; a multiple of patch_size."""
     patch_padding: int = 0
     """Zero padding of the patch convolution: 0 is a usual ViT, 7 the release (patches start outside)."""
-    dropout: float = 0.0
     init_std: float = 0.02
-    position_init_std: float | None = None
-    """Start of the position embeddings; None means init_std. Next to patches of unit scale that is faint: a
-    model without pre-trained towers is slow to learn where things are."""
-    init: str = ""
-    """Directory written by tools/convert_checkpoint.py --from hf-vit; empty means random."""
 
     @property
     def num_patches(self) -> int:
@@ -58,11 +27,7 @@ class VisionConfig:
         return (self.image_size // self.patch_size) ** 2
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ConfigError(
-                f"vision.image_size {self.image_size} is not a multiple of vision.patch_size "
-                f"{self.patch_size}; try {self.image_size // self.patch_size * self.patch_size}"
-            )
+        super().__post_init__()
         if not 0 <= 2 * self.patch_padding < self.patch_size:
             raise ConfigError(
                 f"vision.patch_padding {self.patch_padding} is not between 0 and half of vision.patch_size "

@@ -39,20 +39,7 @@ class Unimo2(Model):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, vision, fusion, width = config.text, config.vision, config.fusion, config.hidden_size
-        self.text = RobertaTower(
-            width,
-            text.num_layers,
-            text.num_heads,
-            text.intermediate_size,
-            vocab_size=text.vocab_size,
-            max_position=text.max_position,
-            padding_id=text.padding_id,
-            dropout=text.dropout,
-            attention_dropout=text.attention_dropout,
-            std=text.init_std,
-            pooler=False,
-            token_type=False,
-        )
+        self.text = RobertaTower.from_config(text, pooler=False, token_type=False)
         self.vision = VitTower(
             width,
             vision.num_layers,

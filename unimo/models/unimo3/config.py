@@ -9,64 +9,30 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unimo.errors import ConfigError
+from unimo.nn import config as nn_config
 
 LinkRange = Literal["causal", "relative", "all", "window", "bridge", "none"]
 
 
 @dataclass(frozen=True)
-class TextConfig:
-    """RoBERTa tower; the defaults are RoBERTa-base."""
+class TextConfig(nn_config.TextConfig):
+    """RoBERTa tower."""
 
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    vocab_size: int = 50265
-    max_position: int = 514
-    """Rows of the position table; positions start at padding_id + 1, so 514 rows hold 512 tokens."""
-    padding_id: int = 1
-    dropout: float = 0.1
-    """On embeddings and on both parts of each layer."""
-    attention_dropout: float = 0.1
-    init_std: float = 0.02
     pooler: bool = True
     """Carry RoBERTa's own pooler, unused and frozen, so that released weights load without leftovers."""
-    init: str = ""
-    """Directory written by tools/convert_checkpoint.py; empty means random."""
 
 
 @dataclass(frozen=True)
-class VisionConfig:
-    """CLIP-ViT tower; the defaults are ViT-B/16 at 224."""
+class VisionConfig(nn_config.VisionConfig):
+    """CLIP-ViT tower; its position embeddings start at hidden_size ** -0.5."""
 
-    hidden_size: int = 768
-    num_layers: int = 12
-    """Blocks of the CLIP model."""
     remove_last: int = 0
-    """How many of the last blocks are not built; METER leaves out 1."""
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    patch_size: int = 16
-    image_size: int = 224
-    """Side of the square input, pixels; a multiple of patch_size."""
-    dropout: float = 0.0
-    position_init_std: float | None = None
-    """Start of the position embeddings; None means hidden_size ** -0.5, as CLIP. Next to patches of unit
-    scale that is faint: a model without pre-trained towers is slow to learn where things are."""
-    init: str = ""
-    """Directory written by tools/convert_checkpoint.py; empty means random."""
+    """How many of the last blocks of the CLIP model are not built; METER leaves out 1."""
 
     @property
     def used_layers(self) -> int:
         """Blocks that are built."""
         return self.num_layers - self.remove_last
-
-    def __post_init__(self) -> None:
-        if self.image_size % self.patch_size:
-            raise ConfigError(
-                f"vision.image_size {self.image_size} is not a multiple of vision.patch_size "
-                f"{self.patch_size}; try {self.image_size // self.patch_size * self.patch_size}"
-            )
 
 
 @dataclass(frozen=True)

@@ -35,19 +35,7 @@ class Unimo3(Model):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, vision, fusion = config.text, config.vision, config.fusion
-        self.text = RobertaTower(
-            text.hidden_size,
-            text.num_layers,
-            text.num_heads,
-            text.intermediate_size,
-            vocab_size=text.vocab_size,
-            max_position=text.max_position,
-            padding_id=text.padding_id,
-            dropout=text.dropout,
-            attention_dropout=text.attention_dropout,
-            std=text.init_std,
-            pooler=text.pooler,
-        )
+        self.text = RobertaTower.from_config(text, pooler=text.pooler)
         self.vision = ClipVisionTower(
             vision.hidden_size,
             vision.used_layers,
