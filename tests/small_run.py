@@ -150,7 +150,7 @@ def make_state(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> Train
         sampler,
         VectorCollator(),
         seed=run.seed,
-        accumulate=run.train.accumulate,
+        rounds=run.train.rounds(distributed.world_size()),
     )
     usual = [callbacks.NonFiniteGuard(), callbacks.Throughput(), callbacks.Evaluate(), callbacks.Checkpoint()]
     return TrainState(

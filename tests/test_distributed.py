@@ -86,7 +86,7 @@ def test_one_rank_goes_on_with_two(single: Path, tmp_path: Path) -> None:
 
 
 def test_accumulation_on_two_ranks(single: Path, tmp_path: Path) -> None:
-    assert run_ranks(2, tmp_path, [*WORDS, "train.accumulate=2"]) == 0
+    assert run_ranks(2, tmp_path, [*WORDS, "train.micro_batch_size=2"]) == 0
     np.testing.assert_allclose(losses(tmp_path), losses(single), rtol=1e-5)
 
 

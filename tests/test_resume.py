@@ -61,7 +61,7 @@ def test_broken_run_equals_unbroken_run(tmp_path: Path, step: int) -> None:
 
 
 def test_accumulated_run_resumes(tmp_path: Path) -> None:
-    options = {"train": {"accumulate": 2}}
+    options = {"train": {"micro_batch_size": 4}}
     train(make_run(tmp_path / "whole", **options))
     with pytest.raises(KilledError):
         train(make_run(tmp_path / "broken", **options), [DieAt(6)])

@@ -132,9 +132,10 @@ class TrainConfig:
     max_minutes: float | None = None
     """Stop early, with a checkpoint, after so many minutes of this process; None means never."""
     batch_size: int = 64
-    """Samples of one optimizer step over all ranks and accumulation rounds together."""
-    accumulate: int = 1
-    """Micro-batches of one step on each rank."""
+    """Samples of one optimizer step over all ranks and rounds together."""
+    micro_batch_size: int = 0
+    """Most samples that a rank takes through the model at a time; the rest of its share follows in further
+    rounds, whose gradients add up. 0: the whole share in one round."""
     eval_batch_size: int = 64
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     on_unsupported_precision: Literal["error", "fp32"] = "error"
@@ -153,6 +154,20 @@ class TrainConfig:
     keep_checkpoints: int = 2
     select_metric: str = ""
     """Metric whose best model is kept as `best/`; empty means the last model."""
+
+    def rounds(self, ranks: int) -> int:
+        """Rounds of one step: the fewest that cut the share of each of `ranks` into equal micro-batches.
+
+        Raises:
+            ConfigError: the batch does not divide among the ranks, or a size is out of range.
+        """
+        if self.batch_size < 1 or self.batch_size % ranks:
+            raise ConfigError(f"train.batch_size {self.batch_size} does not divide among {ranks} ranks")
+        if self.micro_batch_size < 0:
+            raise ConfigError(f"train.micro_batch_size {self.micro_batch_size}: expected 0 (all) or more")
+        share = self.batch_size // ranks
+        most = self.micro_batch_size or share
+        return next(rounds for rounds in range(-(-share // most), share + 1) if share % rounds == 0)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unimo.errors import ConfigError
-from unimo.settings import CorpusConfig, RunConfig, build_run_config, load_run_config
+from unimo.settings import CorpusConfig, RunConfig, TrainConfig, build_run_config, load_run_config
 
 MINIMAL = {"model": {"name": "unimo3_tiny"}, "task": {"name": "pretrain"}}
 
@@ -56,3 +56,21 @@ def test_command_line_wins_over_the_tool_and_the_tool_over_the_file():
 def test_runs_are_compared_by_value():
     assert RunConfig() == RunConfig()
     assert load_run_config("meter_tiny", "pretrain") != load_run_config("unimo3_tiny", "pretrain")
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "ranks", "rounds"),
+    [(4096, 32, 8, 16), (4096, 32, 1, 128), (4096, 32, 256, 1), (64, 0, 2, 1), (60, 16, 1, 4), (14, 4, 2, 7)],
+)
+def test_rounds_follow_from_what_a_rank_can_take(batch, micro, ranks, rounds):
+    train = TrainConfig(batch_size=batch, micro_batch_size=micro)
+    assert train.rounds(ranks) == rounds
+    share = batch // ranks
+    assert share % rounds == 0 and (micro == 0 or share // rounds <= micro)
+
+
+def test_batches_that_cannot_be_cut():
+    with pytest.raises(ConfigError, match="batch_size 10 does not divide among 4 ranks"):
+        TrainConfig(batch_size=10).rounds(4)
+    with pytest.raises(ConfigError, match="micro_batch_size -1: expected 0"):
+        TrainConfig(micro_batch_size=-1).rounds(1)

@@ -165,13 +165,13 @@ class _TrainJob(NamedTuple):
     """Whether the curriculum keeps other kinds of corpora out of this step."""
 
 
-def _train_jobs(sampler: MixtureSampler, accumulate: int) -> Iterator[_TrainJob]:
+def _train_jobs(sampler: MixtureSampler, rounds: int) -> Iterator[_TrainJob]:
     while True:
         step, alone = sampler.step, sampler.first_kind_only
         keys = sampler.next()
-        size = len(keys) // accumulate
-        for part in range(accumulate):
-            state = sampler.state_dict() if part == accumulate - 1 else None
+        size = len(keys) // rounds
+        for part in range(rounds):
+            state = sampler.state_dict() if part == rounds - 1 else None
             yield _TrainJob(keys[part * size : (part + 1) * size], step, part, state, alone)
 
 
@@ -193,7 +193,7 @@ class TrainLoader:
         max_bad_rate: share of broken records, of one corpus or of all, at which the run fails; judged
             from 100 records on.
         seed: of the run.
-        accumulate: parts into which this rank's share of a step is cut, one batch each.
+        rounds: parts into which this rank's share of a step is cut, one batch each.
 
     Raises:
         ConfigError: the batch does not divide by ranks times parts.
@@ -208,19 +208,19 @@ class TrainLoader:
         prefetch: int = 4,
         max_bad_rate: float = 0.01,
         seed: int = 0,
-        accumulate: int = 1,
+        rounds: int = 1,
     ) -> None:
         share = sampler.global_batch // sampler.world_size
-        if accumulate < 1 or share % accumulate:
+        if rounds < 1 or share % rounds:
             raise ConfigError(
                 f"batch size {sampler.global_batch} does not divide by {sampler.world_size} ranks x "
-                f"{accumulate} accumulation rounds; change train.batch_size or train.accumulate"
+                f"{rounds} rounds; change train.batch_size or train.micro_batch_size"
             )
         if sampler.world_size > 1:
-            sampler.check_kinds(sampler.world_size * accumulate)
+            sampler.check_kinds(sampler.world_size * rounds)
         self.datasets, self.sampler, self.collator = dict(datasets), sampler, collator
         self.num_workers, self.prefetch, self.seed = num_workers, prefetch, seed
-        self.accumulate = accumulate
+        self.rounds = rounds
         self.counter = RecordCounter(max_bad_rate)
         self._awaits_others = sampler.awaits_others
         self._batches: Iterator[tuple[_TrainJob, Batch | None, list[BadRecord]]] | None = None
@@ -238,7 +238,7 @@ class TrainLoader:
         if self._batches is None:
             # Nothing in here refers to the loader, so that dropping it closes the generator and its threads.
             read = partial(_read_train_job, self.datasets, self.collator, self.seed, self.sampler.rank)
-            jobs = _train_jobs(self.sampler, self.accumulate)
+            jobs = _train_jobs(self.sampler, self.rounds)
             self._batches = ordered_map(read, jobs, self.num_workers, self.prefetch)
         try:
             job, batch, bad = next(self._batches)

@@ -66,7 +66,7 @@ class TaskData:
         return own + [(corpus, kind) for kind, corpora in self.unpaired.items() for corpus in corpora]
 
     def train_loader(self, run: RunConfig, rank: int = 0, world_size: int = 1) -> TrainLoader:
-        """Endless training batches of one rank, `train.accumulate` of them for each optimizer step.
+        """Endless training batches of one rank, `train.rounds(world_size)` of them for each optimizer step.
 
         Raises:
             ConfigError: the batch size does not divide, or weights are wrong.
@@ -97,7 +97,7 @@ class TaskData:
             prefetch=run.data.prefetch,
             max_bad_rate=run.data.max_bad_rate,
             seed=run.seed,
-            accumulate=run.train.accumulate,
+            rounds=run.train.rounds(world_size),
         )
 
     def eval_dataset(self, split: str) -> Dataset:
@@ -130,11 +130,10 @@ class TaskData:
         """
         if not self.share_eval:
             rank, world_size = 0, 1
-        rounds = world_size * run.train.accumulate
         return EvalLoader(
             self.eval_dataset(split),
             self.eval_collator,
-            batch_size or max(1, run.train.batch_size // rounds),
+            batch_size or run.train.batch_size // world_size // run.train.rounds(world_size),
             rank,
             world_size,
             num_workers=run.data.num_workers,

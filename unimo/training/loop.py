@@ -43,7 +43,8 @@ def fit(state: TrainState) -> None:
 
 def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
     """One optimizer step: micro-batches forward and backward, clip, update, clear."""
-    run, rounds = state.run, state.run.train.accumulate
+    run = state.run
+    rounds = run.train.rounds(distributed.world_size())
     paddle.seed(step_seed(run.seed, distributed.rank(), state.step))
     rate = learning_rate(state.step, run.train.max_steps, run.optim)
     state.adamw.set_lr(rate)

@@ -56,7 +56,7 @@ def test_ranks_and_accumulation_join_to_one_batch(make_loader, corpus_class, pro
         return [(image.tobytes(), ids[ids != 1].tolist(), name) for part in rows for image, ids, name in part]
 
     whole = take(make_loader(), 6)
-    parts = [take(make_loader(rank, 2, accumulate=2), 12) for rank in (0, 1)]
+    parts = [take(make_loader(rank, 2, rounds=2), 12) for rank in (0, 1)]
     for step, batch in enumerate(whole):
         joined = [part for rank in parts for part in rank[2 * step : 2 * step + 2]]
         assert images_and_texts(joined) == images_and_texts([batch])
@@ -64,7 +64,7 @@ def test_ranks_and_accumulation_join_to_one_batch(make_loader, corpus_class, pro
 
 def test_batch_must_divide_by_accumulation(make_loader):
     with pytest.raises(ConfigError, match="8 does not divide by 2 ranks x 3"):
-        make_loader(0, 2, accumulate=3)
+        make_loader(0, 2, rounds=3)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 7])
@@ -86,7 +86,7 @@ def test_goes_on_where_batches_were_handed_out(make_loader, same_batch, stop):
 
 
 def test_state_inside_a_step_is_that_of_its_begin(make_loader):
-    loader = make_loader(accumulate=2)
+    loader = make_loader(rounds=2)
     take_two = [next(loader), next(loader)]
     state = loader.state_dict()
     next(loader)

@@ -22,7 +22,7 @@ COMMON = {"pixels", "input_ids", "attention_mask", "sample_ids"}
 def make_run(**changes) -> RunConfig:
     values = {
         "data": {"image_size": 32, "scenes": {"train_images": 30, "val_images": 8}},
-        "train": {"batch_size": 12, "accumulate": 2},
+        "train": {"batch_size": 12, "micro_batch_size": 6},
         "seed": 1,
     }
     return merge_into(merge_into(RunConfig(), values), changes)
@@ -35,7 +35,7 @@ def scenes_processor():
 
 @pytest.mark.parametrize("opener", OPENERS)
 def test_batches_of_each_task(opener, scenes_processor):
-    run = make_run()
+    run = make_run(train={"micro_batch_size": 2})
     data = opener(run, scenes_processor)
     train = data.train_loader(run, rank=1, world_size=3)
     batch = next(train)

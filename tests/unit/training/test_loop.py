@@ -25,8 +25,8 @@ def test_learns(tmp_path: Path) -> None:
 
 def test_accumulation_gives_the_update_of_the_whole_batch(tmp_path: Path) -> None:
     finals = []
-    for rounds in (1, 2, 4):
-        run = make_run(tmp_path / str(rounds), model={"dropout": 0.0}, train={"accumulate": rounds})
+    for micro in (0, 4, 2):
+        run = make_run(tmp_path / str(micro), model={"dropout": 0.0}, train={"micro_batch_size": micro})
         state = train(run)
         finals.append({name: p.numpy() for name, p in state.task.named_parameters()})
     for other in finals[1:]:
