@@ -39,7 +39,10 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--text-len", type=int, default=50, help="tokens of each text, no padding")
-    parser.add_argument("--steps", type=int, default=5, help="measured steps of each side, after one warm-up")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps of each side")
+    parser.add_argument(
+        "--warmup", type=int, default=4, help="steps before them: an allocator settles within four [4]"
+    )
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each side [all cores]"
     )
@@ -55,7 +58,7 @@ def check(arguments: argparse.Namespace, longest: int) -> None:
     Raises:
         ConfigError: a size that makes no sense.
     """
-    for name, least in (("batch_size", 2), ("text_len", 4), ("steps", 1), ("threads", 1)):
+    for name, least in (("batch_size", 2), ("text_len", 4), ("steps", 1), ("warmup", 0), ("threads", 1)):
         if getattr(arguments, name) < least:
             raise ConfigError(
                 f"--{name.replace('_', '-')} is {getattr(arguments, name)}, expected {least} or more"
@@ -73,7 +76,8 @@ def settings_of(arguments: argparse.Namespace, config: Any) -> dict[str, Any]:
         "targets": max(1, round(0.15 * (arguments.text_len - 2))),
     }
     matmul = {"shape": list(machine.MATMUL_SHAPE), "seconds": arguments.matmul_seconds}
-    return {"batch": batch, "matmul": matmul, "threads": arguments.threads, "steps": arguments.steps}
+    counts = {"steps": arguments.steps, "warmup": arguments.warmup}
+    return {"batch": batch, "matmul": matmul, **counts, "threads": arguments.threads}
 
 
 def main() -> None:

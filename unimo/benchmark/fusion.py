@@ -115,7 +115,7 @@ def _measure_size(
             side.name = f"{variant.name}, {image_size}"
             stack.callback(side.close)
             sides.append((side, variant.count(config, image, text, layers, rows)))
-        results = alternate(sides, settings["steps"])
+        results = alternate(sides, settings["steps"], settings["warmup"])
     return {
         "image_size": image_size,
         "image_tokens": image,

@@ -17,7 +17,8 @@ def compare_models(
 
     Args:
         configs: of models of the UNIMO-3 family.
-        settings: `batch` (`batch_size`, `text_len`, `targets` a sample), `matmul`, `threads`, `steps`.
+        settings: `batch` (`batch_size`, `text_len`, `targets` a sample), `matmul`, `threads`, `steps`,
+            `warmup`.
         against: name of a peer.
         peer_python: interpreter that runs it.
     """
@@ -34,4 +35,4 @@ def compare_models(
             side = sides.peer_side(against, peer_python, sides.peer_sizes(configs[0]), request, threads)
             stack.callback(side.close)
             pairs.append((side, flops.peer_step(configs[0], *size)))
-        return report(alternate(pairs, settings["steps"]), settings)
+        return report(alternate(pairs, settings["steps"], settings["warmup"]), settings)

@@ -117,7 +117,13 @@ def test_a_busy_machine_is_named():
 def test_kinds_take_turns_and_their_figures_stand_side_by_side(monkeypatch):
     monkeypatch.setattr(fusion, "own_side", InThisProcess)
     monkeypatch.setattr(fusion, "alternate", functools.partial(fusion.alternate, settle=0))
-    settings = {"batch": {"batch_size": 2, "text_len": 6}, "matmul": {}, "threads": 1, "steps": 2}
+    settings = {
+        "batch": {"batch_size": 2, "text_len": 6},
+        "matmul": {},
+        "threads": 1,
+        "steps": 2,
+        "warmup": 1,
+    }
     content = fusion.measure(model_config("unimo2_tiny"), settings, layers=1, image_sizes=(64, 96))
     assert [(size["image_size"], size["image_tokens"]) for size in content["sizes"]] == [(64, 17), (96, 37)]
     sides = content["sizes"][0]["variants"]

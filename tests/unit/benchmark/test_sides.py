@@ -83,7 +83,9 @@ def run_tool(*words):
 
 def test_command_compares_two_of_our_models(tmp_path):
     out = tmp_path / "figures" / "b.json"
-    words = "train --model unimo3_tiny --model meter_tiny --steps 1 --threads 1 --text-len 8".split()
+    words = (
+        "train --model unimo3_tiny --model meter_tiny --steps 1 --warmup 1 --threads 1 --text-len 8".split()
+    )
     done = run_tool(*words, "--matmul-seconds", "0.01", "--out", str(out))
     assert done.returncode == 0, done.stderr
     content = json.loads(out.read_text())
@@ -97,6 +99,7 @@ def test_command_compares_two_of_our_models(tmp_path):
     ("words", "message"),
     [
         ("train --model unimo3_tinny", "unknown model 'unimo3_tinny'; nearest: unimo3_tiny"),
+        ("train --warmup -1", "--warmup is -1, expected 0 or more"),
         ("train --batch-size 1", "--batch-size is 1, expected 2 or more"),
         ("train --model unimo3_tiny --text-len 100", "has positions for 64"),
         ("train --against hf-bridgetower --peer-python /nowhere/python", "--peer-python"),
