@@ -1,4 +1,5 @@
-"""Convert tower weights of other libraries into a folder for `model.text.init` or `model.vision.init`."""
+"""Convert weights of others: a tower into a folder for `model.text.init` or `model.vision.init`, or a whole
+released model into a model directory."""
 
 from __future__ import annotations
 
@@ -14,23 +15,39 @@ import yaml  # noqa: E402
 
 from unimo import cli  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
+from unimo.inference.release import RELEASES, convert_release  # noqa: E402
 from unimo.nn.convert_hf import SOURCES, from_hf, read_sizes  # noqa: E402
 from unimo.weights import read_safetensors, write_safetensors  # noqa: E402
 
 EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input roberta-base/model.safetensors \\
       --config roberta-base/config.json --out weights/roberta_base
   bash scripts/run_pretrain.sh unimo3_base model.text.init=weights/roberta_base
-  (both input files are on the model's page at huggingface.co)"""
+  (both input files are on the model's page at huggingface.co)
+
+  python tools/convert_checkpoint.py --from unimo2-release --input UNIMO-2 --tokenizer unimo_en \\
+      --out weights/unimo2
+  python tools/finetune.py --task retrieval --init weights/unimo2
+  (the folder is what UNIMO-2.tar.gz unpacks to, one file for each parameter)"""
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """The command line.
+
+    Raises:
+        ConfigError: `--config` or `--tokenizer` is missing, or there where it means nothing.
+    """
     parser = cli.arguments(__doc__, EXAMPLE)
-    parser.add_argument("--from", dest="source", required=True, choices=sorted(SOURCES), help="kind of file")
-    parser.add_argument("--input", required=True, type=Path, metavar="FILE.safetensors", help="their weights")
-    parser.add_argument("--config", required=True, type=Path, metavar="config.json", help="their config")
+    sources = sorted({**SOURCES, **RELEASES})
+    parser.add_argument("--from", dest="source", required=True, choices=sources, help="kind of weights")
+    parser.add_argument("--input", required=True, type=Path, metavar="FILE", help="their weights, or folder")
+    parser.add_argument("--config", type=Path, metavar="config.json", help="their config (towers)")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="their tokenizer (releases)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    wanted, other = ("tokenizer", "config") if arguments.source in RELEASES else ("config", "tokenizer")
+    if getattr(arguments, wanted) is None or getattr(arguments, other) is not None:
+        raise ConfigError(f"--from {arguments.source} needs --{wanted} and no --{other}; see --help")
+    return arguments
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -50,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def convert(arguments: argparse.Namespace) -> None:
+def convert_tower(arguments: argparse.Namespace) -> None:
     """Read, rename, write; the folder is made only when everything fits."""
     source = SOURCES[arguments.source]
     sizes = read_sizes(source, read_json(arguments.config))
@@ -66,5 +83,15 @@ def convert(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: {source.tower} tower, {count:,} parameters in {len(tensors)} tensors")
 
 
+def main() -> None:
+    """Convert a tower or a release, and say how much was written."""
+    arguments = parse_arguments()
+    if arguments.source in SOURCES:
+        convert_tower(arguments)
+        return
+    done = convert_release(arguments.source, arguments.input, arguments.tokenizer, arguments.out)
+    print(f"{arguments.out}: model, {done['parameters']:,} released parameters in {done['tensors']} tensors")
+
+
 if __name__ == "__main__":
-    cli.run(lambda: convert(parse_arguments()))
+    cli.run(main)

@@ -20,9 +20,11 @@ class Model(nn.Layer):
 
     Class attributes:
         capabilities: what tasks may ask for, a subset of `CAPABILITIES`.
+        head_epsilon: of the LayerNorm in vocabulary heads.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
+    head_epsilon: ClassVar[float] = 1e-12
 
     def __init__(self, config: Any) -> None:
         super().__init__()

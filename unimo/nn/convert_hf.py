@@ -1,7 +1,6 @@
 """Name maps between Hugging Face towers and ours, in both directions.
 
-Each map is data: a row says which of our layers is made from which of theirs. Linear weights are
-[out, in] there and [in, out] here; several sources are put side by side (fused queries, keys, values).
+Each map is data, rows of unimo/nn/name_map.py. Linear weights are [out, in] there and [in, out] here.
 """
 
 from __future__ import annotations
@@ -14,21 +13,10 @@ from typing import Any, Literal
 import numpy as np
 
 from unimo.errors import CheckpointError, ConfigError
+from unimo.nn.name_map import Row, Spelling, Tensors, expand, join
 
 logger = logging.getLogger(__name__)
-Tensors = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One of our layers or tensors; `{i}` stands for the number of the block, from 0."""
-
-    ours: str
-    theirs: tuple[str, ...]
-    kind: Literal["linear", "norm", "tensor", "batch"]
-    """linear: weight (transposed) and bias; norm: weight and bias; tensor: the name itself; batch: the name
-    itself, of three axes there, the leading ones of length 1."""
-    optional: bool = False
+SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
 
 
 @dataclass(frozen=True)
@@ -195,7 +183,7 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
     """
     bare = {name.removeprefix(source.prefix): tensor for name, tensor in tensors.items()}
     has_prefix = any(name.startswith(source.prefix) for name in tensors)
-    rows = _expand(source, sizes["num_layers"])
+    rows = expand(source.rows, sizes["num_layers"], SPELLING)
     present = [row for row in rows if not row.optional or set(row.theirs) <= bare.keys()]
     wanted = {name for row in present for name in row.theirs}
     missing = sorted(wanted - bare.keys())
@@ -216,7 +204,7 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
         )
     if outside:
         logger.info("not part of the tower, left out: %s", ", ".join(sorted(outside)))
-    ours = {row.ours: _join([bare[name] for name in row.theirs], row.kind) for row in present}
+    ours = {row.ours: join([bare[name] for name in row.theirs], row.kind) for row in present}
     _check_shapes(source, ours, sizes)
     return ours
 
@@ -224,39 +212,15 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
 def to_hf(source: Source, tensors: Tensors, num_layers: int) -> dict[str, np.ndarray]:
     """Our tensors under their names, with their prefix; the inverse of `from_hf`."""
     theirs = {}
-    for row in _expand(source, num_layers):
+    for row in expand(source.rows, num_layers, SPELLING):
         if row.ours not in tensors:
             continue
         parts = np.split(tensors[row.ours], len(row.theirs), axis=-1)
         for name, part in zip(row.theirs, parts, strict=True):
             if row.kind == "batch":
                 part = part.reshape((1,) * (3 - part.ndim) + part.shape)
-            theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "linear" else part)
+            theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "turned" else part)
     return theirs
-
-
-def _expand(source: Source, num_layers: int) -> list[Row]:
-    """Rows of single tensors: blocks numbered, weights and biases apart; only weights stay `linear`."""
-    rows = []
-    for row in source.rows:
-        for i in range(num_layers) if "{i}" in row.ours else (0,):
-            numbered = [name.replace("{i}", str(i)) for name in (row.ours, *row.theirs)]
-            if row.kind in ("tensor", "batch"):
-                rows.append(Row(numbered[0], tuple(numbered[1:]), row.kind, row.optional))
-                continue
-            for suffix in (".weight", ".bias"):
-                kind = "linear" if row.kind == "linear" and suffix == ".weight" else "tensor"
-                ours, *theirs = (name + suffix for name in numbered)
-                rows.append(Row(ours, tuple(theirs), kind, row.optional))
-    return rows
-
-
-def _join(parts: list[np.ndarray], kind: str) -> np.ndarray:
-    if kind == "batch":
-        (part,) = parts
-        return part.reshape([size for axis, size in enumerate(part.shape) if axis == 2 or size > 1])
-    turned = [part.T if kind == "linear" else part for part in parts]
-    return np.ascontiguousarray(np.concatenate(turned, axis=-1) if len(turned) > 1 else turned[0])
 
 
 def _check_shapes(source: Source, ours: Tensors, sizes: Mapping[str, int]) -> None:

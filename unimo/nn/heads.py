@@ -26,12 +26,12 @@ class Pooler(nn.Layer):
 
 
 class MlmHead(nn.Layer):
-    """Vocabulary logits: Linear, GELU, LayerNorm (1e-12), Linear; not tied to the embeddings."""
+    """Vocabulary logits: Linear, GELU, LayerNorm, Linear; not tied to the embeddings."""
 
-    def __init__(self, width: int, vocab_size: int, std: float = 0.02) -> None:
+    def __init__(self, width: int, vocab_size: int, std: float = 0.02, epsilon: float = 1e-12) -> None:
         super().__init__()
         self.dense = linear(width, width, std)
-        self.norm = LayerNorm(width, 1e-12)
+        self.norm = LayerNorm(width, epsilon)
         self.decoder = linear(width, vocab_size, std)
 
     def forward(self, states: Tensor) -> Tensor:

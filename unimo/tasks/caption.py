@@ -70,7 +70,9 @@ class CaptionTask(Task):
                 f"task.beam.max_length {config.beam.max_length}: {model.config.name} has text positions for "
                 f"{longest} tokens; set it to at most that"
             )
-        self.lm_head = MlmHead(model.hidden_size, text.vocab_size, model.config.fusion.init_std)
+        self.lm_head = MlmHead(
+            model.hidden_size, text.vocab_size, model.config.fusion.init_std, model.head_epsilon
+        )
         # Poolers take no part in generation; data parallelism would wait for their gradients.
         for name, parameter in model.named_parameters():
             parameter.stop_gradient = parameter.stop_gradient or "pooler" in name

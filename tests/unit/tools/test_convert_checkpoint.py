@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from released_folder import random_release, write_folder
 
+import unimo
+from unimo.data.tokenizers import load_tokenizer
 from unimo.nn.text_encoder import RobertaTower
 from unimo.weights import load_tower, read_safetensors
 
@@ -79,6 +82,43 @@ def test_mistakes_end_with_code_2_and_write_nothing(tmp_path, source, weights, c
         tmp_path / "out",
     )
     done = convert(*words)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_released_model_becomes_a_model_directory(tmp_path):
+    theirs = random_release(load_tokenizer("scenes").vocab_size)
+    folder, out = write_folder(tmp_path / "UNIMO-2", theirs), tmp_path / "out"
+    words = ("--from", "unimo2-release", "--input", folder, "--tokenizer", "scenes", "--out", out)
+    done = convert(*words)
+    assert done.returncode == 0, done.stderr
+    taken = {
+        name: value for name, value in theirs.items() if not name.startswith(("cmcl", "grounded.mask_g"))
+    }
+    count = sum(value.size for value in taken.values()) + theirs["text.word_embedding"].size  # written twice
+    assert f"model, {count:,} released parameters in" in done.stdout
+    assert "4 files of optimizer" in done.stderr and "left out: cmcl_temperature" in done.stderr
+    assert "starting at random: objective.vcl_head.dense.weight" in done.stderr
+    model, _ = unimo.load(out)
+    assert np.array_equal(model.grounding.dictionary.numpy(), theirs["vq_emb"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--from", "unimo2-release", "--input", "none", "--tokenizer", "scenes"), "none: no such folder"),
+        (
+            ("--from", "unimo2-release", "--input", "none", "--tokenizer", "no_words"),
+            "no tokenizer in no_words",
+        ),
+        (("--from", "unimo2-release", "--input", "tools", "--tokenizer", "scenes"), "has format version"),
+        (("--from", "unimo2-release", "--input", "none"), "unimo2-release needs --tokenizer and no --config"),
+        (("--from", "hf-vit", "--input", "none", "--tokenizer", "scenes"), "hf-vit needs --config and no"),
+    ],
+)
+def test_mistakes_about_releases_end_with_code_2_and_write_nothing(tmp_path, words, message):
+    done = convert(*words, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -35,6 +35,7 @@ class Unimo2(Model):
     """
 
     capabilities: ClassVar[frozenset[str]] = CAPABILITIES
+    head_epsilon: ClassVar[float] = 1e-5
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -42,7 +42,7 @@ class Objective(nn.Layer):
         super().__init__()
         objective, width, std = config.objective, config.hidden_size, config.fusion.init_std
         pooled = 2 * width if config.fusion.itm_feature == "concat" else width
-        self.mlm_head = MlmHead(width, config.text.vocab_size, std)
+        self.mlm_head = MlmHead(width, config.text.vocab_size, std, Unimo2.head_epsilon)
         self.itm_head = linear(pooled, 2, std)
         # With the pooler before it this is SimCLR's projection: linear, ReLU, linear.
         self.vcl_head = ProjectionHead(width, objective.vcl_size, std)

@@ -1,0 +1,216 @@
+"""A released UNIMO-2 in small becomes a model directory, and computes what the released code computes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from released_folder import random_release, write_folder
+
+import unimo
+from unimo.data.scenes import ScenesDataset
+from unimo.data.tokenizers import load_tokenizer
+from unimo.errors import CheckpointError, ConfigError
+from unimo.inference.loading import load_task, read_model_config
+from unimo.inference.release import convert_release
+from unimo.weights import read_safetensors
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
+from release_numpy import Release
+
+TOLERANCE = 1e-4
+TEXTS = ("a red circle is above a small square .", "there is a blue cross")
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, np.ndarray]:
+    return random_release(load_tokenizer("scenes").vocab_size)
+
+
+@pytest.fixture(scope="module")
+def folder(tensors, tmp_path_factory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("release") / "UNIMO-2", tensors)
+
+
+@pytest.fixture(scope="module")
+def directory(folder) -> Path:
+    out = folder.parent / "weights" / "unimo2"
+    done = convert_release("unimo2-release", folder, "scenes", out)
+    stored = read_safetensors(out / "model.safetensors")
+    assert done["tensors"] == len([name for name in stored if "vcl_head" not in name])
+    return out
+
+
+@pytest.fixture(scope="module")
+def both(tensors, directory):
+    """Our task, the release in NumPy, and inputs: pixels and the ids of texts."""
+    task, processor = load_task(directory)
+    pictures = [ScenesDataset("pairs", "val")[index].image for index in (0, 4)]
+    pixels = processor(images=pictures)["pixels"]
+    return task, Release(tensors), pixels, [processor.ids(text) for text in TEXTS]
+
+
+def row(array: np.ndarray) -> paddle.Tensor:
+    """A batch of one."""
+    return paddle.to_tensor(np.asarray(array)[None])
+
+
+def encoded(model, pixels, ids):
+    mask = np.ones(len(ids), "int64")
+    return model.encode_text(row(ids), row(mask), layers=True), model.encode_image(row(pixels), layers=True)
+
+
+def close(found: paddle.Tensor, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
+    difference = np.abs(found.numpy().reshape(expected.shape) - expected).max()
+    assert difference < tolerance, difference
+    assert np.abs(expected).max() > 500 * tolerance  # else anything would be close
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+def test_encoders_at_every_layer(both, sample):
+    task, release, pixels, ids = both
+    with paddle.no_grad():
+        text, image = encoded(task.model, pixels[sample], ids[sample])
+    words, patches = release.text(np.array(ids[sample])), release.image(pixels[sample])
+    assert len(words) == len(text.text_layers) == 3 and len(patches) == len(image.image_layers) + 1 == 5
+    for found, expected in zip(text.text_layers, words, strict=True):
+        close(found, expected)
+    for found, expected in zip((*image.image_layers, image.image), patches, strict=True):
+        close(found, expected)
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+def test_grounding_fusion_and_heads_of_pairs(both, sample):
+    task, release, pixels, ids = both
+    words, patches = release.text(np.array(ids[sample]))[-1], release.image(pixels[sample])[-1]
+    chosen, scores = release.ground(patches, words)
+    states, pooled = release.pair(patches, words)
+    with paddle.no_grad():
+        text, image = encoded(task.model, pixels[sample], ids[sample])
+        grounding = task.model.ground(text, image)
+        fused = task.model.fuse(text, image)
+        itm = task.objective.itm_head(fused.pooled)
+        logits = task.objective.mlm_head(fused.fused_text)
+    close(grounding.scores, scores)
+    assert set(grounding.ids.numpy()[0].tolist()) == set(chosen.tolist()) and len(chosen) == 100
+    assert grounding.ids.numpy()[0].tolist() == chosen.tolist()
+    joined = task.model.fusion.join(image.image, grounding.tokens, text.text)
+    close(joined, states[0])
+    image_rows, last = len(patches), states[-1]
+    close(fused.fused_image, last[:image_rows])
+    close(fused.grounded, last[image_rows : image_rows + 100])
+    close(fused.fused_text, last[image_rows + 100 :])
+    close(fused.pooled, pooled)
+    close(itm, release.linear(pooled, "grounded.img_text_matching_fc"))
+    close(logits, release.words(last[image_rows + 100 :]))
+
+
+def test_one_layer_of_the_grounded_transformer(both):
+    task, release, pixels, ids = both
+    words, patches = release.text(np.array(ids[0]))[-1], release.image(pixels[0])[-1]
+    states, _ = release.pair(patches, words)
+    layers = task.model.fusion.layers
+    task.model.fusion.layers = layers[:1]
+    try:
+        with paddle.no_grad():
+            fused = task.model.fuse(*encoded(task.model, pixels[0], ids[0]))
+    finally:
+        task.model.fusion.layers = layers
+    close(paddle.concat([fused.fused_image, fused.grounded, fused.fused_text], axis=1), states[1])
+
+
+def test_single_texts_and_images_choose_their_own_tokens(both):
+    task, release, pixels, ids = both
+    words, patches = release.text(np.array(ids[0]))[-1], release.image(pixels[0])[-1]
+    with paddle.no_grad():
+        text, image = encoded(task.model, pixels[0], ids[0])
+        for part, rows, which in ((text, words, "text"), (image, patches, "image")):
+            chosen, _ = release.ground(rows)
+            tokens = release.tokens(chosen)
+            parts = [tokens, rows] if which == "text" else [rows, tokens]
+            total = len(rows) + len(tokens)
+            expected = release.fuse(np.concatenate(parts), np.ones((total, total)))[-1]
+            expected = expected[len(tokens) :] if which == "text" else expected[: len(rows)]
+            fused = task.model.fuse(*((part, None) if which == "text" else (None, part)))
+            close(getattr(fused, f"fused_{which}"), expected)
+
+
+def test_captions(both):
+    task, release, pixels, ids = both
+    patches = release.image(pixels[1])[-1]
+    expected = release.caption(patches, release.text(np.array(ids[1]), causal=True)[-1])
+    with paddle.no_grad():
+        image = task.model.encode_image(row(pixels[1]))
+        mask = np.ones(len(ids[1]), "int64")
+        close(task.model.decode(image, row(ids[1]), row(mask)), expected)
+
+
+def test_the_model_directory_says_what_it_is(directory):
+    content = read_model_config(directory)
+    assert content["task"]["name"] == "pretrain" and content["model"]["name"] == "unimo2_base"
+    assert content["processor"]["eval_transform"] == content["data"]["eval_transform"] == "vit"
+    assert content["processor"]["image_size"] == 48 and content["processor"]["max_text_len"] == 32
+    model, processor = unimo.load(directory)
+    assert model.config.fusion.caption_sees_image and not model.config.grounding.mask_padding
+    assert processor(images=np_picture())["pixels"].max() == 1.0
+    assert unimo.load(directory, image_size=64)[0].vision.grid == 4
+
+
+def np_picture():
+    from PIL import Image
+
+    return Image.new("RGB", (20, 10), "white")
+
+
+def test_zero_shot_and_fine_tuning_start_from_it(directory, tool, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    words = ("retrieval", "--model", directory, "--zero-shot", "data.scenes.val_images=1", "train.device=cpu")
+    code, out, err = tool("evaluate", "--task", *words)
+    assert code == 0, err
+    assert json.loads(out)["zero_shot"] is True
+    small = ("data.image_size=48", "data.max_text_len=20", "data.scenes.train_images=8", "train.device=cpu")
+    small += (
+        "data.scenes.val_images=1",
+        "train.max_steps=1",
+        "train.batch_size=4",
+        "train.micro_batch_size=0",
+    )
+    caplog.set_level("INFO", logger="unimo")
+    code, _, err = tool("finetune", "--task", "retrieval", "--init", directory, *small, "output_dir=out")
+    assert code == 0, err
+    fresh = "new, randomly initialised: itc_image_head.dense, itc_text_head.dense, temperature"
+    assert fresh in caplog.messages  # not the matching head
+    kept = read_model_config("out")["model"]
+    assert kept["vision"]["patch_padding"] == 7 and kept["grounding"]["mask_padding"] is False
+
+
+def test_absent_heads_are_not_written(tensors, tmp_path, caplog):
+    heads = ("grounded.pooled", "grounded.img_text")
+    core = {name: value for name, value in tensors.items() if not name.startswith(heads)}
+    convert_release("unimo2-release", write_folder(tmp_path / "in", core), "scenes", tmp_path / "out")
+    assert "no weights for model.text_pooler, model.image_pooler, objective.itm_head" in caplog.text
+    stored = read_safetensors(tmp_path / "out" / "model.safetensors")
+    assert "model.text_pooler.dense.weight" in stored and "objective.mlm_head.dense.weight" in stored
+    assert not any(name.startswith("objective.itm_head") for name in stored)
+    unimo.load(tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"missing: objective.itm_head.weight"):
+        load_task(tmp_path / "out")
+
+
+def test_what_cannot_be_converted(folder, directory, shared, tmp_path):
+    with pytest.raises(ConfigError, match="unknown release 'unimo2'; nearest: unimo2-release"):
+        convert_release("unimo2", folder, "scenes", tmp_path / "out")
+    words = shared / "data" / "tokenizer" / "unimo_en"
+    with pytest.raises(CheckpointError, match="has 50265 tokens, the weights have"):
+        convert_release("unimo2-release", folder, words, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(CheckpointError, match="exists and is not a model directory"):
+        convert_release("unimo2-release", folder, "scenes", folder)
+    assert (folder / "vq_emb").is_file()
+    before = (directory / "model.safetensors").read_bytes()
+    convert_release("unimo2-release", folder, "scenes", directory)  # an older one is replaced, by the same
+    assert (directory / "model.safetensors").read_bytes() == before

@@ -1,0 +1,132 @@
+"""UNIMO-2 as its released code computes it, in NumPy, from the released names (facts 4.3 to 4.10).
+
+One pair without padding at a time, float64, full matrices, a mask of -10000.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+Array = np.ndarray
+erf = np.vectorize(math.erf, otypes=[float])
+
+
+def gelu(x: Array) -> Array:
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+def softmax(x: Array) -> Array:
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+class Release:
+    """The released network over a mapping of released names to arrays."""
+
+    def __init__(self, tensors: dict[str, Array], num_tokens: int = 100, head_size: int = 64) -> None:
+        self.w = {name: value.astype("float64") for name, value in tensors.items()}
+        self.num_tokens, self.head_size = num_tokens, head_size
+
+    def linear(self, x: Array, name: str) -> Array:
+        return x @ self.w[f"{name}.w_0"] + self.w[f"{name}.b_0"]
+
+    def norm(self, x: Array, name: str, epsilon: float) -> Array:
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+        return scaled * self.w[f"{name}_layer_norm_scale"] + self.w[f"{name}_layer_norm_bias"]
+
+    def attention(self, x: Array, layer: str, visible: Array) -> Array:
+        query, key, value = (
+            self.linear(x, f"{layer}_multi_head_att_{p}_fc") for p in ("query", "key", "value")
+        )
+        mixed = []
+        for begin in range(0, x.shape[1], self.head_size):
+            part = slice(begin, begin + self.head_size)
+            logits = (query[:, part] * self.head_size**-0.5) @ key[:, part].T + 10000.0 * (visible - 1)
+            mixed.append(softmax(logits) @ value[:, part])
+        return self.linear(np.concatenate(mixed, 1), f"{layer}_multi_head_att_output_fc")
+
+    def feed_forward(self, x: Array, layer: str) -> Array:
+        return self.linear(gelu(self.linear(x, f"{layer}_ffn_fc_0")), f"{layer}_ffn_fc_1")
+
+    def post_norm_layer(self, x: Array, layer: str, visible: Array) -> Array:
+        x = self.norm(x + self.attention(x, layer, visible), f"{layer}_post_att", 1e-5)
+        return self.norm(x + self.feed_forward(x, layer), f"{layer}_post_ffn", 1e-5)
+
+    def pre_norm_layer(self, x: Array, layer: str) -> Array:
+        visible = np.ones((len(x), len(x)))
+        x = x + self.attention(self.norm(x, f"{layer}_pre_att", 1e-12), layer, visible)
+        return x + self.feed_forward(self.norm(x, f"{layer}_pre_ffn", 1e-12), layer)
+
+    def depth(self, tower: str) -> int:
+        return len([n for n in self.w if n.startswith(f"{tower}.encoder_layer_") and "ffn_fc_0.w_0" in n])
+
+    def text(self, ids: Array, causal: bool = False) -> list[Array]:
+        """States after the embeddings and after each layer."""
+        length = len(ids)
+        x = self.w["text.word_embedding"][ids] + self.w["text.pos_embedding"][np.arange(2, 2 + length)]
+        states = [self.norm(x, "text.pre_encoder", 1e-5)]
+        visible = np.tril(np.ones((length, length))) if causal else np.ones((length, length))
+        for i in range(self.depth("text")):
+            states.append(self.post_norm_layer(states[-1], f"text.encoder_layer_{i}", visible))
+        return states
+
+    def image(self, pixels: Array) -> list[Array]:
+        """States after the embeddings and after each layer, then the last one after the final norm."""
+        kernel = self.w["vit.patch_embeddings_projection_weight"]
+        size, side = kernel.shape[-1], pixels.shape[-1]
+        padding = (size - 1) // 2
+        framed = np.zeros((3, side + 2 * padding, side + 2 * padding))
+        framed[:, padding : padding + side, padding : padding + side] = pixels
+        rows = [self.w["vit.cls_token_embeddings"][0, 0]]
+        for top in range(0, side, size):
+            for left in range(0, side, size):
+                window = framed[:, top : top + size, left : left + size]
+                projected = np.tensordot(kernel, window, axes=3)
+                rows.append(projected + self.w["vit.patch_embeddings_projection_bias"])
+        states = [np.stack(rows) + self.w["vit.position_embeddings"][0]]
+        for i in range(self.depth("vit")):
+            states.append(self.pre_norm_layer(states[-1], f"vit.encoder_layer_{i}"))
+        return [*states, self.norm(states[-1], "vit.post_encoder", 1e-12)]
+
+    def ground(self, *parts: Array) -> tuple[Array, Array]:
+        """Numbers of the chosen rows, the best first, and all accumulated scores."""
+        features = np.concatenate([part[1:] for part in parts])
+        temperature = np.clip(self.w["topk_temperature"], 1, 10000)
+        scores = (1 / (1 + np.exp(-temperature * features @ self.w["vq_emb"].T))).sum(0)
+        return np.argsort(-scores)[: self.num_tokens], scores
+
+    def fuse(self, sequence: Array, visible: Array) -> list[Array]:
+        states = [sequence]
+        for i in range(self.depth("grounded")):
+            states.append(self.post_norm_layer(states[-1], f"grounded.encoder_layer_{i}", visible))
+        return states
+
+    def tokens(self, ids: Array) -> Array:
+        return self.norm(self.w["vq_emb"][ids], "grounded.pre_encoder", 1e-5)
+
+    def pair(self, image: Array, text: Array) -> tuple[list[Array], Array]:
+        """States [V; G; T] of the Grounded Transformer, and the product of the pooled parts."""
+        ids, _ = self.ground(image, text)
+        v, k, t = len(image), len(ids), len(text)
+        visible = np.ones((v + k + t, v + k + t))
+        visible[:v, v + k :] = visible[v + k :, :v] = 0
+        states = self.fuse(np.concatenate([image, self.tokens(ids), text]), visible)
+        pooled = np.maximum(self.linear(states[-1][v + k], "grounded.pooled_fc_text"), 0)
+        return states, pooled * np.maximum(self.linear(states[-1][0], "grounded.pooled_fc_image"), 0)
+
+    def caption(self, image: Array, text: Array) -> Array:
+        """Last states [T, H] of a caption of which each token reads the image and what came before."""
+        ids, _ = self.ground(image)
+        before, length = len(image) + len(ids), len(text)
+        visible = np.ones((before + length, before + length))
+        visible[:before, before:] = 0
+        visible[before:, before:] = np.tril(np.ones((length, length)))
+        return self.fuse(np.concatenate([image, self.tokens(ids), text]), visible)[-1][before:]
+
+    def words(self, states: Array) -> Array:
+        """Logits of the language head."""
+        x = self.norm(gelu(self.linear(states, "grounded.mask_lm_trans_fc")), "grounded.mask_lm_trans", 1e-5)
+        return x @ self.w["text.word_embedding"].T + self.w["grounded.mask_lm_out_fc.b_0"]

@@ -1,0 +1,177 @@
+"""The name map of the released UNIMO-2: every name of the release, and folders that are not whole."""
+
+import json
+import re
+
+import numpy as np
+import paddle
+import pytest
+from released_folder import DEPTHS, ROWS, WIDTH, random_release, shapes
+
+import unimo
+from unimo.config import to_plain
+from unimo.errors import CheckpointError
+from unimo.models.unimo2.convert import (
+    ENCODERS,
+    LEFT_OUT,
+    from_release,
+    present_rows,
+    read_sizes,
+    release_config,
+)
+from unimo.models.unimo2.pretrain import Objective
+
+BASE = {"H": 768, "V": 50265, "P": 514, "C": 2048, "I": 3072, "num_labels": 3}
+VOCABULARY = 40
+
+
+@pytest.fixture(scope="module")
+def official(shared):
+    """All names of the release and its options with their shapes, as arrays without memory."""
+    listed = json.loads((shared / "reference" / "unimo_official_params.json").read_text())["unimo2_base"]
+    assert len(listed) == 621
+    found = {name: eval(shape, {"__builtins__": {}}, BASE) for name, shape, _ in listed}
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in found.items()}
+
+
+def joined(row, sizes):
+    """Shape of ours that a row of theirs makes."""
+    shape = [sizes[size] if isinstance(size, str) else size for size in row.shape]
+    shape = shape[::-1] if row.kind == "turned" else shape
+    shape = (
+        [size for axis, size in enumerate(shape) if axis == 2 or size > 1] if row.kind == "batch" else shape
+    )
+    return [*shape[:-1], shape[-1] * len(row.theirs)]
+
+
+@pytest.mark.parametrize("option", [True, False], ids=["with options", "as released"])
+def test_all_names_of_the_release_are_mapped_or_left_out(official, option):
+    untied = "grounded.mask_lm_out_fc.w_0"
+    tensors = {name: value for name, value in official.items() if option or name != untied}
+    sizes = read_sizes(tensors)
+    assert sizes == {"H": 768, "V": 50265, "P": 514, "C": 2048, "I": 3072, "G": 197, "patch": 16}
+    rows, absent = present_rows(tensors)
+    assert absent == ()
+    mapped = {name for row in rows for name in row.theirs}
+    left = {name for name in tensors if name.startswith(tuple(LEFT_OUT))}
+    assert mapped | left == set(tensors) and not mapped & left
+    assert (untied in mapped) is option
+    for row in rows:
+        for name in row.theirs:
+            expected = tuple(sizes[size] if isinstance(size, str) else size for size in row.shape)
+            assert official[name].shape == expected, name
+
+
+def test_the_mapped_tensors_are_all_of_the_base_model(official):
+    """590 of the release's 591 core tensors (all but `cmcl_temperature`), poolers, two heads."""
+    rows, _ = present_rows(official)
+    core = [row for row in rows if row.ours.startswith("model.") and "pooler" not in row.ours]
+    assert sum(len(row.theirs) for row in core) == 590
+    sizes = read_sizes(official)
+    config = release_config(sizes, dict.fromkeys(ENCODERS, 12))
+    plain = to_plain(config)
+    assert plain["vision"]["patch_padding"] == 7 and plain["vision"]["image_size"] == 224
+    assert plain["grounding"]["mask_padding"] is False and plain["grounding"]["num_tokens"] == 100
+    fusion = plain["fusion"]
+    assert (fusion["itm_feature"], fusion["caption_sees_image"], fusion["pooler"]) == (
+        "product",
+        True,
+        "relu",
+    )
+    plain.pop("name")
+    with paddle.LazyGuard():  # shapes without memory
+        model, objective = unimo.create_model("unimo2_base", **plain), Objective(config)
+        layers = {"model": model, "objective": objective}
+        wanted = {
+            f"{part}.{name}": list(parameter.shape)
+            for part, layer in layers.items()
+            for name, parameter in layer.named_parameters()
+        }
+    found = {row.ours: joined(row, sizes) for row in rows}
+    assert {name for name in wanted if name not in found} == {
+        "objective.vcl_head.dense.weight",
+        "objective.vcl_head.dense.bias",
+    }
+    assert found == {name: shape for name, shape in wanted.items() if name in found}
+
+
+def test_values_arrive_where_they_belong(caplog):
+    theirs = random_release(VOCABULARY)
+    with caplog.at_level("INFO", logger="unimo"):
+        done = from_release(theirs)
+    ours, config = done.tensors, done.config
+    for part, name in enumerate(("query", "key", "value")):
+        columns = slice(WIDTH * part, WIDTH * (part + 1))
+        layer = f"text.encoder_layer_1_multi_head_att_{name}_fc"
+        assert np.array_equal(
+            ours["model.text.layers.1.attention.qkv.weight"][:, columns], theirs[f"{layer}.w_0"]
+        )
+        assert np.array_equal(ours["model.text.layers.1.attention.qkv.bias"][columns], theirs[f"{layer}.b_0"])
+    assert np.array_equal(ours["objective.mlm_head.decoder.weight"], theirs["text.word_embedding"].T)
+    assert np.array_equal(ours["model.vision.position_embedding"], theirs["vit.position_embeddings"][0])
+    assert ours["model.grounding.temperature"].tolist() == [1.5]
+    depths = {
+        "vit": config.vision.num_layers,
+        "text": config.text.num_layers,
+        "grounded": config.fusion.num_layers,
+    }
+    assert depths == DEPTHS and config.grounding.dictionary_size == ROWS and config.text.num_heads == 2
+    assert done.data["image_size"] == 48 and done.data["max_text_len"] == 32
+    assert "left out: cmcl_temperature, grounded.mask_g_out_fc.b_0" in caplog.text
+    assert "head of masked grounded tokens" in caplog.text
+
+
+def test_an_untied_output_matrix_is_taken():
+    theirs = random_release(VOCABULARY)
+    theirs["grounded.mask_lm_out_fc.w_0"] = np.ones((WIDTH, VOCABULARY), "float32")
+    assert (from_release(theirs).tensors["objective.mlm_head.decoder.weight"] == 1).all()
+
+
+def test_heads_may_be_absent_but_not_in_part():
+    heads = ("grounded.pooled", "grounded.img_text", "grounded.mask_lm")
+    core = {name: value for name, value in random_release(VOCABULARY).items() if not name.startswith(heads)}
+    done = from_release(core)
+    assert done.absent == (
+        "model.text_pooler",
+        "model.image_pooler",
+        "objective.itm_head",
+        "objective.mlm_head",
+    )
+    assert not any(name.startswith(done.absent) for name in done.tensors)
+    core["grounded.mask_lm_trans_fc.b_0"] = np.zeros(WIDTH, "float32")
+    with pytest.raises(
+        CheckpointError, match=r"4 missing: grounded.mask_lm_out_fc.b_0, grounded.mask_lm_trans"
+    ):
+        from_release(core)
+
+
+def test_missing_unknown_and_misshaped_are_all_named():
+    theirs = random_release(VOCABULARY)
+    gone = "grounded.encoder_layer_0_post_att_layer_norm_bias"
+    theirs["vit.adapter_fc.w_0"] = theirs.pop(gone)
+    theirs["text.encoder_layer_1_multi_head_att_key_fc.w_0"] = np.zeros((WIDTH, 2 * WIDTH), "float32")
+    with pytest.raises(CheckpointError) as caught:
+        from_release(theirs, "downloads/UNIMO-2")
+    said = str(caught.value)
+    assert "downloads/UNIMO-2 is not a whole release of UNIMO-2" in said
+    assert f"1 missing: {gone};" in said and "1 unknown: vit.adapter_fc.w_0;" in said
+    assert "text.encoder_layer_1_multi_head_att_key_fc.w_0 (found [128, 256], expected [128, 128])" in said
+
+
+def test_folders_of_something_else():
+    with pytest.raises(
+        CheckpointError, match=r"6 missing: text.word_embedding, .*Give the folder of UNIMO-2.tar"
+    ):
+        from_release({"word_embedding": np.zeros((9, 8), "float32")})
+    theirs = random_release(VOCABULARY)
+    theirs["vq_emb"] = theirs["vq_emb"].reshape(-1)
+    with pytest.raises(CheckpointError, match=re.escape("1 mis-shaped: vq_emb [20480]")):
+        from_release(theirs)
+    theirs = random_release(VOCABULARY)
+    theirs["vit.position_embeddings"] = theirs["vit.position_embeddings"][:, :9]
+    with pytest.raises(CheckpointError, match=r"vit.position_embeddings \(9 rows, expected 1 and a square\)"):
+        from_release(theirs)
+    narrow = {name: np.zeros([96 if size == WIDTH else size for size in shape], "float32")
+              for name, shape in shapes(VOCABULARY, 4 * 96).items()}  # fmt: skip
+    with pytest.raises(CheckpointError, match="the width is 96, expected a multiple of 64"):
+        from_release(narrow)

@@ -1,0 +1,112 @@
+"""From a folder of released weights to a model directory of pre-training."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unimo.config import to_plain
+from unimo.data.processor import build_processor
+from unimo.data.tokenizers import load_tokenizer
+from unimo.errors import CheckpointError, ConfigError
+from unimo.inference.loading import CONFIG, WEIGHTS, save_model
+from unimo.registry import model_package, nearest, task_module
+from unimo.settings import RunConfig, load_run_config
+from unimo.weights_folder import read_folder
+
+if TYPE_CHECKING:
+    from unimo.data.tokenizers import Tokenizer
+    from unimo.nn.name_map import Converted
+    from unimo.tasks.base import Task
+
+logger = logging.getLogger(__name__)
+
+# Name of a release -> module with `from_release(tensors, where)`.
+RELEASES: dict[str, str] = {"unimo2-release": "unimo.models.unimo2.convert"}
+
+
+def convert_release(
+    release: str, folder: str | Path, tokenizer: str | Path, directory: str | Path
+) -> dict[str, int]:
+    """Write a model directory that `unimo.load`, fine-tuning and zero-shot evaluation open.
+
+    Heads that the folder lacks are not written, so that nobody takes random numbers for learned ones. Poolers
+    are part of the model and start at random, as does what the release does not have of our objective.
+
+    Args:
+        release: key of `RELEASES`.
+        folder: one file for each parameter.
+        tokenizer: as for `load_tokenizer`; the one that the weights were made with.
+        directory: what is written; an older model directory there is replaced.
+
+    Returns:
+        `parameters` and `tensors` that came from the folder.
+
+    Raises:
+        ConfigError: unknown release.
+        DataError: no such tokenizer.
+        CheckpointError: the folder, the tokenizer's size or the output folder do not fit.
+    """
+    if release not in RELEASES:
+        raise ConfigError(f"unknown release {release!r}; {nearest(release, RELEASES)}")
+    directory = Path(directory)
+    _check_free(directory)
+    words = load_tokenizer(tokenizer)
+    converted = importlib.import_module(RELEASES[release]).from_release(read_folder(folder), str(folder))
+    _check_vocabulary(words, tokenizer, converted)
+    run = _run_of(converted)
+    task = _fill(run, converted, str(folder))
+    save_model(task, build_processor(run.data, words), directory, run=run)
+    parameters = sum(tensor.size for tensor in converted.tensors.values())
+    return {"parameters": parameters, "tensors": len(converted.tensors)}
+
+
+def _check_free(directory: Path) -> None:
+    """Stop at a folder with other things in it, which saving would replace."""
+    if not directory.exists():
+        return
+    is_model = (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()
+    if not directory.is_dir() or (any(directory.iterdir()) and not is_model):
+        raise CheckpointError(
+            f"{directory} exists and is not a model directory, which it would be replaced by; choose another "
+            "folder to write"
+        )
+
+
+def _check_vocabulary(tokenizer: Tokenizer, source: str | Path, converted: Converted) -> None:
+    rows = converted.config.text.vocab_size
+    if tokenizer.vocab_size != rows:
+        raise CheckpointError(
+            f"the tokenizer {source} has {tokenizer.vocab_size} tokens, the weights have {rows} words; give "
+            "the tokenizer files that were released with them"
+        )
+
+
+def _run_of(converted: Converted) -> RunConfig:
+    """The pre-training recipe of the model, with the sizes and settings of the weights."""
+    model = to_plain(converted.config)
+    return load_run_config(model["name"], "pretrain", model=model, data=converted.data)
+
+
+def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
+    """The pre-training task with the converted weights in it."""
+    import paddle
+
+    from unimo.weights import load_into
+
+    paddle.seed(run.seed)
+    model = model_package(run.model.name).build(run.model)
+    task = task_module(run.task.name).build(run.task, model, {})
+    if converted.absent:
+        logger.warning("%s has no weights for %s", where, ", ".join(converted.absent))
+    for part, _, head in (name.partition(".") for name in converted.absent):
+        if part == "objective":
+            delattr(task.objective, head)
+    known = ("objective.", *converted.absent)
+    fresh = [name for name in task.state_dict() if name.startswith(known) and name not in converted.tensors]
+    load_into(task, converted.tensors, where, ignore=fresh)
+    if fresh:
+        logger.info("not in %s, starting at random: %s", where, ", ".join(fresh))
+    return task
