@@ -46,7 +46,9 @@ EXTRAS = {
     "caption": [
         "pycocoevalcap>=1.2"
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
-    "test": ["pytest>=8", "ruff>=0.6", "pycocoevalcap>=1.2"],
+    # Rewriting of captions: the tagger's lexicon lies inside this wheel, nothing is downloaded.
+    "augment": ["textblob>=0.19"],
+    "test": ["pytest>=8", "ruff>=0.6", "pycocoevalcap>=1.2", "textblob>=0.19"],
 }
 EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=3.5"]
 

@@ -1,0 +1,229 @@
+"""The three jobs from corpus to jsonl: content, going on after a kill, shards, bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("textblob")
+
+from unimo.augment.corpus import CaptionCorpus  # noqa: E402
+from unimo.augment.progress import Shard  # noqa: E402
+from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts  # noqa: E402
+from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus  # noqa: E402
+from unimo.augment.rewriting import normalise  # noqa: E402
+from unimo.errors import ConfigError, DataError  # noqa: E402
+
+ANIMALS, PLACES = ("dog", "cat", "horse", "bird"), ("beach", "hill", "street")
+COLOURS, VERBS = ("brown", "white", "gray"), ("runs on", "sits near", "walks along")
+
+
+@contextlib.contextmanager
+def silent(what: str, total: int) -> Any:
+    yield SimpleNamespace(update=lambda n: None)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> CaptionCorpus:
+    lines = []
+    for animal in ANIMALS:
+        for place, colour, verb in zip(PLACES, COLOURS, VERBS, strict=True):
+            name = f"{animal}_{place}.jpg"
+            (tmp_path / name).write_bytes(b"picture" * 50)
+            texts = [
+                f"A {colour} {animal} {verb} a {place} .",
+                f"Two people watch a {animal} near the {place} .",
+            ]
+            lines.append(json.dumps({"image": name, "texts": texts}))
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    return CaptionCorpus(str(tmp_path / "train.jsonl"))
+
+
+def rewrite(corpus: CaptionCorpus, out: Path, shard: str = "0/1", **settings: Any) -> list[dict]:
+    chosen = RewriteSettings(min_count=1, keep=20, **settings)
+    rewrite_corpus(corpus, out, out.parent / "work", chosen, Shard.parse(shard), silent)
+    return read(out)
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rewrites_of_a_corpus(pairs: CaptionCorpus, tmp_path: Path):
+    lines = rewrite(pairs, tmp_path / "out" / "a.jsonl")
+    own: dict[str, set[str]] = {}
+    for line in lines:
+        own.setdefault(line["image_id"], set()).add(normalise(line["text"]))
+    assert len(lines) == len(pairs) == 24 and all(len(texts) == 2 for texts in own.values())
+    for line in lines:
+        for level, rows in line["negatives"].items():
+            # "Two people watch a dog near the hill" has no attribute and no node of several words.
+            assert rows or (level == "phrase" and "people" in line["text"]), (level, line["text"])
+            assert not own[line["image_id"]] & {normalise(row["text"]) for row in rows}
+    first = lines[0]["negatives"]["sentence"]
+    assert [row["score"] for row in first] == sorted((row["score"] for row in first), reverse=True)
+
+
+def test_a_killed_rewrite_ends_as_an_unbroken_one(pairs: CaptionCorpus, tmp_path: Path):
+    out = tmp_path / "out" / "a.jsonl"
+    rewrite(pairs, out)
+    whole = out.read_bytes()
+    out.write_bytes(whole[: len(whole) // 2])
+    rewrite(pairs, out)
+    assert out.read_bytes() == whole
+    rewrite(pairs, tmp_path / "again" / "a.jsonl")
+    assert (tmp_path / "again" / "a.jsonl").read_bytes() == whole
+    with pytest.raises(DataError, match="another job .*seed 0 there, 1 here"):
+        rewrite(pairs, out, seed=1)
+
+
+def test_shards_together_are_the_whole(pairs: CaptionCorpus, tmp_path: Path):
+    whole = rewrite(pairs, tmp_path / "out" / "a.jsonl")
+    parts = [rewrite(pairs, tmp_path / "out" / f"{rank}.jsonl", shard=f"{rank}/3") for rank in range(3)]
+    assert sorted((line for part in parts for line in part), key=lambda x: x["id"]) == sorted(
+        whole, key=lambda x: x["id"]
+    )
+    for text in ("3/3", "1", "-1/2", "a/b"):
+        with pytest.raises(ConfigError, match="RANK/OF"):
+            Shard.parse(text)
+
+
+def test_a_translator_that_fails_keeps_what_was_done(pairs: CaptionCorpus, tmp_path: Path, monkeypatch):
+    calls = []
+
+    def fails_later(captions: list) -> list:
+        calls.append(len(captions))
+        if len(calls) == 2:
+            raise DataError("no usable answer")
+        return [[{"text": "hello", "via": "fr"}] for _ in captions]
+
+    monkeypatch.setattr("unimo.augment.rewrite_job._open_translator", lambda *_: fails_later)
+    out = tmp_path / "out" / "a.jsonl"
+    with pytest.raises(DataError, match="no usable answer"):
+        rewrite(pairs, out)
+    assert len(read(out)) == calls[0] == 16
+    lines = rewrite(pairs, out)
+    assert len(lines) == 24 and calls == [16, 8, 8] and lines[-1]["positives"]
+
+
+def test_empty_and_endless_captions(tmp_path: Path):
+    (tmp_path / "a.jpg").write_bytes(b"picture" * 50)
+    texts = ["A dog on a hill .", "", "a red dog " * 10_000]
+    rows = [json.dumps({"image": "a.jpg", "text": text}) for text in texts]
+    (tmp_path / "train.jsonl").write_text("\n".join(rows))
+    lines = rewrite(CaptionCorpus(str(tmp_path / "train.jsonl")), tmp_path / "out" / "a.jsonl")
+    assert lines[1] == {"id": "#1", "skipped": "no readable text"}
+    assert len(lines) == 3 and len(lines[2]["text"]) <= 2000
+    (tmp_path / "blank.jsonl").write_text('{"image": "a.jpg", "text": " "}\n' * 3)
+    with pytest.raises(DataError, match="no readable caption|too few images"):
+        rewrite(CaptionCorpus(str(tmp_path / "blank.jsonl")), tmp_path / "blank" / "a.jsonl")
+
+
+def test_statistics_of_another_corpus_are_refused(pairs: CaptionCorpus, tmp_path: Path):
+    rewrite(pairs, tmp_path / "out" / "a.jsonl")
+    (tmp_path / "other.txt").write_text("A cat .\nA dog .\n")
+    with pytest.raises(DataError, match="another corpus"):
+        rewrite(CaptionCorpus(str(tmp_path / "other.txt")), tmp_path / "out" / "b.jsonl")
+
+
+def letters(texts: list[str]) -> np.ndarray:
+    """An embedder of the test's own: how often each letter occurs."""
+    return np.array([[text.lower().count(chr(97 + at)) for at in range(26)] for text in texts], float)
+
+
+@pytest.mark.parametrize("embedder", ["lsa", f"{__name__}:letters"])
+def test_related_texts(pairs: CaptionCorpus, tmp_path: Path, embedder: str, monkeypatch):
+    monkeypatch.setattr("unimo.augment.retrieval_job.open_embedder", _opener(embedder))
+    sentences = [f"The {a} sleeps on the {p}." for a in ANIMALS for p in PLACES] + [
+        "Nothing alike",
+        "a ." * 50_000,
+    ]
+    (tmp_path / "books.txt").write_text("\n".join([*sentences, pairs[0].text]))
+    corpus = CaptionCorpus(str(tmp_path / "books.txt"))
+    out, folder = tmp_path / "texts.jsonl", tmp_path / "index"
+    settings = RetrievalSettings(keep=4, candidates=6, embedder=embedder)
+    retrieve_texts(pairs, corpus, out, folder, settings, Shard(), silent)
+    lines, whole = read(out), out.read_bytes()
+    assert len(lines) == 24 and all(len(line["texts"]) == 4 for line in lines)
+    assert pairs[0].text not in [row["text"] for row in lines[0]["texts"]]
+    scores = [row["score"] for row in lines[0]["texts"]]
+    assert scores == sorted(scores, reverse=True)
+    assert "dog" in lines[0]["texts"][0]["text"] or embedder != "lsa"
+    out.write_bytes(whole[:700])
+    (folder / "embeddings.f16").write_bytes((folder / "embeddings.f16").read_bytes()[:101])
+    retrieve_texts(pairs, corpus, out, folder, settings, Shard(), silent)
+    assert out.read_bytes() == whole
+    (tmp_path / "other.txt").write_text("A cat .\n")
+    with pytest.raises(DataError, match="built from another corpus"):
+        retrieve_texts(
+            pairs, CaptionCorpus(str(tmp_path / "other.txt")), out, folder, settings, Shard(), silent
+        )
+
+
+def _opener(embedder: str) -> Any:
+    from unimo.augment.embedding import open_embedder
+
+    return open_embedder if embedder == "lsa" else lambda name, index: letters
+
+
+def test_embedders_are_checked(tmp_path: Path):
+    from unimo.augment.embedding import open_embedder, unit_rows
+
+    for name in ("no.such:thing", "json:nothing", "nonsense"):
+        with pytest.raises(ConfigError, match="cannot load the embedder"):
+            open_embedder(name, None)
+    assert open_embedder("json:dumps", None) is json.dumps
+    with pytest.raises(DataError, match="one finite row each"):
+        unit_rows(lambda texts: np.full((len(texts), 2), np.nan), ["a"])
+
+
+def test_related_images_by_labels_and_by_captions(pairs: CaptionCorpus, tmp_path: Path):
+    labels = tmp_path / "labels.jsonl"
+    rows = [
+        ("dog_beach.jpg", ["dog", "sand", "sea"]),
+        ("x1", ["dog", "sand"]),
+        ("x2", ["sea"]),
+        ("x3", ["sofa"]),
+    ]
+    rows = [{"image_id": image, "labels": found} for image, found in rows]
+    image = pairs[0].image_id
+    rows[0]["image_id"] = image
+    labels.write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "images.jsonl"
+    retrieve_images(pairs, labels, out, tmp_path / "a", RetrievalSettings(), Shard(), silent)
+    first = read(out)[0]
+    assert first["image_id"] == image and first["labels"] == ["dog", "sand", "sea"]
+    assert [row["image_id"] for row in first["images"]] == ["x1", "x2"]
+    out = tmp_path / "by_captions.jsonl"
+    retrieve_images(pairs, pairs, out, tmp_path / "b", RetrievalSettings(keep=3), Shard(), silent)
+    lines = read(out)
+    assert all(line["image_id"] not in [row["image_id"] for row in line["images"]] for line in lines)
+    assert "dog" in lines[0]["images"][0]["image_id"]
+    labels.write_text('{"image_id": "x1", "labels": "dog"}\n')
+    with pytest.raises(DataError, match=r"labels.jsonl, line 1"):
+        retrieve_images(
+            pairs, labels, tmp_path / "c.jsonl", tmp_path / "c", RetrievalSettings(), Shard(), silent
+        )
+
+
+def test_the_tool_runs_a_job(root: Path, pairs: CaptionCorpus, tmp_path: Path, capsys):
+    main = runpy.run_path(str(root / "tools" / "augment_corpus.py"))["main"]
+    words = [
+        "--captions",
+        pairs.path,
+        "--out",
+        str(tmp_path / "o.jsonl"),
+        "--work",
+        str(tmp_path / "w"),
+        "--quiet",
+    ]
+    main(["rewrite", *words, "--min-count", "1"])
+    assert json.loads(capsys.readouterr().out) == {"samples": 24, "with_objects": 24, "broken": 0}
+    assert len(read(tmp_path / "o.jsonl")) == 24

@@ -1,0 +1,121 @@
+"""Back-translation: an endpoint that works, one that does not, and ready translations."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from unimo.augment.corpus import Caption
+from unimo.augment.translation import FileTranslations, HttpTranslator
+from unimo.errors import DataError
+
+CAPTIONS = [Caption("s1", "i1", "A dog runs ."), Caption("s2", "i1", "Two cats .")]
+Serve = Callable[[Callable[[dict, int], bytes]], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts an endpoint that answers with what a function of the request and its number gives."""
+    servers = []
+
+    def start(answer: Callable[[dict, int], bytes]) -> str:
+        calls = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:  # noqa: N802 - the name the base class looks for
+                calls.append(1)
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                content = answer(json.loads(body), len(calls))
+                self.send_response(200 if content else 503)
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):  # the client did not wait
+                    self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Keep the test's output clean."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/translate"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def echo(request: dict, _: int) -> bytes:
+    """Marks each text with the languages it went through; Spanish gives every text back as it was."""
+    unchanged = "es" in (request["source"], request["target"])
+    texts = [text if unchanged else f"{text} {request['target']}" for text in request["q"]]
+    return json.dumps({"translatedText": texts}).encode()
+
+
+def test_three_languages_and_no_unchanged_text(serve: Serve):
+    found = HttpTranslator(serve(echo))(CAPTIONS)
+    assert found[0] == [
+        {"text": "A dog runs . zh en", "via": "zh"},
+        {"text": "A dog runs . fr en", "via": "fr"},
+    ]
+    assert [row["via"] for row in found[1]] == ["zh", "fr"]
+
+
+def test_a_failure_is_tried_again(serve: Serve):
+    url = serve(lambda request, call: b"" if call in (1, 2) else echo(request, call))
+    assert len(HttpTranslator(url, via=("fr",), wait=0.01)(CAPTIONS)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"<html>", b"[]", b'{"translatedText": ["one"]}', b'{"translatedText": ["x", 3]}',
+     b'{"translatedText": ["...", "?"]}', json.dumps({"translatedText": ["x" * 9999] * 2}).encode()],
+)  # fmt: skip
+def test_nonsense_ends_in_a_clear_stop(serve: Serve, nonsense: bytes):
+    translator = HttpTranslator(serve(lambda request, call: nonsense), retries=1, wait=0.01)
+    with pytest.raises(
+        DataError, match=r"no usable answer for en to zh in 2 attempts .*run the same command"
+    ):
+        translator(CAPTIONS)
+
+
+def test_a_silent_endpoint_times_out(serve: Serve):
+    def sleep(request: dict, call: int) -> bytes:
+        time.sleep(1.0)
+        return echo(request, call)
+
+    begin = time.monotonic()
+    with pytest.raises(DataError, match="timed out|timeout|Timeout"):
+        HttpTranslator(serve(sleep), timeout=0.1, retries=1, wait=0.01)(CAPTIONS)
+    assert time.monotonic() - begin < 3
+    with pytest.raises(DataError, match="not an http"):
+        HttpTranslator("ftp://here")
+
+
+def test_ready_translations(tmp_path: Path):
+    path = tmp_path / "ready.jsonl"
+    rows = [("s1", "A hound runs", "fr"), ("s1", "a DOG runs", "zh"), ("s1", "A hound  runs .", "es")]
+    path.write_text("\n".join(json.dumps(dict(zip(("id", "text", "via"), row, strict=True))) for row in rows))
+    found = FileTranslations(path, tmp_path / "work")(CAPTIONS)
+    assert found == [[{"text": "A hound runs", "via": "fr"}], []]
+    path.write_text('{"id": "s2", "text": "A pair of cats"}\n')
+    assert FileTranslations(path, tmp_path / "work")(CAPTIONS)[1] == [{"text": "A pair of cats", "via": ""}]
+
+
+@pytest.mark.parametrize(
+    "line", ["nonsense", "[]", '{"id": 1}', '{"id": 1, "text": ""}', '{"id": 1, "text": 2}']
+)
+def test_bad_lines_are_named(tmp_path: Path, line: str):
+    path = tmp_path / "ready.jsonl"
+    path.write_text(f'{{"id": "s1", "text": "fine"}}\n{line}\n')
+    with pytest.raises(DataError, match="ready.jsonl, line 2"):
+        FileTranslations(path, tmp_path)
+    with pytest.raises(DataError, match="cannot read the translations"):
+        FileTranslations(tmp_path / "none.jsonl", tmp_path)

@@ -1,0 +1,119 @@
+"""Corpora for contrastive learning: `tools/augment_corpus.py rewrite|retrieve-text|retrieve-images`."""
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unimo.augment.progress import Shard  # noqa: E402 - works from a clone that is not installed
+from unimo.cli import run  # noqa: E402
+
+EXAMPLES = """\
+examples:
+  python tools/augment_corpus.py rewrite --captions data/f8k --out aug/rewrites.jsonl --work aug/work
+  python tools/augment_corpus.py retrieve-text --captions data/f8k --corpus books.txt --out aug/texts.jsonl --work aug/books
+  python tools/augment_corpus.py retrieve-images --captions data/f8k --collection labels.jsonl --out aug/images.jsonl --work aug/labels
+"""  # noqa: E501 - a command to copy stays on one line
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one job, or go on with a killed one, and print its counts as JSON."""
+    args = _parser().parse_args(words)
+    # Readers and numpy are slow to import; --help does without them.
+    from unimo.augment.corpus import CaptionCorpus
+
+    captions = CaptionCorpus(args.captions, args.split, args.kind)
+    progress = functools.partial(_bar, disable=args.quiet)
+    places = (Path(args.out), Path(args.work))
+    shard = Shard.parse(args.shard)
+    if args.job == "rewrite":
+        from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
+
+        settings = _settings(RewriteSettings, args)
+        counts = rewrite_corpus(captions, *places, settings, shard, progress)
+    else:
+        from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
+
+        settings = _settings(RetrievalSettings, args)
+        if args.job == "retrieve-text":
+            corpus = CaptionCorpus(args.corpus, args.corpus_split, args.corpus_kind)
+            counts = retrieve_texts(captions, corpus, *places, settings, shard, progress)
+        else:
+            labels = Path(args.collection) if args.collection else captions
+            counts = retrieve_images(captions, labels, *places, settings, shard, progress)
+    print(json.dumps(counts))
+
+
+def _settings(kind: type, args: argparse.Namespace) -> object:
+    return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__ if hasattr(args, name)})
+
+
+def _bar(what: str, total: int, disable: bool) -> tqdm:
+    return tqdm(desc=what, total=total or None, mininterval=1.0, disable=disable)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Rewrite captions and retrieve related texts and images for them (UNIMO's CMCL). "
+        "Run the same command again to go on with a killed job.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(
+        dest="job", required=True, metavar="rewrite|retrieve-text|retrieve-images"
+    )
+
+    rewrite = _command(commands, "rewrite", "positives and hard negatives of every caption")
+    rewrite.add_argument(
+        "--translator",
+        default="",
+        help="positives by back-translation: http address (LibreTranslate) or jsonl of ready translations",
+    )
+    rewrite.add_argument(
+        "--neighbours", type=int, default=20, help="similar entries tried for each node (20)"
+    )
+    rewrite.add_argument("--min-count", type=int, default=3, help="rarest entry that may come in (3)")
+    rewrite.add_argument("--seed", type=int, default=0)
+    _add_parser(rewrite)
+
+    texts = _command(commands, "retrieve-text", "sentences related to every caption")
+    texts.add_argument("--corpus", required=True, help="corpus of sentences to search")
+    texts.add_argument("--corpus-split", default="train")
+    texts.add_argument("--corpus-kind", choices=("auto", "pairs", "texts"), default="auto")
+    texts.add_argument("--candidates", type=int, default=1000, help="by TF-IDF, before embeddings (1000)")
+    texts.add_argument("--embedder", default="lsa", help="lsa, or package.module:function of your own")
+
+    images = _command(commands, "retrieve-images", "images with the objects of every caption's image")
+    images.add_argument("--collection", help="jsonl of detected labels; without it, objects of the captions")
+    _add_parser(images)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    example = next(line for line in EXAMPLES.splitlines() if f" {name} " in line)
+    parser = commands.add_parser(name, help=what, description=what, epilog=f"example: {example.strip()}")
+    parser.add_argument(
+        "--captions", required=True, help="corpus of the captions: folder, Arrow, jsonl or txt"
+    )
+    parser.add_argument("--split", default="train", help="split of the captions (train)")
+    parser.add_argument("--kind", choices=("auto", "pairs", "texts"), default="auto")
+    parser.add_argument("--out", required=True, help="jsonl file to write")
+    parser.add_argument("--work", required=True, help="folder of index and statistics, kept for the next run")
+    parser.add_argument("--keep", type=int, default=100, help="results kept of a caption (100)")
+    parser.add_argument("--memory-mb", type=int, default=1000, help="for counts and caches (1000)")
+    parser.add_argument("--shard", default="0/1", help="do every OF-th caption from RANK on: RANK/OF")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def _add_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--parser", default="textblob", help="textblob (default) or spacy:PIPELINE")
+
+
+if __name__ == "__main__":
+    run(main)

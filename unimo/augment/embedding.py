@@ -1,0 +1,106 @@
+"""Sentence embeddings that re-rank what the inverted index found.
+
+Any function from texts to rows of numbers will do, named `package.module:function`; the paper takes BERT.
+The default needs no weights: latent semantic analysis of the corpus itself (TF-IDF and a truncated SVD).
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unimo.augment.index import TfidfIndex
+from unimo.augment.output import check_same
+from unimo.config import write_text
+from unimo.errors import ConfigError, DataError
+
+Embedder = Callable[[Sequence[str]], np.ndarray]
+"""Texts to float rows [texts, size]; they need not have length one."""
+
+_BATCH = 4096
+
+
+def open_embedder(
+    name: str, index: TfidfIndex, *, size: int = 128, sample: int = 100_000, seed: int = 0
+) -> Embedder:
+    """`lsa`, fitted to at most `sample` sentences of the index, or `package.module:function`.
+
+    Raises:
+        ConfigError: the function cannot be imported.
+    """
+    if name == "lsa":
+        return _fit_lsa(index, size, sample, seed)
+    module, found, function = name.partition(":")
+    try:
+        if not found:
+            raise ValueError("expected lsa or package.module:function")
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"cannot load the embedder {name!r}: {error}") from error
+
+
+def _fit_lsa(index: TfidfIndex, size: int, sample: int, seed: int) -> Embedder:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    step = max(1, len(index) // sample)
+    texts = [text for at in range(0, len(index), step * 256) for text in index.texts(at, at + 256)]
+    vectorizer = TfidfVectorizer(sublinear_tf=True, max_features=50_000, dtype=np.float32)
+    table = vectorizer.fit_transform(texts)
+    reducer = TruncatedSVD(max(1, min(size, min(table.shape) - 1)), random_state=seed).fit(table)
+    return lambda texts: reducer.transform(vectorizer.transform(texts))
+
+
+def unit_rows(embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
+    """Embeddings of length one, float16; zeros stay zeros.
+
+    Raises:
+        DataError: the function gave something else than one finite row a text.
+    """
+    rows = np.asarray(embedder(texts), np.float32)
+    if rows.ndim != 2 or len(rows) != len(texts) or not np.isfinite(rows).all():
+        raise DataError(
+            f"the embedder gave {rows.shape} for {len(texts)} texts; expected one finite row each"
+        )
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)).astype(np.float16)
+
+
+def embed_index(
+    index: TfidfIndex, embedder: Embedder, about: Mapping[str, Any], advance: Callable[[int], object]
+) -> np.ndarray:
+    """Embeddings of all sentences of an index, as a memory map beside it; each is computed once.
+
+    A killed run goes on where it was.
+
+    Args:
+        index: gives the texts.
+        embedder: the function.
+        about: its name and settings; another one's embeddings are refused.
+        advance: told how many sentences have been done, for a progress bar.
+
+    Raises:
+        DataError: the folder has the embeddings of another function.
+    """
+    size = unit_rows(embedder, index.texts(0, 1)).shape[1]
+    path, note = index.folder / "embeddings.f16", index.folder / "embeddings.job.json"
+    job = {**about, "size": size, "sentences": len(index)}
+    if path.exists():
+        check_same(note, job, f"{path} holds other embeddings")
+    else:
+        write_text(note, json.dumps(job, indent=2) + "\n")
+        path.touch()
+    done = path.stat().st_size // (2 * size)
+    advance(done)
+    with open(path, "r+b") as file:
+        file.truncate(done * 2 * size)
+        file.seek(done * 2 * size)
+        while done < len(index):
+            rows = unit_rows(embedder, index.texts(done, min(done + _BATCH, len(index))))
+            file.write(rows.tobytes())
+            done += len(rows)
+            advance(len(rows))
+    return np.memmap(path, np.float16, "r", shape=(len(index), size))

@@ -1,0 +1,286 @@
+"""An inverted index on disk with exact TF-IDF cosine search, kept by SQLite.
+
+SQLite is the engine: B-trees, cache, transactions, one file. Its own full-text module (FTS5) and Tantivy rank
+by BM25 only, and cannot give the cosine; the postings therefore lie in a table of ours, 65,536 sentences of a
+term to a row, and NumPy sums them up. Weights are those of scikit-learn's TfidfVectorizer: term frequency
+times `ln((1 + n) / (1 + df)) + 1`, rows of length one.
+
+    FOLDER/index.sqlite   sentences, postings, document frequencies, what it was built from
+    FOLDER/norms.f32      length of each sentence's vector, read through a memory map
+
+Building reads the corpus once; a killed build goes on with the block of sentences it was at.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unimo.errors import DataError
+
+BLOCK = 1 << 16
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS sentences (number INTEGER PRIMARY KEY, sample TEXT, image TEXT, text TEXT);
+CREATE INDEX IF NOT EXISTS by_image ON sentences (image);
+CREATE TABLE IF NOT EXISTS postings
+    (term TEXT, block INTEGER, size INTEGER, places BLOB, counts BLOB, PRIMARY KEY (term, block));
+CREATE TABLE IF NOT EXISTS terms (term TEXT PRIMARY KEY, frequency INTEGER) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is indexed: ids of a sample and its image, the text to give back, the terms to find it by."""
+
+    sample_id: str
+    image_id: str
+    text: str
+    terms: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A found entry; `score` is the cosine."""
+
+    number: int
+    sample_id: str
+    image_id: str
+    text: str
+    score: float
+
+
+class TfidfIndex:
+    """A finished index, opened for searching.
+
+    Args:
+        folder: where `build_index` put it.
+        about: what it has to be built from, as given to `build_index`; None takes any.
+        memory_mb: size of SQLite's page cache.
+
+    Raises:
+        DataError: no index there, an unfinished one, or one built from something else.
+    """
+
+    def __init__(
+        self, folder: str | Path, about: Mapping[str, Any] | None = None, memory_mb: int = 256
+    ) -> None:
+        self.folder = Path(folder)
+        if not (self.folder / "index.sqlite").is_file():
+            raise DataError(f"no index in {folder}; it is built by tools/augment_corpus.py")
+        self._base = _connect(self.folder, memory_mb)
+        stored = _read_about(self._base, self.folder)
+        if about is not None:
+            _check_about(self.folder, stored.get("about"), about)
+        if not stored.get("finished"):
+            raise DataError(f"the index in {folder} is not finished; run the same command again to go on")
+        self.about: Mapping[str, Any] = stored["about"]
+        self._size = int(stored["size"])
+        self._norms = np.memmap(self.folder / "norms.f32", np.float32, "r", shape=(self._size,))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def search(self, terms: Iterable[str], top: int, *, without_image: str | None = None) -> list[Hit]:
+        """The entries with the highest cosine, best first; those that share no term are never found.
+
+        Args:
+            terms: of the query.
+            top: how many.
+            without_image: entries of this image are left out.
+        """
+        wanted = top
+        while True:
+            places, scores = self._score(terms, wanted)
+            hits = self._fetch(places, scores)
+            kept = [hit for hit in hits if without_image is None or hit.image_id != without_image]
+            if len(kept) >= top or len(hits) < wanted:
+                return kept[:top]
+            wanted += max(wanted, len(hits) - len(kept))
+
+    def texts_of_image(self, image_id: str) -> list[str]:
+        """Texts of all entries of one image, in order."""
+        rows = self._base.execute("SELECT text FROM sentences WHERE image = ? ORDER BY number", (image_id,))
+        return [text for (text,) in rows]
+
+    def texts(self, start: int, end: int) -> list[str]:
+        """Texts of the entries `start` to `end - 1`."""
+        query = "SELECT text FROM sentences WHERE number >= ? AND number < ? ORDER BY number"
+        return [text for (text,) in self._base.execute(query, (start, end))]
+
+    def _score(self, terms: Iterable[str], top: int) -> tuple[np.ndarray, np.ndarray]:
+        weights, length = self._weigh(terms)
+        places, scores = np.zeros(0, np.int64), np.zeros(0)
+        for block in range(0, -(-self._size // BLOCK) if weights else 0):
+            start, end = block * BLOCK, min((block + 1) * BLOCK, self._size)
+            sums = np.zeros(end - start)
+            for term, weight in weights.items():
+                row = self._base.execute(
+                    "SELECT places, counts FROM postings WHERE term = ? AND block = ?", (term, block)
+                ).fetchone()
+                if row:
+                    sums[np.frombuffer(row[0], np.uint16)] += weight * np.frombuffer(row[1], np.uint16)
+            # A full candidate list lets most of the block be passed over by one comparison.
+            floor = scores.min() if len(scores) >= top else 0.0
+            sums /= np.maximum(self._norms[start:end], 1e-12) * length
+            new = np.flatnonzero(sums > floor)
+            places, scores = np.concatenate([places, new + start]), np.concatenate([scores, sums[new]])
+            if len(scores) > top:
+                best = np.argpartition(-scores, top - 1)[:top]
+                places, scores = places[best], scores[best]
+        order = np.lexsort((places, -scores))
+        return places[order], scores[order]
+
+    def _weigh(self, terms: Iterable[str]) -> tuple[dict[str, float], float]:
+        """Term -> query weight times inverse document frequency; and the length of the query."""
+        weights, square = {}, 0.0
+        for term, count in Counter(terms).items():
+            row = self._base.execute("SELECT frequency FROM terms WHERE term = ?", (term,)).fetchone()
+            if row:
+                inverse = _inverse(self._size, row[0])
+                weights[term] = count * inverse**2
+                square += (count * inverse) ** 2
+        return weights, float(np.sqrt(square))
+
+    def _fetch(self, places: np.ndarray, scores: np.ndarray) -> list[Hit]:
+        rows: dict[int, tuple[str, str, str]] = {}
+        for start in range(0, len(places), 500):
+            chunk = [int(place) for place in places[start : start + 500]]
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT number, sample, image, text FROM sentences WHERE number IN ({marks})"
+            rows.update((row[0], row[1:]) for row in self._base.execute(query, chunk))
+        return [Hit(int(p), *rows[int(p)], round(float(s), 6)) for p, s in zip(places, scores, strict=True)]
+
+
+def build_index(
+    entries: Callable[[int], Iterable[Entry | None]],
+    folder: str | Path,
+    about: Mapping[str, Any],
+    *,
+    memory_mb: int = 256,
+) -> TfidfIndex:
+    """Build an index, go on with one that was killed, or open a finished one.
+
+    Args:
+        entries: gives the entries from a number on; None stands for one that cannot be read.
+        folder: where to put it.
+        about: fingerprint and settings that the entries follow from; kept, and compared.
+        memory_mb: size of SQLite's page cache. Beside it stand one block of sentences and its postings.
+
+    Raises:
+        DataError: the folder has an index of something else, or there is nothing to index.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    base = _connect(folder, memory_mb)
+    base.executescript(_SCHEMA)
+    stored = _read_about(base, folder)
+    if stored:
+        _check_about(folder, stored.get("about"), about)
+    if not stored.get("finished"):
+        _remember(base, about=dict(about))
+        size = _add_blocks(base, entries, int(stored.get("size", 0)))
+        if not size:
+            raise DataError(f"nothing to index for {folder}: the corpus has no readable text")
+        _finish(base, folder, size)
+    base.close()
+    return TfidfIndex(folder, about, memory_mb)
+
+
+def _add_blocks(base: sqlite3.Connection, entries: Callable[[int], Iterable[Entry | None]], size: int) -> int:
+    stream = iter(entries(size))
+    while chunk := list(islice(stream, BLOCK)):
+        postings: dict[str, tuple[list[int], list[int]]] = {}
+        rows = []
+        for place, entry in enumerate(chunk):
+            if entry is None:
+                rows.append((size + place, "", "", ""))
+                continue
+            rows.append((size + place, entry.sample_id, entry.image_id, entry.text))
+            for term, count in Counter(entry.terms).items():
+                places, counts = postings.setdefault(term, ([], []))
+                places.append(place)
+                counts.append(min(count, 65535))
+        base.executemany("INSERT INTO sentences VALUES (?, ?, ?, ?)", rows)
+        base.executemany("INSERT INTO postings VALUES (?, ?, ?, ?, ?)", _pack(postings, size // BLOCK))
+        size += len(chunk)
+        _remember(base, size=size)  # commits the block with its number
+    return size
+
+
+def _pack(postings: Mapping[str, tuple[list[int], list[int]]], block: int) -> Iterator[tuple[Any, ...]]:
+    for term in sorted(postings):
+        places, counts = (np.array(column, np.uint16).tobytes() for column in postings[term])
+        yield term, block, len(postings[term][0]), places, counts
+
+
+def _finish(base: sqlite3.Connection, folder: Path, size: int) -> None:
+    """Document frequencies, and the lengths of all vectors, in one pass over the postings."""
+    norms = np.memmap(folder / "norms.f32", np.float32, "w+", shape=(size,))
+    base.execute("DELETE FROM terms")
+    reader = sqlite3.connect(folder / "index.sqlite")
+    rows = reader.execute("SELECT term, block, size, places, counts FROM postings ORDER BY term, block")
+    frequencies = []
+    for term, group in groupby(rows, key=lambda row: row[0]):
+        parts = list(group)
+        frequency = sum(part[2] for part in parts)
+        frequencies.append((term, frequency))
+        inverse = _inverse(size, frequency)
+        for _, block, _, places, counts in parts:
+            at = block * BLOCK + np.frombuffer(places, np.uint16).astype(np.int64)
+            norms[at] += (np.frombuffer(counts, np.uint16) * inverse) ** 2
+        if len(frequencies) >= BLOCK:
+            base.executemany("INSERT INTO terms VALUES (?, ?)", frequencies)
+            frequencies = []
+    reader.close()
+    base.executemany("INSERT INTO terms VALUES (?, ?)", frequencies)
+    np.sqrt(norms, out=norms)
+    norms.flush()
+    _remember(base, finished=True)
+
+
+def _inverse(size: int, frequency: int) -> float:
+    return float(np.log((1 + size) / (1 + frequency)) + 1.0)
+
+
+def _connect(folder: Path, memory_mb: int) -> sqlite3.Connection:
+    base = sqlite3.connect(folder / "index.sqlite")
+    base.execute(f"PRAGMA cache_size = {-1024 * max(1, memory_mb)}")
+    base.execute("PRAGMA journal_mode = WAL")
+    return base
+
+
+def _remember(base: sqlite3.Connection, **values: object) -> None:
+    base.executemany(
+        "INSERT OR REPLACE INTO about VALUES (?, ?)",
+        [(key, json.dumps(value)) for key, value in values.items()],
+    )
+    base.commit()
+
+
+def _read_about(base: sqlite3.Connection, folder: Path) -> dict[str, Any]:
+    try:
+        return {key: json.loads(value) for key, value in base.execute("SELECT key, value FROM about")}
+    except (sqlite3.DatabaseError, ValueError) as error:
+        raise DataError(
+            f"{folder}/index.sqlite is no index of ours ({error}); name another folder"
+        ) from error
+
+
+def _check_about(folder: Path, stored: Any, wanted: Mapping[str, Any]) -> None:
+    stored, wanted = stored or {}, json.loads(json.dumps(dict(wanted)))
+    other = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
+    if other:
+        told = ", ".join(f"{key} {stored.get(key)!r} there, {wanted.get(key)!r} here" for key in other)
+        raise DataError(
+            f"the index in {folder} was built from another corpus or setting ({told}); "
+            "name another folder, or remove it to build anew"
+        )

@@ -1,0 +1,151 @@
+"""`augment_corpus.py rewrite`: positives and hard negatives of every caption of a corpus."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unimo.augment.corpus import Caption, CaptionCorpus
+from unimo.augment.index import Entry, TfidfIndex, build_index
+from unimo.augment.output import ResumableWriter
+from unimo.augment.progress import Progress, Shard
+from unimo.augment.rewriting import Rewriter, normalise
+from unimo.augment.scene_graph import open_parser
+from unimo.augment.statistics import CorpusStatistics
+from unimo.augment.terms import terms_of
+from unimo.augment.translation import FileTranslations, HttpTranslator, Translator
+
+_TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class RewriteSettings:
+    """What decides about the rewrites of a corpus."""
+
+    parser: str = "textblob"
+    keep: int = 100
+    """Word and phrase rewrites kept of a caption, and sentences of other images."""
+    neighbours: int = 20
+    """Similar entries tried for each node."""
+    min_count: int = 3
+    """Rarest vocabulary entry that may come in."""
+    seed: int = 0
+    translator: str = ""
+    """An http address, a jsonl file of ready translations, or nothing: no positives."""
+    memory_mb: int = 1000
+    """For counts and caches; some 300 MB of programs come on top."""
+
+
+def rewrite_corpus(
+    corpus: CaptionCorpus, out: Path, work: Path, settings: RewriteSettings, shard: Shard, progress: Progress
+) -> dict[str, Any]:
+    """Write one line for each caption of the shard; see README.md for its keys.
+
+    Args:
+        corpus: the captions.
+        out: the jsonl file.
+        work: folder of statistics and index, both made here if they are not there.
+        settings: see there.
+        shard: which captions.
+        progress: makes progress bars.
+
+    Returns:
+        Counts of captions, of those with an object, of broken ones.
+
+    Raises:
+        DataError: files of another corpus or other settings, or a translator that does not answer.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    translate = _open_translator(settings, work)
+    parse = open_parser(settings.parser)
+    about = {"corpus": corpus.fingerprint(), "parser": settings.parser, "memory_mb": settings.memory_mb}
+    statistics = CorpusStatistics(settings.memory_mb)
+    with progress("counting", len(corpus)) as bar:
+        statistics.collect(corpus, parse, work / "statistics.npz", about, bar.update)
+    vocabulary = statistics.entries(settings.min_count, settings.neighbours, settings.seed)
+    rewriter = Rewriter(parse, vocabulary, statistics.model(), keep=settings.keep, seed=settings.seed)
+    index = index_captions(corpus, work / "index", settings.memory_mb // 4, progress)
+    job = {"command": "rewrite", **about, **dataclasses.asdict(settings), "shard": str(shard)}
+    with ResumableWriter(out, job) as writer, progress("rewriting", shard.count(len(corpus))) as bar:
+        bar.update(writer.done)
+        for chunk in _chunks(corpus, shard, writer.done):
+            captions = [caption for _, caption in chunk if caption is not None]
+            positives = iter(translate(captions) if translate else [[] for _ in captions])
+            for number, caption in chunk:
+                if caption is None:
+                    writer.write({"id": f"#{number}", "skipped": "no readable text"})
+                else:
+                    found = next(positives)
+                    writer.write(rewrite_caption(caption, rewriter, index, settings.keep, found))
+            bar.update(len(chunk))
+    return {"samples": statistics.read, "with_objects": statistics.parsed, "broken": statistics.broken}
+
+
+def rewrite_caption(
+    caption: Caption, rewriter: Rewriter, index: TfidfIndex, keep: int, positives: list[dict[str, str]]
+) -> dict[str, Any]:
+    """The line of one caption: positives, and hard negatives by level."""
+    others = [text for text in index.texts_of_image(caption.image_id) if text != caption.text]
+    own = {normalise(text) for text in (caption.text, *others)}
+    negatives: dict[str, list[dict[str, Any]]] = {"sentence": [], "phrase": [], "word": []}
+    seen = set(own)
+    for hit in index.search(terms_of(caption.text), keep, without_image=caption.image_id):
+        key = normalise(hit.text)
+        if key not in seen:
+            seen.add(key)
+            negatives["sentence"].append({"id": hit.sample_id, "text": hit.text, "score": hit.score})
+    for rewrite in rewriter.rewrite(caption.text, caption.sample_id, others):
+        changes = [list(change) for change in rewrite.changes]
+        negatives[rewrite.level].append(
+            {"text": rewrite.text, "changes": changes, "fluency": rewrite.fluency}
+        )
+    return {
+        "id": caption.sample_id,
+        "image_id": caption.image_id,
+        "text": caption.text,
+        "positives": positives,
+        "negatives": negatives,
+    }
+
+
+def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress: Progress) -> TfidfIndex:
+    """The inverted index of a corpus, built, gone on with, or opened.
+
+    Raises:
+        DataError: the folder has the index of another corpus.
+    """
+    with progress("indexing", len(corpus)) as bar:
+
+        def entries(start: int) -> Iterator[Entry | None]:
+            bar.update(start)
+            for _, caption in corpus.readable(start):
+                bar.update(1)
+                yield caption and Entry(
+                    caption.sample_id, caption.image_id, caption.text, terms_of(caption.text)
+                )
+
+        about = {"corpus": corpus.fingerprint(), "what": "sentences"}
+        return build_index(entries, folder, about, memory_mb=memory_mb)
+
+
+def _open_translator(settings: RewriteSettings, work: Path) -> Translator | None:
+    if not settings.translator:
+        return None
+    opened: Callable[..., Translator] = HttpTranslator
+    if settings.translator.startswith(("http://", "https://")):
+        return opened(settings.translator)
+    return FileTranslations(settings.translator, work)
+
+
+def _chunks(corpus: CaptionCorpus, shard: Shard, done: int) -> Iterator[list[tuple[int, Caption | None]]]:
+    chunk: list[tuple[int, Caption | None]] = []
+    for number in shard.numbers(len(corpus), done):
+        chunk.append((number, next(corpus.readable(number))[1]))
+        if len(chunk) == _TOGETHER:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,144 @@
+"""Hard negatives of a caption: nodes of its scene graph replaced by similar ones (UNIMO, section 3.2).
+
+- word level: one node of a single word becomes another single word;
+- phrase level: a node of several words ("jumping over", "tennis ball"), or an object together with an
+  attribute of it ("brown dog" -> "white cat").
+
+All rewrites of a caption are ranked by fluency, and the best are kept (appendix A: 100).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from unimo.augment.ngram import TrigramModel
+from unimo.augment.scene_graph import Node, Parser, SceneGraph
+from unimo.augment.tagging import split_words
+from unimo.augment.vocabulary import Vocabulary
+
+Level = Literal["word", "phrase"]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A rewritten caption.
+
+    Attributes:
+        text: the new caption.
+        level: word or phrase.
+        changes: (kind, old words, new words) of each replaced node.
+        fluency: mean natural logarithm of a word's probability.
+    """
+
+    text: str
+    level: Level
+    changes: tuple[tuple[str, str, str], ...]
+    fluency: float
+
+
+class Rewriter:
+    """Rewrites captions. Equal seeds and statistics give equal rewrites, whatever was rewritten before.
+
+    Args:
+        parse: scene graph parser.
+        vocabulary: the entries that may come in, and which are similar.
+        model: judges fluency.
+        keep: rewrites kept of a caption.
+        max_candidates: rewrites of a caption that are judged; more are thinned out at random.
+        seed: of that draw.
+    """
+
+    def __init__(
+        self,
+        parse: Parser,
+        vocabulary: Vocabulary,
+        model: TrigramModel,
+        *,
+        keep: int = 100,
+        max_candidates: int = 600,
+        seed: int = 0,
+    ) -> None:
+        self.parse, self.vocabulary, self.model = parse, vocabulary, model
+        self.keep, self.max_candidates, self.seed = keep, max_candidates, seed
+
+    def rewrite(self, text: str, sample_id: str, others: Collection[str] = ()) -> list[Rewrite]:
+        """The most fluent rewrites, best first.
+
+        Args:
+            text: the caption.
+            sample_id: makes the draw of this sample its own.
+            others: further captions of the same image. No rewrite equals one of them, and no word that one
+                of them uses comes in: it would be true of the picture.
+        """
+        graph = self.parse(text)
+        mentioned = {word for other in (text, *others) for word in split_words(other)}
+        forbidden = {normalise(other) for other in (text, *others)}
+        choices = {node: self._choices(node, mentioned) for node in graph.nodes()}
+        candidates = [*_single(choices), *_joint(graph, choices)]
+        if len(candidates) > self.max_candidates:
+            rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
+            chosen = np.sort(rng.choice(len(candidates), self.max_candidates, replace=False))
+            candidates = [candidates[at] for at in chosen]
+        found: dict[str, tuple[str, Level, tuple[tuple[str, str, str], ...]]] = {}
+        for level, replaced in candidates:
+            new = replace_nodes(text, replaced)
+            key = normalise(new)
+            if key not in forbidden and key not in found:
+                changes = tuple((node.kind, node.text, word) for node, word in replaced)
+                found[key] = (new, level, changes)
+        return self._rank(found.values())
+
+    def _choices(self, node: Node, mentioned: Collection[str]) -> list[str]:
+        similar = self.vocabulary.similar(node.kind, node.form, node.text)
+        # "over" of "jumping over" may stay; at least one word has to be new to the picture.
+        return [words for words in similar if any(word not in mentioned for word in words.split())]
+
+    def _rank(self, found: Collection[tuple[str, Level, tuple[tuple[str, str, str], ...]]]) -> list[Rewrite]:
+        fluency = self.model.log_probability(split_words(text) for text, _, _ in found)
+        rewrites = [
+            Rewrite(*parts, round(float(score), 4)) for parts, score in zip(found, fluency, strict=True)
+        ]
+        return sorted(rewrites, key=lambda one: (-one.fluency, one.text))[: self.keep]
+
+
+Replacement = tuple[tuple[Node, str], ...]
+
+
+def _single(choices: dict[Node, list[str]]) -> Iterator[tuple[Level, Replacement]]:
+    for node, words in choices.items():
+        for word in words:
+            several = " " in node.text or " " in word
+            yield "phrase" if several else "word", ((node, word),)
+
+
+def _joint(graph: SceneGraph, choices: dict[Node, list[str]]) -> Iterator[tuple[Level, Replacement]]:
+    for owner, attribute in graph.attributes:
+        thing = graph.objects[owner]
+        for word in choices[attribute]:
+            for other in choices[thing]:
+                yield "phrase", ((attribute, word), (thing, other))
+
+
+def replace_nodes(text: str, replaced: Replacement) -> str:
+    """Put words in the place of nodes; capitals at the start and "a" or "an" before it follow."""
+    for node, words in sorted(replaced, key=lambda pair: -pair[0].start):
+        before, after = text[: node.start], text[node.end :]
+        if text[node.start].isupper() and not before.strip():
+            words = words[0].upper() + words[1:]
+        start, _, article = before.rstrip().rpartition(" ")
+        if article.lower() in ("a", "an"):
+            fitting = "an" if words[0].lower() in "aeiou" else "a"
+            fitting = fitting.capitalize() if article[0].isupper() else fitting
+            before = f"{start} {fitting} ".lstrip()
+        text = before + words + after
+    return text
+
+
+def normalise(text: str) -> str:
+    """A caption reduced to what makes it another: its words, without case and punctuation."""
+    return " ".join(word for word in split_words(text) if word[0].isalnum())

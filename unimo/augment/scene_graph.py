@@ -1,0 +1,114 @@
+"""Scene graphs of captions: objects, their attributes, and relations between them (UNIMO, section 3.2).
+
+    parse = open_parser("textblob")
+    graph = parse("A brown dog jumps over two hurdles .")
+    graph.triples()   ->  [("dog", "jumps over", "hurdles")]
+
+Numbers and pronouns are no nodes, and verbs without an object are left out. Another parser is any function
+from a caption to a `SceneGraph`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from unimo.augment.phrases import Span, noun_phrases
+from unimo.augment.relations import Link, find_relations
+from unimo.augment.tagging import Token, load_tagger, tag_caption
+
+NodeKind = Literal["object", "attribute", "relation"]
+KINDS: tuple[NodeKind, ...] = ("object", "attribute", "relation")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the graph.
+
+    Attributes:
+        kind: object, attribute or relation.
+        text: its words in lower case.
+        form: grammatical form; only nodes of one form can stand for each other (`NN` and `NNS`, or `VBG+IN`
+            of "jumping over").
+        start: first character in the caption.
+        end: the character after its last.
+    """
+
+    kind: NodeKind
+    text: str
+    form: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class SceneGraph:
+    """The nodes of one caption; edges name objects by their number."""
+
+    objects: tuple[Node, ...]
+    attributes: tuple[tuple[int, Node], ...]
+    relations: tuple[tuple[int, Node, int], ...]
+
+    def nodes(self) -> list[Node]:
+        """All nodes, each once: a relation that two objects share is one node."""
+        edges = [node for _, node in self.attributes] + [node for _, node, _ in self.relations]
+        return list(dict.fromkeys([*self.objects, *edges]))
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(object, attribute) as texts."""
+        return [(self.objects[owner].text, node.text) for owner, node in self.attributes]
+
+    def triples(self) -> list[tuple[str, str, str]]:
+        """(subject, relation, object) as texts."""
+        return [(self.objects[a].text, node.text, self.objects[b].text) for a, node, b in self.relations]
+
+
+Parser = Callable[[str], SceneGraph]
+
+
+def open_parser(name: str = "textblob") -> Parser:
+    """The rule parser over a tagger: `textblob` (no download) or `spacy:PIPELINE`.
+
+    Raises:
+        CapabilityError: unknown name, or its library or model is not installed.
+    """
+    tagger = load_tagger(name)
+    return lambda text: _build(tag_caption(text, tagger))
+
+
+def _build(tokens: list[Token]) -> SceneGraph:
+    phrases = noun_phrases(tokens)
+    links = find_relations(tokens, phrases)
+    objects = [_node("object", tokens, phrase.head) for phrase in phrases]
+    attributes = [
+        (number, _node("attribute", tokens, span))
+        for number, phrase in enumerate(phrases)
+        for span in (*phrase.attributes, *_predicate_adjective(tokens, phrase.span[1]))
+    ]
+    relations = [(link.subject, _relation(tokens, link), link.object) for link in links]
+    return SceneGraph(tuple(objects), tuple(attributes), tuple(relations))
+
+
+def _predicate_adjective(tokens: list[Token], at: int) -> list[Span]:
+    """The adjective of "the dog is wet"; at most one."""
+    tags = [token.tag for token in tokens[at : at + 3]] + ["END"] * 3
+    is_copula = at < len(tokens) and tokens[at].word in ("is", "are", "was", "were")
+    if is_copula and tags[1] == "JJ" and not tags[2].startswith(("NN", "JJ", "TO")):
+        return [(at + 1, at + 2)]
+    return []
+
+
+def _node(kind: NodeKind, tokens: list[Token], span: Span) -> Node:
+    words = tokens[span[0] : span[1]]
+    text = " ".join(token.word for token in words)
+    form = words[-1].tag.replace("NNPS", "NNS").replace("NNP", "NN")
+    return Node(kind, text, form, words[0].start, words[-1].end)
+
+
+def _relation(tokens: list[Token], link: Link) -> Node:
+    words = tokens[link.predicate[0] : link.predicate[1]]
+    verb = words[0].tag if link.has_verb else ""
+    form = "+".join(filter(None, [verb, "IN" if link.has_preposition else ""])) or words[-1].tag
+    text = " ".join(token.word for token in words)
+    return Node("relation", text, form, words[0].start, words[-1].end)

@@ -1,0 +1,126 @@
+"""One pass over a caption corpus: vocabularies, word contexts and trigrams, with a note of how far it got."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.counting import BYTES_PER_KEY, KeyCounter
+from unimo.augment.ngram import TrigramCounter, TrigramModel
+from unimo.augment.scene_graph import Parser
+from unimo.augment.tagging import split_words
+from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
+from unimo.errors import DataError
+
+CHECKPOINT = 100_000
+"""Captions between two notes; a killed pass loses at most these."""
+
+
+class CorpusStatistics:
+    """What rewriting has to know about the whole corpus.
+
+    Args:
+        memory_mb: for the counts, in equal halves for trigrams and word contexts. When it is full, the
+            rarest are forgotten.
+    """
+
+    def __init__(self, memory_mb: int) -> None:
+        keys = max(1000, memory_mb * 500_000 // BYTES_PER_KEY)
+        self.trigrams = TrigramCounter(keys)
+        self.vocabulary = VocabularyCounter(keys)
+        self.read = 0
+        """Samples looked at."""
+        self.parsed = 0
+        """Captions with an object."""
+        self.broken = 0
+        """Samples without a readable text."""
+
+    def collect(
+        self,
+        corpus: CaptionCorpus,
+        parse: Parser,
+        file: Path,
+        about: Mapping[str, Any],
+        advance: Callable[[int], object],
+    ) -> None:
+        """Read the corpus to its end, or go on where `file` says.
+
+        Args:
+            corpus: the captions.
+            parse: scene graph parser.
+            file: where the counts are kept.
+            about: fingerprint and settings; counts of others are refused.
+            advance: told how many samples have been done, for a progress bar.
+
+        Raises:
+            DataError: `file` was made from another corpus or with other settings, or no caption is readable.
+        """
+        if file.is_file():
+            self._load(file, about)
+        advance(self.read)
+        for index, caption in corpus.readable(self.read):
+            if caption is None:
+                self.broken += 1
+            else:
+                graph = parse(caption.text)
+                self.parsed += bool(graph.objects)
+                self.vocabulary.add(graph, caption.text)
+                self.trigrams.add(split_words(caption.text))
+            self.read = index + 1
+            advance(1)
+            if self.read % CHECKPOINT == 0 or self.read == len(corpus):
+                self._save(file, about)
+        if self.broken == self.read:
+            raise DataError(f"{corpus.path} has no readable caption; the first: {corpus.complaint(0)}")
+
+    def model(self) -> TrigramModel:
+        """The language model of the corpus."""
+        counts = self.trigrams.trigrams
+        return TrigramModel(self.trigrams.words, counts.keys, counts.counts)
+
+    def entries(self, min_count: int, neighbours: int, seed: int) -> Vocabulary:
+        """The vocabularies with their similar entries."""
+        return self.vocabulary.finish(min_count, neighbours, seed)
+
+    def _counters(self) -> dict[str, KeyCounter]:
+        return {"trigrams": self.trigrams.trigrams, **self.vocabulary.counters()}
+
+    def _save(self, file: Path, about: Mapping[str, Any]) -> None:
+        note = {
+            "about": dict(about),
+            "read": self.read,
+            "parsed": self.parsed,
+            "broken": self.broken,
+            "words": list(self.trigrams.words),
+            "entries": list(self.vocabulary.entries),
+        }
+        arrays = {"note": np.frombuffer(json.dumps(note).encode(), np.uint8)}
+        for name, counter in self._counters().items():
+            counter.settle()
+            arrays |= {f"{name}.keys": counter.keys, f"{name}.counts": counter.counts}
+        temporary = file.with_name(f".{file.name}.tmp")
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **arrays)
+        temporary.replace(file)
+
+    def _load(self, file: Path, about: Mapping[str, Any]) -> None:
+        try:
+            with np.load(file) as saved:
+                note = json.loads(saved["note"].tobytes())
+                for name, counter in self._counters().items():
+                    counter.keys, counter.counts = saved[f"{name}.keys"], saved[f"{name}.counts"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{file} cannot be read ({error}); remove it to count anew") from error
+        if note["about"] != json.loads(json.dumps(dict(about))):
+            raise DataError(
+                f"{file} was counted on another corpus or with other settings ({note['about']}, "
+                f"now {dict(about)}); name another work folder, or remove it"
+            )
+        self.read, self.parsed, self.broken = note["read"], note["parsed"], note["broken"]
+        self.trigrams.words = {word: number for number, word in enumerate(note["words"])}
+        self.vocabulary.entries = {tuple(entry): at for at, entry in enumerate(note["entries"])}

@@ -1,0 +1,175 @@
+"""Words of a caption and their parts of speech (Penn tags), without any model download.
+
+The default tagger is TextBlob's pattern tagger, whose lexicon lies inside its wheel. Captions are not the
+news text it was made for: `repair` mends the mistakes that captions provoke, "a dog jumps" above all, where
+the verb is taken for a plural.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from unimo.errors import CapabilityError
+
+Tagger = Callable[[Sequence[str]], list[str]]
+"""Lower-case words of one sentence to one Penn tag each."""
+
+MAX_CHARACTERS = 2000
+"""What lies behind is not looked at: a sentence of that length is no caption."""
+
+_WORD = re.compile(r"['’]s\b|[^\W_]+(?:['’-][^\W_]+)*|[^\w\s]")
+_PREPOSITIONS = (
+    "in front of", "on top of", "in the middle of", "in the midst of", "next to", "out of", "away from",
+    "close to", "in between", "on board", "because of", "instead of", "along with", "on to", "in to",
+)  # fmt: skip
+COLOURS = frozenset(
+    "red orange yellow green blue purple pink brown black white gray grey tan beige khaki maroon navy teal "
+    "gold golden silver blond blonde turquoise plaid camouflage denim checkered striped spotted".split()
+)
+"""Colours and patterns describe what follows, also where the tagger takes them for nouns."""
+_LONG = {tuple(words.split()): words for words in _PREPOSITIONS}
+_SINGULAR = {"a", "an", "one", "this", "another", "each"}
+_BEFORE_NOUN = {"DT", "PRP$", "JJ", "CD", "PDT"}
+_AFTER_VERB = {"IN", "DT", "TO", "PRP$", "PRP", "RP", "RB", "CD", ".", ",", "CC", "END"}
+_VERBS = ("VB", "MD")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word, or a preposition of several words, and its characters `text[start:end]` in the caption."""
+
+    word: str
+    tag: str
+    start: int
+    end: int
+
+
+def tag_caption(text: str, tagger: Tagger) -> list[Token]:
+    """Cut a caption, clipped by `clip_text`, into tagged words; "in front of" and its like are one token."""
+    found = list(_WORD.finditer(clip_text(text)))
+    if not found:
+        return []
+    words = [match.group().lower() for match in found]
+    tags = repair(words, tagger(words))
+    tokens, at = [], 0
+    while at < len(words):
+        size = next((n for n in (4, 3, 2) if at + n <= len(words) and tuple(words[at : at + n]) in _LONG), 1)
+        tag = tags[at] if size == 1 else "IN"
+        word = " ".join(words[at : at + size])
+        tokens.append(Token(word, tag, found[at].start(), found[at + size - 1].end()))
+        at += size
+    return tokens
+
+
+def split_words(text: str) -> list[str]:
+    """Words and punctuation marks of a text in lower case, as the parser and the language model see them."""
+    return [match.group().lower() for match in _WORD.finditer(text)]
+
+
+def clip_text(text: str) -> str:
+    """The text itself, or the whole words among its first `MAX_CHARACTERS` characters."""
+    if len(text) <= MAX_CHARACTERS:
+        return text
+    clipped = text[:MAX_CHARACTERS]
+    return clipped.rpartition(" ")[0] or clipped
+
+
+def repair(words: Sequence[str], tags: Sequence[str]) -> list[str]:
+    """Mend the tags of a caption; `words` are in lower case."""
+    mended = [tag if word[0].isalnum() else _punctuation(word) for word, tag in zip(words, tags, strict=True)]
+    for at, (word, tag) in enumerate(zip(words, mended, strict=True)):
+        before = mended[at - 1] if at else "START"
+        after = mended[at + 1] if at + 1 < len(mended) else "END"
+        if tag in ("VB", "VBP", "VBZ") and before in _BEFORE_NOUN and not after.startswith("NN"):
+            mended[at] = "NNS" if tag == "VBZ" else "NN"
+        elif tag == "NN" and word.endswith("ing") and before.startswith("NN") and after in _AFTER_VERB:
+            mended[at] = "VBG"
+        elif tag == "NNS" and before == "NN" and after in _AFTER_VERB and _lacks_verb(mended, words, at):
+            mended[at] = "VBZ"
+        elif tag == "NN" and before == "NNS" and after in _AFTER_VERB and not _has_finite(mended, words, at):
+            mended[at] = "VBP"
+        elif tag == "NNS" and words[at - 1] in COLOURS and at > 1 and mended[at - 2] == "IN":
+            # "a girl in pink runs": clothes by their colour alone, then the verb.
+            mended[at] = "VBZ" if after in _AFTER_VERB and _lacks_verb(mended, words, at) else tag
+        elif tag == "JJ" and before == "NN" and not after.startswith(("NN", "JJ")) and word == "top":
+            mended[at] = "NN"
+    return mended
+
+
+def _punctuation(word: str) -> str:
+    return {".": ".", "!": ".", "?": ".", ",": ",", "&": "CC", "'s": "POS", "’s": "POS"}.get(word, ":")
+
+
+def _clause_start(tags: Sequence[str], words: Sequence[str], at: int) -> int:
+    while at and tags[at - 1] not in (".", ":") and words[at - 1] not in ("while", "as", "that", "who"):
+        at -= 1
+    return at
+
+
+def _has_finite(tags: Sequence[str], words: Sequence[str], at: int) -> bool:
+    """Whether the clause has a finite verb before position `at`."""
+    start = _clause_start(tags, words, at)
+    return any(tag in ("VBZ", "VBP", "VBD", "MD") for tag in tags[start:at])
+
+
+def _lacks_verb(tags: Sequence[str], words: Sequence[str], at: int) -> bool:
+    """Whether the clause around position `at` still needs a finite verb."""
+    if _has_finite(tags, words, at):
+        return False
+    start, nouns = _clause_start(tags, words, at), at
+    while nouns > start and tags[nouns - 1].startswith(("NN", "JJ", "VBG")):
+        nouns -= 1
+    if nouns > start and words[nouns - 1] in _SINGULAR:
+        return True
+    return not any(tag.startswith(_VERBS) for tag in tags[at + 1 :])
+
+
+@functools.cache
+def load_tagger(name: str = "textblob") -> Tagger:
+    """A tagger by name: `textblob`, or `spacy:PIPELINE` with an installed or saved spaCy pipeline.
+
+    Raises:
+        CapabilityError: unknown name, or the library or pipeline is not installed.
+    """
+    kind, _, pipeline = name.partition(":")
+    if kind == "textblob":
+        return _textblob()
+    if kind == "spacy":
+        return _spacy(pipeline or "en_core_web_sm")
+    raise CapabilityError(
+        f"no tagger {name!r}; expected textblob or spacy:PIPELINE, e.g. spacy:en_core_web_sm"
+    )
+
+
+def _textblob() -> Tagger:
+    try:
+        from textblob.en import parser
+    except ImportError as error:
+        raise CapabilityError(
+            f"the default caption parser needs textblob ({error}); try pip install 'unimo[augment]'"
+        ) from error
+
+    def tag(words: Sequence[str]) -> list[str]:
+        return [tag for _, tag in parser.find_tags(list(words))]
+
+    return tag
+
+
+def _spacy(pipeline: str) -> Tagger:
+    try:
+        import spacy
+
+        model = spacy.load(pipeline)
+    except (ImportError, OSError) as error:
+        raise CapabilityError(
+            f"cannot load the spaCy pipeline {pipeline!r} ({error}); install it, or use the parser `textblob`"
+        ) from error
+    from spacy.tokens import Doc
+
+    def tag(words: Sequence[str]) -> list[str]:
+        return [token.tag_ or "NN" for token in model(Doc(model.vocab, words=list(words)))]
+
+    return tag

@@ -1,0 +1,171 @@
+"""Positives by back-translation: English to Chinese, French and Spanish and back (UNIMO, appendix A).
+
+Two sources: an HTTP endpoint with LibreTranslate's interface (`POST {"q": [...], "source": "en", "target":
+"fr"}` answers `{"translatedText": [...]}`), and a file of ready translations, one JSON object a line:
+`{"id": "sample id", "text": "...", "via": "fr"}`, several lines a sample.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sqlite3
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unimo.augment.corpus import Caption
+from unimo.augment.rewriting import normalise
+from unimo.errors import DataError
+
+VIA = ("zh", "fr", "es")
+
+Positive = dict[str, str]
+"""`text`, and the language `via` which it came."""
+Translator = Callable[[Sequence[Caption]], list[list[Positive]]]
+
+
+class HttpTranslator:
+    """Back-translates through an endpoint.
+
+    Args:
+        url: of the endpoint.
+        via: languages to go through; one positive each.
+        timeout: seconds to wait for an answer.
+        retries: further attempts after a failure, each after twice the wait.
+        wait: seconds before the first of them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        via: Sequence[str] = VIA,
+        timeout: float = 30.0,
+        retries: int = 4,
+        wait: float = 1.0,
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise DataError(f"translator {url!r} is not an http:// or https:// address")
+        self.url, self.via = url, tuple(via)
+        self.timeout, self.retries, self.wait = timeout, retries, wait
+
+    def __call__(self, captions: Sequence[Caption]) -> list[list[Positive]]:
+        """Positives of each caption; those that came back unchanged are left out.
+
+        Raises:
+            DataError: no usable answer after all attempts.
+        """
+        texts = [caption.text for caption in captions]
+        found: list[list[Positive]] = [[] for _ in texts]
+        for language in self.via:
+            back = self._translate(self._translate(texts, "en", language), language, "en")
+            for positives, text in zip(found, back, strict=True):
+                positives.append({"text": text, "via": language})
+        return [distinct(caption.text, rows) for caption, rows in zip(captions, found, strict=True)]
+
+    def _translate(self, texts: list[str], source: str, target: str) -> list[str]:
+        body = json.dumps({"q": texts, "source": source, "target": target, "format": "text"}).encode()
+        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
+        problem = ""
+        for attempt in range(self.retries + 1):
+            if attempt:
+                time.sleep(self.wait * 2 ** (attempt - 1))
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                    return _check_answer(answer.read(), texts)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                problem = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"the translator {self.url} gave no usable answer for {source} to {target} in {self.retries + 1} "
+            f"attempts ({problem}); what was written so far is kept: mend it and run the same command again"
+        )
+
+
+def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
+    """The translations of an answer.
+
+    Raises:
+        ValueError: not JSON, not one text each, or texts that cannot be translations of these.
+    """
+    answer = json.loads(content)
+    found = answer.get("translatedText") if isinstance(answer, dict) else None
+    if not isinstance(found, list) or len(found) != len(texts):
+        raise ValueError(f"expected {len(texts)} texts in translatedText, found {content[:80]!r}")
+    for new, old in zip(found, texts, strict=True):
+        if not isinstance(new, str) or not any(map(str.isalpha, new)) or len(new) > 5 * len(old) + 100:
+            raise ValueError(f"{str(new)[:80]!r} is no translation of {old[:80]!r}")
+    return [" ".join(text.split()) for text in found]
+
+
+class FileTranslations:
+    """Ready translations from a jsonl file, looked up on disk by sample id.
+
+    Args:
+        path: the jsonl file.
+        folder: where the look-up table is put; it is made anew when the file is another.
+
+    Raises:
+        DataError: the file cannot be read; the line is named.
+    """
+
+    def __init__(self, path: str | Path, folder: str | Path) -> None:
+        path, folder = Path(path), Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise DataError(f"cannot read the translations {path}: {error.strerror}") from error
+        self._base = sqlite3.connect(folder / "translations.sqlite")
+        self._base.execute("CREATE TABLE IF NOT EXISTS source (name TEXT)")
+        self._base.execute("CREATE TABLE IF NOT EXISTS positives (sample TEXT, text TEXT, via TEXT)")
+        name = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+        if self._base.execute("SELECT name FROM source").fetchone() != (name,):
+            self._fill(path, name)
+
+    def _fill(self, path: Path, name: str) -> None:
+        self._base.execute("DELETE FROM source")
+        self._base.execute("DELETE FROM positives")
+        with open(path, encoding="utf8", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    row = _read_line(line, f"{path}, line {number}")
+                    self._base.execute("INSERT INTO positives VALUES (?, ?, ?)", row)
+        self._base.execute("CREATE INDEX IF NOT EXISTS by_sample ON positives (sample)")
+        self._base.execute("INSERT INTO source VALUES (?)", (name,))
+        self._base.commit()
+
+    def __call__(self, captions: Sequence[Caption]) -> list[list[Positive]]:
+        """The ready translations of each caption; none for an unknown sample."""
+        query = "SELECT text, via FROM positives WHERE sample = ? ORDER BY rowid"
+        found = []
+        for caption in captions:
+            rows = [
+                {"text": text, "via": via} for text, via in self._base.execute(query, (caption.sample_id,))
+            ]
+            found.append(distinct(caption.text, rows))
+        return found
+
+
+def _read_line(line: str, where: str) -> tuple[str, str, str]:
+    try:
+        item = json.loads(line)
+        sample, text, via = str(item["id"]), item["text"], str(item.get("via", ""))
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"the text is {text!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f'{where}: expected {{"id": ..., "text": ..., "via": ...}}: {error}') from error
+    return sample, " ".join(text.split()), via
+
+
+def distinct(source: str, positives: Sequence[Positive]) -> list[Positive]:
+    """Positives that differ from the caption and from each other in their words."""
+    seen, kept = {normalise(source)}, []
+    for positive in positives:
+        key = normalise(positive["text"])
+        if key not in seen:
+            seen.add(key)
+            kept.append(positive)
+    return kept

@@ -1,0 +1,134 @@
+"""Vocabularies of objects, attributes and relations, and which of their entries are similar.
+
+Similar means distributional: entries of one kind and grammatical form that stand between the same words.
+Of every entry the two words before it and the two behind are counted, weighted by positive pointwise mutual
+information, and reduced by a truncated SVD; similarity is the cosine.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unimo.augment.counting import KeyCounter
+from unimo.augment.scene_graph import SceneGraph
+from unimo.augment.tagging import split_words
+
+Entry = tuple[str, str, str]
+"""Kind, grammatical form, words."""
+
+_FEATURE_BITS = 15
+_WINDOW = 2
+MAX_ENTRIES = 200_000
+_TOO_GENERAL = frozenset("person people someone thing things object objects something item items".split())
+"""These hold for nearly any picture: as replacements they would make positives."""
+
+
+class VocabularyCounter:
+    """Counts the entries of scene graphs and the words around them.
+
+    Args:
+        max_keys: different (entry, neighbour) pairs kept at most.
+    """
+
+    def __init__(self, max_keys: int) -> None:
+        self.entries: dict[Entry, int] = {}
+        self._entries = KeyCounter(MAX_ENTRIES)
+        self._contexts = KeyCounter(max_keys)
+
+    def add(self, graph: SceneGraph, text: str) -> None:
+        """Count the nodes of one caption."""
+        numbers, contexts = [], []
+        for node in graph.nodes():
+            entry = (node.kind, node.form, node.text)
+            if entry not in self.entries and len(self.entries) >= MAX_ENTRIES:
+                continue
+            number = self.entries.setdefault(entry, len(self.entries))
+            numbers.append(number)
+            before = split_words(text[: node.start])[-_WINDOW:]
+            after = split_words(text[node.end :])[:_WINDOW]
+            features = [f"-{at}{word}" for at, word in enumerate(reversed(before))]
+            features += [f"+{at}{word}" for at, word in enumerate(after)]
+            contexts += [number << _FEATURE_BITS | _hash(feature) for feature in features]
+        self._entries.add(numbers)
+        self._contexts.add(contexts)
+
+    def counters(self) -> dict[str, KeyCounter]:
+        """The counts by name, to be kept on disk."""
+        return {"entries": self._entries, "contexts": self._contexts}
+
+    def finish(self, min_count: int, neighbours: int, seed: int) -> Vocabulary:
+        """Entries seen `min_count` times or more, each with its most similar ones."""
+        self._entries.settle()
+        self._contexts.settle()
+        counts = np.zeros(len(self.entries), np.int64)
+        counts[self._entries.keys] = self._entries.counts
+        kept = np.flatnonzero(counts >= min_count)
+        names = list(self.entries)
+        entries = [names[number] for number in kept]
+        place = np.full(len(names), -1)
+        place[kept] = np.arange(len(kept))
+        rows = place[self._contexts.keys >> _FEATURE_BITS]
+        columns = self._contexts.keys & ((1 << _FEATURE_BITS) - 1)
+        inside = rows >= 0
+        vectors = _vectors(rows[inside], columns[inside], self._contexts.counts[inside], len(entries), seed)
+        return Vocabulary(entries, counts[kept], _nearest(entries, vectors, neighbours))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Entries, how often each occurs, and the numbers of its most similar ones, best first."""
+
+    entries: list[Entry]
+    counts: np.ndarray
+    neighbours: list[list[int]]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_numbers", {entry: number for number, entry in enumerate(self.entries)})
+
+    def similar(self, kind: str, form: str, text: str) -> list[str]:
+        """Entries of the same kind and form, most similar first; none for an unknown entry."""
+        number = self._numbers.get((kind, form, text))
+        return [] if number is None else [self.entries[other][2] for other in self.neighbours[number]]
+
+
+def _hash(feature: str) -> int:
+    return zlib.crc32(feature.encode()) & ((1 << _FEATURE_BITS) - 1)
+
+
+def _vectors(rows: np.ndarray, columns: np.ndarray, counts: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """PPMI, reduced to 64 dimensions of length one; zeros for an entry without contexts."""
+    from scipy.sparse import csr_matrix
+    from sklearn.decomposition import TruncatedSVD
+
+    if not len(rows):
+        return np.zeros((size, 1))
+    shape = (size, 1 << _FEATURE_BITS)
+    table = csr_matrix((counts.astype(float), (rows, columns)), shape)
+    of_row = np.asarray(table.sum(1)).ravel()
+    of_column = np.asarray(table.sum(0)).ravel() ** 0.75  # smoothed: rare contexts would weigh too much
+    information = np.log(counts * of_column.sum() / (of_row[rows] * of_column[columns]))
+    table = csr_matrix((np.maximum(information, 0.0), (rows, columns)), shape)
+    reduced = TruncatedSVD(max(1, min(64, size - 1)), random_state=seed).fit_transform(table)
+    return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
+
+
+def _nearest(entries: Sequence[Entry], vectors: np.ndarray, neighbours: int) -> list[list[int]]:
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, (kind, form, _) in enumerate(entries):
+        groups.setdefault((kind, form), []).append(number)
+    found: list[list[int]] = [[] for _ in entries]
+    for members in groups.values():
+        allowed = np.array([entries[number][2] not in _TOO_GENERAL for number in members])
+        for start in range(0, len(members), 1024):
+            block = members[start : start + 1024]
+            scores = vectors[block] @ vectors[members].T
+            scores[:, ~allowed] = -np.inf
+            scores[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
+            for number, row in zip(block, scores, strict=True):
+                best = np.argsort(-row, kind="stable")[:neighbours]
+                found[number] = [members[at] for at in best if row[at] > 0]
+    return found
