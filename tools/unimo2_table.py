@@ -91,7 +91,9 @@ def format_tables(rows: list[Row]) -> str:
     text = markdown_table(["zero-shot retrieval", *RECALLS], lines)
     if "full" not in groups:
         return text
-    others = [[name, mean_and_each(groups["full"], name)] for name in OTHERS]
+    full = groups["full"]
+    # Captions that name no colour or shape have no score for them.
+    others = [[name, mean_and_each(full, name)] for name in OTHERS if all(name in row for row in full)]
     return f"{text}\n\n{markdown_table(['full model', 'mean (each seed)'], others)}"
 
 
