@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
-from unimo.augment.output import ResumableWriter
+from unimo.augment.lines import Line, write_lines
 from unimo.augment.progress import Progress, Shard
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.rewriting import normalise
@@ -67,21 +67,15 @@ def retrieve_texts(
     with progress("embedding", len(index)) as bar:
         rows = embed_index(index, embedder, {"embedder": settings.embedder}, bar.update)
     job = {"command": "retrieve-text", "captions": captions.fingerprint(), **index.about, **asdict(settings)}
-    with (
-        ResumableWriter(out, {**job, "shard": str(shard)}) as writer,
-        progress("retrieving", shard.count(len(captions))) as bar,
-    ):
-        bar.update(writer.done)
-        for number in shard.numbers(len(captions), writer.done):
-            caption = next(captions.readable(number))[1]
-            line: dict[str, Any] = {"id": f"#{number}", "skipped": "no readable text"}
-            if caption is not None:
-                hits = _related(caption, index, settings.candidates)
-                query = unit_rows(embedder, [caption.text])[0].astype(np.float32)
-                texts = _rank(hits, rows, query)[: settings.keep]
-                line = {"id": caption.sample_id, "text": caption.text, "texts": texts}
-            writer.write(line)
-            bar.update(1)
+
+    def lines_of(found: Sequence[Caption]) -> Iterator[Line]:
+        for caption in found:
+            hits = _related(caption, index, settings.candidates)
+            query = unit_rows(embedder, [caption.text])[0].astype(np.float32)
+            texts = _rank(hits, rows, query)[: settings.keep]
+            yield {"id": caption.sample_id, "text": caption.text, "texts": texts}
+
+    write_lines(captions, out, job, shard, progress, "retrieving", lines_of)
     return {"captions": len(captions), "sentences": len(index)}
 
 
@@ -145,31 +139,24 @@ def retrieve_images(
         **asdict(settings),
     }
     last: tuple[str, list[str], list[dict[str, Any]]] = ("", [], [])
-    with (
-        ResumableWriter(out, {**job, "shard": str(shard)}) as writer,
-        progress("retrieving", shard.count(len(captions))) as bar,
-    ):
-        bar.update(writer.done)
-        for number in shard.numbers(len(captions), writer.done):
-            caption = next(captions.readable(number))[1]
-            line: dict[str, Any] = {"id": f"#{number}", "skipped": "no readable text"}
-            if caption is not None:
-                known = [
-                    label for text in index.texts_of_image(caption.image_id) for label in text.split("\n")
-                ]
-                labels = known or labels_of(caption.text, parse)
-                if last[:2] != (caption.image_id, labels):
-                    hits = index.search(labels, settings.keep, without_image=caption.image_id)
-                    found = [{"image_id": hit.image_id, "score": hit.score} for hit in hits]
-                    last = (caption.image_id, labels, found)
-                line = {
-                    "id": caption.sample_id,
-                    "image_id": caption.image_id,
-                    "labels": sorted(set(labels)),
-                    "images": last[2],
-                }
-            writer.write(line)
-            bar.update(1)
+
+    def lines_of(found: Sequence[Caption]) -> Iterator[Line]:
+        nonlocal last
+        for caption in found:
+            known = [label for text in index.texts_of_image(caption.image_id) for label in text.split("\n")]
+            labels = known or labels_of(caption.text, parse)
+            if last[:2] != (caption.image_id, labels):
+                hits = index.search(labels, settings.keep, without_image=caption.image_id)
+                images = [{"image_id": hit.image_id, "score": hit.score} for hit in hits]
+                last = (caption.image_id, labels, images)
+            yield {
+                "id": caption.sample_id,
+                "image_id": caption.image_id,
+                "labels": sorted(set(labels)),
+                "images": last[2],
+            }
+
+    write_lines(captions, out, job, shard, progress, "retrieving", lines_of)
     return {"captions": len(captions), "images": len(index)}
 
 

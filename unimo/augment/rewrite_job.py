@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
-from unimo.augment.output import ResumableWriter
+from unimo.augment.lines import Line, write_lines
 from unimo.augment.progress import Progress, Shard
 from unimo.augment.rewriting import Rewriter, normalise
 from unimo.augment.scene_graph import open_parser
@@ -68,19 +68,14 @@ def rewrite_corpus(
     vocabulary = statistics.entries(settings.min_count, settings.neighbours, settings.seed)
     rewriter = Rewriter(parse, vocabulary, statistics.model(), keep=settings.keep, seed=settings.seed)
     index = index_captions(corpus, work / "index", settings.memory_mb // 4, progress)
-    job = {"command": "rewrite", **about, **dataclasses.asdict(settings), "shard": str(shard)}
-    with ResumableWriter(out, job) as writer, progress("rewriting", shard.count(len(corpus))) as bar:
-        bar.update(writer.done)
-        for chunk in _chunks(corpus, shard, writer.done):
-            captions = [caption for _, caption in chunk if caption is not None]
-            positives = iter(translate(captions) if translate else [[] for _ in captions])
-            for number, caption in chunk:
-                if caption is None:
-                    writer.write({"id": f"#{number}", "skipped": "no readable text"})
-                else:
-                    found = next(positives)
-                    writer.write(rewrite_caption(caption, rewriter, index, settings.keep, found))
-            bar.update(len(chunk))
+    job = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
+
+    def lines_of(captions: Sequence[Caption]) -> Iterator[Line]:
+        positives = translate(captions) if translate else [[] for _ in captions]
+        for caption, found in zip(captions, positives, strict=True):
+            yield rewrite_caption(caption, rewriter, index, settings.keep, found)
+
+    write_lines(corpus, out, job, shard, progress, "rewriting", lines_of, _TOGETHER)
     return {"samples": statistics.read, "with_objects": statistics.parsed, "broken": statistics.broken}
 
 
@@ -138,14 +133,3 @@ def _open_translator(settings: RewriteSettings, work: Path) -> Translator | None
     if settings.translator.startswith(("http://", "https://")):
         return opened(settings.translator)
     return FileTranslations(settings.translator, work)
-
-
-def _chunks(corpus: CaptionCorpus, shard: Shard, done: int) -> Iterator[list[tuple[int, Caption | None]]]:
-    chunk: list[tuple[int, Caption | None]] = []
-    for number in shard.numbers(len(corpus), done):
-        chunk.append((number, next(corpus.readable(number))[1]))
-        if len(chunk) == _TOGETHER:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

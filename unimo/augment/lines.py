@@ -1,0 +1,66 @@
+"""The output of a job: one line a caption, in order, going on behind the lines that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unimo.augment.corpus import Caption, CaptionCorpus
+from unimo.augment.output import ResumableWriter
+from unimo.augment.progress import Progress, Shard
+
+Line = dict[str, Any]
+LinesOf = Callable[[Sequence[Caption]], Iterable[Line]]
+"""The lines of some captions, in their order."""
+
+
+def write_lines(
+    corpus: CaptionCorpus,
+    out: Path,
+    job: Mapping[str, Any],
+    shard: Shard,
+    progress: Progress,
+    doing: str,
+    lines_of: LinesOf,
+    together: int = 1,
+) -> None:
+    """Write the line of every caption of a shard; samples without readable text get one that says so.
+
+    Args:
+        corpus: the captions.
+        out: the jsonl file.
+        job: what decides about the lines.
+        shard: which captions.
+        progress: makes the progress bar.
+        doing: what it says.
+        lines_of: makes the lines.
+        together: captions that it is given at a time.
+
+    Raises:
+        DataError: the file is of another job.
+    """
+    with (
+        ResumableWriter(out, {**job, "shard": str(shard)}) as writer,
+        progress(doing, shard.count(len(corpus))) as bar,
+    ):
+        bar.update(writer.done)
+        for chunk in _chunks(corpus, shard, writer.done, together):
+            lines = iter(lines_of([caption for _, caption in chunk if caption is not None]))
+            for number, caption in chunk:
+                skipped = {"id": f"#{number}", "skipped": "no readable text"}
+                writer.write(skipped if caption is None else next(lines))
+            bar.update(len(chunk))
+
+
+def _chunks(
+    corpus: CaptionCorpus, shard: Shard, done: int, together: int
+) -> Iterator[list[tuple[int, Caption | None]]]:
+    chunk: list[tuple[int, Caption | None]] = []
+    for number in shard.numbers(len(corpus), done):
+        chunk.append((number, next(corpus.readable(number))[1]))
+        if len(chunk) == together:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
