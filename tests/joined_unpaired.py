@@ -9,13 +9,13 @@ from the whole batch; groups leave one candidate to all texts of both ranks, so 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
+from rank_step import write_step
 
 from unimo import cli
 from unimo.registry import create_model
@@ -23,8 +23,7 @@ from unimo.settings import OptimConfig, TrainConfig
 from unimo.tasks import pretrain
 from unimo.tasks.base import to_tensors
 from unimo.training import distributed
-from unimo.training.optim import build_optimizer, optimizer_tensors
-from unimo.weights import write_safetensors
+from unimo.training.optim import build_optimizer
 
 VOCABULARY, LENGTH, SIZE = 50, 9, 32
 PAIRS, TEXTS, IMAGES = (4, 3), (1, 3), (2, 3)
@@ -99,17 +98,7 @@ def main() -> None:
     loss, values = layer(to_tensors(batch))
     loss.backward()
     optimizer.step()
-    numbers = {"loss": loss, **values}
-    means = {
-        name: float(distributed.mean_over_ranks(value.detach()).item()) for name, value in numbers.items()
-    }
-    moments = optimizer_tensors(adamw, task)
-    gradients = {
-        name: value / (1 - optim.betas[0]) for name, value in moments.items() if name.endswith("moment1")
-    }
-    write_safetensors(output / f"gradients-{distributed.rank()}.safetensors", gradients)
-    if distributed.rank() == 0:
-        (output / "loss.json").write_text(json.dumps(means))
+    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
 
 
 if __name__ == "__main__":
