@@ -89,8 +89,10 @@ class Model(nn.Layer):
         """Append one token [B] to each text: the same states as in `decode`, [B, D], and the next state."""
         raise NotImplementedError
 
-    def is_used(self, parameter: str, *, text: bool, image: bool) -> bool:
-        """Whether a parameter takes part in `pooled` of texts alone, images alone or pairs.
+    def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
+        """Whether a parameter takes part in what a task reads of texts alone, images alone or pairs.
+
+        `pooled` tells whether the task reads pooled vectors, or as in generation only states.
 
         Tasks freeze the others: data parallelism waits for a gradient of every parameter that learns.
         """

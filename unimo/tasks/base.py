@@ -65,10 +65,10 @@ class Task(nn.Layer):
         self.config = config
         self.metadata = dict(metadata or {})
 
-    def freeze_unused(self, *, text: bool, image: bool) -> None:
-        """Stop the gradients of what the model does not use for texts alone, images alone or pairs."""
+    def freeze_unused(self, *, text: bool, image: bool, pooled: bool = True) -> None:
+        """Stop the gradients of what the model does not use for this task; see `Model.is_used`."""
         for name, parameter in self.model.named_parameters():
-            if not self.model.is_used(name, text=text, image=image):
+            if not self.model.is_used(name, text=text, image=image, pooled=pooled):
                 parameter.stop_gradient = True
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -73,9 +73,7 @@ class CaptionTask(Task):
         self.lm_head = MlmHead(
             model.hidden_size, text.vocab_size, model.config.fusion.init_std, model.head_epsilon
         )
-        # Poolers take no part in generation; data parallelism would wait for their gradients.
-        for name, parameter in model.named_parameters():
-            parameter.stop_gradient = parameter.stop_gradient or "pooler" in name
+        self.freeze_unused(text=True, image=True, pooled=False)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Label-smoothed cross-entropy, mean over tokens; report: accuracy of the next token."""

@@ -266,9 +266,11 @@ class Unimo2(Model):
         """Recompute the activations of every transformer block in the backward pass."""
         set_recompute(self, on)
 
-    def is_used(self, parameter: str, *, text: bool, image: bool) -> bool:
-        """Whether a parameter takes part in `pooled` of texts alone, images alone or pairs."""
+    def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
+        """Whether a parameter takes part in what a task reads; see `Model.is_used`."""
         part = parameter.partition(".")[0]
+        if part.endswith("_pooler") and not pooled:
+            return False
         if part == "grounding":
             return self.config.grounding.enabled_at_inference
         if part.startswith("text"):
