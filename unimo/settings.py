@@ -43,7 +43,13 @@ class ScenesConfig:
 
     train_images: int = 20000
     val_images: int = 500
+    captions_per_image: int = 4
+    """Of `pairs` and of texts alone; with 1, retrieval among N scenes scores N x N pairs."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.captions_per_image < 1:
+            raise ConfigError(f"data.scenes.captions_per_image {self.captions_per_image}: expected at least 1")
 
 
 @dataclass(frozen=True)

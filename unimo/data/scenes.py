@@ -19,7 +19,8 @@ from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
-TEXTS_PER_IMAGE: dict[Kind, int] = {"pairs": 4, "vqa": 6, "entailment": 6, "texts": 4, "images": 1}
+TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "images": 1}
+"""Of `pairs` and `texts` the config says how many."""
 OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20}
 """Texts alone and images alone are of scenes that no pair shows: their splits have other seeds."""
 
@@ -44,7 +45,7 @@ class ScenesDataset:
             raise ConfigError(f"scenes has no split {split!r}; known: {', '.join(SPLITS)}")
         self.kind, self.split, self.config = kind, split, config or ScenesConfig()
         self.num_images = self.config.train_images if split == "train" else self.config.val_images
-        self.texts_per_image = TEXTS_PER_IMAGE[kind]
+        self.texts_per_image = TEXTS_PER_IMAGE.get(kind, self.config.captions_per_image)
 
     def __len__(self) -> int:
         return self.num_images * self.texts_per_image
