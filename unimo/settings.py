@@ -49,7 +49,9 @@ class ScenesConfig:
 
     def __post_init__(self) -> None:
         if self.captions_per_image < 1:
-            raise ConfigError(f"data.scenes.captions_per_image {self.captions_per_image}: expected at least 1")
+            raise ConfigError(
+                f"data.scenes.captions_per_image {self.captions_per_image}: expected at least 1"
+            )
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class ScenesDataset:
         common = {
             "sample_id": f"{self.split}-{image}-{turn}",
             "corpus": self.name,
-            "image_id": f"{self.split}-{image}",
+            "image_id": f"{'images-' if self.kind == 'images' else ''}{self.split}-{image}",
         }
         rng = self._rng(image, 1)
         if self.kind == "texts":
