@@ -115,7 +115,7 @@ class GridRegions:
         image = image.convert("RGB")
         width, height = image.size
         side = self.cells * self.pixels
-        colors = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR), np.float32) / 127.5 - 1.0
+        colors = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / 127.5 - 1.0
         cells = colors.reshape(self.cells, self.pixels, self.cells, self.pixels, 3).transpose(0, 2, 1, 3, 4)
         features = cells.reshape(self.cells**2, -1)
         features = np.zeros_like(features) if self.blank else np.ascontiguousarray(features)
