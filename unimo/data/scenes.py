@@ -58,13 +58,18 @@ class ScenesDataset:
         """The encoded image of record `index`."""
         return encode(render(self.scene(index // self.texts_per_image)))
 
+    def image_id(self, index: int) -> str:
+        """`Record.image_id` of record `index`, without drawing it."""
+        unpaired = "images-" if self.kind == "images" else ""
+        return f"{unpaired}{self.split}-{index // self.texts_per_image}"
+
     def __getitem__(self, index: int) -> Record:
         image, turn = divmod(index, self.texts_per_image)
         scene = self.scene(image)
         common = {
             "sample_id": f"{self.split}-{image}-{turn}",
             "corpus": self.name,
-            "image_id": f"{'images-' if self.kind == 'images' else ''}{self.split}-{image}",
+            "image_id": self.image_id(index),
         }
         rng = self._rng(image, 1)
         if self.kind == "texts":

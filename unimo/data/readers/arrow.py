@@ -72,7 +72,7 @@ class ArrowDataset(Dataset):
         sample_id = f"{self.path.stem}:{row}#{which}"
         try:
             fields = self._fields(row, which, where, sample_id)
-            image_id = self._scalar("image_id", row)
+            image_id = self._image_id(row)
         except (UnicodeDecodeError, pa.ArrowException) as error:
             raise RecordError(f"{where}: not valid UTF-8: {error}") from error
         if self.kind == "texts":
@@ -81,7 +81,7 @@ class ArrowDataset(Dataset):
             sample_id=sample_id,
             corpus=self.name,
             image=self._images.read(row),
-            image_id=f"{self.path.stem}:{row}" if image_id is None else str(image_id),
+            image_id=image_id,
             **fields,
         )
 
@@ -120,8 +120,17 @@ class ArrowDataset(Dataset):
             return {"text": check_text(text[1], where), "label": self._item("labels", row, which)}
         return {"text": check_text(text, where)}
 
-    def _scalar(self, column: str, row: int) -> Any:
-        return self._table.column(column)[row].as_py() if column in self._table.column_names else None
+    def image_id(self, index: int) -> str:
+        row = self._locate(index)[0]
+        try:
+            return self._image_id(row)
+        except UnicodeDecodeError as error:
+            raise RecordError(f"{self.path}, row {row}: image_id is not valid UTF-8: {error}") from error
+
+    def _image_id(self, row: int) -> str:
+        known = "image_id" in self._table.column_names
+        value = self._table.column("image_id")[row].as_py() if known else None
+        return f"{self.path.stem}:{row}" if value is None else str(value)
 
     def _item(self, column: str, row: int, which: int) -> Any:
         """Entry `which` of a list column; None where the table has none (test splits)."""

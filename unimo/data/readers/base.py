@@ -47,6 +47,14 @@ class Dataset(ABC):
             RecordError: there is none.
         """
 
+    def image_id(self, index: int) -> str:
+        """`Record.image_id` of one sample; readers that know it without reading the image say so.
+
+        Raises:
+            RecordError: this sample is broken.
+        """
+        return self[index].image_id
+
 
 class ConcatDataset(Dataset):
     """Several datasets one after the other, for a split that lies in several files."""
@@ -66,6 +74,10 @@ class ConcatDataset(Dataset):
     def image_source(self, index: int) -> ImageSource:
         part, within = self._locate(index)
         return part.image_source(within)
+
+    def image_id(self, index: int) -> str:
+        part, within = self._locate(index)
+        return part.image_id(within)
 
     def _locate(self, index: int) -> tuple[Dataset, int]:
         check_index(index, len(self))
@@ -91,6 +103,10 @@ class SubsetDataset(Dataset):
     def image_source(self, index: int) -> ImageSource:
         check_index(index, len(self))
         return self._whole.image_source(int(self._indices[index]))
+
+    def image_id(self, index: int) -> str:
+        check_index(index, len(self))
+        return self._whole.image_id(int(self._indices[index]))
 
 
 def check_index(index: int, length: int) -> None:
