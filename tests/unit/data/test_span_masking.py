@@ -72,3 +72,26 @@ def test_specials_are_never_hidden():
     assert masked.tolist() == [0, 2] and len(positions) == len(labels) == 0
     _, positions, _ = masker([0, 7, 3, 8, 2], [-1, 0, 1, 2, -1], rng)  # 3 is <unk>, inside the text
     assert positions.tolist() == [1, 3]
+
+
+def shares_of_captions(masker):
+    """Shares of 10,000 texts of 8 to 20 words of one to three tokens."""
+    rng = np.random.default_rng(6)
+    shares = []
+    for _ in range(10000):
+        sizes = rng.choice([1, 1, 1, 1, 2, 3], rng.integers(8, 21))
+        words = [-1, *np.repeat(np.arange(len(sizes)), sizes).tolist(), -1]
+        ids = [0, *rng.integers(4, 199, len(words) - 2).tolist(), 2]
+        shares.append(len(masker(ids, words, rng)[1]) / sizes.sum())
+    return np.array(shares)
+
+
+def test_without_overshoot_15_percent_of_captions():
+    shares = shares_of_captions(SpanMasker(TOKENIZER, overshoot=False))
+    assert shares.mean() == pytest.approx(0.15, abs=0.01)
+    assert (shares == 0).mean() < 0.05
+
+
+def test_with_overshoot_every_caption_has_a_target():
+    shares = shares_of_captions(SpanMasker(TOKENIZER))
+    assert shares.min() > 0 and 0.17 < shares.mean() < 0.22
