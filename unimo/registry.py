@@ -22,6 +22,7 @@ MODEL_PACKAGES: dict[str, str] = {
     "meter": "unimo.models.unimo3",
     "bridgetower": "unimo.models.unimo3",
     "unimo2": "unimo.models.unimo2",
+    "unimo": "unimo.models.unimo",
 }
 
 # Task name -> module; each module offers `Config` (dataclass) and `build(config, model, context)`.

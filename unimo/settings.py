@@ -89,6 +89,11 @@ class DataConfig:
     """`token` draws each token (or whole word) by itself, `span` runs of whole words (SpanBERT)."""
     false_images: Literal["batch", "dataset"] = "batch"
     """Where ITM's mismatched images come from."""
+    regions: str = ""
+    """Source of region features, for models that read regions: `grid`, `grid:CELLS:PIXELS`, a folder that
+    tools/extract_features.py wrote, or a TSV file; see unimo/data/README.md."""
+    max_regions: int = 100
+    """Regions of a picture at most, the best ones."""
     blank_images: bool = False
     """Replace every image by the same blank one: what can be answered without looking?"""
     max_bad_rate: float = 0.01

@@ -13,7 +13,7 @@ import numpy as np
 from unimo.data.masking import Masker, SpanMasker
 from unimo.data.processor import Processor, pad
 from unimo.data.records import Record
-from unimo.errors import RecordError
+from unimo.errors import ConfigError, RecordError
 
 Prepared = dict[str, Any]
 Batch = dict[str, Any]
@@ -22,6 +22,7 @@ Batch = dict[str, Any]
 class PairCollator:
     """Images and texts: `pixels` [B, 3, S, S], `input_ids` and `attention_mask` [B, T], `sample_ids`.
 
+    In place of `pixels` stand `regions` where the processor reads those (`visual.py`).
     Base of the others, and all that prediction needs.
 
     Args:
@@ -41,20 +42,18 @@ class PairCollator:
         Raises:
             RecordError: either is missing or broken.
         """
-        if record.image is None:
-            raise RecordError(f"sample {record.sample_id} has no image")
         ids, words = self.processor.ids_and_words(record.text)
         return {
             "record": record,
             "ids": ids,
             "words": words,
-            "pixels": self.processor.pixels(record.image, rng, self.train),
+            "image": self.processor.image(record, rng, self.train),
         }
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
         """Join prepared samples; texts are padded to the longest of them."""
         return {
-            "pixels": np.stack([sample["pixels"] for sample in prepared]),
+            **self.processor.join_images([sample["image"] for sample in prepared]),
             **pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id),
             "sample_ids": [sample["record"].sample_id for sample in prepared],
         }
@@ -75,6 +74,9 @@ class PretrainCollator(PairCollator):
         whole_word_masking: mask words instead of tokens.
         false_images: `batch` takes ITM's false images from the batch, `dataset` from `false_image`.
         masking: `token` or `span`, see `unimo/data/masking.py`.
+
+    Raises:
+        ConfigError: false images of the data set for a model that reads regions.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class PretrainCollator(PairCollator):
         if masking == "span":
             self.masker = SpanMasker(processor.tokenizer, mlm_probability)
         self.needs_false_image = false_images == "dataset"
+        if self.needs_false_image and processor.config.regions:
+            raise ConfigError("data.false_images=dataset draws pixels; with data.regions use batch")
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Decode the image (and the false one), tokenize and mask the text.

@@ -14,7 +14,6 @@ import numpy as np
 from unimo.data.collate import Batch, PairCollator, Prepared
 from unimo.data.processor import pad
 from unimo.data.tokenizers import Tokenizer
-from unimo.errors import RecordError
 
 if TYPE_CHECKING:
     from unimo.data.captions import CaptionRecord
@@ -33,7 +32,7 @@ class CaptionCollator(PairCollator):
         rows = [sample["ids"] for sample in prepared]
         inputs = pad([ids[:-1] for ids in rows], self.processor.tokenizer.pad_token_id)
         return {
-            "pixels": np.stack([sample["pixels"] for sample in prepared]),
+            **self.processor.join_images([sample["image"] for sample in prepared]),
             **inputs,
             "target_positions": np.flatnonzero(inputs["attention_mask"]),
             "target_labels": np.concatenate([np.array(ids[1:], np.int64) for ids in rows]),
@@ -54,15 +53,13 @@ class ReferenceCollator(PairCollator):
         Raises:
             RecordError: there is no image, or it is broken.
         """
-        if record.image is None:
-            raise RecordError(f"sample {record.sample_id} has no image")
-        return {"record": record, "pixels": self.processor.pixels(record.image, rng, self.train)}
+        return {"record": record, "image": self.processor.image(record, rng, self.train)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
         """Join prepared samples."""
         records: list[CaptionRecord] = [sample["record"] for sample in prepared]
         batch = {
-            "pixels": np.stack([sample["pixels"] for sample in prepared]),
+            **self.processor.join_images([sample["image"] for sample in prepared]),
             "sample_ids": [record.sample_id for record in records],
             "image_ids": [record.image_id or record.sample_id for record in records],
             "references": [record.references for record in records],

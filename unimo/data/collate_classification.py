@@ -109,15 +109,13 @@ class ImageCollator:
         Raises:
             RecordError: it is missing or broken, or the label is.
         """
-        if record.image is None:
-            raise RecordError(f"sample {record.sample_id} has no image")
         check_label(record, self.num_classes)
-        return {"record": record, "pixels": self.processor.pixels(record.image, rng, self.train)}
+        return {"record": record, "image": self.processor.image(record, rng, self.train)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
         """Join prepared samples."""
         return {
-            "pixels": np.stack([sample["pixels"] for sample in prepared]),
+            **self.processor.join_images([sample["image"] for sample in prepared]),
             "labels": np.array([sample["record"].label for sample in prepared], np.int64),
             "sample_ids": [sample["record"].sample_id for sample in prepared],
         }

@@ -6,6 +6,7 @@ It is saved in the model directory, so that a model is served exactly as it was 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from PIL import Image
 
 from unimo.config import merge_into, read_yaml
 from unimo.data.images import open_image
+from unimo.data.records import ImageLike, Record
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.data.transforms import Transform, blank_pixels, build_transform
+from unimo.data.visual import RegionInput, join_pixels
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.settings import DataConfig
-
-ImageLike = str | Path | bytes | Image.Image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,8 @@ class ProcessorConfig:
     train_transform: str = "clip"
     eval_transform: str = "clip"
     blank_images: bool = False
+    regions: str = ""
+    max_regions: int = 100
 
 
 class Processor:
@@ -46,6 +49,8 @@ class Processor:
         max_text_len: longest text T, tokens with specials; longer ones are cut.
         train_transform, eval_transform: names of `unimo/data/transforms.py`.
         blank_images: give every image the same colour (an analysis, see `blank_pixels`).
+        regions: source of region features; empty for models that read pixels.
+        max_regions: of a picture; the source has the best ones first.
 
     Raises:
         ConfigError: a size or name that cannot be.
@@ -59,6 +64,8 @@ class Processor:
         train_transform: str = "clip",
         eval_transform: str = "clip",
         blank_images: bool = False,
+        regions: str = "",
+        max_regions: int = 100,
     ) -> None:
         if image_size < 1 or max_text_len < 3:
             raise ConfigError(
@@ -66,7 +73,9 @@ class Processor:
                 "(<s>, a token, </s>)"
             )
         self.tokenizer = tokenizer
-        self.config = ProcessorConfig(image_size, max_text_len, train_transform, eval_transform, blank_images)
+        self.config = ProcessorConfig(
+            image_size, max_text_len, train_transform, eval_transform, blank_images, regions, max_regions
+        )
         self._train = build_transform(train_transform, image_size)
         self._eval = build_transform(eval_transform, image_size)
 
@@ -78,8 +87,8 @@ class Processor:
         """Arrays of images, of texts, or of both; one of either counts as a list of one.
 
         Returns:
-            `pixels` float32 [B, 3, S, S] of images; `input_ids` and `attention_mask` int64 [B, T] of
-            texts (T is the longest of this call, mask 1 = token).
+            `pixels` float32 [B, 3, S, S] of images, or their `regions`; `input_ids` and `attention_mask`
+            int64 [B, T] of texts (T is the longest of this call, mask 1 = token).
 
         Raises:
             RecordError: an image that cannot be decoded, or a text that is empty or no text.
@@ -87,11 +96,39 @@ class Processor:
         batch: dict[str, np.ndarray] = {}
         if images is not None:
             sources = images if isinstance(images, (list, tuple)) else [images]
-            batch["pixels"] = np.stack([self.pixels(source) for source in sources])
+            batch.update(self.join_images([self.image(_record_of(source)) for source in sources]))
         if texts is not None:
             rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
             batch.update(pad(rows, self.tokenizer.pad_token_id))
         return batch
+
+    @functools.cached_property
+    def visual(self) -> RegionInput | None:
+        """Reads regions, for models that want them; opened when it is first used.
+
+        Raises:
+            ConfigError, DataError: there is no such source.
+        """
+        config = self.config
+        if not config.regions:
+            return None
+        return RegionInput(config.regions, config.max_regions, config.blank_images)
+
+    def image(self, record: Record, rng: np.random.Generator | None = None, train: bool = False) -> Any:
+        """What the model reads of the image of a record, for `join_images`: pixels [3, S, S], or `Regions`.
+
+        Raises:
+            RecordError: there is no image, or it is broken.
+        """
+        if self.visual is not None:
+            return self.visual.read(record)
+        if record.image is None:
+            raise RecordError(f"sample {record.sample_id} has no image")
+        return self.pixels(record.image, rng, train)
+
+    def join_images(self, images: Sequence[Any]) -> dict[str, Any]:
+        """The part of a batch with what `image` gave: `pixels`, or `regions` with its arrays."""
+        return join_pixels(images) if self.visual is None else self.visual.join(images)
 
     def open(self, image: ImageLike) -> Image.Image:
         """Decode an image as far as its pixels are needed.
@@ -170,6 +207,12 @@ def build_processor(data: DataConfig, tokenizer: Tokenizer) -> Processor:
     """The processor that a run's `data` section describes."""
     fields = (field.name for field in dataclasses.fields(ProcessorConfig))
     return Processor(tokenizer, **{name: getattr(data, name) for name in fields})
+
+
+def _record_of(image: ImageLike) -> Record:
+    """A record of a person's picture; stored features are found by its file name."""
+    name = Path(image).name if isinstance(image, (str, Path)) else ""
+    return Record("picture", "", image=Path(image) if isinstance(image, str) else image, image_id=name)
 
 
 def check_text(text: Any) -> str:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 ImageSource = bytes | Path
+ImageLike = str | Path | bytes | Image.Image
+"""What a person may give for a picture."""
 
 
 @dataclass(frozen=True)

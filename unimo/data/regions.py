@@ -5,7 +5,7 @@ Legend: R regions of a picture, F width of a feature, C classes of the detector.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,13 @@ class Regions:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def best(self, count: int) -> Regions:
+        """The first `count` regions."""
+        if len(self) <= count:
+            return self
+        probs = None if self.class_probs is None else self.class_probs[:count]
+        return replace(self, features=self.features[:count], boxes=self.boxes[:count], class_probs=probs)
 
     @property
     def locations(self) -> np.ndarray:
@@ -93,21 +100,22 @@ class GridRegions:
     Args:
         cells: along each side of the picture.
         pixels: side of the shrunken cell; F is 3 * pixels ** 2.
-        blank: show mid grey instead of every picture (an analysis).
     """
 
     num_classes = 0
 
-    def __init__(self, cells: int = 2, pixels: int = 16, blank: bool = False) -> None:
+    def __init__(self, cells: int = 2, pixels: int = 16) -> None:
         if cells < 1 or pixels < 1:
             raise ConfigError(f"grid of {cells} cells with {pixels} pixels: expected at least 1 of each")
-        self.cells, self.pixels, self.blank = cells, pixels, blank
+        self.cells, self.pixels = cells, pixels
         self.feature_size = 3 * pixels**2
 
     def of(self, record: Record) -> Regions:
         """The cells of the picture, row by row; features are colours in [-1, 1]."""
         if record.image is None:
             raise RecordError(f"sample {record.sample_id}: a grid needs the picture of {record.image_id}")
+        if isinstance(record.image, Image.Image):
+            return self.of_image(record.image)
         return self.of_image(open_image(record.image, self.cells * self.pixels))
 
     def of_image(self, image: Image.Image) -> Regions:
@@ -117,33 +125,28 @@ class GridRegions:
         side = self.cells * self.pixels
         colors = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / 127.5 - 1.0
         cells = colors.reshape(self.cells, self.pixels, self.cells, self.pixels, 3).transpose(0, 2, 1, 3, 4)
-        features = cells.reshape(self.cells**2, -1)
-        features = np.zeros_like(features) if self.blank else np.ascontiguousarray(features)
+        features = np.ascontiguousarray(cells.reshape(self.cells**2, -1))
         x, y = np.meshgrid(np.arange(self.cells), np.arange(self.cells))
         corners = np.stack([x, y, x + 1, y + 1], axis=-1).reshape(-1, 4) / self.cells
         boxes = (corners * [width, height, width, height]).astype(np.float32)
         return Regions(features, boxes, width, height)
 
 
-def open_regions(name: str, blank: bool = False) -> RegionSource:
+def open_regions(name: str) -> RegionSource:
     """The source that `data.regions` names.
 
     Args:
         name: `grid`; `grid:CELLS:PIXELS`; a folder that tools/extract_features.py wrote; or a TSV file of
             the released format.
-        blank: grid only, see there.
-
     Raises:
         ConfigError: a grid that cannot be read.
         DataError: no features at that place, or damaged ones.
     """
     kind, *numbers = name.split(":")
     if kind == "grid" and all(number.isdigit() for number in numbers) and len(numbers) in (0, 2):
-        return GridRegions(*map(int, numbers), blank=blank)
+        return GridRegions(*map(int, numbers))
     if kind == "grid":
         raise ConfigError(f"data.regions={name}: expected grid or grid:CELLS:PIXELS, e.g. grid:2:16")
-    if blank:
-        raise ConfigError("data.blank_images blanks pictures, not stored features; use data.regions=grid")
     from unimo.data.region_store import open_store
 
     return open_store(Path(name).expanduser())

@@ -154,7 +154,7 @@ class Pipeline:
         captions: list[list[Caption]] = []
         for start in range(0, len(images), self.batch_size):
             batch = to_tensors(self.processor(images=list(images[start : start + self.batch_size])))
-            for found in self.task.generate(batch["pixels"], tokenizer, beam):
+            for found in self.task.generate(self.task.model.images_of(batch), tokenizer, beam):
                 captions.append([_to_caption(one, tokenizer) for one in found[:n_best]])
         return captions
 

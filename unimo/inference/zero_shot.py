@@ -113,8 +113,8 @@ class ZeroShotClassification(Task):
 
     def logits(self, batch: Batch) -> Tensor:
         """Log-odds [B, classes] that the text of a class matches the image."""
-        image = self.model.encode_image(batch["pixels"])
-        rows, count = batch["pixels"].shape[0], len(self.labels)
+        image = self.model.encode_image(self.model.images_of(batch))
+        rows, count = image.image.shape[0], len(self.labels)
         pairs = paddle.arange(rows * count, dtype="int64")
         odds = []
         for part in pairs.split(_sizes(rows * count, self.config.fusion_batch_size)):

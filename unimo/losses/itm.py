@@ -9,6 +9,11 @@ from paddle import Tensor
 from unimo.losses.reduce import global_mean
 
 
+def two_classes(scores: Tensor) -> Tensor:
+    """Scores [N] as logits [N, 2] against 0: the probability of a match is the sigmoid of its score."""
+    return paddle.stack([paddle.zeros_like(scores), scores], axis=1)
+
+
 def matching_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Two-class cross-entropy.
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import paddle
 from paddle import Tensor, nn
 
 from unimo.errors import CapabilityError
 from unimo.nn.outputs import Encoded
 
 Outputs = Literal["all", "text", "pooled"]
+Images = Tensor | Mapping[str, Tensor]
+"""`pixels` [B, 3, S, S], or `regions`: `features` [B, R, F], `locations` [B, R, 5], `mask` [B, R]."""
 CAPABILITIES = frozenset(
-    {"pixels", "regions", "dual_encoder", "fusion", "generation", "text_only", "image_only"}
+    {
+        "pixels",
+        "regions",
+        "dual_encoder",
+        "fusion",
+        "generation",
+        "text_generation",
+        "text_only",
+        "image_only",
+    }
 )
 
 
@@ -21,10 +34,14 @@ class Model(nn.Layer):
     Class attributes:
         capabilities: what tasks may ask for, a subset of `CAPABILITIES`.
         head_epsilon: of the LayerNorm in vocabulary heads.
+        image_key: what `encode_image` reads of a batch, `pixels` or `regions`.
+        has_match: whether `match` gives scores.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
     head_epsilon: ClassVar[float] = 1e-12
+    image_key: ClassVar[str] = "pixels"
+    has_match: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -40,8 +57,36 @@ class Model(nn.Layer):
         """Width P of `Encoded.pooled`."""
         raise NotImplementedError
 
-    def encode_image(self, pixels: Tensor, *, layers: bool = False, attentions: bool = False) -> Encoded:
-        """Images [B, 3, S, S], normalised, to an `Encoded` with `image` (and what `fuse` needs)."""
+    @property
+    def head_std(self) -> float:
+        """Standard deviation that heads start with."""
+        return self.config.fusion.init_std
+
+    @property
+    def vector_sizes(self) -> tuple[int, int]:
+        """Widths of `text_vector` and `image_vector`."""
+        return self.config.text.hidden_size, self.config.vision.hidden_size
+
+    def text_vector(self, text: Encoded) -> Tensor:
+        """What contrastive losses compare of a text alone: the first state of its tower, [B, D_t]."""
+        return text.text[:, 0]
+
+    def image_vector(self, image: Encoded) -> Tensor:
+        """What contrastive losses compare of an image alone: the first state of its tower, [B, D_v]."""
+        return image.image[:, 0]
+
+    def images_of(self, batch: Mapping[str, Any]) -> Images:
+        """The part of a batch that `encode_image` reads."""
+        return batch[self.image_key]
+
+    def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
+        """Images of a batch to an `Encoded` with `image` (and what `fuse` needs).
+
+        Args:
+            images: normalised pixels [B, 3, S, S], or regions for models with `image_key = "regions"`.
+            layers: also return the states of all layers.
+            attentions: also return attentions.
+        """
         raise NotImplementedError
 
     def encode_text(
@@ -98,6 +143,10 @@ class Model(nn.Layer):
         """
         return True
 
+    def match(self, pooled: Tensor) -> Tensor | None:
+        """Matching scores [N] of pooled pairs [N, P], for models that have a score of their own."""
+        return None
+
     def lr_group(self, parameter: str) -> str:
         """Learning-rate group of a parameter: `towers` or `cross_modal`."""
         raise NotImplementedError
@@ -117,3 +166,10 @@ class Model(nn.Layer):
                 f"task {task!r} needs {', '.join(missing)}, which {self.config.name!r} does not have; "
                 f"models that do: {able}"
             )
+
+
+def select_images(images: Images, rows: Tensor) -> Images:
+    """The batch rows `rows` (int tensor [N]) of images."""
+    if isinstance(images, Tensor):
+        return paddle.gather(images, rows)
+    return {name: paddle.gather(tensor, rows) for name, tensor in images.items()}

@@ -42,9 +42,14 @@ class TextEmbeddings(nn.Layer):
         """Ids and mask [B, T] to states [B, T, W]."""
         return self.at(input_ids, token_positions(attention_mask, self.padding_id))
 
-    def at(self, input_ids: Tensor, positions: Tensor) -> Tensor:
-        """Ids [B, T] at given rows [B, T] (or [1, 1]) of the position table to states [B, T, W]."""
+    def at(self, input_ids: Tensor, positions: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Ids [B, T] at given rows [B, T] (or [1, 1]) of the position table to states [B, T, W].
+
+        `extra` [B, T, W] is added before the norm.
+        """
         states = self.word(input_ids) + self.position(positions)
+        if extra is not None:
+            states = states + extra
         if self.token_type is not None:
             states = add_bias(states, self.token_type.weight[0])
         return dropout(self.norm(states), self.dropout, self.training)

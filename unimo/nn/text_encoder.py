@@ -93,13 +93,26 @@ class RobertaTower(nn.Layer):
 
         With `causal` no token reads a later one.
         """
-        states, attentions = [self.embeddings(input_ids, attention_mask)], {}
         mask = additive_mask(attention_mask)
         if causal:
             mask = mask + causal_mask(input_ids.shape[1])
+        return self.encode(self.embeddings(input_ids, attention_mask), mask, need_weights)
+
+    def encode(
+        self, embedded: Tensor, mask: Tensor | None, need_weights: bool = False, name: str = "text"
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """All layers over embedded rows.
+
+        Args:
+            embedded: [B, S, W].
+            mask: [B, 1, 1 or S, S], added to the logits.
+            need_weights: also return the attentions, as `{name}.{layer}`.
+            name: see there.
+        """
+        states, attentions = [embedded], {}
         for number, layer in enumerate(self.layers, start=1):
             new, weights = run_block(layer, states[-1], mask, need_weights)
             states.append(new)
             if need_weights:
-                attentions[f"text.{number}"] = weights
+                attentions[f"{name}.{number}"] = weights
         return states, attentions

@@ -8,25 +8,22 @@ with all captions of the image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import paddle.distributed as dist
 from paddle import Tensor
 
 from unimo.data.captions import CaptionData, open_captions, result_image_id
-from unimo.data.collate_caption import starts_word
 from unimo.data.tokenizers import Tokenizer
-from unimo.errors import ConfigError
-from unimo.losses.seq2seq import next_token_loss
 from unimo.metrics import caption_java
 from unimo.metrics.average import gather_objects
 from unimo.metrics.caption import caption_scores, tokenize
 from unimo.metrics.scenes_caption import scene_caption_scores
-from unimo.models.base import Model
-from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
-from unimo.nn.heads import MlmHead
-from unimo.tasks.base import Batch, Task, metadata_of
+from unimo.models.base import Images, Model
+from unimo.nn.beam_search import BeamConfig, Hypothesis
+from unimo.tasks.base import Batch, metadata_of
+from unimo.tasks.generation import GenerationConfig, GenerationTask
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -34,58 +31,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(GenerationConfig):
     """Fields of the task section of a captioning run."""
 
     name: str = "caption"
-    label_smoothing: float = 0.1
-    """Share of the target that is spread over the vocabulary; in [0, 1)."""
-    beam: BeamConfig = field(default_factory=BeamConfig)
-    """How evaluation and prediction search."""
     references: str = ""
     """COCO annotation file whose captions evaluation compares with; empty: those of the data."""
     java: bool = True
     """Use pycocoevalcap's Java programs where they are installed: the Stanford tokenizer for all metrics,
     METEOR and SPICE. False: Python alone."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(
-                f"task.label_smoothing {self.label_smoothing}: expected 0 <= label_smoothing < 1"
-            )
 
-
-class CaptionTask(Task):
-    """States of a generating model -> vocabulary, by a head like that of masked language modelling."""
+class CaptionTask(GenerationTask):
+    """A model that describes what it sees."""
 
     needs = frozenset({"generation"})
-    head_aliases = {"lm_head.": "objective.mlm_head."}
 
     def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, config, metadata)
-        text = model.config.text
-        longest = text.max_position - text.padding_id - 1
-        if config.beam.max_length > longest:
-            raise ConfigError(
-                f"task.beam.max_length {config.beam.max_length}: {model.config.name} has text positions for "
-                f"{longest} tokens; set it to at most that"
-            )
-        self.lm_head = MlmHead(
-            model.hidden_size, text.vocab_size, model.config.fusion.init_std, model.head_epsilon
-        )
         self.freeze_unused(text=True, image=True, pooled=False)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Label-smoothed cross-entropy, mean over tokens; report: accuracy of the next token."""
-        image = self.model.encode_image(batch["pixels"])
+        image = self.model.encode_image(self.model.images_of(batch))
         states = self.model.decode(image, batch["input_ids"], batch["attention_mask"])
-        loss, accuracy = next_token_loss(
-            states,
-            batch["target_positions"],
-            batch["target_labels"],
-            self.lm_head,
-            self.config.label_smoothing,
-        )
+        loss, accuracy = self.next_token(states, batch)
         return {"caption": loss}, {"accuracy": 100 * accuracy}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
@@ -93,37 +63,22 @@ class CaptionTask(Task):
         return losses["caption"]
 
     def generate(
-        self, pixels: Tensor, tokenizer: Tokenizer, beam: BeamConfig | None = None
+        self, images: Images, tokenizer: Tokenizer, beam: BeamConfig | None = None
     ) -> list[list[Hypothesis]]:
-        """The best sentences for images [B, 3, S, S], best first, without special tokens inside.
+        """The best sentences for images, best first, without special tokens inside.
 
         Args:
-            pixels: the images.
+            images: what the model reads of a batch, see `Model.images_of`.
             tokenizer: of the captions that the model was trained on.
             beam: another search than that of the config.
         """
-
-        def step(state: Any, ids: Tensor) -> tuple[Tensor, Any]:
-            states, state = self.model.step(state, ids)
-            return self.lm_head(states), state
-
-        # Rows that the vocabulary of the model has beyond the tokenizer's stand for no text.
-        beyond = range(tokenizer.vocab_size, self.model.config.text.vocab_size)
-        return beam_search(
-            step,
-            self.model.start_decoding(self.model.encode_image(pixels)),
-            pixels.shape[0],
-            bos_id=tokenizer.bos_token_id,
-            eos_id=tokenizer.eos_token_id,
-            config=beam or self.config.beam,
-            forbidden_ids={*tokenizer.special_ids, *beyond} - {tokenizer.eos_token_id},
-            starts_word=starts_word(tokenizer),
-        )
+        encoded = self.model.encode_image(images)
+        return self.search(encoded, encoded.image.shape[0], tokenizer, beam)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`captions` [B], the best sentence for each image, and the rows of COCO's result file."""
         tokenizer: Tokenizer = batch["tokenizer"]
-        beams = self.generate(batch["pixels"], tokenizer)
+        beams = self.generate(self.model.images_of(batch), tokenizer)
         captions = [tokenizer.decode(beam[0].tokens).strip() for beam in beams]
         rows = zip(batch["image_ids"], captions, strict=True)
         records = [{"image_id": result_image_id(key), "caption": caption} for key, caption in rows]

@@ -45,7 +45,7 @@ class EntailmentTask(Task):
     def logits(self, batch: Batch) -> Tensor:
         """Class logits [B, 3]."""
         text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        image = self.model.encode_image(batch["pixels"])
+        image = self.model.encode_image(self.model.images_of(batch))
         return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

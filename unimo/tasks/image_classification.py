@@ -66,16 +66,17 @@ class ImageClassificationTask(Task):
         if self.config.linear_probe:
             self.model.eval()
 
-    def features(self, pixels: Tensor) -> Tensor:
-        """Pooled vectors [B, D] of images [B, 3, S, S]."""
-        return self.model.fuse(None, self.model.encode_image(pixels), outputs="pooled").pooled
+    def features(self, batch: Batch) -> Tensor:
+        """Pooled vectors [B, D] of the images of a batch."""
+        image = self.model.encode_image(self.model.images_of(batch))
+        return self.model.fuse(None, image, outputs="pooled").pooled
 
     def logits(self, batch: Batch) -> Tensor:
         """Class logits [B, classes]."""
         if not self.config.linear_probe:
-            return self.classifier(self.dropout(self.features(batch["pixels"])))
+            return self.classifier(self.dropout(self.features(batch)))
         with paddle.no_grad():
-            features = self.features(batch["pixels"])
+            features = self.features(batch)
         # The length of a frozen vector is whatever pre-training left; without it one rate suits all models.
         return self.classifier(self.dropout(F.layer_norm(features, features.shape[-1:])))
 

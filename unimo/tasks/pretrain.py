@@ -57,23 +57,26 @@ class PretrainTask(Task):
         return self.objective.total(losses)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """`mlm_logits` [N, vocabulary] of the masked tokens and `itm_logits` [B, 2], by the heads.
+        """`mlm_logits` [N, vocabulary] of the masked tokens and, if the objective judges pairs, `itm_logits`
+        [B, 2], by the heads. Batches of texts alone have the former only.
 
         The pairs are those of the batch, also where training draws hard negatives.
         """
-        size, pixels = batch["pixels"].shape[0], batch["pixels"]
-        if "false_pixels" in batch:
-            pixels = paddle.concat([pixels, batch["false_pixels"]])
-        image = self.model.encode_image(pixels)
+        image, own, prediction = None, None, {}
+        if self.model.image_key in batch:
+            images = self.model.images_of(batch)
+            if "false_pixels" in batch:
+                images = paddle.concat([images, batch["false_pixels"]])
+            image = self.model.encode_image(images)
+            own = image.select(paddle.arange(batch["input_ids"].shape[0], dtype="int64"))
         masked = self.model.encode_text(batch["mlm_input_ids"], batch["attention_mask"])
-        own = paddle.arange(size, dtype="int64")
-        states = self.model.fuse(masked, image.select(own), outputs="text").fused_text.flatten(0, 1)
-        prediction = {}
+        states = self.model.fuse(masked, own, outputs="text").fused_text.flatten(0, 1)
         if batch["mlm_labels"].shape[0]:
             prediction["mlm_logits"] = self.objective.mlm_head(paddle.gather(states, batch["mlm_positions"]))
-        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        pairs = self.model.fuse(text, image.select(batch["itm_image_index"]), outputs="pooled")
-        prediction["itm_logits"] = self.objective.itm_head(pairs.pooled)
+        if image is not None and self.objective.judges_pairs:
+            text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
+            pairs = self.model.fuse(text, image.select(batch["itm_image_index"]), outputs="pooled")
+            prediction["itm_logits"] = self.objective.match_logits(self.model, pairs.pooled)
         return prediction
 
     def new_metric(self) -> PretrainMetric:

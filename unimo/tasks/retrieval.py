@@ -17,7 +17,7 @@ from paddle.nn import functional as F
 
 from unimo.data.task_data import TaskData, open_retrieval
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
-from unimo.losses.itm import matching_loss
+from unimo.losses.itm import matching_loss, two_classes
 from unimo.models.base import Model
 from unimo.nn.heads import ProjectionHead
 from unimo.nn.init import linear
@@ -61,22 +61,31 @@ class RetrievalTask(Task):
 
     def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, config, metadata)
-        sizes = model.config
-        self.itc_text_head = ProjectionHead(sizes.text.hidden_size, config.itc_size)
-        self.itc_image_head = ProjectionHead(sizes.vision.hidden_size, config.itc_size)
-        self.itm_head = linear(model.pooled_size, 2)
+        text_size, image_size = model.vector_sizes
+        self.itc_text_head = ProjectionHead(text_size, config.itc_size)
+        self.itc_image_head = ProjectionHead(image_size, config.itc_size)
+        self.itm_head = None if model.has_match else linear(model.pooled_size, 2)
         start = paddle.nn.initializer.Constant(config.temperature)
         self.temperature = self.create_parameter([1], default_initializer=start)
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:
         """Towers of a batch: text, image, and their contrastive unit vectors [B, itc_size]."""
         text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        image = self.model.encode_image(batch["pixels"])
-        return text, image, self.itc_text_head(text.text[:, 0]), self.itc_image_head(image.image[:, 0])
+        image = self.model.encode_image(self.model.images_of(batch))
+        return text, image, self.text_vectors(text), self.image_vectors(image)
+
+    def text_vectors(self, text: Encoded) -> Tensor:
+        """Contrastive unit vectors [B, itc_size] of texts."""
+        return self.itc_text_head(self.model.text_vector(text))
+
+    def image_vectors(self, image: Encoded) -> Tensor:
+        """Contrastive unit vectors [B, itc_size] of images."""
+        return self.itc_image_head(self.model.image_vector(image))
 
     def match_logits(self, text: Encoded, image: Encoded) -> Tensor:
         """ITM logits [N, 2] of N pairs; class 1 is a match."""
-        return self.itm_head(self.model.fuse(text, image, outputs="pooled").pooled)
+        pooled = self.model.fuse(text, image, outputs="pooled").pooled
+        return two_classes(self.model.match(pooled)) if self.itm_head is None else self.itm_head(pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`itc` and `itm`; report: ITM accuracy and the temperature."""

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from unimo.errors import DataError
 from unimo.metrics.average import gather_objects
 from unimo.metrics.recall import retrieval_recall
+from unimo.models.base import select_images
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch, to_tensors
 
@@ -60,12 +61,13 @@ class Gallery:
             tensors = to_tensors(batch)
             text = task.model.encode_text(tensors["input_ids"], tensors["attention_mask"])
             texts.append(text)
-            text_vectors.append(task.itc_text_head(text.text[:, 0]))
+            text_vectors.append(task.text_vectors(text))
             fresh = _first_of_each(batch["image_ids"], row_of)
             if fresh:
-                image = task.model.encode_image(paddle.gather(tensors["pixels"], paddle.to_tensor(fresh)))
+                shown = select_images(task.model.images_of(tensors), paddle.to_tensor(fresh))
+                image = task.model.encode_image(shown)
                 images.append(image)
-                image_vectors.append(task.itc_image_head(image.image[:, 0]))
+                image_vectors.append(task.image_vectors(image))
             text_ids.extend(batch["sample_ids"])
             image_of_text.extend(row_of[name] for name in batch["image_ids"])
         if not texts:

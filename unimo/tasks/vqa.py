@@ -55,7 +55,7 @@ class VqaTask(Task):
     def logits(self, batch: Batch) -> Tensor:
         """Answer logits [B, A]."""
         text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        image = self.model.encode_image(batch["pixels"])
+        image = self.model.encode_image(self.model.images_of(batch))
         return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -40,12 +40,6 @@ def test_a_grid_cell_is_the_pixels_of_its_quarter():
     assert middle[1] == 1.0 and (middle[[0, 2, 3]] == -1.0).all()
 
 
-def test_a_blank_grid_shows_nothing():
-    picture = Image.new("RGB", (8, 8), (9, 200, 30))
-    assert not GridRegions(2, 2, blank=True).of_image(picture).features.any()
-    assert GridRegions(2, 2).of_image(picture).features.any()
-
-
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [

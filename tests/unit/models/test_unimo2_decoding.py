@@ -97,7 +97,7 @@ def test_selected_rows_go_on_as_if_they_had_been_there_from_the_start():
         _, fresh = model.step(fresh, paddle.gather(ids[:, position], rows))
     expected, _ = model.step(fresh, paddle.to_tensor([5, 6, 7, 8]))
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
-    assert chosen.images.tolist() == [2, 0, 0, 1] and chosen.length == 2
+    assert chosen.sources.tolist() == [2, 0, 0, 1] and chosen.length == 2
 
 
 @paddle.no_grad()
@@ -108,7 +108,7 @@ def test_beams_that_change_places_keep_the_prefix():
     _, state = model.step(state, paddle.to_tensor([5, 6, 7, 8]))
     swapped = state.select(paddle.to_tensor([1, 1, 2, 3]))
     assert swapped.prefix is state.prefix
-    np.testing.assert_array_equal(swapped.text[0][0][0].numpy(), state.text[0][0][1].numpy())
+    np.testing.assert_array_equal(swapped.own[0][0][0].numpy(), state.own[0][0][1].numpy())
     assert state.select(paddle.to_tensor([2, 3])).prefix is not state.prefix
 
 

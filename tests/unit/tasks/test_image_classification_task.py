@@ -53,7 +53,7 @@ def test_linear_probe_trains_the_classifier_alone() -> None:
         "classifier.weight", "classifier.bias",
     ]  # fmt: skip
     task.eval()
-    features = task.features(batch["pixels"]).numpy()
+    features = task.features(batch).numpy()
     normal = (features - features.mean(1, keepdims=True)) / np.sqrt(features.var(1, keepdims=True) + 1e-5)
     expected = normal @ task.classifier.weight.numpy() + task.classifier.bias.numpy()
     np.testing.assert_allclose(task.logits(batch).numpy(), expected, atol=1e-4)

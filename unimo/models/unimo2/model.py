@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -11,7 +12,6 @@ from paddle import Tensor, nn
 from unimo.models.base import Model, Outputs
 from unimo.models.unimo2 import CAPABILITIES
 from unimo.models.unimo2.config import Config
-from unimo.models.unimo2.decoding import DecodingState, decode_step, start_state
 from unimo.models.unimo2.grounded_attention import (
     GroundedTransformer,
     Layout,
@@ -20,6 +20,7 @@ from unimo.models.unimo2.grounded_attention import (
 )
 from unimo.models.unimo2.grounding import GroundedDictionary, Grounding
 from unimo.nn.block import set_recompute
+from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
 from unimo.nn.heads import Pooler
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
@@ -248,11 +249,16 @@ class Unimo2(Model):
         return self.fusion(states, views, [layout.rows["text"]])[0]
 
     def start_decoding(self, image: Encoded) -> DecodingState:
-        """State of a decoding of B images before its first token; `step` gives the numbers of `decode`."""
+        """State of a decoding of B images before its first token; `step` gives the numbers of `decode`.
+
+        Image and grounded rows read no text, so they pass the Grounded Transformer once.
+        """
         grounding = self._grounding_of(None, image)
         states = self.fusion.join(image.image, self._tokens(grounding), None)
         kept = 0 if self._caption_sees_image else image.image.shape[1]
-        return start_state(self.fusion, states, kept, len(self.text.layers))
+        towers = (None,) * len(self.text.layers)
+        prefix = towers + read_prefix(self.fusion.layers, states, kept=kept)
+        return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]))
 
     def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
         """Append one token [B] to each text: its state [B, H], as in `decode`, and the next state.
@@ -260,7 +266,9 @@ class Unimo2(Model):
         Raises:
             ConfigError: the text is longer than the position table.
         """
-        return decode_step(self.text, self.fusion, state, ids)
+        embeddings = self.text.embeddings
+        states = embeddings.at(ids.unsqueeze(1), next_position(embeddings, state))
+        return advance([*self.text.layers, *self.fusion.layers], state, states)
 
     def set_recompute(self, on: bool) -> None:
         """Recompute the activations of every transformer block in the backward pass."""

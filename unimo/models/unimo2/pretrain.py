@@ -38,6 +38,8 @@ class Objective(nn.Layer):
     steps agree on which parameters have one.
     """
 
+    judges_pairs = True
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         objective, width, std = config.objective, config.hidden_size, config.fusion.init_std
@@ -77,6 +79,10 @@ class Objective(nn.Layer):
         first = next(iter(losses))
         losses[first] = losses[first] + self._unused(model, parts)
         return losses, report
+
+    def match_logits(self, model: Unimo2, pooled: Tensor) -> Tensor:
+        """ITM logits [N, 2] of pooled pairs; class 1 is a match."""
+        return self.itm_head(pooled)
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The objective: equal weights, as the paper names none; losses of absent parts are missing."""

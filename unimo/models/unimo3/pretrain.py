@@ -28,6 +28,8 @@ class Objective(nn.Layer):
     and all but the last fusion layer as one batch.
     """
 
+    judges_pairs = True
+
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, std = config.fusion.hidden_size, config.fusion.init_std
@@ -65,6 +67,10 @@ class Objective(nn.Layer):
         pooled = model.read_out(state.rows(size, 2 * size), "pooled").pooled
         losses["itm"], itm_accuracy = matching_loss(self.itm_head(pooled), batch["itm_labels"])
         return losses, {"mlm_accuracy": mlm_accuracy, "itm_accuracy": itm_accuracy}
+
+    def match_logits(self, model: Unimo3, pooled: Tensor) -> Tensor:
+        """ITM logits [N, 2] of pooled pairs; class 1 is a match."""
+        return self.itm_head(pooled)
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The objective: equal weights (section 3.4)."""

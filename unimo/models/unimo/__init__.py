@@ -1,0 +1,52 @@
+"""UNIMO (Li et al., 2021, arXiv 2012.15409): one Transformer for texts, images and pairs.
+
+README.md beside this file maps the paper to the code and lists what differs from the release.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from unimo.models.unimo.config import Config, RegionConfig
+from unimo.nn.config import TextConfig
+
+if TYPE_CHECKING:
+    from unimo.models.unimo.model import Unimo
+
+CAPABILITIES = frozenset(
+    {"regions", "dual_encoder", "fusion", "generation", "text_generation", "text_only", "image_only"}
+)
+
+_LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
+# Learns `scenes` from scratch on two CPU cores in minutes; the scale of the start is that of unimo3_tiny.
+_TINY = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 256, "num_layers": 3, "max_position": 258}
+_FIRM = {"dropout": 0.0, "attention_dropout": 0.0, "init_std": 0.1}
+
+SIZES: dict[str, Config] = {
+    config.name: config
+    for config in (
+        Config(),
+        Config(name="unimo_large", text=TextConfig(**_LARGE)),
+        Config(
+            name="unimo_tiny",
+            text=TextConfig(**_TINY, **_FIRM),
+            regions=RegionConfig(feature_size=768, num_classes=0),
+        ),
+    )
+}
+
+
+def build(config: Config) -> Unimo:
+    """A model with random weights; its Transformer from `text.init` where that is set.
+
+    Raises:
+        CheckpointError: the files there do not fit.
+    """
+    from unimo.models.unimo.model import Unimo
+
+    model = Unimo(config)
+    if config.text.init:
+        from unimo.weights import load_tower
+
+        load_tower(model.transformer, config.text.init)
+    return model

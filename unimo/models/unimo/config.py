@@ -1,0 +1,78 @@
+"""Config of UNIMO: one Transformer, region embeddings, and the pre-training objective. Needs no Paddle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unimo.errors import ConfigError
+from unimo.nn.config import TextConfig
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """What is read of a picture (section 2, appendix A)."""
+
+    feature_size: int = 2048
+    """F, width of a region feature; a run takes that of `data.regions`."""
+    num_classes: int = 1600
+    """C, classes of the detector; 0 where the features come without class probabilities."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Pre-training objective (sections 2.1 to 2.3)."""
+
+    contrast: Literal["cmcl", "itm"] = "cmcl"
+    """cmcl: cross-modal contrastive learning, Eqs (6) and (7). itm: image-text matching in its place, which
+    with `data.texts=[] data.images=[]` is "w/o single-modal" of Table 2."""
+    temperature: float = 1.0
+    """tau of Eq. (7), whose value the paper does not give; the scale of d is learned too."""
+    single_modal_scores: Literal["alone", "pair"] = "alone"
+    """What d(V^r, W), d(V, W^r) and the scores of negative images and texts compare V and W by: their
+    representations when each is encoded alone, as V^r and W^r are; or those of the pair (V, W) encoded
+    together. The paper leaves it open; in the pair, W has seen V."""
+    region_regression: bool = True
+    """Regress the features of masked regions (section 2.2)."""
+    region_classification: bool = True
+    """Predict the classes of masked regions, if the source of the features has classes."""
+    regression_reduction: Literal["mean", "sum"] = "mean"
+    """Over the F numbers of a feature: sum as printed, or mean, which is F times smaller."""
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError(f"objective.temperature {self.temperature}: expected a positive number")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole model; the defaults are UNIMO-base (Table 6)."""
+
+    name: str = "unimo_base"
+    text: TextConfig = field(default_factory=TextConfig)
+    """The Transformer that reads everything, and its token embeddings; `text.init` is RoBERTa."""
+    regions: RegionConfig = field(default_factory=RegionConfig)
+    pair_feature: Literal["product", "sum"] = "product"
+    """How the pooled image and text of a pair become one vector: the release multiplies them for retrieval
+    and adds them for SNLI-VE."""
+    role_types: int = 0
+    """Rows of a role embedding (who speaks) for dialogues; the release has 3 for CoQA. 0: none."""
+    turn_types: int = 0
+    """Rows of a turn embedding for dialogues; the release has 16 for CoQA. 0: none."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of everything."""
+        return self.text.hidden_size
+
+    def __post_init__(self) -> None:
+        if self.text.hidden_size % self.text.num_heads:
+            raise ConfigError(
+                f"text.hidden_size {self.text.hidden_size} does not divide into {self.text.num_heads} heads"
+            )
+        if self.regions.feature_size < 1 or self.regions.num_classes < 0:
+            raise ConfigError(
+                f"regions.feature_size {self.regions.feature_size} and num_classes "
+                f"{self.regions.num_classes}: expected at least 1 and 0"
+            )

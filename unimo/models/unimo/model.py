@@ -1,0 +1,254 @@
+"""UNIMO: regions and tokens in one sequence through one Transformer (section 2, Fig. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from unimo.models.base import Images, Model, Outputs
+from unimo.models.unimo import CAPABILITIES
+from unimo.models.unimo.config import Config
+from unimo.models.unimo.regions import RegionEmbeddings
+from unimo.models.unimo.visibility import visibility
+from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
+from unimo.nn.heads import Pooler
+from unimo.nn.init import embedding, linear
+from unimo.nn.kernels import dropout
+from unimo.nn.outputs import Encoded
+from unimo.nn.position import token_positions
+from unimo.nn.text_encoder import RobertaTower
+
+TARGET = "is_target"
+
+
+class Unimo(Model):
+    """Pairs, single images and single texts through one network.
+
+    `encode_image` and `encode_text` embed; `fuse` runs the Transformer over what it is given, so that an
+    image or a text alone is encoded by itself (the pseudo sequence of appendix A, masked out, is left out).
+
+    Parameters: `transformer.{embeddings, layers}` as RoBERTa's, `regions.*`, `text_pooler`, `image_pooler`,
+    `match_head`, and for dialogues `roles`, `turns`.
+    """
+
+    capabilities: ClassVar[frozenset[str]] = CAPABILITIES
+    head_epsilon: ClassVar[float] = 1e-5
+    image_key: ClassVar[str] = "regions"
+    has_match: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        text, width, std = config.text, config.hidden_size, config.text.init_std
+        self.transformer = RobertaTower.from_config(text, pooler=False, token_type=False)
+        self.regions = RegionEmbeddings(config.regions.feature_size, width, std, text.dropout)
+        self.text_pooler = Pooler(width, std, "relu")
+        self.image_pooler = Pooler(width, std, "relu")
+        self.match_head = linear(width, 1, std)
+        self.roles = embedding(config.role_types, width, std) if config.role_types else None
+        self.turns = embedding(config.turn_types, width, std) if config.turn_types else None
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of all states."""
+        return self.config.hidden_size
+
+    @property
+    def pooled_size(self) -> int:
+        """H, for pairs, texts and images alike."""
+        return self.config.hidden_size
+
+    @property
+    def head_std(self) -> float:
+        """Standard deviation that heads start with."""
+        return self.config.text.init_std
+
+    @property
+    def vector_sizes(self) -> tuple[int, int]:
+        """H, twice."""
+        return self.hidden_size, self.hidden_size
+
+    def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
+        """Regions of B pictures to their embeddings `image` [B, 1 + R, H], [IMG] first, and `image_mask`."""
+        states, mask = self.regions(images)
+        return Encoded(image=states, image_mask=mask, image_layers=(states,) if layers else ())
+
+    def encode_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        layers: bool = False,
+        attentions: bool = False,
+        positions: Tensor | None = None,
+        is_target: Tensor | None = None,
+        roles: Tensor | None = None,
+        turns: Tensor | None = None,
+        delta: Tensor | None = None,
+    ) -> Encoded:
+        """Ids and mask [B, T] to embeddings `text` [B, T, H].
+
+        Args:
+            input_ids, attention_mask: the texts.
+            layers: also return them as the states of a tower.
+            attentions: there are none before fusion.
+            positions: rows [B, T] of the position table; None counts tokens.
+            is_target: [B, T] 1 = to be generated: `fuse` lets it be read by later tokens of the target only.
+            roles, turns: [B, T] of a dialogue, for models that have such embeddings; None means 0.
+            delta: [B, T, H] perturbation, added before the norm (adversarial training).
+        """
+        embeddings = self.transformer.embeddings
+        positions = token_positions(attention_mask, embeddings.padding_id) if positions is None else positions
+        extra = delta
+        for table, ids in ((self.roles, roles), (self.turns, turns)):
+            if table is not None:
+                rows = table(paddle.zeros_like(input_ids) if ids is None else ids)
+                extra = rows if extra is None else extra + rows
+        states = embeddings.at(input_ids, positions, extra)
+        links = {} if is_target is None else {TARGET: is_target}
+        return Encoded(
+            text=states, text_mask=attention_mask, text_layers=(states,) if layers else (), links=links
+        )
+
+    def fuse(
+        self,
+        text: Encoded | None,
+        image: Encoded | None,
+        *,
+        attentions: bool = False,
+        outputs: Outputs = "all",
+    ) -> Encoded:
+        """Pairs, texts (no image) or images (no text) through the Transformer.
+
+        Returns:
+            `fused_image` [B, 1 + R, H], `fused_text` [B, T, H], and `pooled` [B, H]: of a pair the product or
+            sum of both poolers, else that of the one there is.
+        """
+        parts = [part for part in (image, text) if part is not None]
+        rows = 0 if image is None else image.image.shape[1]
+        joined = self._join(image, text)
+        mask = self._visibility(image, text)
+        states, maps = self.transformer.encode(joined, mask, attentions, "fusion")
+        last = states[-1]
+        encoded = Encoded(
+            fused_image=None if image is None else last[:, :rows],
+            fused_text=None if text is None else last[:, rows:],
+            image_mask=None if image is None else image.image_mask,
+            text_mask=None if text is None else text.text_mask,
+            attentions=maps,
+        )
+        if outputs == "text":
+            return encoded
+        vectors = [self.text_pooler(encoded.fused_text)] if text is not None else []
+        vectors += [self.image_pooler(encoded.fused_image)] if image is not None else []
+        pooled = vectors[0]
+        if len(parts) == 2:
+            is_product = self.config.pair_feature == "product"
+            pooled = vectors[0] * vectors[1] if is_product else vectors[0] + vectors[1]
+        return Encoded(
+            fused_image=encoded.fused_image,
+            fused_text=encoded.fused_text,
+            image_mask=encoded.image_mask,
+            text_mask=encoded.text_mask,
+            attentions=maps,
+            pooled=pooled,
+        )
+
+    @staticmethod
+    def _join(image: Encoded | None, text: Encoded | None) -> Tensor:
+        parts = [] if image is None else [image.image]
+        parts += [] if text is None else [text.text]
+        return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=1)
+
+    @staticmethod
+    def _visibility(image: Encoded | None, text: Encoded | None) -> Tensor:
+        parts = [] if image is None else [image.image_mask]
+        parts += [] if text is None else [text.text_mask.astype("float32")]
+        target = None if text is None else text.links.get(TARGET)
+        if target is not None and image is not None:
+            target = paddle.concat([paddle.zeros_like(image.image_mask), target.astype("float32")], axis=1)
+        return visibility(paddle.concat(parts, axis=1), target)
+
+    def text_vector(self, text: Encoded) -> Tensor:
+        """Pooled h_[CLS] [B, H] of texts that are encoded alone."""
+        return self.fuse(text, None, outputs="pooled").pooled
+
+    def image_vector(self, image: Encoded) -> Tensor:
+        """Pooled h_[IMG] [B, H] of images that are encoded alone."""
+        return self.fuse(None, image, outputs="pooled").pooled
+
+    def match(self, pooled: Tensor) -> Tensor:
+        """d(V, W) [N] of the pooled products [N, H] of N pairs, as the release defines it (facts 1.7)."""
+        return self.match_head(dropout(pooled, self.config.text.attention_dropout, self.training)).squeeze(1)
+
+    def match_all(self, image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
+        """d [A, B] of every image [A, H] with every text [B, H], from vectors of `*_vector`.
+
+        The same numbers as `match` of the products, as one matrix product.
+        """
+        weighted = image_vectors * self.match_head.weight[:, 0]
+        return paddle.matmul(weighted, text_vectors, transpose_y=True) + self.match_head.bias
+
+    def decode(self, source: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Teacher-forced states [B, T, H], from which the next tokens are predicted.
+
+        Args:
+            source: an image, a text, or both (their parts in one `Encoded`), which read no target.
+            input_ids, attention_mask: the targets; their positions begin anew.
+        """
+        target = self.encode_text(input_ids, attention_mask, is_target=paddle.ones_like(input_ids))
+        if source.text is not None:
+            target = _append(source, target)
+        image = source if source.image is not None else None
+        states = self.fuse(target, image, outputs="text").fused_text
+        return states[:, -input_ids.shape[1] :]
+
+    def start_decoding(self, source: Encoded) -> DecodingState:
+        """State of a decoding before its first token; `step` gives the numbers of `decode`."""
+        image = source if source.image is not None else None
+        text = source if source.text is not None else None
+        states, mask = self._join(image, text), self._visibility(image, text)
+        prefix = read_prefix(self.transformer.layers, states, mask)
+        return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]), mask)
+
+    def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
+        """Append one token [B] to each text: its state [B, H], as in `decode`, and the next state.
+
+        Raises:
+            ConfigError: the text is longer than the position table.
+        """
+        position = next_position(self.transformer.embeddings, state)
+        token = self.encode_text(ids.unsqueeze(1), paddle.ones([1, 1]), positions=position)
+        return advance(self.transformer.layers, state, token.text)
+
+    def forward(self, regions: Mapping[str, Tensor], input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """Encode and fuse a batch of pairs."""
+        return self.fuse(self.encode_text(input_ids, attention_mask), self.encode_image(regions))
+
+    def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
+        """Whether a parameter takes part in what a task reads; see `Model.is_used`."""
+        part = parameter.partition(".")[0]
+        if part == "match_head":
+            return False
+        if part in ("text_pooler", "image_pooler"):
+            return pooled and (text if part == "text_pooler" else image)
+        if part in ("roles", "turns") or parameter.startswith("transformer.embeddings"):
+            return text
+        return image if part == "regions" else True
+
+    def lr_group(self, parameter: str) -> str:
+        """`towers` for the Transformer, else `cross_modal`."""
+        return "towers" if parameter.startswith("transformer.") else "cross_modal"
+
+
+def _append(source: Encoded, target: Encoded) -> Encoded:
+    """Source and target texts as one, in which only the latter is target."""
+    mask = source.text_mask.astype("int64")
+    return Encoded(
+        text=paddle.concat([source.text, target.text], axis=1),
+        text_mask=paddle.concat([mask, target.text_mask.astype("int64")], axis=1),
+        links={TARGET: paddle.concat([paddle.zeros_like(mask), target.links[TARGET]], axis=1)},
+    )

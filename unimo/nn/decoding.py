@@ -1,0 +1,123 @@
+"""Step-by-step decoding with cached keys and values, for any stack of post-norm blocks.
+
+What all tokens of a text read (image, source) goes through the layers once; each layer's keys and values of
+it, the prefix, are kept apart from those of the text, which grow. Legend: N texts, P rows of the prefix, t
+tokens so far, H heads, D their width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from unimo.errors import ConfigError
+from unimo.nn.attention import SelfAttention
+from unimo.nn.block import Block
+from unimo.nn.embeddings import TextEmbeddings
+
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class DecodingState:
+    """What N texts in the making need to go on, for each layer in the order in which they are passed."""
+
+    own: tuple[Pair | None, ...]
+    """Keys and values [N, H, t, D] of the text; None before the first token."""
+    prefix: tuple[Pair | None, ...]
+    """Keys and values [N, H, P, D] that all tokens read; None for layers that have none."""
+    sources: np.ndarray
+    """[N] which source each text belongs to."""
+    prefix_mask: Tensor | None = None
+    """[N, 1, 1, P], added to the logits of the prefix; None where all of it is real."""
+    length: int = 0
+    """Tokens so far."""
+
+    def select(self, rows: Tensor) -> DecodingState:
+        """The texts `rows` (int tensor [N'], repeats allowed), e.g. those that a beam goes on with.
+
+        The large prefix is copied only when texts of other sources come in their place.
+        """
+
+        def pick(pairs: tuple[Pair | None, ...]) -> tuple[Pair | None, ...]:
+            return tuple(
+                None if pair is None else tuple(paddle.gather(part, rows, axis=0) for part in pair)
+                for pair in pairs
+            )
+
+        sources = self.sources[rows.numpy()]
+        picked = replace(self, own=pick(self.own), sources=sources)
+        if np.array_equal(sources, self.sources):
+            return picked
+        mask = None if self.prefix_mask is None else paddle.gather(self.prefix_mask, rows, axis=0)
+        return replace(picked, prefix=pick(self.prefix), prefix_mask=mask)
+
+
+def read_prefix(
+    layers: Iterable[Block], states: Tensor, mask: Tensor | None = None, kept: int = 0
+) -> tuple[Pair, ...]:
+    """Run rows that read each other through all layers and keep what a text will read of them.
+
+    Args:
+        layers: the blocks.
+        states: [N, P', W].
+        mask: [N, 1, 1, P'], added to the logits.
+        kept: a text reads the rows from this one on.
+    """
+    prefix = []
+    layers = list(layers)
+    for layer in layers:
+        query, key, value = layer.attention.project(states, heads_first=True)
+        prefix.append((key[:, :, kept:], value[:, :, kept:]))
+        if layer is not layers[-1]:
+            mixed, _ = layer.attention.mix(query, key, value, mask, heads_first=True)
+            states = layer.close(states, layer.attention.out(mixed))
+    return tuple(prefix)
+
+
+def next_position(embeddings: TextEmbeddings, state: DecodingState) -> Tensor:
+    """Row [1, 1] of the position table for the next token.
+
+    Raises:
+        ConfigError: the position table ends here.
+    """
+    position, table = embeddings.padding_id + 1 + state.length, embeddings.position.weight.shape[0]
+    if position >= table:
+        raise ConfigError(
+            f"a generated text can have {table - embeddings.padding_id - 1} tokens, the position table has "
+            f"{table} rows (text.max_position); set a smaller maximum length"
+        )
+    return paddle.full([1, 1], position, dtype="int64")
+
+
+def advance(layers: Iterable[Block], state: DecodingState, states: Tensor) -> tuple[Tensor, DecodingState]:
+    """One embedded token [N, 1, W] through all layers: its last state [N, W], and what follows `state`."""
+    own = []
+    for layer, past, prefix in zip(layers, state.own, state.prefix, strict=True):
+        query, key, value = layer.attention.project(states, heads_first=True)
+        if past is not None:
+            key, value = paddle.concat([past[0], key], axis=2), paddle.concat([past[1], value], axis=2)
+        own.append((key, value))
+        if prefix is None or not prefix[0].shape[2]:
+            mixed, _ = layer.attention.mix(query, key, value, None, heads_first=True)
+        else:
+            mixed = _mix_apart(layer.attention, query, (key, value), prefix, state.prefix_mask)
+        states = layer.close(states, layer.attention.out(mixed))
+    return states[:, 0], replace(state, own=tuple(own), length=state.length + 1)
+
+
+def _mix_apart(
+    attention: SelfAttention, query: Tensor, text: Pair, prefix: Pair, mask: Tensor | None
+) -> Tensor:
+    """Attention over prefix and text together, without copying them into one tensor at every token."""
+    query, length = query * attention.scale, prefix[0].shape[2]
+    before, own = (paddle.matmul(query, key, transpose_y=True) for key in (prefix[0], text[0]))
+    weights = F.softmax(paddle.concat([before if mask is None else before + mask, own], axis=-1))
+    mixed = paddle.matmul(weights[:, :, :, :length], prefix[1])
+    mixed = mixed + paddle.matmul(weights[:, :, :, length:], text[1])
+    return mixed.transpose([0, 2, 1, 3]).reshape([0, 0, -1])
