@@ -1,0 +1,378 @@
+"""Settings of the detector, under the section names and keys of PaddleDetection's YAML files.
+
+Keys that PaddleDetection does not have are marked "ours"; their defaults give PaddleDetection's network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from unimo.config import coerce, dump, merge_into, read_yaml, to_plain
+from unimo.errors import ConfigError
+from unimo.registry import nearest
+
+
+@dataclass(frozen=True)
+class ArchitectureConfig:
+    """Section `FasterRCNN`: which part is which. One of each exists here."""
+
+    backbone: Literal["ResNet"] = "ResNet"
+    rpn_head: Literal["RPNHead"] = "RPNHead"
+    bbox_head: Literal["BBoxHead"] = "BBoxHead"
+    bbox_post_process: Literal["BBoxPostProcess"] = "BBoxPostProcess"
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Section `ResNet`: the backbone up to res4, which all regions share."""
+
+    depth: Literal[18, 34, 50, 101, 152] = 50
+    variant: Literal["a", "b"] = "b"
+    """Which convolution of a bottleneck has the stride: `a` the first (Caffe), `b` the 3x3."""
+    norm_type: Literal["bn"] = "bn"
+    freeze_norm: bool = True
+    """Norms keep their statistics and are not trained."""
+    freeze_at: int = 0
+    """Stages up to this index (0 is res2, with the stem) are not trained; -1 trains all."""
+    return_idx: list[int] = field(default_factory=lambda: [2])
+    num_stages: int = 3
+    ch_in: int = 64
+    """Channels of the stem."""
+    width: int = 64
+    """Ours: inner channels of res2; each further stage doubles them."""
+    caffe_max_pool: bool = False
+    """Ours: the stem pools without padding and rounds up, as Caffe does."""
+
+    def __post_init__(self) -> None:
+        if self.num_stages != 3 or self.return_idx != [2]:
+            raise ConfigError(
+                f"ResNet: num_stages={self.num_stages}, return_idx={self.return_idx}; the C4 detector takes "
+                "res4 (num_stages: 3, return_idx: [2]); feature pyramids are not supported"
+            )
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Boxes that the proposal network starts from, at each position of res4."""
+
+    aspect_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    anchor_sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
+    strides: list[int] = field(default_factory=lambda: [16])
+    offset: float = 0.0
+    """Of the anchor's centre from the upper left corner of its cell, in strides."""
+
+    def __post_init__(self) -> None:
+        if self.strides != [16]:
+            raise ConfigError(f"anchor_generator.strides={self.strides}; res4 has one level of stride 16")
+
+
+@dataclass(frozen=True)
+class RpnTargetConfig:
+    """Which anchors the proposal network learns from."""
+
+    batch_size_per_im: int = 256
+    fg_fraction: float = 0.5
+    negative_overlap: float = 0.3
+    positive_overlap: float = 0.7
+    use_random: bool = True
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """How many proposals are kept, and how far they may overlap."""
+
+    min_size: float = 0.0
+    nms_thresh: float = 0.7
+    pre_nms_top_n: int = 6000
+    post_nms_top_n: int = 1000
+    topk_after_collect: bool = False
+    """For feature pyramids; read and without effect."""
+
+
+def _train_proposals() -> ProposalConfig:
+    return ProposalConfig(pre_nms_top_n=12000, post_nms_top_n=2000)
+
+
+@dataclass(frozen=True)
+class RpnConfig:
+    """Section `RPNHead`: the proposal network."""
+
+    anchor_generator: AnchorConfig = field(default_factory=AnchorConfig)
+    rpn_target_assign: RpnTargetConfig = field(default_factory=RpnTargetConfig)
+    train_proposal: ProposalConfig = field(default_factory=_train_proposals)
+    test_proposal: ProposalConfig = field(default_factory=ProposalConfig)
+    channels: int | None = None
+    """Ours: of its 3x3 convolution; None for those of res4. Bottom-up attention has 512."""
+    smooth_l1_beta: float = 0.0
+    """Ours: where the box loss turns from squares to differences; 0 for differences only."""
+
+
+@dataclass(frozen=True)
+class RoiConfig:
+    """How a region is cut out of res4."""
+
+    resolution: int = 14
+    sampling_ratio: int = 0
+    aligned: bool = True
+    pooling: Literal["align", "max"] = "align"
+    """Ours: `max` is the RoI pooling of Caffe; the two keys above are for `align`."""
+
+
+@dataclass(frozen=True)
+class Res5Config:
+    """Section `Res5Head`: the last stage of the ResNet, on each region. All keys are ours."""
+
+    variant: Literal["a", "b"] = "b"
+    stride: Literal[1, 2] = 2
+    """Of its first block. Bottom-up attention has 1, with `dilation: 2`."""
+    dilation: Literal[1, 2] = 1
+    freeze_norm: bool = True
+
+
+@dataclass(frozen=True)
+class BoxHeadConfig:
+    """Section `BBoxHead`: classes and boxes of regions."""
+
+    head: Literal["Res5Head"] = "Res5Head"
+    roi_extractor: RoiConfig = field(default_factory=RoiConfig)
+    bbox_assigner: Literal["BBoxAssigner"] = "BBoxAssigner"
+    with_pool: bool = True
+    bbox_weight: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
+    cls_agnostic: bool = False
+    """Ours: one box for a region instead of one for each class."""
+    smooth_l1_beta: float = 0.0
+    """Ours: as in `RPNHead`."""
+
+    def __post_init__(self) -> None:
+        if not self.with_pool or len(self.bbox_weight) != 4:
+            raise ConfigError("BBoxHead: Res5Head needs with_pool: true, and bbox_weight has four numbers")
+
+
+@dataclass(frozen=True)
+class BoxAssignerConfig:
+    """Section `BBoxAssigner`: which regions the head learns from."""
+
+    batch_size_per_im: int = 512
+    bg_thresh: float = 0.5
+    fg_thresh: float = 0.5
+    fg_fraction: float = 0.25
+    use_random: bool = True
+
+
+@dataclass(frozen=True)
+class NmsConfig:
+    """Which objects are reported."""
+
+    name: Literal["MultiClassNMS"] = "MultiClassNMS"
+    keep_top_k: int = 100
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class PostProcessConfig:
+    """Section `BBoxPostProcess`: objects as the COCO metric wants them; regions are of `RegionSelection`."""
+
+    decode: Literal["RCNNBox"] = "RCNNBox"
+    nms: NmsConfig = field(default_factory=NmsConfig)
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Section `RegionSelection` (ours): which proposals become the regions of a picture (bottom-up attention)."""
+
+    score_threshold: float = 0.2
+    """Regions above it are kept, but ..."""
+    min_boxes: int = 10
+    max_boxes: int = 100
+    nms_threshold: float = 0.3
+    """Of two regions of one class that overlap by more, the weaker one is not of that class."""
+    boxes: Literal["proposals", "regressed"] = "proposals"
+    """Boxes that are compared and reported. The feature is always that of the proposal."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_boxes <= self.max_boxes:
+            raise ConfigError(
+                f"RegionSelection: min_boxes={self.min_boxes}, max_boxes={self.max_boxes}; "
+                "expected 1 <= min_boxes <= max_boxes"
+            )
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Order of the colours."""
+
+    to_rgb: bool = True
+    """False for BGR, as Caffe networks read it (ours)."""
+
+
+@dataclass(frozen=True)
+class ResizeConfig:
+    """Size of the network's input."""
+
+    target_size: list[int] = field(default_factory=lambda: [800, 1333])
+    """The shorter side, as long as the longer one does not get longer than the second number."""
+    keep_ratio: bool = True
+    interp: Literal[1, 2] = 1
+    """1 linear, 2 cubic; both by Pillow, which smooths when it shrinks."""
+
+    def __post_init__(self) -> None:
+        if len(self.target_size) != 2 or min(self.target_size) < 1 or not self.keep_ratio:
+            raise ConfigError(f"Resize: expected two sides and keep_ratio: true, found {self.target_size}")
+
+
+@dataclass(frozen=True)
+class NormalizeConfig:
+    """Colours to numbers: (value - mean) / std, values first divided by 255 if `is_scale`."""
+
+    is_scale: bool = True
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+
+
+@dataclass(frozen=True)
+class TransformsConfig:
+    """The steps of `sample_transforms`, which YAML lists one by one in this order."""
+
+    Decode: DecodeConfig = field(default_factory=DecodeConfig)
+    Resize: ResizeConfig = field(default_factory=ResizeConfig)
+    NormalizeImage: NormalizeConfig = field(default_factory=NormalizeConfig)
+    Permute: dict[str, int] = field(default_factory=dict)
+
+
+def _read_transforms(value: Any, where: str, current: TransformsConfig) -> TransformsConfig:
+    if isinstance(value, Mapping):
+        return merge_into(current, value, where)
+    if not isinstance(value, list) or not all(isinstance(step, Mapping) and len(step) == 1 for step in value):
+        raise ConfigError(
+            f"{where}: expected a list such as [Decode: {{}}, Resize: {{...}}], found {value!r}"
+        )
+    return merge_into(current, {name: keys or {} for step in value for name, keys in step.items()}, where)
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Section `TestReader`: how a picture becomes the network's input, in training too."""
+
+    RESOLVE = {"sample_transforms": _read_transforms}
+
+    sample_transforms: TransformsConfig = field(default_factory=TransformsConfig)
+    batch_size: int = 1
+    """Of evaluation; extraction has its own."""
+    shuffle: bool = False
+    drop_last: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Section `Training` (ours): the schedule of train_detector.py."""
+
+    steps: int = 90000
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    """Of AdamW, after the warm-up; falls to zero along a cosine."""
+    warmup: int = 100
+    weight_decay: float = 1e-4
+    clip_norm: float = 10.0
+    attribute_weight: float = 0.5
+    flip: bool = True
+    """Half of the pictures are seen as in a mirror."""
+    seed: int = 0
+    save_every: int = 500
+    log_every: int = 20
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """A detector: its parts, its classes and how pictures come in."""
+
+    architecture: Literal["FasterRCNN"] = "FasterRCNN"
+    num_classes: int = 80
+    num_attributes: int = 0
+    """Ours: 0 for no attribute head."""
+    class_names: list[str] | None = None
+    """Ours: names, or (in YAML) a text file beside it with one name a line, what follows a comma left out."""
+    attribute_names: list[str] | None = None
+    parts: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    resnet: ResNetConfig = field(default_factory=ResNetConfig)
+    rpn: RpnConfig = field(default_factory=RpnConfig)
+    res5: Res5Config = field(default_factory=Res5Config)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    assigner: BoxAssignerConfig = field(default_factory=BoxAssignerConfig)
+    post_process: PostProcessConfig = field(default_factory=PostProcessConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    reader: ReaderConfig = field(default_factory=ReaderConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        for names, number in (("class_names", "num_classes"), ("attribute_names", "num_attributes")):
+            given, wanted = getattr(self, names), getattr(self, number)
+            if given is not None and len(given) != wanted:
+                raise ConfigError(f"{names} has {len(given)} names, {number} is {wanted}")
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, without background."""
+        return self.class_names or [f"class {i}" for i in range(self.num_classes)]
+
+    @property
+    def attributes(self) -> list[str]:
+        """Names of the attributes; none without attribute head."""
+        return self.attribute_names or [f"attribute {i}" for i in range(self.num_attributes)]
+
+
+# Section of the YAML file -> field. The other keys have their own names.
+SECTIONS = {
+    "FasterRCNN": "parts",
+    "ResNet": "resnet",
+    "RPNHead": "rpn",
+    "Res5Head": "res5",
+    "BBoxHead": "box_head",
+    "BBoxAssigner": "assigner",
+    "BBoxPostProcess": "post_process",
+    "RegionSelection": "selection",
+    "TestReader": "reader",
+    "Training": "train",
+}
+PLAIN = ("architecture", "num_classes", "num_attributes", "class_names", "attribute_names")
+
+
+def load_config(path: str | Path) -> DetectorConfig:
+    """Read a detector's YAML file.
+
+    Raises:
+        ConfigError: missing file, an unknown key (the nearest ones are named), a value of the wrong type, or
+            a detector of another kind.
+    """
+    path, values = Path(path), {}
+    hints = {field.name: field for field in dataclasses.fields(DetectorConfig)}
+    for key, value in read_yaml(path).items():
+        where = f"{path.name}: {key}"
+        if key in SECTIONS:
+            values[SECTIONS[key]] = merge_into(hints[SECTIONS[key]].default_factory(), value or {}, where)
+        elif key in ("class_names", "attribute_names") and isinstance(value, str):
+            values[key] = _read_names(path.parent / value)
+        elif key in PLAIN:
+            values[key] = value
+        else:
+            raise ConfigError(f"{path.name}: unknown key {key}; {nearest(str(key), [*SECTIONS, *PLAIN])}")
+    return coerce(values, DetectorConfig, path.name)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read names from {path}: {error}") from error
+    return [line.partition(",")[0].strip() for line in lines if line.strip()]
+
+
+def dump_config(config: DetectorConfig) -> str:
+    """The YAML text of a config, which `load_config` reads back."""
+    plain = to_plain(config)
+    names = {field: section for section, field in SECTIONS.items()}
+    return dump({names.get(key, key): value for key, value in plain.items() if value is not None})

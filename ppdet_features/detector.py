@@ -1,0 +1,155 @@
+"""Faster R-CNN on res4 with a res5 head (C4): the regions of pictures and their features.
+
+Legend: B pictures, N regions of one, F width of a feature, C classes, A attributes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from ppdet_features.boxes import clip, decode
+from ppdet_features.config import DetectorConfig, load_config
+from ppdet_features.resnet import ResNet, stage_channels
+from ppdet_features.roi_head import AttributeHead, BBoxHead
+from ppdet_features.rpn import RPNHead
+from ppdet_features.selection import select_objects, select_regions
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The regions of one picture, best first."""
+
+    boxes: np.ndarray = field(repr=False)
+    """[N, 4] float32: x1, y1, x2, y2 in pixels of the network's input."""
+    features: np.ndarray = field(repr=False)
+    """[N, F] float32, pooled res5."""
+    class_probs: np.ndarray = field(repr=False)
+    """[N, C] float32 without background (a row does not sum to one)."""
+    scores: np.ndarray = field(repr=False)
+    """[N] float32, falling: of the class for which the region was kept; 0 when stronger regions own them all."""
+    labels: np.ndarray = field(repr=False)
+    """[N] int64, that class."""
+    attributes: np.ndarray | None = field(default=None, repr=False)
+    """[N, A] float32 probabilities, which sum to one; None without attribute head."""
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What the detector reports for the COCO metric, best first: one entry for each (region, class)."""
+
+    boxes: np.ndarray
+    """[N, 4] float32, regressed, pixels of the network's input."""
+    scores: np.ndarray
+    """[N] float32."""
+    labels: np.ndarray
+    """[N] int64."""
+
+
+@dataclass(frozen=True)
+class _Proposals:
+    """All proposals of one picture, before any selection."""
+
+    features: Tensor
+    probs: np.ndarray
+    """With background, which is the last column."""
+    boxes: np.ndarray
+    """[R, 1, 4]."""
+    regressed: np.ndarray
+    """[R, C, 4], or [R, 1, 4] when class-agnostic."""
+
+
+class FasterRCNN(nn.Layer):
+    """The detector. `detect` gives regions with features, `objects` what a detection metric wants."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_size = stage_channels(config, 5)
+        self.num_classes, self.num_attributes = config.num_classes, config.num_attributes
+        self.backbone = ResNet(config)
+        self.rpn_head = RPNHead(config)
+        self.bbox_head = BBoxHead(config)
+        self.attribute_head = AttributeHead(config) if config.num_attributes else None
+
+    @paddle.no_grad()
+    def detect(self, images: Tensor) -> list[Detections]:
+        """Regions of pictures [B, 3, H, W] of one size, each as if it were alone."""
+        return [self._regions(proposals) for proposals in self._proposals(images)]
+
+    @paddle.no_grad()
+    def objects(self, images: Tensor) -> list[Objects]:
+        """Objects of pictures [B, 3, H, W] of one size."""
+        found = []
+        for proposals in self._proposals(images):
+            probs, nms = proposals.probs[:, :-1], self.config.post_process.nms
+            regions, scores, labels = select_objects(probs, proposals.regressed, nms)
+            found.append(Objects(_of_class(proposals.regressed, regions, labels), scores, labels))
+        return found
+
+    def _proposals(self, images: Tensor) -> list[_Proposals]:
+        size = tuple(images.shape[2:])
+        res4 = self.backbone(images)
+        rois = self.rpn_head.propose(*self.rpn_head(res4), size, self.config.rpn.test_proposal)
+        # res5 takes pictures one by one: it has hundreds of regions of each, which fill any device, and the
+        # cut-outs of one picture of bottom-up attention already take 240 MB.
+        return [self._proposals_of(res4[i : i + 1], boxes, size) for i, boxes in enumerate(rois)]
+
+    def _proposals_of(self, res4: Tensor, rois: Tensor, size: tuple[int, int]) -> _Proposals:
+        features = self.bbox_head.features(res4, [rois])
+        logits, deltas = self.bbox_head(features)
+        boxes, height, width = rois.numpy(), *size
+        regressed = decode(boxes, deltas.numpy(), self.config.box_head.bbox_weight)
+        return _Proposals(features, F.softmax(logits).numpy(), boxes[:, None], clip(regressed, width, height))
+
+    def _regions(self, proposals: _Proposals) -> Detections:
+        selection, probs = self.config.selection, proposals.probs[:, :-1]
+        boxes = proposals.boxes if selection.boxes == "proposals" else proposals.regressed
+        regions, scores, labels = select_regions(probs, boxes, selection)
+        features = proposals.features[paddle.to_tensor(regions)]
+        attributes = None
+        if self.attribute_head is not None:
+            # As in the release, also where the likeliest class is background.
+            likeliest = paddle.to_tensor(proposals.probs[regions].argmax(axis=1))
+            attributes = F.softmax(self.attribute_head(features, likeliest)[:, :-1]).numpy()
+        return Detections(
+            _of_class(boxes, regions, labels), features.numpy(), probs[regions], scores, labels, attributes
+        )
+
+
+def _of_class(boxes: np.ndarray, regions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Boxes [N, 4] of (region, class) pairs out of [R, C, 4] or [R, 1, 4]."""
+    return boxes[regions, labels if boxes.shape[1] > 1 else 0]
+
+
+def build_detector(config: DetectorConfig) -> FasterRCNN:
+    """A detector with fresh weights."""
+    return FasterRCNN(config)
+
+
+def load_detector(config_path: str | Path, weights_path: str | Path | None) -> FasterRCNN:
+    """A detector ready to detect.
+
+    Args:
+        config_path: YAML file.
+        weights_path: `.safetensors`, or `.pdparams` as PaddleDetection writes them; None for fresh weights.
+
+    Raises:
+        ConfigError: the YAML file is wrong.
+        CheckpointError: weights that cannot be read, or are of another config (the parameters are named).
+    """
+    from ppdet_features.weights import load_weights
+
+    detector = build_detector(load_config(config_path))
+    if weights_path is not None:
+        load_weights(detector, weights_path)
+    detector.eval()
+    return detector

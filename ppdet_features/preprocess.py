@@ -1,0 +1,36 @@
+"""A picture as the detector sees it: resized, colours in the network's order and scale."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from ppdet_features.config import DetectorConfig
+
+_FILTERS = {1: Image.Resampling.BILINEAR, 2: Image.Resampling.BICUBIC}
+
+
+def resized_size(width: int, height: int, config: DetectorConfig) -> tuple[int, int]:
+    """Width and height of the network's input for a picture of these sides, in pixels.
+
+    The shorter side gets the first target, unless the longer one would exceed the second.
+    """
+    short, long = sorted(config.reader.sample_transforms.Resize.target_size)
+    scale = min(short / min(width, height), long / max(width, height))
+    return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+
+
+def preprocess(image: Image.Image, config: DetectorConfig) -> np.ndarray:
+    """The network's input of one picture, [3, H, W] float32."""
+    steps = config.reader.sample_transforms
+    size = resized_size(*image.size, config)
+    image = image.convert("RGB")
+    if image.size != size:
+        image = image.resize(size, _FILTERS[steps.Resize.interp])
+    pixels = np.asarray(image, np.float32)
+    if not steps.Decode.to_rgb:
+        pixels = pixels[..., ::-1]
+    if steps.NormalizeImage.is_scale:
+        pixels = pixels / 255.0
+    mean, std = (np.array(x, np.float32) for x in (steps.NormalizeImage.mean, steps.NormalizeImage.std))
+    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1), np.float32)

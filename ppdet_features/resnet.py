@@ -1,0 +1,153 @@
+"""ResNet up to res4, and its last stage as a head on regions, with PaddleDetection's parameter names."""
+
+from __future__ import annotations
+
+import paddle.nn.functional as F
+from paddle import ParamAttr, Tensor, nn
+
+from ppdet_features.config import DetectorConfig
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+class ConvNorm(nn.Layer):
+    """A convolution without bias, and its batch norm."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        dilation: int = 1,
+        freeze_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(
+            channels_in,
+            channels,
+            kernel,
+            stride,
+            padding=dilation * (kernel - 1) // 2,
+            dilation=dilation,
+            weight_attr=ParamAttr(initializer=nn.initializer.KaimingNormal()),
+            bias_attr=False,
+        )
+        attribute = ParamAttr(trainable=not freeze_norm)
+        self.norm = nn.BatchNorm2D(
+            channels,
+            weight_attr=attribute,
+            bias_attr=ParamAttr(trainable=not freeze_norm),
+            use_global_stats=True if freeze_norm else None,
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
+        return self.norm(self.conv(inputs))
+
+
+class Block(nn.Layer):
+    """A residual block: two 3x3 convolutions below depth 50, else 1x1, 3x3, 1x1.
+
+    Args:
+        channels_in: of the input.
+        width: inner channels.
+        deep: three convolutions, four times as many channels out as inside.
+        variant: `a` puts the stride into the first convolution of three, `b` into the second.
+        shortcut: project the input, because size or channels change.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        width: int,
+        deep: bool,
+        variant: str,
+        shortcut: bool,
+        stride: int,
+        dilation: int,
+        freeze_norm: bool,
+    ) -> None:
+        super().__init__()
+        strides = (stride, 1) if variant == "a" or not deep else (1, stride)
+        kernel = 1 if deep else 3
+        first_dilation = 1 if deep else dilation
+        self.branch2a = ConvNorm(channels_in, width, kernel, strides[0], first_dilation, freeze_norm)
+        self.branch2b = ConvNorm(width, width, 3, strides[1], dilation, freeze_norm)
+        self.branch2c = ConvNorm(width, 4 * width, 1, freeze_norm=freeze_norm) if deep else None
+        channels = 4 * width if deep else width
+        self.short = ConvNorm(channels_in, channels, 1, stride, freeze_norm=freeze_norm) if shortcut else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
+        outputs = self.branch2b(F.relu(self.branch2a(inputs)))
+        if self.branch2c is not None:
+            outputs = self.branch2c(F.relu(outputs))
+        return F.relu(outputs + (inputs if self.short is None else self.short(inputs)))
+
+
+def _stage(number: int, channels_in: int, config: DetectorConfig) -> nn.Sequential:
+    """Stage `number` (2 to 5); its blocks have the names of the Caffe release: res4a, res4b1, ..."""
+    resnet, head = config.resnet, config.res5
+    count = BLOCKS[resnet.depth][number - 2] if number < 5 else 3
+    many = count > 10
+    stage = nn.Sequential()
+    for i in range(count):
+        letter = f"b{i}" if many and i else chr(ord("a") + i)
+        first_stride = 1 if number == 2 else 2 if number < 5 else head.stride
+        block = Block(
+            channels_in if i == 0 else stage_channels(config, number),
+            resnet.width * 2 ** (number - 2),
+            deep=resnet.depth >= 50,
+            variant=resnet.variant if number < 5 else head.variant,
+            shortcut=i == 0,
+            stride=first_stride if i == 0 else 1,
+            dilation=1 if number < 5 else head.dilation,
+            freeze_norm=resnet.freeze_norm if number < 5 else head.freeze_norm,
+        )
+        stage.add_sublayer(f"res{number}{letter}", block)
+    return stage
+
+
+def stage_channels(config: DetectorConfig, number: int) -> int:
+    """Channels that stage `number` (2 to 5) gives out."""
+    return config.resnet.width * 2 ** (number - 2) * (4 if config.resnet.depth >= 50 else 1)
+
+
+class ResNet(nn.Layer):
+    """Stem, res2, res3 and res4: the map that all regions of a picture share."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        resnet = config.resnet
+        self.caffe_max_pool = resnet.caffe_max_pool
+        self.conv1 = nn.Sequential()
+        stem = ConvNorm(3, resnet.ch_in, 7, stride=2, freeze_norm=resnet.freeze_norm)
+        self.conv1.add_sublayer("conv1", stem)
+        self.res2 = _stage(2, resnet.ch_in, config)
+        self.res3 = _stage(3, stage_channels(config, 2), config)
+        self.res4 = _stage(4, stage_channels(config, 3), config)
+        frozen = [self.conv1, self.res2, self.res3, self.res4][: resnet.freeze_at + 2]
+        for parameter in (p for stage in frozen * (resnet.freeze_at >= 0) for p in stage.parameters()):
+            parameter.stop_gradient = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] to res4 [B, C, H / 16, W / 16], sides rounded up."""
+        outputs = F.relu(self.conv1(images))
+        if self.caffe_max_pool:
+            outputs = F.max_pool2d(outputs, 3, stride=2, padding=0, ceil_mode=True)
+        else:
+            outputs = F.max_pool2d(outputs, 3, stride=2, padding=1)
+        return self.res4(self.res3(self.res2(outputs)))
+
+
+class Res5Head(nn.Layer):
+    """The last stage on each region."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.res5 = _stage(5, stage_channels(config, 4), config)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """Cut-outs of res4 [R, C, S, S] to pooled features [R, F]."""
+        return self.res5(regions).mean(axis=[2, 3])

@@ -1,0 +1,92 @@
+"""Region proposal network. Legend: B pictures, A anchors a position, H x W positions of res4, R proposals."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import ParamAttr, Tensor, nn
+from paddle.vision.ops import generate_proposals
+
+from ppdet_features.config import AnchorConfig, DetectorConfig, ProposalConfig
+from ppdet_features.resnet import stage_channels
+
+
+def anchors_of(height: int, width: int, config: AnchorConfig) -> np.ndarray:
+    """Anchors of a map of `height` x `width` positions, [H, W, A, 4] float32, sizes outside, ratios inside.
+
+    A ratio is height to width; every anchor of a size has the area of its square.
+    """
+    sizes = np.repeat(config.anchor_sizes, len(config.aspect_ratios))
+    ratios = np.tile(config.aspect_ratios, len(config.anchor_sizes))
+    half = np.stack([sizes / np.sqrt(ratios), sizes * np.sqrt(ratios)], axis=1) / 2
+    stride = config.strides[0]
+    y, x = np.meshgrid(*((np.arange(n) + config.offset) * stride for n in (height, width)), indexing="ij")
+    centers = np.stack([x, y], axis=-1)[:, :, None]
+    return np.concatenate([centers - half, centers + half], axis=-1).astype(np.float32)
+
+
+class RpnFeature(nn.Layer):
+    """The 3x3 convolution that scores and boxes share."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.rpn_conv = nn.Conv2D(channels_in, channels, 3, padding=1, weight_attr=_normal())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, channels, H, W]."""
+        return F.relu(self.rpn_conv(features))
+
+
+class RPNHead(nn.Layer):
+    """Scores of anchors, boxes from them, and the best of these."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config.rpn
+        channels_in = stage_channels(config, 4)
+        channels = config.rpn.channels or channels_in
+        anchors = self.config.anchor_generator
+        number = len(anchors.anchor_sizes) * len(anchors.aspect_ratios)
+        self.rpn_feat = RpnFeature(channels_in, channels)
+        self.rpn_rois_score = nn.Conv2D(channels, number, 1, weight_attr=_normal())
+        self.rpn_rois_delta = nn.Conv2D(channels, 4 * number, 1, weight_attr=_normal())
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """res4 [B, C, H, W] to scores [B, A, H, W] (before the sigmoid) and deltas [B, 4 A, H, W]."""
+        shared = self.rpn_feat(features)
+        return self.rpn_rois_score(shared), self.rpn_rois_delta(shared)
+
+    @paddle.no_grad()
+    def propose(
+        self, scores: Tensor, deltas: Tensor, size: tuple[int, int], config: ProposalConfig
+    ) -> list[Tensor]:
+        """The best boxes of each picture after suppression.
+
+        Args:
+            scores: [B, A, H, W].
+            deltas: [B, 4 A, H, W].
+            size: height and width of the network's input.
+            config: how many.
+
+        Returns:
+            For each picture [R, 4], best first.
+        """
+        anchors = paddle.to_tensor(anchors_of(*scores.shape[2:], self.config.anchor_generator))
+        rois, _, numbers = generate_proposals(
+            scores,
+            deltas,
+            paddle.to_tensor([size] * scores.shape[0], "float32"),
+            anchors.reshape([-1, 4]),
+            paddle.ones([anchors.size // 4, 4]),
+            pre_nms_top_n=config.pre_nms_top_n,
+            post_nms_top_n=config.post_nms_top_n,
+            nms_thresh=config.nms_thresh,
+            min_size=config.min_size,
+            return_rois_num=True,
+        )
+        return paddle.split(rois, numbers.tolist()) if len(numbers) > 1 else [rois]
+
+
+def _normal(std: float = 0.01) -> ParamAttr:
+    return ParamAttr(initializer=nn.initializer.Normal(0.0, std))
