@@ -236,8 +236,9 @@ class _Lines:
             line = next(table.head(), {key: None})
             if key not in line:
                 raise DataError(
-                    f"{table.path} has {', '.join(line)} in a line and no {key!r}: it is of another job; "
-                    "`augment_corpus.py rewrite` writes rewrites, `retrieve-text` texts, `retrieve-images` images"
+                    f"{table.path} has {', '.join(line)} in a line and no {key!r}, so it is of another job; take "
+                    "rewrites from `augment_corpus.py rewrite`, texts from `retrieve-text`, images from "
+                    "`retrieve-images`"
                 )
 
     def __call__(self, record: Record) -> Any:

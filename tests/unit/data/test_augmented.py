@@ -96,7 +96,7 @@ def test_wrong_files_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no file .*augment_corpus.py writes it"):
         open_augmentations(str(tmp_path / "none*.jsonl"))
     path = write(tmp_path / "t.jsonl", [{"id": "a", "text": "x", "texts": []}])
-    with pytest.raises(DataError, match="no 'negatives': it is of another job"):
+    with pytest.raises(DataError, match="no 'negatives', so it is of another job"):
         open_augmentations(rewrites=path)
     with pytest.raises(DataError, match='no line with an "id"'):
         open_augmentations(texts=write(tmp_path / "u.jsonl", ["hello", "{}"]))
