@@ -236,8 +236,8 @@ class _Lines:
             line = next(table.head(), {key: None})
             if key not in line:
                 raise DataError(
-                    f"{table.path} has {', '.join(line)} in a line and no {key!r}, so it is of another job; take "
-                    "rewrites from `augment_corpus.py rewrite`, texts from `retrieve-text`, images from "
+                    f"{table.path} has {', '.join(line)} in a line and no {key!r}, so it is of another job; "
+                    "take rewrites from `augment_corpus.py rewrite`, texts from `retrieve-text`, images from "
                     "`retrieve-images`"
                 )
 
