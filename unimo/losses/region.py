@@ -1,0 +1,78 @@
+"""Masked region modelling (UNIMO, section 2.2): what was hidden, as features and as classes.
+
+Legend: B pictures, R regions each, N masked ones, D width of a state, F of a feature, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from unimo.losses.reduce import global_mean
+
+
+def region_regression_loss(
+    states: Tensor,
+    positions: Tensor,
+    targets: Tensor,
+    head: Callable[[Tensor], Tensor],
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """Squared error ||r(h_v) - v||^2 of the masked regions' features.
+
+    Args:
+        states: region states [B, R, D].
+        positions: flat index b * R + r of each masked region, [N]; N may be 0.
+        targets: what was hidden, [N, F].
+        head: r, states [N, D] to features [N, F].
+        reduction: over the F numbers of a feature. The paper prints their `sum`; with F = 2048 that is some
+            2000 times the other losses, which it adds without weights, so `mean` is the default.
+
+    Returns:
+        Mean over the global batch's masked regions; 0, with gradients of 0, when there is none.
+    """
+    predicted = _predict(states, positions, head)
+    count = positions.shape[0]
+    if count == 0:
+        return global_mean(predicted.sum() * 0.0, 0)
+    errors = paddle.square(predicted - targets.astype("float32"))
+    return global_mean((errors.mean(axis=1) if reduction == "mean" else errors.sum(axis=1)).sum(), count)
+
+
+def region_classification_loss(
+    states: Tensor, positions: Tensor, class_probs: Tensor, head: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the masked regions' classes against what the detector said, CE(softmax(s(h_v)), c(v)).
+
+    Args:
+        states: region states [B, R, D].
+        positions: flat index b * R + r of each masked region, [N]; N may be 0.
+        class_probs: c(v), [N, C], 0 or more; made to sum to 1. A row of zeros (the detector said nothing)
+            costs nothing.
+        head: s, states [N, D] to logits [N, C].
+
+    Returns:
+        Loss in nats (mean over the global batch's masked regions; 0, with gradients of 0, when there is
+        none) and the share of this rank's whose most probable class is the detector's, both scalars.
+    """
+    logits = _predict(states, positions, head)
+    count = positions.shape[0]
+    if count == 0:
+        return global_mean(logits.sum() * 0.0, 0), paddle.zeros([])
+    targets = class_probs.astype("float32")
+    targets = targets / paddle.clip(targets.sum(axis=1, keepdim=True), min=1e-12)
+    loss = global_mean(-(targets * F.log_softmax(logits)).sum(), count)
+    with paddle.no_grad():
+        accuracy = (logits.argmax(axis=1) == targets.argmax(axis=1)).astype("float32").mean()
+    return loss, accuracy
+
+
+def _predict(states: Tensor, positions: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """The head's answers at the positions, float32; of any one state when there is no position."""
+    flat = states.flatten(0, 1)
+    rows = paddle.gather(flat, positions) if positions.shape[0] else flat[:1]
+    return head(rows).astype("float32")
