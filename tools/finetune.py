@@ -19,10 +19,10 @@ from unimo.settings import RunConfig, load_run_config
 
 DESCRIPTION = """Fine-tune a model on a task.
 Without --model and --init: the latest pre-trained UNIMO-3 in output/ (UNIMO-2 for captions and
-classification), or its tiny size from scratch if there is none. Without data.path=DIR: the built-in
-corpus `scenes`."""
+classification, UNIMO for text generation), or its tiny size from scratch if there is none. Without
+data.path=DIR: the built-in corpus `scenes`."""
 EXAMPLE = "python tools/finetune.py --task vqa --init output/unimo3_tiny_pretrain/model data.path=DIR"
-DEFAULT_MODELS = ("unimo3_tiny", "unimo2_tiny")  # the first that has a recipe for the task
+DEFAULT_MODELS = ("unimo3_tiny", "unimo2_tiny", "unimo_tiny")  # the first that has a recipe for the task
 logger = logging.getLogger("unimo.finetune")
 
 

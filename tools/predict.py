@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 DESCRIPTION = """Ask a model about a picture or a text.
 VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
 names (--labels), captioning models --caption, image classifiers nothing but the picture. Text classifiers
-take --text (and --text-pair) without a picture. Prints the best answers with their probabilities; that of
-a caption is the mean over its tokens."""
-EXAMPLE = (
-    'python tools/predict.py --model output/unimo3_tiny_vqa --image p.png --question "what color is it?"'
-)
+take --text (and --text-pair) without a picture, text generation --generate. Prints the best answers with
+their probabilities; that of a caption or generated text is the mean over its tokens."""
+EXAMPLE = 'python tools/predict.py --model output/unimo3_tiny_vqa --image p.png --question "what color?"'
 ASK_WITH = dict.fromkeys(("entailment", "retrieval", "text_classification"), '--text "..."') | {
     "vqa": '--question "..."',
     "caption": "--caption",
+    "seq2seq": '--generate "..."',
     "pretrain": '--labels "a,b" (zero-shot)',
 }
 
@@ -41,15 +40,17 @@ def main() -> None:
     parser.add_argument("--text", action="append", default=[], help="sentence; may be given several times")
     parser.add_argument("--text-pair", default=None, help="text classifiers of pairs: the second sentence")
     parser.add_argument("--caption", action="store_true", help="describe the picture")
-    parser.add_argument("--n-best", type=int, default=1, help="captions to print, best first")
+    parser.add_argument("--generate", default="", metavar="SOURCE", help="write from it; columns: tabs")
+    parser.add_argument("--n-best", type=int, default=1, help="captions or texts to print, best first")
     parser.add_argument("--labels", default="", help='class names with commas between, e.g. "cat,dog"')
     parser.add_argument("--prompt", default=PROMPT, help="with --labels; default: %(default)s")
     parser.add_argument("--top-k", type=int, default=5, help="answers to print for each question")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--save", default="", metavar="PNG", help="draw the picture with its answers")
     options = parser.parse_intermixed_args()
-    if sum(map(bool, (options.question, options.text, options.labels, options.caption))) > 1:
-        raise ConfigError("give one of --question, --text, --caption and --labels, or --image alone")
+    asked = (options.question, options.text, options.labels, options.caption, options.generate)
+    if sum(map(bool, asked)) > 1:
+        raise ConfigError("give one of --question, --text, --caption, --generate, --labels, or --image alone")
     if options.save and not options.image:
         raise ConfigError("--save draws a picture; give it with --image FILE")
     for name, value in (("--top-k", options.top_k), ("--n-best", options.n_best)):
@@ -80,7 +81,10 @@ def ask(options: argparse.Namespace) -> dict[str, Ranked]:
 
     pipeline = Pipeline(options.model)
     image, kind = options.image, pipeline.task.config.name
-    if not image and kind != "text_classification":
+    if options.generate:
+        texts = pipeline.generate(options.generate, options.n_best)
+        return {options.generate: [(one.text, one.probability) for one in texts]}
+    if not image and kind not in ("text_classification", "seq2seq"):
         raise ConfigError(f"a model trained on {kind} looks at a picture; give --image FILE")
     if options.question:
         return {text: pipeline.answer(image, text, options.top_k) for text in options.question}

@@ -34,6 +34,7 @@ TASK_MODULES: dict[str, str] = {
     "caption": "unimo.tasks.caption",
     "text_classification": "unimo.tasks.text_classification",
     "image_classification": "unimo.tasks.image_classification",
+    "seq2seq": "unimo.tasks.seq2seq",
 }
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unimo.config import merge_plain, parse_overrides
+from unimo.config import merge_plain, parse_overrides, write_text
 from unimo.data.processor import ProcessorConfig
 from unimo.errors import ConfigError
 from unimo.inference.loading import find_model, load_task, read_model_config
@@ -89,7 +88,9 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
         lambda prediction: records.extend(prediction.get("records", [])),
     )
     parts = gather_objects((records, sum(seen))) if data.share_eval else [(records, sum(seen))]
-    joined = list(itertools.chain.from_iterable(part for part, _ in parts))
+    # Ranks read samples in turn, so the order of the split comes back (but for records that were broken).
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*(part for part, _ in parts)))
+    joined = [record for record in turns if record is not None]
     return Evaluation(run, metrics, joined, sum(count for _, count in parts))
 
 
@@ -131,6 +132,8 @@ def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "")
 def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
     """Write the records: for VQA the official server file, else a JSON list in the order of the split.
 
+    For generated texts a name that does not end in `.json` asks for plain lines, one text each.
+
     Raises:
         ConfigError: the task makes no records.
     """
@@ -142,9 +145,11 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
         return write_server_file(path, ((r["question_id"], r["answer"]) for r in evaluation.records))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(evaluation.records, ensure_ascii=False), encoding="utf8")
-    os.replace(temporary, path)
+    content = json.dumps(evaluation.records, ensure_ascii=False)
+    if evaluation.run.task.name == "seq2seq" and path.suffix != ".json":
+        # Rows of CoQA's result file have an answer.
+        content = "".join(f"{row.get('text', row.get('answer'))}\n" for row in evaluation.records)
+    write_text(path, content)
     return path
 
 

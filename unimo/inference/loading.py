@@ -226,7 +226,7 @@ def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory:
     part = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
     if not part:
         raise CheckpointError(f"{directory / WEIGHTS} has no tensors named model.*; is it a model directory?")
-    load_into(model, part, str(directory / WEIGHTS))
+    load_into(model, part, str(directory / WEIGHTS), model.optional)
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

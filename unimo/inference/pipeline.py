@@ -18,8 +18,11 @@ from paddle import Tensor
 from paddle.nn import functional as F
 
 from unimo.data.collate_classification import TextCollator
+from unimo.data.collate_seq2seq import Seq2SeqCollator
+from unimo.data.readers.generation import GenerationRecord
 from unimo.data.readers.glue import TASKS
 from unimo.data.records import Record
+from unimo.data.seq2seq_data import layout_of
 from unimo.errors import CapabilityError, ConfigError
 from unimo.inference.loading import load_task
 from unimo.tasks.base import to_tensors
@@ -157,6 +160,31 @@ class Pipeline:
             for found in self.task.generate(self.task.model.images_of(batch), tokenizer, beam):
                 captions.append([_to_caption(one, tokenizer) for one in found[:n_best]])
         return captions
+
+    def generate(self, source: str | Sequence[str], n_best: int = 1) -> list[Caption]:
+        """The `n_best` best texts for a source, best first.
+
+        Args:
+            source: a text, or the columns that the model was trained on, e.g. passage and answer; a string
+                may hold them with tabs between. Dialogs begin with what they are about (maybe empty), then
+                come the turns.
+            n_best: texts to return; a smaller beam is widened.
+
+        Raises:
+            CapabilityError: the model was not fine-tuned on text generation.
+            RecordError: a column is empty.
+        """
+        self._expect("seq2seq", "write texts")
+        config, tokenizer = self.task.config, self.processor.tokenizer
+        columns = tuple(source.split("\t") if isinstance(source, str) else source)
+        knowledge, columns = (columns[0], columns[1:]) if config.dialog else (None, columns)
+        record = GenerationRecord("source", "", sources=columns, knowledge=knowledge)
+        collator, rng = Seq2SeqCollator(self.processor, layout_of(config), False), np.random.default_rng(0)
+        batch = to_tensors(collator.collate([collator.prepare(record, rng)], rng))
+        beam = replace(config.beam, size=max(config.beam.size, n_best))
+        with paddle.no_grad():
+            (found,) = self.task.generate(batch, tokenizer, beam)
+        return [_to_caption(one, tokenizer) for one in found[:n_best]]
 
     def _expect(self, name: str, wish: str) -> None:
         if self.task.config.name != name:

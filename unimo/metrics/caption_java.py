@@ -9,8 +9,9 @@ import importlib.util
 import logging
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 _SPICE_NEEDS = "stanford-corenlp-3.6.0*.jar"
@@ -38,28 +39,33 @@ def ptb_tokenize(texts: Sequence[str]) -> list[list[str]]:
 
 
 def java_scores(
-    candidates: Mapping[str, Sequence[str]], references: Mapping[str, Sequence[Sequence[str]]]
+    candidates: Mapping[str, Sequence[str]],
+    references: Mapping[str, Sequence[Sequence[str]]],
+    names: Collection[str] = ("meteor", "spice"),
 ) -> dict[str, float]:
     """`meteor`, and `spice` where its parser is there, times 100; {} without pycocoevalcap and Java.
 
     Args:
         candidates: image -> generated caption, tokens.
         references: image -> its human captions, tokens.
+        names: which of the two.
     """
     folder = find_evaluation()
     if folder is None or not candidates:
         return {}
     generated = {image: [" ".join(tokens)] for image, tokens in candidates.items()}
     human = {image: [" ".join(tokens) for tokens in references[image]] for image in candidates}
-    from pycocoevalcap.meteor.meteor import Meteor
+    scorers: dict[str, Callable[[], Any]] = {}
+    if "meteor" in names:
+        from pycocoevalcap.meteor.meteor import Meteor
 
-    scorers = {"meteor": Meteor}
+        scorers["meteor"] = Meteor
     # SPICE would fetch Stanford CoreNLP from the web the first time; that is for a person to decide.
-    if list(folder.glob(f"spice/lib/{_SPICE_NEEDS}")):
+    if "spice" in names and list(folder.glob(f"spice/lib/{_SPICE_NEEDS}")):
         from pycocoevalcap.spice.spice import Spice
 
         scorers["spice"] = Spice
-    else:
+    elif "spice" in names:
         logger.info("no SPICE: %s is not in %s", _SPICE_NEEDS, folder / "spice" / "lib")
     scores = {}
     for name, scorer in scorers.items():

@@ -36,12 +36,14 @@ class Model(nn.Layer):
         head_epsilon: of the LayerNorm in vocabulary heads.
         image_key: what `encode_image` reads of a batch, `pixels` or `regions`.
         has_match: whether `match` gives scores.
+        optional: prefixes of parameters of single tasks; weights of other tasks lack or have them.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
     head_epsilon: ClassVar[float] = 1e-12
     image_key: ClassVar[str] = "pixels"
     has_match: ClassVar[bool] = False
+    optional: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         super().__init__()

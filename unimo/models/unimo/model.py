@@ -39,6 +39,7 @@ class Unimo(Model):
     head_epsilon: ClassVar[float] = 1e-5
     image_key: ClassVar[str] = "regions"
     has_match: ClassVar[bool] = True
+    optional: ClassVar[tuple[str, ...]] = ("roles.", "turns.")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

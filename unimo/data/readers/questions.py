@@ -1,0 +1,145 @@
+"""CoQA and SQuAD as their authors distribute them, for text generation.
+
+CoQA     coqa-train-v1.0.json: stories with questions and answers; a sample is a question, with all that
+         was asked and answered before it
+SQuAD    train-v1.1.json: passages with questions and answers; a sample is a passage and an answer, and the
+         text to write is the question
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unimo.data.readers.base import check_index, check_text
+from unimo.data.readers.generation import GenerationDataset, GenerationRecord
+from unimo.errors import DataError
+
+
+class CoqaFile(GenerationDataset):
+    """Questions about stories; `references` are the answers of all annotators, `question_type` the domain.
+
+    Args:
+        path: the file.
+        name: name of the corpus.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a key; the story is named.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name, self._path = name, path
+        self._stories = list(_articles(path))
+        self._turns: list[tuple[int, int]] = []
+        for number, story in enumerate(self._stories):
+            where = f"{path}, story {number}"
+            questions, answers = (_list(story, key, where) for key in ("questions", "answers"))
+            if not isinstance(story.get("story"), str) or len(questions) != len(answers):
+                raise DataError(
+                    f"{where}: expected `story` and as many `answers` as `questions`; found "
+                    f"{len(questions)} questions, {len(answers)} answers and {', '.join(story)}"
+                )
+            self._turns += [(number, turn) for turn in range(len(questions))]
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __getitem__(self, index: int) -> GenerationRecord:
+        check_index(index, len(self))
+        number, turn = self._turns[index]
+        story, where = (
+            self._stories[number],
+            f"{self._path}, story {number}, turn {self._turns[index][1] + 1}",
+        )
+        questions, answers = story["questions"], story["answers"]
+        said = [text for pair in zip(questions[:turn], answers[:turn], strict=True) for text in pair]
+        others = (story.get("additional_answers") or {}).values()
+        right = [answers[turn], *(given[turn] for given in others if turn < len(given))]
+        return GenerationRecord(
+            sample_id=f"{self._path.stem}:{story.get('id', number)}#{turn + 1}",
+            corpus=self.name,
+            sources=tuple(_said(item, where) for item in [*said, questions[turn]]),
+            knowledge=check_text(story["story"], where),
+            references=tuple(_said(item, where) for item in right),
+            question_id=story.get("id", number),
+            question_type=str(story.get("source", "")),
+            turn_id=int(questions[turn].get("turn_id", turn + 1)),
+        )
+
+
+class _Place(NamedTuple):
+    article: int
+    paragraph: int
+    question: int
+
+
+class SquadQuestions(GenerationDataset):
+    """Questions to ask: a passage and an answer are the source, the question is the target.
+
+    Args:
+        path: the file: `{"data": [articles]}`, or the list of articles itself.
+        name: name of the corpus.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a key; the article is named.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.name, self._path = name, path
+        self._articles = list(_articles(path))
+        self._places = [
+            _Place(number, place, which)
+            for number, article in enumerate(self._articles)
+            for place, paragraph in enumerate(_list(article, "paragraphs", f"{path}, article {number}"))
+            for which, _ in enumerate(_list(paragraph, "qas", f"{path}, article {number}, paragraph {place}"))
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> GenerationRecord:
+        check_index(index, len(self))
+        place = self._places[index]
+        paragraph = self._articles[place.article]["paragraphs"][place.paragraph]
+        item = paragraph["qas"][place.question]
+        where = (
+            f"{self._path}, article {place.article}, paragraph {place.paragraph}, question {item.get('id')!r}"
+        )
+        answers = _list(item, "answers", where)
+        return GenerationRecord(
+            sample_id=f"{self._path.stem}:{item.get('id', index)}",
+            corpus=self.name,
+            sources=(
+                check_text(paragraph.get("context"), f"{where}, 'context'"),
+                check_text(answers[0].get("text") if answers else None, f"{where}, first of 'answers'"),
+            ),
+            references=(check_text(item.get("question"), f"{where}, 'question'"),),
+        )
+
+
+def _articles(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of `data` of a JSON file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    entries = content.get("data") if isinstance(content, Mapping) else content
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{path}: expected a JSON object with a list of objects `data`, as of CoQA and SQuAD")
+    yield from entries
+
+
+def _list(item: Any, key: str, where: str) -> list[dict[str, Any]]:
+    value = item.get(key) if isinstance(item, Mapping) else None
+    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+        found = ", ".join(map(str, item)) if isinstance(item, Mapping) else repr(item)[:80]
+        raise DataError(f"{where}: no list of objects {key!r}; found {found or 'nothing'}")
+    return value
+
+
+def _said(item: dict[str, Any], where: str) -> str:
+    return check_text(item.get("input_text"), f"{where}, 'input_text'")
