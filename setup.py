@@ -46,9 +46,10 @@ EXTRAS = {
     "caption": [
         "pycocoevalcap>=1.2"
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
-    # Rewriting of captions: the tagger's lexicon lies inside this wheel, nothing is downloaded.
-    "augment": ["textblob>=0.19"],
-    "test": ["pytest>=8", "ruff>=0.6", "pycocoevalcap>=1.2", "textblob>=0.19"],
+    # Rewriting of captions: the tagger's lexicon lies inside textblob's wheel, nothing is downloaded.
+    # CTranslate2 runs translation models of the user's own.
+    "augment": ["textblob>=0.19", "ctranslate2>=4.5"],
+    "test": ["pytest>=8", "ruff>=0.6", "pycocoevalcap>=1.2", "textblob>=0.19", "ctranslate2>=4.5"],
 }
 EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=3.5"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class RewriteSettings:
     """Rarest vocabulary entry that may come in."""
     seed: int = 0
     translator: str = ""
-    """An http address, a jsonl file of ready translations, or nothing: no positives."""
+    """An http address, a folder of models, a jsonl file of ready translations, or nothing: no positives."""
     memory_mb: int = 1000
     """For counts and caches; some 300 MB of programs come on top."""
 
@@ -85,6 +85,10 @@ def rewrite_caption(
     """The line of one caption: positives, and hard negatives by level."""
     others = [text for text in index.texts_of_image(caption.image_id) if text != caption.text]
     own = {normalise(text) for text in (caption.text, *others)}
+    positives = [row for row in positives if normalise(row["text"]) not in own]
+    # What a positive says is as true of the picture as what another caption says.
+    others += [row["text"] for row in positives]
+    own |= {normalise(text) for text in others}
     negatives: dict[str, list[dict[str, Any]]] = {"sentence": [], "phrase": [], "word": []}
     seen = set(own)
     for hit in index.search(terms_of(caption.text), keep, without_image=caption.image_id):
@@ -129,7 +133,10 @@ def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress
 def _open_translator(settings: RewriteSettings, work: Path) -> Translator | None:
     if not settings.translator:
         return None
-    opened: Callable[..., Translator] = HttpTranslator
     if settings.translator.startswith(("http://", "https://")):
-        return opened(settings.translator)
+        return HttpTranslator(settings.translator)
+    if Path(settings.translator).is_dir():
+        from unimo.augment.local_translation import LocalTranslator
+
+        return LocalTranslator(settings.translator, work)
     return FileTranslations(settings.translator, work)

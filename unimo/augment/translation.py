@@ -1,8 +1,9 @@
 """Positives by back-translation: English to Chinese, French and Spanish and back (UNIMO, appendix A).
 
-Two sources: an HTTP endpoint with LibreTranslate's interface (`POST {"q": [...], "source": "en", "target":
-"fr"}` answers `{"translatedText": [...]}`), and a file of ready translations, one JSON object a line:
-`{"id": "sample id", "text": "...", "via": "fr"}`, several lines a sample.
+Three sources: models on this machine (`local_translation.py`); an HTTP endpoint with LibreTranslate's
+interface (`POST {"q": [...], "source": "en", "target": "fr"}` answers `{"translatedText": [...]}`); and
+a file of ready translations, one JSON object a line: `{"id": "sample id", "text": "...", "via": "fr"}`,
+several lines a sample.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,13 +23,39 @@ from unimo.augment.rewriting import normalise
 from unimo.errors import DataError
 
 VIA = ("zh", "fr", "es")
+_LARGEST = 1 << 24
+"""Bytes of an answer that are read; a longer one is none."""
 
 Positive = dict[str, str]
 """`text`, and the language `via` which it came."""
 Translator = Callable[[Sequence[Caption]], list[list[Positive]]]
 
 
-class HttpTranslator:
+class BackTranslator(ABC):
+    """Translates captions into each language of `via` and back: one positive a language."""
+
+    via: tuple[str, ...] = VIA
+
+    def __call__(self, captions: Sequence[Caption]) -> list[list[Positive]]:
+        """Positives of each caption; those that came back unchanged, or empty, are left out.
+
+        Raises:
+            DataError: it cannot be translated.
+        """
+        texts = [caption.text for caption in captions]
+        found: list[list[Positive]] = [[] for _ in texts]
+        for language in self.via:
+            back = self.translate(self.translate(texts, "en", language), language, "en")
+            for positives, text in zip(found, back, strict=True):
+                positives.append({"text": text, "via": language})
+        return [distinct(caption.text, rows) for caption, rows in zip(captions, found, strict=True)]
+
+    @abstractmethod
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """Translate sentences from one language to another, e.g. `en` to `fr`."""
+
+
+class HttpTranslator(BackTranslator):
     """Back-translates through an endpoint.
 
     Args:
@@ -52,22 +80,13 @@ class HttpTranslator:
         self.url, self.via = url, tuple(via)
         self.timeout, self.retries, self.wait = timeout, retries, wait
 
-    def __call__(self, captions: Sequence[Caption]) -> list[list[Positive]]:
-        """Positives of each caption; those that came back unchanged are left out.
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """Ask the endpoint.
 
         Raises:
             DataError: no usable answer after all attempts.
         """
-        texts = [caption.text for caption in captions]
-        found: list[list[Positive]] = [[] for _ in texts]
-        for language in self.via:
-            back = self._translate(self._translate(texts, "en", language), language, "en")
-            for positives, text in zip(found, back, strict=True):
-                positives.append({"text": text, "via": language})
-        return [distinct(caption.text, rows) for caption, rows in zip(captions, found, strict=True)]
-
-    def _translate(self, texts: list[str], source: str, target: str) -> list[str]:
-        body = json.dumps({"q": texts, "source": source, "target": target, "format": "text"}).encode()
+        body = json.dumps({"q": list(texts), "source": source, "target": target, "format": "text"}).encode()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
         problem = ""
         for attempt in range(self.retries + 1):
@@ -75,7 +94,7 @@ class HttpTranslator:
                 time.sleep(self.wait * 2 ** (attempt - 1))
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                    return _check_answer(answer.read(), texts)
+                    return _check_answer(answer.read(_LARGEST), texts)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
         raise DataError(
@@ -165,7 +184,7 @@ def distinct(source: str, positives: Sequence[Positive]) -> list[Positive]:
     seen, kept = {normalise(source)}, []
     for positive in positives:
         key = normalise(positive["text"])
-        if key not in seen:
+        if key and key not in seen:
             seen.add(key)
             kept.append(positive)
     return kept

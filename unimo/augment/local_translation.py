@@ -1,0 +1,147 @@
+"""Back-translation through translation models on this machine, run by CTranslate2.
+
+    MODELS/opus-mt-en-fr/   model.bin, config.json, vocabulary; source.spm, target.spm
+    MODELS/opus-mt-fr-en/   the way back
+
+A folder's name has to end in the two languages. Besides folders of CTranslate2, those that Marian has written
+are taken (`decoder.yml`, `*.npz`, vocabularies, as OPUS-MT gives them out) and converted once. A model for
+several target languages wants a word before each sentence: it stands in `prefix.txt`, e.g. `>>cmn_Hans<<`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from unimo.augment.translation import VIA, BackTranslator
+from unimo.errors import CapabilityError, DataError
+
+log = logging.getLogger(__name__)
+_END = "</s>"
+_LONGEST = 256
+"""Subwords of a sentence that are translated, and that are made."""
+
+
+class LocalTranslator(BackTranslator):
+    """Back-translates with the models of one folder; each is loaded when it is first used.
+
+    Args:
+        models: the folder of model folders.
+        work: where converted Marian models are put.
+        via: languages to go through; those without both models are passed over with a warning.
+        beam_size: of the search.
+
+    Raises:
+        DataError: no language has models there and back.
+    """
+
+    def __init__(
+        self, models: str | Path, work: str | Path, *, via: Sequence[str] = VIA, beam_size: int = 4
+    ) -> None:
+        self.models, self.work, self.beam_size = Path(models), Path(work), beam_size
+        ways = {way: self._folder(*way) for there in via for way in (("en", there), (there, "en"))}
+        self.via = tuple(code for code in via if ways["en", code] and ways[code, "en"])
+        missing = ", ".join(f"{source}-{target}" for (source, target), folder in ways.items() if not folder)
+        if not self.via:
+            raise DataError(
+                f"{models} has no translation models there and back for any of {', '.join(via)}: no folder "
+                f"has a model and a name that ends in {missing}"
+            )
+        if missing:
+            log.warning("%s has no model %s: only %s", models, missing, ", ".join(self.via))
+        self._ways = ways
+        self._model = functools.cache(self._load)
+
+    def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
+        """Translate sentences; an empty text where the model gives nothing."""
+        return self._model(source, target)(texts)
+
+    def _folder(self, source: str, target: str) -> Path | None:
+        named = sorted(self.models.glob(f"*{source}-{target}"))
+        return next((folder for folder in named if _is_model(folder)), None)
+
+    def _load(self, source: str, target: str) -> _Model:
+        folder = self._ways[source, target]
+        if not (folder / "model.bin").is_file():
+            folder = _convert(folder, self.work / "converted" / folder.name)
+        return _Model(folder, self.beam_size)
+
+
+class _Model:
+    """One direction: pieces of words in, pieces out."""
+
+    def __init__(self, folder: Path, beam_size: int) -> None:
+        self._beam_size = beam_size
+        pieces = _library("sentencepiece").SentencePieceProcessor
+        try:
+            self._source = pieces(model_file=str(_pieces_file(folder, "source.spm")))
+            self._target = pieces(model_file=str(_pieces_file(folder, "target.spm")))
+            self._model = _library("ctranslate2").Translator(str(folder), device="auto")
+        except (RuntimeError, OSError, ValueError) as error:
+            raise DataError(f"the translation model {folder} cannot be loaded: {error}") from error
+        prefix = folder / "prefix.txt"
+        self._before = prefix.read_text(encoding="utf8").split() if prefix.is_file() else []
+        # Marian's models want the end of the sentence; their converted config says whether it is added.
+        added = _read_config(folder).get("add_source_eos", False)
+        self._after = [_END] if (folder / "source.spm").is_file() and not added else []
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        pieces = self._source.encode(list(texts), out_type=str)
+        lines = [[*self._before, *row[:_LONGEST], *self._after] for row in pieces]
+        found = self._model.translate_batch(
+            lines, beam_size=self._beam_size, max_batch_size=32, max_decoding_length=_LONGEST
+        )
+        return [" ".join(self._target.decode(result.hypotheses[0]).split()) for result in found]
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "model.bin").is_file() or (folder / "decoder.yml").is_file()
+
+
+def _pieces_file(folder: Path, name: str) -> Path:
+    """`name`, or the only other file of sentence pieces, which then serves both sides."""
+    others = sorted([*folder.glob("*.spm"), *folder.glob("*.model")])
+    if (folder / name).is_file() or len(others) != 1:
+        return folder / name
+    return others[0]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
+def _convert(marian: Path, folder: Path) -> Path:
+    """Convert a model of Marian once, with the files of its sentence pieces."""
+    if folder.is_dir():
+        return folder
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    log.info("converting the Marian model %s", marian)
+    try:
+        converter = _library("ctranslate2.converters").OpusMTConverter(str(marian))
+        converter.convert(str(temporary), force=True)
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(
+            f"the Marian model {marian} cannot be converted ({error}); "
+            "convert it with ct2-opus-mt-converter or ct2-marian-converter"
+        ) from error
+    for file in (*marian.glob("*.spm"), *marian.glob("prefix.txt")):
+        shutil.copy(file, temporary)
+    return temporary.replace(folder)
+
+
+def _library(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise CapabilityError(
+            f"translation models need {name.partition('.')[0]} ({error}); try pip install 'unimo[augment]'"
+        ) from error
