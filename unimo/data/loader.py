@@ -50,10 +50,15 @@ class BadRecord(NamedTuple):
 
 
 class RecordCounter:
-    """Counts read and broken records by corpus, and judges their share."""
+    """Counts read and broken records by corpus, and judges their share.
 
-    def __init__(self, max_bad_rate: float) -> None:
-        self.max_bad_rate = max_bad_rate
+    Args:
+        max_bad_rate: largest share.
+        setting: what a person changes to allow more, for the message.
+    """
+
+    def __init__(self, max_bad_rate: float, setting: str = "data.max_bad_rate") -> None:
+        self.max_bad_rate, self.setting = max_bad_rate, setting
         self.read: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
 
@@ -79,7 +84,7 @@ class RecordCounter:
             if read >= minimum and bad > self.max_bad_rate * read:
                 example = f"; the last one: {last.corpus}[{last.index}]: {last.reason}" if last else ""
                 raise DataError(
-                    f"{bad} of {read} records of {name} were broken, more than data.max_bad_rate="
+                    f"{bad} of {read} records of {name} were broken, more than {self.setting}="
                     f"{self.max_bad_rate:g} allows{example}"
                 )
 

@@ -1,0 +1,45 @@
+"""Batches of pictures that have the same size for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded picture."""
+
+    number: int
+    """In the image list."""
+    image_id: str
+    size: tuple[int, int]
+    """Width and height of the picture itself."""
+    pixels: np.ndarray = field(repr=False)
+    """[3, H, W] float32, the network's input."""
+
+
+def group_by_shape(
+    pictures: Iterable[Prepared], batch_size: int, look_ahead: int
+) -> Iterator[list[Prepared]]:
+    """Batches of equal shape; at most `look_ahead` pictures wait for others of their shape.
+
+    When more would wait, the largest group goes on its way (of equal ones the oldest). The batches depend
+    on the order of the pictures only.
+    """
+    groups: dict[tuple[int, ...], list[Prepared]] = {}
+    waiting = 0
+    for picture in pictures:
+        group = groups.setdefault(picture.pixels.shape, [])
+        group.append(picture)
+        waiting += 1
+        if len(group) == batch_size:
+            yield groups.pop(picture.pixels.shape)
+            waiting -= batch_size
+        elif waiting >= look_ahead:
+            largest = max(groups, key=lambda shape: len(groups[shape]))
+            waiting -= len(groups[largest])
+            yield groups.pop(largest)
+    yield from groups.values()

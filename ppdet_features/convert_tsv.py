@@ -1,0 +1,85 @@
+"""A TSV of the released format to a store."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ppdet_features.store_writer import StoreWriter
+from unimo.data.region_shard import Skipped, StoredImage, Widths, halve
+from unimo.data.region_tsv import TsvRegions
+from unimo.errors import ConfigError, RecordError
+
+Background = Literal["none", "first", "last"]
+BACKGROUNDS: tuple[Background, ...] = get_args(Background)
+_KEPT = {"none": slice(None), "first": slice(1, None), "last": slice(None, -1)}
+
+
+def convert_tsv(
+    table: TsvRegions,
+    folder: Path,
+    classes: Sequence[str],
+    background: Background,
+    images_per_shard: int,
+    max_bad_rate: float,
+    progress: Callable[[int, int], Any],
+) -> dict[str, int]:
+    """Write a store of the pictures of a TSV file; a killed conversion goes on where it was.
+
+    Args:
+        table: the opened file.
+        folder: to write to.
+        classes: names of the classes; none for numbers.
+        background: which column of the class probabilities is that of the background, and left out.
+        images_per_shard: pictures of a file.
+        max_bad_rate: share of lines that may be skipped.
+        progress: as for `extract`.
+
+    Returns:
+        Numbers of `images`, `regions` and `skipped`.
+
+    Raises:
+        ConfigError: another number of names than of classes.
+        DataError: the folder holds the work of another job, or too many lines are broken.
+    """
+    names = table.names()
+    num_classes = len(range(table.num_classes)[_KEPT[background]])
+    if classes and len(classes) != num_classes:
+        raise ConfigError(
+            f"{len(classes)} names of classes, but {table.path} has {num_classes} class probabilities "
+            "(--background says whether one of them is that of the background)"
+        )
+    widths = Widths(table.feature_size, num_classes)
+    digest = hashlib.sha256("\0".join(names).encode()).hexdigest()
+    job = {"tsv": digest, "bytes": table.path.stat().st_size, "order": table.order, "background": background}
+    writer = StoreWriter(folder, job, len(names), images_per_shard, widths, {"classes": classes})
+    missing = writer.missing()
+    left = sum(len(writer.numbers(shard)) for shard in missing)
+    with progress(len(names), len(names) - left) as bar:
+        for shard in missing:
+            numbers = writer.numbers(shard)
+            writer.write(shard, [_convert(table, names[i], widths, background) for i in numbers])
+            bar.update(len(numbers))
+    return writer.finish(max_bad_rate)
+
+
+def _convert(table: TsvRegions, name: str, widths: Widths, background: Background) -> StoredImage | Skipped:
+    try:
+        found = table.image(name)
+        probs = found.regions.class_probs
+        if probs is not None:
+            probs = probs[:, _KEPT[background]]
+            found = dataclasses.replace(
+                found,
+                regions=dataclasses.replace(found.regions, class_probs=probs),
+                labels=probs.argmax(1).astype(np.int32),
+                scores=probs.max(1),
+            )
+        return halve(found, widths)
+    except RecordError as error:
+        return Skipped(name, str(error))

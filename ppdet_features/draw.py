@@ -1,0 +1,60 @@
+"""A picture with the regions that a detector found in it."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from unimo.data.region_shard import StoredImage
+
+MIN_SIDE = 600
+"""Smaller pictures are enlarged to this width or height, whichever is longer."""
+
+
+def draw_regions(
+    picture: Image.Image,
+    found: StoredImage,
+    classes: Sequence[str],
+    attributes: Sequence[str] = (),
+    least_score: float = 0.2,
+    least_attribute: float = 0.1,
+) -> Image.Image:
+    """The picture with the box of each region, its attribute, class and probability.
+
+    Args:
+        picture: the picture.
+        found: its regions.
+        classes: names.
+        attributes: names; empty for none.
+        least_score: regions that are less probable are left out; the best one is always drawn.
+        least_attribute: attributes that are less probable are left out.
+
+    Returns:
+        RGB picture.
+    """
+    scale = max(1.0, MIN_SIDE / max(picture.size))
+    size = (round(picture.width * scale), round(picture.height * scale))
+    canvas = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    shown = [i for i, score in enumerate(found.scores) if score >= least_score or i == found.scores.argmax()]
+    for region in reversed(shown):  # the best ones on top
+        label = int(found.labels[region])
+        color = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.85, 0.8))
+        x1, y1, x2, y2 = (float(side) * scale for side in found.regions.boxes[region])
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=2)
+        kind = _attribute(found, region, attributes, least_attribute)
+        text = f"{kind}{classes[label]} {found.scores[region]:.2f}"
+        left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)
+        draw.rectangle((left, top - 1, right + 4, bottom + 1), fill=color)
+        draw.text((x1 + 2, y1), text, font=font, fill="white")
+    return canvas
+
+
+def _attribute(found: StoredImage, region: int, names: Sequence[str], least: float) -> str:
+    if found.attributes is None or not names:
+        return ""
+    best = int(np.argmax(found.attributes[region]))
+    return f"{names[best]} " if found.attributes[region, best] >= least else ""

@@ -1,0 +1,142 @@
+"""The commands of tools/extract_features.py: each takes its arguments, does its work and tells the result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ppdet_features import extract as extraction
+from ppdet_features.batching import Prepared
+from ppdet_features.convert_tsv import convert_tsv
+from ppdet_features.draw import draw_regions
+from ppdet_features.image_list import ImageList, open_images
+from unimo.data.images import open_image
+from unimo.data.records import Record
+from unimo.data.region_shard import Skipped, StoredImage
+from unimo.data.region_store import RegionStore
+from unimo.data.region_tsv import TsvRegions, write_tsv
+from unimo.errors import ConfigError, DataError, RecordError
+
+MakeProgress = Callable[[int, int], Any]
+Tell = Callable[[str], None]
+
+
+def extract(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
+    """Extract features, and draw what `--draw` asks for.
+
+    Raises:
+        UnimoError: see `extraction.extract`.
+    """
+    wants_number = (args.draw or "").isdigit()
+    if not args.images and (not args.draw or wants_number):
+        raise ConfigError("expected --images FOLDER (and --draw N), or --draw FILE for one picture alone")
+    fields = extraction.ExtractionSettings.__dataclass_fields__
+    settings = extraction.ExtractionSettings(**{name: getattr(args, name) for name in fields})
+    images = open_images(args.images, args.kind, args.split, args.scenes_images) if args.images else None
+    extractor = extraction.load_extractor(args.detector, args.weights)
+    out = Path(args.out)
+    if args.draw and not wants_number:
+        tell(f"{_draw_file(Path(args.draw), extractor, out)}")
+    if images is None:
+        return
+    rank = extraction.Rank(
+        int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+    )
+    counts = extraction.extract(images, extractor, out, settings, rank, progress)
+    if counts is None:
+        tell(f"this rank is done; the last one to end writes the index of {out}")
+        return
+    if wants_number:
+        _draw_first(int(args.draw), images, out, tell)
+    tell(_summary(counts, out))
+
+
+def draw(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
+    """Draw the regions that a store has of a picture file.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    path, store = Path(args.picture), RegionStore(args.store)
+    found = store.image_of(Record(args.picture, store.where, path, image_id=args.picture))
+    _save(open_image(path), found, store.classes, store.attributes, Path(args.png))
+    tell(args.png)
+
+
+def to_tsv(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
+    """Write a store as TSV.
+
+    Raises:
+        DataError: see `write_tsv`.
+    """
+    store = RegionStore(args.store)
+    with progress(len(store), 0) as bar:
+
+        def counted() -> Any:
+            for image in store.images():
+                yield image
+                bar.update(1)
+
+        count = write_tsv(Path(args.tsv), counted(), args.order, args.stems)
+    tell(f"{count} pictures in {args.tsv}; to read them: data.regions={args.tsv}")
+
+
+def from_tsv(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
+    """Write a TSV as a store.
+
+    Raises:
+        DataError: see `convert_tsv`.
+    """
+    classes: list[str] = []
+    try:
+        if args.classes:
+            classes = Path(args.classes).read_text(encoding="utf8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--classes {args.classes} cannot be read: {error}") from error
+    settings = (args.background, args.images_per_shard, args.max_bad_rate)
+    table = TsvRegions(args.tsv, args.order)
+    tell(_summary(convert_tsv(table, Path(args.store), classes, *settings, progress), Path(args.store)))
+
+
+def _summary(counts: dict[str, int], out: Path) -> str:
+    mean = counts["regions"] / max(1, counts["images"])
+    lines = [f"{counts['images']} pictures, {mean:.1f} regions each, {counts['skipped']} skipped, in {out}"]
+    if counts["skipped"]:
+        lines.append(f"skipped ones and why: `skipped` in {out / 'index.json'}")
+    lines.append(f"next: bash scripts/run_pretrain.sh unimo_tiny data.regions={out}")
+    return "\n".join(lines)
+
+
+def _draw_file(path: Path, extractor: extraction.Extractor, out: Path) -> Path:
+    picture = open_image(path)
+    prepared = Prepared(0, path.name, picture.size, extractor.prepare(picture))
+    ((_, found),) = extractor.run([prepared])
+    if isinstance(found, Skipped):
+        raise DataError(found.reason)
+    png = out / f"{path.stem}.regions.png"
+    _save(picture, found, extractor.names["classes"], extractor.names["attributes"], png)
+    return png
+
+
+def _draw_first(count: int, images: ImageList, out: Path, tell: Tell) -> None:
+    store = RegionStore(out)
+    for number in range(min(count, len(images))):
+        try:
+            picture = open_image(images.source(number))
+            found = store.image_of(Record(f"{number}", images.name, image_id=images.image_id(number)))
+        except RecordError:
+            continue  # it was skipped
+        png = out / "pictures" / f"{number:06d}.png"
+        _save(picture, found, store.classes, store.attributes, png)
+        tell(str(png))
+
+
+def _save(picture: Any, found: StoredImage, classes: Any, attributes: Any, png: Path) -> None:
+    try:
+        png.parent.mkdir(parents=True, exist_ok=True)
+        draw_regions(picture, found, classes, attributes).save(png, format="PNG")
+    except OSError as error:
+        raise DataError(f"cannot write {png}: {error.strerror or error}") from error

@@ -1,0 +1,52 @@
+"""How far a job is: a bar with rate and remaining time on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+logger = logging.getLogger("unimo.ppdet_features")
+EVERY = 20.0
+"""Seconds between lines."""
+
+
+class Progress:
+    """Counts pictures; a context manager.
+
+    Args:
+        total: pictures of this process.
+        done: those that an earlier run has done.
+        quiet: show nothing (further ranks).
+    """
+
+    def __init__(self, total: int, done: int, quiet: bool = False) -> None:
+        self._total, self._done, self._first = total, done, done
+        self._is_bar, self._quiet = sys.stderr.isatty(), quiet
+
+    def __enter__(self) -> Progress:
+        shown = self._is_bar and not self._quiet
+        self._bar = tqdm(total=self._total, initial=self._done, unit=" pictures", disable=not shown)
+        self._started = self._said = time.monotonic()
+        if self._done and not self._quiet:
+            logger.info("%d of %d pictures are there already", self._done, self._total)
+        return self
+
+    def update(self, count: int) -> None:
+        """Go on by `count` pictures."""
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if not (self._is_bar or self._quiet) and now - self._said >= EVERY:
+            self._said = now
+            rate = (self._done - self._first) / (now - self._started)
+            left = tqdm.format_interval((self._total - self._done) / rate)
+            logger.info("%d/%d pictures  %.2f/s  ETA %s", self._done, self._total, rate, left)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()

@@ -1,0 +1,125 @@
+"""A store of region features as it grows: which files are to be written, and the end of the job.
+
+The list of pictures alone decides what is in which file, so ranks share the files and a later run goes on
+with those that are missing. Ranks need not speak to each other: whoever finds all files there ends the job.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unimo.augment.output import check_same
+from unimo.data.loader import RecordCounter
+from unimo.data.region_shard import ShardReader, Skipped, StoredImage, Widths, write_shard
+from unimo.data.region_store import INDEX, RegionStore, replacing, shard_path, write_index
+from unimo.errors import DataError
+
+JOB = "job.json"
+
+
+class StoreWriter:
+    """Writes the files of one job.
+
+    Args:
+        folder: made when it does not exist.
+        job: what decides about the content.
+        images: number of pictures.
+        images_per_shard: pictures of a file.
+        widths: of the tables.
+        names: `classes` and `attributes`.
+        label_score: see `write_index`.
+        rank: number of this process; it writes every `ranks`-th file.
+        ranks: processes that share the job.
+
+    Raises:
+        DataError: the folder holds the work of another job, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        job: Mapping[str, Any],
+        images: int,
+        images_per_shard: int,
+        widths: Widths,
+        names: Mapping[str, Sequence[str]],
+        label_score: float = 0.2,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.folder, self.images, self.images_per_shard = folder, images, images_per_shard
+        self.widths, self.names, self.label_score = widths, names, label_score
+        self.shards = -(-images // images_per_shard)
+        self._mine = range(rank, self.shards, ranks)
+        settings = {"images": images, "images_per_shard": images_per_shard, "label_score": label_score}
+        self._begin({**job, **settings, "widths": vars(widths)}, alone=ranks == 1)
+
+    def _begin(self, job: Mapping[str, Any], alone: bool) -> None:
+        note, complaint = self.folder / JOB, f"{self.folder} holds the work of another job"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if alone:
+                self._remove_leftovers(".*.tmp")
+            if note.exists() or any(self.folder.glob("regions-*")):
+                check_same(note, job, complaint)
+                return
+            with replacing(note) as path:
+                path.write_text(json.dumps(dict(job), indent=1) + "\n", encoding="utf8")
+        except OSError as error:
+            raise DataError(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def numbers(self, shard: int) -> range:
+        """Numbers of the pictures of a file."""
+        return range(self.images)[shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a file is there; files are written whole or not at all."""
+        return shard_path(self.folder, shard).exists()
+
+    def mine(self) -> int:
+        """How many pictures this rank has to see to."""
+        return sum(len(self.numbers(shard)) for shard in self._mine)
+
+    def missing(self) -> list[int]:
+        """Files that this rank still has to write."""
+        return [shard for shard in self._mine if not self.is_done(shard)]
+
+    def write(self, shard: int, entries: Sequence[StoredImage | Skipped]) -> None:
+        """Write a file: its pictures in order, each as `halve` gave it, or skipped."""
+        images = [entry for entry in entries if isinstance(entry, StoredImage)]
+        skipped = [entry for entry in entries if isinstance(entry, Skipped)]
+        write_shard(shard_path(self.folder, shard), images, skipped, self.widths)
+
+    def finish(self, max_bad_rate: float) -> dict[str, int] | None:
+        """Write the index if all files are there.
+
+        Returns:
+            Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
+
+        Raises:
+            DataError: too many pictures were skipped; the files are kept.
+        """
+        if not all(map(self.is_done, range(self.shards))):
+            return None
+        self._check_skipped(max_bad_rate)
+        if not (self.folder / INDEX).exists():
+            self._remove_leftovers(".regions-*.tmp")
+            return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
+        return RegionStore(self.folder).counts
+
+    def _remove_leftovers(self, pattern: str) -> None:
+        """Temporary files of killed processes."""
+        for path in self.folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+    def _check_skipped(self, max_bad_rate: float) -> None:
+        counter = RecordCounter(max_bad_rate, "--max-bad-rate")
+        counter.read["the image list"] = self.images
+        for shard in range(self.shards):
+            with ShardReader(shard_path(self.folder, shard)) as reader:
+                counter.bad["the image list"] += len(reader.skipped())
+        if self.images:
+            counter.check(1)

@@ -1,0 +1,111 @@
+"""Region features of pictures: extract them, look at them, exchange them with the released TSV format."""
+
+import argparse
+import functools
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unimo import cli  # noqa: E402 - works from a clone that is not installed
+
+COMMANDS = ("extract", "draw", "to-tsv", "from-tsv")
+EXAMPLES = """\
+examples:
+  python tools/extract_features.py --images photos --detector ppdet_features/configs/bottom_up_r101_c4.yaml --weights bottom_up.safetensors --out regions
+  python tools/extract_features.py --draw photo.jpg --detector ... --weights ... --out pictures
+  python tools/extract_features.py draw regions photo.jpg photo_regions.png
+  python tools/extract_features.py to-tsv regions regions.tsv
+  python tools/extract_features.py from-tsv flickr30k.tsv regions --order height-width
+"""  # noqa: E501 - a command to copy stays on one line
+
+
+def main(words: list[str]) -> None:
+    """Carry out one command; `extract` is the one without a name."""
+    named = words[:1] and (words[0] in COMMANDS or words[0] in ("-h", "--help"))
+    args = _parser().parse_args(words if named else ["extract", *words])
+    if not cli.is_main_rank():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - results are told once
+    from ppdet_features import jobs
+    from ppdet_features.progress import Progress
+
+    progress = functools.partial(Progress, quiet=args.quiet or not cli.is_main_rank())
+    {"extract": jobs.extract, "draw": jobs.draw, "to-tsv": jobs.to_tsv, "from-tsv": jobs.from_tsv}[
+        args.command
+    ](args, progress, print)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Region features of pictures by a detector. Run the same command again to go on with a "
+        "killed job. Without the name of a command: extract (extract -h shows its options).",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    _add_extract(_command(commands, "extract", "detect the regions of pictures and store their features"))
+
+    draw = _command(commands, "draw", "draw the stored regions of a picture")
+    draw.add_argument("store", help="folder that extract wrote")
+    draw.add_argument("picture", help="picture file; found in the store by its path or its name")
+    draw.add_argument("png", help="picture to write")
+
+    to_tsv = _command(commands, "to-tsv", "write a store as a TSV file of the released format")
+    to_tsv.add_argument("store", help="folder that extract wrote")
+    to_tsv.add_argument("tsv", help="file to write")
+    to_tsv.add_argument("--stems", action="store_true", help="name pictures 17 instead of flickr/17.jpg")
+
+    from_tsv = _command(commands, "from-tsv", "make a store of a TSV file of the released format")
+    from_tsv.add_argument("tsv", help="file to read")
+    from_tsv.add_argument("store", help="folder to write")
+    from_tsv.add_argument("--classes", help="file with one class name a line")
+    from_tsv.add_argument(
+        "--background", choices=("none", "first", "last"), default="none", help="its column, to leave out"
+    )
+    _add_limits(from_tsv)
+    for command in (to_tsv, from_tsv):
+        command.add_argument(
+            "--order",
+            choices=("width-height", "height-width"),
+            default="width-height",
+            help="columns 2 and 3; the released dev and test readers take height first",
+        )
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=what,
+        description=what,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+def _add_extract(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", help="folder of pictures, Arrow, tar, jsonl, or `scenes`")
+    parser.add_argument("--kind", choices=("images", "pairs", "labels"), default="images", help="of corpus")
+    parser.add_argument("--split", default="all", help="train, val, ..., train+val, or all (the default)")
+    parser.add_argument("--scenes-images", type=int, metavar="N", help="size of a split of `scenes`")
+    parser.add_argument("--detector", required=True, help="YAML file of the detector")
+    parser.add_argument("--weights", required=True, help="its weights")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument("--draw", metavar="N|FILE", help="draw the first N pictures, or one picture file")
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures of equal size at once (8)")
+    parser.add_argument("--look-ahead", type=int, default=64, help="decoded pictures in memory (64)")
+    parser.add_argument("--workers", dest="num_workers", type=int, default=2, help="decoding threads (2)")
+    parser.add_argument("--label-score", type=float, default=0.2, help="least, for labels.jsonl (0.2)")
+    _add_limits(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images-per-shard", type=int, default=256, help="pictures of a file (256)")
+    parser.add_argument("--max-bad-rate", type=float, default=0.01, help="share that may be skipped (0.01)")
+
+
+if __name__ == "__main__":
+    cli.run(functools.partial(main, sys.argv[1:]))
