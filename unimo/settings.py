@@ -55,6 +55,33 @@ class ScenesConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """What contrastive pre-training knows of a pair besides itself (UNIMO, section 2.1 and appendix A)."""
+
+    rewrites: str = ""
+    """jsonl of `augment_corpus.py rewrite`, or `scenes`; empty: none."""
+    texts: str = ""
+    """jsonl of `augment_corpus.py retrieve-text`, or `scenes`; empty: none."""
+    images: str = ""
+    """jsonl of `augment_corpus.py retrieve-images`, or `scenes`; empty: none."""
+    positives: int = 1
+    """Rewritten captions that a pair gets in a step, at most: a of Algorithm 1, which has no numbers."""
+    negatives: int = 4
+    """Hard negative captions, at most: b."""
+    related_images: int = 1
+    """c (Algorithm 1 and its comments give c and d in different order)."""
+    related_texts: int = 1
+    """d."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.positives, self.negatives, self.related_images, self.related_texts)
+        if min(numbers) < 0:
+            raise ConfigError(
+                f"data.augment: {numbers} positives, negatives, related images and texts; expected 0 or more"
+            )
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """What is read and how it becomes batches."""
 
@@ -84,6 +111,14 @@ class DataConfig:
     """Transform that makes the two views of an unpaired image for contrastive learning."""
     mlm_probability: float = 0.15
     """Share of text tokens to predict; 80% become `<mask>`, 10% a random token, 10% stay."""
+    seq2seq_probability: float = 0.0
+    """Share of the texts of which fragments are generated instead of masked tokens predicted (UNIMO)."""
+    fragment_share: float = 0.25
+    """Share of such a text's tokens that its fragments have."""
+    region_mask_probability: float = 0.15
+    """Share of the regions to hide; those that overlap a hidden one by more than 0.3 go with it."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Rewritten captions, related texts and images."""
     whole_word_masking: bool = False
     masking: Literal["token", "span"] = "token"
     """`token` draws each token (or whole word) by itself, `span` runs of whole words (SpanBERT)."""

@@ -114,6 +114,20 @@ class PretrainCollator(PairCollator):
         """`masked_ids`, `positions` and `labels` of one text."""
         return dict(zip(("masked_ids", "positions", "labels"), self.masker(ids, words, rng), strict=True))
 
+    def prepare_text(self, record: Record, rng: np.random.Generator) -> Prepared:
+        """Tokenize and mask the text of one record, whatever else it has.
+
+        Raises:
+            RecordError: there is no text, or it is broken.
+        """
+        ids, words = self.processor.ids_and_words(record.text)
+        return {"record": record, "ids": ids, **self.mask(ids, words, rng)}
+
+    def join_texts(self, prepared: Sequence[Prepared]) -> Batch:
+        """Texts without their images: ids, mask and the `mlm_*` arrays."""
+        ids = pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id)
+        return {**ids, **self.join_masked(prepared)}
+
     def join_masked(self, prepared: Sequence[Prepared]) -> Batch:
         """The `mlm_*` arrays of prepared samples."""
         masked = pad([sample["masked_ids"] for sample in prepared], self.processor.tokenizer.pad_token_id)

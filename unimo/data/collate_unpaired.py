@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unimo.data.collate import Batch, Prepared, PretrainCollator
-from unimo.data.processor import Processor, pad
+from unimo.data.processor import Processor
 from unimo.data.records import Record
 from unimo.data.transforms import build_transform
 from unimo.errors import RecordError
@@ -42,8 +42,7 @@ class UnpairedCollator(PretrainCollator):
         if record.image is not None and record.text is not None:
             return {"part": "pairs", **super().prepare(record, rng)}
         if record.text is not None:
-            ids, words = self.processor.ids_and_words(record.text)
-            return {"part": "texts", "record": record, "ids": ids, **self.mask(ids, words, rng)}
+            return {"part": "texts", **self.prepare_text(record, rng)}
         if record.image is None:
             raise RecordError(f"sample {record.sample_id} has neither image nor text")
         image = self.processor.open(record.image)
@@ -67,11 +66,22 @@ class UnpairedCollator(PretrainCollator):
         return {**super().collate(prepared, rng), "image_index": np.array(group, np.int64)}
 
     def _join_texts(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
-        ids = pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id)
-        return {**ids, **self.join_masked(prepared)}
+        return self.join_texts(prepared)
 
     def _join_images(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
         return {name: np.stack([sample[name] for sample in prepared]) for name in ("pixels", "pixels_2")}
+
+
+class MaskedTextCollator(PretrainCollator):
+    """Held-out texts without images: `input_ids`, `attention_mask`, the `mlm_*` arrays, `sample_ids`."""
+
+    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
+        """Tokenize and mask one text."""
+        return self.prepare_text(record, rng)
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join prepared samples."""
+        return {**self.join_texts(prepared), "sample_ids": [one["record"].sample_id for one in prepared]}
 
 
 JOIN = {

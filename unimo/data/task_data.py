@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unimo.data.augmented import open_augmentations
 from unimo.data.collate import EntailmentCollator, PretrainCollator, RetrievalCollator, VqaCollator
-from unimo.data.collate_unpaired import UnpairedCollator
+from unimo.data.collate_unified import UnifiedCollator
+from unimo.data.collate_unpaired import MaskedTextCollator, UnpairedCollator
 from unimo.data.loader import Collator, EvalLoader, TrainLoader
 from unimo.data.processor import Processor
 from unimo.data.readers import ConcatDataset, Dataset, Kind, open_answers, open_corpus
@@ -35,6 +37,8 @@ class TaskData:
     """What the task needs besides weights and config; saved in the model directory."""
     share_eval: bool = True
     """Whether evaluation deals its samples out to the ranks; else every rank gets all of them."""
+    kind: Kind = "pairs"
+    """What `corpora` are read as, where training mixes kinds."""
     unpaired: Mapping[Kind, Sequence[CorpusConfig]] = field(default_factory=dict)
     """Corpora of other kinds that training mixes in; evaluation does not read them."""
     open_unpaired: Callable[[CorpusConfig, Kind], Dataset] | None = None
@@ -77,7 +81,7 @@ class TaskData:
         weights = {name: corpus.weight for name, (corpus, _) in zip(datasets, corpora, strict=True)}
         curriculum = None
         if any(self.unpaired.values()):
-            kinds = {name: kind or "pairs" for name, (_, kind) in zip(datasets, corpora, strict=True)}
+            kinds = {name: kind or self.kind for name, (_, kind) in zip(datasets, corpora, strict=True)}
             curriculum = Curriculum(kinds, run.data.pairs_only_epochs)
         sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size, curriculum)
         shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)
@@ -146,14 +150,19 @@ class TaskData:
 def open_pretrain(run: RunConfig, processor: Processor) -> TaskData:
     """Image-text pairs of `data.pairs`, masked and mismatched; in training texts and images alone, too.
 
-    Only with `data.texts` or `data.images` a training batch has parts (`UnpairedCollator`).
+    For models that read regions a training batch has parts (`UnifiedCollator`), for others only with
+    `data.texts` or `data.images` (`UnpairedCollator`). Without pairs texts are trained on and evaluated.
 
     Raises:
-        ConfigError: a curriculum without anything that comes in later.
+        ConfigError: a curriculum without anything that comes in later, or neither pairs nor texts.
     """
     data = run.data
+    kind: Kind = "pairs" if data.pairs else "texts"
     unpaired: dict[Kind, Sequence[CorpusConfig]] = {"texts": data.texts, "images": data.images}
-    is_mixed = any(unpaired.values())
+    corpora = data.pairs or unpaired.pop("texts")
+    if not corpora:
+        raise ConfigError("data.pairs and data.texts are empty; name a corpus, or `scenes`")
+    is_mixed = any(unpaired.values()) or kind == "texts"
     if data.pairs_only_epochs and not is_mixed:
         raise ConfigError(
             f"data.pairs_only_epochs={data.pairs_only_epochs:g}, but there are only pairs; "
@@ -167,12 +176,16 @@ def open_pretrain(run: RunConfig, processor: Processor) -> TaskData:
     }
 
     def collator(train: bool) -> PretrainCollator:
+        if train and data.regions:
+            extra = data.augment
+            extras = open_augmentations(extra.rewrites, extra.texts, extra.images, data.scenes)
+            return UnifiedCollator(processor, data, extras)
         if train and is_mixed:
             return UnpairedCollator(processor, data.view_transform, **options)
-        return PretrainCollator(processor, train, **options)
+        return (PretrainCollator if kind == "pairs" else MaskedTextCollator)(processor, train, **options)
 
-    opened = _task_data(run, data.pairs, "pairs", processor, collator)
-    opened.unpaired = unpaired
+    opened = _task_data(run, corpora, kind, processor, collator)
+    opened.kind, opened.unpaired = kind, unpaired
     opened.open_unpaired = lambda corpus, kind: open_corpus(corpus, "train", kind, data)
     return opened
 

@@ -118,10 +118,11 @@ def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
 def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
     """Fill in what follows from the rest: image size, vocabulary, no second source of weights.
 
-    A text tower that starts at random has the vocabulary of the tokenizer, unless `vocab_size` was set.
+    A text tower that starts at random has the vocabulary of the tokenizer, unless `vocab_size` was set. A
+    model of regions has the sizes of `data.regions`.
 
     Raises:
-        ConfigError: the tokenizer has more tokens than the model.
+        ConfigError: the tokenizer has more tokens than the model, or the model cannot read the images.
     """
     model = to_plain(run.model)
     changes: dict[str, Any] = {}
@@ -129,6 +130,17 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
         changes["vision"] = {"image_size": run.data.image_size}
     if "vocab_size" in model.get("text", {}):
         changes["text"] = {"vocab_size": _vocabulary(run, model["text"], processor.tokenizer.vocab_size)}
+    reads_images = getattr(registry.task_module(run.task.name), "READS_IMAGES", True)
+    if ("regions" in model) != bool(run.data.regions) and (reads_images or run.data.regions):
+        reads = (
+            "regions; set data.regions=grid, or" if "regions" in model else "pixels; leave out data.regions,"
+        )
+        raise ConfigError(
+            f"{run.model.name} reads {reads} see unimo/data/README.md (data.regions is {run.data.regions!r})"
+        )
+    if "regions" in model and run.data.regions:
+        visual = processor.visual
+        changes["regions"] = {"feature_size": visual.feature_size, "num_classes": visual.num_classes}
     model = merge_plain(model if keep_init else loading.without_init(model), changes)
     return merge_into(run, {"model": model})
 
@@ -209,7 +221,7 @@ def _prefixes(names: list[str]) -> list[str]:
 
 
 def _corpora(run: RunConfig) -> list[Any]:
-    return run.data.pairs if run.task.name == "pretrain" else run.data.path
+    return run.data.pairs + run.data.texts if run.task.name == "pretrain" else run.data.path
 
 
 def finish(state: TrainState, source: str) -> dict[str, Any]:

@@ -28,10 +28,6 @@ class ObjectiveConfig:
     with `data.texts=[] data.images=[]` is "w/o single-modal" of Table 2."""
     temperature: float = 1.0
     """tau of Eq. (7), whose value the paper does not give; the scale of d is learned too."""
-    single_modal_scores: Literal["alone", "pair"] = "alone"
-    """What d(V^r, W), d(V, W^r) and the scores of negative images and texts compare V and W by: their
-    representations when each is encoded alone, as V^r and W^r are; or those of the pair (V, W) encoded
-    together. The paper leaves it open; in the pair, W has seen V."""
     region_regression: bool = True
     """Regress the features of masked regions (section 2.2)."""
     region_classification: bool = True

@@ -1,0 +1,154 @@
+"""What cross-modal contrastive learning compares: each image and text of a batch once (UNIMO, section 2.1).
+
+Legend: P pairs, I images, K captions, Q rewritten captions, L related texts, c and d related ones of a pair,
+R regions, T tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unimo.data.augmented import Augmentations
+from unimo.data.processor import Processor, pad
+from unimo.data.records import Record
+from unimo.data.regions import Regions
+from unimo.settings import AugmentConfig
+
+Batch = dict[str, Any]
+Key = tuple[Hashable, ...]
+NONE = -1
+"""Stands for no image or text."""
+
+
+@dataclass
+class Contrast:
+    """One pair and its extras, read and tokenized. Names are equal for equal images, or texts."""
+
+    image: str
+    regions: Regions
+    text: list[int]
+    positives: list[list[int]] = field(default_factory=list)
+    negatives: list[list[int]] = field(default_factory=list)
+    related_texts: list[list[int]] = field(default_factory=list)
+    related_images: list[tuple[str, Regions]] = field(default_factory=list)
+
+
+class ContrastCollator:
+    """Draws the extras of each pair and joins them so that nothing is there twice.
+
+    `regions`: [I, R, ...] of all images; `image_ids` [I]. `captions` and `related`: `input_ids` and
+    `attention_mask` [K + Q, T], the K own captions first, and [L, T]; `text_ids` [K + L] of own captions and
+    related texts, `text_images` [K + L] the image of each own caption, else -1.
+    Of each pair: `image_row`, `text_row` [P] in the above; `related_images` [P, c] and `related_texts`
+    [P, d], ids, -1 where there are fewer.
+    Of each rewritten caption: `rewrite_pair` [Q] whose it is, `rewrite_row` [Q] in `captions`,
+    `rewrite_positive` [Q] (1 = still true of the image).
+
+    Args:
+        processor: reads regions and texts.
+        config: how many extras a pair gets.
+        extras: where they are from.
+    """
+
+    def __init__(self, processor: Processor, config: AugmentConfig, extras: Augmentations) -> None:
+        self.processor, self.config, self.extras = processor, config, extras
+
+    def prepare(self, record: Record, regions: Regions, ids: list[int], rng: np.random.Generator) -> Contrast:
+        """Draw, tokenize and read the extras of one pair.
+
+        Raises:
+            RecordError: a broken line, or a related image without regions.
+        """
+        found, config = self.extras.of(record), self.config
+
+        def draw(texts: Sequence[str], count: int) -> list[list[int]]:
+            return [self.processor.ids(texts[i]) for i in _some(len(texts), count, rng)]
+
+        prepared = Contrast(
+            image=_image_name(record, record.corpus),
+            regions=regions,
+            text=ids,
+            positives=draw(found.positives, config.positives),
+            negatives=draw(found.negatives, config.negatives),
+            related_texts=draw(found.texts, config.related_texts),
+        )
+        for i in _some(len(found.images), config.related_images, rng):
+            image = found.images[i]
+            prepared.related_images.append((_image_name(image, record.corpus), self.processor.image(image)))
+        return prepared
+
+    def collate(self, prepared: Sequence[Contrast]) -> Batch:
+        """Join the pairs of a batch."""
+        images: dict[str, Regions] = {pair.image: pair.regions for pair in prepared}
+        captions: dict[Key, list[int]] = {("own", *pair.text): pair.text for pair in prepared}
+        related: dict[Key, list[int]] = {}
+        image_of = {("own", *pair.text): number(pair.image) for pair in prepared}
+        for pair in prepared:
+            for name, regions in pair.related_images:
+                images.setdefault(name, regions)
+            for ids in pair.related_texts:
+                if ("own", *ids) not in captions:
+                    related[("own", *ids)] = ids
+        texts = [*captions, *related]
+        rewrites = [
+            (row, ("rewritten", *ids), ids, is_true)
+            for row, pair in enumerate(prepared)
+            for is_true, found in ((1, pair.positives), (0, pair.negatives))
+            for ids in found
+        ]
+        captions |= {key: ids for _, key, ids, _ in rewrites}
+        row_of_image = {name: row for row, name in enumerate(images)}
+        row_of_text = {key: row for row, key in enumerate(captions)}
+        batch = {
+            **self.processor.join_images(list(images.values())),
+            "image_ids": _integers(map(number, images)),
+            "captions": self._pad(captions),
+            "text_ids": _integers(map(number, texts)),
+            "text_images": _integers(image_of.get(key, NONE) for key in texts),
+            "image_row": _integers(row_of_image[pair.image] for pair in prepared),
+            "text_row": _integers(row_of_text[("own", *pair.text)] for pair in prepared),
+            "related_images": self._ids(
+                ([name for name, _ in pair.related_images] for pair in prepared), self.config.related_images
+            ),
+            "related_texts": self._ids(
+                ([("own", *ids) for ids in pair.related_texts] for pair in prepared),
+                self.config.related_texts,
+            ),
+            "rewrite_pair": _integers(row for row, *_ in rewrites),
+            "rewrite_row": _integers(row_of_text[key] for _, key, *_ in rewrites),
+            "rewrite_positive": _integers(is_true for *_, is_true in rewrites),
+        }
+        return batch | ({"related": self._pad(related)} if related else {})
+
+    def _pad(self, texts: Mapping[Key, list[int]]) -> Batch:
+        return pad(list(texts.values()), self.processor.tokenizer.pad_token_id)
+
+    @staticmethod
+    def _ids(rows: Iterable[Sequence[Hashable]], width: int) -> np.ndarray:
+        """Numbers of the names in each row, filled up with -1: int64 [P, width]."""
+        filled = [[*map(number, row), *[NONE] * (width - len(row))] for row in rows]
+        return np.array(filled, np.int64).reshape(-1, width)
+
+
+def number(key: Hashable) -> int:
+    """A number in [0, 2^62) that is equal for equal keys (strings, or tuples of them) on all ranks."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 2
+
+
+def _integers(values: Iterable[int]) -> np.ndarray:
+    return np.fromiter(values, np.int64)
+
+
+def _some(size: int, count: int, rng: np.random.Generator) -> list[int]:
+    """`count` different places of a list of `size`, or all there are, by lot."""
+    return rng.permutation(size)[:count].tolist()
+
+
+def _image_name(record: Record, corpus: str) -> str:
+    """Names the image of a record; one that tells no corpus is of `corpus`."""
+    return f"{record.corpus or corpus}/{record.image_id or 'sample ' + record.sample_id}"

@@ -1,0 +1,178 @@
+"""Pre-training of UNIMO (sections 2.1 to 2.3, Algorithm 1) on pairs, texts alone and images alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from unimo.errors import ConfigError
+from unimo.losses.cmcl import Bank, Pairs, Rewrites, cmcl_loss
+from unimo.losses.itm import matching_loss, two_classes
+from unimo.losses.mlm import masked_lm_loss
+from unimo.losses.region import region_classification_loss, region_regression_loss
+from unimo.models.unimo.config import Config
+from unimo.models.unimo.model import Unimo
+from unimo.nn.heads import MlmHead
+from unimo.nn.init import linear
+from unimo.nn.outputs import Encoded
+
+Batch = Mapping[str, Any]
+Scalars = dict[str, Tensor]
+LANGUAGE = ("mlm", "seq2seq")
+VISION = ("region", "region_class")
+
+
+class Objective(nn.Layer):
+    """Language and visual learning on what there is of texts and images, CMCL (or ITM) on pairs.
+
+    A batch has parts `pairs`, `texts` and `images` (unimo/data/collate_unified.py). An absent part adds
+    nothing but zero gradients, so that ranks and steps agree on which parameters have one.
+
+    Raises:
+        ConfigError: CMCL with pooled vectors that are added, by which every image ranks all texts alike.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        if config.pair_feature == "sum":
+            raise ConfigError("pre-training compares products; set model.pair_feature=product")
+        self.config = config.objective
+        self.judges_pairs = self.config.contrast == "itm"
+        width, std, regions = config.hidden_size, config.text.init_std, config.regions
+        classifies = self.config.region_classification and regions.num_classes > 0
+        self.mlm_head = MlmHead(width, config.text.vocab_size, std, Unimo.head_epsilon)
+        self.region_head = linear(width, regions.feature_size, std) if self.config.region_regression else None
+        self.class_head = linear(width, regions.num_classes, std) if classifies else None
+
+    def losses(self, model: Unimo, batch: Batch) -> tuple[Scalars, Scalars]:
+        """Losses of the parts that a batch has, and a report of shares in [0, 1], all scalars.
+
+        Returns:
+            Of pairs `mlm`, `seq2seq`, `region`, `region_class` and `cmcl` or `itm`; of texts and images alone
+            the same with `text_` and `image_` before them.
+        """
+        losses: Scalars = {}
+        report: Scalars = {}
+        for name, prefix in (("pairs", ""), ("texts", "text_"), ("images", "image_")):
+            if name in batch:
+                found, shares = self._part(model, batch[name])
+                losses |= {prefix + key: value for key, value in found.items()}
+                report |= {prefix + key: value for key, value in shares.items()}
+        first = next(iter(losses))
+        losses[first] = losses[first] + self._unused(model, batch)
+        return losses, report
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """v_loss + l_loss + cmcl_loss of Algorithm 1. Of the two language objectives, which alternate
+        uniformly, each counts half."""
+        term = dict.fromkeys(LOSSES, 0.0) | dict(losses)
+        language = sum(term[kind + name] for kind in ("", "text_") for name in LANGUAGE) / 2
+        vision = sum(term[kind + name] for kind in ("", "image_") for name in VISION)
+        return vision + language + term["cmcl"] + term["itm"]
+
+    def match_logits(self, model: Unimo, pooled: Tensor) -> Tensor:
+        """ITM logits [N, 2] of pooled pairs; class 1 is a match."""
+        return two_classes(model.match(pooled))
+
+    def _part(self, model: Unimo, part: Batch) -> tuple[Scalars, Scalars]:
+        """One pass over the masked samples of a part; pairs are contrasted besides."""
+        text = image = None
+        if "language" in part:
+            language = part["language"]
+            text = model.encode_text(
+                language["input_ids"],
+                language["attention_mask"],
+                positions=language["positions"],
+                is_target=language.get("is_target"),
+            )
+        if "vision" in part:
+            image = model.encode_image(part["vision"]["regions"])
+        fused = model.fuse(text, image, outputs="text")
+        losses: Scalars = {}
+        report: Scalars = {}
+        if text is not None:
+            self._language(fused.fused_text, part["language"], losses, report)
+        if image is not None:
+            self._vision(fused.fused_image, part["vision"], losses, report)
+        if "contrast" in part:
+            contrast = self._match if self.judges_pairs else self._contrast
+            contrast(model, part, losses, report)
+        return losses, report
+
+    def _language(self, states: Tensor, batch: Batch, losses: Scalars, report: Scalars) -> None:
+        """Eqs (4) and (5): masked tokens, and fragments given the rest of the text."""
+        for kind in LANGUAGE:
+            losses[kind], report[f"{kind}_accuracy"] = masked_lm_loss(
+                states, batch[f"{kind}_positions"], batch[f"{kind}_labels"], self.mlm_head
+            )
+
+    def _vision(self, states: Tensor, batch: Batch, losses: Scalars, report: Scalars) -> None:
+        """Eqs (2) and (3): features and classes of masked regions."""
+        positions = batch["positions"]
+        if self.region_head is not None:
+            losses["region"] = region_regression_loss(
+                states, positions, batch["features"], self.region_head, self.config.regression_reduction
+            )
+        if self.class_head is not None:
+            losses["region_class"], report["region_accuracy"] = region_classification_loss(
+                states, positions, batch["class_probs"], self.class_head
+            )
+
+    def _contrast(self, model: Unimo, part: Batch, losses: Scalars, report: Scalars) -> None:
+        """Eqs (6) and (7). Pairs and rewritten pairs are encoded together; what single-modal scores compare,
+        V and W included, is encoded alone."""
+        batch = part["contrast"]
+        images, captions = model.encode_image(batch["regions"]), model.encode_text(**batch["captions"])
+        own_images, own_texts = batch["image_row"], batch["text_row"]
+        own = paddle.arange(own_images.shape[0], dtype="int64")
+        of_pair = paddle.concat([own, batch["rewrite_pair"]])
+        texts = captions.select(paddle.concat([own_texts, batch["rewrite_row"]]))
+        together = model.fuse(texts, images.select(paddle.gather(own_images, of_pair)), outputs="pooled")
+        positive = paddle.concat([paddle.ones_like(own), batch["rewrite_positive"]])
+        losses["cmcl"], found = cmcl_loss(
+            Pairs(own_images, own_texts, batch["related_images"], batch["related_texts"]),
+            Rewrites(model.match(together.pooled), of_pair, positive.astype("bool")),
+            Bank(model.image_vector(images), batch["image_ids"]),
+            Bank(self._texts_alone(model, captions, batch), batch["text_ids"], batch["text_images"]),
+            model.match_all,
+            self.config.temperature,
+        )
+        report["cmcl_accuracy"] = found["accuracy"]
+
+    @staticmethod
+    def _texts_alone(model: Unimo, captions: Encoded, batch: Batch) -> Tensor:
+        """Vectors of own captions, then of related texts, whose lengths differ."""
+        related = batch.get("related")
+        others = 0 if related is None else related["input_ids"].shape[0]
+        own = paddle.arange(batch["text_ids"].shape[0] - others, dtype="int64")
+        vectors = model.text_vector(captions.select(own))
+        if related is None:
+            return vectors
+        return paddle.concat([vectors, model.text_vector(model.encode_text(**related))])
+
+    def _match(self, model: Unimo, part: Batch, losses: Scalars, report: Scalars) -> None:
+        """Image-text matching in the place of CMCL ("w/o single-modal" of Table 2)."""
+        batch = part["contrast"]
+        text = model.encode_text(**batch["captions"]).select(batch["text_row"])
+        shown = paddle.gather(batch["image_row"], part["itm_image_index"])
+        image = model.encode_image(batch["regions"]).select(shown)
+        logits = self.match_logits(model, model.fuse(text, image, outputs="pooled").pooled)
+        losses["itm"], report["itm_accuracy"] = matching_loss(logits, part["itm_labels"])
+
+    def _unused(self, model: Unimo, batch: Batch) -> Tensor:
+        """Zero, with a zero gradient for all parameters that only absent parts would use."""
+        idle: list[nn.Layer] = [] if "pairs" in batch else [model, self]
+        return sum((p.sum() for layer in idle for p in layer.parameters()), paddle.zeros([])) * 0.0
+
+
+LOSSES = (
+    *LANGUAGE,
+    *VISION,
+    "cmcl",
+    "itm",
+    *(f"text_{n}" for n in LANGUAGE),
+    *(f"image_{n}" for n in VISION),
+)
