@@ -91,7 +91,7 @@ def ask(options: argparse.Namespace) -> dict[str, Ranked]:
     if options.caption:
         captions = pipeline.caption(image, options.n_best)
         return {"caption": [(one.text, one.probability) for one in captions]}
-    if not options.text and kind in ASK_WITH:
+    if (not options.text or kind == "seq2seq") and kind in ASK_WITH:
         raise ConfigError(f"nothing was asked; a model trained on {kind} takes {ASK_WITH[kind]}")
     if not options.text:
         return {"class": pipeline.classify(image)[: options.top_k]}

@@ -2,7 +2,8 @@
 
 A task module offers `Config`, `open_data(run, processor, metadata=None) -> TaskData` and
 `build(config, model, data) -> Task`, where `data` is a `TaskData` or the metadata mapping of a model
-directory. Accuracies and recalls are percentages everywhere.
+directory. `READS_IMAGES = False` there says that the task reads texts only. Accuracies and recalls are
+percentages everywhere.
 """
 
 from __future__ import annotations

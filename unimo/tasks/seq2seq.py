@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
 
+READS_IMAGES = False
+
 
 @dataclass(frozen=True)
 class Config(GenerationConfig):
