@@ -11,7 +11,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo.augment.progress import Shard  # noqa: E402 - works from a clone that is not installed
-from unimo.cli import run  # noqa: E402
+from unimo.cli import is_main_rank, run  # noqa: E402
 
 EXAMPLES = """\
 examples:
@@ -28,9 +28,9 @@ def main(words: list[str] | None = None) -> None:
     from unimo.augment.corpus import CaptionCorpus
 
     captions = CaptionCorpus(args.captions, args.split, args.kind)
-    progress = functools.partial(_bar, disable=args.quiet)
-    places = (Path(args.out), Path(args.work))
-    shard = Shard.parse(args.shard)
+    progress = functools.partial(_bar, disable=args.quiet or not is_main_rank())
+    shard = Shard.parse(args.shard) if args.shard else Shard.of_rank()
+    places = (Path(args.out) if args.shard else shard.file(Path(args.out)), Path(args.work))
     if args.job == "rewrite":
         from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 
@@ -46,7 +46,8 @@ def main(words: list[str] | None = None) -> None:
         else:
             labels = Path(args.collection) if args.collection else captions
             counts = retrieve_images(captions, labels, *places, settings, shard, progress)
-    print(json.dumps(counts))
+    if is_main_rank():
+        print(json.dumps(counts))
 
 
 def _settings(kind: type, args: argparse.Namespace) -> object:
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     rewrite.add_argument(
         "--translator",
         default="",
-        help="positives by back-translation: http address (LibreTranslate) or jsonl of ready translations",
+        help="positives by back-translation: http address (LibreTranslate), folder of models, or jsonl",
     )
     rewrite.add_argument(
         "--neighbours", type=int, default=20, help="similar entries tried for each node (20)"
@@ -106,7 +107,7 @@ def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argp
     parser.add_argument("--work", required=True, help="folder of index and statistics, kept for the next run")
     parser.add_argument("--keep", type=int, default=100, help="results kept of a caption (100)")
     parser.add_argument("--memory-mb", type=int, default=1000, help="for counts and caches (1000)")
-    parser.add_argument("--shard", default="0/1", help="do every OF-th caption from RANK on: RANK/OF")
+    parser.add_argument("--shard", default="", help="RANK/OF: every OF-th caption (rank of the launcher)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from unimo.augment.progress import one_at_a_time
 from unimo.augment.translation import VIA, BackTranslator
 from unimo.errors import CapabilityError, DataError
 
@@ -120,10 +121,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _convert(marian: Path, folder: Path) -> Path:
     """Convert a model of Marian once, with the files of its sentence pieces."""
-    if folder.is_dir():
-        return folder
+    with one_at_a_time(folder.parent):
+        return folder if folder.is_dir() else _convert_into(marian, folder)
+
+
+def _convert_into(marian: Path, folder: Path) -> Path:
     temporary = folder.with_name(f".{folder.name}.tmp")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
     log.info("converting the Marian model %s", marian)
     try:
         converter = _library("ctranslate2.converters").OpusMTConverter(str(marian))

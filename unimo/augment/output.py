@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ class ResumableWriter:
         job: corpus fingerprint, settings, and whatever else decides about the content.
 
     Raises:
-        DataError: the file was begun by another job.
+        DataError: the file was begun by another job, or another process is writing it.
     """
 
     def __init__(self, path: str | Path, job: Mapping[str, Any]) -> None:
@@ -34,6 +35,13 @@ class ResumableWriter:
         else:
             write_text(note, json.dumps(dict(job), indent=2) + "\n")
         self._file = open(self.path, "a+b")  # noqa: SIM115 - closed by __exit__
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise DataError(
+                f"another process is writing {self.path}; wait for it, or name another file or shard"
+            ) from error
         self.done = self._keep_whole_lines()
         """Lines that were there already."""
 

@@ -14,7 +14,7 @@ from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
-from unimo.augment.progress import Progress, Shard
+from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.rewriting import normalise
 from unimo.augment.scene_graph import Parser, open_parser
@@ -62,9 +62,10 @@ def retrieve_texts(
     Raises:
         DataError: the folder has the index of another corpus, or `out` is of another job.
     """
-    index = index_captions(sentences, folder, settings.memory_mb // 2, progress)
+    with one_at_a_time(folder):
+        index = index_captions(sentences, folder, settings.memory_mb // 2, progress)
     embedder = open_embedder(settings.embedder, index)
-    with progress("embedding", len(index)) as bar:
+    with one_at_a_time(folder), progress("embedding", len(index)) as bar:
         rows = embed_index(index, embedder, {"embedder": settings.embedder}, bar.update)
     job = {"command": "retrieve-text", "captions": captions.fingerprint(), **index.about, **asdict(settings)}
 
@@ -131,7 +132,8 @@ def retrieve_images(
         DataError: a label file that cannot be read (the line is named), or files of another job.
     """
     parse = open_parser(settings.parser)
-    index = _index_labels(collection, parse, folder, settings, progress)
+    with one_at_a_time(folder):
+        index = _index_labels(collection, parse, folder, settings, progress)
     job = {
         "command": "retrieve-images",
         "captions": captions.fingerprint(),

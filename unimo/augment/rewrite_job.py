@@ -11,7 +11,7 @@ from typing import Any
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
-from unimo.augment.progress import Progress, Shard
+from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewriting import Rewriter, normalise
 from unimo.augment.scene_graph import open_parser
 from unimo.augment.statistics import CorpusStatistics
@@ -58,16 +58,16 @@ def rewrite_corpus(
     Raises:
         DataError: files of another corpus or other settings, or a translator that does not answer.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    translate = _open_translator(settings, work)
     parse = open_parser(settings.parser)
     about = {"corpus": corpus.fingerprint(), "parser": settings.parser, "memory_mb": settings.memory_mb}
     statistics = CorpusStatistics(settings.memory_mb)
-    with progress("counting", len(corpus)) as bar:
-        statistics.collect(corpus, parse, work / "statistics.npz", about, bar.update)
+    with one_at_a_time(work):
+        translate = _open_translator(settings, work)
+        with progress("counting", len(corpus)) as bar:
+            statistics.collect(corpus, parse, work / "statistics.npz", about, bar.update)
+        index = index_captions(corpus, work / "index", settings.memory_mb // 4, progress)
     vocabulary = statistics.entries(settings.min_count, settings.neighbours, settings.seed)
     rewriter = Rewriter(parse, vocabulary, statistics.model(), keep=settings.keep, seed=settings.seed)
-    index = index_captions(corpus, work / "index", settings.memory_mb // 4, progress)
     job = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
 
     def lines_of(captions: Sequence[Caption]) -> Iterator[Line]:

@@ -10,8 +10,9 @@ import contextlib
 import glob
 import json
 import logging
+import os
 import re
-import tempfile
+import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -196,11 +197,12 @@ class LineTable:
 
     def _keep(self, table: np.ndarray) -> np.ndarray:
         table = np.ascontiguousarray(table)
+        # A name of its own: ranks and threads may make the same index at the same time.
+        temporary = self._index().with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         try:
-            # A name of its own: ranks and threads may make the same index at the same time.
-            with tempfile.NamedTemporaryFile(dir=self.path.parent, suffix=".npy", delete=False) as stream:
+            with open(temporary, "wb") as stream:
                 np.save(stream, table)
-            Path(stream.name).replace(self._index())
+            temporary.replace(self._index())
             return np.load(self._index(), mmap_mode="r")
         except OSError:
             log.info("the index of %s stays in memory: its folder cannot be written", self.path)

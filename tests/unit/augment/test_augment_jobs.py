@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import runpy
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +20,8 @@ import pytest
 pytest.importorskip("textblob")
 
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
-from unimo.augment.progress import Shard  # noqa: E402
+from unimo.augment.output import ResumableWriter  # noqa: E402
+from unimo.augment.progress import Shard, one_at_a_time  # noqa: E402
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts  # noqa: E402
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus  # noqa: E402
 from unimo.augment.rewriting import normalise  # noqa: E402
@@ -227,3 +233,71 @@ def test_the_tool_runs_a_job(root: Path, pairs: CaptionCorpus, tmp_path: Path, c
     main(["rewrite", *words, "--min-count", "1"])
     assert json.loads(capsys.readouterr().out) == {"samples": 24, "with_objects": 24, "broken": 0}
     assert len(read(tmp_path / "o.jsonl")) == 24
+
+
+@pytest.mark.slow
+def test_ranks_of_the_launcher_take_their_shares_into_files_of_their_own(
+    root: Path, pairs: CaptionCorpus, tmp_path: Path
+):
+    """Two processes at once, with nothing prepared: one prepares, the other waits."""
+    command = [sys.executable, str(root / "tools" / "augment_corpus.py"), "rewrite", "--min-count", "1"]
+    command += ["--captions", pairs.path, "--work", str(tmp_path / "work"), "--out"]
+    subprocess.run([*command, str(tmp_path / "whole.jsonl")], check=True, capture_output=True)
+    command[-2] = str(tmp_path / "other")
+    ranks = [
+        subprocess.Popen(
+            [*command, str(tmp_path / "part.jsonl")],
+            env=os.environ | {"PADDLE_TRAINER_ID": str(rank), "PADDLE_TRAINERS_NUM": "2"},
+            stdout=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate()[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0] and [bool(text) for text in said] == [True, False]
+    parts = [read(tmp_path / f"part-{rank}-of-2.jsonl") for rank in range(2)]
+    whole = read(tmp_path / "whole.jsonl")
+    assert [part[0] for part in parts] == whole[:2] and sum(map(len, parts)) == len(whole)
+    assert Shard.of_rank({}) == Shard() and Shard().file(Path("a.jsonl")) == Path("a.jsonl")
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path):
+    with ResumableWriter(tmp_path / "a.jsonl", {"job": 1}) as writer:
+        writer.write({"id": "a"})
+        with pytest.raises(DataError, match="another process is writing"):
+            ResumableWriter(tmp_path / "a.jsonl", {"job": 1})
+    with ResumableWriter(tmp_path / "a.jsonl", {"job": 1}) as writer:
+        assert writer.done == 1
+
+
+def test_one_at_a_time(tmp_path: Path):
+    order = []
+
+    def work(name: str) -> None:
+        with one_at_a_time(tmp_path / "new"):
+            order.append(name)
+            time.sleep(0.05)
+            order.append(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order[0::2] == order[1::2] and sorted(order[::2]) == ["a", "b", "c"]
+
+
+def test_positives_are_no_captions_of_the_image_and_their_words_do_not_come_in(
+    pairs: CaptionCorpus, tmp_path: Path
+):
+    first, second = pairs[0], pairs[1]
+    assert first.image_id == second.image_id
+    told = [("A brown hound runs on a hill .", "fr"), (second.text, "es"), (first.text.lower(), "zh")]
+    ready = tmp_path / "ready.jsonl"
+    ready.write_text(
+        "".join(json.dumps({"id": first.sample_id, "text": t, "via": v}) + "\n" for t, v in told)
+    )
+    plain = rewrite(pairs, tmp_path / "plain" / "a.jsonl")[0]["negatives"]
+    line = rewrite(pairs, tmp_path / "out" / "a.jsonl", translator=str(ready))[0]
+    assert line["positives"] == [{"text": told[0][0], "via": "fr"}]
+    new = {change[2] for row in line["negatives"]["word"] for change in row["changes"]}
+    assert "hill" not in new and "hill" in {change[2] for row in plain["word"] for change in row["changes"]}
