@@ -113,7 +113,9 @@ def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argp
 
 
 def _add_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--parser", default="textblob", help="textblob (default) or spacy:PIPELINE")
+    parser.add_argument(
+        "--parser", default="textblob", help="textblob (default), spacy:PIPELINE or stanford:JARS"
+    )
 
 
 if __name__ == "__main__":

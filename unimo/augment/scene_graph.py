@@ -10,12 +10,12 @@ from a caption to a `SceneGraph`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from unimo.augment.phrases import Span, noun_phrases
-from unimo.augment.relations import Link, find_relations
+from unimo.augment.relations import find_relations
 from unimo.augment.tagging import Token, load_tagger, tag_caption
 
 NodeKind = Literal["object", "attribute", "relation"]
@@ -68,11 +68,16 @@ Parser = Callable[[str], SceneGraph]
 
 
 def open_parser(name: str = "textblob") -> Parser:
-    """The rule parser over a tagger: `textblob` (no download) or `spacy:PIPELINE`.
+    """The rule parser over a tagger: `textblob` (no download) or `spacy:PIPELINE`; or `stanford:JARS`.
 
     Raises:
         CapabilityError: unknown name, or its library or model is not installed.
     """
+    kind, _, jars = name.partition(":")
+    if kind == "stanford":
+        from unimo.augment.stanford import StanfordParser
+
+        return StanfordParser(jars)
     tagger = load_tagger(name)
     return lambda text: _build(tag_caption(text, tagger))
 
@@ -80,13 +85,16 @@ def open_parser(name: str = "textblob") -> Parser:
 def _build(tokens: list[Token]) -> SceneGraph:
     phrases = noun_phrases(tokens)
     links = find_relations(tokens, phrases)
-    objects = [_node("object", tokens, phrase.head) for phrase in phrases]
+    objects = [node("object", tokens, phrase.head) for phrase in phrases]
     attributes = [
-        (number, _node("attribute", tokens, span))
+        (number, node("attribute", tokens, span))
         for number, phrase in enumerate(phrases)
         for span in (*phrase.attributes, *_predicate_adjective(tokens, phrase.span[1]))
     ]
-    relations = [(link.subject, _relation(tokens, link), link.object) for link in links]
+    relations = [
+        (link.subject, relation(tokens, link.predicate, link.has_verb, link.has_preposition), link.object)
+        for link in links
+    ]
     return SceneGraph(tuple(objects), tuple(attributes), tuple(relations))
 
 
@@ -99,16 +107,18 @@ def _predicate_adjective(tokens: list[Token], at: int) -> list[Span]:
     return []
 
 
-def _node(kind: NodeKind, tokens: list[Token], span: Span) -> Node:
+def node(kind: NodeKind, tokens: Sequence[Token], span: Span) -> Node:
+    """The node of an object or attribute: some tokens of a caption, of the form of the last."""
     words = tokens[span[0] : span[1]]
     text = " ".join(token.word for token in words)
     form = words[-1].tag.replace("NNPS", "NNS").replace("NNP", "NN")
     return Node(kind, text, form, words[0].start, words[-1].end)
 
 
-def _relation(tokens: list[Token], link: Link) -> Node:
-    words = tokens[link.predicate[0] : link.predicate[1]]
-    verb = words[0].tag if link.has_verb else ""
-    form = "+".join(filter(None, [verb, "IN" if link.has_preposition else ""])) or words[-1].tag
+def relation(tokens: Sequence[Token], span: Span, has_verb: bool, has_preposition: bool) -> Node:
+    """The node of a relation: some tokens of a caption, of the form of its verb and preposition."""
+    words = tokens[span[0] : span[1]]
+    verb = words[0].tag if has_verb else ""
+    form = "+".join(filter(None, [verb, "IN" if has_preposition else ""])) or words[-1].tag
     text = " ".join(token.word for token in words)
     return Node("relation", text, form, words[0].start, words[-1].end)

@@ -47,19 +47,25 @@ class Token:
     end: int
 
 
-def tag_caption(text: str, tagger: Tagger) -> list[Token]:
-    """Cut a caption, clipped by `clip_text`, into tagged words; "in front of" and its like are one token."""
+def tag_words(text: str, tagger: Tagger) -> list[Token]:
+    """Cut a caption, clipped by `clip_text`, into tagged words."""
     found = list(_WORD.finditer(clip_text(text)))
-    if not found:
-        return []
     words = [match.group().lower() for match in found]
-    tags = repair(words, tagger(words))
-    tokens, at = [], 0
+    tags = repair(words, tagger(words)) if words else []
+    return [
+        Token(word, tag, match.start(), match.end())
+        for word, tag, match in zip(words, tags, found, strict=True)
+    ]
+
+
+def tag_caption(text: str, tagger: Tagger) -> list[Token]:
+    """The tagged words of a caption; "in front of" and its like are one token."""
+    words, tokens, at = tag_words(text, tagger), [], 0
     while at < len(words):
-        size = next((n for n in (4, 3, 2) if at + n <= len(words) and tuple(words[at : at + n]) in _LONG), 1)
-        tag = tags[at] if size == 1 else "IN"
-        word = " ".join(words[at : at + size])
-        tokens.append(Token(word, tag, found[at].start(), found[at + size - 1].end()))
+        size = next((n for n in (4, 3, 2) if tuple(token.word for token in words[at : at + n]) in _LONG), 1)
+        part = words[at : at + size]
+        tag = part[0].tag if size == 1 else "IN"
+        tokens.append(Token(" ".join(token.word for token in part), tag, part[0].start, part[-1].end))
         at += size
     return tokens
 
@@ -140,7 +146,7 @@ def load_tagger(name: str = "textblob") -> Tagger:
     if kind == "spacy":
         return _spacy(pipeline or "en_core_web_sm")
     raise CapabilityError(
-        f"no tagger {name!r}; expected textblob or spacy:PIPELINE, e.g. spacy:en_core_web_sm"
+        f"no parser {name!r}; expected textblob, spacy:PIPELINE (e.g. spacy:en_core_web_sm) or stanford:JARS"
     )
 
 

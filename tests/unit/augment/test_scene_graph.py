@@ -60,8 +60,8 @@ def test_only_the_beginning_of_an_endless_sentence_is_read():
 
 
 def test_unknown_and_missing_parsers_are_named():
-    with pytest.raises(CapabilityError, match="no tagger 'stanford'"):
-        open_parser("stanford")
+    with pytest.raises(CapabilityError, match="no parser 'pattern'"):
+        open_parser("pattern")
     with pytest.raises(CapabilityError, match="spaCy pipeline 'no_such'"):
         open_parser("spacy:no_such")
 
