@@ -46,10 +46,18 @@ EXTRAS = {
     "caption": [
         "pycocoevalcap>=1.2"
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
+    "generation": ["rouge-score>=0.1.2"],  # ROUGE of summaries (task.metrics=[rouge])
     # Rewriting of captions: the tagger's lexicon lies inside textblob's wheel, nothing is downloaded.
     # CTranslate2 runs translation models of the user's own.
     "augment": ["textblob>=0.19", "ctranslate2>=4.5"],
-    "test": ["pytest>=8", "ruff>=0.6", "pycocoevalcap>=1.2", "textblob>=0.19", "ctranslate2>=4.5"],
+    "test": [
+        "pytest>=8",
+        "ruff>=0.6",
+        "pycocoevalcap>=1.2",
+        "rouge-score>=0.1.2",
+        "textblob>=0.19",
+        "ctranslate2>=4.5",
+    ],
 }
 EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=3.5"]
 
