@@ -115,8 +115,10 @@ class Extractor:
                 yield picture.number, Skipped(picture.image_id, str(error))
 
 
-def load_extractor(config_path: str, weights_path: str) -> Extractor:
+def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
     """The detector of a YAML file and a file of weights, on this rank's GPU if there is one.
+
+    Without weights it has random ones.
 
     Raises:
         ConfigError, CheckpointError: one of them cannot be used.
@@ -131,12 +133,14 @@ def load_extractor(config_path: str, weights_path: str) -> Extractor:
     if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         paddle.set_device(f"gpu:{paddle.distributed.ParallelEnv().device_id}")
     detector = load_detector(config_path, weights_path)
-    detector.eval()
     return Extractor(
         detector,
         partial(preprocess, config=config),
         {"classes": config.classes, "attributes": config.attributes},
-        {"detector": dump_config(config), "weights": file_digest(Path(weights_path))},
+        {
+            "detector": dump_config(config),
+            "weights": file_digest(Path(weights_path)) if weights_path else "random",
+        },
     )
 
 

@@ -56,7 +56,8 @@ def open_image(source: ImageSource, target: int | None = None, max_pixels: int =
         ]  # "Image size (900000000 pixels)"; the rest is Pillow's limit
         raise RecordError(f"{what}: {size}; the limit is {max_pixels:,} in all; scale it down") from error
     except Exception as error:  # decoders raise nearly anything on damaged headers
-        raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {error}") from error
+        reason = str(error).partition(" <")[0]  # Pillow names the object in memory, another one each time
+        raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {reason}") from error
     if width * height > max_pixels:
         raise RecordError(
             f"{what} is {width} x {height} pixels; the limit is {max_pixels:,} in all; scale it down"
