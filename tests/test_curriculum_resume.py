@@ -1,4 +1,4 @@
-"""A UNIMO-2 run killed inside the curriculum, and started again, is the unbroken run bit for bit."""
+"""A run of UNIMO-2 killed inside the curriculum and started again is the unbroken run, bit for bit; UNIMO too."""
 
 import json
 import logging
@@ -31,6 +31,20 @@ CHANGES: dict[str, Any] = {
     "train": {"max_steps": 7, "save_every": 1, "log_every": 2, "keep_checkpoints": 3},
 }
 
+UNIMO: dict[str, Any] = {
+    "model": {"name": "unimo_tiny", "text": {**TOWER, "vocab_size": 300, "dropout": 0.1}},
+    "data": {
+        "texts": [{"path": "scenes", "weight": 0.25}],
+        "images": [{"path": "scenes", "weight": 0.25}],
+        "masking": "span",
+        "seq2seq_probability": 0.5,
+        "regions": "grid:2:2",
+        "augment": {"rewrites": "scenes", "texts": "scenes", "images": "scenes"},
+        "num_workers": 2,
+    },
+    "train": {"max_steps": 5, "save_every": 1, "log_every": 2, "keep_checkpoints": 3},
+}
+
 
 class KilledError(Exception):
     """Stands for the end of a process."""
@@ -45,7 +59,9 @@ def rows(output: Path) -> list[dict[str, Any]]:
     ]
 
 
-def train(output: Path, die_at: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def train(
+    output: Path, die_at: int | None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any] = CHANGES
+) -> None:
     """Train; with `die_at` only until that step, whose metrics are lost."""
 
     def on_step_end(self: Any, state: TrainState, report: StepReport) -> None:
@@ -54,7 +70,7 @@ def train(output: Path, die_at: int | None, monkeypatch: pytest.MonkeyPatch) -> 
 
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.VisualDL, "on_step_end", on_step_end)
-        training.train(make_run("pretrain", output, **CHANGES))
+        training.train(make_run("pretrain", output, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +105,22 @@ def test_resume_is_bit_equal(
     train(tmp_path, None, monkeypatch)
     said = [record.message for record in caplog.records if "first with all corpora" in record.message]
     assert said == (["curriculum: step 4 is the first with all corpora"] if die_at == 3 else [])
-    assert rows(tmp_path) == rows(whole)
+    assert_equal_runs(tmp_path, whole, 7)
+
+
+def test_resume_of_unimo_is_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    train(whole, None, monkeypatch, UNIMO)
+    with pytest.raises(KilledError):
+        train(broken, 3, monkeypatch, UNIMO)
+    train(broken, None, monkeypatch, UNIMO)
+    logged = next(row for row in rows(whole) if row.get("step") == 4 and "loss" in row)
+    assert {"mlm", "seq2seq", "region", "cmcl", "text_mlm", "image_region"} <= set(logged)
+    assert_equal_runs(broken, whole, 5)
+
+
+def assert_equal_runs(broken: Path, whole: Path, steps: int) -> None:
+    assert rows(broken) == rows(whole)
     for name in ("model.safetensors", "optimizer.safetensors"):
-        path = Path("checkpoints/step_00000007") / name
-        assert (tmp_path / path).read_bytes() == (whole / path).read_bytes()
+        path = Path(f"checkpoints/step_{steps:08d}") / name
+        assert (broken / path).read_bytes() == (whole / path).read_bytes()

@@ -1,0 +1,82 @@
+"""Losses and gradients of a small UNIMO on one batch of pairs, texts and images, by one rank or by two.
+
+    python tests/joined_unified.py OUTPUT
+
+The ranks hold different numbers of everything. Captions of one picture, related pictures and related texts
+are spread over both, so what is negative or positive for a pair, and what counts once, is decided between
+ranks. Rank 0 writes `loss.json`; each rank writes the averaged gradients to `gradients-RANK.safetensors`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from rank_step import write_step
+
+from unimo import cli
+from unimo.data.augmented import open_augmentations
+from unimo.data.collate_unified import UnifiedCollator
+from unimo.data.processor import build_processor
+from unimo.data.records import Record
+from unimo.data.scenes import ScenesDataset
+from unimo.data.tokenizers import load_tokenizer
+from unimo.registry import create_model
+from unimo.settings import DataConfig, OptimConfig, ScenesConfig, TrainConfig
+from unimo.tasks import pretrain
+from unimo.tasks.base import to_tensors
+from unimo.training import distributed
+from unimo.training.optim import build_optimizer
+
+SCENES = ScenesConfig(train_images=12, val_images=3)
+DATA = DataConfig(
+    regions="grid:2:2", masking="span", mlm_probability=0.3, seq2seq_probability=0.5, scenes=SCENES
+)
+# Captions 0 to 3 are of one picture.
+PAIRS, TEXTS, IMAGES = ((0, 1, 5, 9), (2, 13, 5)), ((0,), (7, 9, 3)), ((1, 2), (3, 4, 5))
+
+
+def records_of(rank: int) -> list[tuple[int, Record]]:
+    """Samples of a rank, with numbers that are equal for equal samples."""
+    found = []
+    for kind, chosen in (("pairs", PAIRS), ("texts", TEXTS), ("images", IMAGES)):
+        dataset = ScenesDataset(kind, "train", SCENES)
+        found += [(index, dataset[index]) for index in chosen[rank]]
+    return found
+
+
+def collate(records: list[tuple[int, Record]]) -> dict[str, Any]:
+    """The batch of some samples; each is masked by chance of its own."""
+    processor = build_processor(DATA, load_tokenizer("scenes"))
+    extras = open_augmentations("scenes", "scenes", "scenes", SCENES)
+    collator = UnifiedCollator(processor, DATA, extras)
+    prepared = [collator.prepare(record, np.random.default_rng(number)) for number, record in records]
+    return collator.collate(prepared, np.random.default_rng(0))
+
+
+def main() -> None:
+    output = Path(sys.argv[1])
+    distributed.setup(TrainConfig(device="cpu"))
+    paddle.seed(3)
+    layer_sizes = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "num_layers": 2}
+    model = create_model(
+        "unimo_tiny", text={**layer_sizes, "vocab_size": 300}, regions={"feature_size": 12, "num_classes": 0}
+    )
+    task = pretrain.build(pretrain.Config(), model, {})
+    task.train()
+    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
+    adamw = build_optimizer(task, optim)
+    layer, optimizer = distributed.wrap(task, adamw, 0)
+    two = distributed.world_size() == 2
+    batch = collate(records_of(distributed.rank()) if two else records_of(0) + records_of(1))
+    loss, values = layer(to_tensors(batch))
+    loss.backward()
+    optimizer.step()
+    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
+
+
+if __name__ == "__main__":
+    cli.run(main)
