@@ -86,8 +86,9 @@ def test_targets_see_the_source_and_nothing_that_comes_later() -> None:
     (states[0, 2] * paddle.arange(16.0)).sum().backward()  # a plain sum is constant behind a LayerNorm
     source, target = (part.grad.numpy()[0] for part in seen)
     length = int(batch["source_mask"][0].sum())
-    assert np.abs(source[:length]).max(axis=1).min() > 0 and np.abs(source[length:]).max(initial=0) == 0
-    assert np.abs(target[:3]).max(axis=1).min() > 0 and np.abs(target[3:]).max() == 0
+    # Paddle's softmax on CPU cuts logits at -64 below the largest, so that what is hidden weighs 1e-28.
+    assert np.abs(source[:length]).max(axis=1).min() > 1e-3 and np.abs(source[length:]).max(initial=0) < 1e-24
+    assert np.abs(target[:3]).max(axis=1).min() > 1e-3 and np.abs(target[3:]).max() < 1e-24
 
 
 def test_padding_of_sources_changes_nothing() -> None:
