@@ -1,4 +1,4 @@
-"""A run of UNIMO-2 killed inside the curriculum and started again is the unbroken run, bit for bit; UNIMO too."""
+"""A UNIMO-2 or UNIMO run that is killed and started again is the unbroken run, bit for bit."""
 
 import json
 import logging
