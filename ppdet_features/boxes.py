@@ -11,7 +11,7 @@ MAX_LOG_SCALE = float(np.log(1000.0 / 16.0))
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Overlap of each box of [N, 4] with each of [M, 4] as a share of their union, [N, M]; 0 for empty boxes."""
+    """Shared area of each box of [N, 4] and each of [M, 4] over their union, [N, M]; 0 for empty boxes."""
     upper = np.maximum(first[:, None, :2], second[None, :, :2])
     lower = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = np.prod(np.clip(lower - upper, 0, None), axis=2)
@@ -21,7 +21,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def encode(anchors: np.ndarray, boxes: np.ndarray, weights: Sequence[float] = (1, 1, 1, 1)) -> np.ndarray:
-    """What a network should answer at `anchors` [N, 4] to mean `boxes` [N, 4]: dx, dy, dw, dh, [N, 4] float32."""
+    """What means `boxes` [N, 4] at `anchors` [N, 4]: weighted dx, dy, dw, dh, [N, 4] float32."""
     sizes, targets = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
     shift = (boxes[:, :2] + boxes[:, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2 / sizes
     return (np.concatenate([shift, np.log(targets / sizes)], axis=1) * weights).astype(np.float32)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from unimo.config import coerce, dump, merge_into, read_yaml, to_plain
+from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import ConfigError
 from unimo.registry import nearest
 
@@ -183,7 +183,7 @@ class PostProcessConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Section `RegionSelection` (ours): which proposals become the regions of a picture (bottom-up attention)."""
+    """Section `RegionSelection` (ours): which proposals become regions, as bottom-up attention chooses."""
 
     score_threshold: float = 0.2
     """Regions above it are kept, but ..."""
@@ -341,8 +341,12 @@ SECTIONS = {
 PLAIN = ("architecture", "num_classes", "num_attributes", "class_names", "attribute_names")
 
 
-def load_config(path: str | Path) -> DetectorConfig:
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> DetectorConfig:
     """Read a detector's YAML file.
+
+    Args:
+        path: the file; it may have a `_base_`.
+        overrides: merged over the file, e.g. `{"Training": {"steps": 100}}`.
 
     Raises:
         ConfigError: missing file, an unknown key (the nearest ones are named), a value of the wrong type, or
@@ -350,7 +354,7 @@ def load_config(path: str | Path) -> DetectorConfig:
     """
     path, values = Path(path), {}
     hints = {field.name: field for field in dataclasses.fields(DetectorConfig)}
-    for key, value in read_yaml(path).items():
+    for key, value in merge_plain(read_yaml(path), overrides or {}).items():
         where = f"{path.name}: {key}"
         if key in SECTIONS:
             values[SECTIONS[key]] = merge_into(hints[SECTIONS[key]].default_factory(), value or {}, where)

@@ -32,7 +32,7 @@ class Detections:
     class_probs: np.ndarray = field(repr=False)
     """[N, C] float32 without background (a row does not sum to one)."""
     scores: np.ndarray = field(repr=False)
-    """[N] float32, falling: of the class for which the region was kept; 0 when stronger regions own them all."""
+    """[N] float32, falling: of the class it was kept for; 0 when stronger regions own all of its classes."""
     labels: np.ndarray = field(repr=False)
     """[N] int64, that class."""
     attributes: np.ndarray | None = field(default=None, repr=False)

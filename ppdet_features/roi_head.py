@@ -1,4 +1,7 @@
-"""Classes, boxes and attributes of regions. Legend: R regions, F width of their feature, C classes, A attributes."""
+"""Classes, boxes and attributes of regions.
+
+Legend: R regions, F width of their feature, C classes, A attributes.
+"""
 
 from __future__ import annotations
 

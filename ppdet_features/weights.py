@@ -1,8 +1,9 @@
-"""Weights of a detector from disk: our safetensors, or what PaddleDetection saved."""
+"""Weights of a detector from disk: our safetensors, or what PaddleDetection and Detectron2 saved."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from paddle import nn
@@ -11,27 +12,38 @@ from unimo.data.readers.numpy_pickle import read_numpy_pickle
 from unimo.errors import CheckpointError, DataError
 from unimo.weights import load_into, read_safetensors
 
+_PICKLES = (".pdparams", ".pkl")
+# What stands beside the arrays in PaddleDetection's files.
 _NAME_TABLE = "StructuredToParameterName@@"
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors by name from `.safetensors` or `.pdparams`; nothing that a pickle holds is run.
+    """Tensors by name from `.safetensors`, `.pdparams` or Detectron2's `.pkl`; no code in a pickle is run.
 
     Raises:
         CheckpointError: missing, damaged, or a pickle with anything but arrays.
     """
     path = Path(path)
-    if path.suffix != ".pdparams":
+    if path.suffix not in _PICKLES:
         return read_safetensors(path)
     try:
         content = read_numpy_pickle(path)
     except DataError as error:
         raise CheckpointError(str(error)) from error
-    content.pop(_NAME_TABLE, None)
-    wrong = [name for name, value in content.items() if not isinstance(value, np.ndarray)]
+    tensors = content.get("model", content)  # Detectron2 wraps them
+    if not isinstance(tensors, dict):
+        raise CheckpointError(f"{path}: 'model' is no mapping; expected arrays by name")
+    named = {_text(name): value for name, value in tensors.items() if _text(name) != _NAME_TABLE}
+    wrong = [name for name, value in named.items() if not isinstance(value, np.ndarray)]
     if wrong:
-        raise CheckpointError(f"{path}: {wrong[0]} is no array; expected what paddle.save(state_dict) writes")
-    return content
+        raise CheckpointError(
+            f"{path}: {wrong[0]} is {type(named[wrong[0]]).__name__}; expected arrays by name"
+        )
+    return named
+
+
+def _text(name: Any) -> str:
+    return name.decode("utf8", "replace") if isinstance(name, bytes) else str(name)
 
 
 def load_weights(detector: nn.Layer, path: str | Path) -> None:

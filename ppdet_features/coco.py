@@ -1,0 +1,121 @@
+"""Mean average precision by `pycocotools`, of a detector on annotated pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import paddle
+
+from ppdet_features.detector import FasterRCNN, Objects
+from ppdet_features.pictures import Pictures
+from ppdet_features.preprocess import preprocess, resized_size
+from unimo.errors import ConfigError
+
+
+def evaluate(
+    detector: FasterRCNN,
+    pictures: Pictures,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, float]:
+    """`map` (overlaps 0.50 to 0.95), `map50`, and `map50 <class>` of every class that occurs.
+
+    Raises:
+        ConfigError: pycocotools is not installed.
+    """
+    detector.eval()
+    found = []
+    for index, objects in _detect(detector, pictures, progress):
+        known = pictures.annotations(index)
+        scale = np.array(resized_size(known.width, known.height, detector.config)) / (
+            known.width,
+            known.height,
+        )
+        boxes = objects.boxes / np.tile(scale, 2)
+        boxes[:, 2:] -= boxes[:, :2]
+        found += [
+            {
+                "image_id": known.image_id,
+                "category_id": int(label),
+                "bbox": box.tolist(),
+                "score": float(score),
+            }
+            for box, score, label in zip(boxes, objects.scores, objects.labels, strict=True)
+        ]
+    return mean_average_precision(pictures, found, detector.config.classes)
+
+
+def _detect(
+    detector: FasterRCNN, pictures: Pictures, progress: Callable[[Iterable[int]], Iterable[int]]
+) -> Iterator[tuple[int, Objects]]:
+    """Pictures that follow each other and have one size go through the network together."""
+    waiting: list[tuple[int, np.ndarray]] = []
+
+    def flush() -> Iterator[tuple[int, Objects]]:
+        if waiting:
+            images = paddle.to_tensor(np.stack([image for _, image in waiting]))
+            yield from zip([index for index, _ in waiting], detector.objects(images), strict=True)
+            waiting.clear()
+
+    for index in progress(range(len(pictures))):
+        image = preprocess(pictures.image(index), detector.config)
+        full = len(waiting) == detector.config.reader.batch_size
+        if full or (waiting and waiting[0][1].shape != image.shape):
+            yield from flush()
+        waiting.append((index, image))
+    yield from flush()
+
+
+def mean_average_precision(
+    pictures: Pictures, found: list[dict[str, object]], classes: list[str]
+) -> dict[str, float]:
+    """COCO's metric of `found`, a list in its result format with class numbers as categories."""
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise ConfigError(
+            'COCO\'s metric needs pycocotools: pip install -c constraints.txt -e ".[detector]"'
+        ) from error
+    if not found:
+        return {"map": 0.0, "map50": 0.0}
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints
+        truth = COCO()
+        truth.dataset = _dataset(pictures, classes)
+        truth.createIndex()
+        scores = COCOeval(truth, truth.loadRes(found), "bbox")
+        scores.evaluate()
+        scores.accumulate()
+        scores.summarize()
+    precision = scores.eval["precision"][
+        0, :, :, 0, -1
+    ]  # overlap 0.5, any size, 100 a picture: [recall, class]
+    each = {
+        f"map50 {classes[label]}": float(precision[:, i].mean())
+        for i, label in enumerate(scores.params.catIds)
+        if precision[0, i] >= 0
+    }
+    return {"map": float(scores.stats[0]), "map50": float(scores.stats[1]), **each}
+
+
+def _dataset(pictures: Pictures, classes: list[str]) -> dict[str, list[dict[str, object]]]:
+    images, annotations = [], []
+    for index in range(len(pictures)):
+        known = pictures.annotations(index)
+        images.append({"id": known.image_id, "width": known.width, "height": known.height})
+        for box, label, crowd in zip(known.boxes.tolist(), known.labels, known.crowd, strict=True):
+            x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": known.image_id,
+                    "category_id": int(label),
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": int(crowd),
+                }
+            )
+    categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
+    return {"images": images, "annotations": annotations, "categories": categories}

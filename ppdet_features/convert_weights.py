@@ -1,0 +1,52 @@
+"""Turn Detectron2 weights of bottom-up attention (pickled arrays or safetensors) into a detector's folder."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, and not this folder
+
+from unimo.cli import arguments, run  # noqa: E402 - works from a clone that is not installed
+
+EXAMPLE = """python ppdet_features/convert_weights.py --weights faster_rcnn_from_caffe_attr.pkl \\
+    --config ppdet_features/configs/bottom_up_r101_c4.yaml --out detectors/bottom_up"""
+
+
+def main(words: list[str] | None = None) -> None:
+    """Convert, check against the config, and write `config.yaml` and `model.safetensors`."""
+    args = _parser().parse_args(words)
+    # Paddle is slow to import; --help does without it.
+    from ppdet_features.config import dump_config, load_config
+    from ppdet_features.detector import build_detector
+    from ppdet_features.detectron2_names import convert
+    from ppdet_features.weights import read_weights
+    from unimo.config import parse_overrides, write_text
+    from unimo.weights import load_into, tensors_of, write_safetensors
+
+    config = load_config(args.config, parse_overrides(args.overrides))
+    detector = build_detector(config)
+    load_into(detector, convert(read_weights(args.weights), args.background == "first"), args.weights)
+    output = Path(args.out)
+    output.mkdir(parents=True, exist_ok=True)
+    write_safetensors(output / "model.safetensors", tensors_of(detector))
+    write_text(output / "config.yaml", dump_config(config))
+    print(f"{output}/config.yaml and model.safetensors: {len(detector.state_dict())} tensors")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__, EXAMPLE)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. num_attributes=0")
+    parser.add_argument("--weights", required=True, help=".pkl as Detectron2 writes it, or .safetensors")
+    parser.add_argument("--config", required=True, help="YAML file of the detector")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument(
+        "--background",
+        choices=("last", "first"),
+        default="last",
+        help="where class scores have background: last (Detectron2) or first (Caffe)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,244 @@
+"""Annotated pictures to train and evaluate on: COCO's JSON with a folder, or the built-in `scenes`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ppdet_features.config import DetectorConfig
+from unimo.data.images import open_image
+from unimo.data.scene import render
+from unimo.data.scenes import ScenesDataset
+from unimo.errors import ConfigError, DataError
+from unimo.settings import ScenesConfig
+
+logger = logging.getLogger(__name__)
+_TOLERANCE = 1.0
+"""Pixels by which a box may leave its picture: annotators and converters round."""
+_KEYS = {
+    "images": ("id", "file_name", "width", "height"),
+    "categories": ("id", "name"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+}
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What is known of one picture. Legend: G objects, A attributes."""
+
+    image_id: int
+    width: int
+    height: int
+    boxes: np.ndarray
+    """[G, 4] float32: x1, y1, x2, y2 in pixels of the picture."""
+    labels: np.ndarray
+    """[G] int64."""
+    attributes: np.ndarray
+    """[G, A] float32, 1 for each attribute."""
+    crowd: np.ndarray
+    """[G] bool: a crowd, which evaluation ignores and training leaves out."""
+
+
+class Pictures(Protocol):
+    """Annotated pictures by number."""
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+
+    def annotations(self, index: int) -> Annotations:
+        """What is known of picture `index`."""
+
+    def image(self, index: int) -> Image.Image:
+        """Picture `index`, RGB.
+
+        Raises:
+            DataError: it is missing or broken.
+        """
+
+
+class ScenesPictures:
+    """Pictures of `scenes`: classes and attributes are the names in the config that a scene uses.
+
+    Raises:
+        ConfigError: the config has no names, or lacks a shape of `scenes`.
+    """
+
+    def __init__(self, split: str, number: int, config: DetectorConfig, seed: int = 0) -> None:
+        self._scenes = ScenesDataset("pairs", split, ScenesConfig(number, number, seed=seed))
+        self._classes, self._attributes = config.classes, config.attributes
+        self._number = number
+
+    def __len__(self) -> int:
+        return self._number
+
+    def annotations(self, index: int) -> Annotations:
+        """Boxes go from the first pixel of an object to behind its last one."""
+        scene = self._scenes.scene(index)
+        labels = [self._class(item.shape) for item in scene.objects]
+        attributes = [
+            [float(name in (item.color, item.size)) for name in self._attributes] for item in scene.objects
+        ]
+        width, height = render(scene).size
+        boxes = np.array([item.box for item in scene.objects], np.float32) + [0, 0, 1, 1]
+        return Annotations(
+            index,
+            width,
+            height,
+            boxes.astype(np.float32),
+            np.array(labels, np.int64),
+            np.array(attributes, np.float32).reshape(len(labels), len(self._attributes)),
+            np.zeros(len(labels), bool),
+        )
+
+    def image(self, index: int) -> Image.Image:
+        """Picture `index`, RGB."""
+        return render(self._scenes.scene(index))
+
+    def _class(self, shape: str) -> int:
+        if shape not in self._classes:
+            raise ConfigError(
+                f"scenes shows a {shape}, which is not among class_names ({', '.join(self._classes[:8])}); "
+                "use ppdet_features/configs/scenes_tiny.yaml"
+            )
+        return self._classes.index(shape)
+
+
+class CocoPictures:
+    """Pictures of a COCO annotation file.
+
+    Categories become classes by name where the config has names, else in the order of their ids. Objects may
+    have `attribute_ids`, which count from 0 unless the file has a list `attributes` of ids and names.
+
+    Raises:
+        DataError: the file cannot be read, lacks something, or has an object of an unknown category, of an
+            unknown picture, or outside of its picture; the annotation is named.
+    """
+
+    def __init__(self, annotations: str | Path, images: str | Path, config: DetectorConfig) -> None:
+        self._path, self._folder = Path(annotations), Path(images)
+        content = self._read()
+        self._classes = _numbers(content["categories"], config.class_names, config.num_classes, self._path)
+        listed = content.get("attributes", [{"id": i, "name": str(i)} for i in range(config.num_attributes)])
+        names = config.attribute_names if "attributes" in content else None
+        self._attributes = (
+            _numbers(listed, names, config.num_attributes, self._path) if config.num_attributes else {}
+        )
+        self._images: list[Mapping[str, Any]] = sorted(content["images"], key=lambda image: image["id"])
+        sizes = {image["id"]: (image["width"], image["height"]) for image in self._images}
+        self._objects: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+        empty = 0
+        for entry in content["annotations"]:
+            if self._check(entry, sizes):
+                self._objects[entry["image_id"]].append(entry)
+            else:
+                empty += 1
+        if empty:
+            logger.warning("%s: %d boxes without area are left out", self._path, empty)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def annotations(self, index: int) -> Annotations:
+        """Boxes are cut off at the borders of the picture."""
+        image = self._images[index]
+        entries = self._objects[image["id"]]
+        width, height = image["width"], image["height"]
+        corners = np.array([entry["bbox"] for entry in entries], np.float32).reshape(-1, 4)
+        corners[:, 2:] += corners[:, :2]
+        attributes = np.zeros((len(entries), len(self._attributes)), np.float32)
+        for row, entry in enumerate(entries):
+            attributes[row, [self._attributes[a] for a in entry.get("attribute_ids", ())]] = 1.0
+        return Annotations(
+            image["id"],
+            width,
+            height,
+            np.clip(corners, 0, np.array([width, height] * 2, np.float32)),
+            np.array([self._classes[entry["category_id"]] for entry in entries], np.int64),
+            attributes,
+            np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool),
+        )
+
+    def image(self, index: int) -> Image.Image:
+        """The picture file, RGB, as it was when its boxes were drawn."""
+        entry = self._images[index]
+        path = self._folder / entry["file_name"]
+        image = open_image(path)
+        if image.size != (entry["width"], entry["height"]):
+            raise DataError(
+                f"{path} is {image.width} x {image.height} pixels, but {self._path} says "
+                f"{entry['width']} x {entry['height']}; its boxes would be wrong"
+            )
+        return image
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf8"))
+        except OSError as error:
+            raise DataError(f"cannot read annotations {self._path}: {error.strerror}") from error
+        except ValueError as error:
+            raise DataError(f"{self._path} is not valid JSON: {error}") from error
+        for part, keys in _KEYS.items():
+            entries = content.get(part) if isinstance(content, dict) else None
+            if not isinstance(entries, list):
+                raise DataError(f"{self._path} has no list {part!r}; expected COCO's {', '.join(_KEYS)}")
+            for i, entry in enumerate(entries):
+                missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+                if missing:
+                    raise DataError(f"{self._path}: {part}[{i}] has no {missing[0]!r}")
+        if not content["images"]:
+            raise DataError(f"{self._path} has no pictures")
+        return content
+
+    def _check(self, entry: Mapping[str, Any], sizes: Mapping[Any, tuple[int, int]]) -> bool:
+        """Whether a box has an area; raises where an annotation cannot be right."""
+        where = f"{self._path}: annotation {entry['id']}"
+        if entry["category_id"] not in self._classes:
+            raise DataError(
+                f"{where} is of category {entry['category_id']}, which `categories` does not list"
+            )
+        if entry["image_id"] not in sizes:
+            raise DataError(f"{where} is of image {entry['image_id']}, which `images` does not list")
+        for attribute in entry.get("attribute_ids", ()) if self._attributes else ():
+            if attribute not in self._attributes:
+                raise DataError(f"{where} has attribute {attribute}, which is not one of the detector's")
+        box = entry["bbox"]
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+            raise DataError(f"{where}: bbox {box!r}; expected four numbers x, y, width, height")
+        x, y, w, h = box
+        width, height = sizes[entry["image_id"]]
+        inside = min(x, y) >= -_TOLERANCE and x + w <= width + _TOLERANCE and y + h <= height + _TOLERANCE
+        if not inside or min(w, h) < 0:
+            raise DataError(
+                f"{where}: bbox {box} (x, y, width, height) lies outside of image {entry['image_id']}, which "
+                f"is {width} x {height} pixels"
+            )
+        right, bottom = min(x + w, width), min(y + h, height)
+        return right - max(x, 0) > 0 and bottom - max(y, 0) > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _numbers(
+    entries: list[Mapping[str, Any]], names: list[str] | None, number: int, path: Path
+) -> dict[Any, int]:
+    """COCO id -> number in the detector."""
+    ordered = sorted(entries, key=lambda entry: entry["id"])
+    if names is not None:
+        unknown = [entry["name"] for entry in ordered if entry["name"] not in names]
+        if unknown:
+            raise DataError(f"{path}: the detector has no {unknown[0]!r}; it knows {', '.join(names[:10])}")
+        return {entry["id"]: names.index(entry["name"]) for entry in ordered}
+    if len(ordered) != number:
+        raise DataError(f"{path} lists {len(ordered)} of what the detector's config has {number} of")
+    return {entry["id"]: i for i, entry in enumerate(ordered)}

@@ -1,0 +1,92 @@
+"""Train the region detector on COCO-format annotations, or on the built-in `scenes`."""
+
+import argparse
+import functools
+import json
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, and not this folder
+
+from unimo.cli import arguments, run  # noqa: E402 - works from a clone that is not installed
+
+EXAMPLE = """python ppdet_features/train_detector.py --config ppdet_features/configs/scenes_tiny.yaml \\
+    --scenes --out output/detector --minutes 20"""
+SCENES_TRAIN, SCENES_VAL = 20000, 500
+
+
+def main(words: list[str] | None = None) -> None:
+    """Train, or go on with a stopped run; then evaluate and write the detector."""
+    args = _parser().parse_args(words)
+    # Paddle is slow to import; --help does without it.
+    import paddle
+
+    from ppdet_features.coco import evaluate
+    from ppdet_features.config import load_config
+    from ppdet_features.detector import build_detector
+    from ppdet_features.training import Trainer
+    from ppdet_features.weights import load_weights
+    from unimo.config import parse_overrides, write_text
+    from unimo.weights import tensors_of, write_safetensors
+
+    logging.getLogger("ppdet_features").setLevel(logging.WARNING if args.quiet else logging.INFO)
+    config, output = load_config(args.config, parse_overrides(args.overrides)), Path(args.out)
+    train, held_out = _pictures(args, config)
+    paddle.seed(config.train.seed)
+    detector = build_detector(config)
+    if args.init:
+        load_weights(detector, args.init)
+    trainer = Trainer(detector, train, output)
+    if not trainer.run(_bar, args.minutes):
+        print(f"stopped at step {trainer.step} of {config.train.steps}: time is over", file=sys.stderr)
+    write_safetensors(output / "model.safetensors", tensors_of(detector))
+    metrics = {"step": trainer.step, "minutes": round(trainer.seconds / 60, 2)}
+    if held_out is not None:
+        bar = functools.partial(tqdm, desc="evaluation", disable=None)
+        metrics |= evaluate(detector, held_out, bar)
+    write_text(output / "metrics.json", json.dumps(metrics, indent=1))
+    print(json.dumps(metrics))
+
+
+def _pictures(args: argparse.Namespace, config: object) -> tuple[object, object]:
+    """Pictures to train on, and held-out ones or None."""
+    from ppdet_features.pictures import CocoPictures, ScenesPictures
+    from unimo.errors import ConfigError
+
+    if args.scenes == bool(args.annotations):
+        raise ConfigError("give either --annotations FILE --images DIR, or --scenes")
+    if args.scenes:
+        return ScenesPictures("train", SCENES_TRAIN, config), ScenesPictures("val", SCENES_VAL, config)
+    train = CocoPictures(args.annotations, args.images or Path(args.annotations).parent, config)
+    if not args.val_annotations:
+        return train, None
+    return train, CocoPictures(args.val_annotations, args.val_images or args.images, config)
+
+
+def _bar(what: str, total: int) -> tqdm:
+    return tqdm(desc=what, total=total, disable=None)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__, EXAMPLE)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. Training.steps=5000")
+    parser.add_argument("--config", required=True, help="YAML file of the detector")
+    parser.add_argument("--out", required=True, help="folder to write; a run that was stopped there goes on")
+    parser.add_argument("--annotations", help="COCO JSON to train on; objects may have attribute_ids")
+    parser.add_argument("--images", help="folder of its pictures (that of the JSON)")
+    parser.add_argument("--val-annotations", help="COCO JSON to evaluate on at the end")
+    parser.add_argument("--val-images", help="folder of its pictures (that of --images)")
+    parser.add_argument(
+        "--scenes", action="store_true", help="the built-in drawn shapes; 500 held-out scenes"
+    )
+    parser.add_argument("--init", help="weights to start from: .safetensors or .pdparams of the same config")
+    parser.add_argument("--minutes", type=float, help="stop training then, whatever Training.steps says")
+    parser.add_argument("--quiet", action="store_true", help="no lines of losses")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
