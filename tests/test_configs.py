@@ -13,13 +13,18 @@ from unimo.settings import build_run_config, load_run_config
 from unimo.tasks.base import Task
 
 FILES = sorted(CONFIG_ROOT.glob("[!_]*/*.yaml"))
-PRESETS = ["unimo2", "unimo3", "meter", "bridgetower"]
+PRESETS = ["unimo", "unimo2", "unimo3", "meter", "bridgetower"]
+# Recipes of a task for further data sets: `base_coqa_seq2seq.yaml` is one of the size `base`.
+DATA_SETS = {"seq2seq": ("gigaword", "squad_qg", "coqa")}
 
 
 def split(path):
     """Size and task of a recipe: `base_d1`, `pretrain` or `tiny`, `text_classification`."""
     kind = max((kind for kind in TASK_MODULES if path.stem.endswith(f"_{kind}")), key=len)
-    return path.stem.removesuffix(f"_{kind}"), kind
+    size = path.stem.removesuffix(f"_{kind}")
+    for name in DATA_SETS.get(kind, ()):
+        size = size.removesuffix(f"_{name}")
+    return size, kind
 
 
 def load(path, overrides=()):
@@ -33,9 +38,10 @@ def test_recipe_builds_a_run(path):
     assert run.model.name == f"{path.parent.name}_{size}"
     assert run.model.name in list_models()
     assert run.task.name == kind
-    assert find_config(run.model.name, kind) == path
-    assert run.data.image_size == run.model.vision.image_size
-    assert run.data.image_size % run.model.vision.patch_size == 0
+    assert find_config(f"{path.parent.name}_{path.stem.removesuffix(f'_{kind}')}", kind) == path
+    if hasattr(run.model, "vision"):
+        assert run.data.image_size == run.model.vision.image_size
+        assert run.data.image_size % run.model.vision.patch_size == 0
     assert {run.data.train_transform, run.data.eval_transform} <= set(RECIPES)
     assert run.train.rounds(8) * 8 * (run.train.micro_batch_size or 1000) >= run.train.batch_size
     assert run.data.max_text_len <= run.model.text.max_position - 2
