@@ -2,7 +2,8 @@
 
     python -m unimo.benchmark.worker '{"model": {"name": "unimo3_base"}, "batch": {...}, "matmul": {...}}'
 
-With `"fusion": {...}` in the request, a step of the Grounded Transformer alone (`fusion_step.py`).
+With `"fusion": {...}` in the request, a step of the Grounded Transformer alone (`fusion_step.py`); with
+`"sequences": {...}`, one of UNIMO on real batches (`sequence_step.py`).
 
 A process of its own keeps the peak memory of one model apart from another's.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -96,12 +97,21 @@ class Step:
         }
 
 
+def builder(kind: str) -> Callable[..., Any]:
+    """What makes the step of a kind of request."""
+    if kind == "sequences":
+        from unimo.benchmark.sequence_step import SequenceStep
+
+        return SequenceStep
+    return FusionStep if kind == "fusion" else Step
+
+
 def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The answer to each word, after a first one that says what was built."""
     import paddle
 
-    build = FusionStep if "fusion" in request else Step
-    step = build(request["model"], request["batch"], **request.get("fusion", {}))
+    kind = next((name for name in ("fusion", "sequences") if name in request), "")
+    step = builder(kind)(request["model"], request["batch"], **request.get(kind, {}))
     resting = resident_memory()
     yield {"parameters": step.parameters, "library": f"paddle {paddle.__version__}"}
     for word in words:

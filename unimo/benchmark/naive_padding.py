@@ -1,0 +1,137 @@
+"""UNIMO as appendix A writes it: every sample an image and a text of full length, pseudo ones masked out.
+
+This is the slow side of the benchmark of sequences, and the proof that the fast side computes the same: a
+batch of `UnifiedCollator` padded to full length, and a model that gives every text alone a pseudo image and
+every image alone a pseudo text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from unimo.models.base import Outputs
+from unimo.models.unimo.model import Unimo
+from unimo.nn.outputs import Encoded
+
+Batch = dict[str, Any]
+OF_TOKENS = ("input_ids", "attention_mask", "positions", "is_target")
+
+
+class PaddedUnimo:
+    """A model without its short cut for single modalities; everything else is the model's own.
+
+    Args:
+        model: whose weights are used.
+        regions, tokens: length of an image, [IMG] left out, and of a text.
+
+    Attributes:
+        pseudo_ids: [1, tokens] what a pseudo text reads.
+        pseudo_features: [1, regions, F] what a pseudo image shows. Neither changes any result.
+    """
+
+    def __init__(self, model: Unimo, regions: int, tokens: int) -> None:
+        self.model = model
+        self.pseudo_ids = paddle.full([1, tokens], model.config.text.padding_id, "int64")
+        self.pseudo_features = paddle.zeros([1, regions, model.config.regions.feature_size])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def pseudo_text(self, rows: int) -> Encoded:
+        """Texts that nobody reads."""
+        ids = self.pseudo_ids.expand([rows, -1])
+        return self.model.encode_text(ids, paddle.zeros_like(ids))
+
+    def pseudo_image(self, rows: int) -> Encoded:
+        """Images that nobody reads, [IMG] included."""
+        features = self.pseudo_features.expand([rows, -1, -1])
+        count = features.shape[1]
+        regions = {
+            "features": features,
+            "locations": paddle.zeros([rows, count, 5]),
+            "mask": paddle.zeros([rows, count]),
+        }
+        states, mask = self.model.regions(regions)
+        return Encoded(image=states, image_mask=paddle.zeros_like(mask))
+
+    def fuse(self, text: Encoded | None, image: Encoded | None, *, outputs: Outputs = "all") -> Encoded:
+        """As the model's, over both parts always."""
+        if text is not None and image is not None:
+            return self.model.fuse(text, image, outputs=outputs)
+        both = (
+            text or self.pseudo_text(image.image.shape[0]),
+            image or self.pseudo_image(text.text.shape[0]),
+        )
+        states = self.model.fuse(*both, outputs="text")
+        if text is None:
+            return Encoded(fused_image=states.fused_image, pooled=self.model.image_pooler(states.fused_image))
+        return Encoded(fused_text=states.fused_text, pooled=self.model.text_pooler(states.fused_text))
+
+    def text_vector(self, text: Encoded) -> Tensor:
+        """Pooled h_[CLS] [B, H] beside a pseudo image."""
+        return self.fuse(text, None).pooled
+
+    def image_vector(self, image: Encoded) -> Tensor:
+        """Pooled h_[IMG] [B, H] beside a pseudo text."""
+        return self.fuse(None, image).pooled
+
+
+def pad_batch(batch: Mapping[str, Any], regions: int, tokens: int, padding_id: int) -> Batch:
+    """The same samples and targets in arrays of full length: R regions of a picture, T tokens of a text.
+
+    Args:
+        batch: of `UnifiedCollator`, NumPy arrays.
+        regions, tokens: R and T, none of the samples has more.
+        padding_id: of tokens and of their positions.
+    """
+    return {
+        name: _pad_part(part, regions, tokens, padding_id) if isinstance(part, dict) else part
+        for name, part in batch.items()
+    }
+
+
+def _pad_part(part: Mapping[str, Any], regions: int, tokens: int, padding_id: int) -> Batch:
+    padded = dict(part)
+    if "language" in part:
+        language = part["language"]
+        new = padded["language"] = language | _pad_text(language, tokens, padding_id)
+        for name in ("mlm_positions", "seq2seq_positions"):
+            new[name] = _moved(language[name], language["input_ids"].shape[1], tokens)
+    if "vision" in part:
+        vision = part["vision"]
+        padded["vision"] = vision | {
+            "regions": _pad_regions(vision["regions"], regions),
+            "positions": _moved(vision["positions"], 1 + vision["regions"]["mask"].shape[1], 1 + regions),
+        }
+    if "contrast" in part:
+        contrast = part["contrast"]
+        padded["contrast"] = contrast | {"regions": _pad_regions(contrast["regions"], regions)}
+        for name in ("captions", "related"):
+            if name in contrast:
+                padded["contrast"][name] = _pad_text(contrast[name], tokens, padding_id)
+    return padded
+
+
+def _pad_text(text: Mapping[str, Any], tokens: int, padding_id: int) -> Batch:
+    fills = {"input_ids": padding_id, "positions": padding_id}
+    return {name: _widen(text[name], tokens, fills.get(name, 0)) for name in OF_TOKENS if name in text}
+
+
+def _pad_regions(pictures: Mapping[str, np.ndarray], regions: int) -> Batch:
+    return {name: _widen(array, regions, 0) for name, array in pictures.items()}
+
+
+def _widen(array: np.ndarray, width: int, fill: int) -> np.ndarray:
+    """[B, N, ...] to [B, width, ...]."""
+    missing = [(0, 0), (0, width - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
+    return np.pad(array, missing, constant_values=fill)
+
+
+def _moved(places: np.ndarray, width: int, new_width: int) -> np.ndarray:
+    """Flat places of rows of `width` as places of rows of `new_width`."""
+    return places // width * new_width + places % width

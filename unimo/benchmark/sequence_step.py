@@ -1,0 +1,104 @@
+"""A pre-training step of UNIMO on real batches, grouped by kind as it trains or padded naively, timed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+
+from unimo.benchmark.naive_padding import PaddedUnimo, pad_batch
+from unimo.data.processor import Processor
+from unimo.errors import ConfigError
+from unimo.registry import model_package, task_module
+from unimo.settings import RunConfig, load_run_config
+from unimo.tasks.base import to_tensors
+from unimo.training.optim import build_optimizer
+from unimo.training.run import open_processor, resolve
+
+
+def open_run(recipe: str, overrides: Sequence[str]) -> tuple[RunConfig, Processor]:
+    """The pre-training run of a recipe, with the sizes that its data give it.
+
+    Raises:
+        ConfigError: unknown recipe or setting, or one whose model does not read regions.
+        DataError: no such data.
+    """
+    run = load_run_config(recipe, "pretrain", list(overrides))
+    if not hasattr(run.model, "regions"):
+        raise ConfigError(f"sequences of regions and tokens are measured on a UNIMO, not on {run.model.name}")
+    processor = open_processor(run)
+    return resolve(run, processor, keep_init=False), processor
+
+
+def read_batches(run: RunConfig, processor: Processor, count: int) -> list[dict[str, Any]]:
+    """The first `count` training batches of a run, NumPy arrays.
+
+    Raises:
+        DataError: a corpus cannot be opened, or has too many broken records.
+    """
+    loader = task_module("pretrain").open_data(run, processor).train_loader(run)
+    try:
+        return list(itertools.islice(loader, count))
+    finally:
+        loader.close()
+
+
+class SequenceStep:
+    """Forward, backward, clipping and AdamW; each call takes the next batch, after the last the first.
+
+    Args:
+        model: `{"name": recipe}`.
+        sizes: `batches`, how many are read.
+        overrides: words over the recipe.
+        padded: pad all to `data.max_regions` and `data.max_text_len`, with pseudo images and texts.
+    """
+
+    def __init__(
+        self, model: dict[str, Any], sizes: dict[str, int], *, overrides: Sequence[str], padded: bool
+    ) -> None:
+        run, processor = open_run(model["name"], overrides)
+        paddle.seed(run.seed)
+        self.batches = read_batches(run, processor, sizes["batches"])
+        pretrain = task_module("pretrain")
+        self.task = pretrain.build(run.task, model_package(run.model.name).build(run.model), {})
+        self.task.train()
+        self.model: Any = self.task.model
+        if padded:
+            full = run.data.max_regions, run.data.max_text_len
+            self.model = PaddedUnimo(self.model, *full)
+            padding = run.model.text.padding_id
+            self.batches = [pad_batch(batch, *full, padding) for batch in self.batches]
+        self.optimizer = build_optimizer(self.task, run.optim)
+        self.parameters = sum(int(np.prod(parameter.shape)) for parameter in self.task.parameters())
+        self.done = 0
+
+    def loss(self, number: int) -> paddle.Tensor:
+        """What is minimised of batch `number`."""
+        objective = self.task.objective
+        losses, _ = objective.losses(self.model, to_tensors(self.batches[number]))
+        return objective.total(losses)
+
+    def __call__(self) -> dict[str, float]:
+        """Seconds and loss of one step; `forward`, `backward`, `update` are its parts, and `processor` is
+        the time that all threads worked."""
+        began, marks = time.process_time(), [time.perf_counter()]
+        loss = self.loss(self.done % len(self.batches))
+        value = float(loss)
+        marks.append(time.perf_counter())
+        loss.backward()
+        marks.append(time.perf_counter())
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        marks.append(time.perf_counter())
+        self.done += 1
+        parts = (b - a for a, b in zip(marks, marks[1:], strict=False))
+        return {
+            **dict(zip(("forward", "backward", "update"), parts, strict=True)),
+            "seconds": marks[-1] - marks[0],
+            "processor": time.process_time() - began,
+            "loss": value,
+        }

@@ -1,0 +1,230 @@
+"""Pre-training of UNIMO with its batches grouped by kind against naive padding, in one run on real samples.
+
+Grouped is how it trains: pairs, texts alone and images alone in passes of their own, each as long as its
+longest. Naive is one form for all (appendix A): 1 + 100 rows of an image, 512 of a text, what is not there
+being masked out. Each is a process of its own, they take turns, and both see the same batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unimo.benchmark import flops
+from unimo.benchmark.compare import alternate, ratios
+from unimo.benchmark.sides import own_side
+from unimo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Sequences of one shape that go through the Transformer."""
+
+    count: int
+    image: int
+    """Rows of the image, [IMG] included; 0 where there is none."""
+    text: int
+    """Rows of the text."""
+
+    @property
+    def rows(self) -> int:
+        """Of all sequences together."""
+        return self.count * (self.image + self.text)
+
+    def padded(self, regions: int, tokens: int) -> Pass:
+        """The same number of sequences in full length."""
+        return Pass(self.count, 1 + regions, tokens)
+
+
+def passes_of(batch: Mapping[str, Any]) -> list[Pass]:
+    """What a training step sends through the Transformer, for a batch of `UnifiedCollator` with CMCL."""
+    found = []
+    for name in ("pairs", "texts", "images"):
+        part = batch.get(name)
+        if part is None:
+            continue
+        rows = text = image = 0
+        if "language" in part:
+            rows, text = part["language"]["input_ids"].shape
+        if "vision" in part:
+            rows, image = part["vision"]["regions"]["mask"].shape
+            image += 1
+        found.append(Pass(rows, image, text))
+        if "contrast" in part:
+            found += _contrasted(part["contrast"])
+    return found
+
+
+def _contrasted(batch: Mapping[str, Any]) -> list[Pass]:
+    """Pairs with their rewrites together; images, captions and related texts alone."""
+    images, regions = batch["regions"]["mask"].shape
+    text = batch["captions"]["input_ids"].shape[1]
+    related = batch["related"]["input_ids"].shape if "related" in batch else (0, 0)
+    together = len(batch["image_row"]) + len(batch["rewrite_pair"])
+    return [
+        Pass(together, 1 + regions, text),
+        Pass(images, 1 + regions, 0),
+        Pass(len(batch["text_ids"]) - related[0], 0, text),
+        *([Pass(related[0], 0, related[1])] if related[0] else []),
+    ]
+
+
+def targets_of(batch: Mapping[str, Any]) -> tuple[int, int]:
+    """Tokens and regions that a batch predicts."""
+    parts = [batch[name] for name in ("pairs", "texts", "images") if name in batch]
+    languages = [part["language"] for part in parts if "language" in part]
+    tokens = sum(len(part["mlm_labels"]) + len(part["seq2seq_labels"]) for part in languages)
+    return tokens, sum(len(part["vision"]["positions"]) for part in parts if "vision" in part)
+
+
+def count(passes: Sequence[Pass], targets: tuple[int, int], config: Any, layers: int) -> flops.Parts:
+    """FLOPs of a step, forward and backward.
+
+    Args:
+        passes: of the batch.
+        targets: tokens and regions to predict.
+        config: of the model.
+        layers: of the Transformer.
+    """
+    text, width = config.text, config.text.hidden_size
+    tokens, regions = targets
+    blocks = [p.count * flops.block(p.image + p.text, width, text.intermediate_size) for p in passes]
+    feature, classes = config.regions.feature_size, config.regions.num_classes
+    forward = {
+        "layers": layers * sum(blocks),
+        "regions": sum(p.count * flops.product(p.image, feature + 5, width) for p in passes),
+        "heads": flops.product(tokens, width, width + text.vocab_size)
+        + flops.product(regions, width, feature + classes),
+    }
+    return {part: flops.TRAIN * number for part, number in forward.items()}
+
+
+def measure(
+    recipe: str, settings: Mapping[str, Any], overrides: Sequence[str], *, layers: int
+) -> dict[str, Any]:
+    """Let both sides take turns on the batches of a run.
+
+    Args:
+        recipe: of pre-training a UNIMO.
+        settings: `batch_size`, `steps`, `warmup`, `threads`, `matmul`.
+        overrides: words over the recipe: corpora, tokenizer, regions.
+        layers: of the Transformer that are built.
+
+    Returns:
+        Plain data: `settings`, `kinds` of the samples, the figures of both `sides`, and `time_ratio`.
+
+    Raises:
+        ConfigError, DataError: wrong settings or data.
+    """
+    from unimo.benchmark.sequence_step import open_run, read_batches
+
+    size, steps, warmup = settings["batch_size"], settings["steps"], settings["warmup"]
+    words = [f"train.batch_size={size}", f"train.micro_batch_size={size}", "data.num_workers=0", *overrides]
+    run, processor = open_run(recipe, words)
+    config, whole = run.model, run.model.text.num_layers
+    if not 1 <= layers <= whole:
+        raise ConfigError(f"--layers is {layers}, expected 1 to the {whole} of {config.name}")
+    full = run.data.max_regions, run.data.max_text_len
+    batches = read_batches(run, processor, warmup + steps)
+    measured = batches[warmup:]
+    shapes = {"grouped": [passes_of(batch) for batch in measured]}
+    shapes["naive"] = [[one.padded(*full) for one in passes] for passes in shapes["grouped"]]
+    work = {name: _work(shapes[name], measured, config, layers) for name in shapes}
+    words.append(f"model.text.num_layers={layers}")
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for name in shapes:
+            sequences = {"overrides": words, "padded": name == "naive"}
+            request = {"batch": {"batches": len(batches)}, "matmul": settings["matmul"]}
+            side = own_side({"name": recipe}, {**request, "sequences": sequences}, settings["threads"])
+            side.name = name
+            stack.callback(side.close)
+            sides.append((side, work[name]))
+        results = alternate(sides, steps, warmup)
+    plain = []
+    for result in results:
+        figures = result.plain({"batch_size": size, "text_len": 0})
+        del figures["text_tokens_per_second"]  # its sequences differ in length
+        figures["rows"] = _mean([sum(one.rows for one in passes) for passes in shapes[result.name]])
+        figures["flops_of_whole_model"] = sum(_work(shapes[result.name], measured, config, whole).values())
+        plain.append(figures)
+    about = {"model": config.name, "layers": layers, "layers_of_model": whole, "overrides": list(overrides)}
+    return {
+        "settings": {**settings, **about, "regions": full[0], "tokens": full[1]},
+        "sequences": _mean([sum(one.count for one in passes) for passes in shapes["grouped"]]),
+        "kinds": _kinds(measured),
+        "sides": plain,
+        "time_ratio": ratios(results)["naive"],
+    }
+
+
+def _work(
+    shapes: Sequence[Sequence[Pass]], batches: Sequence[Mapping[str, Any]], config: Any, layers: int
+) -> flops.Parts:
+    """Mean over the batches."""
+    pairs = zip(shapes, batches, strict=True)
+    counted = [count(passes, targets_of(batch), config, layers) for passes, batch in pairs]
+    return {part: _mean([one[part] for one in counted]) for part in counted[0]}
+
+
+def _mean(values: Sequence[int]) -> int:
+    return round(statistics.mean(values))
+
+
+def _kinds(batches: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Samples of each kind, all batches together."""
+    found = dict.fromkeys(("pairs", "texts", "images"), 0)
+    for batch in batches:
+        for kind in found:
+            if kind in batch:
+                part = batch[kind]
+                first = (
+                    part["language"]["input_ids"] if "language" in part else part["vision"]["regions"]["mask"]
+                )
+                found[kind] += len(first)
+    return found
+
+
+def format_report(content: Mapping[str, Any]) -> str:
+    """A table of both sides, then measured beside counted ratios."""
+    about, (grouped, naive), ratio = content["settings"], content["sides"], content["time_ratio"]
+    kinds = ", ".join(f"{number} {kind}" for kind, number in content["kinds"].items())
+    rows = [
+        ("", "{name}"),
+        ("rows of all sequences", "{rows:,}"),
+        ("samples/s", "{samples_per_second:.3f}"),
+        ("seconds a step", "{seconds_per_step:.2f}"),
+        ("peak memory, GB", "{peak:.2f}"),
+        ("GFLOP a step", "{work:,.1f}"),
+        ("products alone, GFLOP/s", "{rate:.1f}"),
+    ]
+    figures = [
+        side
+        | {
+            "peak": side["peak_bytes"] / 1e9,
+            "work": side["flops_per_step"] / 1e9,
+            "rate": side["matmul_flops_per_second"] / 1e9,
+        }
+        for side in (grouped, naive)
+    ]
+    counted, whole = (naive[name] / grouped[name] for name in ("flops_per_step", "flops_of_whole_model"))
+    processor = naive["seconds_of_parts"]["processor"] / grouped["seconds_of_parts"]["processor"]
+    return "\n".join(
+        [
+            f"Pre-training of {about['model']}, {about['layers']} of its {about['layers_of_model']} layers: "
+            f"forward, backward, AdamW; fp32, threads: {about['threads']}",
+            f"{about['steps']} steps of {about['batch_size']} samples ({kinds} in all), on average "
+            f"{content['sequences']} sequences a step; naive: {about['regions']} regions + "
+            f"{about['tokens']} tokens",
+            *(
+                f"{label:<26}" + "".join(f"{form.format(**side):>14}" for side in figures)
+                for label, form in rows
+            ),
+            f"grouped makes {ratio['median']:.2f} times the samples/s of naive "
+            f"(rounds: {ratio['lowest']:.2f} to {ratio['highest']:.2f}); in processor time {processor:.2f}",
+            f"operations, counted: {counted:.2f} times; with all layers {whole:.2f} times",
+        ]
+    )
