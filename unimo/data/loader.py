@@ -41,6 +41,19 @@ class Collator(Protocol):
         """Join what `prepare` returned for the records of a batch."""
 
 
+class FillingCollator(Collator, Protocol):
+    """A collator that reads further samples of its own choice for a batch."""
+
+    def fill(
+        self,
+        keys: Sequence[SampleKey],
+        prepared: Sequence[dict[str, Any]],
+        datasets: Mapping[str, Dataset],
+        rng: np.random.Generator,
+    ) -> list[dict[str, Any]]:
+        """Prepared samples to collate after those of the keys."""
+
+
 class BadRecord(NamedTuple):
     """A record that could not be used."""
 
@@ -122,7 +135,11 @@ def ordered_map(
 
 
 def read_batch(
-    datasets: Mapping[str, Dataset], collator: Collator, keys: Sequence[SampleKey], seed: int, *words: int
+    datasets: Mapping[str, Dataset],
+    collator: Collator | FillingCollator,
+    keys: Sequence[SampleKey],
+    seed: int,
+    *words: int,
 ) -> tuple[Batch | None, list[BadRecord]]:
     """Read, prepare and collate the samples of one batch; None when every one of them was broken.
 
@@ -140,8 +157,12 @@ def read_batch(
             prepared.append(collator.prepare(record, rng))
         except RecordError as error:
             bad.append(BadRecord(key.corpus, key.index, str(error)))
-    batch = collator.collate(prepared, generator(seed, "batch", *words)) if prepared else None
-    return batch, bad
+    if not prepared:
+        return None, bad
+    rng = generator(seed, "batch", *words)
+    if hasattr(collator, "fill"):
+        prepared += collator.fill(keys, prepared, datasets, rng)
+    return collator.collate(prepared, rng), bad
 
 
 def draw_false_image(record: Record, dataset: Dataset, rng: np.random.Generator) -> ImageSource:

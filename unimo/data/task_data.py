@@ -10,6 +10,7 @@ from typing import Any
 
 from unimo.data.augmented import open_augmentations
 from unimo.data.collate import EntailmentCollator, PretrainCollator, RetrievalCollator, VqaCollator
+from unimo.data.collate_negatives import NegativesCollator
 from unimo.data.collate_unified import UnifiedCollator
 from unimo.data.collate_unpaired import MaskedTextCollator, UnpairedCollator
 from unimo.data.loader import Collator, EvalLoader, TrainLoader
@@ -218,11 +219,20 @@ def open_entailment(run: RunConfig, processor: Processor) -> TaskData:
     )
 
 
-def open_retrieval(run: RunConfig, processor: Processor) -> TaskData:
-    """Image-text pairs of `data.path`; every rank evaluates the whole split, whose pairs it then shares."""
-    task_data = _task_data(
-        run, run.data.path, "pairs", processor, lambda train: RetrievalCollator(processor, train)
-    )
+def open_retrieval(run: RunConfig, processor: Processor, negatives: int = 0) -> TaskData:
+    """Image-text pairs of `data.path`; every rank evaluates the whole split, whose pairs it then shares.
+
+    With `negatives` training batches say so many mismatched images, and captions, for each pair.
+    """
+
+    def collator(train: bool) -> RetrievalCollator:
+        return (
+            NegativesCollator(processor, negatives)
+            if train and negatives
+            else RetrievalCollator(processor, train)
+        )
+
+    task_data = _task_data(run, run.data.path, "pairs", processor, collator)
     task_data.share_eval = False
     return task_data
 

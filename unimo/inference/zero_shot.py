@@ -22,7 +22,8 @@ from unimo.inference.labels import PROMPT, check_prompt
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.tasks.image_classification import TopAccuracy
-from unimo.tasks.retrieval import Config, RetrievalTask
+from unimo.tasks.matching import MatchingTask
+from unimo.tasks.retrieval import Config, build
 from unimo.tasks.retrieval_scores import concat_rows
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def open_matcher(
     image_size: int | None = None,
     processor: Mapping[str, Any] | None = None,
     config: Config | None = None,
-) -> tuple[RetrievalTask, Processor]:
+) -> tuple[MatchingTask, Processor]:
     """A pre-trained model with its matching head, as a retrieval task that nobody trained.
 
     Without contrastive heads from pre-training there is no first stage: every pair is scored.
@@ -62,7 +63,7 @@ def open_matcher(
     model, reader = loading.load(directory, image_size, processor)
     config = config or Config()
     size = getattr(getattr(model.config, "objective", None), "contrastive_size", config.itc_size)
-    task = RetrievalTask(model, dataclasses.replace(config, itc_size=size))
+    task = build(dataclasses.replace(config, itc_size=size), model, {})
     fresh = loading.start_from(task, directory)
     if any(name.startswith("itm_head.") for name in fresh):
         raise CheckpointError(
@@ -91,7 +92,7 @@ class ZeroShotClassification(Task):
     needs = frozenset({"dual_encoder", "fusion"})
 
     def __init__(
-        self, matcher: RetrievalTask, processor: Processor, labels: Sequence[str], prompt: str = PROMPT
+        self, matcher: MatchingTask, processor: Processor, labels: Sequence[str], prompt: str = PROMPT
     ) -> None:
         super().__init__(matcher.model, matcher.config, {"classes": list(labels)})
         self.matcher, self.processor = matcher, processor

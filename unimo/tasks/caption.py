@@ -8,7 +8,7 @@ with all captions of the image.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import paddle.distributed as dist
@@ -16,12 +16,14 @@ from paddle import Tensor
 
 from unimo.data.captions import CaptionData, open_captions, result_image_id
 from unimo.data.tokenizers import Tokenizer
+from unimo.losses.seq2seq import token_accuracy
 from unimo.metrics import caption_java
 from unimo.metrics.average import gather_objects
 from unimo.metrics.caption import caption_scores, tokenize
 from unimo.metrics.scenes_caption import scene_caption_scores
 from unimo.models.base import Images, Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis
+from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
 from unimo.tasks.base import Batch, metadata_of
 from unimo.tasks.generation import GenerationConfig, GenerationTask
 
@@ -40,6 +42,8 @@ class Config(GenerationConfig):
     java: bool = True
     """Use pycocoevalcap's Java programs where they are installed: the Stanford tokenizer for all metrics,
     METEOR and SPICE. False: Python alone."""
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    """Adversarial training, for models that read regions."""
 
 
 class CaptionTask(GenerationTask):
@@ -49,18 +53,25 @@ class CaptionTask(GenerationTask):
 
     def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, config, metadata)
+        config.adversarial.check(model, config.name)
         self.freeze_unused(text=True, image=True, pooled=False)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Label-smoothed cross-entropy, mean over tokens; report: accuracy of the next token."""
-        image = self.model.encode_image(self.model.images_of(batch))
-        states = self.model.decode(image, batch["input_ids"], batch["attention_mask"])
-        loss, accuracy = self.next_token(states, batch)
-        return {"caption": loss}, {"accuracy": 100 * accuracy}
+        """Label-smoothed cross-entropy, mean over tokens, with adversarial training also its terms; report:
+        accuracy of the next token."""
+
+        def forward(*, text: Tensor | None = None, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            source = self.model.encode_image(shown(self.model.images_of(batch), image))
+            moved = {} if text is None else {"delta": text}
+            states = self.model.decode(source, batch["input_ids"], batch["attention_mask"], **moved)
+            return self.next_token(states, batch)
+
+        losses, logits = task_losses(self.config.name, forward, self.model, batch, self.config.adversarial)
+        return losses, {"accuracy": 100 * token_accuracy(logits, batch["target_labels"])}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The one loss."""
-        return losses["caption"]
+        """The task's loss, and what adversarial training adds."""
+        return task_total(self.config.name, losses, self.config.adversarial)
 
     def generate(
         self, images: Images, tokenizer: Tokenizer, beam: BeamConfig | None = None

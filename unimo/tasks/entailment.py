@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from paddle import Tensor
 from paddle.nn import functional as F
@@ -13,7 +13,8 @@ from unimo.data.task_data import TaskData, open_entailment
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
-from unimo.nn.heads import ClassifierHead
+from unimo.nn.heads import ClassifierHead, LinearHead
+from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
 from unimo.tasks.base import Batch, Task, metadata_of
 
 if TYPE_CHECKING:
@@ -30,6 +31,12 @@ class Config:
     name: str = "entailment"
     head_hidden_multiplier: float = 2.0
     """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
+    head: Literal["mlp", "linear"] = "mlp"
+    """mlp: LayerNorm and GELU between two linear layers; linear: dropout alone, as in UNIMO's release."""
+    head_dropout: float = 0.1
+    """Of the `linear` head."""
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    """Adversarial training, for models that read regions."""
 
 
 class EntailmentTask(Task):
@@ -39,25 +46,38 @@ class EntailmentTask(Task):
 
     def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, config, metadata)
-        hidden = int(config.head_hidden_multiplier * model.hidden_size)
-        self.classifier = ClassifierHead(model.pooled_size, hidden, len(LABELS))
+        config.adversarial.check(model, config.name)
+        hidden = round(config.head_hidden_multiplier * model.hidden_size)
+        sizes = (model.pooled_size, hidden, len(LABELS))
+        is_linear = config.head == "linear"
+        self.classifier = (
+            LinearHead(*sizes, dropout=config.head_dropout) if is_linear else ClassifierHead(*sizes)
+        )
+        self.freeze_unused(text=True, image=True)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Class logits [B, 3]."""
-        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        image = self.model.encode_image(self.model.images_of(batch))
-        return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
+    def logits(self, batch: Batch, *, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+        """Class logits [B, 3]; perturbations `text` and `image` as in `unimo/tasks/adversarial.py`."""
+        moved = {} if text is None else {"delta": text}
+        tokens = self.model.encode_text(batch["input_ids"], batch["attention_mask"], **moved)
+        picture = self.model.encode_image(shown(self.model.images_of(batch), image))
+        return self.classifier(self.model.fuse(tokens, picture, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Cross-entropy, mean over samples; report: accuracy."""
-        logits, labels = self.logits(batch), batch["labels"]
-        loss = F.cross_entropy(logits.astype("float32"), labels, reduction="sum")
+        """Cross-entropy, mean over samples, with adversarial training also its terms; report: accuracy."""
+        labels = batch["labels"]
+
+        def forward(*, text: Tensor | None = None, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            logits = self.logits(batch, text=text, image=image)
+            loss = F.cross_entropy(logits.astype("float32"), labels, reduction="sum")
+            return logits, global_mean(loss, logits.shape[0])
+
+        losses, logits = task_losses(self.config.name, forward, self.model, batch, self.config.adversarial)
         accuracy = (logits.argmax(axis=1) == labels).astype("float32").mean()
-        return {"entailment": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
+        return losses, {"accuracy": 100 * accuracy}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The one loss."""
-        return losses["entailment"]
+        """The task's loss, and what adversarial training adds."""
+        return task_total(self.config.name, losses, self.config.adversarial)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`logits` [B, 3], `label_ids` [B], and one record a sample with its label in words."""

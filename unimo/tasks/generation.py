@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import paddle
 from paddle import Tensor
 
 from unimo.data.collate_caption import starts_word
@@ -55,14 +56,15 @@ class GenerationTask(Task):
         self.lm_head = MlmHead(model.hidden_size, text.vocab_size, model.head_std, model.head_epsilon)
 
     def next_token(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Label-smoothed cross-entropy, mean over tokens, and accuracy (0 to 1) of the next token.
+        """Logits [N, V] of the N tokens to predict, and their label-smoothed cross-entropy, a mean.
 
         Args:
             states: of the decoder, [B, T, D].
-            batch: gives `target_positions` and `target_labels`, as `next_token_loss` takes them.
+            batch: `target_positions` [N], flat index b * T + t of each state that predicts a token, and
+                `target_labels` [N].
         """
-        positions, labels = batch["target_positions"], batch["target_labels"]
-        return next_token_loss(states, positions, labels, self.lm_head, self.config.label_smoothing)
+        logits = self.lm_head(paddle.gather(states.flatten(0, 1), batch["target_positions"]))
+        return logits, next_token_loss(logits, batch["target_labels"], self.config.label_smoothing)
 
     def search(
         self,

@@ -2,28 +2,30 @@
 
 Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two
 hard negatives (ITM), re-using the towers' output. Evaluation ranks in two stages, `retrieval_scores.py`.
+With `task.loss=circle` both are as in UNIMO's release instead, `retrieval_circle.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
 from unimo.data.task_data import TaskData, open_retrieval
+from unimo.errors import ConfigError
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
-from unimo.losses.itm import matching_loss, two_classes
+from unimo.losses.itm import matching_loss
 from unimo.models.base import Model
 from unimo.nn.heads import ProjectionHead
-from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch, Observer, Task, metadata_of
-from unimo.tasks.retrieval_scores import Gallery, score_pairs
+from unimo.tasks.base import Batch, metadata_of
+from unimo.tasks.matching import MatchingTask
+from unimo.tasks.retrieval_circle import CircleRetrievalTask
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -37,6 +39,15 @@ class Config:
     """Fields of the task section of a retrieval run."""
 
     name: str = "retrieval"
+    loss: Literal["itc_itm", "circle"] = "itc_itm"
+    """itc_itm: contrast of single vectors, and matching of hard negatives. circle: the matching score of a
+    pair above those of random mismatched ones."""
+    negatives: int = 20
+    """With circle: mismatched pairs of each, half with another image, half with another caption."""
+    margin: float = 0.2
+    """With circle: scores of matches are to be above 1 - margin, others below margin."""
+    scale: float = 1.0
+    """With circle: factor of the scores in its exponents."""
     itc_size: int = 256
     """Width of the contrastive vectors."""
     temperature: float = 0.07
@@ -48,13 +59,16 @@ class Config:
     fusion_batch_size: int = 64
     """Pairs that evaluation fuses at a time."""
 
+    def __post_init__(self) -> None:
+        if self.negatives < 2 or self.negatives % 2:
+            raise ConfigError(f"task.negatives {self.negatives}: expected an even number of at least 2")
 
-class RetrievalTask(Task):
+
+class RetrievalTask(MatchingTask):
     """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
 
     needs = frozenset({"dual_encoder", "fusion"})
-    head_aliases = {
-        "itm_head.": "objective.itm_head.",
+    head_aliases = MatchingTask.head_aliases | {
         "itc_text_head.": "objective.itc_text_head.",
         "itc_image_head.": "objective.itc_image_head.",
     }
@@ -64,7 +78,6 @@ class RetrievalTask(Task):
         text_size, image_size = model.vector_sizes
         self.itc_text_head = ProjectionHead(text_size, config.itc_size)
         self.itc_image_head = ProjectionHead(image_size, config.itc_size)
-        self.itm_head = None if model.has_match else linear(model.pooled_size, 2)
         start = paddle.nn.initializer.Constant(config.temperature)
         self.temperature = self.create_parameter([1], default_initializer=start)
 
@@ -81,11 +94,6 @@ class RetrievalTask(Task):
     def image_vectors(self, image: Encoded) -> Tensor:
         """Contrastive unit vectors [B, itc_size] of images."""
         return self.itc_image_head(self.model.image_vector(image))
-
-    def match_logits(self, text: Encoded, image: Encoded) -> Tensor:
-        """ITM logits [N, 2] of N pairs; class 1 is a match."""
-        pooled = self.model.fuse(text, image, outputs="pooled").pooled
-        return two_classes(self.model.match(pooled)) if self.itm_head is None else self.itm_head(pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`itc` and `itm`; report: ITM accuracy and the temperature."""
@@ -123,25 +131,6 @@ class RetrievalTask(Task):
         records = [{"sample_id": key, "match": round(value, 6)} for key, value in rows]
         return {"match": match, "cosine": (text_vector * image_vector).sum(axis=1), "records": records}
 
-    def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
-        """Recall at 1, 5, 10 in both directions over all texts and unique images of `batches`.
-
-        Every rank gets all batches and takes its share of the pairs to fuse. `observe` is called once with
-        `records`: for each text the ids of its ten best images.
-        """
-        was_training = self.training
-        self.eval()
-        try:
-            with paddle.no_grad():
-                gallery = Gallery.collect(self, batches)
-                scores = score_pairs(self, gallery)
-        finally:
-            if was_training:
-                self.train()
-        if observe is not None:
-            observe({"records": gallery.best_images(scores, 10)})
-        return gallery.recall(scores)
-
     def lr_group(self, parameter: str) -> str:
         """As in BridgeTower, the temperature learns at the rate of the towers."""
         return "towers" if parameter == "temperature" else super().lr_group(parameter)
@@ -155,9 +144,11 @@ def image_groups(image_ids: Sequence[str]) -> Tensor:
 
 def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
     """The image-text pairs of `data.path`."""
-    return open_retrieval(run, processor)
+    negatives = run.task.negatives // 2 if run.task.loss == "circle" else 0
+    return open_retrieval(run, processor, negatives)
 
 
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> RetrievalTask:
+def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> MatchingTask:
     """The task for a model."""
-    return RetrievalTask(model, config, metadata_of(data))
+    kind = CircleRetrievalTask if config.loss == "circle" else RetrievalTask
+    return kind(model, config, metadata_of(data))

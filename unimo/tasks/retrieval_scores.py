@@ -21,7 +21,7 @@ from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch, to_tensors
 
 if TYPE_CHECKING:
-    from unimo.tasks.retrieval import RetrievalTask
+    from unimo.tasks.matching import MatchingTask
 
 NOT_A_CANDIDATE = -100.0
 
@@ -33,21 +33,20 @@ class Gallery:
     Attributes:
         texts: one `Encoded` for each batch; lengths differ between batches.
         images: one `Encoded`, Ni rows.
-        text_vectors: [Nt, D] unit vectors, and image_vectors [Ni, D].
+        cosines: [Nt, Ni] of the unit vectors that the task has for a first stage; None without one.
         text_ids: Nt sample ids, and image_ids: Ni.
         image_of_text: [Nt] row of the image that each text belongs to.
     """
 
     texts: list[Encoded]
     images: Encoded
-    text_vectors: np.ndarray
-    image_vectors: np.ndarray
+    cosines: np.ndarray | None
     text_ids: list[str]
     image_ids: list[str]
     image_of_text: np.ndarray
 
     @classmethod
-    def collect(cls, task: RetrievalTask, batches: Iterable[Batch]) -> Gallery:
+    def collect(cls, task: MatchingTask, batches: Iterable[Batch]) -> Gallery:
         """Run the towers over all batches.
 
         Raises:
@@ -77,8 +76,7 @@ class Gallery:
         return cls(
             texts,
             concat_rows(images),
-            paddle.concat(text_vectors).numpy(),
-            paddle.concat(image_vectors).numpy(),
+            _cosines(text_vectors, image_vectors),
             text_ids,
             list(row_of),
             np.asarray(image_of_text),
@@ -95,19 +93,19 @@ class Gallery:
         return [{"sample_id": key, "image_ids": [self.image_ids[i] for i in row]} for key, row in rows]
 
 
-def score_pairs(task: RetrievalTask, gallery: Gallery) -> np.ndarray:
+def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
     """Scores [Nt, Ni]: the ITM logit of a match for candidates, below all of them for other pairs.
 
     A pair is a candidate when it is among the best of its text or of its image. BridgeTower scores both
     directions apart and takes the larger; the fusion is the same, so it runs once here.
     """
-    cosines = gallery.text_vectors @ gallery.image_vectors.T
-    config = task.config
-    candidates = (
-        np.ones(cosines.shape, bool) if config.exhaustive else _candidates(cosines, config.candidates)
-    )
+    config, cosines = task.config, gallery.cosines
+    if cosines is None or config.exhaustive:
+        candidates = np.ones((len(gallery.text_ids), len(gallery.image_ids)), bool)
+    else:
+        candidates = _candidates(cosines, config.candidates)
     # The cosine keeps the order of the first stage among the pairs that are not re-ranked.
-    scores = cosines + NOT_A_CANDIDATE
+    scores = NOT_A_CANDIDATE + (np.zeros(candidates.shape, np.float32) if cosines is None else cosines)
     start = 0
     rank, world_size = dist.get_rank(), dist.get_world_size()
     pairs, turn = int(candidates.sum()), itertools.count()
@@ -125,8 +123,15 @@ def score_pairs(task: RetrievalTask, gallery: Gallery) -> np.ndarray:
     return _join(scores, candidates, rank)
 
 
+def _cosines(texts: list[Tensor | None], images: list[Tensor | None]) -> np.ndarray | None:
+    """Of all texts with all images, [Nt, Ni], where there are vectors of both."""
+    if any(part is None for part in (*texts, *images)):
+        return None
+    return paddle.concat(texts).numpy() @ paddle.concat(images).numpy().T
+
+
 def _fuse(
-    task: RetrievalTask, text: Encoded, images: Encoded, rows: np.ndarray, columns: np.ndarray
+    task: MatchingTask, text: Encoded, images: Encoded, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
     pairs = text.select(paddle.to_tensor(rows)), images.select(paddle.to_tensor(columns))
     return task.match_logits(*pairs)[:, 1].astype("float32").numpy()

@@ -19,6 +19,7 @@ from unimo.data.seq2seq_data import Format, open_seq2seq
 from unimo.data.task_data import TaskData
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
+from unimo.losses.seq2seq import token_accuracy
 from unimo.metrics.average import gather_objects
 from unimo.metrics.generation import MetricName, Written, check_metrics, generation_scores
 from unimo.models.base import Model
@@ -90,8 +91,8 @@ class Seq2SeqTask(GenerationTask):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Label-smoothed cross-entropy, mean over tokens; report: accuracy of the next token."""
         states = self.model.decode(self.encode(batch), batch["input_ids"], batch["attention_mask"])
-        loss, accuracy = self.next_token(states, batch)
-        return {"seq2seq": loss}, {"accuracy": 100 * accuracy}
+        logits, loss = self.next_token(states, batch)
+        return {"seq2seq": loss}, {"accuracy": 100 * token_accuracy(logits, batch["target_labels"])}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The one loss."""

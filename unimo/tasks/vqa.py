@@ -51,6 +51,7 @@ class VqaTask(Task):
         self.answers: list[str] = list(metadata["answers"])
         hidden = int(config.head_hidden_multiplier * model.hidden_size)
         self.classifier = ClassifierHead(model.pooled_size, hidden, len(self.answers))
+        self.freeze_unused(text=True, image=True)
 
     def logits(self, batch: Batch) -> Tensor:
         """Answer logits [B, A]."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import paddle
 from paddle import Tensor, nn
 
+from unimo.errors import ConfigError
 from unimo.nn.init import linear
 from unimo.nn.kernels import LayerNorm, dropout
 
@@ -24,6 +25,7 @@ class RegionEmbeddings(nn.Layer):
 
     def __init__(self, feature_size: int, width: int, std: float, dropout: float) -> None:
         super().__init__()
+        self.feature_size = feature_size
         self.feature = linear(feature_size, width, std)
         self.location = linear(5, width, std)
         self.norm = LayerNorm(width, 1e-5)
@@ -34,15 +36,26 @@ class RegionEmbeddings(nn.Layer):
 
         Args:
             regions: `features` [B, R, F], `locations` [B, R, 5], `mask` [B, R] (1 = region), and for masked
-                region modelling `masked` [B, R] (1 = to be predicted).
+                region modelling `masked` [B, R] (1 = to be predicted); `delta` [B, 1 + R, F], where there is
+                one, is added to the features with that of [IMG] before them (adversarial training).
+
+        Raises:
+            ConfigError: features of another width.
         """
         features, mask = regions["features"], regions["mask"].astype("float32")
+        if features.shape[2] != self.feature_size:
+            raise ConfigError(
+                f"region features have {features.shape[2]} numbers, the model reads {self.feature_size}; "
+                "name the source that it was trained on with data.regions"
+            )
         shown = mask
         if "masked" in regions:
             shown = mask * (1.0 - regions["masked"].astype("float32"))
             features = features * shown.unsqueeze(2)
         whole = (features * shown.unsqueeze(2)).sum(1) / paddle.clip(shown.sum(1, keepdim=True), min=1.0)
         features = paddle.concat([whole.unsqueeze(1), features], axis=1)
+        if "delta" in regions:
+            features = features + regions["delta"]
         place = paddle.to_tensor(WHOLE).expand([features.shape[0], 1, 5])
         locations = paddle.concat([place, regions["locations"]], axis=1)
         states = self.norm(self.feature(features) + self.location(locations))
