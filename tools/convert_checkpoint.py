@@ -27,7 +27,11 @@ EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input robert
   python tools/convert_checkpoint.py --from unimo2-release --input UNIMO-2 --tokenizer unimo_en \\
       --out weights/unimo2
   python tools/finetune.py --task retrieval --init weights/unimo2
-  (the folder is what UNIMO-2.tar.gz unpacks to, one file for each parameter)"""
+  (the folder is what UNIMO-2.tar.gz unpacks to, one file for each parameter)
+
+  python tools/convert_checkpoint.py --from unimo-release --input unimo_base_en --tokenizer unimo_en \\
+      --out weights/unimo data.regions=features/coco
+  (what their fine-tuning saved: --task retrieval | entailment | caption | seq2seq | text_classification)"""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,11 +46,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input", required=True, type=Path, metavar="FILE", help="their weights, or folder")
     parser.add_argument("--config", type=Path, metavar="config.json", help="their config (towers)")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="their tokenizer (releases)")
+    parser.add_argument("--task", default="pretrain", help="what they were trained for (releases)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
-    arguments = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config (releases)")
+    arguments = parser.parse_intermixed_args()
     wanted, other = ("tokenizer", "config") if arguments.source in RELEASES else ("config", "tokenizer")
     if getattr(arguments, wanted) is None or getattr(arguments, other) is not None:
         raise ConfigError(f"--from {arguments.source} needs --{wanted} and no --{other}; see --help")
+    if wanted == "config" and (arguments.overrides or arguments.task != "pretrain"):
+        raise ConfigError(
+            f"--from {arguments.source} makes a tower, which has no task and no config to change"
+        )
     return arguments
 
 
@@ -89,7 +99,8 @@ def main() -> None:
     if arguments.source in SOURCES:
         convert_tower(arguments)
         return
-    done = convert_release(arguments.source, arguments.input, arguments.tokenizer, arguments.out)
+    given = (arguments.input, arguments.tokenizer, arguments.out, arguments.task, arguments.overrides)
+    done = convert_release(arguments.source, *given)
     print(f"{arguments.out}: model, {done['parameters']:,} released parameters in {done['tensors']} tensors")
 
 

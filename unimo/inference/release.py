@@ -1,9 +1,10 @@
-"""From a folder of released weights to a model directory of pre-training."""
+"""From a folder of released weights to a model directory."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,20 +18,29 @@ from unimo.settings import RunConfig, load_run_config
 from unimo.weights_folder import read_folder
 
 if TYPE_CHECKING:
+    from unimo.data.processor import Processor
     from unimo.data.tokenizers import Tokenizer
     from unimo.nn.name_map import Converted
     from unimo.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
-# Name of a release -> module with `from_release(tensors, where)`.
-RELEASES: dict[str, str] = {"unimo2-release": "unimo.models.unimo2.convert"}
+# Name of a release -> module with `from_release(tensors, where, task)`.
+RELEASES: dict[str, str] = {
+    "unimo-release": "unimo.models.unimo.convert",
+    "unimo2-release": "unimo.models.unimo2.convert",
+}
 
 
 def convert_release(
-    release: str, folder: str | Path, tokenizer: str | Path, directory: str | Path
+    release: str,
+    folder: str | Path,
+    tokenizer: str | Path,
+    directory: str | Path,
+    task: str = "pretrain",
+    overrides: Sequence[str] = (),
 ) -> dict[str, int]:
-    """Write a model directory that `unimo.load`, fine-tuning and zero-shot evaluation open.
+    """Write a model directory that `unimo.load`, fine-tuning and evaluation open.
 
     Heads that the folder lacks are not written, so that nobody takes random numbers for learned ones. Poolers
     are part of the model and start at random, as does what the release does not have of our objective.
@@ -40,12 +50,14 @@ def convert_release(
         folder: one file for each parameter.
         tokenizer: as for `load_tokenizer`; the one that the weights were made with.
         directory: what is written; an older model directory there is replaced.
+        task: what the weights were trained for.
+        overrides: words such as `data.regions=DIR` over the recipe of that task.
 
     Returns:
         `parameters` and `tensors` that came from the folder.
 
     Raises:
-        ConfigError: unknown release.
+        ConfigError: unknown release, a task that it has no heads for, or a wrong override.
         DataError: no such tokenizer.
         CheckpointError: the folder, the tokenizer's size or the output folder do not fit.
     """
@@ -54,11 +66,13 @@ def convert_release(
     directory = Path(directory)
     _check_free(directory)
     words = load_tokenizer(tokenizer)
-    converted = importlib.import_module(RELEASES[release]).from_release(read_folder(folder), str(folder))
+    module = importlib.import_module(RELEASES[release])
+    converted = module.from_release(read_folder(folder), str(folder), task)
     _check_vocabulary(words, tokenizer, converted)
-    run = _run_of(converted)
-    task = _fill(run, converted, str(folder))
-    save_model(task, build_processor(run.data, words), directory, run=run)
+    run = _run_of(converted, overrides)
+    processor = build_processor(run.data, words)
+    _check_regions(run, processor)
+    save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
     parameters = sum(tensor.size for tensor in converted.tensors.values())
     return {"parameters": parameters, "tensors": len(converted.tensors)}
 
@@ -84,14 +98,31 @@ def _check_vocabulary(tokenizer: Tokenizer, source: str | Path, converted: Conve
         )
 
 
-def _run_of(converted: Converted) -> RunConfig:
-    """The pre-training recipe of the model, with the sizes and settings of the weights."""
-    model = to_plain(converted.config)
-    return load_run_config(model["name"], "pretrain", model=model, data=converted.data)
+def _check_regions(run: RunConfig, processor: Processor) -> None:
+    """Say when the source of region features is none that the weights can read."""
+    if processor.visual is None:
+        return
+    found, wanted = processor.visual.feature_size, run.model.regions.feature_size
+    if found != wanted:
+        logger.warning(
+            "data.regions=%s has features of %d numbers, the weights read %d; name a source of those with "
+            "data.regions=DIR, now or when the model is used",
+            run.data.regions,
+            found,
+            wanted,
+        )
+
+
+def _run_of(converted: Converted, overrides: Sequence[str]) -> RunConfig:
+    """The recipe of the model and task, with the sizes and settings of the weights."""
+    model, task = to_plain(converted.config), converted.task
+    return load_run_config(
+        model["name"], task["name"], list(overrides), model=model, task=task, data=converted.data
+    )
 
 
 def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
-    """The pre-training task with the converted weights in it."""
+    """The task with the converted weights in it."""
     import paddle
 
     from unimo.weights import load_into

@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from unimo.nn.init import linear
-from unimo.nn.kernels import LayerNorm
+from unimo.nn.kernels import LayerNorm, dropout
 
 
 class Pooler(nn.Layer):
@@ -51,6 +51,22 @@ class ClassifierHead(nn.Layer):
     def forward(self, pooled: Tensor) -> Tensor:
         """[B, P] to logits [B, classes]."""
         return self.out(F.gelu(self.norm(self.dense(pooled))))
+
+
+class LinearHead(nn.Layer):
+    """Linear, dropout, Linear, with nothing between that bends: UNIMO's released head for SNLI-VE."""
+
+    def __init__(
+        self, in_size: int, inner: int, num_classes: int, std: float = 0.02, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.dense = linear(in_size, inner, std)
+        self.out = linear(inner, num_classes, std)
+        self.dropout = dropout
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[B, P] to logits [B, classes]."""
+        return self.out(dropout(self.dense(pooled), self.dropout, self.training))
 
 
 class ProjectionHead(nn.Layer):

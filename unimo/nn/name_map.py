@@ -46,11 +46,13 @@ class Converted:
     config: Any
     """Config of the model."""
     tensors: dict[str, np.ndarray]
-    """By the names of the pre-training task: `model.*` and `objective.*`."""
+    """By the names of the task: `model.*`, and of pre-training `objective.*`."""
     data: dict[str, Any] = field(default_factory=dict)
     """Fields of the data section that the weights were made with: image size, transforms, ..."""
     absent: tuple[str, ...] = ()
     """Layers of the model or objective for which the folder has nothing."""
+    task: dict[str, Any] = field(default_factory=lambda: {"name": "pretrain"})
+    """Name of the task whose heads are among them, and further fields of the task section."""
 
 
 def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row]:

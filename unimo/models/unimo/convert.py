@@ -1,0 +1,207 @@
+"""The weights that Baidu released for UNIMO, or that their fine-tuning saved, under our names.
+
+The name map is data, sizes are read from the shapes. Which head is taken follows from the task whose model
+directory is wanted (facts 1.3); the others are left out. Needs no Paddle.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from unimo.errors import CheckpointError, ConfigError
+from unimo.models.unimo.config import Config, RegionConfig
+from unimo.nn.config import TextConfig
+from unimo.nn.name_map import Converted, Row, Tensors, expand
+from unimo.nn.released import (
+    SPELLING,
+    Folder,
+    Heads,
+    depth,
+    head_rows,
+    language_head_rows,
+    layer_rows,
+    num_heads,
+    output_matrix_row,
+)
+
+ADVICE = "the folder that unimo_base_en.tar.gz or another of its archives unpacks to"
+"""What messages ask for."""
+_TEXT = "model.transformer.embeddings"
+CORE: tuple[Row, ...] = (
+    Row(f"{_TEXT}.word.weight", ("word_embedding",), "tensor", shape=("V", "H")),
+    Row(f"{_TEXT}.position.weight", ("pos_embedding",), "tensor", shape=("P", "H")),
+    Row(f"{_TEXT}.norm", ("pre_encoder_layer_norm",), "norm", shape=("H",)),
+    Row("model.regions.feature", ("image_emb",), "linear", shape=("F", "H")),
+    Row("model.regions.location", ("image_loc",), "linear", shape=(5, "H")),
+    Row("model.regions.norm", ("v_pre_encoder_layer_norm",), "norm", shape=("H",)),
+    *layer_rows("model.transformer", "", "post"),
+)
+
+# Parts of our model that a folder may lack: it starts them at random.
+PARTS: Heads = {
+    "model.text_pooler": (Row("model.text_pooler.dense", ("pooled_fc_text",), "linear", shape=("H", "H")),),
+    "model.image_pooler": (
+        Row("model.image_pooler.dense", ("pooled_fc_image",), "linear", shape=("H", "H")),
+    ),
+    "model.match_head": (Row("model.match_head", ("match_fc",), "linear", shape=("H", 1)),),
+}
+# Parts that our model has only for dialogues.
+DIALOGUE: Heads = {
+    "model.roles": (Row("model.roles.weight", ("role_embedding",), "tensor", shape=("R", "H")),),
+    "model.turns": (Row("model.turns.weight", ("turn_embedding",), "tensor", shape=("U", "H")),),
+}
+_ENTAILMENT = (
+    Row("classifier.dense.weight", ("cls_out_w_0",), "tensor", shape=("H", "D")),
+    Row("classifier.dense.bias", ("cls_out_b_0",), "tensor", shape=("D",)),
+    Row("classifier.out.weight", ("cls_out_w_1",), "tensor", shape=("D", 3)),
+    Row("classifier.out.bias", ("cls_out_b_1",), "tensor", shape=(3,)),
+)
+_OF_TEXTS = re.compile(r"cls_out_(\d+)_w")
+DATASETS: Mapping[int, str] = {1: "stsb", 2: "sst2", 3: "mnli"}
+"""Classes of a text classifier -> `task.dataset`, unless the command line says another (CoLA has 2, too)."""
+LANGUAGE: Mapping[str, str] = {
+    "pretrain": "objective.mlm_head",
+    "caption": "lm_head",
+    "seq2seq": "lm_head",
+}
+"""Task -> our place of the head over the vocabulary."""
+REQUIRED: Mapping[str, tuple[str, ...]] = {
+    "pretrain": (),
+    "caption": ("lm_head",),
+    "seq2seq": ("lm_head",),
+    "entailment": ("model.text_pooler", "model.image_pooler"),
+    "retrieval": ("model.text_pooler", "model.image_pooler", "model.match_head"),
+    "text_classification": ("model.text_pooler",),
+}
+"""Task -> what it trained of the above, without which a folder is not whole."""
+
+# Prefix of their names -> what that is; left out where the task has no use for it.
+LEFT_OUT: Mapping[str, str] = {
+    "mask_lm_": "language head",
+    "cls_out_": "classifiers, for --task entailment or text_classification",
+}
+_MEASURED: Mapping[str, int] = {
+    "word_embedding": 2,
+    "pos_embedding": 2,
+    "image_emb.w_0": 2,
+    "encoder_layer_0_ffn_fc_0.w_0": 2,
+}
+
+
+def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretrain") -> Converted:
+    """Released tensors by their names to ours, with the config they need; what is left out is logged.
+
+    Of the heads of other tasks than pre-training nothing may be absent.
+
+    Args:
+        tensors: what `unimo.weights_folder.read_folder` gave.
+        where: the folder, for messages.
+        task: whose model directory is made, a key of `REQUIRED`.
+
+    Raises:
+        ConfigError: another task.
+        CheckpointError: names every missing, unknown and mis-shaped tensor.
+    """
+    if task not in REQUIRED:
+        raise ConfigError(f"no released weights of UNIMO are for {task!r}; known: {', '.join(REQUIRED)}")
+    sizes = read_sizes(tensors, where)
+    rows, absent = present_rows(tensors, task)
+    fields: dict[str, Any] = {"name": task}
+    if task == "text_classification":
+        classes = read_classes(tensors, where)
+        fields["dataset"] = DATASETS[classes]
+        rows += _text_classifier(classes)
+    if task == "entailment":
+        rows += _ENTAILMENT
+        fields |= {"head": "linear", "head_hidden_multiplier": sizes["D"] / sizes["H"]}
+    if task == "seq2seq":
+        fields |= {"end_token": "mask", "dialog": sizes["R"] > 0}
+    ours = Folder(tensors, where, "UNIMO", ADVICE).rename(rows, sizes, LEFT_OUT)
+    config = release_config(sizes, depth(tensors, ""), task)
+    data = {"max_text_len": sizes["P"] - config.text.padding_id - 1} if task == "pretrain" else {}
+    return Converted(config, ours, data, absent, fields)
+
+
+def read_sizes(tensors: Tensors, where: str = "the folder") -> dict[str, int]:
+    """Sizes by the symbols of the rows: H width, I inner, V words, P positions, F width of a region feature;
+    R roles and U turns, 0 without; D inner width of the SNLI-VE classifier, 2048 without.
+
+    Raises:
+        CheckpointError: a tensor that tells a size is missing or has other axes.
+    """
+    word, position, feature, inner = Folder(tensors, where, "UNIMO", ADVICE).shapes(_MEASURED)
+    sizes = {"V": word[0], "H": word[1], "P": position[0], "F": feature[0], "I": inner[1]}
+    sizes["D"] = tensors["cls_out_b_0"].size if "cls_out_b_0" in tensors else 2048
+    for symbol, name in (("R", "role_embedding"), ("U", "turn_embedding")):
+        sizes[symbol] = len(tensors[name]) if name in tensors else 0
+    return sizes
+
+
+def present_rows(tensors: Tensors, task: str = "pretrain") -> tuple[list[Row], tuple[str, ...]]:
+    """Single rows for what the tensors hold of the model, and for the language head of the task.
+
+    Returns:
+        The rows, and our names of what is absent, which is nothing that the task trained.
+    """
+    rows = expand(CORE, depth(tensors, ""), SPELLING) + head_rows(tensors, DIALOGUE)[0]
+    language = LANGUAGE.get(task)
+    heads = {**PARTS, **({language: language_head_rows(language, "")} if language else {})}
+    found, absent = head_rows(tensors, heads, REQUIRED[task])
+    if language and language not in absent:
+        found.append(output_matrix_row(language, "", "word_embedding", tensors))
+    return rows + found, absent
+
+
+def read_classes(tensors: Tensors, where: str = "the folder") -> int:
+    """Outputs of the one text classifier in a folder.
+
+    Raises:
+        CheckpointError: there is none, there are several, or it has a number that no data set has.
+    """
+    found = sorted(int(match[1]) for name in tensors if (match := _OF_TEXTS.fullmatch(name)))
+    if len(found) != 1 or found[0] not in DATASETS:
+        names = ", ".join(f"cls_out_{count}_w" for count in found) or "none"
+        raise CheckpointError(
+            f"{where}: text classifiers: {names}; expected one of cls_out_1_w (STS-B), cls_out_2_w (SST-2, "
+            "CoLA) and cls_out_3_w (MNLI). Move the others to another folder, or choose another --task"
+        )
+    return found[0]
+
+
+def release_config(sizes: Mapping[str, int], num_layers: int, task: str = "pretrain") -> Config:
+    """The release's own settings for a task; pooled vectors are added for SNLI-VE, else multiplied.
+
+    Args:
+        sizes: as `read_sizes` gives them.
+        num_layers: of the Transformer.
+        task: a key of `REQUIRED`.
+
+    Raises:
+        CheckpointError: heads of 64 do not divide the width.
+    """
+    width = sizes["H"]
+    return Config(
+        name="unimo_large" if width == 1024 else "unimo_base",
+        text=TextConfig(
+            hidden_size=width,
+            num_heads=num_heads(width, ADVICE),
+            num_layers=num_layers,
+            intermediate_size=sizes["I"],
+            vocab_size=sizes["V"],
+            max_position=sizes["P"],
+        ),
+        regions=RegionConfig(feature_size=sizes["F"]),
+        pair_feature="sum" if task == "entailment" else "product",
+        role_types=sizes["R"],
+        turn_types=sizes["U"],
+    )
+
+
+def _text_classifier(classes: int) -> list[Row]:
+    name = f"cls_out_{classes}"
+    return [
+        Row("classifier.weight", (f"{name}_w",), "tensor", shape=("H", classes)),
+        Row("classifier.bias", (f"{name}_b",), "tensor", shape=(classes,)),
+    ]
