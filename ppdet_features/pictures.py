@@ -129,6 +129,7 @@ class CocoPictures:
         self._classes = _numbers(content["categories"], config.class_names, config.num_classes, self._path)
         listed = content.get("attributes", [{"id": i, "name": str(i)} for i in range(config.num_attributes)])
         names = config.attribute_names if "attributes" in content else None
+        self._num_attributes = config.num_attributes
         self._attributes = (
             _numbers(listed, names, config.num_attributes, self._path) if config.num_attributes else {}
         )
@@ -154,9 +155,10 @@ class CocoPictures:
         width, height = image["width"], image["height"]
         corners = np.array([entry["bbox"] for entry in entries], np.float32).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        attributes = np.zeros((len(entries), len(self._attributes)), np.float32)
+        attributes = np.zeros((len(entries), self._num_attributes), np.float32)
         for row, entry in enumerate(entries):
-            attributes[row, [self._attributes[a] for a in entry.get("attribute_ids", ())]] = 1.0
+            known = entry.get("attribute_ids", ()) if self._attributes else ()
+            attributes[row, [self._attributes[attribute] for attribute in known]] = 1.0
         return Annotations(
             image["id"],
             width,

@@ -1,0 +1,84 @@
+"""YAML files of detectors: what they may say, and what they are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from micro_detector import SCENES
+
+from ppdet_features.config import DetectorConfig, dump_config, load_config
+from unimo.errors import ConfigError
+
+PADDLEDETECTION = """
+architecture: FasterRCNN
+num_classes: 80
+FasterRCNN: {backbone: ResNet, rpn_head: RPNHead, bbox_head: BBoxHead, bbox_post_process: BBoxPostProcess}
+ResNet: {depth: 101, norm_type: bn, freeze_at: 0, return_idx: [2], num_stages: 3}
+RPNHead:
+  anchor_generator: {aspect_ratios: [0.5, 1.0, 2.0], anchor_sizes: [32, 64, 128, 256, 512], strides: [16]}
+  test_proposal: {min_size: 0.0, nms_thresh: 0.7, pre_nms_top_n: 6000, post_nms_top_n: 1000}
+BBoxHead:
+  head: Res5Head
+  roi_extractor: {resolution: 14, sampling_ratio: 0, aligned: True}
+  bbox_assigner: BBoxAssigner
+  with_pool: true
+TestReader:
+  sample_transforms:
+  - Decode: {}
+  - Resize: {interp: 2, target_size: [800, 1333], keep_ratio: True}
+  - NormalizeImage: {is_scale: true, mean: [0.485,0.456,0.406], std: [0.229, 0.224,0.225]}
+  - Permute: {}
+"""
+
+
+def test_sections_of_paddledetection_are_read(tmp_path: Path):
+    path = tmp_path / "r101.yaml"
+    path.write_text(PADDLEDETECTION, encoding="utf8")
+    config = load_config(path)
+    assert config.resnet.depth == 101 and config.rpn.test_proposal.post_nms_top_n == 1000
+    assert config.reader.sample_transforms.Resize.interp == 2
+    assert config.classes[79] == "class 79" and config.attributes == []
+    assert load_config(path, {"ResNet": {"depth": 50}}).resnet.depth == 50
+
+
+@pytest.mark.parametrize("name", ["scenes_tiny", "bottom_up_r101_c4"])
+def test_what_is_written_reads_back(name: str, tmp_path: Path):
+    config = load_config(SCENES.with_name(f"{name}.yaml"))
+    (tmp_path / "again.yaml").write_text(dump_config(config), encoding="utf8")
+    assert load_config(tmp_path / "again.yaml") == config
+
+
+def test_names_come_from_a_file_beside_the_config(tmp_path: Path):
+    (tmp_path / "objects.txt").write_text("dog,puppy\ncat\n", encoding="utf8")
+    (tmp_path / "own.yaml").write_text("num_classes: 2\nclass_names: objects.txt\n", encoding="utf8")
+    assert load_config(tmp_path / "own.yaml").classes == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ResNet: {dept: 50}", "unknown key bad.yaml: ResNet.dept; nearest: depth"),
+        ("RPNHed: {}", "unknown key RPNHed; nearest: RPNHead"),
+        ("ResNet: {depth: 49}", "49 is not one of"),
+        ("ResNet: {num_stages: 4, return_idx: [0, 1, 2, 3]}", "feature pyramids are not supported"),
+        ("architecture: YOLOv3", "'YOLOv3' is not one of FasterRCNN"),
+        ("num_classes: 2\nclass_names: [dog]", "class_names has 1 names, num_classes is 2"),
+        ("RegionSelection: {min_boxes: 0}", "expected 1 <= min_boxes"),
+        ("TestReader: {sample_transforms: [Resize]}", "expected a list such as"),
+        ("class_names: nowhere.txt", "cannot read names"),
+    ],
+)
+def test_mistakes_are_named(text: str, message: str, tmp_path: Path):
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "bad.yaml")
+
+
+def test_defaults_are_the_network_of_paddledetection():
+    config = DetectorConfig()
+    assert (config.resnet.variant, config.res5.stride, config.box_head.roi_extractor.pooling) == (
+        "b",
+        2,
+        "align",
+    )

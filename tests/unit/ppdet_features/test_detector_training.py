@@ -1,0 +1,218 @@
+"""Losses against NumPy, gradients, learning of one picture, and a killed run that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from micro_detector import SCENES, micro_config, micro_detector
+
+from ppdet_features.boxes import encode
+from ppdet_features.coco import evaluate
+from ppdet_features.detector import FasterRCNN, build_detector, load_detector
+from ppdet_features.losses import detection_losses, smooth_l1
+from ppdet_features.pictures import ScenesPictures
+from ppdet_features.rpn import anchors_of
+from ppdet_features.targets import Targets, region_targets, rpn_targets
+from ppdet_features.train_detector import main
+from ppdet_features.training import Batches, Trainer
+from unimo.errors import CheckpointError, ConfigError, TrainingError
+from unimo.weights import tensors_of
+
+
+def batch(detector: FasterRCNN, number: int = 3) -> tuple[paddle.Tensor, list[Targets]]:
+    batches = Batches(ScenesPictures("train", number, detector.config), detector.config)
+    images, targets = batches.of(0)
+    batches.close()
+    return paddle.to_tensor(images[:number]), targets[:number]
+
+
+def huber(difference: np.ndarray, beta: float) -> float:
+    size = np.abs(difference)
+    return float(np.where(size < beta, size**2 / (2 * beta), size - beta / 2).sum())
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def test_smooth_l1_equals_its_formula():
+    values = np.linspace(-3, 3, 25).astype(np.float32)
+    for beta in (0.111, 1.0):
+        assert float(smooth_l1(paddle.to_tensor(values), beta)) == pytest.approx(
+            huber(values, beta), rel=1e-5
+        )
+    assert float(smooth_l1(paddle.to_tensor(values), 0.0)) == pytest.approx(np.abs(values).sum(), rel=1e-5)
+
+
+def test_losses_equal_a_numpy_reading():
+    detector = micro_detector()  # eval mode: norms do not depend on the batch
+    head = detector.attribute_head.attr_score.weight  # Paddle cuts logits off 64 below the largest
+    head.set_value(head * 0.05)
+    config, (images, targets) = detector.config, batch(detector)
+    losses = detection_losses(detector, images, targets, np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    res4 = detector.backbone(images)
+    scores, deltas = detector.rpn_head(res4)
+    anchors = anchors_of(*scores.shape[2:], config.rpn.anchor_generator).reshape(-1, 4)
+    score = scores.numpy().transpose(0, 2, 3, 1).reshape(3, -1).astype(np.float64)
+    delta = deltas.numpy().transpose(0, 2, 3, 1).reshape(3, -1, 4)
+    entropy = distance = 0.0
+    for i, target in enumerate(targets):
+        positive, background, wanted = rpn_targets(anchors, target, config.rpn.rpn_target_assign, rng)
+        entropy += np.log1p(np.exp(-score[i, positive])).sum() + np.log1p(np.exp(score[i, background])).sum()
+        distance += huber(delta[i, positive] - wanted, 0.111)
+    assert float(losses["rpn_class"]) == pytest.approx(entropy / (3 * 64), rel=1e-5)
+    assert float(losses["rpn_box"]) == pytest.approx(distance / (3 * 64), rel=1e-5)
+
+    proposals = detector.rpn_head.propose(scores, deltas, (128, 128), config.rpn.train_proposal)
+    entropy = distance = shares = 0.0
+    regions = objects = 0
+    for i, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
+        chosen, of = region_targets(boxes.numpy(), target, config.assigner, rng)
+        features = detector.bbox_head.features(res4[i : i + 1], [paddle.to_tensor(chosen)])
+        logits, moves = (x.numpy() for x in detector.bbox_head(features))
+        labels = np.concatenate([target.labels[of], np.full(len(chosen) - len(of), 4)])
+        entropy -= log_softmax(logits)[np.arange(len(labels)), labels].sum()
+        wanted = encode(chosen[: len(of)], target.boxes[of], (10, 10, 5, 5))
+        distance += huber(moves[np.arange(len(of)), target.labels[of]] - wanted, 1.0)
+        answers = detector.attribute_head(features[: len(of)], paddle.to_tensor(target.labels[of])).numpy()
+        shares -= (log_softmax(answers)[:, :-1] * target.attributes[of] / 2).sum()  # two attributes each
+        regions, objects = regions + len(labels), objects + len(of)
+    assert float(losses["class"]) == pytest.approx(entropy / regions, rel=1e-4)
+    assert float(losses["box"]) == pytest.approx(distance / regions, rel=1e-4)
+    assert float(losses["attribute"]) == pytest.approx(shares / objects, rel=1e-4)
+
+
+def test_every_trainable_parameter_gets_a_gradient():
+    detector = micro_detector()
+    detector.train()
+    losses = detection_losses(detector, *batch(detector), np.random.default_rng(0))
+    sum(losses.values()).backward()
+    without = [
+        name
+        for name, parameter in detector.named_parameters()
+        if not parameter.stop_gradient and (parameter.grad is None or not parameter.grad.abs().sum() > 0)
+    ]
+    assert without == []
+
+
+def test_pictures_without_objects_are_background():
+    detector = micro_detector()
+    nothing = Targets(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, 8), np.float32))
+    losses = detection_losses(detector, paddle.randn([2, 3, 64, 64]), [nothing] * 2, np.random.default_rng(0))
+    assert float(losses["class"]) > 0 and float(losses["rpn_class"]) > 0
+    assert float(losses["box"]) == float(losses["rpn_box"]) == float(losses["attribute"]) == 0.0
+    sum(losses.values()).backward()
+
+
+def test_mirrored_pictures_keep_their_boxes():
+    config = micro_config(Training={"batch_size": 8})
+    pictures = ScenesPictures("train", 4, config)
+    images, targets = Batches(pictures, config).of(0)
+    still, _ = Batches(pictures, micro_config(Training={"batch_size": 8, "flip": False})).of(0)
+    mirrored = [not np.array_equal(a, b) for a, b in zip(images, still, strict=True)]
+    assert any(mirrored) and not all(mirrored)
+    for image, target in zip(images, targets, strict=True):
+        for x1, y1, x2, y2 in np.round(target.boxes).astype(int):
+            middle = image[:, (y1 + y2) // 2, (x1 + x2) // 2 - 2 : (x1 + x2) // 2 + 2].mean(axis=1)
+            assert np.abs(middle - image[:, 0, 0]).max() > 0.1
+
+
+def bar(what: str, total: int) -> contextlib.AbstractContextManager:
+    class Silent:
+        def update(self, n: int) -> None:
+            pass
+
+    return contextlib.nullcontext(Silent())
+
+
+def test_one_picture_is_learned_by_heart(tmp_path: Path):
+    changes = {
+        "ResNet": {"freeze_norm": True, "width": 8, "ch_in": 8},
+        "Res5Head": {"freeze_norm": True},
+        "Training": {"steps": 60, "batch_size": 1, "warmup": 5, "flip": False, "learning_rate": 0.004},
+    }
+    paddle.seed(0)
+    detector = build_detector(micro_config(**changes))
+    pictures = ScenesPictures("train", 1, detector.config)
+    assert Trainer(detector, pictures, tmp_path).run(bar, None)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [20, 40, 60]
+    assert lines[-1]["loss"] < 0.4 * lines[0]["loss"]
+    assert evaluate(detector, pictures)["map50"] == pytest.approx(1.0)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path):
+    def run(folder: Path, minutes: float | None = None, stop: int | None = None) -> FasterRCNN:
+        paddle.seed(1)
+        config = micro_config(Training={"steps": 6, "batch_size": 2, "save_every": 2})
+        detector = build_detector(config)
+        trainer = Trainer(detector, ScenesPictures("train", 5, config), folder)
+        if stop is not None:  # killed between two checkpoints
+            for _ in range(stop):
+                trainer._train_step()
+                trainer.step += 1
+                if trainer.step % 2 == 0:
+                    trainer.save()
+            return detector
+        assert trainer.run(bar, minutes)
+        return detector
+
+    unbroken = tensors_of(run(tmp_path / "unbroken"))
+    run(tmp_path / "killed", stop=3)
+    resumed = tensors_of(run(tmp_path / "killed"))
+    for name, value in unbroken.items():
+        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
+    with pytest.raises(CheckpointError, match="another resnet"):
+        config = micro_config(ResNet={"width": 8})
+        Trainer(build_detector(config), ScenesPictures("train", 5, config), tmp_path / "killed")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
+    config = micro_config(Training={"steps": 2, "batch_size": 1})
+    detector = build_detector(config)
+    detector.bbox_head.bbox_score.bias.set_value(paddle.full([5], float("nan")))
+    with pytest.raises(TrainingError, match="step 0: the loss is nan"):
+        Trainer(detector, ScenesPictures("train", 2, config), tmp_path).run(bar, None)
+
+
+def test_the_tool_trains_on_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture):
+    config = micro_config()
+    pictures = ScenesPictures("train", 4, config)
+    content = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": n} for i, n in enumerate(config.classes)],
+    }
+    for index in range(4):
+        known = pictures.annotations(index)
+        pictures.image(index).save(tmp_path / f"{index}.png")
+        content["images"].append({"id": index, "file_name": f"{index}.png", "width": 64, "height": 64})
+        for (x1, y1, x2, y2), label in zip(known.boxes.tolist(), known.labels.tolist(), strict=True):
+            entry = {"id": len(content["annotations"]), "image_id": index, "category_id": label}
+            content["annotations"].append({**entry, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+    (tmp_path / "coco.json").write_text(json.dumps(content), encoding="utf8")
+    out = tmp_path / "out"
+    words = [
+        "--config",
+        str(SCENES),
+        "--annotations",
+        str(tmp_path / "coco.json"),
+        "--out",
+        str(out),
+        "--quiet",
+    ]
+    words += ["--val-annotations", str(tmp_path / "coco.json"), "--val-images", str(tmp_path)]
+    main([*words, "ResNet.width=4", "ResNet.ch_in=4", "Training.steps=2", "Training.batch_size=2"])
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed["step"] == 2 and "map50" in printed
+    assert json.loads((out / "metrics.json").read_text()) == printed
+    assert not load_detector(out / "config.yaml", out / "model.safetensors").training
+    with pytest.raises(ConfigError, match="either --annotations"):
+        main(["--config", str(SCENES), "--out", str(out)])
