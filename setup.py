@@ -50,10 +50,12 @@ EXTRAS = {
     # Rewriting of captions: the tagger's lexicon lies inside textblob's wheel, nothing is downloaded.
     # CTranslate2 runs translation models of the user's own.
     "augment": ["textblob>=0.19", "ctranslate2>=4.5"],
+    "detector": ["pycocotools>=2.0.7"],  # COCO's metric, after training the region detector
     "test": [
         "pytest>=8",
         "ruff>=0.6",
         "pycocoevalcap>=1.2",
+        "pycocotools>=2.0.7",
         "rouge-score>=0.1.2",
         "textblob>=0.19",
         "ctranslate2>=4.5",
@@ -68,8 +70,11 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["unimo", "unimo.*"]),
-    package_data={"unimo": ["**/README.md", "**/*.json", "**/*.png"]},
+    packages=find_packages(include=["unimo", "unimo.*", "ppdet_features"]),
+    package_data={
+        "unimo": ["**/README.md", "**/*.json", "**/*.png"],
+        "ppdet_features": ["README.md", "configs/*.yaml"],
+    },
     python_requires=">=3.10,<3.12",
     install_requires=REQUIRED,
     extras_require=EXTRAS,
