@@ -88,15 +88,30 @@ class Block(_Dropout):
         self.mlp_norm = LayerNorm(width, epsilon)
 
     def forward(
-        self, states: Tensor, mask: Tensor | None = None, need_weights: bool = False
+        self,
+        states: Tensor,
+        mask: Tensor | None = None,
+        need_weights: bool = False,
+        num_queries: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """States [B, S, W] and additive mask to new states, and attention [B, H, S, S] on request."""
-        if self.norm_first:
-            update, weights = self.attention(self.attention_norm(states), mask, need_weights=need_weights)
-            states = states + self._drop(update)
-            return states + self._drop(self.mlp(self.mlp_norm(states))), weights
-        update, weights = self.attention(states, mask, need_weights=need_weights)
-        return self.close(states, update), weights
+        """One layer.
+
+        Args:
+            states: [B, S, W].
+            mask: additive, [B, 1, 1 or S, S].
+            need_weights: also return the attention.
+            num_queries: update only the first so many rows, with the same numbers.
+
+        Returns:
+            New states [B, S or num_queries, W]; on request attention [B, H, S or num_queries, S].
+        """
+        read = self.attention_norm(states) if self.norm_first else states
+        update, weights = self.attention(read, mask, num_queries, need_weights)
+        states = states if num_queries is None else states[:, :num_queries]
+        if not self.norm_first:
+            return self.close(states, update), weights
+        states = states + self._drop(update)
+        return states + self._drop(self.mlp(self.mlp_norm(states))), weights
 
     def close(self, states: Tensor, update: Tensor) -> Tensor:
         """What follows attention in a post-norm block: Add & Norm of its output, then the feed-forward part.

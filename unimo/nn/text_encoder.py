@@ -99,7 +99,12 @@ class RobertaTower(nn.Layer):
         return self.encode(self.embeddings(input_ids, attention_mask), mask, need_weights)
 
     def encode(
-        self, embedded: Tensor, mask: Tensor | None, need_weights: bool = False, name: str = "text"
+        self,
+        embedded: Tensor,
+        mask: Tensor | None,
+        need_weights: bool = False,
+        name: str = "text",
+        num_queries: int | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """All layers over embedded rows.
 
@@ -108,10 +113,12 @@ class RobertaTower(nn.Layer):
             mask: [B, 1, 1 or S, S], added to the logits.
             need_weights: also return the attentions, as `{name}.{layer}`.
             name: see there.
+            num_queries: the last layer gives only the first so many rows; None means all.
         """
         states, attentions = [embedded], {}
         for number, layer in enumerate(self.layers, start=1):
-            new, weights = run_block(layer, states[-1], mask, need_weights)
+            wanted = num_queries if number == len(self.layers) else None
+            new, weights = run_block(layer, states[-1], mask, need_weights, wanted)
             states.append(new)
             if need_weights:
                 attentions[f"{name}.{number}"] = weights

@@ -143,6 +143,15 @@ def test_pairs_are_pooled_as_the_config_says():
         np.testing.assert_allclose(fused.pooled.numpy(), join(*(part.numpy() for part in parts)), atol=1e-6)
 
 
+def test_pooled_alone_is_the_pooled_of_all():
+    model = small_model()
+    image, text, _ = joined(model)
+    for pair in ((text, image), (text, None), (None, image)):
+        whole, short = model.fuse(*pair), model.fuse(*pair, outputs="pooled")
+        assert short.fused_text is None and short.fused_image is None
+        np.testing.assert_allclose(short.pooled.numpy(), whole.pooled.numpy(), atol=1e-5)
+
+
 def test_roles_and_turns_are_added_to_tokens():
     model, given = small_model(role_types=2, turn_types=3), texts()
     plain = model.encode_text(**given).text

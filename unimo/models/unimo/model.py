@@ -124,39 +124,57 @@ class Unimo(Model):
     ) -> Encoded:
         """Pairs, texts (no image) or images (no text) through the Transformer.
 
+        Args:
+            text, image: what there is.
+            attentions: also return the attentions, `fusion.{layer}`.
+            outputs: what is read afterwards. With `pooled` the last layer computes only [IMG] and [CLS]; the
+                numbers are the same.
+
         Returns:
             `fused_image` [B, 1 + R, H], `fused_text` [B, T, H], and `pooled` [B, H]: of a pair the product or
             sum of both poolers, else that of the one there is.
         """
-        parts = [part for part in (image, text) if part is not None]
+        if outputs == "pooled" and not attentions:
+            return Encoded(pooled=self._pool(*self._firsts(text, image)))
         rows = 0 if image is None else image.image.shape[1]
-        joined = self._join(image, text)
         mask = self._visibility(image, text)
-        states, maps = self.transformer.encode(joined, mask, attentions, "fusion")
-        last = states[-1]
-        encoded = Encoded(
-            fused_image=None if image is None else last[:, :rows],
-            fused_text=None if text is None else last[:, rows:],
+        states, maps = self.transformer.encode(self._join(image, text), mask, attentions, "fusion")
+        fused_image = None if image is None else states[-1][:, :rows]
+        fused_text = None if text is None else states[-1][:, rows:]
+        return Encoded(
+            fused_image=fused_image,
+            fused_text=fused_text,
             image_mask=None if image is None else image.image_mask,
             text_mask=None if text is None else text.text_mask,
             attentions=maps,
+            pooled=None if outputs == "text" else self._pool(fused_text, fused_image),
         )
-        if outputs == "text":
-            return encoded
-        vectors = [self.text_pooler(encoded.fused_text)] if text is not None else []
-        vectors += [self.image_pooler(encoded.fused_image)] if image is not None else []
-        pooled = vectors[0]
-        if len(parts) == 2:
-            is_product = self.config.pair_feature == "product"
-            pooled = vectors[0] * vectors[1] if is_product else vectors[0] + vectors[1]
-        return Encoded(
-            fused_image=encoded.fused_image,
-            fused_text=encoded.fused_text,
-            image_mask=encoded.image_mask,
-            text_mask=encoded.text_mask,
-            attentions=maps,
-            pooled=pooled,
-        )
+
+    def _firsts(self, text: Encoded | None, image: Encoded | None) -> tuple[Tensor | None, Tensor | None]:
+        """Last states [B, 1, H] of [CLS] and [IMG], which stand in front of all other rows for that.
+
+        Order means nothing to rows that read each other; positions are in the embeddings.
+        """
+        parts, masks = [], []
+        if image is not None:
+            parts.append(image.image)
+            masks.append(image.image_mask)
+        if text is not None:
+            parts.append(text.text)
+            masks.append(text.text_mask.astype("float32"))
+        states = paddle.concat([part[:, :1] for part in parts] + [part[:, 1:] for part in parts], axis=1)
+        real = paddle.concat([mask[:, :1] for mask in masks] + [mask[:, 1:] for mask in masks], axis=1)
+        layers, _ = self.transformer.encode(states, visibility(real, None), num_queries=len(parts))
+        first = [layers[-1][:, row : row + 1] for row in range(len(parts))]
+        return (None if text is None else first[-1]), (None if image is None else first[0])
+
+    def _pool(self, text: Tensor | None, image: Tensor | None) -> Tensor:
+        """Pooled vector [B, H] of states [B, S, H] that begin with [CLS], [IMG]."""
+        words = None if text is None else self.text_pooler(text)
+        seen = None if image is None else self.image_pooler(image)
+        if words is None or seen is None:
+            return seen if words is None else words
+        return words * seen if self.config.pair_feature == "product" else words + seen
 
     @staticmethod
     def _join(image: Encoded | None, text: Encoded | None) -> Tensor:
@@ -193,14 +211,18 @@ class Unimo(Model):
         weighted = image_vectors * self.match_head.weight[:, 0]
         return paddle.matmul(weighted, text_vectors, transpose_y=True) + self.match_head.bias
 
-    def decode(self, source: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def decode(
+        self, source: Encoded, input_ids: Tensor, attention_mask: Tensor, *, delta: Tensor | None = None
+    ) -> Tensor:
         """Teacher-forced states [B, T, H], from which the next tokens are predicted.
 
         Args:
             source: an image, a text, or both (their parts in one `Encoded`), which read no target.
             input_ids, attention_mask: the targets; their positions begin anew.
+            delta: perturbation of the targets, as for `encode_text`.
         """
-        target = self.encode_text(input_ids, attention_mask, is_target=paddle.ones_like(input_ids))
+        is_target = paddle.ones_like(input_ids)
+        target = self.encode_text(input_ids, attention_mask, is_target=is_target, delta=delta)
         if source.text is not None:
             target = _append(source, target)
         image = source if source.image is not None else None
