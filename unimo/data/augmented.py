@@ -7,6 +7,7 @@ Each file has one line a caption, found by its sample id: see `unimo/augment/REA
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import json
 import logging
@@ -279,8 +280,12 @@ def _texts(line: Mapping[str, Any]) -> Texts:
 
 
 def _images(line: Mapping[str, Any]) -> Images:
-    names = (str(row["image_id"]) for row in line["images"])
-    return tuple(Record(sample_id=name, corpus="", image_id=name) for name in names)
+    return tuple(_image(str(row["image_id"])) for row in line["images"])
+
+
+@functools.lru_cache(100_000)  # a hundred a line, and making one costs more than reading its name
+def _image(name: str) -> Record:
+    return Record(sample_id=name, corpus="", image_id=name)
 
 
 def _told(rows: Any) -> Iterator[str]:

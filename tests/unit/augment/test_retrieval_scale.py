@@ -1,6 +1,6 @@
 """How retrieval grows from 100,000 sentences to a million. Prints its figures:
 
-    pytest -m slow -s tests/unit/augment/test_retrieval_scale.py
+pytest -m slow -s tests/unit/augment/test_retrieval_scale.py
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def measure(folder: Path, count: int) -> dict[str, float]:
         "sentences": count, "index_s": round(index_s, 1), "embeddings_s": round(embed_s, 1),
         "search_ms": round(1000 * search / QUERIES, 1), "rank_ms": round(1000 * rank / QUERIES, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "disk_mb": round(sum(f.stat().st_size for f in (folder / str(count)).iterdir()) / 1e6), "kept": min(kept),
+        "disk_mb": round(sum(f.stat().st_size for f in (folder / str(count)).iterdir()) / 1e6),
+        "kept": min(kept),
     }  # fmt: skip
 
 
