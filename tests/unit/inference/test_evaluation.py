@@ -66,3 +66,14 @@ def test_wrong_task_or_model_override(directory: Path) -> None:
         evaluate(directory, "val", overrides=["model.fusion.hidden_size=8"])
     with pytest.raises(ConfigError, match="nearest: eval_batch_size"):
         evaluate(directory, "val", overrides=["train.eval_batchsize=8"])
+
+
+def test_records_of_several_ranks_come_in_the_order_of_the_split(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = evaluate(directory, "val", "vqa").records
+    # Rank r of three reads every third sample from r on.
+    ranks = [(alone[rank::3], len(alone[rank::3])) for rank in range(3)]
+    monkeypatch.setattr("unimo.inference.evaluation.gather_objects", lambda value: ranks)
+    together = evaluate(directory, "val", "vqa")
+    assert together.records == alone and together.samples == len(alone)
