@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--pretrain-steps", type=int, default=1000)
     parser.add_argument("--vqa-steps", type=int, default=1000)
-    parser.add_argument("--retrieval-steps", type=int, default=400)
+    parser.add_argument("--retrieval-steps", type=int, default=400, help="0: zero-shot only")
     parser.add_argument("--caption-steps", type=int, default=600)
     parser.add_argument("--probe-steps", type=int, default=300, help="of texts alone, and of images alone")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -80,8 +80,9 @@ def pretrain_and_score(args: argparse.Namespace, variant: str, seed: int, bench:
     row["vqa"] = bench.scores("--task", "vqa", "--model", vqa, "--split", "val")["overall"]
     blank = bench.scores("--task", "vqa", "--model", vqa, "--split", "val", "--blank-images")
     row["vqa_blank"] = blank["overall"]
-    found = trained("retrieval", args.retrieval_steps)
-    row |= bench.scores("--task", "retrieval", "--model", found, "--split", "val", *GALLERY)
+    if args.retrieval_steps:
+        found = trained("retrieval", args.retrieval_steps)
+        row |= bench.scores("--task", "retrieval", "--model", found, "--split", "val", *GALLERY)
     row |= bench.scores("--task", "caption", "--model", trained("caption", args.caption_steps))
     text = trained("text_classification", args.probe_steps)
     row["text"] = bench.scores("--task", "text_classification", "--model", text)["accuracy"]
