@@ -166,10 +166,22 @@ def _first_of_each(names: list[str], row_of: dict[str, int]) -> list[int]:
 
 
 def concat_rows(parts: list[Encoded]) -> Encoded:
-    """Join `Encoded`s of equal lengths along the batch."""
+    """Join `Encoded`s along the batch; shorter ones get rows of zeros, which their masks, zero too, hide."""
     rest = parts[1:]
     streams = [iter(_tensors(part)) for part in rest]
-    return parts[0].map(lambda tensor: paddle.concat([tensor, *(next(stream) for stream in streams)]))
+    return parts[0].map(lambda tensor: _concat([tensor, *(next(stream) for stream in streams)]))
+
+
+def _concat(tensors: list[Tensor]) -> Tensor:
+    if tensors[0].ndim < 2:
+        return paddle.concat(tensors)
+    longest = max(tensor.shape[1] for tensor in tensors)
+    padded = []
+    for tensor in tensors:
+        size, length, *others = tensor.shape
+        missing = paddle.zeros([size, longest - length, *others], tensor.dtype)
+        padded.append(tensor if length == longest else paddle.concat([tensor, missing], axis=1))
+    return paddle.concat(padded)
 
 
 def _tensors(encoded: Encoded) -> list[Tensor]:

@@ -6,9 +6,10 @@ import pytest
 from micro import make_run, make_task
 
 from unimo.errors import DataError
+from unimo.nn.outputs import Encoded
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval import image_groups
-from unimo.tasks.retrieval_scores import Gallery, score_pairs
+from unimo.tasks.retrieval_scores import Gallery, concat_rows, score_pairs
 
 
 def setting(**task_config):
@@ -124,3 +125,14 @@ def test_nothing_to_evaluate() -> None:
     _, task, _ = setting()
     with pytest.raises(DataError, match="no pairs"):
         task.evaluate([])
+
+
+def test_galleries_of_pictures_with_different_numbers_of_regions_are_joined():
+    parts = [
+        Encoded(image=paddle.ones([size, length, 4]), image_mask=paddle.ones([size, length]))
+        for size, length in ((2, 5), (1, 3))
+    ]
+    joined = concat_rows(parts)
+    assert joined.image.shape == [3, 5, 4]
+    assert joined.image_mask.tolist() == [[1] * 5, [1] * 5, [1, 1, 1, 0, 0]]
+    assert joined.image[2].sum().item() == 12
