@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from ppdet_features.image_list import ImageList, open_images
 from unimo.data.images import open_image
 from unimo.data.records import Record
 from unimo.data.region_shard import Skipped, StoredImage
-from unimo.data.region_store import RegionStore
+from unimo.data.region_store import INDEX, RegionStore
 from unimo.data.region_tsv import TsvRegions, write_tsv
 from unimo.errors import ConfigError, DataError, RecordError
 
+logger = logging.getLogger("unimo.ppdet_features")
 MakeProgress = Callable[[int, int], Any]
 Tell = Callable[[str], None]
 
@@ -46,9 +49,9 @@ def extract(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> Non
         int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     )
     counts = extraction.extract(images, extractor, out, settings, rank, progress)
-    if counts is None:
-        tell(f"this rank is done; the last one to end writes the index of {out}")
+    if counts is None and rank.number > 0:
         return
+    counts = counts or _await_others(out)
     if wants_number:
         _draw_first(int(args.draw), images, out, tell)
     tell(_summary(counts, out))
@@ -108,6 +111,14 @@ def _summary(counts: dict[str, int], out: Path) -> str:
         lines.append(f"skipped ones and why: `skipped` in {out / 'index.json'}")
     lines.append(f"next: bash scripts/run_pretrain.sh unimo_tiny data.regions={out}")
     return "\n".join(lines)
+
+
+def _await_others(out: Path) -> dict[str, int]:
+    """What the store holds when the last rank has written its index; a rank that fails ends the others."""
+    logger.info("this rank has done its share; waiting for the others")
+    while not (out / INDEX).exists():
+        time.sleep(0.5)
+    return RegionStore(out).counts
 
 
 def _draw_file(path: Path, extractor: extraction.Extractor, out: Path) -> Path:

@@ -106,6 +106,7 @@ def test_two_ranks_write_what_one_writes(work: Path, whole: Path, root: Path) ->
         timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(f"{PICTURES - 1} pictures") == 1  # rank 0 tells the result, whoever ended last
     assert content(out) == content(whole)
 
 
