@@ -11,7 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.config import dump, list_recipes
+from unimo.config import dump, find_config, list_recipes, read_yaml
 from unimo.errors import ConfigError
 from unimo.inference import loading
 from unimo.registry import TASK_MODULES, model_config, nearest
@@ -72,21 +72,19 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     under: dict[str, Any] = {"task": {"name": options.task}}
     default = next(name for name in DEFAULT_MODELS if name in list_recipes(options.task))
     init = options.init or latest_pretrained(options.model, default.split("_")[0])
-    init = "" if init == "none" else init
-    name = options.model
-    if init:
+    section: dict[str, Any] = {}
+    if init and init != "none":
         under["init_from"] = str(loading.find_model(init))
         section = loading.without_init(loading.read_model_config(init)["model"])
-        name = name or section["name"]
-        under["model"] = section if name == section["name"] else {"name": name}
-    else:
-        name = name or default
-        under["model"] = {"name": name}
-        if not options.init:
-            logger.warning("no pre-trained %s in %s/: starting from scratch", name, loading.OUTPUT)
-    if is_file(name):
-        del under["model"]
-    return load_run_config(recipe_for(name, options.task), options.task, options.overrides, **under)
+    elif not init:
+        missing = options.model or default
+        logger.warning("no pre-trained %s in %s/: starting from scratch", missing, loading.OUTPUT)
+    name = options.model or section.get("name", default)
+    recipe = recipe_for(name, options.task)
+    wanted = read_yaml(find_config(recipe, options.task)).get("model", {})
+    name = wanted["name"] if is_file(name) else name
+    under["model"] = loading.model_section(name, section, wanted)
+    return load_run_config(recipe, options.task, options.overrides, **under)
 
 
 def latest_pretrained(model: str, family: str) -> str:

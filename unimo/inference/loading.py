@@ -220,6 +220,16 @@ def without_init(section: Mapping[str, Any]) -> dict[str, Any]:
     return cleared | ({"init": ""} if "init" in cleared else {})
 
 
+def model_section(name: str, *sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the model sections that are of a model `name`, later ones over earlier ones: sizes of saved
+    weights, and what the recipe of a task sets."""
+    merged: dict[str, Any] = {"name": name}
+    for section in sections:
+        if section.get("name") == name:
+            merged = merge_plain(merged, section)
+    return merged
+
+
 def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory: Path) -> None:
     from unimo.weights import load_into
 
