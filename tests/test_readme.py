@@ -37,6 +37,7 @@ NOT_RUN = {
     "python tools/quickstart.py": "minutes; its steps are run one by one",
     "python tools/scenes_table.py": "an hour; its steps are run one by one",
     "python tools/unimo2_table.py": "hours; its steps are run one by one",
+    "python tools/unimo_table.py": "hours; its steps are run one by one",
     "python tools/benchmark.py": "minutes, and a peer that is not installed",
 }
 # Options that name files of the reader's own; without these a command is looked up, not run.

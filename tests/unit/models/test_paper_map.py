@@ -11,7 +11,7 @@ from unimo.registry import model_package
 
 ROOT = Path(unimo.__file__).resolve().parent.parent
 # Package -> how many numbered equations its paper has.
-EQUATIONS = {"unimo2": 3, "unimo3": 11}
+EQUATIONS = {"unimo": 7, "unimo2": 3, "unimo3": 11}
 
 
 def _folder(package: str) -> Path:
