@@ -34,8 +34,7 @@ def main(words: list[str] | None = None) -> None:
     if args.job == "rewrite":
         from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 
-        settings = _settings(RewriteSettings, args)
-        counts = rewrite_corpus(captions, *places, settings, shard, progress)
+        counts = rewrite_corpus(captions, *places, _settings(RewriteSettings, args), shard, progress)
     else:
         from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 
@@ -71,13 +70,9 @@ def _parser() -> argparse.ArgumentParser:
 
     rewrite = _command(commands, "rewrite", "positives and hard negatives of every caption")
     rewrite.add_argument(
-        "--translator",
-        default="",
-        help="positives by back-translation: http address (LibreTranslate), folder of models, or jsonl",
+        "--translator", default="", help="back-translation by an http address, a folder of models, or jsonl"
     )
-    rewrite.add_argument(
-        "--neighbours", type=int, default=20, help="similar entries tried for each node (20)"
-    )
+    rewrite.add_argument("--neighbours", type=int, default=20, help="similar entries tried (20)")
     rewrite.add_argument("--min-count", type=int, default=3, help="rarest entry that may come in (3)")
     rewrite.add_argument("--seed", type=int, default=0)
     _add_parser(rewrite)
