@@ -135,7 +135,8 @@ class Trainer:
                     sums[name] = sums.get(name, 0.0) + value / train.log_every
                 if self.step % train.log_every == 0:
                     line = {"step": self.step, "seconds": round(self.seconds, 1), **sums}
-                    print(json.dumps(line), file=log, flush=True)
+                    log.write(json.dumps(line) + "\n")
+                    log.flush()
                     logger.info("%s", _readable(line, train.steps))
                     sums = {}
                 if self.step % train.save_every == 0:
