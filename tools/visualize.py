@@ -13,64 +13,102 @@ from unimo import cli
 from unimo.errors import ConfigError
 
 DESCRIPTION = """Draw what a model has learned.
-grounded-tokens: Fig. 3 of UNIMO-2. Every patch and text token of a corpus is mapped to the grounded token
-with the largest similarity; for the grounded tokens that both use most, the nearest patches and text
-tokens are drawn, as grounded_tokens.png and grounded_tokens.html."""
-EXAMPLE = "python tools/visualize.py grounded-tokens --model output/unimo2_tiny_pretrain --split val"
+grounded-tokens: Fig. 3 of UNIMO-2. What is nearest to the grounded tokens that patches and words use most.
+word-embeddings: Fig. 4 of UNIMO. The nearest words to --words by cosine, in the plane of a PCA.
+retrieval: Figs. 5, 6 of UNIMO. What is found for images and texts; of two models, where they differ first."""
+EXAMPLE = """python tools/visualize.py grounded-tokens --model output/unimo2_tiny_pretrain --split val
+  python tools/visualize.py word-embeddings --model output/full output/without_texts --words hamburger,foot
+  python tools/visualize.py retrieval --model output/full output/without_texts --queries 12"""
 
 
 def main() -> None:
-    """Read the command line, collect, draw, say where."""
+    """Read the command line, draw, say where."""
     options = parse()
+    from unimo.inference.loading import find_model
+
+    FIGURES[options.figure](options, [find_model(name) for name in options.model])
+
+
+def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> None:
+    """Fig. 3 of UNIMO-2."""
+    if len(directories) > 1:
+        raise ConfigError("grounded tokens are those of one model; give one --model")
     if options.ids and options.tokens is not None:
         raise ConfigError("give either --tokens N (the most used) or --ids (chosen ones), not both")
-
-    from tqdm import tqdm
-
     from unimo.analysis import grounded_page, grounded_tokens
     from unimo.inference.evaluation import run_of
-    from unimo.inference.loading import find_model, load
+    from unimo.inference.loading import load
 
-    directory = find_model(options.model)
-    run = run_of(directory, options.overrides)
-    model, processor = load(directory)
-    loader = grounded_tokens.open_loader(run, processor, options.data, options.split)
+    run = run_of(directories[0], options.overrides)
+    model, processor = load(directories[0])
     atlas = grounded_tokens.collect(
         model,
-        loader,
+        grounded_tokens.open_loader(run, processor, options.data, options.split),
         tokens=8 if options.tokens is None else options.tokens,
         ids=options.ids,
         nearest=options.nearest,
         context=options.context,
         max_batches=run.train.eval_max_batches,
-        progress=functools.partial(tqdm, unit=" batches", mininterval=1.0),
+        progress=options.progress,
     )
     folder = options.out or Path("output") / f"{run.model.name}_grounded_tokens"
-    data = ", ".join(options.data) or "the data of its run"
-    written = grounded_page.write(atlas, folder, f"{directory}; {data}, split {options.split}")
-    print(grounded_page.headline(atlas))
-    print("\n".join(str(path) for path in written))
+    written = grounded_page.write(atlas, folder, f"{directories[0]}; {options.source}")
+    print(grounded_page.headline(atlas), *written, sep="\n")
+
+
+def words(options: argparse.Namespace, directories: list[Path]) -> None:
+    """Fig. 4 of UNIMO."""
+    from unimo.analysis import show, word_embeddings
+    from unimo.inference.loading import load
+
+    if options.overrides:
+        raise ConfigError(f"{options.overrides[0]}: embeddings are drawn as they are, without settings")
+    opened = zip(show.titles_of(directories), map(load, directories), strict=True)
+    lexicons = [word_embeddings.open_lexicon(name, *parts) for name, parts in opened]
+    rows = [[one.around(word, options.nearest) for one in lexicons] for word in options.words.split(",")]
+    print(*(word_embeddings.headline(panel) for panels in rows for panel in panels), sep="\n")
+    print(*word_embeddings.write(rows, options.out or Path("output") / "word_embeddings"), sep="\n")
+
+
+def retrieval(options: argparse.Namespace, directories: list[Path]) -> None:
+    """Figs. 5 and 6 of UNIMO."""
+    from unimo.analysis import retrieval_examples, retrieval_page
+
+    numbers = {"queries": options.queries, "top": options.top, "progress": options.progress}
+    corpora = {"paths": options.data, "overrides": options.overrides}
+    found = retrieval_examples.find_examples(directories, options.split, **corpora, **numbers)
+    print(*map(retrieval_examples.headline, found.models), sep="\n")
+    print(retrieval_page.write(found, options.out or Path("output") / "retrieval", options.source))
+
+
+FIGURES = {"grounded-tokens": grounded_tokens, "word-embeddings": words, "retrieval": retrieval}
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """The command line; words without `=` are further models."""
+    from tqdm import tqdm
+
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
-    parser.add_argument("figure", choices=["grounded-tokens"], help="what is drawn")
-    parser.add_argument("--model", required=True, help="model directory, run folder or name of a run")
-    parser.add_argument(
-        "--data", action="append", default=[], metavar="PATH",
-        help="corpus of images with texts, may be repeated; default: the data of the run",
-    )  # fmt: skip
-    parser.add_argument("--split", default="val", help="train, val, test or another that the data have")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: output/MODEL_grounded_tokens")
-    parser.add_argument("--tokens", type=int, metavar="N", help="grounded tokens to choose [8]")
-    parser.add_argument(
-        "--ids", type=numbers, default=[], metavar="3,17", help="grounded tokens by number instead"
-    )
-    parser.add_argument("--nearest", type=int, default=12, metavar="M", help="patches and words of each [12]")
-    parser.add_argument("--context", type=int, default=1, help="patches to show around each patch [1]")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.eval_max_batches=20")
-    return parser.parse_intermixed_args()
+    add = parser.add_argument
+    add("figure", choices=list(FIGURES), help="what is drawn")
+    add("--model", action="append", required=True, help="model directory, run folder or name of a run")
+    add("--data", action="append", default=[], metavar="PATH", help="corpora; default: those of the run")
+    add("--split", default="val", help="train, val, test or another that the data have")
+    add("--out", type=Path, metavar="DIR", help="default: a folder in output/")
+    add("--nearest", type=int, default=12, metavar="M", help="patches and words of each [12]")
+    add("--tokens", type=int, metavar="N", help="grounded tokens to choose [8]")
+    add("--ids", type=numbers, default=[], metavar="3,17", help="grounded tokens by number instead")
+    add("--context", type=int, default=1, help="patches to show around each patch [1]")
+    add("--words", default="hamburger,foot", help="centre words [hamburger,foot]")
+    add("--queries", type=int, default=12, metavar="N", help="examples of each direction of retrieval [12]")
+    add("--top", type=int, default=3, metavar="K", help="results of each example [3]")
+    add("overrides", nargs="*", metavar="DIR | KEY=VALUE", help="more models; train.eval_max_batches=20")
+    options = parser.parse_intermixed_args()
+    options.model += [word for word in options.overrides if "=" not in word]
+    options.overrides = [word for word in options.overrides if "=" in word]
+    options.source = f"{', '.join(options.data) or 'the data of its run'}, split {options.split}"
+    options.progress = functools.partial(tqdm, unit=" batches", mininterval=1.0)
+    return options
 
 
 def numbers(text: str) -> list[int]:

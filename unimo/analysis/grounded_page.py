@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from unimo.analysis.grounded_tokens import Atlas, GroundedToken, Patch
+from unimo.analysis.show import data_uri
 from unimo.errors import ConfigError
 
 THUMBNAIL = 72
@@ -154,8 +153,5 @@ def _section(token: GroundedToken, atlas: Atlas) -> str:
 
 
 def _image(patch: Patch, atlas: Atlas) -> str:
-    buffer = io.BytesIO()
-    _framed(patch, atlas).save(buffer, format="PNG")
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
     about = f"similarity {patch.similarity:.3g}; {patch.count} patches of this image"
-    return f'<img src="data:image/png;base64,{data}" alt="patch" title="{about}">'
+    return f'<img src="{data_uri(_framed(patch, atlas))}" alt="patch" title="{about}">'

@@ -1,0 +1,144 @@
+"""The examples of `retrieval_examples.py` as a page that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from unimo.analysis.retrieval_examples import Direction, Example, Found, Hit
+from unimo.analysis.show import data_uri
+from unimo.config import write_text
+from unimo.errors import ConfigError
+
+THUMBNAIL = 200
+"""Longest side of a picture, pixels."""
+STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1200px;color:#1e1e1e}
+section{border-top:1px solid #e1e1e1;padding:12px 0;display:flex;gap:24px;align-items:flex-start}
+.query{flex:0 0 210px}.model{flex:1 1 0;min-width:0}.model h3{font-size:14px;margin:0 0 6px;color:#6e6e6e}
+img{max-width:200px;max-height:200px;display:block}.hits{display:flex;flex-wrap:wrap;gap:10px}
+.hit{margin:0 0 8px;padding:4px 8px;border-left:4px solid #d8d8d8}.right{border-color:#2ca02c}
+.picture{width:150px}.picture img{max-width:150px;max-height:130px}
+.agrees{color:#157f1f;font-weight:600}.disagrees{color:#c81e1e;font-weight:600}
+small,.note{color:#6e6e6e}table{border-collapse:collapse}td,th{padding:2px 12px 2px 0;text-align:right}
+th:first-child,td:first-child{text-align:left}"""
+FUNCTION_WORDS = frozenset(
+    "a an the and or but as of to in on at by for from with into onto is are was were be been being has have "
+    "had it its he she they them his her their this that these those there here who which while some another "
+    "other one".split()
+)
+"""Words that say nothing about a picture; they are not coloured."""
+NOTES: dict[Direction, str] = {
+    "text": "The captions that fit an image best. Words that a true caption of the image has are green, "
+    "words that none of them has are red.",
+    "image": "The images that fit a caption best. The caption is repeated below each: words that a true "
+    "caption of that image has are green, words that none of them has, the neglected ones, are red.",
+}
+
+
+def write(found: Found, folder: str | Path, source: str = "") -> Path:
+    """Write `retrieval.html` into a folder.
+
+    Args:
+        found: from `find_examples`.
+        folder: made if it does not exist.
+        source: data, for the heading.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+    page = Path(folder) / "retrieval.html"
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_text(page, make_page(found, source))
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+    return page
+
+
+def make_page(found: Found, source: str = "") -> str:
+    """An HTML document with all pictures inside."""
+    parts = "\n".join(_direction(found, direction) for direction in ("text", "image"))
+    order = "Examples on whose first result the models differ come first. " if len(found.models) > 1 else ""
+    note = (
+        f"{order}A green bar marks right results. Words are compared as they are written, but for capitals; "
+        "function words are not coloured."
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Retrieval</title>'
+        f"<style>{STYLE}</style></head>\n<body><h1>Retrieval examples</h1><p>{html.escape(source)}</p>"
+        f'{_recalls(found)}<p class="note">{note}</p>\n{parts}\n</body></html>\n'
+    )
+
+
+def _recalls(found: Found) -> str:
+    names = {"tr_r1": "text R@1", "tr_r5": "R@5", "tr_r10": "R@10", "ir_r1": "image R@1"}
+    names |= {"ir_r5": "R@5", "ir_r10": "R@10"}
+    head = "".join(f"<th>{name}</th>" for name in names.values())
+    rows = "".join(
+        f"<tr><td>{html.escape(model.name)}</td>"
+        + "".join(f"<td>{model.recall[key]:.1f}</td>" for key in names)
+        + "</tr>"
+        for model in found.models
+    )
+    size = f"{len(found.captions):,} captions of {len(found.image_ids):,} images"
+    return f"<table><tr><th>{size}, percent</th>{head}</tr>{rows}</table>"
+
+
+def _direction(found: Found, direction: Direction) -> str:
+    sections = "\n".join(_section(found, direction, example) for example in found.examples[direction])
+    return f'<h2>{direction.title()} retrieval</h2><p class="note">{NOTES[direction]}</p>\n{sections}'
+
+
+def _section(found: Found, direction: Direction, example: Example) -> str:
+    show = _caption_hit if direction == "text" else _image_hit
+    if direction == "text":
+        query = _image(found, example.query)
+    else:
+        query = f"<b>{html.escape(found.captions[example.query])}</b>"
+    columns = "".join(
+        f'<div class="model"><h3>{html.escape(model.name)}</h3><div class="hits">'
+        + "".join(show(found, example, hit) for hit in hits)
+        + "</div></div>"
+        for model, hits in zip(found.models, example.hits, strict=True)
+    )
+    return f'<section class="{direction}"><div class="query">{query}</div>{columns}</section>'
+
+
+def _caption_hit(found: Found, example: Example, hit: Hit) -> str:
+    words = color_words(found.captions[hit.row], found.true_captions(example.query))
+    return _hit(hit, "", f"{words} {_score(hit)}")
+
+
+def _image_hit(found: Found, example: Example, hit: Hit) -> str:
+    words = color_words(found.captions[example.query], found.true_captions(hit.row))
+    return _hit(hit, " picture", f"{_image(found, hit.row)}{words} {_score(hit)}")
+
+
+def _hit(hit: Hit, kind: str, content: str) -> str:
+    return f'<div class="hit{kind}{" right" if hit.is_right else ""}">{content}</div>'
+
+
+def _score(hit: Hit) -> str:
+    return f"<small>{'right, ' if hit.is_right else ''}score {hit.score:.2f}</small>"
+
+
+def _image(found: Found, row: int) -> str:
+    picture = found.picture(row).copy()
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    name = html.escape(found.image_ids[row], quote=True)
+    return f'<img src="{data_uri(picture, "JPEG")}" alt="{name}" title="{name}">'
+
+
+def color_words(text: str, others: Iterable[str]) -> str:
+    """HTML of a text: words that one of `others` has as `agrees`, the rest as `disagrees`."""
+    known = {word for other in others for word in re.findall(r"\w+", other.lower())}
+
+    def color(part: str) -> str:
+        word = part.lower()
+        if not re.fullmatch(r"\w+", word) or word in FUNCTION_WORDS:
+            return html.escape(part)
+        return f'<span class="{"agrees" if word in known else "disagrees"}">{html.escape(part)}</span>'
+
+    return "".join(color(part) for part in re.findall(r"\w+|\W+", text))

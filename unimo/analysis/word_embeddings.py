@@ -1,0 +1,221 @@
+"""Fig. 4 of UNIMO: what lies around a word among the word embeddings of one or several models.
+
+Around a centre word the words with the largest cosines are found, and the surroundings are projected to two
+dimensions by PCA. A word of several tokens is the mean of their rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unimo.config import write_text
+from unimo.data.tokenizers import Tokenizer
+from unimo.errors import CapabilityError, ConfigError
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.models.base import Model
+
+SPACE = "Ġ"
+"""How byte-level vocabularies write the space before a word."""
+INSIDE = "##"
+"""How WordPiece marks a token that goes on with a word."""
+
+
+@dataclass(frozen=True)
+class NearWord:
+    """A word near the centre."""
+
+    text: str
+    similarity: float
+    """Cosine with the centre."""
+    place: tuple[float, float]
+    """In the plane of the two main components."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A centre word in one model."""
+
+    model: str
+    word: str
+    tokens: tuple[str, ...]
+    """What the tokenizer makes of the word; of several, the centre is the mean."""
+    place: tuple[float, float]
+    words: tuple[NearWord, ...]
+    """Best first: those to be named, then their wider surroundings."""
+    named: int
+    """How many are to be named."""
+    variance: float
+    """Share of the variance of these words that the plane shows."""
+
+    @property
+    def neighbours(self) -> tuple[NearWord, ...]:
+        """Those that are to be named."""
+        return self.words[: self.named]
+
+
+class Lexicon:
+    """The whole words of a vocabulary with their embeddings.
+
+    Tokens that are parts of words, signs and numbers are left out. Of spellings that differ in case the one
+    with the smallest id, in most vocabularies the most frequent, is kept.
+
+    Args:
+        name: of the model, for pictures and messages.
+        rows: [V, W], the embedding of each id.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, name: str, rows: np.ndarray, tokenizer: Tokenizer) -> None:
+        self.name, self.tokenizer = name, tokenizer
+        self._rows = rows.astype(np.float64)
+        words: dict[str, int] = {}
+        self.texts: list[str] = []
+        vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
+        is_byte_level = any(token.startswith(SPACE) for token in vocabulary)
+        for token, number in sorted(vocabulary.items(), key=lambda item: item[1]):
+            whole = token.startswith(SPACE) if is_byte_level else not token.startswith(INSIDE)
+            if not whole or number in tokenizer.special_ids or number >= len(rows):
+                continue
+            text = tokenizer.decode([number]).strip()
+            if text.isalpha() and text.lower() not in words:
+                words[text.lower()] = number
+                self.texts.append(text)
+        self._ids = list(words.values())
+        self._units = _unit(self._rows[self._ids])
+
+    def tokens(self, word: str) -> list[int]:
+        """Ids of a word as it stands in a sentence.
+
+        Raises:
+            ConfigError: there is none, or the vocabulary does not know it.
+        """
+        if not word.strip():
+            raise ConfigError("an empty word; give words separated by commas, e.g. --words hamburger,foot")
+        # A space before it: byte-level vocabularies tell the start of a word by it.
+        ids = self.tokenizer.backend.encode(f" {word.strip()}", add_special_tokens=False).ids
+        unknown = self.tokenizer.unk_token_id
+        if not ids or unknown in ids or max(ids) >= len(self._rows):
+            known = ", ".join(self.texts[:: max(1, len(self.texts) // 8)][:8])
+            raise ConfigError(f"{self.name} does not know the word {word!r}; it knows e.g. {known}")
+        return ids
+
+    def around(self, word: str, nearest: int = 12, context: int = 150) -> Surroundings:
+        """The nearest words to a word, and their places.
+
+        Args:
+            word: the centre.
+            nearest: words to be named.
+            context: words that the plane is fitted to, the named ones included.
+
+        Raises:
+            ConfigError: a word that the vocabulary does not know, or numbers that make no plane.
+        """
+        if nearest < 2 or context < nearest:
+            raise ConfigError(f"nearest is {nearest} and context {context}: expected 2 or more, and no fewer")
+        from sklearn.decomposition import PCA
+
+        ids = self.tokens(word)
+        centre = _unit(self._rows[ids].mean(axis=0, keepdims=True))
+        cosines = self._units @ centre[0]
+        # Neither the word itself nor the tokens that its mean is of.
+        known = word.strip().lower()
+        others = [
+            row for row, text in enumerate(self.texts) if self._ids[row] not in ids and text.lower() != known
+        ]
+        order = np.array(others)[np.argsort(-cosines[others], kind="stable")[:context]]
+        fitted = PCA(n_components=2, svd_solver="full")
+        places = fitted.fit_transform(np.concatenate([centre, self._units[order]])).tolist()
+        pairs = zip(order, places[1:], strict=True)
+        return Surroundings(
+            model=self.name,
+            word=word.strip(),
+            tokens=tuple(self.tokenizer.decode([one]).strip() for one in ids),
+            place=tuple(places[0]),
+            words=tuple(NearWord(self.texts[row], float(cosines[row]), tuple(at)) for row, at in pairs),
+            named=min(nearest, len(order)),
+            variance=float(fitted.explained_variance_ratio_.sum()),
+        )
+
+
+def open_lexicon(name: str, model: Model, processor: Processor) -> Lexicon:
+    """The words of a model.
+
+    Raises:
+        CapabilityError: it has no word embeddings.
+    """
+    for parameter, tensor in model.named_parameters():
+        if parameter.endswith("embeddings.word.weight"):
+            return Lexicon(name, tensor.astype("float32").numpy(), processor.tokenizer)
+    raise CapabilityError(f"{name} ({model.config.name}) has no word embeddings to show")
+
+
+def headline(panel: Surroundings) -> str:
+    """The neighbours of a word in a model, in one line."""
+    several = f" (mean of {' + '.join(panel.tokens)})" if len(panel.tokens) > 1 else ""
+    near = ", ".join(f"{one.text} {one.similarity:.2f}" for one in panel.neighbours)
+    return f"{panel.model}, {panel.word}{several}: {near}"
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; rows of zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def only_there(panels: Sequence[Surroundings]) -> list[set[str]]:
+    """Of each panel of one word, the neighbours that no other panel has, in lower case."""
+    names = [{near.text.lower() for near in panel.neighbours} for panel in panels]
+    return [own.difference(*(names[:i] + names[i + 1 :])) for i, own in enumerate(names)]
+
+
+def to_plain(rows: Sequence[Sequence[Surroundings]]) -> dict[str, Any]:
+    """The neighbours of each word in each model, for JSON."""
+    content: dict[str, Any] = {}
+    for panels in rows:
+        content[panels[0].word] = [
+            {
+                "model": panel.model,
+                "tokens": list(panel.tokens),
+                "mean_of_tokens": len(panel.tokens) > 1,
+                "variance_shown": round(panel.variance, 4),
+                "neighbours": [
+                    {
+                        "word": near.text,
+                        "cosine": round(near.similarity, 4),
+                        "only_here": len(panels) > 1 and near.text.lower() in own,
+                    }
+                    for near in panel.neighbours
+                ],
+            }
+            for panel, own in zip(panels, only_there(panels), strict=True)
+        ]
+    return content
+
+
+def write(rows: Sequence[Sequence[Surroundings]], folder: str | Path) -> tuple[Path, Path]:
+    """Write `word_embeddings.png` and `word_embeddings.json` into a folder.
+
+    Args:
+        rows: for each word its surroundings in each model.
+        folder: made if it does not exist.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+    from unimo.analysis.word_picture import draw
+
+    picture, table = Path(folder) / "word_embeddings.png", Path(folder) / "word_embeddings.json"
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        draw(rows).save(picture, format="PNG")
+        write_text(table, json.dumps(to_plain(rows), indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+    return picture, table

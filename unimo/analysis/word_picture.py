@@ -1,0 +1,102 @@
+"""Words around words (`word_embeddings.py`) as a picture: a row for each word, a column for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from unimo.analysis.word_embeddings import Surroundings, only_there
+
+CENTRE, SHARED, OWN, FAINT = "#d62728", "#1f77b4", "#ff7f0e", "#c8c8c8"
+SIDE, DPI = 5.2, 120
+"""Inches of a panel, and pixels an inch."""
+AWAY = 7.0
+"""Points between a mark and its name."""
+DIRECTIONS = [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)]
+
+
+def draw(rows: Sequence[Sequence[Surroundings]]) -> Image.Image:
+    """RGB image; a neighbour that no other model has has a colour of its own.
+
+    Args:
+        rows: for each word its surroundings in each model.
+    """
+    columns = max(map(len, rows))
+    figure = Figure((SIDE * columns, SIDE * len(rows) + 0.4), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes_row, panels in zip(grid, rows, strict=True):
+        for axes, panel, own in zip(axes_row, panels, only_there(panels), strict=True):
+            _draw_marks(axes, panel, own if len(panels) > 1 else set())
+    legend = "red: centre, blue: nearest by cosine, grey: other words of the plane"
+    if columns > 1:
+        legend += ", orange: nearest in this model only"
+    figure.supxlabel(legend, fontsize=9, color="#6e6e6e")
+    canvas.draw()  # settles the layout, on which the places of names depend
+    figure.set_layout_engine("none")
+    for axes_row, panels in zip(grid, rows, strict=True):
+        for axes, panel, own in zip(axes_row, panels, only_there(panels), strict=True):
+            _draw_names(axes, panel, own if len(panels) > 1 else set())
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _draw_marks(axes: Axes, panel: Surroundings, own: set[str]) -> None:
+    far = np.array([near.place for near in panel.words[panel.named :]]).reshape(-1, 2)
+    axes.scatter(*far.T, s=10, color=FAINT, linewidths=0)
+    for near in panel.neighbours:
+        axes.scatter(*near.place, s=26, color=OWN if near.text.lower() in own else SHARED, zorder=3)
+    axes.scatter(*panel.place, s=60, color=CENTRE, zorder=4)
+    mean = f" (mean of {' + '.join(panel.tokens)})" if len(panel.tokens) > 1 else ""
+    axes.set_title(f"{panel.model}\n{panel.word}{mean}; {panel.variance:.0%} of the variance", fontsize=10)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.margins(0.12)
+
+
+def _draw_names(axes: Axes, panel: Surroundings, own: set[str]) -> None:
+    """Name the centre and the nearest, each where its name covers least."""
+    renderer = axes.figure.canvas.get_renderer()
+    points = [panel.place, *(near.place for near in panel.neighbours)]
+    marks = axes.transData.transform(points)
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in marks]
+    frame = axes.get_window_extent(renderer)
+    names = [
+        (panel.word, CENTRE),
+        *((n.text, OWN if n.text.lower() in own else SHARED) for n in panel.neighbours),
+    ]
+    for point, (name, color) in zip(points, names, strict=True):
+        label = axes.annotate(
+            name, point, (0, 0), textcoords="offset points", fontsize=10, color=color, zorder=5
+        )
+        costs = []
+        for far in (1.0, 1.9):
+            for right, up in DIRECTIONS:
+                box = _place(label, right * far, up * far).get_window_extent(renderer)
+                costs.append((_covered(box, taken, frame), far, right, up))
+        _, far, right, up = min(costs, key=lambda cost: cost[:2])
+        taken.append(_place(label, right * far, up * far).get_window_extent(renderer))
+
+
+def _place(label: Annotation, right: float, up: float) -> Annotation:
+    """The label, moved to that side of its mark."""
+    label.xyann = (AWAY * right, AWAY * up)
+    label.set_ha("left" if right > 0 else "right" if right < 0 else "center")
+    label.set_va("bottom" if up > 0 else "top" if up < 0 else "center")
+    return label
+
+
+def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
+    """Pixels that a box shares with others, or has outside of the frame."""
+    shared = [Bbox.intersection(box, other) for other in taken]
+    inside = Bbox.intersection(box, frame)
+    area = box.width * box.height
+    outside = area - (inside.width * inside.height if inside else 0.0)
+    return sum(part.width * part.height for part in shared if part) + outside
