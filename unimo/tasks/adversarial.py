@@ -18,6 +18,7 @@ from paddle import Tensor
 from unimo.errors import ConfigError
 from unimo.losses.reduce import global_mean
 from unimo.models.base import Images, Model
+from unimo.nn.kernels import paddle_kernels
 from unimo.tasks.base import Batch
 
 SMALLEST = 1e-8
@@ -135,7 +136,8 @@ def adversarial_losses(
         add("clean", loss / config.steps)
         for name, delta in deltas.items():
             delta.stop_gradient = False
-            logits, loss = forward(**{name: delta})
+            with paddle_kernels():
+                logits, loss = forward(**{name: delta})
             loss = loss / config.steps
             add(f"{name}_adversarial", loss)
             add(f"{name}_kl", symmetric_kl(clean, logits))
