@@ -12,6 +12,8 @@ from typing import Any, Protocol
 logger = logging.getLogger(__name__)
 _SETTLE = 0.3
 """Seconds between two sides: idle OpenMP threads spin for 0.2 s before they sleep."""
+QUIET = 1.1
+"""Largest ratio between the sides' rates of plain products at which their times are trusted."""
 
 
 PARTS = (
@@ -155,6 +157,17 @@ def report(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, 
         "sides": [result.plain(settings["batch"]) for result in results],
         "ratios": ratios(results),
     }
+
+
+def doubts(sides: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A warning where the machine gave the sides different speeds, so that their times say little."""
+    rates = [side["matmul_flops_per_second"] / 1e9 for side in sides]
+    if max(rates) <= QUIET * min(rates):
+        return []
+    return [
+        f"NOT QUIET: products alone ran at {min(rates):.0f} to {max(rates):.0f} GFLOP/s beside the sides; "
+        "measure again with nothing else running"
+    ]
 
 
 def format_report(content: Mapping[str, Any]) -> str:

@@ -13,14 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from unimo.benchmark import flops
-from unimo.benchmark.compare import Result, alternate, ratios
+from unimo.benchmark.compare import Result, alternate, doubts, ratios
 from unimo.benchmark.sides import own_side
 from unimo.errors import ConfigError
 
 IMAGE_SIZES = (224, 384)
 """Pre-training and fine-tuning (section 4)."""
-QUIET = 1.1
-"""Largest ratio between the sides' rates of plain products at which their times are trusted."""
 
 
 @dataclass(frozen=True)
@@ -187,18 +185,7 @@ def _format_size(size: Mapping[str, Any], text_len: int) -> list[str]:
     return [
         *(f"{label:<36}" + "".join(f"{text:>22}" for text in texts) for label, texts in rows),
         *(f"{label:<58}" + "".join(f"{text:>22}" for text in texts) for label, texts in table),
-        *_doubts(sides),
-    ]
-
-
-def _doubts(sides: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A warning where the machine gave the sides different speeds, so that their times say little."""
-    rates = [side["matmul_flops_per_second"] / 1e9 for side in sides]
-    if max(rates) <= QUIET * min(rates):
-        return []
-    return [
-        f"NOT QUIET: products alone ran at {min(rates):.0f} to {max(rates):.0f} GFLOP/s beside the sides; "
-        "measure again with nothing else running"
+        *doubts(sides),
     ]
 
 

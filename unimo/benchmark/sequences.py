@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unimo.benchmark import flops
-from unimo.benchmark.compare import alternate, ratios
+from unimo.benchmark.compare import alternate, doubts, ratios
 from unimo.benchmark.sides import own_side
 from unimo.errors import ConfigError
 
@@ -226,5 +226,6 @@ def format_report(content: Mapping[str, Any]) -> str:
             f"grouped makes {ratio['median']:.2f} times the samples/s of naive "
             f"(rounds: {ratio['lowest']:.2f} to {ratio['highest']:.2f}); in processor time {processor:.2f}",
             f"operations, counted: {counted:.2f} times; with all layers {whole:.2f} times",
+            *doubts((grouped, naive)),
         ]
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from unimo.benchmark import fusion
+from unimo.benchmark.compare import doubts
 from unimo.benchmark.fusion_step import FusionStep
 from unimo.registry import model_config
 
@@ -110,8 +111,8 @@ def test_a_batch_without_padding_is_timed_without_masks():
 
 def test_a_busy_machine_is_named():
     sides = [{"matmul_flops_per_second": rate * 1e9} for rate in (110, 68, 54)]
-    assert "NOT QUIET: products alone ran at 54 to 110 GFLOP/s" in fusion._doubts(sides)[0]
-    assert fusion._doubts([{"matmul_flops_per_second": rate * 1e9} for rate in (100, 95)]) == []
+    assert "NOT QUIET: products alone ran at 54 to 110 GFLOP/s" in doubts(sides)[0]
+    assert doubts([{"matmul_flops_per_second": rate * 1e9} for rate in (100, 95)]) == []
 
 
 def test_kinds_take_turns_and_their_figures_stand_side_by_side(monkeypatch):
