@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import released_unimo
 import yaml
 from released_folder import random_release, write_folder
 
@@ -104,6 +105,21 @@ def test_a_released_model_becomes_a_model_directory(tmp_path):
     assert np.array_equal(model.grounding.dictionary.numpy(), theirs["vq_emb"])
 
 
+def test_a_released_unimo_becomes_the_model_directory_of_its_task(tmp_path):
+    theirs = released_unimo.random_release(load_tokenizer("scenes").vocab_size)
+    folder, out = write_folder(tmp_path / "unimo_base_en", theirs), tmp_path / "out"
+    words = ("--from", "unimo-release", "--input", folder, "--tokenizer", "scenes", "--task", "entailment")
+    done = convert(*words, "--out", out, "data.regions=grid:2:2", "data.max_text_len=32")
+    assert done.returncode == 0, done.stderr
+    left = ("mask_lm", "cls_out_2")
+    count = sum(value.size for name, value in theirs.items() if not name.startswith(left))
+    assert f"model, {count:,} released parameters in" in done.stdout
+    content = yaml.safe_load((out / "config.yaml").read_text())
+    assert (content["task"]["name"], content["data"]["regions"]) == ("entailment", "grid:2:2")
+    stored = read_safetensors(out / "model.safetensors")
+    assert np.array_equal(stored["classifier.out.weight"], theirs["cls_out_w_1"])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -115,6 +131,11 @@ def test_a_released_model_becomes_a_model_directory(tmp_path):
         (("--from", "unimo2-release", "--input", "tools", "--tokenizer", "scenes"), "has format version"),
         (("--from", "unimo2-release", "--input", "none"), "unimo2-release needs --tokenizer and no --config"),
         (("--from", "hf-vit", "--input", "none", "--tokenizer", "scenes"), "hf-vit needs --config and no"),
+        (
+            ("--from", "hf-vit", "--input", "none", "--config", "none", "--task", "vqa"),
+            "hf-vit makes a tower",
+        ),
+        (("--from", "unimo-release", "--input", "none", "--tokenizer", "scenes"), "none: no such folder"),
     ],
 )
 def test_mistakes_about_releases_end_with_code_2_and_write_nothing(tmp_path, words, message):
