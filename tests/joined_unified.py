@@ -10,12 +10,13 @@ ranks. Rank 0 writes `loss.json`; each rank writes the averaged gradients to `gr
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from rank_step import write_step
+from rank_step import take_step
 
 from unimo import cli
 from unimo.data.augmented import open_augmentations
@@ -25,11 +26,9 @@ from unimo.data.records import Record
 from unimo.data.scenes import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.registry import create_model
-from unimo.settings import DataConfig, OptimConfig, ScenesConfig, TrainConfig
+from unimo.settings import DataConfig, ScenesConfig, TrainConfig
 from unimo.tasks import pretrain
-from unimo.tasks.base import to_tensors
 from unimo.training import distributed
-from unimo.training.optim import build_optimizer
 
 SCENES = ScenesConfig(train_images=12, val_images=3)
 DATA = DataConfig(
@@ -48,12 +47,16 @@ def records_of(rank: int) -> list[tuple[int, Record]]:
     return found
 
 
-def collate(records: list[tuple[int, Record]]) -> dict[str, Any]:
-    """The batch of some samples; each is masked by chance of its own."""
+def batch_of(ranks: Sequence[int]) -> dict[str, Any]:
+    """The batch of some ranks; each sample is masked by chance of its own."""
     processor = build_processor(DATA, load_tokenizer("scenes"))
     extras = open_augmentations("scenes", "scenes", "scenes", SCENES)
     collator = UnifiedCollator(processor, DATA, extras)
-    prepared = [collator.prepare(record, np.random.default_rng(number)) for number, record in records]
+    prepared = [
+        collator.prepare(record, np.random.default_rng(number))
+        for rank in ranks
+        for number, record in records_of(rank)
+    ]
     return collator.collate(prepared, np.random.default_rng(0))
 
 
@@ -66,16 +69,7 @@ def main() -> None:
         "unimo_tiny", text={**layer_sizes, "vocab_size": 300}, regions={"feature_size": 12, "num_classes": 0}
     )
     task = pretrain.build(pretrain.Config(), model, {})
-    task.train()
-    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
-    adamw = build_optimizer(task, optim)
-    layer, optimizer = distributed.wrap(task, adamw, 0)
-    two = distributed.world_size() == 2
-    batch = collate(records_of(distributed.rank()) if two else records_of(0) + records_of(1))
-    loss, values = layer(to_tensors(batch))
-    loss.backward()
-    optimizer.step()
-    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
+    take_step(output, task, batch_of)
 
 
 if __name__ == "__main__":

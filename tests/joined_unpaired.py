@@ -10,20 +10,19 @@ from the whole batch; groups leave one candidate to all texts of both ranks, so 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from rank_step import write_step
+from rank_step import take_step
 
 from unimo import cli
 from unimo.registry import create_model
-from unimo.settings import OptimConfig, TrainConfig
+from unimo.settings import TrainConfig
 from unimo.tasks import pretrain
-from unimo.tasks.base import to_tensors
 from unimo.training import distributed
-from unimo.training.optim import build_optimizer
 
 VOCABULARY, LENGTH, SIZE = 50, 9, 32
 PAIRS, TEXTS, IMAGES = (4, 3), (1, 3), (2, 3)
@@ -75,6 +74,11 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def batch_of(ranks: Sequence[int]) -> dict[str, Any]:
+    """The batch of one rank, or that of both."""
+    return part_of(ranks[0]) if len(ranks) == 1 else join(part_of(0), part_of(1))
+
+
 def main() -> None:
     output, hard = Path(sys.argv[1]), "hard" in sys.argv
     distributed.setup(TrainConfig(device="cpu"))
@@ -89,16 +93,7 @@ def main() -> None:
         objective={"itm_negatives": "hard" if hard else "random"},
     )
     task = pretrain.build(pretrain.Config(), model, {})
-    task.train()
-    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
-    adamw = build_optimizer(task, optim)
-    layer, optimizer = distributed.wrap(task, adamw, 0)
-    two = distributed.world_size() == 2
-    batch = part_of(distributed.rank()) if two else join(part_of(0), part_of(1))
-    loss, values = layer(to_tensors(batch))
-    loss.backward()
-    optimizer.step()
-    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
+    take_step(output, task, batch_of)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import paddle
 
-from unimo.tasks.base import Task
+from unimo.settings import OptimConfig
+from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.training import distributed
-from unimo.training.optim import optimizer_tensors
+from unimo.training.optim import build_optimizer, optimizer_tensors
 from unimo.weights import write_safetensors
+
+
+def take_step(output: Path, task: Task, batch_of: Callable[[Sequence[int]], Batch]) -> None:
+    """One step without clipping, decay or rate, on this rank's batch or, alone, on that of both ranks.
+
+    Args:
+        output: folder for what `write_step` writes.
+        task: what takes the step.
+        batch_of: the batch of some ranks.
+    """
+    task.train()
+    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
+    adamw = build_optimizer(task, optim)
+    layer, optimizer = distributed.wrap(task, adamw, 0)
+    ranks = (distributed.rank(),) if distributed.world_size() == 2 else (0, 1)
+    loss, values = layer(to_tensors(batch_of(ranks)))
+    loss.backward()
+    optimizer.step()
+    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
 
 
 def write_step(

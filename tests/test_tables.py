@@ -39,3 +39,15 @@ def test_unimo2_table(tmp_path: Path) -> None:
     assert [row["variant"] for row in rows] == ["full", "1-to-1 map"]
     assert {"cider", "shape_zero_shot", "shape_probe"} <= rows[0].keys() and "cider" not in rows[1]
     assert "| 1-to-1 map |" in text and "| shape_probe |" in text
+
+
+@pytest.mark.slow
+def test_unimo_table(tmp_path: Path) -> None:
+    names = ("pretrain", "vqa", "retrieval", "caption", "probe")
+    steps = [word for name in names for word in (f"--{name}-steps", "2")]
+    variants = ("w/o pairs & images", "not pre-trained")
+    text, rows = run("unimo_table.py", tmp_path, "--variants", *variants, *steps)
+    assert [row["variant"] for row in rows] == list(variants)
+    assert {"vqa", "vqa_blank", "ir_r1", "cider", "text", "image"} <= rows[0].keys()
+    assert "zero_shot_rsum" in rows[0] and "zero_shot_rsum" not in rows[1]
+    assert "| w/o pairs & images |" in text

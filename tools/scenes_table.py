@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.benchmark.study import Bench, Row, markdown_table, mean_and_each, run_study
+from unimo.benchmark.study import Bench, Row, add_study_arguments, markdown_table, mean_and_each, run_study
 
 MODELS = ("unimo3_tiny", "bridgetower_tiny", "meter_tiny")
 SCRATCH = ("optim.lr=1e-3", "optim.lr_multipliers.heads=5")  # the recipe's rate spares pre-trained weights
@@ -27,10 +27,7 @@ def main() -> None:
     parser.add_argument("--pretrain-steps", type=int, default=1500)
     parser.add_argument("--finetune-steps", type=int, default=1800)
     parser.add_argument("--scratch-steps", type=int, default=4600, help="that take as long as both trainings")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="variants at a time; the cores are shared out")
-    parser.add_argument("--output", type=Path, default=Path("output/scenes_table"))
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")
+    add_study_arguments(parser, "output/scenes_table")
     args = parser.parse_intermixed_args()
     variants = [(model, True) for model in args.models] + [(model, False) for model in args.scratch]
     jobs = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.benchmark.study import Bench, Row, markdown_table, mean_and_each, run_study
+from unimo.benchmark.study import (
+    Bench,
+    Row,
+    add_study_arguments,
+    markdown_table,
+    mean_and_each,
+    run_study,
+    variant_jobs,
+)
 
 # Name -> config of pre-training; Tables 4 and 5 of the paper.
 VARIANTS = {
@@ -33,19 +40,9 @@ def main() -> None:
     parser.add_argument("--pretrain-steps", type=int, default=1500)
     parser.add_argument("--caption-steps", type=int, default=1600)
     parser.add_argument("--probe-steps", type=int, default=600)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="variants at a time; the cores are shared out")
-    parser.add_argument("--output", type=Path, default=Path("output/unimo2_table"))
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")
+    add_study_arguments(parser, "output/unimo2_table")
     args = parser.parse_intermixed_args()
-    jobs = {
-        f"{variant.replace('/', '').replace(' ', '_')}_{seed}": functools.partial(
-            pretrain_and_score, args, variant, seed
-        )
-        for seed in args.seeds
-        for variant in args.variants
-    }
-    print(format_tables(run_study(jobs, args.output, args.jobs)))
+    print(format_tables(run_study(variant_jobs(args, pretrain_and_score), args.output, args.jobs)))
 
 
 def pretrain_and_score(args: argparse.Namespace, variant: str, seed: int, bench: Bench) -> Row:

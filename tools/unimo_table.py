@@ -11,7 +11,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.benchmark.study import Bench, Row, markdown_table, mean_and_each, run_study
+from unimo.benchmark.study import (
+    Bench,
+    Row,
+    add_study_arguments,
+    markdown_table,
+    mean_and_each,
+    run_study,
+    variant_jobs,
+)
 
 # Name -> config of pre-training; Tables 2 to 4 of the paper, and CMCL without either augmentation.
 VARIANTS = {
@@ -47,19 +55,9 @@ def main() -> None:
     parser.add_argument("--retrieval-steps", type=int, default=400, help="0: zero-shot only")
     parser.add_argument("--caption-steps", type=int, default=600)
     parser.add_argument("--probe-steps", type=int, default=300, help="of texts alone, and of images alone")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=1, help="variants at a time; the cores are shared out")
-    parser.add_argument("--output", type=Path, default=Path("output/unimo_table"))
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")
+    add_study_arguments(parser, "output/unimo_table")
     args = parser.parse_intermixed_args()
-    jobs = {
-        f"{variant.replace('/', '').replace(' ', '_')}_{seed}": functools.partial(
-            pretrain_and_score, args, variant, seed
-        )
-        for seed in args.seeds
-        for variant in args.variants
-    }
-    print(format_table(run_study(jobs, args.output, args.jobs)))
+    print(format_table(run_study(variant_jobs(args, pretrain_and_score), args.output, args.jobs)))
 
 
 def pretrain_and_score(args: argparse.Namespace, variant: str, seed: int, bench: Bench) -> Row:

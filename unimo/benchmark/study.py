@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import concurrent.futures
+import functools
 import json
 import logging
 import os
@@ -21,6 +23,25 @@ from unimo.errors import UnimoError
 logger = logging.getLogger(__name__)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 Row = dict[str, Any]
+
+
+def add_study_arguments(parser: argparse.ArgumentParser, output: str) -> None:
+    """Arguments that all tables of trainings have: seeds, jobs, output folder, overrides."""
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="rows at a time; the cores are shared out")
+    parser.add_argument("--output", type=Path, default=Path(output))
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")
+
+
+def variant_jobs(
+    args: argparse.Namespace, make: Callable[[argparse.Namespace, str, int, Bench], Row]
+) -> dict[str, Callable[[Bench], Row]]:
+    """Folder name -> what makes the row, for `args.variants` with each of `args.seeds`."""
+    return {
+        f"{variant.replace('/', '').replace(' ', '_')}_{seed}": functools.partial(make, args, variant, seed)
+        for seed in args.seeds
+        for variant in args.variants
+    }
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,9 @@ def check_regions(regions: Regions, name: str, feature_size: int) -> Regions:
         raise RecordError(f"image {name}: features of shape {features.shape}, expected [R, {feature_size}]")
     if boxes.shape != (len(features), 4):
         raise RecordError(f"image {name}: {len(features)} features but boxes of shape {boxes.shape}")
-    if not (np.isfinite(features).all() and np.isfinite(boxes).all()):
-        raise RecordError(f"image {name}: features or boxes are not finite")
+    numbers = (features, boxes) if regions.class_probs is None else (features, boxes, regions.class_probs)
+    if not all(np.isfinite(array).all() for array in numbers):
+        raise RecordError(f"image {name}: features, boxes or class probabilities are not finite")
     if regions.width < 1 or regions.height < 1:
         raise RecordError(f"image {name} is {regions.width} x {regions.height} pixels")
     limits = np.array([regions.width, regions.height] * 2) + 1.0  # detectors round to the pixel behind

@@ -46,6 +46,7 @@ def test_a_grid_cell_is_the_pixels_of_its_quarter():
         ({"features": np.zeros((0, 3)), "boxes": np.zeros((0, 4))}, "no regions"),
         ({"features": np.ones((2, 4))}, r"expected \[R, 3\]"),
         ({"features": np.array([[1, 2, np.nan]] * 2)}, "not finite"),
+        ({"class_probs": np.array([[np.nan], [1]])}, "not finite"),
         ({"boxes": np.array([[0, 0, 10, 20], [5, 10, 80, 30]])}, "outside"),
         ({"boxes": np.array([[9, 0, 2, 20], [5, 10, 8, 30]])}, "outside"),
         ({"boxes": np.zeros((1, 4))}, "boxes of shape"),
