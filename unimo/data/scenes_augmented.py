@@ -67,15 +67,24 @@ class SceneExtras:
         self._pairs = functools.cache(functools.partial(ScenesDataset, "pairs", config=self.config))
 
     def rewrites(self, record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Other true captions of the scene, and the caption with one word or place changed to be false."""
+        """Other true captions of the scene, and false ones in turns: the caption of another scene (sentence
+        level), and the caption with one word or place changed (word and phrase level).
+
+        The former are drawn by lot: the most alike ones would differ by a word too.
+        """
         split, scene = self._scene(record.image_id, record.text or "")
         if scene is None:
             return (), ()
         rng = generator(self.config.seed, "rewrites", split, record.image_id, record.sample_id)
         told = dict.fromkeys(language.captions(scene, 4 * self.positives, rng))
         positives = tuple(text for text in told if text != record.text)[: self.positives]
-        negatives = false_captions(scene, record.text)
-        return positives, tuple(negatives[at] for at in rng.permutation(len(negatives)))
+        changed = false_captions(scene, record.text)
+        rewritten = [changed[at] for at in rng.permutation(len(changed))]
+        told = self._texts(split)[0]
+        drawn = (told[at] for at in rng.integers(len(told), size=2 * len(rewritten)))
+        others = [text for text in drawn if not holds(scene, text)]
+        turns = itertools.chain.from_iterable(zip(others, rewritten, strict=False))
+        return positives, tuple(dict.fromkeys(turns))
 
     def texts(self, record: Record) -> tuple[str, ...]:
         """Captions of scenes without pictures, those first that tell of the same objects."""

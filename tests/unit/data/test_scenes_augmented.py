@@ -84,6 +84,9 @@ def test_rewrites_are_true_or_false_as_they_should_be():
         assert extras.positives and all(holds(scene, text) for text in extras.positives)
         assert record.text not in extras.positives and len(extras.positives) <= 3
         assert extras.negatives and not any(holds(scene, text) for text in extras.negatives)
+        # Captions of other scenes, and this one with a word changed.
+        changed = [text in false_captions(scene, record.text) for text in extras.negatives]
+        assert any(changed) and not all(changed)
         for text in extras.negatives:
             old, new = record.text.split(), text.split()
             assert set(new) <= words
