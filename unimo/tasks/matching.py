@@ -24,7 +24,11 @@ class MatchingTask(Task):
 
     def __init__(self, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__(model, config, metadata)
+        self.build_heads()
         self.itm_head = None if model.has_match else linear(model.pooled_size, 2)
+
+    def build_heads(self) -> None:
+        """Heads of a subclass, made before the matching head: the order decides about random starts."""
 
     def text_vectors(self, text: Encoded) -> Tensor | None:
         """Unit vectors [B, E] of texts, whose cosines with those of images choose what is fused; None: every

@@ -73,12 +73,12 @@ class RetrievalTask(MatchingTask):
         "itc_image_head.": "objective.itc_image_head.",
     }
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
-        super().__init__(model, config, metadata)
-        text_size, image_size = model.vector_sizes
-        self.itc_text_head = ProjectionHead(text_size, config.itc_size)
-        self.itc_image_head = ProjectionHead(image_size, config.itc_size)
-        start = paddle.nn.initializer.Constant(config.temperature)
+    def build_heads(self) -> None:
+        """Contrastive heads of both kinds, and their temperature."""
+        text_size, image_size = self.model.vector_sizes
+        self.itc_text_head = ProjectionHead(text_size, self.config.itc_size)
+        self.itc_image_head = ProjectionHead(image_size, self.config.itc_size)
+        start = paddle.nn.initializer.Constant(self.config.temperature)
         self.temperature = self.create_parameter([1], default_initializer=start)
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:

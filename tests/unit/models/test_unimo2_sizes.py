@@ -82,5 +82,5 @@ def test_other_sizes(name, overrides, h, sizes, expected):
 def test_registered_sizes_and_capabilities():
     sizes = {"unimo2_base", "unimo2_large", "unimo2_tiny"}
     assert sizes <= set(list_models())
-    assert models_with({"generation", "text_only", "image_only"}) == sorted(sizes)
+    assert models_with({"pixels", "generation", "text_only", "image_only"}) == sorted(sizes)
     assert sizes <= set(models_with({"pixels", "dual_encoder", "fusion"}))
