@@ -56,7 +56,7 @@ class RegionInput:
         """
         if self.blank:
             box = np.array([[0, 0, 1, 1]], np.float32)
-            classes = np.full((1, self.num_classes), 1 / self.num_classes, np.float32)
+            classes = np.full((1, self.num_classes), 1 / max(self.num_classes, 1), np.float32)
             features = np.zeros((1, self.feature_size), np.float32)
             return Regions(features, box, 1, 1, classes if self.num_classes else None)
         found = self.source.of(record)
