@@ -10,21 +10,20 @@ direction does not depend on how the batch is split.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from rank_step import write_step
+from rank_step import take_step
 
 from unimo import cli
 from unimo.registry import create_model
-from unimo.settings import OptimConfig, TrainConfig
+from unimo.settings import TrainConfig
 from unimo.tasks import entailment, retrieval
 from unimo.tasks.adversarial import AdversarialConfig
-from unimo.tasks.base import to_tensors
 from unimo.training import distributed
-from unimo.training.optim import build_optimizer
 
 VOCABULARY, LENGTH, REGIONS, FEATURE, FILL = 50, 9, 4, 12, 2
 PAIRS = (4, 3)
@@ -69,6 +68,11 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {name: rows(name, (first[name], second[name])) for name in first}
 
 
+def batch_of(ranks: Sequence[int]) -> dict[str, Any]:
+    """The batch of one rank, or that of both."""
+    return part_of(ranks[0]) if len(ranks) == 1 else join(part_of(0), part_of(1))
+
+
 def main() -> None:
     output, kind = Path(sys.argv[1]), sys.argv[2]
     distributed.setup(TrainConfig(device="cpu"))
@@ -84,17 +88,7 @@ def main() -> None:
     else:
         config = AdversarialConfig(steps=2, init_mag=0.0, projection="paper", max_norm=0.03)
         task = entailment.build(entailment.Config(adversarial=config), model, {})
-    task.train()
-    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
-    adamw = build_optimizer(task, optim)
-    layer, optimizer = distributed.wrap(task, adamw, 0)
-    two = distributed.world_size() == 2
-    batch = part_of(distributed.rank()) if two else join(part_of(0), part_of(1))
-    loss, values = layer(to_tensors(batch))
-    loss.backward()
-    optimizer.step()
-    losses = {name: value for name, value in values.items() if name != "accuracy"}
-    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **losses})
+    take_step(output, task, batch_of)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from unimo.weights import write_safetensors
 def take_step(output: Path, task: Task, batch_of: Callable[[Sequence[int]], Batch]) -> None:
     """One step without clipping, decay or rate, on this rank's batch or, alone, on that of both ranks.
 
+    Accuracies are left out: each rank reports those of its own samples.
+
     Args:
         output: folder for what `write_step` writes.
         task: what takes the step.
@@ -31,7 +33,8 @@ def take_step(output: Path, task: Task, batch_of: Callable[[Sequence[int]], Batc
     loss, values = layer(to_tensors(batch_of(ranks)))
     loss.backward()
     optimizer.step()
-    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
+    numbers = {name: value for name, value in values.items() if not name.endswith("accuracy")}
+    write_step(output, task, adamw, optim.betas[0], {"loss": loss, **numbers})
 
 
 def write_step(
