@@ -68,17 +68,18 @@ class AugmentConfig:
     """Rewritten captions that a pair gets in a step, at most: a of Algorithm 1, which has no numbers."""
     negatives: int = 4
     """Hard negative captions, at most: b."""
+    mismatched: int = 2
+    """Captions of other images of the batch that each image is read together with, negative as well."""
     related_images: int = 1
     """c (Algorithm 1 and its comments give c and d in different order)."""
     related_texts: int = 1
     """d."""
 
     def __post_init__(self) -> None:
-        numbers = (self.positives, self.negatives, self.related_images, self.related_texts)
-        if min(numbers) < 0:
-            raise ConfigError(
-                f"data.augment: {numbers} positives, negatives, related images and texts; expected 0 or more"
-            )
+        counts = ("positives", "negatives", "mismatched", "related_images", "related_texts")
+        for name in counts:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"data.augment.{name} {getattr(self, name)}: expected 0 or more")
 
 
 @dataclass(frozen=True)

@@ -186,8 +186,7 @@ def open_captions(run: RunConfig, processor: Processor) -> CaptionData:
         corpora=run.data.path,
         open_split=lambda corpus, split: open_corpus(corpus, split, "pairs", run.data),
         processor=processor,
-        train_collator=CaptionCollator(processor, train=True),
-        eval_collator=ReferenceCollator(processor, train=False),
+        collator=lambda train: (CaptionCollator if train else ReferenceCollator)(processor, train),
         references=read_references(run.task.references) if run.task.references else None,
         scenes=run.data.scenes if only_scenes else None,
     )

@@ -25,8 +25,7 @@ def open_text_classification(run: RunConfig, processor: Processor, dataset: Glue
         corpora=run.data.path,
         open_split=lambda corpus, split: open_glue(corpus, split, run.data, dataset),
         processor=processor,
-        train_collator=collator(True),
-        eval_collator=collator(False),
+        collator=collator,
         metadata={"classes": list(classes)},
     )
 
@@ -57,8 +56,7 @@ def open_image_classification(
         corpora=run.data.path,
         open_split=open_split,
         processor=processor,
-        train_collator=collator(True),
-        eval_collator=collator(False),
+        collator=collator,
         metadata={"classes": list(classes)},
     )
 

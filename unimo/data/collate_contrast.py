@@ -47,7 +47,8 @@ class ContrastCollator:
     Of each pair: `image_row`, `text_row` [P] in the above; `related_images` [P, c] and `related_texts`
     [P, d], ids, -1 where there are fewer.
     Of each rewritten caption: `rewrite_pair` [Q] whose it is, `rewrite_row` [Q] in `captions`,
-    `rewrite_positive` [Q] (1 = still true of the image).
+    `rewrite_positive` [Q] (1 = still true of the image). Captions of other images of the batch that an image
+    is read with besides are there as rewritten ones that are not true, in the rows of own captions.
 
     Args:
         processor: reads regions and texts.
@@ -82,8 +83,8 @@ class ContrastCollator:
             prepared.related_images.append((_image_name(image, record.corpus), self.processor.image(image)))
         return prepared
 
-    def collate(self, prepared: Sequence[Contrast]) -> Batch:
-        """Join the pairs of a batch."""
+    def collate(self, prepared: Sequence[Contrast], rng: np.random.Generator) -> Batch:
+        """Join the pairs of a batch, and draw the captions of others that each image is read with."""
         images: dict[str, Regions] = {pair.image: pair.regions for pair in prepared}
         captions: dict[Key, list[int]] = {("own", *pair.text): pair.text for pair in prepared}
         related: dict[Key, list[int]] = {}
@@ -102,6 +103,11 @@ class ContrastCollator:
             for ids in found
         ]
         captions |= {key: ids for _, key, ids, _ in rewrites}
+        rewrites += [
+            (row, ("own", *ids), ids, 0)
+            for row in range(len(prepared))
+            for ids in self._mismatched(prepared, row, rng)
+        ]
         row_of_image = {name: row for row, name in enumerate(images)}
         row_of_text = {key: row for row, key in enumerate(captions)}
         batch = {
@@ -124,6 +130,17 @@ class ContrastCollator:
             "rewrite_positive": _integers(is_true for *_, is_true in rewrites),
         }
         return batch | ({"related": self._pad(related)} if related else {})
+
+    def _mismatched(
+        self, prepared: Sequence[Contrast], row: int, rng: np.random.Generator
+    ) -> list[list[int]]:
+        """Captions of other images, by lot, but for those that are known to be true or alike."""
+        pair = prepared[row]
+        spared = [pair.text, *pair.positives, *pair.related_texts]
+        spared += [other.text for other in prepared if other.image == pair.image]
+        others = {tuple(other.text): other.text for other in prepared if other.text not in spared}
+        choice = list(others.values())
+        return [choice[i] for i in _some(len(choice), self.config.mismatched, rng)]
 
     def _pad(self, texts: Mapping[Key, list[int]]) -> Batch:
         return pad(list(texts.values()), self.processor.tokenizer.pad_token_id)

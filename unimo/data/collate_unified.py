@@ -107,7 +107,7 @@ class UnifiedCollator(PretrainCollator):
             if name != "images":
                 part["language"] = self.join_language([sample["language"] for sample in samples])
             if name == "pairs":
-                part["contrast"] = self.contrast.collate([sample["contrast"] for sample in samples])
+                part["contrast"] = self.contrast.collate([sample["contrast"] for sample in samples], rng)
                 part |= self._matches(samples, rng)
             if name != "texts":
                 part["vision"] = self.join_vision(samples)

@@ -48,8 +48,7 @@ def open_seq2seq(run: RunConfig, processor: Processor) -> TaskData:
         corpora=run.data.path,
         open_split=lambda corpus, split: open_generation(corpus, split, run),
         processor=processor,
-        train_collator=Seq2SeqCollator(processor, layout, train=True),
-        eval_collator=Seq2SeqCollator(processor, layout, train=False),
+        collator=lambda train: Seq2SeqCollator(processor, layout, train),
     )
 
 

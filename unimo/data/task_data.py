@@ -32,8 +32,8 @@ class TaskData:
     open_split: Callable[[CorpusConfig, str], Dataset]
     """Opens one split of a corpus."""
     processor: Processor
-    train_collator: Collator
-    eval_collator: Collator
+    collator: Callable[[bool], Collator]
+    """For training (True) or evaluation; that of training may open files of its own."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """What the task needs besides weights and config; saved in the model directory."""
     share_eval: bool = True
@@ -97,7 +97,7 @@ class TaskData:
         return TrainLoader(
             datasets,
             sampler,
-            self.train_collator,
+            self.collator(True),
             num_workers=run.data.num_workers,
             prefetch=run.data.prefetch,
             max_bad_rate=run.data.max_bad_rate,
@@ -137,7 +137,7 @@ class TaskData:
             rank, world_size = 0, 1
         return EvalLoader(
             self.eval_dataset(split),
-            self.eval_collator,
+            self.collator(False),
             batch_size or run.train.batch_size // world_size // run.train.rounds(world_size),
             rank,
             world_size,
@@ -248,6 +248,5 @@ def _task_data(
         corpora=corpora,
         open_split=lambda corpus, split: open_corpus(corpus, split, kind, run.data),
         processor=processor,
-        train_collator=collator(True),
-        eval_collator=collator(False),
+        collator=collator,
     )

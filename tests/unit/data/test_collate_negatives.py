@@ -22,7 +22,7 @@ def opened():
 
     def batch(indices, seed=0):
         keys = [SampleKey("scenes", index, 0) for index in indices]
-        return read_batch(corpora, data.train_collator, keys, seed, 5)[0]
+        return read_batch(corpora, data.collator(True), keys, seed, 5)[0]
 
     return corpora, batch
 
@@ -74,9 +74,9 @@ def test_data_of_few_images():
         keys = [SampleKey("scenes", 0, 0)]
         if images == 1:
             with pytest.raises(DataError, match="scenes: found a single image; mismatched pairs need others"):
-                read_batch(data.train_datasets(), data.train_collator, keys, 0, 5)
+                read_batch(data.train_datasets(), data.collator(True), keys, 0, 5)
             continue
-        found, _ = read_batch(data.train_datasets(), data.train_collator, keys, 0, 5)
+        found, _ = read_batch(data.train_datasets(), data.collator(True), keys, 0, 5)
         assert len(set(found["image_ids"])) == 3
         check(found, 1)
 

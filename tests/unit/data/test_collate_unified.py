@@ -138,7 +138,7 @@ def test_shares_are_those_of_the_paper_over_ten_thousand_samples():
 def test_each_image_and_text_is_there_once_however_many_pairs_use_it():
     extras = Extras(positives=(TRUE,), negatives=(FALSE,), texts=(BLUE,), images=(related("b:5"),))
     batch = join(
-        make(Table(p=extras, q=extras, s=extras)),
+        make(Table(p=extras, q=extras, s=extras), augment=AugmentConfig(mismatched=0)),
         [pair("p", "a:4", RED), pair("q", "a:4", RED), pair("r", "b:5", BLUE), pair("s", "c:2", TRUE)],
     )["pairs"]["contrast"]
     assert batch["regions"]["mask"].sum(1).tolist() == [4, 5, 2]  # a, b (of r, and related), c
@@ -168,6 +168,27 @@ def test_a_pair_gets_as_many_extras_as_the_config_says():
     assert batch["related_texts"].shape == (1, 2) and batch["related_images"].shape == (1, 1)
     assert batch["related"]["input_ids"].shape[0] == 2
     assert batch["text_images"].tolist() == [number("c/a:4"), -1, -1]
+
+
+def test_images_are_read_with_captions_of_other_images_as_well():
+    others = [pair(f"o{i}", f"{i}:3", f"{text} {RED}") for i, text in enumerate(("a", "one", "two", "three"))]
+    extras = Extras(positives=(TRUE,), negatives=(FALSE,), texts=(BLUE,))
+    records = [pair("p", "a:4", RED), pair("q", "a:4", FALSE), pair("r", "b:5", BLUE), pair("s", "c:2", TRUE)]
+    collator, drawn = make(Table(p=extras), augment=AugmentConfig(mismatched=2)), set()
+    for seed in range(30):
+        batch = join(collator, records + others, seed)["pairs"]["contrast"]
+        is_mismatch = batch["rewrite_row"] < len(records + others)
+        pairs, rows = batch["rewrite_pair"][is_mismatch], batch["rewrite_row"][is_mismatch]
+        assert not batch["rewrite_positive"][is_mismatch].any()
+        np.testing.assert_array_equal(np.bincount(pairs, minlength=8), np.full(8, 2))
+        drawn |= set(zip(pairs.tolist(), rows.tolist(), strict=True))
+    # Not its own, nor another one of its image, nor one that is known to be true or alike.
+    assert {row for owner, row in drawn if owner == 0} == {4, 5, 6, 7}
+    assert {row for owner, row in drawn if owner == 1} == {2, 3, 4, 5, 6, 7}
+    assert {row for owner, row in drawn if owner == 2} == {0, 1, 3, 4, 5, 6, 7}
+    # A batch of one image has none.
+    alone = join(collator, records[:2])["pairs"]["contrast"]
+    assert (alone["rewrite_row"] >= 2).all()
 
 
 def test_numbers_follow_from_names():

@@ -45,7 +45,7 @@ def test_batches_of_each_task(opener, scenes_processor):
     loader = data.eval_loader("val", run)
     ids = [name for part in loader for name in part["sample_ids"]]
     assert len(ids) == len(set(ids)) == len(data.eval_dataset("val"))
-    assert data.train_collator.train and not data.eval_collator.train
+    assert data.collator(True).train and not data.collator(False).train
 
 
 def test_answers_are_metadata(scenes_processor):
@@ -96,14 +96,14 @@ def test_evaluation_leaves_out_corpora_without_the_split(scenes_processor, corpu
             raise DataError(f"no split {split}")
         return corpus_class(corpus.path, 6)
 
-    collator = open_pretrain(make_run(), scenes_processor).eval_collator
+    collator = open_pretrain(make_run(), scenes_processor).collator
     corpora = [CorpusConfig("coco"), CorpusConfig("sbu"), CorpusConfig("vg")]
-    data = TaskData(corpora, open_split, scenes_processor, collator, collator)
+    data = TaskData(corpora, open_split, scenes_processor, collator)
     assert len(data.train_datasets()) == 3
     joined = data.eval_dataset("val")
     assert [joined[index].sample_id for index in (0, 5, 6, 11)] == ["coco-0", "coco-5", "vg-0", "vg-5"]
     with pytest.raises(DataError, match="no split val"):
-        TaskData(corpora[1:2], open_split, scenes_processor, collator, collator).eval_dataset("val")
+        TaskData(corpora[1:2], open_split, scenes_processor, collator).eval_dataset("val")
 
 
 def test_seed_decides_the_batches(scenes_processor):
@@ -116,3 +116,11 @@ def test_seed_decides_the_batches(scenes_processor):
 
     np.testing.assert_array_equal(first_batch(1)["mlm_input_ids"], first_batch(1)["mlm_input_ids"])
     assert first_batch(1)["sample_ids"] != first_batch(2)["sample_ids"]
+
+
+def test_augmented_corpora_are_opened_for_training_only():
+    run = make_run(data={"regions": "grid:2:16", "augment": {"rewrites": "gone.jsonl"}})
+    data = open_pretrain(run, build_processor(run.data, load_tokenizer("scenes")))
+    assert len(list(data.eval_loader("val", run))) > 0
+    with pytest.raises(DataError, match=r"gone\.jsonl"):
+        data.train_loader(run)

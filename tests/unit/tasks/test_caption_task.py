@@ -59,7 +59,7 @@ def test_every_parameter_that_is_not_frozen_learns():
 
 def test_what_is_learned_by_heart_is_said_again():
     _, task, processor, data = make()
-    dataset, collator, rng = data.train_datasets()["scenes"], data.train_collator, np.random.default_rng(0)
+    dataset, collator, rng = data.train_datasets()["scenes"], data.collator(True), np.random.default_rng(0)
     # The first caption of each of three pictures.
     batch = to_tensors(collator.collate([collator.prepare(dataset[index], rng) for index in (0, 4, 8)], rng))
     adam = paddle.optimizer.Adam(1e-2, parameters=task.parameters())

@@ -134,7 +134,7 @@ def test_scores_of_hypotheses_are_those_of_teacher_forcing(end_token: str, dialo
 
 def test_what_is_learned_by_heart_is_said_again() -> None:
     run, task, processor, data = make({"end_token": "mask"})
-    collator, rng = data.train_collator, np.random.default_rng(0)
+    collator, rng = data.collator(True), np.random.default_rng(0)
     dataset = data.train_datasets()["scenes"]
     batch = to_tensors(collator.collate([collator.prepare(dataset[row], rng) for row in range(3)], rng))
     adam = paddle.optimizer.Adam(1e-2, parameters=task.parameters())
