@@ -26,14 +26,16 @@ from unimo.data.records import Record
 from unimo.data.scenes import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.registry import create_model
-from unimo.settings import DataConfig, ScenesConfig, TrainConfig
+from unimo.settings import AugmentConfig, DataConfig, ScenesConfig, TrainConfig
 from unimo.tasks import pretrain
 from unimo.training import distributed
 
 SCENES = ScenesConfig(train_images=12, val_images=3)
+# Captions of other images are drawn from a rank's own batch, so they would differ.
 DATA = DataConfig(
-    regions="grid:2:2", masking="span", mlm_probability=0.3, seq2seq_probability=0.5, scenes=SCENES
-)
+    regions="grid:2:2", masking="span", mlm_probability=0.3, seq2seq_probability=0.5, scenes=SCENES,
+    augment=AugmentConfig(mismatched=0),
+)  # fmt: skip
 # Captions 0 to 3 are of one picture.
 PAIRS, TEXTS, IMAGES = ((0, 1, 5, 9), (2, 13, 5)), ((0,), (7, 9, 3)), ((1, 2), (3, 4, 5))
 
@@ -64,7 +66,14 @@ def main() -> None:
     output = Path(sys.argv[1])
     distributed.setup(TrainConfig(device="cpu"))
     paddle.seed(3)
-    layer_sizes = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "num_layers": 2}
+    # Large weights, so that scores differ: near 0 the loss would tell how many candidates there are, not which.
+    layer_sizes = {
+        "hidden_size": 16,
+        "num_heads": 2,
+        "intermediate_size": 32,
+        "num_layers": 2,
+        "init_std": 0.3,
+    }
     model = create_model(
         "unimo_tiny", text={**layer_sizes, "vocab_size": 300}, regions={"feature_size": 12, "num_classes": 0}
     )

@@ -42,6 +42,8 @@ SCORES = {
     "image": "images alone (probe)",
     "minutes": "minutes",
 }
+FEW = ("data.scenes.val_images=25",)
+"""What fine-tuning evaluates retrieval on when it ends, instead of all 500 scenes: a million pairs."""
 GALLERY = ("data.scenes.val_images=200", "data.scenes.captions_per_image=1")
 """Retrieval among 200 held-out scenes, each pair of which is scored."""
 
@@ -79,7 +81,7 @@ def pretrain_and_score(args: argparse.Namespace, variant: str, seed: int, bench:
     blank = bench.scores("--task", "vqa", "--model", vqa, "--split", "val", "--blank-images")
     row["vqa_blank"] = blank["overall"]
     if args.retrieval_steps:
-        found = trained("retrieval", args.retrieval_steps)
+        found = trained("retrieval", args.retrieval_steps, *FEW)
         row |= bench.scores("--task", "retrieval", "--model", found, "--split", "val", *GALLERY)
     row |= bench.scores("--task", "caption", "--model", trained("caption", args.caption_steps))
     text = trained("text_classification", args.probe_steps)

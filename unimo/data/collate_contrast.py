@@ -7,7 +7,7 @@ R regions, T tokens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,22 +20,24 @@ from unimo.data.regions import Regions
 from unimo.settings import AugmentConfig
 
 Batch = dict[str, Any]
-Key = tuple[Hashable, ...]
+Key = tuple[str | int, ...]
 NONE = -1
 """Stands for no image or text."""
 
 
 @dataclass
 class Contrast:
-    """One pair and its extras, read and tokenized. Names are equal for equal images, or texts."""
+    """One pair and its extras, read and tokenized."""
 
-    image: str
+    image: int
+    """Id of the image."""
     regions: Regions
     text: list[int]
     positives: list[list[int]] = field(default_factory=list)
     negatives: list[list[int]] = field(default_factory=list)
     related_texts: list[list[int]] = field(default_factory=list)
-    related_images: list[tuple[str, Regions]] = field(default_factory=list)
+    related_images: dict[int, Regions] = field(default_factory=dict)
+    """By their ids."""
 
 
 class ContrastCollator:
@@ -43,7 +45,8 @@ class ContrastCollator:
 
     `regions`: [I, R, ...] of all images; `image_ids` [I]. `captions` and `related`: `input_ids` and
     `attention_mask` [K + Q, T], the K own captions first, and [L, T]; `text_ids` [K + L] of own captions and
-    related texts, `text_images` [K + L] the image of each own caption, else -1.
+    related texts. Ids follow from what is seen or read, so they are equal for equal images (texts) of
+    whichever corpus.
     Of each pair: `image_row`, `text_row` [P] in the above; `related_images` [P, c] and `related_texts`
     [P, d], ids, -1 where there are fewer.
     Of each rewritten caption: `rewrite_pair` [Q] whose it is, `rewrite_row` [Q] in `captions`,
@@ -68,10 +71,11 @@ class ContrastCollator:
         found, config = self.extras.of(record), self.config
 
         def draw(texts: Sequence[str], count: int) -> list[list[int]]:
-            return [self.processor.ids(texts[i]) for i in _some(len(texts), count, rng)]
+            drawn = [self.processor.ids(texts[i]) for i in _some(len(texts), count, rng)]
+            return [other for other in drawn if other != ids]  # what differs may have been cut off
 
         prepared = Contrast(
-            image=_image_name(record, record.corpus),
+            image=image_id(regions),
             regions=regions,
             text=ids,
             positives=draw(found.positives, config.positives),
@@ -79,23 +83,19 @@ class ContrastCollator:
             related_texts=draw(found.texts, config.related_texts),
         )
         for i in _some(len(found.images), config.related_images, rng):
-            image = found.images[i]
-            prepared.related_images.append((_image_name(image, record.corpus), self.processor.image(image)))
+            related = self.processor.image(found.images[i])
+            prepared.related_images[image_id(related)] = related
         return prepared
 
     def collate(self, prepared: Sequence[Contrast], rng: np.random.Generator) -> Batch:
         """Join the pairs of a batch, and draw the captions of others that each image is read with."""
-        images: dict[str, Regions] = {pair.image: pair.regions for pair in prepared}
-        captions: dict[Key, list[int]] = {("own", *pair.text): pair.text for pair in prepared}
+        images = {pair.image: pair.regions for pair in prepared}
+        captions = {_own(pair.text): pair.text for pair in prepared}
         related: dict[Key, list[int]] = {}
-        image_of = {("own", *pair.text): number(pair.image) for pair in prepared}
         for pair in prepared:
-            for name, regions in pair.related_images:
-                images.setdefault(name, regions)
-            for ids in pair.related_texts:
-                if ("own", *ids) not in captions:
-                    related[("own", *ids)] = ids
-        texts = [*captions, *related]
+            images |= {key: seen for key, seen in pair.related_images.items() if key not in images}
+            related |= {_own(ids): ids for ids in pair.related_texts if _own(ids) not in captions}
+        texts = [*captions.values(), *related.values()]
         rewrites = [
             (row, ("rewritten", *ids), ids, is_true)
             for row, pair in enumerate(prepared)
@@ -104,25 +104,24 @@ class ContrastCollator:
         ]
         captions |= {key: ids for _, key, ids, _ in rewrites}
         rewrites += [
-            (row, ("own", *ids), ids, 0)
+            (row, _own(ids), ids, 0)
             for row in range(len(prepared))
             for ids in self._mismatched(prepared, row, rng)
         ]
-        row_of_image = {name: row for row, name in enumerate(images)}
+        row_of_image = {key: row for row, key in enumerate(images)}
         row_of_text = {key: row for row, key in enumerate(captions)}
         batch = {
             **self.processor.join_images(list(images.values())),
-            "image_ids": _integers(map(number, images)),
+            "image_ids": _integers(images),
             "captions": self._pad(captions),
-            "text_ids": _integers(map(number, texts)),
-            "text_images": _integers(image_of.get(key, NONE) for key in texts),
+            "text_ids": _integers(map(text_id, texts)),
             "image_row": _integers(row_of_image[pair.image] for pair in prepared),
-            "text_row": _integers(row_of_text[("own", *pair.text)] for pair in prepared),
-            "related_images": self._ids(
-                ([name for name, _ in pair.related_images] for pair in prepared), self.config.related_images
+            "text_row": _integers(row_of_text[_own(pair.text)] for pair in prepared),
+            "related_images": _filled(
+                [list(pair.related_images) for pair in prepared], self.config.related_images
             ),
-            "related_texts": self._ids(
-                ([("own", *ids) for ids in pair.related_texts] for pair in prepared),
+            "related_texts": _filled(
+                [[text_id(ids) for ids in pair.related_texts] for pair in prepared],
                 self.config.related_texts,
             ),
             "rewrite_pair": _integers(row for row, *_ in rewrites),
@@ -145,16 +144,35 @@ class ContrastCollator:
     def _pad(self, texts: Mapping[Key, list[int]]) -> Batch:
         return pad(list(texts.values()), self.processor.tokenizer.pad_token_id)
 
-    @staticmethod
-    def _ids(rows: Iterable[Sequence[Hashable]], width: int) -> np.ndarray:
-        """Numbers of the names in each row, filled up with -1: int64 [P, width]."""
-        filled = [[*map(number, row), *[NONE] * (width - len(row))] for row in rows]
-        return np.array(filled, np.int64).reshape(-1, width)
+
+def image_id(regions: Regions) -> int:
+    """A number in [0, 2^62) that is equal for pictures in which the same is seen at the same places."""
+    return _number(regions.features, regions.boxes)
 
 
-def number(key: Hashable) -> int:
-    """A number in [0, 2^62) that is equal for equal keys (strings, or tuples of them) on all ranks."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 2
+def text_id(ids: Sequence[int]) -> int:
+    """A number in [0, 2^62) that is equal for equal texts."""
+    return _number(np.asarray(ids, np.int64))
+
+
+def _number(*arrays: np.ndarray) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return int.from_bytes(digest.digest(), "big") >> 2
+
+
+def _own(ids: Sequence[int]) -> Key:
+    """Key of a caption or related text, apart from rewritten ones, which are never encoded alone."""
+    return ("own", *ids)
+
+
+def _filled(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """Rows of ids filled up with -1: int64 [P, width]."""
+    filled = np.full((len(rows), width), NONE, np.int64)
+    for place, row in enumerate(rows):
+        filled[place, : len(row)] = row
+    return filled
 
 
 def _integers(values: Iterable[int]) -> np.ndarray:
@@ -164,8 +182,3 @@ def _integers(values: Iterable[int]) -> np.ndarray:
 def _some(size: int, count: int, rng: np.random.Generator) -> list[int]:
     """`count` different places of a list of `size`, or all there are, by lot."""
     return rng.permutation(size)[:count].tolist()
-
-
-def _image_name(record: Record, corpus: str) -> str:
-    """Names the image of a record; one that tells no corpus is of `corpus`."""
-    return f"{record.corpus or corpus}/{record.image_id or 'sample ' + record.sample_id}"

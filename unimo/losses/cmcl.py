@@ -29,8 +29,6 @@ class Bank:
     """[N, D]."""
     ids: Tensor
     """[N] int64, 0 or more, equal for equal images (texts) on whichever rank."""
-    image_ids: Tensor | None = None
-    """Of texts, [N] int64: id of the image that each describes, -1 for none. None: none describes any."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,9 @@ def cmcl_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """-log(pos / (neg + pos)), pos = pos_p + pos_i + pos_t over rewrites, images and texts, neg likewise.
 
-    Every image of the global batch but V and those related to it is negative for W, every text but W, those
-    related to it and other descriptions of V is negative for V. An id that several ranks hold counts once.
+    All images and texts of the global batch are negatives, but for V and W themselves, what is related to
+    them, and what belongs or is related to other pairs of the same image or the same caption: that is true
+    of V or W as well, and one number d would have to rise and fall. What several ranks hold counts once.
     A pair without any positive is left out. A rank without pairs takes part: what it encoded is negative
     for the others, and its parameters get a gradient of 0 from its own loss. Collective.
 
@@ -85,12 +84,9 @@ def cmcl_loss(
     """
     all_images, all_texts = _gather(images, texts)
     own_images, own_texts = paddle.gather(images.ids, pairs.images), paddle.gather(texts.ids, pairs.texts)
-    itself = _same(own_images, all_images.ids)
-    pos_i = _among(pairs.related_images, all_images.ids) & ~itself
-    neg_i = ~(pos_i | itself)
-    itself = _same(own_texts, all_texts.ids)
-    pos_t = _among(pairs.related_texts, all_texts.ids) & ~itself
-    neg_t = ~(pos_t | itself | _same(own_images, all_texts.image_ids))
+    pos_i = _among(pairs.related_images, all_images.ids) & ~_same(own_images, all_images.ids)
+    pos_t = _among(pairs.related_texts, all_texts.ids) & ~_same(own_texts, all_texts.ids)
+    neg_i, neg_t = _negatives(pairs, own_images, own_texts, all_images.ids, all_texts.ids)
     belongs = _same(paddle.arange(own_images.shape[0]), rewrites.pairs)
     pos_p, neg_p = belongs & rewrites.positive, belongs & ~rewrites.positive
 
@@ -116,23 +112,36 @@ def _gather(images: Bank, texts: Bank) -> tuple[Bank, Bank]:
     if vectors.stop_gradient:
         # A rank without vectors must still answer when the others ask for their gradients.
         vectors.stop_gradient = False
-    image_ids = paddle.full_like(texts.ids, -1) if texts.image_ids is None else texts.image_ids
-    unused = paddle.full_like(images.ids, -1)
     labels = [
-        paddle.stack([paddle.full_like(images.ids, 0), images.ids, unused], axis=1),
-        paddle.stack([paddle.full_like(texts.ids, 1), texts.ids, image_ids], axis=1),
+        paddle.stack([paddle.full_like(bank.ids, kind), bank.ids], axis=1)
+        for kind, bank in enumerate((images, texts))
     ]
     counts = row_counts(vectors.shape[0])
     vectors, label_rows = gather_rows(vectors, counts), gather_rows(paddle.concat(labels), counts)
     table = label_rows.numpy()
     first = np.zeros(len(table), bool)
-    first[np.unique(table[:, :2], axis=0, return_index=True)[1]] = True
+    first[np.unique(table, axis=0, return_index=True)[1]] = True
     banks = []
     for kind in (0, 1):
         rows = paddle.to_tensor(np.flatnonzero(first & (table[:, 0] == kind)))
-        chosen = paddle.gather(label_rows, rows)
-        banks.append(Bank(paddle.gather(vectors, rows), chosen[:, 1], chosen[:, 2]))
+        banks.append(Bank(paddle.gather(vectors, rows), paddle.gather(label_rows, rows)[:, 1]))
     return banks[0], banks[1]
+
+
+def _negatives(
+    pairs: Pairs, own_images: Tensor, own_texts: Tensor, images: Tensor, texts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which images and texts are negative for each pair, bool [P, G] each."""
+    own = paddle.stack([own_images, own_texts], axis=1)
+    table = paddle.concat([own, pairs.related_images, pairs.related_texts], axis=1)
+    table = gather_rows(table, row_counts(table.shape[0]))
+    is_kin = (_same(own_images, table[:, 0]) | _same(own_texts, table[:, 1])).astype("float32")
+    width = 2 + pairs.related_images.shape[1]
+    of_images = paddle.concat([table[:, :1], table[:, 2:width]], axis=1)
+    of_texts = paddle.concat([table[:, 1:2], table[:, width:]], axis=1)
+    known_images = paddle.matmul(is_kin, _among(of_images, images).astype("float32"))
+    known_texts = paddle.matmul(is_kin, _among(of_texts, texts).astype("float32"))
+    return known_images == 0, known_texts == 0
 
 
 def _same(rows: Tensor, columns: Tensor) -> Tensor:

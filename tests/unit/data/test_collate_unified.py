@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unimo.data.augmented import Extras
-from unimo.data.collate_contrast import number
+from unimo.data.collate_contrast import image_id, text_id
 from unimo.data.collate_unified import UnifiedCollator
 from unimo.data.processor import Processor
 from unimo.data.records import Record
@@ -44,8 +44,8 @@ class Table:
         return self.rows.get(record.sample_id, Extras())
 
 
-def make(extras=None, **data):
-    processor = Processor(load_tokenizer("scenes"), regions="grid")
+def make(extras=None, max_text_len=50, **data):
+    processor = Processor(load_tokenizer("scenes"), max_text_len=max_text_len, regions="grid")
     processor.visual.source = Source()
     config = DataConfig(masking="span", mlm_probability=0.3, **data)
     return UnifiedCollator(processor, config, extras or Table())
@@ -146,13 +146,14 @@ def test_each_image_and_text_is_there_once_however_many_pairs_use_it():
     assert batch["captions"]["input_ids"].shape[0] == 5 and "related" not in batch
     assert len(batch["text_ids"]) == 3
     assert batch["text_row"].tolist() == [0, 0, 1, 2] and batch["image_row"].tolist() == [0, 0, 1, 2]
-    assert batch["rewrite_pair"].tolist() == [0, 0, 1, 1, 3, 3]
-    assert batch["rewrite_row"].tolist() == [3, 4] * 3 and batch["rewrite_positive"].tolist() == [1, 0] * 3
+    # TRUE is no rewritten caption of the pair whose own it is.
+    assert batch["rewrite_pair"].tolist() == [0, 0, 1, 1, 3]
+    assert batch["rewrite_row"].tolist() == [3, 4, 3, 4, 4]
+    assert batch["rewrite_positive"].tolist() == [1, 0, 1, 0, 0]
     assert batch["related_texts"].ravel().tolist() == [batch["text_ids"][1]] * 2 + [-1, batch["text_ids"][1]]
-    assert batch["related_images"].ravel().tolist() == [number("c/b:5")] * 2 + [-1, number("c/b:5")]
-    assert batch["image_ids"].tolist() == [number(f"c/{name}") for name in ("a:4", "b:5", "c:2")]
-    images = [batch["image_ids"][0], batch["image_ids"][1], batch["image_ids"][2]]
-    assert batch["text_images"].tolist() == images
+    seen = [image_id(Source().of(related(name))) for name in ("a:4", "b:5", "c:2")]
+    assert batch["image_ids"].tolist() == seen
+    assert batch["related_images"].ravel().tolist() == [seen[1]] * 2 + [-1, seen[1]]
 
 
 def test_a_pair_gets_as_many_extras_as_the_config_says():
@@ -167,11 +168,24 @@ def test_a_pair_gets_as_many_extras_as_the_config_says():
     assert batch["rewrite_positive"].tolist() == [0, 0]
     assert batch["related_texts"].shape == (1, 2) and batch["related_images"].shape == (1, 1)
     assert batch["related"]["input_ids"].shape[0] == 2
-    assert batch["text_images"].tolist() == [number("c/a:4"), -1, -1]
+    assert len(batch["text_ids"]) == 3
+    none = AugmentConfig(related_images=0, related_texts=0)
+    batch = join(make(Table(p=extras), augment=none), [pair("p", "a:4", RED)] * 2)["pairs"]["contrast"]
+    assert batch["related_texts"].shape == batch["related_images"].shape == (2, 0)
+
+
+def test_a_rewrite_that_is_the_caption_after_cutting_is_not_there():
+    extras = Extras(positives=(f"{RED} once more",), negatives=(f"{RED} not",))
+    longest = len(make().processor.ids(RED)) - 1
+    collator = make(Table(p=extras), longest)
+    batch = join(collator, [pair("p", "a:4", f"{RED} here")])["pairs"]["contrast"]
+    assert batch["captions"]["input_ids"].shape == (1, longest) and not len(batch["rewrite_pair"])
 
 
 def test_images_are_read_with_captions_of_other_images_as_well():
-    others = [pair(f"o{i}", f"{i}:3", f"{text} {RED}") for i, text in enumerate(("a", "one", "two", "three"))]
+    others = [
+        pair(f"o{i}", f"{i}:{6 + i}", f"{text} {RED}") for i, text in enumerate(("a", "one", "two", "three"))
+    ]
     extras = Extras(positives=(TRUE,), negatives=(FALSE,), texts=(BLUE,))
     records = [pair("p", "a:4", RED), pair("q", "a:4", FALSE), pair("r", "b:5", BLUE), pair("s", "c:2", TRUE)]
     collator, drawn = make(Table(p=extras), augment=AugmentConfig(mismatched=2)), set()
@@ -191,6 +205,10 @@ def test_images_are_read_with_captions_of_other_images_as_well():
     assert (alone["rewrite_row"] >= 2).all()
 
 
-def test_numbers_follow_from_names():
-    assert number("a") == number("a") != number("b")
-    assert 0 <= number(("own", 1, 2)) < 2**62
+def test_ids_follow_from_content():
+    """One picture in two corpora, or under two names, is one picture; so are texts."""
+    one, other = Source().of(related("a:4")), Source().of(related("b:5"))
+    assert image_id(one) == image_id(Source().of(related("z:4"))) != image_id(other)
+    assert image_id(one) != image_id(Regions(one.features, one.boxes + 1, 200, 200, one.class_probs))
+    assert text_id([1, 2]) == text_id([1, 2]) != text_id([2, 1])
+    assert 0 <= min(image_id(one), text_id([1])) and max(image_id(one), text_id([1])) < 2**62

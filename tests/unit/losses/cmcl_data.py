@@ -20,7 +20,6 @@ class Part:
 
     image_ids: np.ndarray
     text_ids: np.ndarray
-    text_image_ids: np.ndarray
     own_images: np.ndarray
     own_texts: np.ndarray
     related_images: np.ndarray
@@ -34,12 +33,10 @@ class Part:
     temperature: np.ndarray
 
 
-def part(
-    seed, images, texts, belong, own_images=(), own_texts=(), related=((), ()), rewrites=(), width=2
-) -> Part:
+def part(seed, images, texts, own_images=(), own_texts=(), related=((), ()), rewrites=(), width=2) -> Part:
     """Random vectors and scores for given ids; `rewrites` lists (pair, positive)."""
     rng = np.random.default_rng(seed)
-    whole = [np.array(x, np.int64) for x in (images, texts, belong, own_images, own_texts)]
+    whole = [np.array(x, np.int64) for x in (images, texts, own_images, own_texts)]
     beside = [np.array(ids, np.int64).reshape(len(own_images), width) for ids in related]
     rows = np.array([pair for pair, _ in rewrites], np.int64)
     positive = np.array([kind for _, kind in rewrites], bool)
@@ -56,7 +53,6 @@ def first_rank() -> Part:
         0,
         images=[7, 3, 20, 21],
         texts=[100, 101, 102, 200],
-        belong=[7, 3, 7, -1],
         own_images=[0, 1, 0],
         own_texts=[0, 1, 2],
         related=([[20, 21], [-1, 20], [31, -1]], [[200, 999], [-1, -1], [205, 200]]),
@@ -70,7 +66,6 @@ def second_rank() -> Part:
         1,
         images=[5, 20, 31, 7],
         texts=[103, 205, 104],
-        belong=[5, -1, 7],
         own_images=[0, 3],
         own_texts=[0, 2],
         related=([[31, -1], [20, -1]], [[205, -1], [-1, -1]]),
@@ -80,8 +75,8 @@ def second_rank() -> Part:
 
 SECOND_RANKS = {
     "pairs": second_rank,
-    "single": lambda: part(2, images=[40], texts=[300, 301], belong=[-1, -1]),
-    "nothing": lambda: part(3, images=[], texts=[], belong=[]),
+    "single": lambda: part(2, images=[40], texts=[300, 301]),
+    "nothing": lambda: part(3, images=[], texts=[]),
 }
 
 
@@ -98,7 +93,7 @@ def join(one: Part, two: Part) -> Part:
     return replace(one, **{name: np.concatenate(arrays) for name, arrays in both.items()})
 
 
-def run(batch: Part, text_image_ids: bool = True) -> dict:
+def run(batch: Part) -> dict:
     """Loss, report and gradients of the leaves, as Paddle gives them on this rank."""
     fixed = {n: paddle.to_tensor(x) for n, x in vars(batch).items() if n not in LEAVES}
     leaves = {n: paddle.to_tensor(getattr(batch, n), stop_gradient=False) for n in LEAVES}
@@ -106,7 +101,7 @@ def run(batch: Part, text_image_ids: bool = True) -> dict:
         Pairs(fixed["own_images"], fixed["own_texts"], fixed["related_images"], fixed["related_texts"]),
         Rewrites(leaves["pair_scores"], fixed["pair_rows"], fixed["positive"]),
         Bank(leaves["image_vectors"], fixed["image_ids"]),
-        Bank(leaves["text_vectors"], fixed["text_ids"], fixed["text_image_ids"] if text_image_ids else None),
+        Bank(leaves["text_vectors"], fixed["text_ids"]),
         lambda a, b: paddle.matmul(paddle.matmul(a, leaves["weight"]), b, transpose_y=True),
         leaves["temperature"],
     )
@@ -124,7 +119,7 @@ def reference(batch: Part) -> dict[str, float]:
         pictures.setdefault(int(number), vector.astype(np.float64))
     for number, vector in zip(batch.text_ids, batch.text_vectors, strict=True):
         sentences.setdefault(int(number), vector.astype(np.float64))
-    image_of = dict(zip(batch.text_ids.tolist(), batch.text_image_ids.tolist(), strict=True))
+    v_ids, w_ids = batch.image_ids[batch.own_images], batch.text_ids[batch.own_texts]
     weight, tau = batch.weight.astype(np.float64), float(batch.temperature)
 
     def exp(score: float) -> float:
@@ -132,21 +127,21 @@ def reference(batch: Part) -> dict[str, float]:
 
     losses, hits, sizes = [], [], []
     for p, (v_row, w_row) in enumerate(zip(batch.own_images, batch.own_texts, strict=True)):
-        v_id, w_id = int(batch.image_ids[v_row]), int(batch.text_ids[w_row])
+        v_id, w_id = int(v_ids[p]), int(w_ids[p])
+        kin = np.flatnonzero((v_ids == v_id) | (w_ids == w_id))
+        known_i, known_t = set(v_ids[kin].tolist()), set(w_ids[kin].tolist())
+        known_i |= set(batch.related_images[kin].ravel().tolist())
+        known_t |= set(batch.related_texts[kin].ravel().tolist())
         v, w = batch.image_vectors[v_row].astype(np.float64), batch.text_vectors[w_row].astype(np.float64)
         related_i, related_t = set(batch.related_images[p].tolist()), set(batch.related_texts[p].tolist())
         mine = [
             (float(batch.pair_scores[m]), batch.positive[m]) for m in np.flatnonzero(batch.pair_rows == p)
         ]
         pos_p, neg_p = ([exp(s) for s, kind in mine if kind == wanted] for wanted in (True, False))
-        pos_i = [exp(x @ weight @ w) for k, x in pictures.items() if k in related_i]
-        neg_i = [exp(x @ weight @ w) for k, x in pictures.items() if k not in related_i | {v_id}]
-        pos_t = [exp(v @ weight @ x) for k, x in sentences.items() if k in related_t]
-        neg_t = [
-            exp(v @ weight @ x)
-            for k, x in sentences.items()
-            if k not in related_t | {w_id} and image_of[k] != v_id
-        ]
+        pos_i = [exp(x @ weight @ w) for k, x in pictures.items() if k in related_i - {v_id}]
+        neg_i = [exp(x @ weight @ w) for k, x in pictures.items() if k not in known_i]
+        pos_t = [exp(v @ weight @ x) for k, x in sentences.items() if k in related_t - {w_id}]
+        neg_t = [exp(v @ weight @ x) for k, x in sentences.items() if k not in known_t]
         pos, neg = pos_p + pos_i + pos_t, neg_p + neg_i + neg_t
         losses.append(-np.log(sum(pos) / (sum(neg) + sum(pos))))
         hits.append(max(pos) > max(neg, default=0))

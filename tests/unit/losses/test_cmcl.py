@@ -24,7 +24,6 @@ def simple(**changes):
     arguments = {
         "images": [1, 2],
         "texts": [11, 12],
-        "belong": [1, 2],
         "own_images": [0, 1],
         "own_texts": [0, 1],
     }
@@ -64,7 +63,7 @@ def test_the_order_of_candidates_does_not_matter():
     shuffled = replace(
         batch,
         **{name: getattr(batch, name)[keep] for name in ("pair_rows", "positive", "pair_scores")},
-        **{name: getattr(batch, name)[texts] for name in ("text_ids", "text_image_ids", "text_vectors")},
+        **{name: getattr(batch, name)[texts] for name in ("text_ids", "text_vectors")},
         **{name: getattr(batch, name)[images] for name in ("image_ids", "image_vectors")},
         own_images=np.argsort(images)[batch.own_images],
         own_texts=np.argsort(texts)[batch.own_texts],
@@ -75,14 +74,17 @@ def test_the_order_of_candidates_does_not_matter():
         np.testing.assert_allclose(other[name], np.array(one[name])[order], atol=1e-6)
 
 
-def test_other_texts_of_the_image_are_neither_positive_nor_negative():
-    """Text 13 describes image 1 as text 11 does: it may not change what the first pair costs."""
-    batch = simple(texts=[11, 12, 13], belong=[1, 2, 1], own_images=[0], own_texts=[0], related=([], []),
-                   rewrites=[(0, 1)])  # fmt: skip
-    assert run(batch)["negatives"] == 2
-    assert run(batch, text_image_ids=False)["negatives"] == 3
-    assert not np.any(run(batch)["text_vectors"][2])
-    assert np.any(run(batch, text_image_ids=False)["text_vectors"][2])
+def test_what_is_true_of_the_image_or_caption_by_another_pair_is_neither():
+    """Pair 2 has image 1 as well, with text 13, and brings text 21 and image 31; pair 3 has text 11."""
+    alone = {"images": [1, 2, 31, 4], "texts": [11, 12, 13, 21]}
+    related = ([[-1], [-1], [31], [-1]], [[-1], [-1], [21], [-1]])
+    pairs = {"own_images": [0, 1, 0, 3], "own_texts": [0, 1, 2, 0], "related": related, "width": 1}
+    batch = simple(**alone, **pairs, rewrites=[(p, 1) for p in range(4)])
+    result, expected = run(batch), reference(batch)
+    assert result["loss"] == pytest.approx(expected["loss"], abs=1e-6)
+    # Of the first pair image 2 and text 12 alone; of the second all but its own; of the third images 2 and 4
+    # and text 12; of the fourth images 2 and 31, and texts 12, 13, 21.
+    assert result["negatives"] == expected["negatives"] == (2 + 6 + 3 + 5) / 4
 
 
 def test_a_pair_never_meets_itself():

@@ -48,7 +48,6 @@ def contrast():
     integers = {
         "image_ids": [11, 12, 13],
         "text_ids": [21, 22, 23, 24],
-        "text_images": [11, 11, 12, -1],
         "image_row": [0, 0, 1],
         "text_row": [0, 1, 2],
         "related_images": [[13], [13], [-1]],

@@ -199,14 +199,19 @@ class Unimo(Model):
         """Pooled h_[IMG] [B, H] of images that are encoded alone."""
         return self.fuse(None, image, outputs="pooled").pooled
 
+    def score(self, pooled: Tensor) -> Tensor:
+        """d(V, W) [N] of the pooled products [N, H] of N pairs: the release's matching head (facts 1.7)."""
+        return self.match_head(pooled).squeeze(1)
+
     def match(self, pooled: Tensor) -> Tensor:
-        """d(V, W) [N] of the pooled products [N, H] of N pairs, as the release defines it (facts 1.7)."""
-        return self.match_head(dropout(pooled, self.config.text.attention_dropout, self.training)).squeeze(1)
+        """`score` behind dropout, as the release fine-tunes it. CMCL has none there: only pairs that are
+        encoded together would have it, and be told from parts encoded alone by it."""
+        return self.score(dropout(pooled, self.config.text.attention_dropout, self.training))
 
     def match_all(self, image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
         """d [A, B] of every image [A, H] with every text [B, H], from vectors of `*_vector`.
 
-        The same numbers as `match` of the products, as one matrix product.
+        The same numbers as `score` of the products, as one matrix product.
         """
         weighted = image_vectors * self.match_head.weight[:, 0]
         return paddle.matmul(weighted, text_vectors, transpose_y=True) + self.match_head.bias

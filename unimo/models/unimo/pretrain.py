@@ -134,9 +134,9 @@ class Objective(nn.Layer):
         positive = paddle.concat([paddle.ones_like(own), batch["rewrite_positive"]])
         losses["cmcl"], found = cmcl_loss(
             Pairs(own_images, own_texts, batch["related_images"], batch["related_texts"]),
-            Rewrites(model.match(together.pooled), of_pair, positive.astype("bool")),
+            Rewrites(model.score(together.pooled), of_pair, positive.astype("bool")),
             Bank(model.image_vector(images), batch["image_ids"]),
-            Bank(self._texts_alone(model, captions, batch), batch["text_ids"], batch["text_images"]),
+            Bank(self._texts_alone(model, captions, batch), batch["text_ids"]),
             model.match_all,
             self.config.temperature,
         )
