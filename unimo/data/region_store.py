@@ -5,9 +5,9 @@
     index.arrow                     name of a picture (sorted) -> file and place in it
     labels.jsonl                    {"image_id", "labels"}: names of the detected objects of each picture
 
-A picture is found under its id and, where no other picture has the same, under its file name with and
-without suffix. Nothing is kept open: a read maps one file and gives it back, so memory does not grow with
-use, and threads may read at once.
+A picture is found under its id and, where no other picture has the same (left-out ones too), under its
+file name with and without suffix. Nothing is kept open: a read maps one file and gives it back, so memory
+does not grow with use, and threads may read at once.
 """
 
 from __future__ import annotations
@@ -78,13 +78,23 @@ class StoredRegions(ABC):
 
     def _place(self, keys: Sequence[str], name: str) -> Place:
         for key in keys:
-            place = self.find(key)
+            place = self._find_as(key, key == name)
             if place is not None:
                 return place
+            if self._reason([key]):
+                break  # it was left out, so a picture of the same file name is another one
         raise RecordError(
             f"no regions of image {name} in {self.where}; extract them with tools/extract_features.py, "
             f"or name the store that has them{self._reason(keys)}"
         )
+
+    def _find_as(self, key: str, is_id: bool) -> Place | None:
+        """As `find`; `is_id` says that the name is the whole id of a picture, not its shortened one."""
+        return self.find(key)
+
+    def _has_id(self, key: str, place: Place) -> bool:
+        """Whether the picture that was found under a name has it as its id."""
+        return True
 
     def _reason(self, keys: Sequence[str]) -> str:
         """Why a picture is not here, if that is known."""
@@ -122,6 +132,7 @@ class RegionStore(StoredRegions):
         self.attributes: list[str] = about["attributes"]
         self.skipped = [Skipped(*entry) for entry in about["skipped"]]
         """Pictures that were left out, with the reasons."""
+        self._reasons = {entry.image_id: entry.reason for entry in self.skipped}
         self.counts = {name: about[name] for name in ("images", "regions")} | {"skipped": len(self.skipped)}
         """Numbers of `images`, `regions` and `skipped` pictures."""
         self._shards = about["shards"]
@@ -147,6 +158,10 @@ class RegionStore(StoredRegions):
             return None
         shard, row = self._places
         return shard[low].as_py(), row[low].as_py()
+
+    def _has_id(self, key: str, place: tuple[int, int]) -> bool:
+        with ShardReader(shard_path(self.folder, place[0])) as shard:
+            return shard.ids()[place[1]] == key
 
     def read(self, place: tuple[int, int]) -> Regions:
         with ShardReader(shard_path(self.folder, place[0])) as shard:
@@ -181,19 +196,23 @@ class RegionStore(StoredRegions):
                 yield entry["image_id"], entry["labels"]
 
     def _reason(self, keys: Sequence[str]) -> str:
-        reasons = [entry.reason for entry in self.skipped if entry.image_id in keys]
+        reasons = [self._reasons[key] for key in keys if key in self._reasons]
         return f" (left out there: {reasons[0]})" if reasons else ""
 
 
 class JoinedRegions(StoredRegions):
-    """Several sources as one; the first that has a picture gives it.
+    """Several sources as one. The first that has a picture under its whole id gives it; a shortened name that
+    several of them know is that of different pictures, and refused.
 
     Raises:
         DataError: they are of different detectors.
     """
 
     def __init__(self, sources: Sequence[StoredRegions]) -> None:
-        self.sources, first = list(sources), sources[0]
+        self.sources: list[StoredRegions] = []
+        for source in sources:
+            self.sources += source.sources if isinstance(source, JoinedRegions) else [source]
+        first = sources[0]
         self.feature_size, self.num_classes = first.feature_size, first.num_classes
         self.classes = next((source.classes for source in sources if source.classes), ())
         self.where = ", ".join(source.where for source in sources)
@@ -208,11 +227,21 @@ class JoinedRegions(StoredRegions):
                 raise DataError(f"{source.where} has other classes than the stores before it")
 
     def find(self, key: str) -> tuple[StoredRegions, Place] | None:
-        for source in self.sources:
-            place = source.find(key)
-            if place is not None:
+        return self._find_as(key, False)
+
+    def _find_as(self, key: str, is_id: bool) -> tuple[StoredRegions, Place] | None:
+        found = [(source, place) for source in self.sources if (place := source.find(key)) is not None]
+        left_out = [source for source in self.sources if not is_id and source._reason([key])]
+        if len(found) + len(left_out) < 2:
+            return found[0] if found else None
+        for source, place in found if is_id else ():
+            if source._has_id(key, place):
                 return source, place
-        return None
+        where = ", ".join(source.where for source in [*(source for source, _ in found), *left_out])
+        raise RecordError(
+            f"image {key} could be a picture of each of {where}; name only the store that is meant, or "
+            "extract with the image_id that the records have"
+        )
 
     def read(self, place: tuple[StoredRegions, Place]) -> Regions:
         return place[0].read(place[1])
@@ -271,7 +300,7 @@ def write_index(
         folder: of the store.
         shards: number of its files.
         widths: of its tables.
-        names: `classes` and `attributes`; classes without names get their numbers.
+        names: `classes` and `attributes`; classes without names are `class 0`, ...
         label_score: least probability of an object in `labels.jsonl`; of each picture the best one stands
             there in any case.
 
@@ -280,7 +309,9 @@ def write_index(
     """
     places: dict[str, tuple[int, int]] = {}
     skipped: list[Skipped] = []
-    classes = [str(name) for name in names.get("classes", ())] or [str(i) for i in range(widths.classes)]
+    classes = [str(name) for name in names.get("classes", ())] or [
+        f"class {i}" for i in range(widths.classes)
+    ]
     count = 0
     with replacing(folder / LABELS) as path, open(path, "w", encoding="utf8") as file:
         for number in range(shards):
@@ -295,7 +326,7 @@ def write_index(
                     named = [classes[label] for label in kept] if classes else []
                     line = {"image_id": image_id, "labels": named}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    _write_keys(folder / KEYS, places)
+    _write_keys(folder / KEYS, places, [entry.image_id for entry in skipped])
     about = {
         "format": FORMAT,
         "images": len(places),
@@ -311,11 +342,10 @@ def write_index(
     return {"images": len(places), "regions": count, "skipped": len(skipped)}
 
 
-def _write_keys(path: Path, places: Mapping[str, tuple[int, int]]) -> None:
-    short = Counter(name for key in places for name in set(_short_names(key)))
-    keys = dict(places)
-    for key, place in places.items():
-        keys.update({n: place for n in _short_names(key) if short[n] == 1 and n not in places})
+def _write_keys(path: Path, places: Mapping[str, tuple[int, int]], skipped: Sequence[str]) -> None:
+    short = Counter(name for key in {*places, *skipped} for name in set(_short_names(key)))
+    known = {n: place for key, place in places.items() for n in _short_names(key) if short[n] == 1}
+    keys = known | dict(places)
     order = sorted(keys)
     table = np.array([keys[key] for key in order], np.int32).reshape(-1, 2)
     columns = [pa.array(order, pa.string()), pa.array(table[:, 0]), pa.array(table[:, 1])]

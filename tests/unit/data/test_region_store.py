@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from region_samples import WIDTHS, sample, write_store
+from region_samples import NAMES, WIDTHS, sample, write_store
 
 from unimo.data.records import Record
 from unimo.data.region_shard import ShardReader, Skipped, Widths, halve, write_shard
-from unimo.data.region_store import RegionStore, open_store, shard_path, write_index
+from unimo.data.region_store import JoinedRegions, RegionStore, open_store, shard_path, write_index
 from unimo.data.region_tsv import write_tsv
 from unimo.data.regions import open_regions
 from unimo.errors import DataError, RecordError
@@ -68,6 +68,23 @@ def test_a_skipped_picture_is_told_with_its_reason(store):
     with pytest.raises(RecordError, match="left out there: damaged"):
         store.of(record("broken.jpg"))
     assert store.skipped == [Skipped("broken.jpg", "damaged")]
+
+
+def test_a_skipped_picture_is_not_another_one_of_its_file_name(tmp_path):
+    (tmp_path / "one").mkdir()
+    write_shard(shard_path(tmp_path / "one", 0), [halve(sample("a/1.png", 0), WIDTHS)],
+                [Skipped("b/1.png", "damaged")], WIDTHS)  # fmt: skip
+    write_index(tmp_path / "one", 1, WIDTHS, NAMES, 0.2)
+    store = RegionStore(tmp_path / "one")
+    assert [store.find(name) for name in ("a/1.png", "1.png", "1")] == [(0, 0), None, None]
+    other = write_store(tmp_path / "two", ["1.png"])
+    for source in (store, JoinedRegions([store, other])):  # nor one of another store
+        with pytest.raises(RecordError, match="left out there: damaged"):
+            source.of(record("b/1.png"))
+    one = write_store(tmp_path / "three", [sample("x", 0)])  # broken.jpg was left out of it
+    two = write_store(tmp_path / "four", ["broken.jpg"])
+    with pytest.raises(RecordError, match=r"broken.jpg could be .*four, .*three"):
+        JoinedRegions([one, two]).of(record("train/broken.jpg"))
 
 
 def test_labels_are_names_of_probable_objects(tmp_path):
@@ -159,8 +176,21 @@ def test_several_stores_are_read_as_one(tmp_path):
     np.testing.assert_array_equal(joined.of(record("5.jpg")).features, sample("", 9).regions.features)
     with pytest.raises(RecordError, match="one.*two.*three"):
         joined.of(record("6.jpg"))
+    assert len(joined.sources) == 3
     (tmp_path / "wide").mkdir()
     write_shard(shard_path(tmp_path / "wide", 0), [], [], Widths(8, 3))
     write_index(tmp_path / "wide", 1, Widths(8, 3), {}, 0.2)
     with pytest.raises(DataError, match="different detectors"):
         open_regions(f"{first.folder},{tmp_path / 'wide'}")
+
+
+def test_a_short_name_that_several_stores_know_is_refused(tmp_path):
+    train = write_store(tmp_path / "train", ["1.png", "x/2.png"])
+    val = write_store(tmp_path / "val", ["2.png", "1.png"])
+    joined = open_regions(f"{train.folder},{val.folder}")
+    with pytest.raises(RecordError, match=r"1.png could be .*train, .*val; name only"):
+        joined.of(record("val/1.png"))
+    np.testing.assert_array_equal(joined.of(record("1.png")).features, train.of_id("1.png").features)
+    # The first store has it under a shortened name only.
+    np.testing.assert_array_equal(joined.of(record("2.png")).features, val.of_id("2.png").features)
+    np.testing.assert_array_equal(joined.of(record("x/2.png")).features, train.of_id("x/2.png").features)
