@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from unimo.augment.tagging import clip_text
+from unimo.augment.tagging import clip_text, encodable
 from unimo.data.readers import Kind, open_corpus
+from unimo.data.records import Record
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -25,6 +26,25 @@ class Caption:
     sample_id: str
     image_id: str
     text: str
+    image_names: tuple[str, ...] = ()
+    """What else the image may be kept under: id and path, each whole, as file name, and without suffix."""
+
+
+def caption_of(record: Record) -> Caption:
+    """A record as the jobs write it, and as training looks for it in their files.
+
+    The text is one line of at most `tagging.MAX_CHARACTERS` characters, all of which UTF-8 has.
+    """
+    text = clip_text(" ".join((record.text or "").split()))
+    own = map(encodable, (record.sample_id, record.image_id or record.sample_id, text))
+    return Caption(*own, tuple(dict.fromkeys(map(encodable, _image_names(record)))))
+
+
+def _image_names(record: Record) -> Iterator[str]:
+    for name in (record.image_id, record.image):
+        if name and not isinstance(name, bytes):
+            path = PurePosixPath(name)
+            yield from (str(path), path.name, path.stem)
 
 
 class CaptionCorpus:
@@ -50,7 +70,7 @@ class CaptionCorpus:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Caption:
-        """Read one caption; texts beyond `tagging.MAX_CHARACTERS` characters are clipped.
+        """Read one caption.
 
         Raises:
             RecordError: this sample is broken or has no text; the others can still be read.
@@ -58,8 +78,7 @@ class CaptionCorpus:
         record = self._dataset[index]
         if not record.text or not record.text.strip():
             raise RecordError(f"sample {record.sample_id}: the text is empty")
-        text = clip_text(" ".join(record.text.split()))
-        return Caption(record.sample_id, record.image_id or record.sample_id, text)
+        return caption_of(record)
 
     def readable(self, start: int = 0) -> Iterator[tuple[int, Caption | None]]:
         """Numbers and captions from `start` on, in order; None in the place of a broken sample."""
@@ -83,7 +102,7 @@ class CaptionCorpus:
         for index in np.unique(np.linspace(0, len(self) - 1, min(_PROBES, len(self))).astype(int)):
             try:
                 caption = self[int(index)]
-                digest.update(json.dumps([caption.sample_id, caption.text]).encode())
+                digest.update(json.dumps([caption.sample_id, caption.image_id, caption.text]).encode())
             except RecordError:
                 digest.update(b"broken")
         return digest.hexdigest()[:16]

@@ -18,6 +18,7 @@ from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.rewriting import normalise
 from unimo.augment.scene_graph import Parser, open_parser
+from unimo.augment.tagging import encodable
 from unimo.augment.terms import singular, terms_of
 from unimo.errors import DataError
 
@@ -208,7 +209,7 @@ def _of_file(path: Path) -> Iterator[tuple[str, list[str]]]:
                 raise DataError(
                     f'{path}, line {number}: expected {{"image_id": ..., "labels": [...]}}: {error}'
                 ) from error
-            yield image, labels
+            yield encodable(image), [encodable(" ".join(label.split())) for label in labels]
 
 
 def _of_captions(corpus: CaptionCorpus, parse: Parser) -> Iterator[tuple[str, list[str]]]:

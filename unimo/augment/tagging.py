@@ -83,6 +83,11 @@ def clip_text(text: str) -> str:
     return clipped.rpartition(" ")[0] or clipped
 
 
+def encodable(text: str) -> str:
+    """The text with a question mark for each lone surrogate, which JSON can hold and UTF-8 cannot."""
+    return text.encode(errors="replace").decode()
+
+
 def repair(words: Sequence[str], tags: Sequence[str]) -> list[str]:
     """Mend the tags of a caption; `words` are in lower case."""
     mended = [tag if word[0].isalnum() else _punctuation(word) for word, tag in zip(words, tags, strict=True)]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from unimo.augment.corpus import Caption
 from unimo.augment.rewriting import normalise
+from unimo.augment.tagging import encodable
 from unimo.errors import DataError
 
 VIA = ("zh", "fr", "es")
@@ -114,9 +115,11 @@ def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
     if not isinstance(found, list) or len(found) != len(texts):
         raise ValueError(f"expected {len(texts)} texts in translatedText, found {content[:80]!r}")
     for new, old in zip(found, texts, strict=True):
-        if not isinstance(new, str) or not any(map(str.isalpha, new)) or len(new) > 5 * len(old) + 100:
+        # "1970" and "!!!" may come back as they are.
+        is_text = isinstance(new, str) and any(map(str.isalpha, new)) >= any(map(str.isalpha, old))
+        if not is_text or len(new) > 5 * len(old) + 100:
             raise ValueError(f"{str(new)[:80]!r} is no translation of {old[:80]!r}")
-    return [" ".join(text.split()) for text in found]
+    return [encodable(" ".join(text.split())) for text in found]
 
 
 class FileTranslations:
@@ -176,7 +179,7 @@ def _read_line(line: str, where: str) -> tuple[str, str, str]:
             raise ValueError(f"the text is {text!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{where}: expected {{"id": ..., "text": ..., "via": ...}}: {error}') from error
-    return sample, " ".join(text.split()), via
+    return encodable(sample), encodable(" ".join(text.split())), encodable(via)
 
 
 def distinct(source: str, positives: Sequence[Positive]) -> list[Positive]:

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unimo.augment.corpus import Caption, caption_of
 from unimo.data.readers.base import read_at
 from unimo.data.readers.items import parse_json
 from unimo.data.records import Record
@@ -117,8 +118,7 @@ class LineTable:
     """Lines of a jsonl file by their `id`, found through an index on disk; nothing is kept in memory.
 
     The index, 24 bytes a line, lies beside the file as `.NAME.index.npy` and is made anew when the file has
-    another size or time. Where the folder cannot be written it stays in memory. Of lines with equal ids the
-    first counts. Threads may share a table.
+    another size or time. Where the folder cannot be written it stays in memory. Threads may share a table.
 
     Args:
         path: the file.
@@ -145,8 +145,10 @@ class LineTable:
         """Number of lines that have an id."""
         return len(self._hashes)
 
-    def find(self, key: str) -> Mapping[str, Any] | None:
-        """The line of an id; None if there is none.
+    def find(
+        self, key: str, fits: Callable[[Mapping[str, Any]], bool] = lambda line: True
+    ) -> Mapping[str, Any] | None:
+        """The first line of an id that fits; None if there is none.
 
         Raises:
             RecordError: the line is broken.
@@ -156,7 +158,7 @@ class LineTable:
         while at < len(self) and self._hashes[at] == wanted:
             where = f"{self.path}, line of {key}"
             item = parse_json(read_at(self.path, int(self._begins[at]), int(self._sizes[at])), where)
-            if item["id"] == key:
+            if item["id"] == key and fits(item):
                 return item
             at += 1
         return None
@@ -245,7 +247,10 @@ class _Lines:
                 )
 
     def __call__(self, record: Record) -> Any:
-        line = next(filter(None, (table.find(record.sample_id) for table in self._tables)), None)
+        caption = caption_of(record)
+        fits = functools.partial(_fits, caption)
+        found = (table.find(caption.sample_id, fits) for table in self._tables)
+        line = next(filter(None, found), None)
         self._watch(line is not None, record)
         if line is None or "skipped" in line:
             return self._none
@@ -266,6 +271,11 @@ class _Lines:
                 "%s has no line for any of the first %d samples, e.g. %s: is it of another corpus or split?",
                 self._pattern, _STRANGERS, record.sample_id,
             )  # fmt: skip
+
+
+def _fits(caption: Caption, line: Mapping[str, Any]) -> bool:
+    """Whether a line tells of this caption: corpora of one run may share ids (`train:1#0`)."""
+    return all(line.get(key, getattr(caption, key)) == getattr(caption, key) for key in ("text", "image_id"))
 
 
 def _rewrites(line: Mapping[str, Any]) -> tuple[Texts, Texts]:

@@ -119,3 +119,17 @@ def test_bad_lines_are_named(tmp_path: Path, line: str):
         FileTranslations(path, tmp_path)
     with pytest.raises(DataError, match="cannot read the translations"):
         FileTranslations(tmp_path / "none.jsonl", tmp_path)
+
+
+def test_captions_without_letters_may_come_back_as_they_are(serve: Serve):
+    captions = [Caption("s1", "i1", text) for text in ("1970", "!!!", "A dog .")]
+    found = HttpTranslator(serve(echo), via=("es", "fr"), retries=0)(captions)
+    assert [[row["text"] for row in rows] for rows in found][2] == ["A dog . fr en"] and len(found) == 3
+    back = HttpTranslator(serve(lambda request, _: json.dumps({"translatedText": request["q"]}).encode()))
+    assert back(captions) == [[], [], []]
+
+
+def test_half_a_surrogate_pair_is_no_obstacle(tmp_path: Path):
+    path = tmp_path / "ready.jsonl"
+    path.write_text(json.dumps({"id": "s1", "text": "A hound \ud83d", "via": "fr"}))
+    assert FileTranslations(path, tmp_path / "work")(CAPTIONS)[0] == [{"text": "A hound ?", "via": "fr"}]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unimo.augment.corpus import caption_of
 from unimo.data.augmented import Extras, LineTable, open_augmentations
 from unimo.data.records import Record
 from unimo.errors import DataError, RecordError
@@ -69,7 +70,7 @@ def test_several_shards_and_odd_lines(tmp_path: Path, caplog: pytest.LogCaptureF
         "[1]",
         '{"id": 7}',
     ]
-    late = '{"text": "key not in front", "id": "späť \\"x\\"", "texts": [{"text": "found"}]}'
+    late = '{"note": "key not in front", "id": "späť \\"x\\"", "texts": [{"text": "found"}]}'
     write(tmp_path / "x-0.jsonl", [*odd, line_of(0), line_of(0) | {"texts": told("second of its id")}])
     write(tmp_path / "x-1.jsonl", [late, line_of(1), '{"id": "a:9#0", "skipped": "no readable text"}'])
     found = open_augmentations(texts=str(tmp_path / "x-*.jsonl"))
@@ -167,3 +168,31 @@ def test_a_large_file_costs_no_memory(tmp_path: Path):
     table = LineTable(path)
     assert found.of(record(99_999)).texts == ("t99999",) and found.of(record(0)).texts == ("t0",)
     assert isinstance(table._hashes.base.base, np.memmap) or isinstance(table._hashes.base, np.memmap)
+
+
+def test_corpora_that_share_ids_get_extras_of_their_own(tmp_path: Path):
+    """`coco/train.jsonl` and `sbu/train.jsonl` both have `train:1#0`; in one file or two."""
+    coco = {"id": "train:1#0", "text": "A dog .", "image_id": "1.jpg"}
+    sbu, other = coco | {"text": "Sunset ."}, coco | {"image_id": "2.jpg"}
+    lines = [line | {"texts": told(name)} for line, name in ((coco, "c"), (sbu, "s"), (other, "o"))]
+    write(tmp_path / "t-0.jsonl", lines[:1])
+    write(tmp_path / "t-1.jsonl", lines[1:])
+    found = open_augmentations(texts=str(tmp_path / "t-*.jsonl"))
+
+    def texts(text: str, image: str) -> tuple[str, ...]:
+        return found.of(Record("train:1#0", "x", text=text, image_id=image)).texts
+
+    assert texts("A  dog .", "1.jpg") == ("c",) and texts("Sunset .", "1.jpg") == ("s",)
+    assert texts("A dog .", "2.jpg") == ("o",) and texts("A cat .", "1.jpg") == ()
+
+
+def test_long_and_odd_texts_are_found_as_the_jobs_write_them(tmp_path: Path):
+    long, odd = Record("1", "x", text="a red dog " * 900), Record("\ud83d", "x", text="smile \ud83d")
+    lines = [
+        {"id": one.sample_id, "text": one.text, "image_id": one.image_id}
+        for one in map(caption_of, (long, odd))
+    ]
+    path = write(tmp_path / "t.jsonl", [line | {"texts": told("found")} for line in lines])
+    found = open_augmentations(texts=path)
+    assert found.of(long).texts == found.of(odd).texts == ("found",)
+    assert lines[1]["text"] == "smile ?" and len(lines[0]["text"]) <= 2000
