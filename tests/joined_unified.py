@@ -66,7 +66,7 @@ def main() -> None:
     output = Path(sys.argv[1])
     distributed.setup(TrainConfig(device="cpu"))
     paddle.seed(3)
-    # Large weights, so that scores differ: near 0 the loss would tell how many candidates there are, not which.
+    # Large weights, so that scores differ: near 0 the loss tells how many candidates there are, not which.
     layer_sizes = {
         "hidden_size": 16,
         "num_heads": 2,

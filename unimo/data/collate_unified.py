@@ -146,7 +146,7 @@ class UnifiedCollator(PretrainCollator):
                 [picture.features[found] for picture, found in zip(pictures, hidden, strict=True)]
             ).astype(np.float32),
         }
-        if all(picture.class_probs is not None for picture in pictures):
+        if pictures[0].class_probs is not None:
             batch["class_probs"] = np.concatenate(
                 [picture.class_probs[found] for picture, found in zip(pictures, hidden, strict=True)]
             ).astype(np.float32)

@@ -67,20 +67,29 @@ class RegionSource(Protocol):
         """
 
 
-def check_regions(regions: Regions, name: str, feature_size: int) -> Regions:
+def check_regions(regions: Regions, name: str, feature_size: int, num_classes: int = 0) -> Regions:
     """The regions themselves, if a model can read them.
 
+    Args:
+        regions, name: of a picture.
+        feature_size: F.
+        num_classes: C where class probabilities are wanted; 0 where it does not matter.
+
     Raises:
-        RecordError: none, another width, numbers that are not finite, or a box outside of the picture.
+        RecordError: none, another width, no class probabilities or of other classes, numbers that are not
+            finite, or a box outside of the picture.
     """
-    features, boxes = regions.features, regions.boxes
+    features, boxes, probs = regions.features, regions.boxes, regions.class_probs
     if len(features) == 0:
         raise RecordError(f"image {name} has no regions")
     if features.ndim != 2 or features.shape[1] != feature_size:
         raise RecordError(f"image {name}: features of shape {features.shape}, expected [R, {feature_size}]")
     if boxes.shape != (len(features), 4):
         raise RecordError(f"image {name}: {len(features)} features but boxes of shape {boxes.shape}")
-    numbers = (features, boxes) if regions.class_probs is None else (features, boxes, regions.class_probs)
+    if num_classes and (probs is None or probs.shape != (len(features), num_classes)):
+        found = "no class probabilities" if probs is None else f"class probabilities of shape {probs.shape}"
+        raise RecordError(f"image {name}: {found}, expected [{len(features)}, {num_classes}]")
+    numbers = (features, boxes) if probs is None else (features, boxes, probs)
     if not all(np.isfinite(array).all() for array in numbers):
         raise RecordError(f"image {name}: features, boxes or class probabilities are not finite")
     if regions.width < 1 or regions.height < 1:

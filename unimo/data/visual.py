@@ -60,7 +60,8 @@ class RegionInput:
             features = np.zeros((1, self.feature_size), np.float32)
             return Regions(features, box, 1, 1, classes if self.num_classes else None)
         found = self.source.of(record)
-        return check_regions(found, record.image_id, self.feature_size).best(self.max_regions)
+        found = check_regions(found, record.image_id, self.feature_size, self.num_classes)
+        return found.best(self.max_regions)
 
     def join(self, images: Sequence[Regions]) -> dict[str, Any]:
         """`regions` with `features` [B, R, F], `locations` [B, R, 5] and `mask` [B, R] (1 = region)."""

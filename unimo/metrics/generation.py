@@ -16,6 +16,7 @@ BERT does: lower case, each punctuation mark a token. All times 100.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -28,12 +29,13 @@ from unimo.metrics.average import Averages
 from unimo.metrics.caption import bleu, rouge_l
 from unimo.metrics.coqa import coqa_scores
 
+logger = logging.getLogger(__name__)
 MetricName = Literal["rouge", "bleu", "coco_rouge_l", "meteor", "coqa", "exact"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL", "rouge_lsum": "rougeLsum"}
 """Our names of its scores -> those of the library."""
-# Marks of CNN/DailyMail files, line ends, and blanks behind a full stop, question or exclamation mark.
-_SENTENCE_END = re.compile(r"\s*(?:<q>|\[X_SEP\]|\n)\s*|(?<=[.!?])\s+")
+# Marks of CNN/DailyMail files, line ends; where there are none, blanks behind a full stop, ? or !.
+_MARK, _STOP = re.compile(r"\s*(?:<q>|\[X_SEP\]|\n)\s*"), re.compile(r"(?<=[.!?])\s+")
 _NORMALIZER = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
 _SPLITTER = pre_tokenizers.BertPreTokenizer()
 
@@ -59,6 +61,8 @@ def check_metrics(names: Sequence[MetricName]) -> None:
             "task.metrics has rouge, which the library rouge-score computes; install it "
             '(pip install -e ".[generation]"), or set task.metrics without rouge'
         )
+    if "meteor" in names and caption_java.find_evaluation() is None:
+        logger.warning('no METEOR in the scores: it needs Java and pip install -e ".[caption]"')
 
 
 def generation_scores(
@@ -97,8 +101,10 @@ def rouge_scores(rows: Iterable[Written], stem: bool = True) -> dict[str, float]
 
 
 def sentences(text: str) -> str:
-    """A text with one sentence a line, as `rouge_lsum` compares them."""
-    return _SENTENCE_END.sub("\n", text.strip())
+    """A text with one sentence a line, as `rouge_lsum` compares them. Where sentences are marked (`<q>`,
+    `[X_SEP]`, line ends) the marks alone count, as in the official scores: "mr. smith" is no end of one."""
+    text = text.strip()
+    return (_MARK if _MARK.search(text) else _STOP).sub("\n", text)
 
 
 def split(text: str) -> list[str]:

@@ -58,6 +58,13 @@ def test_regions_that_cannot_be_read_are_refused(changes, complaint):
         check_regions(regions(**changes), "a.jpg", 3)
 
 
+def test_class_probabilities_are_wanted_where_the_detector_has_classes():
+    with pytest.raises(RecordError, match=r"no class probabilities, expected \[2, 4\]"):
+        check_regions(regions(class_probs=None), "a.jpg", 3, 4)
+    with pytest.raises(RecordError, match=r"of shape \(2, 2\), expected \[2, 4\]"):
+        check_regions(regions(class_probs=np.ones((2, 2))), "a.jpg", 3, 4)
+
+
 def test_regions_that_can_be_read_come_back():
     good = regions()
     assert check_regions(good, "a.jpg", 3) is good

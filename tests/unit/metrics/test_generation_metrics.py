@@ -104,7 +104,10 @@ def test_stems_are_compared_unless_told_otherwise() -> None:
         ("He came. He saw .", ["He came.", "He saw ."]),
         ("he came . he saw . ", ["he came .", "he saw ."]),
         ("he came <q> he saw", ["he came", "he saw"]),
-        ("he came [X_SEP] he saw? yes! 3.5", ["he came", "he saw?", "yes!", "3.5"]),
+        ("he came [X_SEP] he saw? yes! 3.5", ["he came", "he saw? yes! 3.5"]),
+        ("mr. smith met u.s. troops . <q> he left .", ["mr. smith met u.s. troops .", "he left ."]),
+        ("first one. still\nsecond", ["first one. still", "second"]),
+        ("he saw? yes! 3.5", ["he saw?", "yes!", "3.5"]),
         ("one", ["one"]),
     ],
 )
@@ -157,3 +160,17 @@ def test_metrics_that_cannot_be_computed_are_refused_at_once(monkeypatch: pytest
     check_metrics(["bleu", "coqa"])
     with pytest.raises(ConfigError, match="rouge-score.*pip install"):
         check_metrics(["bleu", "rouge"])
+
+
+@needs_rouge
+def test_marked_sentences_keep_their_order() -> None:
+    """Of two marked sentences the first says what the second reference says, in another order."""
+    row = [Written("c . d . a <q> e", ("a . c . d <q> e",))]
+    # The longest common subsequence of the first sentences is "c d", and that of the second ones "e".
+    assert generation_scores(row, ["rouge"])["rouge_lsum"] == pytest.approx(100 * 3 / 4)
+
+
+def test_a_missing_meteor_is_said(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr(caption_java, "find_evaluation", lambda: None)
+    check_metrics(["bleu", "meteor"])
+    assert "no METEOR" in caplog.text
