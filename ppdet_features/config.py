@@ -359,7 +359,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         if key in SECTIONS:
             values[SECTIONS[key]] = merge_into(hints[SECTIONS[key]].default_factory(), value or {}, where)
         elif key in ("class_names", "attribute_names") and isinstance(value, str):
-            values[key] = _read_names(path.parent / value)
+            values[key] = read_names(path.parent / value)
         elif key in PLAIN:
             values[key] = value
         else:
@@ -367,7 +367,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return coerce(values, DetectorConfig, path.name)
 
 
-def _read_names(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
+    """Names of classes or attributes: one a line, what follows a comma left out.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     try:
         lines = path.read_text(encoding="utf8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -375,8 +380,12 @@ def _read_names(path: Path) -> list[str]:
     return [line.partition(",")[0].strip() for line in lines if line.strip()]
 
 
+def sections(config: DetectorConfig) -> dict[str, Any]:
+    """Plain values under the keys of the YAML file."""
+    names = {field: section for section, field in SECTIONS.items()}
+    return {names.get(key, key): value for key, value in to_plain(config).items() if value is not None}
+
+
 def dump_config(config: DetectorConfig) -> str:
     """The YAML text of a config, which `load_config` reads back."""
-    plain = to_plain(config)
-    names = {field: section for section, field in SECTIONS.items()}
-    return dump({names.get(key, key): value for key, value in plain.items() if value is not None})
+    return dump(sections(config))

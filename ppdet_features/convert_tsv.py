@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ppdet_features.extract import file_digest
 from ppdet_features.store_writer import StoreWriter
 from unimo.data.region_shard import Skipped, StoredImage, Widths, halve
 from unimo.data.region_tsv import TsvRegions
@@ -34,7 +34,7 @@ def convert_tsv(
     Args:
         table: the opened file.
         folder: to write to.
-        classes: names of the classes; none for numbers.
+        classes: names of the classes, which may be others on the next run; none for `class 0`, ...
         background: which column of the class probabilities is that of the background, and left out.
         images_per_shard: pictures of a file.
         max_bad_rate: share of lines that may be skipped.
@@ -55,8 +55,7 @@ def convert_tsv(
             "(--background says whether one of them is that of the background)"
         )
     widths = Widths(table.feature_size, num_classes)
-    digest = hashlib.sha256("\0".join(names).encode()).hexdigest()
-    job = {"tsv": digest, "bytes": table.path.stat().st_size, "order": table.order, "background": background}
+    job = {"tsv": file_digest(table.path), "order": table.order, "background": background}
     writer = StoreWriter(folder, job, len(names), images_per_shard, widths, {"classes": classes})
     missing = writer.missing()
     left = sum(len(writer.numbers(shard)) for shard in missing)

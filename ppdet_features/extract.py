@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +28,6 @@ from unimo.data.images import open_image
 from unimo.data.loader import BadRecord, RecordCounter, ordered_map
 from unimo.data.region_shard import Skipped, StoredImage, Widths, halve
 from unimo.data.regions import Regions
-from unimo.data.sampler import SampleKey
 from unimo.errors import CheckpointError, ConfigError, RecordError
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class Extractor:
                 yield picture.number, Skipped(picture.image_id, str(error))
 
 
+_WITHOUT_EFFECT = ("Training", "BBoxAssigner", "BBoxPostProcess", "class_names", "attribute_names")
+"""Of a detector's YAML file, on regions; the names, which may be thousands, are compared by a digest."""
+
+
 def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
     """The detector of a YAML file and a file of weights, on this rank's GPU if there is one.
 
@@ -125,7 +129,7 @@ def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
     """
     import paddle
 
-    from ppdet_features.config import dump_config, load_config
+    from ppdet_features.config import load_config, sections
     from ppdet_features.detector import load_detector
     from ppdet_features.preprocess import preprocess
 
@@ -133,15 +137,13 @@ def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
     if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         paddle.set_device(f"gpu:{paddle.distributed.ParallelEnv().device_id}")
     detector = load_detector(config_path, weights_path)
-    return Extractor(
-        detector,
-        partial(preprocess, config=config),
-        {"classes": config.classes, "attributes": config.attributes},
-        {
-            "detector": dump_config(config),
-            "weights": file_digest(Path(weights_path)) if weights_path else "random",
-        },
-    )
+    names = {"classes": config.classes, "attributes": config.attributes}
+    made_by = {
+        "weights": file_digest(Path(weights_path)) if weights_path else "random",
+        "names": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
+        **{key: value for key, value in sections(config).items() if key not in _WITHOUT_EFFECT},
+    }
+    return Extractor(detector, partial(preprocess, config=config), names, made_by)
 
 
 def extract(
@@ -175,6 +177,7 @@ def extract(
     stretches = [writer.numbers(shard) for shard in missing]
     left = sum(map(len, stretches))
     counter = RecordCounter(settings.max_bad_rate, "--max-bad-rate")
+    counter.read[images.name] = len(images)  # stops when more are bad than the whole list may have
     pictures = ordered_map(
         partial(read_picture, images, extractor.prepare),
         itertools.chain.from_iterable(stretches),
@@ -188,7 +191,7 @@ def extract(
                 found[number] = result
                 is_bad = isinstance(result, Skipped)
                 bad = [BadRecord(images.name, number, result.reason)] if is_bad else []
-                counter.add([SampleKey(images.name, number, 0)], bad)
+                counter.add([], bad)
                 bar.update(1)
             writer.write(shard, [found[number] for number in numbers])
     return writer.finish(settings.max_bad_rate)

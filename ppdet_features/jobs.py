@@ -12,6 +12,7 @@ from typing import Any
 
 from ppdet_features import extract as extraction
 from ppdet_features.batching import Prepared
+from ppdet_features.config import read_names
 from ppdet_features.convert_tsv import convert_tsv
 from ppdet_features.draw import draw_regions
 from ppdet_features.image_list import ImageList, open_images
@@ -91,14 +92,9 @@ def from_tsv(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> No
     """Write a TSV as a store.
 
     Raises:
-        DataError: see `convert_tsv`.
+        ConfigError, DataError: see `read_names`, `convert_tsv`.
     """
-    classes: list[str] = []
-    try:
-        if args.classes:
-            classes = Path(args.classes).read_text(encoding="utf8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--classes {args.classes} cannot be read: {error}") from error
+    classes = read_names(Path(args.classes)) if args.classes else []
     settings = (args.background, args.images_per_shard, args.max_bad_rate)
     table = TsvRegions(args.tsv, args.order)
     tell(_summary(convert_tsv(table, Path(args.store), classes, *settings, progress), Path(args.store)))

@@ -14,7 +14,7 @@ from typing import Any
 from unimo.augment.output import check_same
 from unimo.data.loader import RecordCounter
 from unimo.data.region_shard import ShardReader, Skipped, StoredImage, Widths, write_shard
-from unimo.data.region_store import INDEX, RegionStore, replacing, shard_path, write_index
+from unimo.data.region_store import replacing, shard_path, write_index
 from unimo.errors import DataError
 
 JOB = "job.json"
@@ -94,7 +94,7 @@ class StoreWriter:
         write_shard(shard_path(self.folder, shard), images, skipped, self.widths)
 
     def finish(self, max_bad_rate: float) -> dict[str, int] | None:
-        """Write the index if all files are there.
+        """Write the index if all files are there; it is the same again unless the names are others.
 
         Returns:
             Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
@@ -105,10 +105,8 @@ class StoreWriter:
         if not all(map(self.is_done, range(self.shards))):
             return None
         self._check_skipped(max_bad_rate)
-        if not (self.folder / INDEX).exists():
-            self._remove_leftovers(".regions-*.tmp")
-            return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
-        return RegionStore(self.folder).counts
+        self._remove_leftovers(".regions-*.tmp")
+        return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
 
     def _remove_leftovers(self, pattern: str) -> None:
         """Temporary files of killed processes."""

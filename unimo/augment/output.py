@@ -83,5 +83,5 @@ def check_same(note: Path, job: Mapping[str, Any], complaint: str) -> None:
     wanted = json.loads(json.dumps(dict(job)))
     other = sorted(key for key in {*old, *wanted} if old.get(key) != wanted.get(key))
     if other:
-        told = ", ".join(f"{key} {old.get(key)!r} there, {wanted.get(key)!r} here" for key in other)
+        told = ", ".join(f"{key} {old.get(key)!r:.200} there, {wanted.get(key)!r:.200} here" for key in other)
         raise DataError(f"{complaint} ({told}); remove it, or name another file or folder")

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from plain_detector import SPECIAL, draw_pictures, plain_extractor, prepare
 
-from ppdet_features.extract import ExtractionSettings, Rank, extract
+from ppdet_features.extract import ExtractionSettings, Rank, extract, load_extractor
 from ppdet_features.image_list import open_images
 from ppdet_features.progress import Progress
 from unimo.data.images import open_image
-from unimo.data.region_store import RegionStore
+from unimo.data.region_store import RegionStore, shard_path
 from unimo.errors import ConfigError, DataError
 
 SETTINGS = ExtractionSettings(batch_size=3, look_ahead=5, images_per_shard=4, max_bad_rate=1.0)
@@ -158,6 +159,41 @@ def test_too_many_bad_pictures_end_the_job_and_keep_the_files(tmp_path):
     assert extractor.detector.batches == []
 
 
+def test_bad_pictures_that_lie_together_are_judged_by_the_whole_list(tmp_path):
+    pictures = draw_pictures(tmp_path / "pictures", 220)
+    for number in range(96, 100):  # the last ones by name
+        (pictures / f"{number}.png").write_bytes(b"no picture")
+    out, changes = tmp_path / "out", {"images_per_shard": 110, "max_bad_rate": 0.02}
+    assert run(pictures, out, **changes)["skipped"] == 4
+    shard_path(out, 1).unlink()
+    assert run(pictures, out, **changes)["skipped"] == 4
+    for number in range(5):
+        (pictures / f"{number:02d}.png").write_bytes(b"no picture")
+    extractor = plain_extractor()
+    with pytest.raises(DataError, match="5 of 220 records .* --max-bad-rate=0.02"):
+        run(pictures, tmp_path / "stopped", extractor=extractor, **changes)
+    assert sum(extractor.detector.batches) < 50  # nothing that follows could help
+
+
+def test_what_names_a_detector_is_what_its_regions_depend_on(tmp_path, root):
+    config = yaml.safe_load((root / "ppdet_features" / "configs" / "scenes_tiny.yaml").read_text())
+
+    def made_by(**changes):
+        (tmp_path / "c.yaml").write_text(yaml.safe_dump({**config, **changes}))
+        return load_extractor(str(tmp_path / "c.yaml"), None).made_by
+
+    same = made_by()
+    assert made_by(Training={"steps": 7}, BBoxAssigner={"fg_fraction": 0.25}) == same
+    for key, value in (
+        ("RegionSelection", {"max_boxes": 7, "min_boxes": 4}),
+        ("class_names", ["circle", "square", "triangle", "star"]),
+    ):
+        other = made_by(**{key: value})
+        assert {name for name in same if same[name] != other[name]} == {
+            {"class_names": "names"}.get(key, key)
+        }
+
+
 def test_each_image_of_a_corpus_of_captions_once(tmp_path):
     pictures = draw_pictures(tmp_path / "images", 3)
     lines = [{"image": f"images/{n:02d}.png", "text": text} for text in ("one", "two") for n in range(3)]
@@ -180,3 +216,11 @@ def test_scenes_have_the_ids_that_training_reads():
 def test_settings_are_checked():
     with pytest.raises(ConfigError, match="--batch-size 0"):
         ExtractionSettings(batch_size=0)
+
+
+def test_the_complaint_about_another_job_stays_short(pictures, tmp_path):
+    run(pictures, tmp_path / "out")
+    made_by = {"detector": "x" * 100_000, "weights": "none"}
+    with pytest.raises(DataError, match="detector 'plain' there, 'xxx") as refused:
+        run(pictures, tmp_path / "out", extractor=dataclasses.replace(plain_extractor(), made_by=made_by))
+    assert len(str(refused.value)) < 500

@@ -54,6 +54,23 @@ def test_tsv_and_back(tool, store, tmp_path):
     assert (tmp_path / "back" / "labels.jsonl").read_bytes() == (store.folder / "labels.jsonl").read_bytes()
 
 
+def test_a_conversion_goes_on_with_other_names_but_not_with_another_file(tool, store, tmp_path):
+    tool("extract_features", "to-tsv", store.folder, tmp_path / "f.tsv", "--quiet")
+    words = ["from-tsv", tmp_path / "f.tsv", tmp_path / "back", "--quiet"]
+    assert tool("extract_features", *words)[0] == 0
+    assert RegionStore(tmp_path / "back").classes == ["class 0", "class 1"]  # as a detector calls them
+    (tmp_path / "names.txt").write_text("stop sign,stopsign\ncold\n\n")
+    assert tool("extract_features", *words, "--classes", tmp_path / "names.txt")[0] == 0
+    back = RegionStore(tmp_path / "back")
+    assert back.classes == ["stop sign", "cold"]
+    assert {label for _, labels in back.labels() for label in labels} <= {"stop sign", "cold"}
+    content = (tmp_path / "f.tsv").read_bytes()
+    first = content.index(b"\t", content.index(b"\t4\t") + 3) + 1  # features of the first picture
+    (tmp_path / "f.tsv").write_bytes(content[:first] + b"AAAA" + content[first + 4 :])
+    code, _, error = tool("extract_features", *words)
+    assert code == 2 and "holds the work of another job (tsv" in error
+
+
 def test_the_column_of_the_background_is_left_out(tool, store, tmp_path):
     tool("extract_features", "to-tsv", store.folder, tmp_path / "f.tsv", "--quiet")
     words = ["from-tsv", tmp_path / "f.tsv", tmp_path / "back", "--background", "first", "--quiet"]
