@@ -16,10 +16,9 @@ from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
 from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewrite_job import index_captions
-from unimo.augment.rewriting import normalise
 from unimo.augment.scene_graph import Parser, open_parser
 from unimo.augment.tagging import encodable
-from unimo.augment.terms import singular, terms_of
+from unimo.augment.terms import normalise, singular, terms_of
 from unimo.errors import DataError
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from unimo.augment.ngram import TrigramModel
 from unimo.augment.scene_graph import Node, Parser, SceneGraph
 from unimo.augment.tagging import split_words
+from unimo.augment.terms import normalise, stems
 from unimo.augment.vocabulary import Vocabulary
 
 Level = Literal["word", "phrase"]
@@ -72,13 +73,13 @@ class Rewriter:
         Args:
             text: the caption.
             sample_id: makes the draw of this sample its own.
-            others: further captions of the same image. No rewrite equals one of them, and no word that one
-                of them uses comes in: it would be true of the picture.
+            others: further captions of the same image. No rewrite equals one of them, and no word whose stem
+                one of them has comes in: it would be true of the picture.
         """
         graph = self.parse(text)
-        mentioned = {word for other in (text, *others) for word in split_words(other)}
+        own, theirs = stems(text), frozenset[str]().union(*map(stems, others))
         forbidden = {normalise(other) for other in (text, *others)}
-        choices = {node: self._choices(node, mentioned) for node in graph.nodes()}
+        choices = {node: self._choices(node, own, theirs) for node in graph.nodes()}
         candidates = [*_single(choices), *_joint(graph, choices)]
         if len(candidates) > self.max_candidates:
             rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
@@ -93,10 +94,10 @@ class Rewriter:
                 found[key] = (new, level, changes)
         return self._rank(found.values())
 
-    def _choices(self, node: Node, mentioned: Collection[str]) -> list[str]:
+    def _choices(self, node: Node, own: frozenset[str], theirs: frozenset[str]) -> list[str]:
         similar = self.vocabulary.similar(node.kind, node.form, node.text)
-        # "over" of "jumping over" may stay; at least one word has to be new to the picture.
-        return [words for words in similar if any(word not in mentioned for word in words.split())]
+        # "over" of "jumping over" may stay; something has to be new, and nothing new may be true.
+        return [words for words in similar if (new := stems(words) - own) and not new & theirs]
 
     def _rank(self, found: Collection[tuple[str, Level, tuple[tuple[str, str, str], ...]]]) -> list[Rewrite]:
         fluency = self.model.log_probability(split_words(text) for text, _, _ in found)
@@ -137,8 +138,3 @@ def replace_nodes(text: str, replaced: Replacement) -> str:
             before = f"{start} {fitting} ".lstrip()
         text = before + words + after
     return text
-
-
-def normalise(text: str) -> str:
-    """A caption reduced to what makes it another: its words, without case and punctuation."""
-    return " ".join(word for word in split_words(text) if word[0].isalnum())

@@ -1,8 +1,12 @@
-"""Index terms of sentences and labels: what the inverted index finds a text by."""
+"""Words of texts reduced to what counts: index terms, stems, singulars."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 from unimo.augment.tagging import split_words
+from unimo.errors import CapabilityError
 
 STOP_WORDS = frozenset(
     "a an the this that these those and or but of in on at to from by with for into onto as while is are was "
@@ -17,6 +21,19 @@ _IRREGULAR = {
     "wolves": "wolf", "shelves": "shelf", "loaves": "loaf", "calves": "calf",
     "shoes": "shoe", "canoes": "canoe",
 }  # fmt: skip
+
+_VARIANTS = (
+    "grey gray theatre theater centre center tyre tire pyjamas pajamas doughnut donut moustache mustache "
+    "plough plow kerb curb aeroplane airplane ran run sat sit stood stand lay lie held hold wore wear "
+    "worn wear rode ride ridden ride threw throw thrown throw caught catch swam swim swung swing stuck "
+    "stick drove drive driven drive ate eat eaten eat drank drink flew fly flown fly fell fall fallen "
+    "fall took take taken take made make went go gone go led lead bit bite blew blow built build dug dig "
+    "fought fight hung hang kept keep knelt kneel leapt leap met meet shot shoot slept sleep spun spin "
+    "broke break broken break wrote write written write drew draw drawn draw grew grow grown grow sang "
+    "sing gave give given give got get hid hide hidden hide shook shake tore tear torn tear bent bend "
+    "swept sweep froze freeze frozen freeze"
+).split()
+"""Spellings and verb forms that a stemmer does not see, each before what it stands for."""
 
 
 def terms_of(text: str) -> list[str]:
@@ -36,3 +53,40 @@ def singular(words: str) -> str:
     elif last.endswith("s") and not last.endswith(("ss", "us")):
         last = last[:-1]
     return start + space + last
+
+
+def stems(text: str) -> frozenset[str]:
+    """Stems of `terms_of` a text: "Blonde women ran" and "a blond woman runs" have the same.
+
+    Raises:
+        CapabilityError: NLTK is not installed.
+    """
+    return frozenset(map(_stem, terms_of(text)))
+
+
+@functools.lru_cache(100_000)
+def _stem(word: str) -> str:
+    stem = _stemmer()(word)
+    return _stem_variants().get(stem, stem).replace("our", "or")  # colour, neighbour
+
+
+@functools.cache
+def _stem_variants() -> dict[str, str]:
+    pairs = dict(zip(_VARIANTS[::2], _VARIANTS[1::2], strict=True)) | _IRREGULAR
+    return {_stemmer()(word): _stemmer()(other) for word, other in pairs.items()}
+
+
+@functools.cache
+def _stemmer() -> Callable[[str], str]:
+    try:
+        from nltk.stem.snowball import EnglishStemmer
+    except ImportError as error:
+        raise CapabilityError(
+            f"stems need nltk, which textblob brings ({error}); try pip install 'unimo[augment]'"
+        ) from error
+    return EnglishStemmer().stem
+
+
+def normalise(text: str) -> str:
+    """A caption reduced to what makes it another: its words, without case and punctuation."""
+    return " ".join(word for word in split_words(text) if word[0].isalnum())

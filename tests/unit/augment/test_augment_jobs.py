@@ -24,7 +24,7 @@ from unimo.augment.output import ResumableWriter  # noqa: E402
 from unimo.augment.progress import Shard, one_at_a_time  # noqa: E402
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts  # noqa: E402
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus  # noqa: E402
-from unimo.augment.rewriting import normalise  # noqa: E402
+from unimo.augment.terms import normalise  # noqa: E402
 from unimo.errors import ConfigError, DataError  # noqa: E402
 
 ANIMALS, PLACES = ("dog", "cat", "horse", "bird"), ("beach", "hill", "street")

@@ -19,7 +19,7 @@ pytest.importorskip("textblob")
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
 from unimo.augment.progress import Shard  # noqa: E402
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus  # noqa: E402
-from unimo.augment.rewriting import normalise  # noqa: E402
+from unimo.augment.terms import normalise  # noqa: E402
 
 
 @contextlib.contextmanager

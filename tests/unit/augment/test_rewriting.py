@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("textblob")
 
 from unimo.augment.ngram import TrigramCounter, TrigramModel  # noqa: E402
-from unimo.augment.rewriting import Rewriter, normalise, replace_nodes  # noqa: E402
+from unimo.augment.rewriting import Rewriter, replace_nodes  # noqa: E402
 from unimo.augment.scene_graph import Node, open_parser  # noqa: E402
 from unimo.augment.tagging import split_words  # noqa: E402
+from unimo.augment.terms import normalise, stems  # noqa: E402
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter  # noqa: E402
 
 COLOURS, ANIMALS, VERBS = ("brown", "white", "orange"), ("dog", "cat", "elephant"), ("jumps over", "sits on")
@@ -95,3 +96,31 @@ def test_a_vocabulary_without_contexts_has_no_neighbours():
     counter.add(parse("dog"), "dog")
     vocabulary = counter.finish(min_count=1, neighbours=5, seed=0)
     assert vocabulary.similar("object", "NN", "dog") == [] and np.all(vocabulary.counts == 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "similar", "others"),
+    [("A dog jumps over a log .", "runs over", "it was running ."),
+     ("A man plays with a soccer ball .", "tennis racket", "two tennis players ."),
+     ("A dark woman sits on a bench .", "blonde", "a blond lady ."),
+     ("A brown dog sits on a bench .", "grey", "a gray puppy ."),
+     ("A man sits on a bench .", "woman", "Two women wait ."),
+     ("A tennis ball lies on a bench .", "balls", "it is green ."),
+     ("A dog sits on a bench .", "sits in", "nothing ."),
+     ("A woman sits on a bench .", "harbor", "Boats in harbours .")],
+)  # fmt: skip
+def test_no_word_comes_in_whose_stem_a_caption_has(statistics, text: str, similar: str, others: str):
+    """Whatever the node: all are said to be similar to one entry, which only an unrelated caption lets in."""
+
+    class Similar:
+        def similar(self, kind: str, form: str, text: str) -> list[str]:
+            return [similar]
+
+    one = Rewriter(open_parser(), Similar(), statistics[1])
+    assert one.rewrite(text, "1", [others]) == []
+    assert one.rewrite("A boy eats an apple .", "1", ["He is happy ."])
+
+
+def test_stems_are_equal_for_forms_and_spellings():
+    assert stems("Blonde women ran to the coloured theatres") == stems("a blond woman runs , colors theater")
+    assert stems("a dog") != stems("a cat") and stems("on the ...") == frozenset()
