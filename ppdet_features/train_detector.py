@@ -28,7 +28,7 @@ def main(words: list[str] | None = None) -> None:
     from ppdet_features.config import load_config
     from ppdet_features.detector import build_detector
     from ppdet_features.training import Trainer
-    from ppdet_features.weights import load_weights
+    from ppdet_features.weights import start_training
     from unimo.config import parse_overrides, write_text
     from unimo.weights import tensors_of, write_safetensors
 
@@ -37,8 +37,7 @@ def main(words: list[str] | None = None) -> None:
     train, held_out = _pictures(args, config)
     paddle.seed(config.train.seed)
     detector = build_detector(config)
-    if args.init:
-        load_weights(detector, args.init)
+    start_training(detector, args.init, args.backbone)
     trainer = Trainer(detector, train, output)
     if not trainer.run(_bar, args.minutes):
         print(f"stopped at step {trainer.step} of {config.train.steps}: time is over", file=sys.stderr)
@@ -82,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scenes", action="store_true", help="the built-in drawn shapes; 500 held-out scenes"
     )
-    parser.add_argument("--init", help="weights to start from: .safetensors or .pdparams of the same config")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--init", help="detector to start from: .safetensors, .pdparams; may have other classes"
+    )
+    start.add_argument("--backbone", help="ImageNet ResNet to start from, in PaddleDetection's names")
     parser.add_argument("--minutes", type=float, help="stop training then, whatever Training.steps says")
     parser.add_argument("--quiet", action="store_true", help="no lines of losses")
     return parser

@@ -112,8 +112,8 @@ class Trainer:
         )
         self._batches = Batches(pictures, self.config)
         output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "config.yaml", dump_config(self.config))
         self._resume()
+        write_text(output / "config.yaml", dump_config(self.config))
 
     def run(self, progress: Callable[[str, int], AbstractContextManager[Bar]], minutes: float | None) -> bool:
         """Train to the end, or until `minutes` of this run, earlier parts included, are over.

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from paddle import nn
 
 from unimo.data.readers.numpy_pickle import read_numpy_pickle
-from unimo.errors import CheckpointError, DataError
+from unimo.errors import CheckpointError, ConfigError, DataError
 from unimo.weights import load_into, read_safetensors
 
+if TYPE_CHECKING:
+    from ppdet_features.detector import FasterRCNN
+
+logger = logging.getLogger(__name__)
+_ATTRIBUTES = "attribute_head."
+_OF_CLASSES = ("bbox_head.bbox_score.", "bbox_head.bbox_delta.", _ATTRIBUTES)
 _PICKLES = (".pdparams", ".pkl")
 # What stands beside the arrays in PaddleDetection's files.
 _NAME_TABLE = "StructuredToParameterName@@"
@@ -53,3 +60,62 @@ def load_weights(detector: nn.Layer, path: str | Path) -> None:
         CheckpointError: unreadable, or names every missing, extra and mis-shaped parameter.
     """
     load_into(detector, read_weights(path), str(path))
+
+
+def start_training(detector: FasterRCNN, init: str | None, backbone: str | None) -> None:
+    """Fill a fresh detector with the weights that its training starts from.
+
+    Args:
+        detector: what is trained.
+        init: weights of a detector; one of other classes or attributes gives all but what depends on them.
+        backbone: weights of an image classifier, see `load_backbone`.
+
+    Raises:
+        ConfigError: neither of them, although layers that the config freezes would stay random.
+        CheckpointError: weights that cannot be read or do not fit.
+    """
+    config = detector.config
+    frozen = {
+        f"ResNet.freeze_at={config.resnet.freeze_at}": config.resnet.freeze_at >= 0,
+        "ResNet.freeze_norm=true": config.resnet.freeze_norm,
+        "Res5Head.freeze_norm=true": config.res5.freeze_norm,
+    }
+    if init:
+        _load_other_classes(detector, init)
+    elif backbone:
+        load_backbone(detector, backbone)
+    elif any(frozen.values()):
+        raise ConfigError(
+            f"{', '.join(key for key, holds in frozen.items() if holds)} without --init or --backbone: these "
+            "layers are never trained, so they would stay random. Give --backbone with an ImageNet ResNet in "
+            "PaddleDetection's names, or --init with a detector; to train all from nothing: "
+            "ResNet.freeze_at=-1 ResNet.freeze_norm=false Res5Head.freeze_norm=false"
+        )
+
+
+def load_backbone(detector: FasterRCNN, path: str | Path) -> None:
+    """Fill stem and res2 to res5 from an image classifier in PaddleDetection's names; the rest stays fresh.
+
+    Raises:
+        CheckpointError: unreadable, or names every missing, extra and mis-shaped parameter.
+    """
+    tensors = {
+        f"{'bbox_head.head' if name.startswith('res5.') else 'backbone'}.{name}": value
+        for name, value in read_weights(path).items()
+        if not name.startswith("fc.")
+    }
+    load_into(detector, tensors, str(path), ignore=("rpn_head.", *_OF_CLASSES))
+
+
+def _load_other_classes(detector: FasterRCNN, path: str) -> None:
+    tensors, state = read_weights(path), detector.state_dict()
+    fresh = [
+        name
+        for name in state
+        if name.startswith(_OF_CLASSES)
+        and (tensors[name].shape != tuple(state[name].shape) if name in tensors else _ATTRIBUTES in name)
+    ]
+    if fresh:
+        logger.warning("%s is of other classes or attributes; fresh: %s", path, ", ".join(fresh))
+    kept = {name: value for name, value in tensors.items() if name not in fresh}
+    load_into(detector, kept, path, ignore=(*fresh, _ATTRIBUTES))

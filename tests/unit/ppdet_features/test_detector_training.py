@@ -169,9 +169,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path):
     resumed = tensors_of(run(tmp_path / "killed"))
     for name, value in unbroken.items():
         np.testing.assert_array_equal(value, resumed[name], err_msg=name)
+    before = (tmp_path / "killed" / "config.yaml").read_bytes()
     with pytest.raises(CheckpointError, match="another resnet"):
         config = micro_config(ResNet={"width": 8})
         Trainer(build_detector(config), ScenesPictures("train", 5, config), tmp_path / "killed")
+    assert (tmp_path / "killed" / "config.yaml").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
