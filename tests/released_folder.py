@@ -5,11 +5,13 @@ Nothing here uses the library's own reader or name map.
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
 import numpy as np
 
+Shapes = dict[str, tuple[int, ...]]
 CODES = {"float32": 5, "float64": 6, "float16": 4, "int64": 3, "int32": 2}
 WIDTH, INNER, POSITIONS, ROWS, PATCH, GRID = 128, 512, 34, 160, 16, 3
 DEPTHS = {"vit": 3, "text": 2, "grounded": 2}
@@ -46,7 +48,7 @@ def encode(
     return head + struct.pack("<Ii", versions[1], len(message)) + message + array.tobytes()
 
 
-def shapes(vocabulary: int, inner: int = INNER) -> dict[str, tuple[int, ...]]:
+def shapes(vocabulary: int, inner: int = INNER) -> Shapes:
     """Names and shapes of facts 4.2 in small: encoders, poolers, matching and language heads, and what the
     library has no counterpart of."""
     w = WIDTH
@@ -77,21 +79,40 @@ def shapes(vocabulary: int, inner: int = INNER) -> dict[str, tuple[int, ...]]:
             for part in ("query", "key", "value", "output"):
                 linears[f"{layer}_multi_head_att_{part}_fc"] = (w, w)
             linears[f"{layer}_ffn_fc_0"], linears[f"{layer}_ffn_fc_1"] = (w, inner), (inner, w)
+    return found | norms_and_linears(norms, linears, w)
+
+
+def norms_and_linears(norms: list[str], linears: dict[str, tuple[int, int]], width: int) -> Shapes:
+    """The two tensors of each norm and linear layer, as the release names them."""
+    found: Shapes = {}
     for name in norms:
-        found |= {f"{name}_layer_norm_scale": (w,), f"{name}_layer_norm_bias": (w,)}
+        found |= {f"{name}_layer_norm_scale": (width,), f"{name}_layer_norm_bias": (width,)}
     for name, shape in linears.items():
         found |= {f"{name}.w_0": shape, f"{name}.b_0": shape[1:]}
     return found
 
 
-def random_release(vocabulary: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Values in which every part matters; the temperature is low, so that similarities do not saturate."""
+def random_values(shapes: Shapes, seed: int) -> dict[str, np.ndarray]:
+    """Values in which every part matters."""
     rng, tensors = np.random.default_rng(seed), {}
-    for name, shape in shapes(vocabulary).items():
+    for name, shape in shapes.items():
         value = rng.normal(0.0, 0.07, shape) + name.endswith("_scale")
         tensors[name] = value.astype("float32")
+    return tensors
+
+
+def random_release(vocabulary: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random values; the temperature is low, so that similarities do not saturate."""
+    tensors = random_values(shapes(vocabulary), seed)
     tensors["topk_temperature"][:] = 1.5
     return tensors
+
+
+def listed_names(shared: Path, release: str, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """All names of a release and its options with their shapes, as arrays without memory."""
+    listed = json.loads((shared / "reference" / "unimo_official_params.json").read_text())[release]
+    found = {name: eval(shape, {"__builtins__": {}}, sizes) for name, shape, _ in listed}
+    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in found.items()}
 
 
 def write_folder(folder: Path, tensors: dict[str, np.ndarray]) -> Path:

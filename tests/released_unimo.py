@@ -6,6 +6,7 @@ Nothing here uses the library's own reader or name map.
 from __future__ import annotations
 
 import numpy as np
+from released_folder import norms_and_linears, random_values
 
 WIDTH, INNER, POSITIONS, FEATURE, DEPTH, HIDDEN = 128, 512, 34, 12, 2, 96
 HEADS = {
@@ -38,17 +39,9 @@ def shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
         "cls_out_2_w": (w, 2),
         "cls_out_2_b": (2,),
     }
-    for name in norms:
-        found |= {f"{name}_layer_norm_scale": (w,), f"{name}_layer_norm_bias": (w,)}
-    for name, shape in linears.items():
-        found |= {f"{name}.w_0": shape, f"{name}.b_0": shape[1:]}
-    return found
+    return found | norms_and_linears(norms, linears, w)
 
 
 def random_release(vocabulary: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Values in which every part matters."""
-    rng, tensors = np.random.default_rng(seed), {}
-    for name, shape in shapes(vocabulary).items():
-        value = rng.normal(0.0, 0.07, shape) + name.endswith("_scale")
-        tensors[name] = value.astype("float32")
-    return tensors
+    """Random values."""
+    return random_values(shapes(vocabulary), seed)

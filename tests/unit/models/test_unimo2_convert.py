@@ -1,12 +1,11 @@
 """The name map of the released UNIMO-2: every name of the release, and folders that are not whole."""
 
-import json
 import re
 
 import numpy as np
 import paddle
 import pytest
-from released_folder import DEPTHS, ROWS, WIDTH, random_release, shapes
+from released_folder import DEPTHS, ROWS, WIDTH, listed_names, random_release, shapes
 
 import unimo
 from unimo.config import to_plain
@@ -27,11 +26,9 @@ VOCABULARY = 40
 
 @pytest.fixture(scope="module")
 def official(shared):
-    """All names of the release and its options with their shapes, as arrays without memory."""
-    listed = json.loads((shared / "reference" / "unimo_official_params.json").read_text())["unimo2_base"]
-    assert len(listed) == 621
-    found = {name: eval(shape, {"__builtins__": {}}, BASE) for name, shape, _ in listed}
-    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in found.items()}
+    found = listed_names(shared, "unimo2_base", BASE)
+    assert len(found) == 621
+    return found
 
 
 def joined(row, sizes):

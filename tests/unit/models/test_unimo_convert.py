@@ -1,10 +1,9 @@
 """The name map of the released UNIMO: every name of the release, tasks, and folders that are not whole."""
 
-import json
-
 import numpy as np
 import paddle
 import pytest
+from released_folder import listed_names
 from released_unimo import FEATURE, HIDDEN, POSITIONS, WIDTH, random_release
 
 import unimo
@@ -34,11 +33,9 @@ class Recorder(dict):
 
 @pytest.fixture(scope="module")
 def official(shared):
-    """All names of the release and its options with their shapes, as arrays without memory."""
-    listed = json.loads((shared / "reference" / "unimo_official_params.json").read_text())["unimo_base"]
-    assert len(listed) == 228
-    found = {name: eval(shape, {"__builtins__": {}}, SYMBOLS) for name, shape, _ in listed}
-    return {name: np.broadcast_to(np.float32(0), shape) for name, shape in found.items()}
+    found = listed_names(shared, "unimo_base", SYMBOLS)
+    assert len(found) == 228
+    return found
 
 
 def weights(official, classes):
