@@ -1,0 +1,34 @@
+"""Keys of PaddleDetection's YAML files that have no meaning here: read, told once, and without effect."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+logger = logging.getLogger(__name__)
+# Schedule, data and environment of PaddleDetection's own programs.
+_AT_THE_TOP = frozenset(
+    "pretrain_weights weights worker_num TrainReader EvalReader TrainDataset EvalDataset TestDataset metric "
+    "map_type epoch LearningRate OptimizerBuilder use_ema ema_decay find_unused_parameters use_gpu use_xpu "
+    "use_mlu use_npu use_gcu log_iter save_dir snapshot_epoch print_flops print_params export".split()
+)
+# Batches are of equal input size here, so nothing is padded.
+_OF_READER = frozenset({"batch_transforms", "inputs_def", "collate_batch", "drop_empty"})
+
+
+def drop_ignored(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The content of a YAML file without those keys; a log line names what was there.
+
+    Args:
+        values: sections and keys.
+        name: of the file.
+    """
+    kept = {key: value for key, value in values.items() if key not in _AT_THE_TOP}
+    ignored, reader = [key for key in values if key not in kept], kept.get("TestReader")
+    if isinstance(reader, Mapping):
+        kept["TestReader"] = {key: value for key, value in reader.items() if key not in _OF_READER}
+        ignored += [f"TestReader.{key}" for key in reader if key in _OF_READER]
+    if ignored:
+        logger.warning("%s: read and without effect: %s", name, ", ".join(ignored))
+    return kept
