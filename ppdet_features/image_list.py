@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from typing import Literal
 
-from unimo.data.readers import ConcatDataset, Dataset, find_splits, open_corpus
+from unimo.data.readers import ConcatDataset, Dataset, open_all_splits, open_corpus
 from unimo.data.readers.labeled import open_labeled_images
 from unimo.data.records import ImageSource
 from unimo.errors import ConfigError, RecordError
@@ -83,11 +83,12 @@ def open_images(
     if scenes_images is not None:
         scenes = ScenesConfig(scenes_images, scenes_images, captions_per_image=1)
     data = DataConfig(scenes=scenes)
+    if kind == "labels" and split == "all":
+        raise ConfigError("--kind labels: name the splits, e.g. --split train+val")
+    if split == "all":
+        return ImageList(open_all_splits(corpus, kind, data))
     if kind == "labels":
-        if split == "all":
-            raise ConfigError("--kind labels: name the splits, e.g. --split train+val")
         parts = [open_labeled_images(corpus, word, data) for word in split.split("+")]
     else:
-        words = find_splits(corpus, kind, data) if split == "all" else split.split("+")
-        parts = [open_corpus(corpus, word, kind, data) for word in words]
+        parts = [open_corpus(corpus, word, kind, data) for word in split.split("+")]
     return ImageList(parts[0] if len(parts) == 1 else ConcatDataset(parts, parts[0].name))

@@ -204,6 +204,22 @@ def test_each_image_of_a_corpus_of_captions_once(tmp_path):
     assert images.source(2) == pictures / "02.png"
 
 
+def test_a_folder_is_taken_with_all_its_subfolders(tmp_path, caplog):
+    names = ["01.png", "holiday/02.png", "train/03.png", "val/04.png"]
+    for path, name in zip(sorted(draw_pictures(tmp_path, 4).glob("*.png")), names, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        path.rename(tmp_path / f"{name}.new")
+    for name in names:
+        (tmp_path / f"{name}.new").rename(tmp_path / name)
+    for name in ("phone.HEIC", "train/readme.txt", ".hidden.txt"):
+        (tmp_path / name).write_text("no picture")
+    images = open_images(str(tmp_path))
+    assert [images.image_id(number) for number in range(len(images))] == names
+    assert "2 files are no pictures by their endings: 1 .heic, 1 .txt" in caplog.text
+    images = open_images(str(tmp_path), split="train+val")
+    assert [images.image_id(number) for number in range(len(images))] == names[2:]
+
+
 def test_scenes_have_the_ids_that_training_reads():
     pairs = open_images("scenes", "pairs", "train+val", scenes_images=3)
     assert [pairs.image_id(n) for n in range(6)] == [f"{s}-{n}" for s in ("train", "val") for n in range(3)]

@@ -45,6 +45,7 @@ _SPLIT = re.compile(
 _ALSO = {"train": ("train", "restval")}
 _INSTEAD = {"val": ("dev", "rest_val"), "dev": ("val",)}
 _HASHED = ("train", "val", "test")
+_WHOLE = "all"
 _UNPAIRED = ("texts", "images")
 
 
@@ -87,6 +88,18 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
         raise DataError(f"split {split!r} in {path} has no samples")
     log.info("corpus %s, %s: %d samples in %d files", name, split, len(dataset), len(parts))
     return dataset
+
+
+def open_all_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> Dataset:
+    """Everything of a corpus; of a folder of pictures also what lies in no split's subfolder.
+
+    Raises:
+        DataError: as `open_corpus`.
+    """
+    folder = corpus.path != "scenes" and kind == "images" and _picture_folder(_resolve(corpus, data))
+    words = [_WHOLE] if folder else find_splits(corpus, kind, data)
+    parts = [open_corpus(corpus, word, kind, data) for word in words]
+    return parts[0] if len(parts) == 1 else ConcatDataset(parts, parts[0].name)
 
 
 def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]:
@@ -178,11 +191,11 @@ def _picture_splits(folder: Path) -> list[str]:
 
 
 def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
-    """The pictures of a split's subfolder; without such subfolders everything is train."""
+    """The pictures of a split's subfolder, or of the whole folder; without such subfolders that is train."""
     words, splits = split.split("+"), _picture_splits(folder)
-    if not set(words) <= set(splits):
+    if not set(words) <= {*splits, _WHOLE}:
         raise DataError(f"{folder} has no split {split!r} of images; found: {', '.join(splits)}")
-    roots = [folder / word if (folder / word).is_dir() else folder for word in words]
+    roots = [folder / word if word in _HASHED and (folder / word).is_dir() else folder for word in words]
     files = [file for root in roots for file in find_pictures(root)]
     if not files:
         seen = ", ".join(sorted(file.name for file in folder.iterdir())[:5])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from unimo.data.readers.base import Dataset, check_index, check_text, read_at
 from unimo.data.records import ImageSource, Record
 from unimo.errors import DataError, RecordError
 
+log = logging.getLogger(__name__)
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
@@ -127,8 +130,16 @@ class PromptDataset(Dataset):
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Picture files of a folder and its subfolders, sorted; hidden ones are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(
-        path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts)
-    )
+    """Picture files of a folder and its subfolders, sorted; hidden ones are left out, other files too."""
+    pictures, others = [], Counter()
+    for path in folder.rglob("*"):
+        if any(part[0] == "." for part in path.relative_to(folder).parts):
+            continue
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            pictures.append(path)
+        elif path.is_file():
+            others[path.suffix.lower() or "none"] += 1
+    if others:
+        endings = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+        log.warning("%s: %d files are no pictures by their endings: %s", folder, others.total(), endings)
+    return sorted(pictures)
