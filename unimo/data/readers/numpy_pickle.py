@@ -1,7 +1,8 @@
 """Arrays and plain values out of a pickle, without running anything that its author put in.
 
 Some data sets (CIFAR) are distributed as pickles, and unpickling calls whatever function the file names.
-Here only the names that rebuild NumPy arrays are known, and they stand for functions of this file.
+Here only the names that rebuild NumPy arrays and mappings are known, and they stand for functions of this
+file or for plain types.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ def _empty_array(subtype: object, shape: object, kind: object) -> np.ndarray:
     return np.ndarray.__new__(np.ndarray, (0,), "u1")
 
 
+def _scalar(kind: np.dtype, data: bytes) -> np.generic:
+    """A number of NumPy; object types, which would hold whatever the bytes say, are refused by NumPy."""
+    return np.frombuffer(data, kind)[0]
+
+
 def _latin1(text: str, encoding: str) -> bytes:
     """Bytes that Python 3 wrote in the old protocols."""
     if encoding != "latin1":
@@ -32,6 +38,9 @@ def _latin1(text: str, encoding: str) -> bytes:
 _KNOWN: Mapping[tuple[str, str], Callable[..., Any] | str] = {
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("collections", "OrderedDict"): dict,
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _latin1,
@@ -64,7 +73,8 @@ def read_numpy_pickle(path: str | Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path} was not opened: {error}; expected a pickle of NumPy arrays, strings, lists and mappings "
-            "only. Download it again from its owner, or use the binary version of the data set"
+            "only. Download it again from its owner, or take another format: safetensors for weights, the "
+            "binary version of a data set"
         ) from error
     except Exception as error:  # damaged pickles raise nearly anything
         raise DataError(f"{path} is not a complete pickle: {error}; download it again") from error
