@@ -30,7 +30,7 @@ def main(words: list[str] | None = None) -> None:
     captions = CaptionCorpus(args.captions, args.split, args.kind)
     progress = functools.partial(_bar, disable=args.quiet or not is_main_rank())
     shard = Shard.parse(args.shard) if args.shard else Shard.of_rank()
-    places = (Path(args.out) if args.shard else shard.file(Path(args.out)), Path(args.work))
+    places = (shard.file(Path(args.out)), Path(args.work))
     if args.job == "rewrite":
         from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 
@@ -102,7 +102,7 @@ def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argp
     parser.add_argument("--work", required=True, help="folder of index and statistics, kept for the next run")
     parser.add_argument("--keep", type=int, default=100, help="results kept of a caption (100)")
     parser.add_argument("--memory-mb", type=int, default=1000, help="for counts and caches (1000)")
-    parser.add_argument("--shard", default="", help="RANK/OF: every OF-th caption (rank of the launcher)")
+    parser.add_argument("--shard", default="", help="RANK/OF: every OF-th caption, into OUT-RANK-of-OF")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
 

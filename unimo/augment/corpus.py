@@ -27,7 +27,7 @@ class Caption:
     image_id: str
     text: str
     image_names: tuple[str, ...] = ()
-    """What else the image may be kept under: id and path, each whole, as file name, and without suffix."""
+    """What the image may be kept under: see `names_of_image`."""
 
 
 def caption_of(record: Record) -> Caption:
@@ -37,14 +37,14 @@ def caption_of(record: Record) -> Caption:
     """
     text = clip_text(" ".join((record.text or "").split()))
     own = map(encodable, (record.sample_id, record.image_id or record.sample_id, text))
-    return Caption(*own, tuple(dict.fromkeys(map(encodable, _image_names(record)))))
+    return Caption(*own, names_of_image(*filter(None, (record.image_id, record.image))))
 
 
-def _image_names(record: Record) -> Iterator[str]:
-    for name in (record.image_id, record.image):
-        if name and not isinstance(name, bytes):
-            path = PurePosixPath(name)
-            yield from (str(path), path.name, path.stem)
+def names_of_image(*paths: str | Path | bytes) -> tuple[str, ...]:
+    """What an image may be kept under: its id and path, each whole, as file name, and without suffix."""
+    told = [str(path) for path in paths if not isinstance(path, bytes)]
+    names = [name for path in told for name in (path, PurePosixPath(path).name, PurePosixPath(path).stem)]
+    return tuple(dict.fromkeys(map(encodable, filter(None, names))))
 
 
 class CaptionCorpus:
@@ -87,6 +87,26 @@ class CaptionCorpus:
                 yield index, self[index]
             except RecordError:
                 yield index, None
+
+    def by_image(self, start: int = 0) -> Iterator[list[Caption]]:
+        """Captions of one image together, from image `start` on, images in the order of their first captions.
+
+        Broken ones are left out. Some 50 bytes a caption are kept.
+        """
+        keys = np.fromiter(map(self._image_key, range(len(self))), np.int64, len(self))
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        first = first[inverse]
+        order = np.argsort(first, kind="stable")
+        begins = np.append(np.flatnonzero(np.diff(first[order], prepend=-1)), len(self))
+        for begin, end in zip(begins[start:-1], begins[start + 1 :], strict=True):
+            captions = [next(self.readable(int(number)))[1] for number in order[begin:end]]
+            yield list(filter(None, captions))
+
+    def _image_key(self, index: int) -> int:
+        try:
+            return hash(self._dataset.image_id(index) or index)
+        except RecordError:
+            return index
 
     def complaint(self, index: int) -> str:
         """Why a sample cannot be read; empty if it can."""

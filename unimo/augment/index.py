@@ -8,15 +8,17 @@ times `ln((1 + n) / (1 + df)) + 1`, rows of length one.
     FOLDER/index.sqlite   sentences, postings, document frequencies, what it was built from
     FOLDER/norms.f32      length of each sentence's vector, read through a memory map
 
-Building reads the corpus once; a killed build goes on with the block of sentences it was at.
+Building reads the corpus once; a killed build goes on with the block of sentences it was at. A finished index
+is only read, and opened so: it may lie on a disk that machines share, where SQLite's log of changes may not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -24,13 +26,20 @@ from typing import Any
 
 import numpy as np
 
+from unimo.augment.terms import normalise
 from unimo.errors import DataError
 
 BLOCK = 1 << 16
+_SPARE = 64
+"""Hits looked at beyond those wanted, because some may be left out: a second search costs as much again."""
+_WIDEST = 32
+"""So many times as many hits are looked at, at most, however many are left out."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sentences (number INTEGER PRIMARY KEY, sample TEXT, image TEXT, text TEXT);
 CREATE INDEX IF NOT EXISTS by_image ON sentences (image);
+CREATE TABLE IF NOT EXISTS names (name TEXT, image TEXT);
+CREATE INDEX IF NOT EXISTS by_name ON names (name);
 CREATE TABLE IF NOT EXISTS postings
     (term TEXT, block INTEGER, size INTEGER, places BLOB, counts BLOB, PRIMARY KEY (term, block));
 CREATE TABLE IF NOT EXISTS terms (term TEXT PRIMARY KEY, frequency INTEGER) WITHOUT ROWID;
@@ -39,12 +48,14 @@ CREATE TABLE IF NOT EXISTS terms (term TEXT PRIMARY KEY, frequency INTEGER) WITH
 
 @dataclass(frozen=True)
 class Entry:
-    """What is indexed: ids of a sample and its image, the text to give back, the terms to find it by."""
+    """What is indexed: ids of a sample and its image, the text to give back, the terms to find it by, and
+    further names of the image."""
 
     sample_id: str
     image_id: str
     text: str
     terms: Sequence[str]
+    names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,16 @@ class TfidfIndex:
         self.folder = Path(folder)
         if not (self.folder / "index.sqlite").is_file():
             raise DataError(f"no index in {folder}; it is built by tools/augment_corpus.py")
-        self._base = _connect(self.folder, memory_mb)
-        stored = _read_about(self._base, self.folder)
-        if about is not None:
-            _check_about(self.folder, stored.get("about"), about)
-        if not stored.get("finished"):
-            raise DataError(f"the index in {folder} is not finished; run the same command again to go on")
+        self._base = _connect_reader(self.folder, memory_mb)
+        try:
+            stored = _read_about(self._base, self.folder)
+            if about is not None:
+                _check_about(self.folder, stored.get("about"), about)
+            if not stored.get("finished"):
+                raise DataError(f"the index in {folder} is not finished; run the same command again to go on")
+        except DataError:
+            self._base.close()  # an open one would keep `build_index` from finishing
+            raise
         self.about: Mapping[str, Any] = stored["about"]
         self._size = int(stored["size"])
         self._norms = np.memmap(self.folder / "norms.f32", np.float32, "r", shape=(self._size,))
@@ -89,27 +104,53 @@ class TfidfIndex:
     def __len__(self) -> int:
         return self._size
 
-    def search(self, terms: Iterable[str], top: int, *, without_image: str | None = None) -> list[Hit]:
+    def search(
+        self,
+        terms: Sequence[str],
+        top: int,
+        *,
+        without_image: str | None = None,
+        without_texts: Collection[str] | None = None,
+    ) -> list[Hit]:
         """The entries with the highest cosine, best first; those that share no term are never found.
+
+        What is left out makes room for others, up to 32 times as many.
 
         Args:
             terms: of the query.
             top: how many.
             without_image: entries of this image are left out.
+            without_texts: entries of these texts, as `normalise` gives them, are left out, and each further
+                entry of an equal text; None leaves all in.
         """
-        wanted = top
+        wanted = top + _SPARE
         while True:
-            places, scores = self._score(terms, wanted)
-            hits = self._fetch(places, scores)
+            hits = self._fetch(*self._score(terms, wanted))
             kept = [hit for hit in hits if without_image is None or hit.image_id != without_image]
-            if len(kept) >= top or len(hits) < wanted:
+            if without_texts is not None:
+                best: dict[str, Hit] = {}
+                for hit in kept:
+                    best.setdefault(normalise(hit.text), hit)
+                kept = [hit for text, hit in best.items() if text not in without_texts]
+            if len(kept) >= top or len(hits) < wanted or wanted >= _WIDEST * (top + _SPARE):
                 return kept[:top]
-            wanted += max(wanted, len(hits) - len(kept))
+            wanted *= 2
 
     def texts_of_image(self, image_id: str) -> list[str]:
         """Texts of all entries of one image, in order."""
         rows = self._base.execute("SELECT text FROM sentences WHERE image = ? ORDER BY number", (image_id,))
         return [text for (text,) in rows]
+
+    def image_of(self, names: Iterable[str]) -> str:
+        """The image that has one of these names as its id, or as the only one; empty if there is none."""
+        by_id, by_name = "image FROM sentences WHERE image = ?", "DISTINCT image FROM names WHERE name = ?"
+        for name in names:
+            if self._base.execute(f"SELECT {by_id} LIMIT 1", (name,)).fetchone():
+                return name
+            found = self._base.execute(f"SELECT {by_name} LIMIT 2", (name,)).fetchall()
+            if len(found) == 1:
+                return found[0][0]
+        return ""
 
     def texts(self, start: int, end: int) -> list[str]:
         """Texts of the entries `start` to `end - 1`."""
@@ -180,18 +221,18 @@ def build_index(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    base = _connect(folder, memory_mb)
-    base.executescript(_SCHEMA)
-    stored = _read_about(base, folder)
-    if stored:
-        _check_about(folder, stored.get("about"), about)
-    if not stored.get("finished"):
-        _remember(base, about=dict(about))
-        size = _add_blocks(base, entries, int(stored.get("size", 0)))
-        if not size:
-            raise DataError(f"nothing to index for {folder}: the corpus has no readable text")
-        _finish(base, folder, size)
-    base.close()
+    with contextlib.closing(_connect(folder / "index.sqlite", memory_mb)) as base:
+        base.executescript(_SCHEMA)
+        stored = _read_about(base, folder)
+        if stored:
+            _check_about(folder, stored.get("about"), about)
+        if not stored.get("finished"):
+            base.execute("PRAGMA journal_mode = WAL")
+            _remember(base, about=dict(about))
+            size = _add_blocks(base, entries, int(stored.get("size", 0)))
+            if not size:
+                raise DataError(f"nothing to index for {folder}: the corpus has no readable text")
+            _finish(base, folder, size)
     return TfidfIndex(folder, about, memory_mb)
 
 
@@ -199,17 +240,19 @@ def _add_blocks(base: sqlite3.Connection, entries: Callable[[int], Iterable[Entr
     stream = iter(entries(size))
     while chunk := list(islice(stream, BLOCK)):
         postings: dict[str, tuple[list[int], list[int]]] = {}
-        rows = []
+        rows, names = [], []
         for place, entry in enumerate(chunk):
             if entry is None:
                 rows.append((size + place, "", "", ""))
                 continue
             rows.append((size + place, entry.sample_id, entry.image_id, entry.text))
+            names += [(name, entry.image_id) for name in entry.names]
             for term, count in Counter(entry.terms).items():
                 places, counts = postings.setdefault(term, ([], []))
                 places.append(place)
                 counts.append(min(count, 65535))
         base.executemany("INSERT INTO sentences VALUES (?, ?, ?, ?)", rows)
+        base.executemany("INSERT INTO names VALUES (?, ?)", names)
         base.executemany("INSERT INTO postings VALUES (?, ?, ?, ?, ?)", _pack(postings, size // BLOCK))
         size += len(chunk)
         _remember(base, size=size)  # commits the block with its number
@@ -245,6 +288,8 @@ def _finish(base: sqlite3.Connection, folder: Path, size: int) -> None:
     base.executemany("INSERT INTO terms VALUES (?, ?)", frequencies)
     np.sqrt(norms, out=norms)
     file.flush()
+    base.commit()
+    base.execute("PRAGMA journal_mode = DELETE")
     _remember(base, finished=True)
 
 
@@ -252,11 +297,17 @@ def _inverse(size: int, frequency: int) -> float:
     return float(np.log((1 + size) / (1 + frequency)) + 1.0)
 
 
-def _connect(folder: Path, memory_mb: int) -> sqlite3.Connection:
-    base = sqlite3.connect(folder / "index.sqlite")
+def _connect(address: Path | str, memory_mb: int) -> sqlite3.Connection:
+    base = sqlite3.connect(address, uri=isinstance(address, str))
     base.execute(f"PRAGMA cache_size = {-1024 * max(1, memory_mb)}")
-    base.execute("PRAGMA journal_mode = WAL")
     return base
+
+
+def _connect_reader(folder: Path, memory_mb: int) -> sqlite3.Connection:
+    # With a log beside it the index is not finished, and is read to say so.
+    finished = not (folder / "index.sqlite-wal").exists()
+    address = (folder / "index.sqlite").resolve().as_uri() + "?mode=ro"
+    return _connect(address + "&immutable=1" * finished, memory_mb)
 
 
 def _remember(base: sqlite3.Connection, **values: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,3 +86,19 @@ def check_same(note: Path, job: Mapping[str, Any], complaint: str) -> None:
     if other:
         told = ", ".join(f"{key} {old.get(key)!r:.200} there, {wanted.get(key)!r:.200} here" for key in other)
         raise DataError(f"{complaint} ({told}); remove it, or name another file or folder")
+
+
+def describe_files(path: Path) -> str:
+    """What a file, or a folder of files, can be told apart from others by without reading it.
+
+    Raises:
+        DataError: it is not there.
+    """
+    try:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        states = [(str(file.relative_to(path)), file.stat()) for file in files]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    told = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    size = sum(state.st_size for _, state in states)
+    return f"{path.name}, {size} bytes, {hashlib.sha256(told.encode()).hexdigest()[:16]}"

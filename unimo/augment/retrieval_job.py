@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unimo.augment.corpus import Caption, CaptionCorpus
+from unimo.augment.corpus import Caption, CaptionCorpus, names_of_image
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
+from unimo.augment.output import describe_files
 from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser, open_parser
 from unimo.augment.tagging import encodable
 from unimo.augment.terms import normalise, singular, terms_of
 from unimo.errors import DataError
+
+log = logging.getLogger(__name__)
+_PROBED = 1000
+"""Captions looked at before the log says that a collection has none of their images."""
 
 
 @dataclass(frozen=True)
@@ -67,28 +75,20 @@ def retrieve_texts(
     embedder = open_embedder(settings.embedder, index)
     with one_at_a_time(folder), progress("embedding", len(index)) as bar:
         rows = embed_index(index, embedder, {"embedder": settings.embedder}, bar.update)
-    job = {"command": "retrieve-text", "captions": captions.fingerprint(), **index.about, **asdict(settings)}
+    deciding = {name: getattr(settings, name) for name in ("candidates", "keep", "embedder")}
+    job = {"command": "retrieve-text", "captions": captions.fingerprint(), **index.about, **deciding}
 
     def lines_of(found: Sequence[Caption]) -> Iterator[Line]:
         for caption in found:
-            hits = _related(caption, index, settings.candidates)
+            hits = index.search(
+                terms_of(caption.text), settings.candidates, without_texts={normalise(caption.text)}
+            )
             query = unit_rows(embedder, [caption.text])[0].astype(np.float32)
             texts = _rank(hits, rows, query)[: settings.keep]
             yield {"id": caption.sample_id, "text": caption.text, "texts": texts}
 
     write_lines(captions, out, job, shard, progress, "retrieving", lines_of)
     return {"captions": len(captions), "sentences": len(index)}
-
-
-def _related(caption: Caption, index: TfidfIndex, top: int) -> list[Hit]:
-    """What the inverted index finds, without the caption itself and without repetitions."""
-    seen, kept = {normalise(caption.text)}, []
-    for hit in index.search(terms_of(caption.text), top):
-        key = normalise(hit.text)
-        if key not in seen:
-            seen.add(key)
-            kept.append(hit)
-    return kept
 
 
 def _rank(hits: list[Hit], rows: np.ndarray, query: np.ndarray) -> list[dict[str, Any]]:
@@ -115,8 +115,9 @@ def retrieve_images(
     """Write the images whose objects are most alike those of each caption's image.
 
     Args:
-        captions: pairs to augment. An image that is in the collection has the labels it has there; those
-            of any other are the objects of its caption.
+        captions: pairs to augment. An image that is in the collection, under its id or its file name, has
+            the labels it has there; those of any other, and where none were detected, are the objects of its
+            caption.
         collection: labels of the images to search: a jsonl file of detected ones, `{"image_id": "...",
             "labels": ["dog", "dog", "grass"]}`; or pairs, whose captions are parsed.
         out: the jsonl file.
@@ -134,32 +135,39 @@ def retrieve_images(
     parse = open_parser(settings.parser)
     with one_at_a_time(folder):
         index = _index_labels(collection, parse, folder, settings, progress)
-    job = {
-        "command": "retrieve-images",
-        "captions": captions.fingerprint(),
-        **index.about,
-        **asdict(settings),
-    }
-    last: tuple[str, list[str], list[dict[str, Any]]] = ("", [], [])
+    if isinstance(collection, Path):
+        _warn_of_strangers(captions, index, collection)
+    deciding = {"keep": settings.keep, "parser": settings.parser}
+    job = {"command": "retrieve-images", "captions": captions.fingerprint(), **index.about, **deciding}
+
+    @functools.lru_cache(1)  # captions of one image mostly follow each other
+    def images_with(labels: tuple[str, ...], without: str) -> list[dict[str, Any]]:
+        hits = index.search(labels, settings.keep, without_image=without)
+        return [{"image_id": hit.image_id, "score": hit.score} for hit in hits]
 
     def lines_of(found: Sequence[Caption]) -> Iterator[Line]:
-        nonlocal last
         for caption in found:
-            known = [label for text in index.texts_of_image(caption.image_id) for label in text.split("\n")]
-            labels = known or labels_of(caption.text, parse)
-            if last[:2] != (caption.image_id, labels):
-                hits = index.search(labels, settings.keep, without_image=caption.image_id)
-                images = [{"image_id": hit.image_id, "score": hit.score} for hit in hits]
-                last = (caption.image_id, labels, images)
+            image = index.image_of(caption.image_names)
+            detected = [label for text in index.texts_of_image(image) for label in text.split("\n") if label]
+            labels = detected or labels_of(caption.text, parse)
             yield {
                 "id": caption.sample_id,
                 "image_id": caption.image_id,
                 "labels": sorted(set(labels)),
-                "images": last[2],
+                "images": images_with(tuple(labels), image or caption.image_id),
             }
 
     write_lines(captions, out, job, shard, progress, "retrieving", lines_of)
     return {"captions": len(captions), "images": len(index)}
+
+
+def _warn_of_strangers(captions: CaptionCorpus, index: TfidfIndex, collection: Path) -> None:
+    first = [caption for _, caption in islice(captions.readable(), _PROBED) if caption is not None]
+    if first and not any(index.image_of(caption.image_names) for caption in first):
+        log.warning(
+            "%s has no image of the first %d captions, e.g. %s, so the objects of captions stand for "
+            "labels: is it of another corpus?", collection, len(first), first[0].image_id,
+        )  # fmt: skip
 
 
 def labels_of(text: str, parse: Parser) -> list[str]:
@@ -175,55 +183,51 @@ def _index_labels(
     progress: Progress,
 ) -> TfidfIndex:
     with progress("indexing", 0 if isinstance(collection, Path) else len(collection)) as bar:
-
-        def entries(start: int) -> Iterator[Entry]:
-            images = _of_file(collection) if isinstance(collection, Path) else _of_captions(collection, parse)
-            for number, (image, labels) in enumerate(images):
-                bar.update(1)
-                if number >= start:
-                    yield Entry(image, image, "\n".join(labels), labels)
-
         if isinstance(collection, Path):
-            try:
-                state = collection.stat()
-            except OSError as error:
-                raise DataError(f"cannot read the labels {collection}: {error.strerror}") from error
-            about = {"labels": f"{collection.name}, {state.st_size} bytes, {state.st_mtime_ns}"}
+            entries = functools.partial(_of_file, collection, bar.update)
+            about = {"labels": describe_files(collection)}
         else:
+            entries = functools.partial(_of_captions, collection, parse, bar.update)
             about = {"corpus": collection.fingerprint(), "parser": settings.parser}
-        return build_index(entries, folder, {**about, "what": "labels"}, memory_mb=settings.memory_mb // 2)
+        about["what"] = "labels and names"
+        return build_index(entries, folder, about, memory_mb=settings.memory_mb // 2)
 
 
-def _of_file(path: Path) -> Iterator[tuple[str, list[str]]]:
+def _of_file(path: Path, advance: Callable[[int], object], start: int) -> Iterator[Entry]:
+    """Detected labels from image `start` on; of several lines of one image the first counts."""
+    seen: set[int] = set()  # hashes: half the memory of ids
     with open(path, encoding="utf8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
+            advance(1)
             if not line.strip():
                 continue
-            try:
-                item = json.loads(line)
-                image, labels = str(item["image_id"]), item["labels"]
-                if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-                    raise ValueError(f"labels are {labels!r}")
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f'{path}, line {number}: expected {{"image_id": ..., "labels": [...]}}: {error}'
-                ) from error
-            yield encodable(image), [encodable(" ".join(label.split())) for label in labels]
+            image, labels = _read_labels(line, f"{path}, line {number}")
+            if hash(image) not in seen:
+                seen.add(hash(image))
+                if len(seen) > start:
+                    yield _entry(image, labels, names_of_image(image))
 
 
-def _of_captions(corpus: CaptionCorpus, parse: Parser) -> Iterator[tuple[str, list[str]]]:
-    """Labels by image: an object counts once for each caption of the image that names it.
+def _read_labels(line: str, where: str) -> tuple[str, list[str]]:
+    try:
+        item = json.loads(line)
+        image, labels = str(item["image_id"]), item["labels"]
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"labels are {labels!r}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{where}: expected {{"image_id": ..., "labels": [...]}}: {error}') from error
+    return encodable(image), [encodable(" ".join(label.split())) for label in labels]
 
-    Readers give the captions of an image one after the other; where they do not, the image comes twice.
-    """
-    image, labels = "", []
-    for _, caption in corpus.readable():
-        if caption is None:
-            continue
-        if caption.image_id != image and image:
-            yield image, labels
-            labels = []
-        image = caption.image_id
-        labels += labels_of(caption.text, parse)
-    if image:
-        yield image, labels
+
+def _of_captions(
+    corpus: CaptionCorpus, parse: Parser, advance: Callable[[int], object], start: int
+) -> Iterator[Entry | None]:
+    """Labels from image `start` on: an object counts once for each caption of the image that names it."""
+    for captions in corpus.by_image(start):
+        labels = [label for caption in captions for label in labels_of(caption.text, parse)]
+        yield _entry(captions[0].image_id, labels, captions[0].image_names) if captions else None
+        advance(len(captions))
+
+
+def _entry(image: str, labels: list[str], names: Sequence[str]) -> Entry:
+    return Entry(image, image, "\n".join(labels), labels, [name for name in names if name != image])

@@ -11,6 +11,7 @@ from typing import Any
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
+from unimo.augment.output import describe_files
 from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.scene_graph import open_parser
@@ -69,6 +70,8 @@ def rewrite_corpus(
     vocabulary = statistics.entries(settings.min_count, settings.neighbours, settings.seed)
     rewriter = Rewriter(parse, vocabulary, statistics.model(), keep=settings.keep, seed=settings.seed)
     job = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
+    if settings.translator and not _is_address(settings.translator):
+        job["translations"] = describe_files(Path(settings.translator))
 
     def lines_of(captions: Sequence[Caption]) -> Iterator[Line]:
         positives = translate(captions) if translate else [[] for _ in captions]
@@ -90,12 +93,9 @@ def rewrite_caption(
     others += [row["text"] for row in positives]
     own |= {normalise(text) for text in others}
     negatives: dict[str, list[dict[str, Any]]] = {"sentence": [], "phrase": [], "word": []}
-    seen = set(own)
-    for hit in index.search(terms_of(caption.text), keep, without_image=caption.image_id):
-        key = normalise(hit.text)
-        if key not in seen:
-            seen.add(key)
-            negatives["sentence"].append({"id": hit.sample_id, "text": hit.text, "score": hit.score})
+    terms = terms_of(caption.text)
+    for hit in index.search(terms, keep, without_image=caption.image_id, without_texts=own):
+        negatives["sentence"].append({"id": hit.sample_id, "text": hit.text, "score": hit.score})
     for rewrite in rewriter.rewrite(caption.text, caption.sample_id, others):
         changes = [list(change) for change in rewrite.changes]
         negatives[rewrite.level].append(
@@ -130,10 +130,14 @@ def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress
         return build_index(entries, folder, about, memory_mb=memory_mb)
 
 
+def _is_address(translator: str) -> bool:
+    return translator.startswith(("http://", "https://"))
+
+
 def _open_translator(settings: RewriteSettings, work: Path) -> Translator | None:
     if not settings.translator:
         return None
-    if settings.translator.startswith(("http://", "https://")):
+    if _is_address(settings.translator):
         return HttpTranslator(settings.translator)
     if Path(settings.translator).is_dir():
         from unimo.augment.local_translation import LocalTranslator

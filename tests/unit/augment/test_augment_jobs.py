@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("textblob")
 
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
-from unimo.augment.output import ResumableWriter  # noqa: E402
+from unimo.augment.output import ResumableWriter, describe_files  # noqa: E402
 from unimo.augment.progress import Shard, one_at_a_time  # noqa: E402
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts  # noqa: E402
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus  # noqa: E402
@@ -311,3 +311,41 @@ def test_half_a_surrogate_pair_is_no_obstacle(tmp_path: Path):
     out = tmp_path / "images.jsonl"
     retrieve_images(corpus, labels, out, tmp_path / "i", RetrievalSettings(), Shard(), silent)
     assert [row["image_id"] for row in read(out)[0]["images"]] == ["x"]
+
+
+def test_shards_with_one_out_are_files_of_their_own(root: Path, pairs: CaptionCorpus, tmp_path: Path):
+    main = runpy.run_path(str(root / "tools" / "augment_corpus.py"))["main"]
+    words = ["retrieve-images", "--captions", pairs.path, "--work", str(tmp_path / "w"), "--quiet"]
+    for shard in ("0/2", "1/2", "1/2"):
+        main([*words, "--out", str(tmp_path / "o.jsonl"), "--shard", shard])
+    assert [len(read(tmp_path / f"o-{rank}-of-2.jsonl")) for rank in range(2)] == [12, 12]
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_another_content_of_the_translations_is_another_job(pairs: CaptionCorpus, tmp_path: Path):
+    ready = tmp_path / "ready.jsonl"
+    ready.write_text(json.dumps({"id": pairs[0].sample_id, "text": "A hound ."}))
+    rewrite(pairs, tmp_path / "out" / "a.jsonl", translator=str(ready))
+    ready.write_text(json.dumps({"id": pairs[0].sample_id, "text": "A pup ."}))
+    with pytest.raises(DataError, match="holds the work of another job .*translations"):
+        rewrite(pairs, tmp_path / "out" / "a.jsonl", translator=str(ready))
+
+
+def test_files_are_told_apart(tmp_path: Path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.bin").write_bytes(b"one")
+    before = describe_files(tmp_path / "m")
+    assert before == describe_files(tmp_path / "m") and before.startswith("m, 3 bytes")
+    os.utime(tmp_path / "m" / "model.bin", ns=(1, 1))
+    assert describe_files(tmp_path / "m") != before != describe_files(tmp_path / "m" / "model.bin")
+    with pytest.raises(DataError, match="cannot read .*none"):
+        describe_files(tmp_path / "none")
+
+
+def test_other_images_are_another_corpus(tmp_path: Path):
+    found = []
+    for image in ("a.jpg", "b.jpg"):
+        (tmp_path / image).write_bytes(b"picture" * 50)
+        (tmp_path / "train.jsonl").write_text(json.dumps({"image": image, "text": "A dog ."}))
+        found.append(CaptionCorpus(str(tmp_path / "train.jsonl")).fingerprint())
+    assert found[0] != found[1]

@@ -37,8 +37,9 @@ def measure(folder: Path, count: int) -> dict[str, float]:
 
     from unimo.augment.corpus import CaptionCorpus
     from unimo.augment.embedding import embed_index, open_embedder
-    from unimo.augment.retrieval_job import _rank, _related
+    from unimo.augment.retrieval_job import _rank
     from unimo.augment.rewrite_job import index_captions
+    from unimo.augment.terms import normalise, terms_of
 
     @contextlib.contextmanager
     def silent(what: str, total: int) -> object:
@@ -55,7 +56,7 @@ def measure(folder: Path, count: int) -> dict[str, float]:
     times.append(time.perf_counter())
     asked = [corpus[int(at)] for at in np.linspace(0, count - 1, QUERIES)]
     times.append(time.perf_counter())
-    found = [_related(caption, index, 1000) for caption in asked]
+    found = [index.search(terms_of(one.text), 1000, without_texts={normalise(one.text)}) for one in asked]
     times.append(time.perf_counter())
     query = [np.asarray(row, np.float32) for row in embedder([caption.text for caption in asked])]
     kept = [len(_rank(hits, rows, row)[:100]) for hits, row in zip(found, query, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +91,38 @@ def test_other_corpora_and_other_files_are_refused(tmp_path: Path):
         TfidfIndex(tmp_path / "nothing")
     with pytest.raises(DataError, match="nothing to index"):
         build([], tmp_path / "empty")
+
+
+def test_what_is_left_out_makes_room_for_others(tmp_path: Path):
+    texts = ["dog", "dog", "dog tree"] * 100 + ["dog hill", "dog hill tree", "cat"] + ["bird"] * 5000
+    index = build(texts, tmp_path)
+
+    def found(top: int, *known: str, **settings: str) -> list[str]:
+        return [hit.text for hit in index.search(["dog"], top, without_texts=known, **settings)]
+
+    assert found(5) == ["dog", "dog tree", "dog hill", "dog hill tree"]
+    assert found(2, "dog") == ["dog tree", "dog hill"] and found(1, "dog tree") == ["dog"]
+    assert found(3, "dog", without_image="i60") == ["dog tree"]
+    # However many are left out, the search ends.
+    assert [hit.text for hit in index.search(["bird", "cat"], 2, without_texts=["cat"])] == ["bird"]
+
+
+def test_a_finished_index_is_only_read(tmp_path: Path):
+    build(["dog tree", "cat"], tmp_path)
+    path = tmp_path / "index.sqlite"
+    before = path.stat().st_mtime_ns
+    index = build(["dog tree", "cat"], tmp_path)
+    assert path.read_bytes()[18:20] == b"\1\1"  # SQLite's mark of a file without a log
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.sqlite", "norms.f32"]
+    assert path.stat().st_mtime_ns == before and index.search(["dog"], 1)[0].sample_id == "s0"
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        index._base.execute("DELETE FROM sentences")
+
+
+def test_images_are_found_by_id_and_by_names_of_their_own(tmp_path: Path):
+    names = {"a/0.jpg": ["0.jpg", "0"], "b/1.jpg": ["1.jpg", "1"], "c/1.jpg": ["1.jpg", "1"], "1": []}
+    index = build_index(lambda _: (Entry(i, i, i, [i], n) for i, n in names.items()), tmp_path, {})
+    assert index.image_of(["x/0.png", "0.png", "0"]) == "a/0.jpg" and index.image_of(["b/1.jpg"]) == "b/1.jpg"
+    assert (
+        index.image_of(["1.jpg"]) == "" and index.image_of(["1.jpg", "1"]) == "1" and index.image_of([]) == ""
+    )
