@@ -27,7 +27,7 @@ def draw_regions(
     Args:
         picture: the picture.
         found: its regions.
-        classes: names.
+        classes: names; empty where regions have no classes.
         attributes: names; empty for none.
         least_score: regions that are less probable are left out; the best one is always drawn.
         least_attribute: attributes that are less probable are left out.
@@ -46,7 +46,7 @@ def draw_regions(
         x1, y1, x2, y2 = (float(side) * scale for side in found.regions.boxes[region])
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=2)
         kind = _attribute(found, region, attributes, least_attribute)
-        text = f"{kind}{classes[label]} {found.scores[region]:.2f}"
+        text = f"{kind}{classes[label] if classes else ''} {found.scores[region]:.2f}"
         left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)
         draw.rectangle((left, top - 1, right + 4, bottom + 1), fill=color)
         draw.text((x1 + 2, y1), text, font=font, fill="white")

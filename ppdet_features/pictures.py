@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,14 @@ from unimo.settings import ScenesConfig
 logger = logging.getLogger(__name__)
 _TOLERANCE = 1.0
 """Pixels by which a box may leave its picture: annotators and converters round."""
+_ID = int | str
 _KEYS = {
-    "images": ("id", "file_name", "width", "height"),
-    "categories": ("id", "name"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "images": {"id": _ID, "file_name": str, "width": int | float, "height": int | float},
+    "categories": {"id": _ID, "name": _ID},
+    "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID, "bbox": list},
+    "attributes": {"id": _ID, "name": _ID},
 }
+"""What the lists of the file hold; only that of attributes may be missing."""
 
 
 @dataclass(frozen=True)
@@ -127,13 +130,14 @@ class CocoPictures:
         self._path, self._folder = Path(annotations), Path(images)
         content = self._read()
         self._classes = _numbers(content["categories"], config.class_names, config.num_classes, self._path)
-        listed = content.get("attributes", [{"id": i, "name": str(i)} for i in range(config.num_attributes)])
-        names = config.attribute_names if "attributes" in content else None
+        numbered = [{"id": i, "name": str(i)} for i in range(config.num_attributes)]
+        listed = content["attributes"] or numbered
+        names = config.attribute_names if content["attributes"] else None
         self._num_attributes = config.num_attributes
         self._attributes = (
             _numbers(listed, names, config.num_attributes, self._path) if config.num_attributes else {}
         )
-        self._images: list[Mapping[str, Any]] = sorted(content["images"], key=lambda image: image["id"])
+        self._images: list[Mapping[str, Any]] = _by_id(content["images"])
         sizes = {image["id"]: (image["width"], image["height"]) for image in self._images}
         self._objects: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
         empty = 0
@@ -157,8 +161,7 @@ class CocoPictures:
         corners[:, 2:] += corners[:, :2]
         attributes = np.zeros((len(entries), self._num_attributes), np.float32)
         for row, entry in enumerate(entries):
-            known = entry.get("attribute_ids", ()) if self._attributes else ()
-            attributes[row, [self._attributes[attribute] for attribute in known]] = 1.0
+            attributes[row, [self._attributes[known] for known in self._attribute_ids(entry)]] = 1.0
         return Annotations(
             image["id"],
             width,
@@ -188,17 +191,31 @@ class CocoPictures:
             raise DataError(f"cannot read annotations {self._path}: {error.strerror}") from error
         except ValueError as error:
             raise DataError(f"{self._path} is not valid JSON: {error}") from error
-        for part, keys in _KEYS.items():
-            entries = content.get(part) if isinstance(content, dict) else None
-            if not isinstance(entries, list):
-                raise DataError(f"{self._path} has no list {part!r}; expected COCO's {', '.join(_KEYS)}")
-            for i, entry in enumerate(entries):
-                missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-                if missing:
-                    raise DataError(f"{self._path}: {part}[{i}] has no {missing[0]!r}")
+        if not isinstance(content, dict):
+            raise DataError(f"{self._path} is no mapping; expected COCO's {', '.join(_KEYS)}")
+        content["attributes"] = content.get("attributes") or []
+        for part in _KEYS:
+            self._check_part(part, content.get(part))
         if not content["images"]:
             raise DataError(f"{self._path} has no pictures")
         return content
+
+    def _check_part(self, part: str, entries: Any) -> None:
+        if not isinstance(entries, list):
+            raise DataError(f"{self._path} has no list {part!r}; expected COCO's {', '.join(_KEYS)}")
+        for i, entry in enumerate(entries):
+            for key, kind in _KEYS[part].items():
+                if not isinstance(entry, dict) or key not in entry:
+                    raise DataError(f"{self._path}: {part}[{i}] has no {key!r}")
+                if not isinstance(entry[key], kind):
+                    wanted = getattr(kind, "__name__", kind)
+                    raise DataError(f"{self._path}: {part}[{i}]: {key} {entry[key]!r}; expected {wanted}")
+        ids = Counter(entry["id"] for entry in entries)
+        if part != "annotations" and len(ids) < len(entries):
+            raise DataError(f"{self._path}: {part} has id {ids.most_common(1)[0][0]!r} twice")
+
+    def _attribute_ids(self, entry: Mapping[str, Any]) -> list[Any]:
+        return (entry.get("attribute_ids") or []) if self._attributes else []
 
     def _check(self, entry: Mapping[str, Any], sizes: Mapping[Any, tuple[int, int]]) -> bool:
         """Whether a box has an area; raises where an annotation cannot be right."""
@@ -209,11 +226,13 @@ class CocoPictures:
             )
         if entry["image_id"] not in sizes:
             raise DataError(f"{where} is of image {entry['image_id']}, which `images` does not list")
-        for attribute in entry.get("attribute_ids", ()) if self._attributes else ():
-            if attribute not in self._attributes:
+        if not isinstance(self._attribute_ids(entry), list):
+            raise DataError(f"{where}: attribute_ids {entry['attribute_ids']!r}; expected list")
+        for attribute in self._attribute_ids(entry):
+            if not isinstance(attribute, _ID) or attribute not in self._attributes:
                 raise DataError(f"{where} has attribute {attribute}, which is not one of the detector's")
         box = entry["bbox"]
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        if len(box) != 4 or not all(map(_is_number, box)):
             raise DataError(f"{where}: bbox {box!r}; expected four numbers x, y, width, height")
         x, y, w, h = box
         width, height = sizes[entry["image_id"]]
@@ -227,6 +246,10 @@ class CocoPictures:
         return right - max(x, 0) > 0 and bottom - max(y, 0) > 0
 
 
+def _by_id(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(entries, key=lambda entry: (isinstance(entry["id"], str), entry["id"]))
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -235,7 +258,7 @@ def _numbers(
     entries: list[Mapping[str, Any]], names: list[str] | None, number: int, path: Path
 ) -> dict[Any, int]:
     """COCO id -> number in the detector."""
-    ordered = sorted(entries, key=lambda entry: entry["id"])
+    ordered = _by_id(entries)
     if names is not None:
         unknown = [entry["name"] for entry in ordered if entry["name"] not in names]
         if unknown:

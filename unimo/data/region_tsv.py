@@ -26,6 +26,7 @@ from unimo.errors import DataError, RecordError
 Order = Literal["width-height", "height-width"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 COLUMNS = 7
+_LARGEST = 2**31 - 1
 
 
 class TsvRegions(StoredRegions):
@@ -106,8 +107,10 @@ def _parse(columns: list[bytes], order: Order, where: str) -> Regions:
             "boxes, boxes, features, class probabilities"
         )
     try:
-        first, second, count = (int(float(column)) for column in columns[1:4])
-    except ValueError as error:
+        first, second, count = numbers = [int(float(column)) for column in columns[1:4]]
+        if max(numbers) > _LARGEST:
+            raise OverflowError(f"{max(numbers):.0e} is too large")
+    except (ValueError, OverflowError) as error:
         raise RecordError(f"{where}: width, height and number of boxes must be numbers: {error}") from error
     width, height = (first, second) if order == "width-height" else (second, first)
     boxes, features, probs = (

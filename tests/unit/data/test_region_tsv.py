@@ -107,3 +107,16 @@ def test_a_folder_of_files(tmp_path):
     write(tmp_path / "0.tsv", line("3"))
     write(tmp_path / "1.tsv", line("4"))
     assert len(open_store(tmp_path).of_id("4")) == 2
+
+
+@pytest.mark.parametrize("side", ["inf", "nan", "1e300", "wide"])
+def test_sides_and_numbers_of_boxes_that_are_none(tmp_path, side):
+    wrong = [
+        line(width=side),
+        line("18", height=side),
+        line("19", count=side, boxes="", features="", probs=""),
+    ]
+    table = TsvRegions(write(tmp_path / "f.tsv", line("1"), *wrong))
+    for name in ("17", "18", "19"):
+        with pytest.raises(RecordError, match=f"line {int(name) - 15}: width, height .* must be numbers"):
+            table.of_id(name)

@@ -87,6 +87,16 @@ def test_coco_file(tmp_path: Path):
         (lambda c: c["annotations"][0].update(bbox=[50, 5, 20, 10]), "annotation 1: .* outside of image 7"),
         (lambda c: c["annotations"][0].update(bbox=[5, 5, -2, 10]), "annotation 1: .* outside"),
         (lambda c: c["annotations"][0].update(bbox=[5, 5, float("nan"), 10]), "expected four numbers"),
+        (lambda c: c["annotations"][0].update(attribute_ids=5), "1: attribute_ids 5; expected list"),
+        (lambda c: c["annotations"][0].update(attribute_ids=[[5]]), r"has attribute \[5\], which"),
+        (lambda c: c["annotations"][0].update(category_id=[10]),
+         r"annotations\[0\]: category_id \[10\]; expected int \| str"),
+        (lambda c: c["annotations"][0].update(bbox=5), r"annotations\[0\]: bbox 5; expected list"),
+        (lambda c: c["images"][0].update(width="64"), r"images\[0\]: width '64'; expected int \| float"),
+        (lambda c: c["images"][0].update(id=3), "images has id 3 twice"),
+        (lambda c: c["categories"][0].update(id=None), r"categories\[0\]: id None"),
+        (lambda c: c["categories"][0].update(id=10), "categories has id 10 twice"),
+        (lambda c: c["attributes"][0].pop("name"), r"attributes\[0\] has no 'name'"),
         (lambda c: c["categories"][0].update(name="dog"), "the detector has no 'dog'"),
         (lambda c: c.update(images=[]), "has no pictures"),
     ],
@@ -96,6 +106,15 @@ def test_mistakes_in_a_coco_file_are_named(change: Any, message: str, tmp_path: 
     change(content)
     with pytest.raises(DataError, match=message):
         coco(tmp_path, content)
+
+
+def test_attributes_may_be_null_and_ids_of_two_kinds(tmp_path: Path):
+    content = copy.deepcopy(CONTENT)
+    content["annotations"][0]["attribute_ids"] = content["attributes"] = None
+    content["images"].append({"id": "x", "file_name": "c.png", "width": 9, "height": 9})
+    pictures = coco(tmp_path, content)
+    assert [pictures.annotations(number).image_id for number in range(3)] == [3, 7, "x"]
+    assert not pictures.annotations(1).attributes.any()
 
 
 def test_a_file_that_is_no_json_or_not_there(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from ppdet_features.extract import ExtractionSettings, Rank, extract
 from ppdet_features.image_list import open_images
 from ppdet_features.progress import Progress
 from unimo.data.region_store import RegionStore
-from unimo.data.region_tsv import TsvRegions
+from unimo.data.region_tsv import TsvRegions, write_tsv
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,16 @@ def test_a_stored_picture_is_drawn(tool, store, tmp_path):
     code, out, _ = tool("extract_features", "draw", store.folder, picture, tmp_path / "x.png")
     assert (code, out.strip()) == (0, str(tmp_path / "x.png"))
     assert max(Image.open(tmp_path / "x.png").size) == 600
+
+
+def test_regions_without_classes_are_drawn(tool, store, tmp_path):
+    images = [dataclasses.replace(image, regions=dataclasses.replace(image.regions, class_probs=None))
+              for image in store.images()]  # fmt: skip
+    write_tsv(tmp_path / "f.tsv", images)
+    assert tool("extract_features", "from-tsv", tmp_path / "f.tsv", tmp_path / "back", "--quiet")[0] == 0
+    picture = store.folder.parent / "pictures" / "02.png"
+    code, _, error = tool("extract_features", "draw", tmp_path / "back", picture, tmp_path / "x.png")
+    assert (code, (tmp_path / "x.png").exists()) == (0, True), error
 
 
 def test_boxes_are_where_they_belong(store):
