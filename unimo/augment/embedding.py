@@ -31,6 +31,7 @@ def open_embedder(
 
     Raises:
         ConfigError: the function cannot be imported.
+        DataError: no sentence has a word for `lsa`.
     """
     if name == "lsa":
         return _fit_lsa(index, size, sample, seed)
@@ -47,11 +48,17 @@ def _fit_lsa(index: TfidfIndex, size: int, sample: int, seed: int) -> Embedder:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    step = max(1, len(index) // sample)
-    texts = [text for at in range(0, len(index), step * 256) for text in index.texts(at, at + 256)]
+    step = -(-len(index) // sample)
+    texts = [text for at in range(0, len(index), step * 256) for text in index.texts(at, at + 256)][:sample]
     vectorizer = TfidfVectorizer(sublinear_tf=True, max_features=50_000, dtype=np.float32)
-    table = vectorizer.fit_transform(texts)
-    reducer = TruncatedSVD(max(1, min(size, min(table.shape) - 1)), random_state=seed).fit(table)
+    try:
+        table = vectorizer.fit_transform(texts)
+        reducer = TruncatedSVD(max(1, min(size, min(table.shape) - 1)), random_state=seed).fit(table)
+    except ValueError as error:
+        raise DataError(
+            f"lsa wants sentences with at least two different words of two letters, and found none in "
+            f"{index.folder} ({error}); name another corpus, or an --embedder of your own"
+        ) from error
     return lambda texts: reducer.transform(vectorizer.transform(texts))
 
 
@@ -85,7 +92,8 @@ def embed_index(
     Raises:
         DataError: the folder has the embeddings of another function.
     """
-    size = unit_rows(embedder, index.texts(0, 1)).shape[1]
+    first = unit_rows(embedder, index.texts(0, 1))[0]
+    size = len(first)
     path, note = index.folder / "embeddings.f16", index.folder / "embeddings.job.json"
     job = {**about, "size": size, "sentences": len(index)}
     if path.exists():
@@ -94,6 +102,12 @@ def embed_index(
         write_text(note, json.dumps(job, indent=2) + "\n")
         path.touch()
     done = path.stat().st_size // (2 * size)
+    # A function of one name may have other weights than it had.
+    if done and not np.allclose(np.fromfile(path, np.float16, size), first, atol=0.02):
+        raise DataError(
+            f"{path} holds other embeddings: that of the first sentence differs from what the function gives "
+            "now; name another folder, or remove it to embed anew"
+        )
     advance(done)
     with open(path, "r+b") as file:
         file.truncate(done * 2 * size)

@@ -20,6 +20,7 @@ import pytest
 pytest.importorskip("textblob")
 
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
+from unimo.augment.embedding import open_embedder  # noqa: E402
 from unimo.augment.output import ResumableWriter, describe_files  # noqa: E402
 from unimo.augment.progress import Shard, one_at_a_time  # noqa: E402
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts  # noqa: E402
@@ -174,20 +175,7 @@ def test_related_texts(pairs: CaptionCorpus, tmp_path: Path, embedder: str, monk
 
 
 def _opener(embedder: str) -> Any:
-    from unimo.augment.embedding import open_embedder
-
     return open_embedder if embedder == "lsa" else lambda name, index: letters
-
-
-def test_embedders_are_checked(tmp_path: Path):
-    from unimo.augment.embedding import open_embedder, unit_rows
-
-    for name in ("no.such:thing", "json:nothing", "nonsense"):
-        with pytest.raises(ConfigError, match="cannot load the embedder"):
-            open_embedder(name, None)
-    assert open_embedder("json:dumps", None) is json.dumps
-    with pytest.raises(DataError, match="one finite row each"):
-        unit_rows(lambda texts: np.full((len(texts), 2), np.nan), ["a"])
 
 
 def test_related_images_by_labels_and_by_captions(pairs: CaptionCorpus, tmp_path: Path):
