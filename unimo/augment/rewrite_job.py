@@ -48,7 +48,7 @@ def rewrite_corpus(
     Args:
         corpus: the captions.
         out: the jsonl file.
-        work: folder of statistics and index, both made here if they are not there.
+        work: folder of statistics, vocabulary and index, made here if they are not there.
         settings: see there.
         shard: which captions.
         progress: makes progress bars.
@@ -66,8 +66,10 @@ def rewrite_corpus(
         translate = _open_translator(settings, work)
         with progress("counting", len(corpus)) as bar:
             statistics.collect(corpus, parse, work / "statistics.npz", about, bar.update)
+        vocabulary = statistics.entries(
+            settings.min_count, settings.neighbours, settings.seed, work / "vocabulary.npz", about
+        )
         index = index_captions(corpus, work / "index", settings.memory_mb // 4, progress)
-    vocabulary = statistics.entries(settings.min_count, settings.neighbours, settings.seed)
     rewriter = Rewriter(parse, vocabulary, statistics.model(), keep=settings.keep, seed=settings.seed)
     job = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
     if settings.translator and not _is_address(settings.translator):

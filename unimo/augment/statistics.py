@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class CorpusStatistics:
     """
 
     def __init__(self, memory_mb: int) -> None:
+        self.memory_mb = memory_mb
         keys = max(1000, memory_mb * 500_000 // BYTES_PER_KEY)
         self.trigrams = TrigramCounter(keys)
         self.vocabulary = VocabularyCounter(keys)
@@ -83,9 +85,31 @@ class CorpusStatistics:
         counts = self.trigrams.trigrams
         return TrigramModel(self.trigrams.words, counts.keys, counts.counts)
 
-    def entries(self, min_count: int, neighbours: int, seed: int) -> Vocabulary:
-        """The vocabularies with their similar entries."""
-        return self.vocabulary.finish(min_count, neighbours, seed)
+    def entries(
+        self, min_count: int, neighbours: int, seed: int, file: Path, about: Mapping[str, Any]
+    ) -> Vocabulary:
+        """The vocabularies with their similar entries, which are found once.
+
+        Args:
+            min_count: rarest entry.
+            neighbours: similar entries of each, at most.
+            seed: of the decomposition.
+            file: where they are kept; those of other counts or settings are found anew.
+            about: fingerprint and settings of the counts.
+        """
+        about = {**about, "min_count": min_count, "neighbours": neighbours, "seed": seed}
+        if file.is_file():
+            note, saved = _read_arrays(file)
+            if note == json.loads(json.dumps(about)):
+                return Vocabulary(
+                    self.vocabulary.named(saved["numbers"]), saved["counts"], saved["neighbours"]
+                )
+        found = self.vocabulary.finish(min_count, neighbours, seed, self.memory_mb // 4)
+        numbers = np.array([self.vocabulary.entries[entry] for entry in found.entries], np.int64)
+        _write_arrays(
+            file, about, {"numbers": numbers, "counts": found.counts, "neighbours": found.neighbours}
+        )
+        return found
 
     def _counters(self) -> dict[str, KeyCounter]:
         return {"trigrams": self.trigrams.trigrams, **self.vocabulary.counters()}
@@ -99,28 +123,42 @@ class CorpusStatistics:
             "words": list(self.trigrams.words),
             "entries": list(self.vocabulary.entries),
         }
-        arrays = {"note": np.frombuffer(json.dumps(note).encode(), np.uint8)}
+        arrays = {}
         for name, counter in self._counters().items():
             counter.settle()
             arrays |= {f"{name}.keys": counter.keys, f"{name}.counts": counter.counts}
-        temporary = file.with_name(f".{file.name}.tmp")
-        with open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)
-        temporary.replace(file)
+        _write_arrays(file, note, arrays)
 
     def _load(self, file: Path, about: Mapping[str, Any]) -> None:
-        try:
-            with np.load(file) as saved:
-                note = json.loads(saved["note"].tobytes())
-                for name, counter in self._counters().items():
-                    counter.keys, counter.counts = saved[f"{name}.keys"], saved[f"{name}.counts"]
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{file} cannot be read ({error}); remove it to count anew") from error
+        note, saved = _read_arrays(file)
         if note["about"] != json.loads(json.dumps(dict(about))):
             raise DataError(
                 f"{file} was counted on another corpus or with other settings ({note['about']}, "
                 f"now {dict(about)}); name another work folder, or remove it"
             )
+        for name, counter in self._counters().items():
+            counter.keys, counter.counts = saved[f"{name}.keys"], saved[f"{name}.counts"]
         self.read, self.parsed, self.broken = note["read"], note["parsed"], note["broken"]
         self.trigrams.words = {word: number for number, word in enumerate(note["words"])}
         self.vocabulary.entries = {tuple(entry): at for at, entry in enumerate(note["entries"])}
+
+
+def _write_arrays(file: Path, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    temporary = file.with_name(f".{file.name}.tmp")
+    with open(temporary, "wb") as stream:
+        np.savez(stream, note=np.frombuffer(json.dumps(note).encode(), np.uint8), **arrays)
+    temporary.replace(file)
+
+
+def _read_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The note and the arrays that `_write_arrays` wrote.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with np.load(file) as saved:
+            arrays = dict(saved)
+            return json.loads(arrays.pop("note").tobytes()), arrays
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{file} cannot be read ({error}); remove it to count anew") from error

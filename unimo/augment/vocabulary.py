@@ -23,6 +23,8 @@ Entry = tuple[str, str, str]
 _FEATURE_BITS = 15
 _WINDOW = 2
 MAX_ENTRIES = 200_000
+_BYTES_PER_SCORE = 12
+"""A similarity, and its number while the best are looked for."""
 _TOO_GENERAL = frozenset("person people someone thing things object objects something item items".split())
 """These hold for nearly any picture: as replacements they would make positives."""
 
@@ -60,31 +62,46 @@ class VocabularyCounter:
         """The counts by name, to be kept on disk."""
         return {"entries": self._entries, "contexts": self._contexts}
 
-    def finish(self, min_count: int, neighbours: int, seed: int) -> Vocabulary:
-        """Entries seen `min_count` times or more, each with its most similar ones."""
+    def named(self, numbers: np.ndarray) -> list[Entry]:
+        """Entries by their numbers."""
+        names = list(self.entries)
+        return [names[number] for number in numbers]
+
+    def finish(self, min_count: int, neighbours: int, seed: int, memory_mb: int = 100) -> Vocabulary:
+        """Entries seen `min_count` times or more, each with its most similar ones.
+
+        Args:
+            min_count: rarest entry.
+            neighbours: similar entries of each, at most.
+            seed: of the decomposition.
+            memory_mb: for the similarities that are computed at a time.
+        """
         self._entries.settle()
         self._contexts.settle()
         counts = np.zeros(len(self.entries), np.int64)
         counts[self._entries.keys] = self._entries.counts
         kept = np.flatnonzero(counts >= min_count)
-        names = list(self.entries)
-        entries = [names[number] for number in kept]
-        place = np.full(len(names), -1)
+        entries = self.named(kept)
+        place = np.full(len(counts), -1, np.int32)
         place[kept] = np.arange(len(kept))
         rows = place[self._contexts.keys >> _FEATURE_BITS]
-        columns = self._contexts.keys & ((1 << _FEATURE_BITS) - 1)
+        columns = (self._contexts.keys & ((1 << _FEATURE_BITS) - 1)).astype(np.int32)
         inside = rows >= 0
-        vectors = _vectors(rows[inside], columns[inside], self._contexts.counts[inside], len(entries), seed)
-        return Vocabulary(entries, counts[kept], _nearest(entries, vectors, neighbours))
+        of_pairs = self._contexts.counts[inside].astype(np.float32)
+        vectors = _vectors(rows[inside], columns[inside], of_pairs, len(entries), seed)
+        return Vocabulary(entries, counts[kept], _nearest(entries, vectors, neighbours, memory_mb))
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Entries, how often each occurs, and the numbers of its most similar ones, best first."""
+    """Entries, how often each occurs, and the numbers of its most similar ones, best first.
+
+    `neighbours`: int32 [entries, most similar], -1 where there are fewer.
+    """
 
     entries: list[Entry]
     counts: np.ndarray
-    neighbours: list[list[int]]
+    neighbours: np.ndarray
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_numbers", {entry: number for number, entry in enumerate(self.entries)})
@@ -92,7 +109,8 @@ class Vocabulary:
     def similar(self, kind: str, form: str, text: str) -> list[str]:
         """Entries of the same kind and form, most similar first; none for an unknown entry."""
         number = self._numbers.get((kind, form, text))
-        return [] if number is None else [self.entries[other][2] for other in self.neighbours[number]]
+        others = [] if number is None else self.neighbours[number]
+        return [self.entries[other][2] for other in others if other >= 0]
 
 
 def _hash(feature: str) -> int:
@@ -105,30 +123,33 @@ def _vectors(rows: np.ndarray, columns: np.ndarray, counts: np.ndarray, size: in
     from sklearn.decomposition import TruncatedSVD
 
     if not len(rows):
-        return np.zeros((size, 1))
-    shape = (size, 1 << _FEATURE_BITS)
-    table = csr_matrix((counts.astype(float), (rows, columns)), shape)
-    of_row = np.asarray(table.sum(1)).ravel()
-    of_column = np.asarray(table.sum(0)).ravel() ** 0.75  # smoothed: rare contexts would weigh too much
+        return np.zeros((size, 1), np.float32)
+    of_row = np.bincount(rows, counts, size).astype(np.float32)
+    of_column = np.bincount(columns, counts, 1 << _FEATURE_BITS).astype(np.float32)
+    of_column **= 0.75  # smoothed: rare contexts would weigh too much
     information = np.log(counts * of_column.sum() / (of_row[rows] * of_column[columns]))
-    table = csr_matrix((np.maximum(information, 0.0), (rows, columns)), shape)
+    table = csr_matrix((np.maximum(information, 0.0), (rows, columns)), (size, len(of_column)))
     reduced = TruncatedSVD(max(1, min(64, size - 1)), random_state=seed).fit_transform(table)
     return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
 
 
-def _nearest(entries: Sequence[Entry], vectors: np.ndarray, neighbours: int) -> list[list[int]]:
+def _nearest(entries: Sequence[Entry], vectors: np.ndarray, neighbours: int, memory_mb: int) -> np.ndarray:
     groups: dict[tuple[str, str], list[int]] = {}
     for number, (kind, form, _) in enumerate(entries):
         groups.setdefault((kind, form), []).append(number)
-    found: list[list[int]] = [[] for _ in entries]
-    for members in groups.values():
-        allowed = np.array([entries[number][2] not in _TOO_GENERAL for number in members])
-        for start in range(0, len(members), 1024):
-            block = members[start : start + 1024]
-            scores = vectors[block] @ vectors[members].T
-            scores[:, ~allowed] = -np.inf
-            scores[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
-            for number, row in zip(block, scores, strict=True):
-                best = np.argsort(-row, kind="stable")[:neighbours]
-                found[number] = [members[at] for at in best if row[at] > 0]
+    found = np.full((len(entries), neighbours), -1, np.int32)
+    for members in map(np.array, groups.values()):
+        own, size = vectors[members], min(neighbours, len(members))
+        too_general = [entries[number][2] in _TOO_GENERAL for number in members]
+        together = max(1, memory_mb * 1_000_000 // (_BYTES_PER_SCORE * len(members)))
+        for start in range(0, len(members) if size else 0, together):
+            block = np.arange(start, min(start + together, len(members)))
+            scores = own[block] @ own.T
+            scores[:, too_general] = -np.inf
+            scores[block - start, block] = -np.inf
+            best = np.argpartition(scores, -size, axis=1)[:, -size:]
+            top = np.take_along_axis(scores, best, 1)
+            order = np.lexsort((best, -top))
+            best, top = np.take_along_axis(best, order, 1), np.take_along_axis(top, order, 1)
+            found[members[block], :size] = np.where(top > 0, members[best], -1)
     return found
