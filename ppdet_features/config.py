@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ppdet_features.ignored_keys import drop_ignored
+from ppdet_features.ignored_keys import TagLoader, drop_ignored
 from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import ConfigError
 from unimo.registry import nearest
@@ -346,7 +346,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """Read a detector's YAML file.
 
     Args:
-        path: the file; it may have a `_base_`.
+        path: the file; it may have a `_base_`, or `_BASE_` as those of PaddleDetection.
         overrides: merged over the file, e.g. `{"Training": {"steps": 100}}`.
 
     Raises:
@@ -355,7 +355,8 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     """
     path, values = Path(path), {}
     hints = {field.name: field for field in dataclasses.fields(DetectorConfig)}
-    for key, value in drop_ignored(merge_plain(read_yaml(path), overrides or {}), path.name).items():
+    found = merge_plain(read_yaml(path, "_BASE_", TagLoader), overrides or {})
+    for key, value in drop_ignored(found, path.name).items():
         where = f"{path.name}: {key}"
         if key in SECTIONS:
             values[SECTIONS[key]] = merge_into(hints[SECTIONS[key]].default_factory(), value or {}, where)

@@ -1,10 +1,12 @@
-"""Keys of PaddleDetection's YAML files that have no meaning here: read, told once, and without effect."""
+"""What PaddleDetection's YAML files say to its own programs: read, told once, and without effect here."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 logger = logging.getLogger(__name__)
 # Schedule, data and environment of PaddleDetection's own programs.
@@ -32,3 +34,18 @@ def drop_ignored(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     if ignored:
         logger.warning("%s: read and without effect: %s", name, ", ".join(ignored))
     return kept
+
+
+class TagLoader(yaml.SafeLoader):
+    """Reads `!COCODataSet {...}` and the like, which name classes of PaddleDetection, without the tag."""
+
+
+def _untagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    return loader.construct_scalar(node)
+
+
+TagLoader.add_multi_constructor("!", _untagged)

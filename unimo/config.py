@@ -27,21 +27,30 @@ T = TypeVar("T")
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(
+    path: str | Path, base_key: str = "_base_", loader: type[yaml.SafeLoader] = yaml.SafeLoader
+) -> dict[str, Any]:
     """Read a YAML mapping; the files listed under `_base_` are merged first, later ones winning.
+
+    Args:
+        path: the file.
+        base_key: another name for `_base_`, which is known besides.
+        loader: a safe one that knows further tags.
 
     Raises:
         ConfigError: missing file, bad YAML, not a mapping, or `_base_` files that include each other.
     """
-    return _read_yaml(Path(path), seen=())
+    return _read_yaml(Path(path), ("_base_", base_key), loader, ())
 
 
-def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read_yaml(
+    path: Path, base_keys: Sequence[str], loader: type[yaml.SafeLoader], seen: tuple[Path, ...]
+) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise ConfigError(f"{path}: its _base_ files include it again")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
+        content = yaml.load(path.read_text(encoding="utf8"), loader)
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -49,10 +58,11 @@ def _read_yaml(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
-    bases = content.pop("_base_", [])
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = merge_plain(merged, _read_yaml(path.parent / base, (*seen, path)))
+    for bases in [content.pop(key) for key in dict.fromkeys(base_keys) if key in content]:
+        for base in [bases] if isinstance(bases, str) else bases:
+            under = _read_yaml(path.parent / base, base_keys, loader, (*seen, path))
+            merged = merge_plain(merged, under)
     return merge_plain(merged, content)
 
 

@@ -17,9 +17,16 @@ pretrain_weights: https://example.org/ResNet101_pretrained.pdparams
 weights: output/faster_rcnn_r101/model_final
 metric: COCO
 num_classes: 80
-TrainDataset: {name: COCODataSet, image_dir: train2017, data_fields: [image, gt_bbox, gt_class, is_crowd]}
-EvalDataset: {name: COCODataSet, image_dir: val2017}
-TestDataset: {name: ImageFolder, anno_path: annotations/instances_val2017.json}
+TrainDataset:
+  !COCODataSet
+    image_dir: train2017
+    data_fields: ['image', 'gt_bbox', 'gt_class', 'is_crowd']
+EvalDataset:
+  !COCODataSet
+    image_dir: val2017
+TestDataset:
+  !ImageFolder
+    anno_path: annotations/instances_val2017.json
 use_gpu: true
 use_xpu: false
 log_iter: 20
@@ -31,8 +38,12 @@ epoch: 12
 LearningRate:
   base_lr: 0.01
   schedulers:
-  - name: PiecewiseDecay
+  - !PiecewiseDecay
+    gamma: 0.1
     milestones: [8, 11]
+  - !LinearWarmup
+    start_factor: 0.1
+    steps: 1000
 OptimizerBuilder:
   optimizer: {momentum: 0.9, type: Momentum}
 FasterRCNN: {backbone: ResNet, rpn_head: RPNHead, bbox_head: BBoxHead, bbox_post_process: BBoxPostProcess}
@@ -77,6 +88,19 @@ def test_a_file_of_paddledetection_is_read_as_it_stands(tmp_path: Path, caplog: 
     assert config.reader.sample_transforms.Resize.interp == 2
     assert config.classes[79] == "class 79" and config.attributes == []
     assert load_config(path, {"ResNet": {"depth": 50}}).resnet.depth == 50
+
+
+def test_files_under_base_are_joined_as_paddledetection_does(tmp_path: Path):
+    (tmp_path / "_base_").mkdir()
+    (tmp_path / "_base_/r50.yml").write_text(PADDLEDETECTION, encoding="utf8")
+    (tmp_path / "runtime.yml").write_text("log_iter: 5\nnum_classes: 3\n", encoding="utf8")
+    path = tmp_path / "own.yml"
+    path.write_text("_BASE_: ['_base_/r50.yml', 'runtime.yml']\nResNet:\n  depth: 50\n", encoding="utf8")
+    config = load_config(path)
+    assert (config.num_classes, config.resnet.depth, config.resnet.return_idx) == (3, 50, [2])
+    path.write_text("ResNet: !!python/object/apply:os.getcwd []", encoding="utf8")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(path)
 
 
 @pytest.mark.parametrize("name", ["scenes_tiny", "bottom_up_r101_c4"])
