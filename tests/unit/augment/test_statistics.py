@@ -64,10 +64,7 @@ def test_similar_entries_are_found_once(corpus, tmp_path, monkeypatch):
     assert first.similar("object", "NN", "dog")[0] == "cat" and other.neighbours.shape[1] == 2
     monkeypatch.setattr(vocabularies, "_nearest", lambda *_: pytest.fail("computed again"))
     again = collect(corpus, tmp_path / "a.npz").entries(1, 2, 0, file, {"corpus": "here"})
-    assert (
-        again.entries == other.entries
-        and again.similar("object", "NN", "dog") == ["cat"] + again.similar("object", "NN", "dog")[1:]
-    )
+    assert again.entries == other.entries and again.similar("object", "NN", "dog")[0] == "cat"
     np.testing.assert_array_equal(again.neighbours, other.neighbours)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(DataError, match="vocabulary.npz cannot be read"):
