@@ -33,6 +33,7 @@ REQUIRED = [
     "psutil>=5.9",
     "matplotlib>=3.7",
     "scikit-learn>=1.2",  # and SciPy with it: the correlations of GLUE
+    "textblob>=0.19",  # its tagger, whose lexicon lies inside the wheel: phrases, and rewriting of captions
     "setuptools",  # `import paddle` needs it, and declares it for Python 3.12 only
     # Without these three a fresh installation resolves, passes `pip check`, and fails to import.
     "huggingface_hub<1",  # paddlenlp imports a function that 1.0 removed
@@ -47,9 +48,7 @@ EXTRAS = {
         "pycocoevalcap>=1.2"
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
     "generation": ["rouge-score>=0.1.2"],  # ROUGE of summaries (task.metrics=[rouge])
-    # Rewriting of captions: the tagger's lexicon lies inside textblob's wheel, nothing is downloaded.
-    # CTranslate2 runs translation models of the user's own.
-    "augment": ["textblob>=0.19", "ctranslate2>=4.5"],
+    "augment": ["ctranslate2>=4.5"],  # back-translation by models of the user's own
     "detector": ["pycocotools>=2.0.7"],  # COCO's metric, after training the region detector
     "test": [
         "pytest>=8",
@@ -57,7 +56,6 @@ EXTRAS = {
         "pycocoevalcap>=1.2",
         "pycocotools>=2.0.7",
         "rouge-score>=0.1.2",
-        "textblob>=0.19",
         "ctranslate2>=4.5",
     ],
 }

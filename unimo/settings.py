@@ -123,6 +123,9 @@ class DataConfig:
     whole_word_masking: bool = False
     masking: Literal["token", "span"] = "token"
     """`token` draws each token (or whole word) by itself, `span` runs of whole words (SpanBERT)."""
+    phrases: str = ""
+    """What finds the phrases that span masking and fragments treat as one word (UNIMO): `textblob`, or
+    `spacy:PIPELINE`; empty: words are words."""
     false_images: Literal["batch", "dataset"] = "batch"
     """Where ITM's mismatched images come from."""
     regions: str = ""

@@ -160,7 +160,7 @@ def _textblob() -> Tagger:
         from textblob.en import parser
     except ImportError as error:
         raise CapabilityError(
-            f"the default caption parser needs textblob ({error}); try pip install 'unimo[augment]'"
+            f"the default caption parser needs textblob ({error}); try pip install textblob"
         ) from error
 
     def tag(words: Sequence[str]) -> list[str]:

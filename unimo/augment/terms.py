@@ -82,7 +82,7 @@ def _stemmer() -> Callable[[str], str]:
         from nltk.stem.snowball import EnglishStemmer
     except ImportError as error:
         raise CapabilityError(
-            f"stems need nltk, which textblob brings ({error}); try pip install 'unimo[augment]'"
+            f"stems need nltk, which textblob brings ({error}); try pip install textblob"
         ) from error
     return EnglishStemmer().stem
 

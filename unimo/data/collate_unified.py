@@ -15,6 +15,7 @@ from unimo.data.collate import Batch, Prepared, PretrainCollator, draw_matches, 
 from unimo.data.collate_contrast import ContrastCollator
 from unimo.data.fragments import FragmentSampler
 from unimo.data.masking import SpanMasker
+from unimo.data.phrase_words import PhraseFinder
 from unimo.data.processor import Processor, pad
 from unimo.data.records import Record
 from unimo.data.region_masking import RegionMasker
@@ -41,6 +42,7 @@ class UnifiedCollator(PretrainCollator):
         super().__init__(processor, True, data.mlm_probability)
         if data.masking == "span":
             self.masker = SpanMasker(processor.tokenizer, data.mlm_probability, overshoot=False)
+        self.phrases = PhraseFinder(data.phrases) if data.phrases else None
         self.seq2seq_probability = data.seq2seq_probability
         self.fragments = FragmentSampler(processor.tokenizer, data.fragment_share)
         self.hide = RegionMasker(data.region_mask_probability)
@@ -61,7 +63,7 @@ class UnifiedCollator(PretrainCollator):
             regions = self.processor.image(record)
             prepared |= {"image": regions, "masked": self.hide(regions.boxes, rng)}
         if record.text is not None:
-            ids, words = self.processor.ids_and_words(record.text)
+            ids, words = self.processor.ids_and_words(record.text, self.phrases)
             prepared |= {"ids": ids, "language": self.language(ids, words, rng)}
         if part == "pairs":
             prepared["contrast"] = self.contrast.prepare(record, prepared["image"], prepared["ids"], rng)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +173,15 @@ class Processor:
         """
         return self.tokenizer.encode(check_text(text), self.config.max_text_len)
 
-    def ids_and_words(self, text: str) -> tuple[list[int], list[int]]:
-        """Like `ids`, and the number of the word that each token is part of (-1: special)."""
-        return self.tokenizer.encode_words(check_text(text), self.config.max_text_len)
+    def ids_and_words(
+        self, text: str, phrases: Callable[[str], Sequence[tuple[int, int]]] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Like `ids`, and the number of the word that each token is part of (-1: special).
+
+        With `phrases`, which tells where those of a text are, the words of each have one number.
+        """
+        found = phrases(check_text(text)) if phrases else ()
+        return self.tokenizer.encode_words(check_text(text), self.config.max_text_len, found)
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`, and the section `processor` of `config.yaml`, into a folder."""

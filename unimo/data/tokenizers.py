@@ -58,10 +58,17 @@ class Tokenizer:
         """Ids of `<s> text </s>`, cut to `max_length` with both special tokens kept."""
         return self.encode_words(text, max_length)[0]
 
-    def encode_words(self, text: str, max_length: int) -> tuple[list[int], list[int]]:
-        """Like `encode`, and for each token the number of the word it is part of (-1: special)."""
+    def encode_words(
+        self, text: str, max_length: int, phrases: Sequence[tuple[int, int]] = ()
+    ) -> tuple[list[int], list[int]]:
+        """Like `encode`, and for each token the number of the word it is part of (-1: special).
+
+        Words that have characters of one phrase, given as where it begins and ends, count as one word.
+        """
         encoding = self.backend.encode(text, add_special_tokens=False)
         ids, words = encoding.ids[: max_length - 2], encoding.word_ids[: max_length - 2]
+        if phrases:
+            words = _join_words(words, encoding.offsets, phrases)
         return [self.bos_token_id, *ids, self.eos_token_id], [-1, *words, -1]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -74,6 +81,20 @@ class Tokenizer:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self.backend.to_str(), encoding="utf8")
+
+
+def _join_words(
+    words: Sequence[int], places: Sequence[tuple[int, int]], phrases: Sequence[tuple[int, int]]
+) -> list[int]:
+    """New numbers of words, equal for all that touch the characters of one phrase."""
+    joined: dict[int, int] = {}  # word -> phrase
+    for word, (begin, end) in zip(words, places, strict=False):
+        for number, (first, behind) in enumerate(phrases):
+            if begin < behind and first < end:
+                joined.setdefault(word, number)
+    keys = [("phrase", joined[word]) if word in joined else ("word", word) for word in words]
+    number_of = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return [number_of[key] for key in keys]
 
 
 def build_word_tokenizer(words: Iterable[str]) -> Tokenizer:

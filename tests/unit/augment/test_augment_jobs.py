@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("textblob")
-
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
 from unimo.augment.embedding import open_embedder  # noqa: E402
 from unimo.augment.output import ResumableWriter, describe_files  # noqa: E402

@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("textblob")
-
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
 from unimo.augment.progress import Shard  # noqa: E402
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus  # noqa: E402

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("textblob")
-
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
 from unimo.augment.progress import Shard  # noqa: E402
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images  # noqa: E402

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("textblob")
-
 from unimo.augment.ngram import TrigramCounter, TrigramModel  # noqa: E402
 from unimo.augment.rewriting import Rewriter, replace_nodes  # noqa: E402
 from unimo.augment.scene_graph import Node, open_parser  # noqa: E402

@@ -10,8 +10,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-pytest.importorskip("textblob")
-
 from unimo.augment import tagging  # noqa: E402 - only where the extra is installed
 from unimo.augment.scene_graph import open_parser  # noqa: E402
 from unimo.errors import CapabilityError  # noqa: E402

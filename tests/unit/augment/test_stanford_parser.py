@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("textblob")
-
 from unimo.augment.scene_graph import open_parser  # noqa: E402
 from unimo.augment.stanford import Answer, StanfordParser, read_answer  # noqa: E402
 from unimo.errors import CapabilityError  # noqa: E402

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("textblob")
-
 from unimo.augment import statistics as module  # noqa: E402
 from unimo.augment import vocabulary as vocabularies  # noqa: E402
 from unimo.augment.corpus import CaptionCorpus  # noqa: E402
