@@ -68,6 +68,7 @@ def convert_tsv(
 
 
 def _convert(table: TsvRegions, name: str, widths: Widths, background: Background) -> StoredImage | Skipped:
+    where = f"{table.path}, line {(table.find(name) or 0) + 1}"
     try:
         found = table.image(name)
         probs = found.regions.class_probs
@@ -81,4 +82,5 @@ def _convert(table: TsvRegions, name: str, widths: Widths, background: Backgroun
             )
         return halve(found, widths)
     except RecordError as error:
-        return Skipped(name, str(error))
+        reason = str(error)
+        return Skipped(name, reason if reason.startswith(where) else f"{where}: {reason}")

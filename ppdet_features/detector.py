@@ -135,11 +135,11 @@ def build_detector(config: DetectorConfig) -> FasterRCNN:
     return FasterRCNN(config)
 
 
-def load_detector(config_path: str | Path, weights_path: str | Path | None) -> FasterRCNN:
+def load_detector(config: str | Path | DetectorConfig, weights_path: str | Path | None) -> FasterRCNN:
     """A detector ready to detect.
 
     Args:
-        config_path: YAML file.
+        config: YAML file, or what was read from one.
         weights_path: `.safetensors`, or `.pdparams` as PaddleDetection writes them; None for fresh weights.
 
     Raises:
@@ -148,7 +148,7 @@ def load_detector(config_path: str | Path, weights_path: str | Path | None) -> F
     """
     from ppdet_features.weights import load_weights
 
-    detector = build_detector(load_config(config_path))
+    detector = build_detector(config if isinstance(config, DetectorConfig) else load_config(config))
     if weights_path is not None:
         load_weights(detector, weights_path)
     detector.eval()

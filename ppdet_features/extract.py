@@ -136,7 +136,7 @@ def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
     config = load_config(config_path)
     if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
         paddle.set_device(f"gpu:{paddle.distributed.ParallelEnv().device_id}")
-    detector = load_detector(config_path, weights_path)
+    detector = load_detector(config, weights_path)
     names = {"classes": config.classes, "attributes": config.attributes}
     made_by = {
         "weights": file_digest(Path(weights_path)) if weights_path else "random",
@@ -246,5 +246,5 @@ def file_digest(path: Path) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise CheckpointError(f"cannot read weights {path}: {error.strerror}") from error
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     return digest.hexdigest()

@@ -105,7 +105,9 @@ def _summary(counts: dict[str, int], out: Path) -> str:
     lines = [f"{counts['images']} pictures, {mean:.1f} regions each, {counts['skipped']} skipped, in {out}"]
     if counts["skipped"]:
         lines.append(f"skipped ones and why: `skipped` in {out / 'index.json'}")
-    lines.append(f"next: bash scripts/run_pretrain.sh unimo_tiny data.regions={out}")
+    own = "data.pairs=DATA data.texts=[] data.images=[] data.tokenizer=FOLDER"
+    lines.append(f"next: bash scripts/run_pretrain.sh unimo_tiny data.regions={out} {own}")
+    lines.append("(DATA: captions of these pictures, FOLDER: tokenizer files; see unimo/data/README.md)")
     return "\n".join(lines)
 
 

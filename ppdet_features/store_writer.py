@@ -116,8 +116,10 @@ class StoreWriter:
     def _check_skipped(self, max_bad_rate: float) -> None:
         counter = RecordCounter(max_bad_rate, "--max-bad-rate")
         counter.read["the image list"] = self.images
+        skipped: list[Skipped] = []
         for shard in range(self.shards):
             with ShardReader(shard_path(self.folder, shard)) as reader:
-                counter.bad["the image list"] += len(reader.skipped())
-        if self.images:
-            counter.check(1)
+                skipped += reader.skipped()
+        counter.bad["the image list"] = len(skipped)
+        if skipped:
+            counter.check(1, f"{skipped[-1].image_id}: {skipped[-1].reason}")

@@ -122,6 +122,8 @@ def test_from_scratch_with_a_warning_when_nothing_is_pretrained(
     code, out, _ = tool("finetune", "--task", "vqa", "--dry-run", *words())
     assert code == 0 and "no pre-trained unimo3_tiny in output/: starting from scratch" in caplog.text
     assert "name: unimo3_tiny" in out and "hidden_size: 16" in out
+    code, out, _ = tool("finetune", "--task", "seq2seq", "--model", "unimo_base_coqa", "--dry-run")
+    assert code == 0 and "name: unimo_base\n" in out and "- coqa\n" in out
     code, out, _ = tool("finetune", "--task", "retrieval", "--model", "meter_tiny", "--dry-run")
     assert code == 0 and "name: meter_tiny" in out and "link_range: none" in out
 

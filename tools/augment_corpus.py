@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> None:
     # Readers and numpy are slow to import; --help does without them.
     from unimo.augment.corpus import CaptionCorpus
 
-    captions = CaptionCorpus(args.captions, args.split, args.kind)
+    captions = CaptionCorpus(args.captions, args.split, args.kind, "--kind")
     progress = functools.partial(_bar, disable=args.quiet or not is_main_rank())
     shard = Shard.parse(args.shard) if args.shard else Shard.of_rank()
     places = (shard.file(Path(args.out)), Path(args.work))
@@ -40,7 +40,7 @@ def main(words: list[str] | None = None) -> None:
 
         settings = _settings(RetrievalSettings, args)
         if args.job == "retrieve-text":
-            corpus = CaptionCorpus(args.corpus, args.corpus_split, args.corpus_kind)
+            corpus = CaptionCorpus(args.corpus, args.corpus_split, args.corpus_kind, "--corpus-kind")
             counts = retrieve_texts(captions, corpus, *places, settings, shard, progress)
         else:
             labels = Path(args.collection) if args.collection else captions
@@ -85,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     texts.add_argument("--embedder", default="lsa", help="lsa, or package.module:function of your own")
 
     images = _command(commands, "retrieve-images", "images with the objects of every caption's image")
-    images.add_argument("--collection", help="jsonl of detected labels; without it, objects of the captions")
+    images.add_argument(
+        "--collection",
+        help="jsonl of detected labels, or folder of region features; without it, objects of the captions",
+    )
     _add_parser(images)
     return parser
 

@@ -13,8 +13,8 @@ from unimo import cli  # noqa: E402 - works from a clone that is not installed
 COMMANDS = ("extract", "draw", "to-tsv", "from-tsv")
 EXAMPLES = """\
 examples:
-  python tools/extract_features.py --images photos --detector ppdet_features/configs/bottom_up_r101_c4.yaml --weights bottom_up.safetensors --out regions
-  python tools/extract_features.py --images scenes --kind pairs --split val --scenes-images 500 --detector ppdet_features/configs/scenes_tiny.yaml --weights DIR/detector.safetensors --out regions/val
+  python tools/extract_features.py --images photos --detector bottom_up/config.yaml --weights bottom_up/model.safetensors --out regions
+  python tools/extract_features.py --images scenes --kind pairs --split val --scenes-images 500 --detector DIR/config.yaml --weights DIR/model.safetensors --out regions/val
   python tools/extract_features.py --draw photo.jpg --detector ... --weights ... --out pictures
   python tools/extract_features.py draw regions photo.jpg photo_regions.png
   python tools/extract_features.py to-tsv regions regions.tsv --stems

@@ -67,22 +67,24 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     """
     if options.task not in fine_tuning_tasks():
         raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, fine_tuning_tasks())}")
-    if options.model and not is_file(options.model):
-        model_config(options.model)
+    recipes = list_recipes(options.task)
+    model = options.model
+    if model in recipes or is_file(model):
+        model = read_yaml(find_config(model, options.task)).get("model", {}).get("name", model)
+    if model:
+        model_config(model)
     under: dict[str, Any] = {"task": {"name": options.task}}
-    default = next(name for name in DEFAULT_MODELS if name in list_recipes(options.task))
-    init = options.init or latest_pretrained(options.model, default.split("_")[0])
+    default = next(name for name in DEFAULT_MODELS if name in recipes)
+    init = options.init or latest_pretrained(model, default.split("_")[0])
     section: dict[str, Any] = {}
     if init and init != "none":
         under["init_from"] = str(loading.find_model(init))
         section = loading.without_init(loading.read_model_config(init)["model"])
     elif not init:
-        missing = options.model or default
-        logger.warning("no pre-trained %s in %s/: starting from scratch", missing, loading.OUTPUT)
-    name = options.model or section.get("name", default)
-    recipe = recipe_for(name, options.task)
+        logger.warning("no pre-trained %s in %s/: starting from scratch", model or default, loading.OUTPUT)
+    name = model or section.get("name", default)
+    recipe = recipe_for(options.model or name, options.task)
     wanted = read_yaml(find_config(recipe, options.task)).get("model", {})
-    name = wanted["name"] if is_file(name) else name
     under["model"] = loading.model_section(name, section, wanted)
     return load_run_config(recipe, options.task, options.overrides, **under)
 

@@ -119,7 +119,7 @@ class Lexicon:
             ConfigError: a word that the vocabulary does not know, or numbers that make no plane.
         """
         if nearest < 2 or context < nearest:
-            raise ConfigError(f"nearest is {nearest} and context {context}: expected 2 or more, and no fewer")
+            raise ConfigError(f"{nearest} nearest words of {context}: expected 2 to {context}")
         from sklearn.decomposition import PCA
 
         ids = self.tokens(word)

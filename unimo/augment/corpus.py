@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,6 +18,10 @@ from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
 _PROBES = 10_000
+_CHECKED = 1_000
+"""Samples that are read to see whether a corpus is usable at all."""
+_LOOKED_AT = 100
+"""Lines of a jsonl file among which its first record is looked for."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +58,29 @@ class CaptionCorpus:
     Args:
         path: what `open_corpus` takes: folder, Arrow file, tar, jsonl, or `*.txt`.
         split: name of the split.
-        kind: `pairs` or `texts`; `auto` takes plain text files for texts, anything else for pairs.
+        kind: `pairs` or `texts`; `auto` takes plain text files, and jsonl whose first record has a text and
+            no image, for texts, anything else for pairs.
+        option: what messages call `kind`.
 
     Raises:
-        DataError: nothing there, or no such split.
+        DataError: nothing there, no such split, or files that do not fit the kind.
     """
 
-    def __init__(self, path: str, split: str = "train", kind: str = "auto") -> None:
+    def __init__(self, path: str, split: str = "train", kind: str = "auto", option: str = "kind") -> None:
         if kind not in ("auto", "pairs", "texts"):
-            raise DataError(f"kind {kind!r} of {path} is not one of auto, pairs, texts")
-        chosen: Kind = "texts" if kind == "texts" or (kind == "auto" and _is_text(path)) else "pairs"
-        self.path = path
-        self._dataset = open_corpus(CorpusConfig(path), split, chosen, DataConfig())
+            raise DataError(f"{option} {kind!r} of {path} is not one of auto, pairs, texts")
+        likely = _likely_kind(path)
+        self.path, self._option = path, option
+        texts = kind == "texts" or (kind == "auto" and likely == "texts")
+        self.kind: Kind = "texts" if texts else "pairs"
+        try:
+            self._dataset = open_corpus(CorpusConfig(path), split, self.kind, DataConfig())
+        except DataError as error:
+            if likely in (None, self.kind):
+                raise
+            raise DataError(
+                f"{error}; it was opened as {self.kind} and looks like {likely}: give {option} {likely}"
+            ) from error
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -116,21 +132,70 @@ class CaptionCorpus:
             return str(error)
         return ""
 
+    def check(self) -> None:
+        """Read up to 1,000 samples spread over the corpus, before a job writes anything about it.
+
+        Raises:
+            DataError: more than half of them are broken.
+        """
+        numbers = self._spread(_CHECKED)
+        broken = [number for number in numbers if self.complaint(number)]
+        if 2 * len(broken) <= len(numbers):
+            return
+        hint = f"it was opened as pairs: for texts without images give {self._option} texts"
+        raise DataError(
+            f"{self.path}: {len(broken)} of {len(numbers)} samples looked at have no readable caption; the "
+            f"first: {self.complaint(broken[0])}" + f"; {hint}" * (self.kind == "pairs")
+        )
+
+    def _spread(self, most: int) -> list[int]:
+        return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int)).tolist()
+
     def fingerprint(self) -> str:
         """Names the content: size, and ids and texts of up to 10,000 samples spread over the corpus."""
         digest = hashlib.sha256(str(len(self)).encode())
-        for index in np.unique(np.linspace(0, len(self) - 1, min(_PROBES, len(self))).astype(int)):
+        for index in self._spread(_PROBES):
             try:
-                caption = self[int(index)]
+                caption = self[index]
                 digest.update(json.dumps([caption.sample_id, caption.image_id, caption.text]).encode())
             except RecordError:
                 digest.update(b"broken")
         return digest.hexdigest()[:16]
 
 
-def _is_text(path: str) -> bool:
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        endings = {file.suffix for file in folder.iterdir()}
-        return ".txt" in endings and not endings & {".arrow", ".tar", ".jsonl"}
-    return folder.suffix == ".txt"
+def _likely_kind(path: str) -> Kind | None:
+    """What the files look like; None if there are none that say so."""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        files = sorted(place.iterdir())
+    elif "*" in place.name:
+        files = sorted(place.parent.glob(place.name))
+    else:
+        files = [place] if place.is_file() else []
+    for suffix in (".arrow", ".tar", ".jsonl", ".txt"):  # as `open_corpus` prefers them
+        found = [file for file in files if file.suffix == suffix and not file.name.startswith(".")]
+        if found:
+            texts = suffix == ".txt" or (suffix == ".jsonl" and all(map(_begins_without_image, found)))
+            return "texts" if texts else "pairs"
+    return None
+
+
+def _begins_without_image(file: Path) -> bool:
+    """Whether the first record of a jsonl file has a text and names no image."""
+    try:
+        with open(file, encoding="utf8", errors="replace") as lines:
+            for line in islice(lines, _LOOKED_AT):
+                item = _parse(line)
+                if isinstance(item, dict):
+                    named = any(map(item.get, ("image", "image_id")))
+                    return not named and any(key in item for key in ("text", "texts", "caption", "captions"))
+    except OSError:
+        pass  # `open_corpus` says so
+    return False
+
+
+def _parse(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):  # a broken or an empty line: the next one tells
+        return None

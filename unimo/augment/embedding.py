@@ -57,7 +57,7 @@ def _fit_lsa(index: TfidfIndex, size: int, sample: int, seed: int) -> Embedder:
     except ValueError as error:
         raise DataError(
             f"lsa wants sentences with at least two different words of two letters, and found none in "
-            f"{index.folder} ({error}); name another corpus, or an --embedder of your own"
+            f"{index.folder} ({error}); name another corpus and --work, or an --embedder of your own"
         ) from error
     return lambda texts: reducer.transform(vectorizer.transform(texts))
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from unimo.augment.checks import make_folder
 from unimo.augment.terms import normalise
 from unimo.errors import DataError
 
@@ -99,7 +100,14 @@ class TfidfIndex:
             raise
         self.about: Mapping[str, Any] = stored["about"]
         self._size = int(stored["size"])
-        self._norms = np.memmap(self.folder / "norms.f32", np.float32, "r", shape=(self._size,))
+        try:
+            self._norms = np.memmap(self.folder / "norms.f32", np.float32, "r", shape=(self._size,))
+        except (OSError, ValueError) as error:
+            self._base.close()
+            raise DataError(
+                f"{self.folder}/norms.f32 is missing or cut off ({error}); remove {self.folder} to build the "
+                "index anew"
+            ) from error
 
     def __len__(self) -> int:
         return self._size
@@ -217,14 +225,15 @@ def build_index(
         memory_mb: size of SQLite's page cache. Beside it stand one block of sentences and its postings.
 
     Raises:
+        ConfigError: the folder cannot be made.
         DataError: the folder has an index of something else, or there is nothing to index.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with contextlib.closing(_connect(folder / "index.sqlite", memory_mb)) as base:
         base.executescript(_SCHEMA)
         stored = _read_about(base, folder)
-        if stored:
+        if stored.get("size"):  # an empty one, of entries that could not be read, is anybody's
             _check_about(folder, stored.get("about"), about)
         if not stored.get("finished"):
             base.execute("PRAGMA journal_mode = WAL")
@@ -320,6 +329,8 @@ def _remember(base: sqlite3.Connection, **values: object) -> None:
 
 def _read_about(base: sqlite3.Connection, folder: Path) -> dict[str, Any]:
     try:
+        if not base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return {}  # killed before anything was written
         return {key: json.loads(value) for key, value in base.execute("SELECT key, value FROM about")}
     except (sqlite3.DatabaseError, ValueError) as error:
         raise DataError(

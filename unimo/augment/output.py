@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from unimo.augment.checks import prepare_output
 from unimo.config import write_text
 from unimo.errors import DataError
 
@@ -24,12 +25,13 @@ class ResumableWriter:
         job: corpus fingerprint, settings, and whatever else decides about the content.
 
     Raises:
+        ConfigError: a folder has that name, or its own cannot be made.
         DataError: the file was begun by another job, or another process is writing it.
     """
 
     def __init__(self, path: str | Path, job: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        prepare_output(self.path)
         note = self.path.with_suffix(".job.json")
         if self.path.exists():
             check_same(note, job, f"{self.path} holds the work of another job")

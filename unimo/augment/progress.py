@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from unimo.augment.checks import make_folder
 from unimo.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -75,8 +76,11 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     """Wait until no other process of this machine is at this with the same folder; a killed one frees it.
 
     What is prepared in the folder is then made by the first and found ready by the others.
+
+    Raises:
+        ConfigError: the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

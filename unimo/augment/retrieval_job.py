@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from unimo.augment.checks import check_at_least, prepare_output
 from unimo.augment.corpus import Caption, CaptionCorpus, names_of_image
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
@@ -23,6 +24,7 @@ from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser, open_parser
 from unimo.augment.tagging import encodable
 from unimo.augment.terms import normalise, singular, terms_of
+from unimo.data.region_store import LABELS
 from unimo.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,11 @@ _PROBED = 1000
 
 @dataclass(frozen=True)
 class RetrievalSettings:
-    """What decides about the retrieved texts or images of a corpus."""
+    """What decides about the retrieved texts or images of a corpus.
+
+    Raises:
+        ConfigError: a number outside its range.
+    """
 
     candidates: int = 1000
     """Sentences that the inverted index hands on to the embeddings."""
@@ -42,6 +48,9 @@ class RetrievalSettings:
     parser: str = "textblob"
     """Gives the labels of images that have none from a detector."""
     memory_mb: int = 1000
+
+    def __post_init__(self) -> None:
+        check_at_least(self, candidates=1, keep=1, memory_mb=1)
 
 
 def retrieve_texts(
@@ -68,8 +77,13 @@ def retrieve_texts(
         Number of captions and of sentences.
 
     Raises:
-        DataError: the folder has the index of another corpus, or `out` is of another job.
+        ConfigError: a place where nothing can be written.
+        DataError: too few readable captions or sentences, the folder has the index of another corpus, or
+            `out` is of another job.
     """
+    prepare_output(out)
+    captions.check()
+    sentences.check()
     with one_at_a_time(folder):
         index = index_captions(sentences, folder, settings.memory_mb // 2, progress)
     embedder = open_embedder(settings.embedder, index)
@@ -119,7 +133,8 @@ def retrieve_images(
             the labels it has there; those of any other, and where none were detected, are the objects of its
             caption.
         collection: labels of the images to search: a jsonl file of detected ones, `{"image_id": "...",
-            "labels": ["dog", "dog", "grass"]}`; or pairs, whose captions are parsed.
+            "labels": ["dog", "dog", "grass"]}`, or the folder of `tools/extract_features.py` that has one; or
+            pairs, whose captions are parsed.
         out: the jsonl file.
         folder: index of the labels; made here if it is not there.
         settings: see there.
@@ -130,8 +145,16 @@ def retrieve_images(
         Number of captions and of images.
 
     Raises:
-        DataError: a label file that cannot be read (the line is named), or files of another job.
+        ConfigError: a place where nothing can be written.
+        DataError: too few readable captions, a label file that cannot be read (the line is named), or files
+            of another job.
     """
+    prepare_output(out)
+    captions.check()
+    if isinstance(collection, Path):
+        collection = _labels_file(collection)
+    elif collection is not captions:
+        collection.check()
     parse = open_parser(settings.parser)
     with one_at_a_time(folder):
         index = _index_labels(collection, parse, folder, settings, progress)
@@ -159,6 +182,18 @@ def retrieve_images(
 
     write_lines(captions, out, job, shard, progress, "retrieving", lines_of)
     return {"captions": len(captions), "images": len(index)}
+
+
+def _labels_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    if not (path / LABELS).is_file():
+        raise DataError(
+            f"the collection {path} is a folder without {LABELS}; expected a jsonl file of "
+            '{"image_id": ..., "labels": [...]}, or a folder that tools/extract_features.py wrote; without a '
+            "collection the objects of the captions are searched"
+        )
+    return path / LABELS
 
 
 def _warn_of_strangers(captions: CaptionCorpus, index: TfidfIndex, collection: Path) -> None:

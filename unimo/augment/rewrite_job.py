@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unimo.augment.checks import check_at_least, prepare_output
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
@@ -18,13 +19,20 @@ from unimo.augment.scene_graph import open_parser
 from unimo.augment.statistics import CorpusStatistics
 from unimo.augment.terms import normalise, terms_of
 from unimo.augment.translation import FileTranslations, HttpTranslator, Translator
+from unimo.errors import ConfigError
 
 _TOGETHER = 16
+_SEEDS = 2**32
+"""What NumPy and scikit-learn take."""
 
 
 @dataclass(frozen=True)
 class RewriteSettings:
-    """What decides about the rewrites of a corpus."""
+    """What decides about the rewrites of a corpus.
+
+    Raises:
+        ConfigError: a number outside its range.
+    """
 
     parser: str = "textblob"
     keep: int = 100
@@ -38,6 +46,11 @@ class RewriteSettings:
     """An http address, a folder of models, a jsonl file of ready translations, or nothing: no positives."""
     memory_mb: int = 1000
     """For counts and caches; some 300 MB of programs come on top."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, keep=1, neighbours=0, min_count=1, seed=0, memory_mb=1)
+        if self.seed >= _SEEDS:
+            raise ConfigError(f"seed is {self.seed}; expected 0 to {_SEEDS - 1}, e.g. 0, the default")
 
 
 def rewrite_corpus(
@@ -57,8 +70,12 @@ def rewrite_corpus(
         Counts of captions, of those with an object, of broken ones.
 
     Raises:
-        DataError: files of another corpus or other settings, or a translator that does not answer.
+        ConfigError: a place where nothing can be written.
+        DataError: too few readable captions, files of another corpus or other settings, or a translator that
+            does not answer.
     """
+    prepare_output(out)
+    corpus.check()
     parse = open_parser(settings.parser)
     about = {"corpus": corpus.fingerprint(), "parser": settings.parser, "memory_mb": settings.memory_mb}
     statistics = CorpusStatistics(settings.memory_mb)

@@ -75,7 +75,8 @@ class CorpusStatistics:
                 self.trigrams.add(split_words(caption.text))
             self.read = index + 1
             advance(1)
-            if self.read % CHECKPOINT == 0 or self.read == len(corpus):
+            # Counts of nothing would only be in the way of the next try.
+            if self.broken < self.read and (self.read % CHECKPOINT == 0 or self.read == len(corpus)):
                 self._save(file, about)
         if self.broken == self.read:
             raise DataError(f"{corpus.path} has no readable caption; the first: {corpus.complaint(0)}")

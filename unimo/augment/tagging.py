@@ -166,6 +166,8 @@ def _textblob() -> Tagger:
     def tag(words: Sequence[str]) -> list[str]:
         return [tag for _, tag in parser.find_tags(list(words))]
 
+    # The first call reads the lexicon, and a second thread that comes meanwhile would see half of it.
+    tag(["The", "old", "quickish", "Zurbaran"])
     return tag
 
 

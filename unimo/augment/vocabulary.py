@@ -137,7 +137,7 @@ def _nearest(entries: Sequence[Entry], vectors: np.ndarray, neighbours: int, mem
     groups: dict[tuple[str, str], list[int]] = {}
     for number, (kind, form, _) in enumerate(entries):
         groups.setdefault((kind, form), []).append(number)
-    found = np.full((len(entries), neighbours), -1, np.int32)
+    found = np.full((len(entries), min(neighbours, len(entries))), -1, np.int32)
     for members in map(np.array, groups.values()):
         own, size = vectors[members], min(neighbours, len(members))
         too_general = [entries[number][2] in _TOO_GENERAL for number in members]

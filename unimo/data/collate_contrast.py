@@ -135,8 +135,8 @@ class ContrastCollator:
     ) -> list[list[int]]:
         """Captions of other images, by lot, but for those that are known to be true or alike."""
         pair = prepared[row]
-        spared = [pair.text, *pair.positives, *pair.related_texts]
-        spared += [other.text for other in prepared if other.image == pair.image]
+        same = [other for other in prepared if other.image == pair.image]
+        spared = [text for one in same for text in (one.text, *one.positives, *one.related_texts)]
         others = {tuple(other.text): other.text for other in prepared if other.text not in spared}
         choice = list(others.values())
         return [choice[i] for i in _some(len(choice), self.config.mismatched, rng)]

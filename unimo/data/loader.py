@@ -87,15 +87,16 @@ class RecordCounter:
             first = self.bad[record.corpus] == 1
             log = logger.warning if first else logger.debug
             log("skipped %s[%d]: %s%s", *record, " (further ones are only counted)" if first else "")
-            self.check(RATE_CHECK_AFTER, record)
+            self.check(RATE_CHECK_AFTER, f"{record.corpus}[{record.index}]: {record.reason}")
 
-    def check(self, minimum: int, last: BadRecord | None = None) -> None:
-        """Raise DataError if more than `max_bad_rate` of at least `minimum` records were broken."""
+    def check(self, minimum: int, last: str = "") -> None:
+        """Raise DataError, naming the `last` broken one, if more than `max_bad_rate` of at least `minimum`
+        records were broken."""
         groups = {name: (self.read[name], self.bad[name]) for name in self.bad}
         groups["all corpora"] = (sum(self.read.values()), sum(self.bad.values()))
         for name, (read, bad) in groups.items():
             if read >= minimum and bad > self.max_bad_rate * read:
-                example = f"; the last one: {last.corpus}[{last.index}]: {last.reason}" if last else ""
+                example = f"; the last one: {last}" if last else ""
                 raise DataError(
                     f"{bad} of {read} records of {name} were broken, more than {self.setting}="
                     f"{self.max_bad_rate:g} allows{example}"

@@ -21,14 +21,11 @@ class PhraseFinder:
     """
 
     def __init__(self, tagger: str) -> None:
-        self.tagger = tagger
-        load_tagger(tagger)
+        self._tag = load_tagger(tagger)
 
     def __call__(self, text: str) -> list[tuple[int, int]]:
         """The characters of each phrase of at least two words, from the first to behind the last."""
-        tokens = tag_words(
-            text, load_tagger(self.tagger)
-        )  # kept by name, so that worker processes can have it
+        tokens = tag_words(text, self._tag)
         found = []
         for phrase in noun_phrases(tokens):
             begin = phrase.attributes[0][0] if phrase.attributes else phrase.head[0]

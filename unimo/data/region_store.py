@@ -33,6 +33,8 @@ from unimo.errors import DataError, RecordError
 FORMAT = 1
 INDEX, KEYS, LABELS = "index.json", "index.arrow", "labels.jsonl"
 _KEY_SCHEMA = pa.schema({"key": pa.string(), "shard": pa.int32(), "row": pa.int32()})
+_SEVERAL = (-1, -1)
+"""Stands in `KEYS` for the place of a shortened name that several pictures have."""
 Place = Any
 """Where a source keeps a picture; only the source itself looks into it."""
 
@@ -96,6 +98,10 @@ class StoredRegions(ABC):
         """Whether the picture that was found under a name has it as its id."""
         return True
 
+    def _has_several(self, key: str) -> bool:
+        """Whether the name is the shortened one of several pictures."""
+        return False
+
     def _reason(self, keys: Sequence[str]) -> str:
         """Why a picture is not here, if that is known."""
         return ""
@@ -147,6 +153,13 @@ class RegionStore(StoredRegions):
 
     def find(self, key: str) -> tuple[int, int] | None:
         """Number of the file and place in it."""
+        place = self._look_up(key)
+        return None if place == _SEVERAL else place
+
+    def _has_several(self, key: str) -> bool:
+        return self._look_up(key) == _SEVERAL
+
+    def _look_up(self, key: str) -> tuple[int, int] | None:
         low, high = 0, len(self._keys)
         while low < high:  # the names stay on the disk; each step looks at one
             middle = (low + high) // 2
@@ -231,13 +244,16 @@ class JoinedRegions(StoredRegions):
 
     def _find_as(self, key: str, is_id: bool) -> tuple[StoredRegions, Place] | None:
         found = [(source, place) for source in self.sources if (place := source.find(key)) is not None]
-        left_out = [source for source in self.sources if not is_id and source._reason([key])]
-        if len(found) + len(left_out) < 2:
+        left_out = [source for source in self.sources if source._reason([key])]
+        others = [*left_out, *(source for source in self.sources if source._has_several(key))]
+        if len(found) + len(others) < 2 or not found:
             return found[0] if found else None
         for source, place in found if is_id else ():
             if source._has_id(key, place):
                 return source, place
-        where = ", ".join(source.where for source in [*(source for source, _ in found), *left_out])
+        if is_id and left_out:
+            return None
+        where = ", ".join(source.where for source in [*(source for source, _ in found), *others])
         raise RecordError(
             f"image {key} could be a picture of each of {where}; name only the store that is meant, or "
             "extract with the image_id that the records have"
@@ -344,7 +360,11 @@ def write_index(
 
 def _write_keys(path: Path, places: Mapping[str, tuple[int, int]], skipped: Sequence[str]) -> None:
     short = Counter(name for key in {*places, *skipped} for name in set(_short_names(key)))
-    known = {n: place for key, place in places.items() for n in _short_names(key) if short[n] == 1}
+    known = {
+        name: place if short[name] == 1 else _SEVERAL
+        for key, place in places.items()
+        for name in _short_names(key)
+    }
     keys = known | dict(places)
     order = sorted(keys)
     table = np.array([keys[key] for key in order], np.int32).reshape(-1, 2)

@@ -112,6 +112,8 @@ def _parse(columns: list[bytes], order: Order, where: str) -> Regions:
             raise OverflowError(f"{max(numbers):.0e} is too large")
     except (ValueError, OverflowError) as error:
         raise RecordError(f"{where}: width, height and number of boxes must be numbers: {error}") from error
+    if count < 1:
+        raise RecordError(f"{where}: no regions")
     width, height = (first, second) if order == "width-height" else (second, first)
     boxes, features, probs = (
         _table(text, count, f"{where}, column {number}") for number, text in enumerate(columns[4:], 5)
@@ -126,7 +128,7 @@ def _table(text: bytes, rows: int, where: str) -> np.ndarray:
         content = base64.b64decode(text.strip(), validate=True)
     except binascii.Error as error:
         raise RecordError(f"{where}: not valid base64: {error}") from error
-    if rows < 1 or len(content) % (4 * rows):
+    if len(content) % (4 * rows):
         raise RecordError(f"{where}: {len(content)} bytes are no float32 table of {rows} rows")
     return np.frombuffer(content, "<f4").reshape(rows, -1).astype(np.float32)
 

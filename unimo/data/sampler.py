@@ -196,9 +196,11 @@ class MixtureSampler:
         for kind in dict.fromkeys(kind_of.values()):
             share = sum(self.shares[name] for name in self.sizes if kind_of[name] == kind)
             if math.floor(share * self.global_batch) < 2 * slices:
+                enough = -(-math.ceil(2 * slices / max(share, 1e-6)) // slices) * slices
                 raise ConfigError(
                     f"{kind} are {share:.2%} of the samples: too few for all {slices} parts (ranks x rounds) "
-                    f"of a batch of {self.global_batch}; raise train.batch_size or the weight of its corpora"
+                    f"of a batch of {self.global_batch}; raise the weight of its corpora, or give "
+                    f"train.batch_size={enough}"
                 )
 
     def _take(self, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -169,6 +169,8 @@ def open_pretrain(run: RunConfig, processor: Processor) -> TaskData:
             f"data.pairs_only_epochs={data.pairs_only_epochs:g}, but there are only pairs; "
             "set data.texts or data.images, or data.pairs_only_epochs=0"
         )
+    if data.phrases and not data.regions:
+        raise ConfigError(f"data.phrases={data.phrases} is read by UNIMO's pre-training only; leave it out")
     options = {
         "mlm_probability": data.mlm_probability,
         "whole_word_masking": data.whole_word_masking,

@@ -64,8 +64,11 @@ def region_classification_loss(
     if count == 0:
         return global_mean(logits.sum() * 0.0, 0), paddle.zeros([])
     targets = class_probs.astype("float32")
-    targets = targets / paddle.clip(targets.sum(axis=1, keepdim=True), min=1e-12)
-    loss = global_mean(-(targets * F.log_softmax(logits)).sum(), count)
+    said = targets.sum(axis=1, keepdim=True)
+    targets = targets / paddle.clip(said, min=1e-12)
+    losses = F.cross_entropy(logits, targets, soft_label=True, reduction="none")
+    # The gradient of Paddle's kernel takes each row of targets to sum to 1; rows of zeros are to have none.
+    loss = global_mean((losses * (said > 0).astype("float32")).sum(), count)
     with paddle.no_grad():
         accuracy = (logits.argmax(axis=1) == targets.argmax(axis=1)).astype("float32").mean()
     return loss, accuracy

@@ -93,18 +93,19 @@ def rouge_scores(rows: Iterable[Written], stem: bool = True) -> dict[str, float]
 
     scorer, means = RougeScorer(list(ROUGE.values()), use_stemmer=stem), Averages()
     for row in rows:
-        references = [sentences(text) for text in row.references]
-        found = scorer.score_multi(references, sentences(row.text))
+        marked = any(map(_MARK.search, (row.text, *row.references)))
+        references = [sentences(text, marked) for text in row.references]
+        found = scorer.score_multi(references, sentences(row.text, marked))
         for name, theirs in ROUGE.items():
             means.add(name, 100 * found[theirs].fmeasure)
     return means.compute()
 
 
-def sentences(text: str) -> str:
-    """A text with one sentence a line, as `rouge_lsum` compares them. Where sentences are marked (`<q>`,
-    `[X_SEP]`, line ends) the marks alone count, as in the official scores: "mr. smith" is no end of one."""
-    text = text.strip()
-    return (_MARK if _MARK.search(text) else _STOP).sub("\n", text)
+def sentences(text: str, marked: bool) -> str:
+    """A text with one sentence a line, as `rouge_lsum` compares them. Where sentences of it or of what it is
+    compared with are marked (`<q>`, `[X_SEP]`, line ends) the marks alone count, as in the official scores:
+    "mr. smith" is no end of one."""
+    return (_MARK if marked else _STOP).sub("\n", text.strip())
 
 
 def split(text: str) -> list[str]:

@@ -21,10 +21,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
 from unimo.errors import ConfigError
+from unimo.nn.kernels import log_softmax
 
 REPETITION = -65000.0
 """Added to the log-probability of a hypothesis that repeats a trigram; as in the released decoder."""
@@ -157,7 +157,7 @@ def _propose(logits: Tensor, banned: Sequence[int], config: BeamConfig) -> tuple
     mask = np.zeros(logits.shape[1], np.float32)
     mask[list(banned)] = NEVER
     logits, mask = logits.astype("float32"), paddle.to_tensor(mask)
-    scores = F.log_softmax(logits + mask) if config.renormalise else F.log_softmax(logits) + mask
+    scores = log_softmax(logits + mask) if config.renormalise else log_softmax(logits) + mask
     values, ids = scores.topk(max(1, min(config.size, logits.shape[1] - len(banned))), axis=1)
     return values.numpy().astype(np.float64), ids.numpy()
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor
 
 from unimo.errors import ConfigError
 from unimo.losses.reduce import global_mean
 from unimo.models.base import Images, Model
-from unimo.nn.kernels import paddle_kernels
+from unimo.nn.kernels import log_softmax, paddle_kernels
 from unimo.tasks.base import Batch
 
 SMALLEST = 1e-8
@@ -186,7 +185,7 @@ def ascend(delta: Tensor, gradient: Tensor, config: AdversarialConfig) -> Tensor
 
 def symmetric_kl(logits: Tensor, others: Tensor) -> Tensor:
     """KL(p, q) + KL(q, p) of the distributions of logits [N, C], in nats, mean over all ranks' rows."""
-    log_p, log_q = (F.log_softmax(part.astype("float32"), axis=1) for part in (logits, others))
+    log_p, log_q = (log_softmax(part.astype("float32")) for part in (logits, others))
     return global_mean(((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(), logits.shape[0])
 
 

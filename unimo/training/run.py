@@ -21,7 +21,7 @@ from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
 from unimo.inference import loading
 from unimo.nn.block import set_recompute
-from unimo.settings import RunConfig
+from unimo.settings import CorpusConfig, RunConfig
 from unimo.training import callbacks, checkpoint, distributed, precision
 from unimo.training.loop import fit
 from unimo.training.optim import build_optimizer
@@ -140,9 +140,21 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
         )
     if "regions" in model and run.data.regions:
         visual = processor.visual
+        _check_regions(run, visual.feature_size)
         changes["regions"] = {"feature_size": visual.feature_size, "num_classes": visual.num_classes}
     model = merge_plain(model if keep_init else loading.without_init(model), changes)
     return merge_into(run, {"model": model})
+
+
+def _check_regions(run: RunConfig, found: int) -> None:
+    before = loading.read_model_config(run.init_from) if run.init_from else {}
+    wanted = before.get("model", {}).get("regions", {}).get("feature_size", found)
+    if wanted != found:
+        source = (before.get("data") or {}).get("regions", "")
+        raise ConfigError(
+            f"{run.init_from} reads regions of {wanted} numbers (it was trained with data.regions={source}), "
+            f"those of data.regions={run.data.regions} have {found}; give data.regions= of the same detector"
+        )
 
 
 def _vocabulary(run: RunConfig, text: Mapping[str, Any], tokens: int) -> int:
@@ -212,16 +224,47 @@ def start_weights(state: TrainState, last: Path | None, source: str) -> None:
         fresh = loading.start_from(state.task, state.run.init_from)
         if fresh:
             logger.info("new, randomly initialised: %s", ", ".join(_prefixes(fresh)))
-    if last is None and any(corpus.path == "scenes" for corpus in _corpora(state.run)):
-        logger.info("no data configured: running on the built-in corpus `scenes`")
+    if last is None and distributed.rank() == 0:
+        tell_of_scenes(state.run)
 
 
 def _prefixes(names: list[str]) -> list[str]:
     return sorted({name.rpartition(".")[0] or name for name in names})
 
 
-def _corpora(run: RunConfig) -> list[Any]:
-    return run.data.pairs + run.data.texts if run.task.name == "pretrain" else run.data.path
+def tell_of_scenes(run: RunConfig) -> None:
+    """Say that a run is on the built-in corpus, and warn when it is mixed with a person's own data."""
+    parts = _built_in(run)
+    if parts and not _has_own_data(run):
+        logger.info("no data configured: running on the built-in corpus `scenes`")
+    elif parts:
+        logger.warning(
+            "beside your data this run reads the built-in corpus `scenes`: %s; name your own, "
+            "or leave out: %s",
+            " ".join(parts),
+            " ".join(f"{name}={'' if 'augment' in name else '[]'}" for name in parts),
+        )
+    scenes_words = run.data.tokenizer == "scenes" or (run.data.tokenizer == "auto" and not run.init_from)
+    if _has_own_data(run) and scenes_words:
+        logger.warning("the vocabulary is that of `scenes`, a few words; give data.tokenizer=FOLDER")
+
+
+def _corpora(run: RunConfig) -> dict[str, list[CorpusConfig]]:
+    kinds = ("pairs", "texts", "images") if run.task.name == "pretrain" else ("path",)
+    return {f"data.{kind}": getattr(run.data, kind) for kind in kinds}
+
+
+def _has_own_data(run: RunConfig) -> bool:
+    return any(corpus.path != "scenes" for corpora in _corpora(run).values() for corpus in corpora)
+
+
+def _built_in(run: RunConfig) -> list[str]:
+    """The settings that name the built-in corpus."""
+    found = [name for name, corpora in _corpora(run).items() if any(c.path == "scenes" for c in corpora)]
+    if run.task.name == "pretrain":
+        kinds = ("rewrites", "texts", "images")
+        found += [f"data.augment.{kind}" for kind in kinds if getattr(run.data.augment, kind) == "scenes"]
+    return found
 
 
 def finish(state: TrainState, source: str) -> dict[str, Any]:
@@ -248,6 +291,10 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "records": distributed.gather(getattr(state.loader, "counters", {})),
         "metrics": metrics,
         "best": state.best,
+        "data": " ".join(
+            ["data.path=DATA"] * _has_own_data(run)
+            + [f"data.regions={run.data.regions}"] * bool(run.data.regions)
+        ),
         "output_dir": str(output_dir),
         "model_dir": "" if not state.is_finished and not metrics else str(output_dir / "model"),
     }
@@ -283,6 +330,9 @@ def _next_command(summary: Mapping[str, Any]) -> list[str]:
     if summary["step"] < summary["max_steps"]:
         return [f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."]
     if summary["task"] == "pretrain":
-        return ["Next:", f"  python tools/finetune.py --task vqa --init {summary['model_dir']}"]
+        return [
+            "Next:",
+            f"  python tools/finetune.py --task vqa --init {summary['model_dir']} {summary['data']}",
+        ]
     command = f"python tools/evaluate.py --task {summary['task']} --model {summary['model_dir']} --split val"
     return ["Next:", f"  {command}"]

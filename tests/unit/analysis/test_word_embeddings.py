@@ -111,7 +111,7 @@ def test_unknown_words_and_numbers_are_refused(tokenizer: Tokenizer, rows: np.nd
         lexicon.around("hamburger")
     with pytest.raises(ConfigError, match="an empty word"):
         lexicon.around(" ")
-    with pytest.raises(ConfigError, match="nearest is 1"):
+    with pytest.raises(ConfigError, match="1 nearest words of 150: expected 2 to 150"):
         lexicon.around("red", nearest=1)
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from unimo.augment.corpus import CaptionCorpus  # noqa: E402
-from unimo.augment.progress import Shard  # noqa: E402
-from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus  # noqa: E402
-from unimo.augment.terms import normalise  # noqa: E402
+from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.progress import Shard
+from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
+from unimo.augment.terms import normalise
 
 
 @contextlib.contextmanager

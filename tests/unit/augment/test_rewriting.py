@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unimo.augment.ngram import TrigramCounter, TrigramModel  # noqa: E402
-from unimo.augment.rewriting import Rewriter, replace_nodes  # noqa: E402
-from unimo.augment.scene_graph import Node, open_parser  # noqa: E402
-from unimo.augment.tagging import split_words  # noqa: E402
-from unimo.augment.terms import normalise, stems  # noqa: E402
-from unimo.augment.vocabulary import Vocabulary, VocabularyCounter  # noqa: E402
+from unimo.augment.ngram import TrigramCounter, TrigramModel
+from unimo.augment.rewriting import Rewriter, replace_nodes
+from unimo.augment.scene_graph import Node, open_parser
+from unimo.augment.tagging import split_words
+from unimo.augment.terms import normalise, stems
+from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
 
 COLOURS, ANIMALS, VERBS = ("brown", "white", "orange"), ("dog", "cat", "elephant"), ("jumps over", "sits on")
 CORPUS = [

@@ -10,9 +10,9 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from unimo.augment import tagging  # noqa: E402 - only where the extra is installed
-from unimo.augment.scene_graph import open_parser  # noqa: E402
-from unimo.errors import CapabilityError  # noqa: E402
+from unimo.augment import tagging
+from unimo.augment.scene_graph import open_parser
+from unimo.errors import CapabilityError
 
 ROOT = Path(__file__).resolve().parents[3]
 CAPTIONS = ROOT / "../shared/data/flickr8k_800/dataset_flickr8k.json"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from unimo.augment.scene_graph import open_parser  # noqa: E402
-from unimo.augment.stanford import Answer, StanfordParser, read_answer  # noqa: E402
-from unimo.errors import CapabilityError  # noqa: E402
+from unimo.augment.scene_graph import open_parser
+from unimo.augment.stanford import Answer, StanfordParser, read_answer
+from unimo.errors import CapabilityError
 
 TABLES = """\
 source              reln                target

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.augment import statistics as module  # noqa: E402
-from unimo.augment import vocabulary as vocabularies  # noqa: E402
-from unimo.augment.corpus import CaptionCorpus  # noqa: E402
-from unimo.augment.scene_graph import SceneGraph, open_parser  # noqa: E402
-from unimo.augment.statistics import CorpusStatistics  # noqa: E402
-from unimo.errors import DataError  # noqa: E402
+from unimo.augment import statistics as module
+from unimo.augment import vocabulary as vocabularies
+from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.scene_graph import SceneGraph, open_parser
+from unimo.augment.statistics import CorpusStatistics
+from unimo.errors import DataError
 
 TEXTS = [
     f"A {c} {a} sits on a {p} ." for c in ("red", "blue") for a in ("dog", "cat") for p in ("hill", "boat")

@@ -93,6 +93,27 @@ def test_other_corpora_and_other_files_are_refused(tmp_path: Path):
         build([], tmp_path / "empty")
 
 
+def test_a_damaged_or_hardly_begun_index_is_told(tmp_path: Path):
+    build(["dog"], tmp_path / "a")
+    (tmp_path / "a/norms.f32").unlink()
+    with pytest.raises(
+        DataError, match="norms.f32 is missing or cut off .*remove .* to build the index anew"
+    ):
+        TfidfIndex(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    sqlite3.connect(tmp_path / "b/index.sqlite").close()  # killed before its tables were made
+    (tmp_path / "b/index.sqlite").touch()
+    with pytest.raises(DataError, match="not finished; run the same command again"):
+        TfidfIndex(tmp_path / "b")
+    assert len(build(["dog"], tmp_path / "b")) == 1
+    (tmp_path / "c").mkdir()
+    with sqlite3.connect(tmp_path / "c/index.sqlite") as other:
+        other.execute("CREATE TABLE mine (x)")
+    other.close()
+    with pytest.raises(DataError, match="no index of ours .*name another folder"):
+        TfidfIndex(tmp_path / "c")
+
+
 def test_what_is_left_out_makes_room_for_others(tmp_path: Path):
     texts = ["dog", "dog", "dog tree"] * 100 + ["dog hill", "dog hill tree", "cat"] + ["bird"] * 5000
     index = build(texts, tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,28 @@ def test_nouns_with_what_describes_them_without_articles(finder: PhraseFinder) -
     name = "We met John Smith in New York City ."
     assert [name[begin:end] for begin, end in finder(name)] == ["John Smith", "New York City"]
     assert finder("") == finder("runs .") == []
+
+
+THREADS = """
+import threading
+from unimo.data.loader import ordered_map
+from unimo.data.phrase_words import PhraseFinder
+texts = [f"Two black and white dogs look at a {word} kitten near a wooden fence ." for word in "abcdefgh"]
+begin = threading.Barrier(4)
+def find(text, finder=PhraseFinder("textblob")):
+    begin.wait()
+    return [text[slice(*place)] for place in finder(text)]
+for found in ordered_map(find, texts, 4, 4):
+    print(*found, sep=",")
+"""
+
+
+def test_threads_that_begin_at_once_find_what_one_finds() -> None:
+    """In a new process: TextBlob reads its lexicon at the first call, which this one has behind it."""
+    done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["black and white dogs"] * 8
 
 
 def test_words_of_a_phrase_have_one_number(finder: PhraseFinder, shared: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -85,6 +85,20 @@ def test_a_skipped_picture_is_not_another_one_of_its_file_name(tmp_path):
     two = write_store(tmp_path / "four", ["broken.jpg"])
     with pytest.raises(RecordError, match=r"broken.jpg could be .*four, .*three"):
         JoinedRegions([one, two]).of(record("train/broken.jpg"))
+
+
+def test_a_joined_store_takes_no_picture_of_a_shortened_name_for_one_that_another_store_has(tmp_path):
+    """Left out there under that very id, or there more than once."""
+    left_out = write_store(tmp_path / "one", [sample("x", 0)])  # without broken.jpg
+    two = write_store(tmp_path / "two", ["val/broken.jpg"])
+    with pytest.raises(RecordError, match="left out there: damaged"):
+        JoinedRegions([left_out, two]).of(record("broken.jpg"))
+    several = write_store(tmp_path / "three", ["a/1.png", "b/1.png"])
+    joined = JoinedRegions([several, write_store(tmp_path / "four", ["c/1.png"])])
+    for name in ("1.png", "d/1.png", "1"):
+        with pytest.raises(RecordError, match=f"image {PurePosixPath(name).name} could be .*four, .*three"):
+            joined.of(record(name))
+    assert [len(joined.of(record(f"{folder}/1.png"))) > 0 for folder in "abc"] == [True] * 3
 
 
 def test_labels_are_names_of_probable_objects(tmp_path):

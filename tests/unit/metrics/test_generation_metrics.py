@@ -57,7 +57,10 @@ def rouge_by_hand(text: str, reference: str) -> dict[str, float]:
     def words(sentence: str) -> list[str]:
         return "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789" else " " for c in sentence).split()
 
-    said, right = ([words(line) for line in sentences(one.lower()).split("\n")] for one in (text, reference))
+    said, right = (
+        [words(line) for line in sentences(one.lower(), marked=False).split("\n")]
+        for one in (text, reference)
+    )
     flat = [sum(part, []) for part in (said, right)]
     scores = {}
     for order in (1, 2):
@@ -112,7 +115,8 @@ def test_stems_are_compared_unless_told_otherwise() -> None:
     ],
 )
 def test_sentences(text: str, lines: list[str]) -> None:
-    assert sentences(text).split("\n") == lines
+    marked = any(mark in text for mark in ("<q>", "[X_SEP]", "\n"))
+    assert sentences(text, marked).split("\n") == lines
 
 
 def test_texts_are_split_as_bert_does() -> None:
@@ -168,6 +172,13 @@ def test_marked_sentences_keep_their_order() -> None:
     row = [Written("c . d . a <q> e", ("a . c . d <q> e",))]
     # The longest common subsequence of the first sentences is "c d", and that of the second ones "e".
     assert generation_scores(row, ["rouge"])["rouge_lsum"] == pytest.approx(100 * 3 / 4)
+
+
+@needs_rouge
+def test_one_sentence_is_not_cut_where_the_reference_has_marks() -> None:
+    row = [Written("c . d . a", ("a . c . d <q> e",))]
+    # "c d" of three and of four words; cut at the full stops it would be "c", "d" and "a".
+    assert generation_scores(row, ["rouge"])["rouge_lsum"] == pytest.approx(100 * f1(2, 3, 4))
 
 
 def test_a_missing_meteor_is_said(monkeypatch: pytest.MonkeyPatch, caplog) -> None:

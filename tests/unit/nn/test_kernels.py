@@ -4,8 +4,9 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from paddle.nn import functional as F
 
-from unimo.nn.kernels import LayerNorm, Linear, add_bias, dropout
+from unimo.nn.kernels import LayerNorm, Linear, add_bias, dropout, log_softmax
 
 
 def _values_and_gradients(layer: nn.Layer, x: np.ndarray, grad: np.ndarray) -> list[np.ndarray]:
@@ -57,6 +58,20 @@ def test_only_the_bias_frozen():
     x = paddle.to_tensor([[1.0, 2.0, 4.0]], stop_gradient=False)
     norm(x).backward(paddle.to_tensor([[1.0, 0.0, 0.0]]))
     assert abs(float(x.grad.sum())) < 1e-5
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((5, 24), 3), ((2, 3, 1600), 1), ((2, 24), 1e4)])
+def test_log_softmax_equals_paddle(shape, scale):
+    rng = np.random.default_rng(0)
+    x, grad = (rng.normal(size=shape).astype("float32") * scale for _ in range(2))
+    results = []
+    for function in (log_softmax, F.log_softmax):
+        given = paddle.to_tensor(x, stop_gradient=False)
+        out = function(given)
+        out.backward(paddle.to_tensor(grad))
+        results.append((out.numpy(), given.grad.numpy()))
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * scale)
 
 
 def test_no_rows():

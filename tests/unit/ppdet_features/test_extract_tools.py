@@ -88,7 +88,7 @@ def test_a_broken_line_is_listed_with_file_and_line(tool, store, tmp_path):
     words = ["from-tsv", tmp_path / "f.tsv", tmp_path / "back", "--quiet"]
     code, _, error = tool("extract_features", *words)
     assert code == 2
-    assert "1 of 6" in error
+    assert "1 of 6" in error and "02.png: " in error and "f.tsv, line 3: 6 columns" in error
     assert tool("extract_features", *words, "--max-bad-rate", "0.5")[0] == 0
     ((name, reason),) = RegionStore(tmp_path / "back").skipped
     assert (name, "f.tsv, line 3: 6 columns" in reason) == ("02.png", True)

@@ -10,7 +10,7 @@ import pytest
 from unimo.config import read_yaml
 from unimo.errors import CheckpointError, ConfigError
 from unimo.settings import RunConfig, load_run_config
-from unimo.training.run import format_summary, only_run_in, train
+from unimo.training.run import format_summary, only_run_in, tell_of_scenes, train
 from unimo.weights import read_safetensors
 
 PART = "{hidden_size: 16, num_heads: 2, intermediate_size: 32, num_layers: 2}"
@@ -93,6 +93,36 @@ def test_fine_tuning_starts_from_a_model_directory(
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
+def test_the_built_in_corpus_beside_own_data_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told(name: str, *words: str) -> str:
+        caplog.clear()
+        with caplog.at_level("INFO", logger="unimo"):
+            tell_of_scenes(load_run_config(name, "pretrain", words))
+        return caplog.text
+
+    assert "no data configured: running on the built-in corpus `scenes`" in told("unimo_tiny")
+    mixed = told("unimo_tiny", "data.pairs=data/mine", "data.texts=[]", "data.augment.rewrites=")
+    assert "`scenes`: data.images data.augment.texts data.augment.images; name your own" in mixed
+    assert "leave out: data.images=[] data.augment.texts= data.augment.images=" in mixed
+    assert "the vocabulary is that of `scenes`" in mixed and "no data configured" not in mixed
+    assert not told("unimo3_tiny", "data.pairs=data/mine", f"data.tokenizer={tmp_path}")
+
+
+def test_regions_of_another_detector_are_refused_by_name(tmp_path: Path) -> None:
+    part = ("train.max_steps=2", "train.batch_size=8", "train.eval_batch_size=4", "train.device=cpu")
+    part += ("data.scenes.train_images=16", "data.scenes.val_images=4", "train.eval_max_batches=1")
+    first = train(load_run_config("unimo_tiny", "pretrain", [*part, f"output_dir={tmp_path}/a"]))
+    words = [*part, f"output_dir={tmp_path}/b", "data.regions=grid:2:4"]
+    assert f"--init {tmp_path}/a/model data.regions=grid" in format_summary(first)
+    model = {"name": "unimo_tiny"}
+    run = load_run_config("unimo_tiny", "vqa", words, init_from=f"{tmp_path}/a/model", model=model)
+    message = "reads regions of 768 numbers .*data.regions=grid.*, those of data.regions=grid:2:4 have 48"
+    with pytest.raises(ConfigError, match=message):
+        train(run)
+
+
 def test_output_folder_of_another_task_is_refused(pretrained: Path) -> None:
     with pytest.raises(CheckpointError, match="its task is 'pretrain', this run's is 'vqa'"):
         train(tiny("vqa", pretrained))
@@ -113,6 +143,10 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         (["unimo3_tiny", "train.max_step=5"], "unknown key config.train.max_step; nearest: max_steps"),
         (["unimo3_tiny", "train.precision=bf16", "train.device=cpu"], "silent no-op"),
         (["unimo3_tiny", "data.pairs=/nowhere/at/all"], "/nowhere/at/all"),
+        (
+            ["unimo2_tiny", "data.phrases=textblob"],
+            "data.phrases=textblob is read by UNIMO's pre-training only",
+        ),
     ],
 )
 def test_mistakes_give_one_message_and_code_2(tmp_path: Path, words: list[str], message: str) -> None:

@@ -1,0 +1,210 @@
+"""What a person may give the jobs by mistake: each is told of before anything is counted or indexed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.progress import Shard
+from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
+from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
+from unimo.errors import ConfigError, DataError
+
+TEXTS = (
+    "A brown dog runs on a hill .",
+    "A white cat sits near a beach .",
+    "A gray horse walks along a street .",
+)
+
+
+@contextlib.contextmanager
+def silent(what: str, total: int) -> Iterator[Any]:
+    yield SimpleNamespace(update=lambda n: None)
+
+
+def write_rows(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> str:
+    """A jsonl file of texts alone."""
+    return write_rows(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS])
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"picture" * 50)
+    rows = [{"image": f"{number}.jpg", "text": text} for number, text in enumerate(TEXTS)]
+    return write_rows(tmp_path / "train.jsonl", rows)
+
+
+@pytest.fixture
+def tool(root: Path, tmp_path: Path) -> Callable[..., None]:
+    main = runpy.run_path(str(root / "tools" / "augment_corpus.py"))["main"]
+
+    def run(job: str, captions: str, *words: str) -> None:
+        places = ["--out", str(tmp_path / "o.jsonl"), "--work", str(tmp_path / "w")]
+        main([job, "--captions", captions, *places, "--quiet", *words])
+
+    return run
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (RewriteSettings, "keep", -1),
+        (RewriteSettings, "keep", 0),
+        (RewriteSettings, "neighbours", -3),
+        (RewriteSettings, "min_count", 0),
+        (RewriteSettings, "seed", -1),
+        (RewriteSettings, "seed", 2**32),
+        (RewriteSettings, "memory_mb", 0),
+        (RetrievalSettings, "candidates", 0),
+        (RetrievalSettings, "keep", 0),
+        (RetrievalSettings, "memory_mb", -5),
+    ],
+)
+def test_numbers_out_of_range_are_refused(kind: type, name: str, value: int):
+    with pytest.raises(ConfigError, match=f"{name} is {value}; expected .*, e.g. .*, the default"):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(("neighbours", "seed"), [(0, 0), (10**9, 2**32 - 1)])
+def test_the_ends_of_the_ranges_work(pairs: str, tmp_path: Path, neighbours: int, seed: int):
+    settings = RewriteSettings(keep=1, neighbours=neighbours, min_count=1, seed=seed, memory_mb=1)
+    out = tmp_path / "o.jsonl"
+    rewrite_corpus(CaptionCorpus(pairs), out, tmp_path / "w", settings, Shard(), silent)
+    found = [line["negatives"] for line in read(out)]
+    assert len(found) == 3 and all(len(levels["sentence"]) == 1 for levels in found)
+    assert any(levels["word"] for levels in found) == (neighbours > 0)
+
+
+def test_the_tool_checks_numbers_before_it_writes(tool: Callable[..., None], pairs: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match="neighbours is -3"):
+        tool("rewrite", pairs, "--neighbours", "-3")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("job", ["rewrite", "retrieve-text", "retrieve-images"])
+def test_places_where_nothing_can_be_written(tool: Callable[..., None], pairs: str, tmp_path: Path, job: str):
+    more = ["--corpus", pairs] if job == "retrieve-text" else []
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "aug").mkdir()
+    with pytest.raises(ConfigError, match="file is a file; expected a folder"):
+        tool(job, pairs, *more, "--work", str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="cannot make the folder .*file/in"):
+        tool(job, pairs, *more, "--work", str(tmp_path / "file" / "in"))
+    with pytest.raises(ConfigError, match="output .*aug is a folder; expected a file .*aug/augmented.jsonl"):
+        tool(job, pairs, *more, "--out", str(tmp_path / "aug"))
+    with pytest.raises(ConfigError, match="cannot make the folder .*file/in"):
+        tool(job, pairs, *more, "--out", str(tmp_path / "file" / "in" / "o.jsonl"))
+    assert not (tmp_path / "w").exists() and not list((tmp_path / "aug").iterdir())
+
+
+def test_a_store_of_regions_is_a_collection(tool: Callable[..., None], pairs: str, tmp_path: Path):
+    store = tmp_path / "regions"
+    store.mkdir()
+    with pytest.raises(DataError, match="collection .*regions is a folder without labels.jsonl; expected"):
+        tool("retrieve-images", pairs, "--collection", str(store))
+    write_rows(store / "labels.jsonl", [{"image_id": str(at), "labels": ["dog"]} for at in range(3)])
+    tool("retrieve-images", pairs, "--collection", str(store))
+    assert [row["image_id"] for row in read(tmp_path / "o.jsonl")[0]["images"]] == ["1", "2"]
+    # The file itself is the same collection: the job is found done.
+    tool("retrieve-images", pairs, "--collection", str(store / "labels.jsonl"))
+
+
+def test_jsonl_without_images_is_read_as_texts(tool: Callable[..., None], texts: str, tmp_path: Path):
+    assert CaptionCorpus(texts).kind == "texts"
+    tool("rewrite", texts, "--min-count", "1")
+    assert [line["text"] for line in read(tmp_path / "o.jsonl")] == list(TEXTS)
+    work = str(tmp_path / "books")
+    tool("retrieve-text", texts, "--corpus", texts, "--work", work, "--out", str(tmp_path / "r.jsonl"))
+    assert all(line["texts"] for line in read(tmp_path / "r.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ('{"caption": "A dog ."}', "texts"),
+        ('\nbroken\n{"texts": ["A dog ."], "image": null}', "texts"),
+        ('{"image": "0.jpg", "text": "A dog ."}\n{"text": "A cat ."}', "pairs"),
+        # Captions of one image belong together: texts alone would lose that.
+        ('{"image_id": "7", "text": "A dog ."}', "pairs"),
+        ('{"sentence": "A dog ."}', "pairs"),
+    ],
+)
+def test_the_first_record_tells_the_kind(tmp_path: Path, content: str, kind: str):
+    (tmp_path / "0.jpg").write_bytes(b"picture" * 50)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for place in (tmp_path / "a.jsonl", folder / "a.jsonl"):
+        place.write_text(content)
+    (folder / "0.jpg").write_bytes(b"picture" * 50)
+    (folder / "notes.txt").write_text("jsonl is read before this")
+    opened = [CaptionCorpus(str(path)) for path in (tmp_path / "a.jsonl", folder, folder / "*.jsonl")]
+    assert [corpus.kind for corpus in opened] == [kind] * 3
+
+
+def test_after_a_wrong_kind_the_corrected_command_works_in_the_same_place(
+    tool: Callable[..., None], texts: str, pairs: str, tmp_path: Path
+):
+    with pytest.raises(DataError, match="3 of 3 samples .*for texts without images give --kind texts"):
+        tool("rewrite", texts, "--kind", "pairs")
+    tool("rewrite", texts, "--kind", "texts", "--min-count", "1")
+    again = ["--work", str(tmp_path / "books"), "--out", str(tmp_path / "r.jsonl"), "--corpus", texts]
+    with pytest.raises(DataError, match="for texts without images give --corpus-kind texts"):
+        tool("retrieve-text", pairs, *again, "--corpus-kind", "pairs")
+    tool("retrieve-text", pairs, *again, "--corpus-kind", "texts")
+    assert len(read(tmp_path / "r.jsonl")) == 3
+
+
+def test_files_that_do_not_fit_a_kind_name_the_option(tmp_path: Path):
+    (tmp_path / "books.txt").write_text("A dog .\n")
+    with pytest.raises(DataError, match="opened as pairs and looks like texts: give --corpus-kind texts"):
+        CaptionCorpus(str(tmp_path / "books.txt"), kind="pairs", option="--corpus-kind")
+    with pytest.raises(DataError, match="no data at") as caught:
+        CaptionCorpus(str(tmp_path / "none.txt"), kind="pairs", option="--corpus-kind")
+    assert "--corpus-kind" not in str(caught.value)
+
+
+def test_too_many_broken_samples_stop_every_job_at_once(tmp_path: Path, pairs: str):
+    rows = [{"image": "0.jpg", "text": "A dog ."}] + [{"image": "0.jpg", "text": " "}] * 2
+    broken, whole = CaptionCorpus(write_rows(tmp_path / "b.jsonl", rows)), CaptionCorpus(pairs)
+    out, work, settings = tmp_path / "o" / "a.jsonl", tmp_path / "w", RetrievalSettings()
+    jobs = [
+        lambda: rewrite_corpus(broken, out, work, RewriteSettings(), Shard(), silent),
+        lambda: retrieve_texts(broken, whole, out, work, settings, Shard(), silent),
+        lambda: retrieve_texts(whole, broken, out, work, settings, Shard(), silent),
+        lambda: retrieve_images(broken, whole, out, work, settings, Shard(), silent),
+        lambda: retrieve_images(whole, broken, out, work, settings, Shard(), silent),
+    ]
+    for job in jobs:
+        with pytest.raises(DataError, match=r"b.jsonl: 2 of 3 samples .*the first: .*b.jsonl, line 2"):
+            job()
+    assert not work.exists() and not list(out.parent.iterdir())
+
+
+def test_a_broken_label_file_can_be_mended(tool: Callable[..., None], pairs: str, tmp_path: Path):
+    labels = tmp_path / "labels.jsonl"
+    for content, said in (("", "nothing to index"), ('{"image_id": 1}\n', "labels.jsonl, line 1")):
+        labels.write_text(content)
+        with pytest.raises(DataError, match=said):
+            tool("retrieve-images", pairs, "--collection", str(labels))
+    write_rows(labels, [{"image_id": "x", "labels": ["dog"]}])
+    tool("retrieve-images", pairs, "--collection", str(labels))
+    assert [row["image_id"] for row in read(tmp_path / "o.jsonl")[0]["images"]] == ["x"]
