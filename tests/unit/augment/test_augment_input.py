@@ -16,12 +16,14 @@ from unimo.augment.corpus import CaptionCorpus
 from unimo.augment.progress import Shard
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
+from unimo.augment.scene_graph import open_parser
+from unimo.augment.statistics import CorpusStatistics
 from unimo.errors import ConfigError, DataError
 
 TEXTS = (
-    "A brown dog runs on a hill .",
-    "A white cat sits near a beach .",
-    "A gray horse walks along a street .",
+    "A brown dog runs on a hill at noon .",
+    "A white cat sits near a beach at noon .",
+    "A gray horse walks along a street at noon .",
 )
 
 
@@ -208,3 +210,11 @@ def test_a_broken_label_file_can_be_mended(tool: Callable[..., None], pairs: str
     write_rows(labels, [{"image_id": "x", "labels": ["dog"]}])
     tool("retrieve-images", pairs, "--collection", str(labels))
     assert [row["image_id"] for row in read(tmp_path / "o.jsonl")[0]["images"]] == ["x"]
+
+
+def test_counts_of_nothing_are_not_kept(tmp_path: Path, texts: str):
+    corpus = CaptionCorpus(texts, kind="pairs")
+    statistics, file = CorpusStatistics(1), tmp_path / "statistics.npz"
+    with pytest.raises(DataError, match="no readable caption"):
+        statistics.collect(corpus, open_parser("textblob"), file, {}, lambda n: None)
+    assert statistics.broken == 3 and not file.exists()
