@@ -42,7 +42,7 @@ NOT_RUN = {
     "python -m ppdet_features.benchmark": "minutes",
 }
 # Options that name files of the reader's own; without these a command is looked up, not run.
-NEEDS = ("--input", "--annotations", "--images", "--image", "--config", "--weights")
+NEEDS = ("--input", "--corpus", "--annotations", "--images", "--image", "--config", "--weights")
 
 
 @dataclass(frozen=True)
