@@ -244,10 +244,12 @@ class JoinedRegions(StoredRegions):
 
     def _find_as(self, key: str, is_id: bool) -> tuple[StoredRegions, Place] | None:
         found = [(source, place) for source in self.sources if (place := source.find(key)) is not None]
+        if not found:
+            return None
         left_out = [source for source in self.sources if source._reason([key])]
         others = [*left_out, *(source for source in self.sources if source._has_several(key))]
-        if len(found) + len(others) < 2 or not found:
-            return found[0] if found else None
+        if len(found) + len(others) < 2:
+            return found[0]
         for source, place in found if is_id else ():
             if source._has_id(key, place):
                 return source, place

@@ -330,9 +330,7 @@ def _next_command(summary: Mapping[str, Any]) -> list[str]:
     if summary["step"] < summary["max_steps"]:
         return [f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."]
     if summary["task"] == "pretrain":
-        return [
-            "Next:",
-            f"  python tools/finetune.py --task vqa --init {summary['model_dir']} {summary['data']}",
-        ]
-    command = f"python tools/evaluate.py --task {summary['task']} --model {summary['model_dir']} --split val"
-    return ["Next:", f"  {command}"]
+        command = f"finetune.py --task vqa --init {summary['model_dir']} {summary['data']}".rstrip()
+    else:
+        command = f"evaluate.py --task {summary['task']} --model {summary['model_dir']} --split val"
+    return ["Next:", f"  python tools/{command}"]
