@@ -32,8 +32,8 @@ from ppdet_features.image_list import ImageList, open_images
 from ppdet_features.progress import Progress
 from unimo import cli
 from unimo.benchmark.machine import peak_memory, resident_memory
-from unimo.data.region_shard import Skipped
-from unimo.data.region_store import RegionStore
+from unimo.data.regions.shard import Skipped
+from unimo.data.regions.store import RegionStore
 
 
 def compare(

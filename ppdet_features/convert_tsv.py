@@ -11,8 +11,8 @@ import numpy as np
 
 from ppdet_features.extract import file_digest
 from ppdet_features.store_writer import StoreWriter
-from unimo.data.region_shard import Skipped, StoredImage, Widths, halve
-from unimo.data.region_tsv import TsvRegions
+from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
+from unimo.data.regions.tsv import TsvRegions
 from unimo.errors import ConfigError, RecordError
 
 Background = Literal["none", "first", "last"]

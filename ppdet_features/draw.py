@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from unimo.data.region_shard import StoredImage
+from unimo.data.regions.shard import StoredImage
 
 MIN_SIDE = 600
 """Smaller pictures are enlarged to this width or height, whichever is longer."""

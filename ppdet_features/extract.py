@@ -24,10 +24,10 @@ from PIL import Image
 from ppdet_features.batching import Prepared, group_by_shape
 from ppdet_features.image_list import ImageList
 from ppdet_features.store_writer import StoreWriter
-from unimo.data.images import open_image
-from unimo.data.loader import BadRecord, RecordCounter, ordered_map
-from unimo.data.region_shard import Skipped, StoredImage, Widths, halve
-from unimo.data.regions import Regions
+from unimo.data.images.open import open_image
+from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
+from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
+from unimo.data.regions.base import Regions
 from unimo.errors import CheckpointError, ConfigError, RecordError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unimo.data.readers import ConcatDataset, Dataset, open_all_splits, open_corpus
 from unimo.data.readers.labeled import open_labeled_images
-from unimo.data.records import ImageSource
+from unimo.data.record import ImageSource
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import CorpusConfig, DataConfig, ScenesConfig
 

@@ -16,11 +16,11 @@ from ppdet_features.config import read_names
 from ppdet_features.convert_tsv import convert_tsv
 from ppdet_features.draw import draw_regions
 from ppdet_features.image_list import ImageList, open_images
-from unimo.data.images import open_image
-from unimo.data.records import Record
-from unimo.data.region_shard import Skipped, StoredImage
-from unimo.data.region_store import INDEX, RegionStore
-from unimo.data.region_tsv import TsvRegions, write_tsv
+from unimo.data.images.open import open_image
+from unimo.data.record import Record
+from unimo.data.regions.shard import Skipped, StoredImage
+from unimo.data.regions.store import INDEX, RegionStore
+from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.errors import ConfigError, DataError, RecordError
 
 logger = logging.getLogger("unimo.ppdet_features")

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from ppdet_features.config import DetectorConfig
-from unimo.data.images import open_image
-from unimo.data.scene import render
-from unimo.data.scenes import ScenesDataset
+from unimo.data.images.open import open_image
+from unimo.data.scenes.scene import render
+from unimo.data.scenes.dataset import ScenesDataset
 from unimo.errors import ConfigError, DataError
 from unimo.settings import ScenesConfig
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from unimo.augment.output import check_same
-from unimo.data.loader import RecordCounter
-from unimo.data.region_shard import ShardReader, Skipped, StoredImage, Widths, write_shard
-from unimo.data.region_store import replacing, shard_path, write_index
+from unimo.data.loading.loader import RecordCounter
+from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, write_shard
+from unimo.data.regions.store import replacing, shard_path, write_index
 from unimo.errors import DataError
 
 JOB = "job.json"

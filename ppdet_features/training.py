@@ -30,9 +30,9 @@ from unimo.augment.progress import Bar
 from unimo.config import to_plain, write_text
 from unimo.errors import CheckpointError, TrainingError
 from unimo.training.checkpoint import STATE, WEIGHTS, find_last, folder_of, list_complete
-from unimo.training.optim import GlobalNormClip, decays, load_optimizer_tensors, optimizer_tensors
+from unimo.training.optimizer import GlobalNormClip, decays, load_optimizer_tensors, optimizer_tensors
 from unimo.training.schedule import factor
-from unimo.weights import load_into, read_safetensors, tensors_of, write_safetensors
+from unimo.weights.files import load_into, read_safetensors, tensors_of, write_safetensors
 
 logger = logging.getLogger(__name__)
 _OPTIMIZER = "optimizer.safetensors"

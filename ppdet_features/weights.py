@@ -11,7 +11,7 @@ from paddle import nn
 
 from unimo.data.readers.numpy_pickle import read_numpy_pickle
 from unimo.errors import CheckpointError, ConfigError, DataError
-from unimo.weights import load_into, read_safetensors
+from unimo.weights.files import load_into, read_safetensors
 
 if TYPE_CHECKING:
     from ppdet_features.detector import FasterRCNN

@@ -23,7 +23,7 @@ from unimo.settings import OptimConfig, TrainConfig
 from unimo.tasks import pretrain
 from unimo.tasks.base import to_tensors
 from unimo.training import distributed
-from unimo.training.optim import build_optimizer
+from unimo.training.optimizer import build_optimizer
 
 VOCABULARY, LENGTH, SIZE = 50, 9, 32
 TARGETS = (1, 5)

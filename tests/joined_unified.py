@@ -19,11 +19,11 @@ import paddle
 from rank_step import take_step
 
 from unimo import cli
-from unimo.data.augmented import open_augmentations
-from unimo.data.collate_unified import UnifiedCollator
+from unimo.models.unimo.augmented import open_augmentations
+from unimo.models.unimo.batches import UnifiedCollator
 from unimo.data.processor import build_processor
-from unimo.data.records import Record
-from unimo.data.scenes import ScenesDataset
+from unimo.data.record import Record
+from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.registry import create_model
 from unimo.settings import AugmentConfig, DataConfig, ScenesConfig, TrainConfig

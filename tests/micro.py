@@ -10,7 +10,7 @@ import paddle
 
 from unimo.config import merge_plain
 from unimo.data.processor import Processor, build_processor
-from unimo.data.task_data import TaskData
+from unimo.data.loading.task_data import TaskData
 from unimo.data.tokenizers import load_tokenizer
 from unimo.inference.loading import save_model
 from unimo.registry import model_package, task_module

@@ -11,8 +11,8 @@ import paddle
 from unimo.settings import OptimConfig
 from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.training import distributed
-from unimo.training.optim import build_optimizer, optimizer_tensors
-from unimo.weights import write_safetensors
+from unimo.training.optimizer import build_optimizer, optimizer_tensors
+from unimo.weights.files import write_safetensors
 
 
 def take_step(output: Path, task: Task, batch_of: Callable[[Sequence[int]], Batch]) -> None:

@@ -23,14 +23,14 @@ from paddle.nn import functional as F  # noqa: E402, N812
 
 from unimo import cli  # noqa: E402
 from unimo.config import merge_into, parse_overrides  # noqa: E402
-from unimo.data.loader import TrainLoader  # noqa: E402
-from unimo.data.records import Record  # noqa: E402
-from unimo.data.sampler import MixtureSampler  # noqa: E402
+from unimo.data.loading.loader import TrainLoader  # noqa: E402
+from unimo.data.record import Record  # noqa: E402
+from unimo.data.loading.sampler import MixtureSampler  # noqa: E402
 from unimo.settings import OptimConfig, RunConfig, TrainConfig  # noqa: E402
 from unimo.tasks.base import Task  # noqa: E402
 from unimo.training import callbacks, checkpoint, distributed, precision  # noqa: E402
 from unimo.training.loop import fit  # noqa: E402
-from unimo.training.optim import build_optimizer  # noqa: E402
+from unimo.training.optimizer import build_optimizer  # noqa: E402
 from unimo.training.state import StepReport, TrainState  # noqa: E402
 
 WIDTH = 8

@@ -20,7 +20,7 @@ import pytest
 from micro import Tool, saved, words
 from PIL import Image, ImageFile
 
-from unimo.weights import read_safetensors, write_safetensors
+from unimo.weights.files import read_safetensors, write_safetensors
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from unimo import create_model, list_models
 from unimo.config import CONFIG_ROOT, find_config, list_recipes, to_plain
-from unimo.data.transforms import RECIPES
+from unimo.data.images.transforms import RECIPES
 from unimo.errors import ConfigError
 from unimo.registry import TASK_MODULES, models_with, task_module
 from unimo.settings import build_run_config, load_run_config

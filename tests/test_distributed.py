@@ -17,7 +17,7 @@ from small_run import make_run, train
 
 from unimo.config import merge_into, parse_overrides
 from unimo.training import checkpoint
-from unimo.weights import read_safetensors
+from unimo.weights.files import read_safetensors
 
 WORDS = ["model.dropout=0", "train.save_every=1", "train.keep_checkpoints=20", "train.log_every=1"]
 

@@ -18,9 +18,9 @@ from PIL import Image
 from ppdet_features.detector import build_detector, load_config
 from ppdet_features.extract import ExtractionSettings, detect_all, load_extractor, read_picture
 from ppdet_features.image_list import open_images
-from unimo.data.region_store import RegionStore
-from unimo.data.scene import make_scene, render
-from unimo.weights import tensors_of, write_safetensors
+from unimo.data.regions.store import RegionStore
+from unimo.data.scenes.scene import make_scene, render
+from unimo.weights.files import tensors_of, write_safetensors
 
 CONFIG = "ppdet_features/configs/scenes_tiny.yaml"
 PICTURES, PER_SHARD = 30, 3

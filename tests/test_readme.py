@@ -90,7 +90,7 @@ def folder(tmp_path_factory) -> Path:
     """A folder like the checkout, with a picture, a small data set, and what earlier commands leave."""
     from PIL import Image
 
-    from unimo.data.scenes import ScenesDataset
+    from unimo.data.scenes.dataset import ScenesDataset
     from unimo.data.tokenizers import load_tokenizer
 
     path = tmp_path_factory.mktemp("checkout")

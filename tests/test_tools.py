@@ -26,7 +26,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def picture(workplace: Path) -> Path:
     """A held-out scene as a file."""
-    from unimo.data.scenes import ScenesDataset
+    from unimo.data.scenes.dataset import ScenesDataset
 
     path = workplace / "picture.bmp"
     path.write_bytes(ScenesDataset("vqa", "test")[0].image)

@@ -11,7 +11,7 @@ from micro import TOWER, Tool, saved, words
 from unimo.nn.position import resize_positions
 from unimo.settings import RunConfig, load_run_config
 from unimo.training.schedule import learning_rate
-from unimo.weights import read_safetensors
+from unimo.weights.files import read_safetensors
 
 # Samples of an epoch: Table 7's captions and sentence pairs; VQA questions with a known answer.
 EPOCH = {"vqa": 645_381, "entailment": 529_527, "retrieval": 145_000}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unimo.data.sampler import Curriculum, MixtureSampler
+from unimo.data.loading.sampler import Curriculum, MixtureSampler
 from unimo.settings import load_run_config
 
 # Layers, width, feed-forward width, heads, warm-up steps, batch.

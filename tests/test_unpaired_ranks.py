@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from paddle_launch import run_ranks
 
-from unimo.weights import read_safetensors
+from unimo.weights.files import read_safetensors
 
 
 def result(output: Path) -> tuple[dict[str, float], dict[str, np.ndarray]]:

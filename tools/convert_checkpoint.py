@@ -16,8 +16,8 @@ import yaml  # noqa: E402
 from unimo import cli  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
 from unimo.inference.release import RELEASES, convert_release  # noqa: E402
-from unimo.nn.convert_hf import SOURCES, from_hf, read_sizes  # noqa: E402
-from unimo.weights import read_safetensors, write_safetensors  # noqa: E402
+from unimo.weights.huggingface import SOURCES, from_hf, read_sizes  # noqa: E402
+from unimo.weights.files import read_safetensors, write_safetensors  # noqa: E402
 
 EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input roberta-base/model.safetensors \\
       --config roberta-base/config.json --out weights/roberta_base

@@ -88,7 +88,7 @@ def save_picture(path: Path) -> tuple[Path, list[str]]:
     """Save a picture of the test split; three questions of different kinds about it."""
     from PIL import Image
 
-    from unimo.data.scenes import ScenesDataset
+    from unimo.data.scenes.dataset import ScenesDataset
 
     dataset = ScenesDataset("vqa", "test")
     records = [dataset[i] for i in range(dataset.texts_per_image)]

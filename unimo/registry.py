@@ -30,11 +30,11 @@ TASK_MODULES: dict[str, str] = {
     "pretrain": "unimo.tasks.pretrain",
     "vqa": "unimo.tasks.vqa",
     "entailment": "unimo.tasks.entailment",
-    "retrieval": "unimo.tasks.retrieval",
-    "caption": "unimo.tasks.caption",
-    "text_classification": "unimo.tasks.text_classification",
-    "image_classification": "unimo.tasks.image_classification",
-    "seq2seq": "unimo.tasks.seq2seq",
+    "retrieval": "unimo.tasks.retrieval.task",
+    "caption": "unimo.tasks.caption.task",
+    "text_classification": "unimo.tasks.classification.text",
+    "image_classification": "unimo.tasks.classification.image",
+    "seq2seq": "unimo.tasks.seq2seq.task",
 }
 
 

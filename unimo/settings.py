@@ -39,7 +39,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class ScenesConfig:
-    """Size of the built-in corpus of drawn shapes (`unimo/data/scenes.py`)."""
+    """Size of the built-in corpus of drawn shapes (`unimo/data/scenes/dataset.py`)."""
 
     train_images: int = 20000
     val_images: int = 500
@@ -107,7 +107,7 @@ class DataConfig:
     """Tokens with `<s>` and `</s>`; longer texts are cut."""
     train_transform: str = "clip"
     eval_transform: str = "clip"
-    """Image transform by name (`unimo/data/transforms.py`)."""
+    """Image transform by name (`unimo/data/images/transforms.py`)."""
     view_transform: str = "clip_views"
     """Transform that makes the two views of an unpaired image for contrastive learning."""
     mlm_probability: float = 0.15

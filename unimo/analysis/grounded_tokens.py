@@ -18,8 +18,8 @@ from PIL import Image
 
 from unimo.analysis.neighbours import Neighbour, Neighbours, most_shared
 from unimo.analysis.patches import NumberedDataset, PatchCutter
-from unimo.data.collate import RetrievalCollator
-from unimo.data.loader import EvalLoader
+from unimo.data.loading.collate import RetrievalCollator
+from unimo.data.loading.loader import EvalLoader
 from unimo.data.readers import ConcatDataset, Kind, open_corpus
 from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.models.unimo2.grounding import TEMPERATURE_RANGE

@@ -12,7 +12,7 @@ from unimo.data.readers.base import Dataset
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
-    from unimo.data.records import ImageSource, Record
+    from unimo.data.record import ImageSource, Record
 
 
 class NumberedDataset(Dataset):

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from unimo.augment.tagging import clip_text, encodable
+from unimo.data.masking.tagging import clip_text, encodable
 from unimo.data.readers import Kind, open_corpus
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 

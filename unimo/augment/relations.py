@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unimo.augment.phrases import Phrase, Span
-from unimo.augment.tagging import Token
+from unimo.data.masking.noun_phrases import Phrase, Span
+from unimo.data.masking.tagging import Token
 
 _BREAKS = frozenset("while as where when whilst because so but ; :".split())
 _RELATIVES = frozenset("that who which whose".split())

@@ -22,9 +22,9 @@ from unimo.augment.output import describe_files
 from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser, open_parser
-from unimo.augment.tagging import encodable
+from unimo.data.masking.tagging import encodable
 from unimo.augment.terms import normalise, singular, terms_of
-from unimo.data.region_store import LABELS
+from unimo.data.regions.store import LABELS
 from unimo.errors import DataError
 
 log = logging.getLogger(__name__)

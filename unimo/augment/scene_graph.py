@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from unimo.augment.phrases import Span, noun_phrases
+from unimo.data.masking.noun_phrases import Span, noun_phrases
 from unimo.augment.relations import find_relations
-from unimo.augment.tagging import Token, load_tagger, tag_caption
+from unimo.data.masking.tagging import Token, load_tagger, tag_caption
 
 NodeKind = Literal["object", "attribute", "relation"]
 KINDS: tuple[NodeKind, ...] = ("object", "attribute", "relation")

@@ -33,9 +33,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unimo.augment.phrases import Span
+from unimo.data.masking.noun_phrases import Span
 from unimo.augment.scene_graph import SceneGraph, node, relation
-from unimo.augment.tagging import Token, load_tagger, tag_words
+from unimo.data.masking.tagging import Token, load_tagger, tag_words
 from unimo.augment.terms import singular
 from unimo.errors import CapabilityError
 

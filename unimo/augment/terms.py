@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from unimo.augment.tagging import split_words
+from unimo.data.masking.tagging import split_words
 from unimo.errors import CapabilityError
 
 STOP_WORDS = frozenset(

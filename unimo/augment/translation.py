@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unimo.augment.corpus import Caption
-from unimo.augment.tagging import encodable
+from unimo.data.masking.tagging import encodable
 from unimo.augment.terms import normalise
 from unimo.errors import DataError
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from unimo.augment.counting import KeyCounter
 from unimo.augment.scene_graph import SceneGraph
-from unimo.augment.tagging import split_words
+from unimo.data.masking.tagging import split_words
 
 Entry = tuple[str, str, str]
 """Kind, grammatical form, words."""

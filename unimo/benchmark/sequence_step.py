@@ -16,7 +16,7 @@ from unimo.errors import ConfigError
 from unimo.registry import model_package, task_module
 from unimo.settings import RunConfig, load_run_config
 from unimo.tasks.base import to_tensors
-from unimo.training.optim import build_optimizer
+from unimo.training.optimizer import build_optimizer
 from unimo.training.run import open_processor, resolve
 
 

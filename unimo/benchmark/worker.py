@@ -61,7 +61,7 @@ class Step:
         from unimo import create_model
         from unimo.settings import OptimConfig
         from unimo.tasks import pretrain
-        from unimo.training.optim import build_optimizer
+        from unimo.training.optimizer import build_optimizer
 
         paddle.seed(0)
         overrides = {key: value for key, value in model.items() if key != "name"}

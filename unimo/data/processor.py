@@ -16,11 +16,11 @@ import yaml
 from PIL import Image
 
 from unimo.config import merge_into, read_yaml
-from unimo.data.images import open_image
-from unimo.data.records import ImageLike, Record
+from unimo.data.images.open import open_image
+from unimo.data.record import ImageLike, Record
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
-from unimo.data.transforms import Transform, blank_pixels, build_transform
-from unimo.data.visual import RegionInput, join_pixels
+from unimo.data.images.transforms import Transform, blank_pixels, build_transform
+from unimo.data.regions.reading import RegionInput, join_pixels
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.settings import DataConfig
 
@@ -47,7 +47,7 @@ class Processor:
         tokenizer: see `load_tokenizer`.
         image_size: side S of the pixels.
         max_text_len: longest text T, tokens with specials; longer ones are cut.
-        train_transform, eval_transform: names of `unimo/data/transforms.py`.
+        train_transform, eval_transform: names of `unimo/data/images/transforms.py`.
         blank_images: give every image the same colour (an analysis, see `blank_pixels`).
         regions: source of region features; empty for models that read pixels.
         max_regions: of a picture; the source has the best ones first.

@@ -121,7 +121,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
         DataError: the folder or one of its files is missing or malformed.
     """
     if str(source) == "scenes":
-        from unimo.data.scenes import vocabulary
+        from unimo.data.scenes.dataset import vocabulary
 
         return build_word_tokenizer(vocabulary())
     folder = Path(source)

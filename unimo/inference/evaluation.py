@@ -18,7 +18,7 @@ from unimo.registry import task_module
 from unimo.settings import RunConfig, build_run_config
 
 if TYPE_CHECKING:
-    from unimo.data.task_data import TaskData
+    from unimo.data.loading.task_data import TaskData
     from unimo.tasks.base import Batch, Task
 
 NOT_OF_THE_RUN = ("metadata", "processor")

@@ -47,7 +47,7 @@ def save_model(
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; the older one is intact.
     """
-    from unimo.weights import tensors_of, write_safetensors
+    from unimo.weights.files import tensors_of, write_safetensors
 
     directory = Path(directory)
     fresh = directory.with_name(f".{directory.name}.writing")
@@ -105,7 +105,7 @@ def load_task(
     Args:
         config: task config to use instead of the saved one.
     """
-    from unimo.weights import load_into
+    from unimo.weights.files import load_into
 
     directory = find_model(path)
     model, reader, content, tensors = _open(directory, image_size, processor, overrides)
@@ -128,7 +128,7 @@ def start_from(task: Task, path: str | Path) -> list[str]:
     Raises:
         CheckpointError: nothing there, or the model does not fit.
     """
-    from unimo.weights import read_safetensors
+    from unimo.weights.files import read_safetensors
 
     directory = find_model(path)
     tensors = read_safetensors(directory / WEIGHTS)
@@ -196,7 +196,7 @@ def _open(
     overrides: Mapping[str, Any],
 ) -> tuple[Model, Processor, dict[str, Any], dict[str, np.ndarray]]:
     from unimo.data.processor import load_processor
-    from unimo.weights import read_safetensors
+    from unimo.weights.files import read_safetensors
 
     content = _read_config(directory)
     for section in ("model", "task"):
@@ -231,7 +231,7 @@ def model_section(name: str, *sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory: Path) -> None:
-    from unimo.weights import load_into
+    from unimo.weights.files import load_into
 
     part = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
     if not part:

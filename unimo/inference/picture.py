@@ -25,7 +25,7 @@ def draw_answers(
     Returns:
         RGB image.
     """
-    from unimo.data.images import open_image
+    from unimo.data.images.open import open_image
 
     picture = image if isinstance(image, Image.Image) else open_image(Path(image))
     picture = picture.convert("RGB")

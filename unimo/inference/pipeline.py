@@ -17,12 +17,12 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.collate_classification import TextCollator
-from unimo.data.collate_seq2seq import Seq2SeqCollator
+from unimo.tasks.classification.batches import TextCollator
+from unimo.tasks.seq2seq.batches import Seq2SeqCollator
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.readers.glue import TASKS
-from unimo.data.records import Record
-from unimo.data.seq2seq_data import layout_of
+from unimo.data.record import Record
+from unimo.tasks.seq2seq.data import layout_of
 from unimo.errors import CapabilityError, ConfigError
 from unimo.inference.loading import load_task
 from unimo.tasks.base import to_tensors

@@ -15,12 +15,12 @@ from unimo.errors import CheckpointError, ConfigError
 from unimo.inference.loading import CONFIG, WEIGHTS, save_model
 from unimo.registry import model_package, nearest, task_module
 from unimo.settings import RunConfig, load_run_config
-from unimo.weights_folder import read_folder
+from unimo.weights.paddle_folder import read_folder
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.data.tokenizers import Tokenizer
-    from unimo.nn.name_map import Converted
+    from unimo.weights.name_map import Converted
     from unimo.tasks.base import Task
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
     """The task with the converted weights in it."""
     import paddle
 
-    from unimo.weights import load_into
+    from unimo.weights.files import load_into
 
     paddle.seed(run.seed)
     model = model_package(run.model.name).build(run.model)

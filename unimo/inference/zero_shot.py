@@ -21,10 +21,10 @@ from unimo.inference import loading
 from unimo.inference.labels import PROMPT, check_prompt
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch, Task, to_tensors
-from unimo.tasks.image_classification import TopAccuracy
-from unimo.tasks.matching import MatchingTask
-from unimo.tasks.retrieval import Config, build
-from unimo.tasks.retrieval_scores import concat_rows
+from unimo.tasks.classification.image import TopAccuracy
+from unimo.tasks.retrieval.matching import MatchingTask
+from unimo.tasks.retrieval.task import Config, build
+from unimo.tasks.retrieval.scores import concat_rows
 
 if TYPE_CHECKING:
     from unimo.data.processor import ImageLike, Processor

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unimo.config import parse_overrides
-from unimo.data.classification_data import class_names, open_image_classification
-from unimo.data.task_data import open_retrieval
+from unimo.tasks.classification.data import class_names, open_image_classification
+from unimo.data.loading.task_data import open_retrieval
 from unimo.errors import ConfigError
 from unimo.inference.evaluation import Evaluation, measure, processor_changes, run_of
 from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labels

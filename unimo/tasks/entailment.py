@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.task_data import TaskData, open_entailment
+from unimo.data.loading.task_data import TaskData, open_entailment
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages
 from unimo.models.base import Model

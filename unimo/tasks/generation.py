@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
-from unimo.data.collate_caption import starts_word
+from unimo.tasks.caption.batches import starts_word
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
 from unimo.losses.seq2seq import next_token_loss

@@ -16,7 +16,7 @@ from paddle import Tensor
 from paddle.nn import functional as F
 
 from unimo import registry
-from unimo.data.task_data import TaskData, open_pretrain
+from unimo.data.loading.task_data import TaskData, open_pretrain
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.tasks.base import Batch, Task, metadata_of
@@ -37,7 +37,7 @@ class PretrainTask(Task):
     """A model and its objective.
 
     Of models with the capabilities `text_only` and `image_only` a training batch may have three parts
-    (unimo/data/collate_unpaired.py); held-out batches are always pairs.
+    (unimo/models/unimo2/batches.py); held-out batches are always pairs.
     """
 
     needs = frozenset({"fusion"})

@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.task_data import TaskData, open_vqa
+from unimo.data.loading.task_data import TaskData, open_vqa
 from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import gather_objects

@@ -30,9 +30,9 @@ from unimo import __version__
 from unimo.config import to_plain
 from unimo.errors import CheckpointError
 from unimo.training import distributed
-from unimo.training.optim import load_optimizer_tensors, optimizer_tensors
+from unimo.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from unimo.training.state import TrainState
-from unimo.weights import load_into, read_safetensors, tensors_of, write_safetensors
+from unimo.weights.files import load_into, read_safetensors, tensors_of, write_safetensors
 
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.json", "model.safetensors"

@@ -24,7 +24,7 @@ from unimo.nn.block import set_recompute
 from unimo.settings import CorpusConfig, RunConfig
 from unimo.training import callbacks, checkpoint, distributed, precision
 from unimo.training.loop import fit
-from unimo.training.optim import build_optimizer
+from unimo.training.optimizer import build_optimizer
 from unimo.training.state import TrainState
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ SIZES = {
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model, whose dictionary has entries as large as what is mapped to them."""
     folder = saved("pretrain", tmp_path_factory.mktemp("grounded"), model=SIZES)
-    from unimo.weights import read_safetensors, write_safetensors
+    from unimo.weights.files import read_safetensors, write_safetensors
 
     tensors = read_safetensors(folder / "model.safetensors")
     rows = np.random.default_rng(0).standard_normal((24, 16)).astype(np.float32)

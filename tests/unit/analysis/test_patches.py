@@ -10,7 +10,7 @@ from PIL import Image
 from unimo.analysis.patches import NumberedDataset, PatchCutter
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.data.tokenizers import load_tokenizer
 
 

@@ -8,7 +8,7 @@ import pytest
 from unimo.augment.ngram import TrigramCounter, TrigramModel
 from unimo.augment.rewriting import Rewriter, replace_nodes
 from unimo.augment.scene_graph import Node, open_parser
-from unimo.augment.tagging import split_words
+from unimo.data.masking.tagging import split_words
 from unimo.augment.terms import normalise, stems
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from unimo.data.processor import Processor
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.data.tokenizers import build_word_tokenizer
 from unimo.errors import RecordError
 

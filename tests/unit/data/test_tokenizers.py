@@ -130,7 +130,7 @@ def test_damaged_tokenizer_json(tmp_path, content):
 
 def test_scenes_has_no_unknown_words():
     tokenizer = load_tokenizer("scenes")
-    from unimo.data.scenes import ScenesDataset
+    from unimo.data.scenes.dataset import ScenesDataset
     from unimo.settings import ScenesConfig
 
     for kind in ("pairs", "vqa", "entailment"):
@@ -141,7 +141,7 @@ def test_scenes_has_no_unknown_words():
 
 def test_data_does_not_import_paddle():
     code = (
-        "import sys, unimo.data.task_data, unimo.data.tokenizers, unimo.data.transforms\n"
+        "import sys, unimo.data.loading.task_data, unimo.data.tokenizers, unimo.data.images.transforms\n"
         "assert not {'paddle', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

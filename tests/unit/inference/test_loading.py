@@ -13,7 +13,7 @@ import unimo
 from unimo.errors import CheckpointError
 from unimo.inference import loading
 from unimo.tasks.base import to_tensors
-from unimo.weights import read_safetensors, write_safetensors
+from unimo.weights.files import read_safetensors, write_safetensors
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old(
         raise CheckpointError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("unimo.weights.write_safetensors", full)
+        patch.setattr("unimo.weights.files.write_safetensors", full)
         with pytest.raises(CheckpointError, match="No space"):
             loading.save_model(task, processor, directory)
     assert (directory / "model.safetensors").read_bytes() == before

@@ -12,12 +12,12 @@ import pytest
 from released_folder import random_release, write_folder
 
 import unimo
-from unimo.data.scenes import ScenesDataset
+from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
 from unimo.inference.loading import load_task, read_model_config
 from unimo.inference.release import convert_release
-from unimo.weights import read_safetensors
+from unimo.weights.files import read_safetensors
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
 from release_numpy import Release

@@ -13,7 +13,7 @@ from released_folder import write_folder
 from released_unimo import FEATURE, random_release
 
 import unimo
-from unimo.data.scenes import ScenesDataset
+from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError
 from unimo.inference.loading import load_task, read_model_config

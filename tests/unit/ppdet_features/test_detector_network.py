@@ -15,7 +15,7 @@ from ppdet_features.detector import build_detector, load_detector
 from ppdet_features.preprocess import preprocess, resized_size
 from ppdet_features.weights import load_weights
 from unimo.errors import CheckpointError
-from unimo.weights import tensors_of, write_safetensors
+from unimo.weights.files import tensors_of, write_safetensors
 
 BOTTOM_UP = SCENES.with_name("bottom_up_r101_c4.yaml")
 

@@ -16,8 +16,8 @@ from plain_detector import SPECIAL, draw_pictures, plain_extractor, prepare
 from ppdet_features.extract import ExtractionSettings, Rank, extract, load_extractor
 from ppdet_features.image_list import open_images
 from ppdet_features.progress import Progress
-from unimo.data.images import open_image
-from unimo.data.region_store import RegionStore, shard_path
+from unimo.data.images.open import open_image
+from unimo.data.regions.store import RegionStore, shard_path
 from unimo.errors import ConfigError, DataError
 
 SETTINGS = ExtractionSettings(batch_size=3, look_ahead=5, images_per_shard=4, max_bad_rate=1.0)

@@ -17,8 +17,8 @@ from ppdet_features.draw import draw_regions
 from ppdet_features.extract import ExtractionSettings, Rank, extract
 from ppdet_features.image_list import open_images
 from ppdet_features.progress import Progress
-from unimo.data.region_store import RegionStore
-from unimo.data.region_tsv import TsvRegions, write_tsv
+from unimo.data.regions.store import RegionStore
+from unimo.data.regions.tsv import TsvRegions, write_tsv
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from micro import TOWER, make_run, make_task
 from unimo.errors import CapabilityError, ConfigError
 from unimo.settings import load_run_config
 from unimo.tasks.base import to_tensors
-from unimo.training.optim import build_optimizer
+from unimo.training.optimizer import build_optimizer
 
 MODEL = {
     "name": "unimo2_tiny",

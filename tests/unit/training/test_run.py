@@ -11,7 +11,7 @@ from unimo.config import read_yaml
 from unimo.errors import CheckpointError, ConfigError
 from unimo.settings import RunConfig, load_run_config
 from unimo.training.run import format_summary, only_run_in, tell_of_scenes, train
-from unimo.weights import read_safetensors
+from unimo.weights.files import read_safetensors
 
 PART = "{hidden_size: 16, num_heads: 2, intermediate_size: 32, num_layers: 2}"
 WORDS = [

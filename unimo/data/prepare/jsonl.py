@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from unimo.data.images import open_image
+from unimo.data.images.open import open_image
 from unimo.data.prepare.writer import (
     PAIRS_SCHEMA,
     SNLI_SCHEMA,
@@ -21,9 +21,9 @@ from unimo.data.prepare.writer import (
     write_json,
 )
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
-from unimo.data.readers.corpus import split_of
+from unimo.data.readers.open import split_of
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 
 log = logging.getLogger(__name__)

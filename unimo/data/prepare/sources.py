@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unimo.data.images import open_image
+from unimo.data.images.open import open_image
 from unimo.errors import DataError, RecordError
 
 _CHECK_SIZE = 32

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unimo.data.readers.base import Dataset, Kind, check_index, check_text, read_at
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.metrics.vqa import answer_type
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from unimo.data.records import ImageSource, Record
+from unimo.data.record import ImageSource, Record
 from unimo.errors import RecordError
 
 Kind = Literal["pairs", "vqa", "entailment", "texts", "images"]

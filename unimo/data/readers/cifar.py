@@ -19,7 +19,7 @@ from PIL import Image
 from unimo.data.readers.base import check_index
 from unimo.data.readers.labeled import LabeledImages, spoken
 from unimo.data.readers.numpy_pickle import read_numpy_pickle
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError
 
 SIDE = 32

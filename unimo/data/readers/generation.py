@@ -16,7 +16,7 @@ from typing import Any
 
 from unimo.data.readers.base import Dataset, check_index, check_text, read_at
 from unimo.data.readers.items import parse_json
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 
 TARGETS = ("tgt", "target")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from unimo.data.readers.base import ConcatDataset, Dataset, check_index, check_text, read_at
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -188,7 +188,7 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
         DataError: no such folder or split, or what `GlueFile` refuses.
     """
     if corpus.path == "scenes":
-        from unimo.data.scenes_glue import SceneTexts
+        from unimo.data.scenes.glue import SceneTexts
 
         return SceneTexts(dataset, split, data.scenes)
     path = Path(corpus.path).expanduser()

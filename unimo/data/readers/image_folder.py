@@ -15,7 +15,7 @@ from pathlib import Path
 from unimo.data.readers.base import SubsetDataset, check_index
 from unimo.data.readers.jsonl import hash_split
 from unimo.data.readers.labeled import LabeledImages, RelabeledImages, spoken
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError
 
 log = logging.getLogger(__name__)

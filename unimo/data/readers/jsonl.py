@@ -16,7 +16,7 @@ import numpy as np
 
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.readers.items import count_samples, parse_json, record_fields, split_item
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 
 HELD_OUT_SHARE = 0.05

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unimo.data.readers.base import ConcatDataset, Dataset
-from unimo.data.records import ImageSource, Record
+from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -88,7 +88,7 @@ def open_labeled_images(corpus: CorpusConfig, split: str, data: DataConfig) -> L
 
 def _open_split(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledImages:
     if corpus.path == "scenes":
-        from unimo.data.scenes_labels import SceneShapes
+        from unimo.data.scenes.labels import SceneShapes
 
         return SceneShapes(split, data.scenes)
     from unimo.data.readers.cifar import find_cifar, open_cifar

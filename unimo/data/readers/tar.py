@@ -16,7 +16,7 @@ from pathlib import Path
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.readers.items import count_samples, parse_json, record_fields, split_item
 from unimo.data.readers.tar_headers import tar_files
-from unimo.data.records import Record
+from unimo.data.record import Record
 from unimo.errors import RecordError
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unimo.data.readers.base import Dataset, check_index, check_text, read_at
-from unimo.data.records import ImageSource, Record
+from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError, RecordError
 
 log = logging.getLogger(__name__)

@@ -46,7 +46,7 @@ def build(config: Config) -> Unimo:
 
     model = Unimo(config)
     if config.text.init:
-        from unimo.weights import load_tower
+        from unimo.weights.files import load_tower
 
         load_tower(model.transformer, config.text.init)
     return model

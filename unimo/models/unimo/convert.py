@@ -13,8 +13,8 @@ from typing import Any
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo.config import Config, RegionConfig
 from unimo.nn.config import TextConfig
-from unimo.nn.name_map import Converted, Row, Tensors, expand
-from unimo.nn.released import (
+from unimo.weights.name_map import Converted, Row, Tensors, expand
+from unimo.weights.released import (
     SPELLING,
     Folder,
     Heads,
@@ -96,7 +96,7 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
     Of the heads of other tasks than pre-training nothing may be absent.
 
     Args:
-        tensors: what `unimo.weights_folder.read_folder` gave.
+        tensors: what `unimo.weights.paddle_folder.read_folder` gave.
         where: the folder, for messages.
         task: whose model directory is made, a key of `REQUIRED`.
 

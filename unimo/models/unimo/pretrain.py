@@ -28,7 +28,7 @@ VISION = ("region", "region_class")
 class Objective(nn.Layer):
     """Language and visual learning on what there is of texts and images, CMCL (or ITM) on pairs.
 
-    A batch has parts `pairs`, `texts` and `images` (unimo/data/collate_unified.py). An absent part adds
+    A batch has parts `pairs`, `texts` and `images` (unimo/models/unimo/batches.py). An absent part adds
     nothing but zero gradients, so that ranks and steps agree on which parameters have one.
 
     Raises:

@@ -58,7 +58,7 @@ def build(config: Config) -> Unimo2:
     )
     for part, directory, ignore in parts:
         if directory:
-            from unimo.weights import load_tower
+            from unimo.weights.files import load_tower
 
             load_tower(part, directory, ignore=ignore)
     return model

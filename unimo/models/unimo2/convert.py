@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 from unimo.errors import ConfigError
 from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig, TextConfig, VisionConfig
-from unimo.nn.name_map import Converted, Row, Tensors, expand
-from unimo.nn.released import (
+from unimo.weights.name_map import Converted, Row, Tensors, expand
+from unimo.weights.released import (
     SPELLING,
     Folder,
     Heads,
@@ -100,7 +100,7 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
     """Released tensors by their names to ours, with the config they need; what is left out is logged.
 
     Args:
-        tensors: what `unimo.weights_folder.read_folder` gave.
+        tensors: what `unimo.weights.paddle_folder.read_folder` gave.
         where: the folder, for messages.
         task: whose heads are wanted; only those of pre-training have counterparts.
 

@@ -33,8 +33,8 @@ Scalars = dict[str, Tensor]
 class Objective(nn.Layer):
     """MLM, ITM and grounding on pairs; MLM and grounding on texts; VCL and grounding on images.
 
-    A batch is one of pairs (unimo/data/collate.py), or a mapping of parts `pairs`, `texts` and `images`
-    (unimo/data/collate_unpaired.py). An absent part adds nothing but zero gradients, so that ranks and
+    A batch is one of pairs (unimo/data/loading/collate.py), or a mapping of parts `pairs`, `texts` and `images`
+    (unimo/models/unimo2/batches.py). An absent part adds nothing but zero gradients, so that ranks and
     steps agree on which parameters have one.
     """
 

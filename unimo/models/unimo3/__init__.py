@@ -115,7 +115,7 @@ def build(config: Config) -> Unimo3:
     )
     for tower, directory, drop_layers in towers:
         if directory:
-            from unimo.weights import load_tower
+            from unimo.weights.files import load_tower
 
             load_tower(tower, directory, drop_layers)
     return model

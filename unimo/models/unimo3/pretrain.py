@@ -43,7 +43,7 @@ class Objective(nn.Layer):
             self.itc_temperature = self.create_parameter([], attr=constant_attr(0.07))
 
     def losses(self, model: Unimo3, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses and accuracies of a batch (keys of unimo/data/collate.py's pre-training batch).
+        """Losses and accuracies of a batch (keys of unimo/data/loading/collate.py's pre-training batch).
 
         Returns:
             `mlm` and `itm` (and `itc` with hard negatives), and a report of accuracies, all scalars.

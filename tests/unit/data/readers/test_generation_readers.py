@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from micro import make_run
 
-from unimo.data.seq2seq_data import find_files, open_generation
+from unimo.tasks.seq2seq.data import find_files, open_generation
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig
 

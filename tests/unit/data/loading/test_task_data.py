@@ -1,0 +1,126 @@
+"""Task data from run configs, on the built-in corpus."""
+
+import numpy as np
+import pytest
+
+from unimo.config import merge_into
+from unimo.data.processor import build_processor
+from unimo.data.loading.task_data import TaskData, open_entailment, open_pretrain, open_retrieval, open_vqa
+from unimo.data.tokenizers import load_tokenizer
+from unimo.errors import ConfigError, DataError
+from unimo.settings import CorpusConfig, RunConfig
+
+OPENERS = {
+    open_pretrain: {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
+    open_vqa: {"answer_targets", "question_types", "question_ids"},
+    open_entailment: {"labels"},
+    open_retrieval: {"image_index", "image_ids"},
+}
+COMMON = {"pixels", "input_ids", "attention_mask", "sample_ids"}
+
+
+def make_run(**changes) -> RunConfig:
+    values = {
+        "data": {"image_size": 32, "scenes": {"train_images": 30, "val_images": 8}},
+        "train": {"batch_size": 12, "micro_batch_size": 6},
+        "seed": 1,
+    }
+    return merge_into(merge_into(RunConfig(), values), changes)
+
+
+@pytest.fixture(scope="module")
+def scenes_processor():
+    return build_processor(make_run().data, load_tokenizer("scenes"))
+
+
+@pytest.mark.parametrize("opener", OPENERS)
+def test_batches_of_each_task(opener, scenes_processor):
+    run = make_run(train={"micro_batch_size": 2})
+    data = opener(run, scenes_processor)
+    train = data.train_loader(run, rank=1, world_size=3)
+    batch = next(train)
+    train.close()
+    assert set(batch) == COMMON | OPENERS[opener]
+    assert batch["pixels"].shape == (2, 3, 32, 32)
+    loader = data.eval_loader("val", run)
+    ids = [name for part in loader for name in part["sample_ids"]]
+    assert len(ids) == len(set(ids)) == len(data.eval_dataset("val"))
+    assert data.collator(True).train and not data.collator(False).train
+
+
+def test_answers_are_metadata(scenes_processor):
+    data = open_vqa(make_run(), scenes_processor)
+    batch = next(iter(data.eval_loader("val", make_run(), batch_size=16)))
+    assert batch["answer_targets"].shape == (16, len(data.metadata["answers"]))
+    assert (batch["answer_targets"].max(axis=1) == 1).all()
+
+
+def test_answers_of_an_existing_model_win(scenes_processor):
+    data = open_vqa(make_run(), scenes_processor, answers=["yes", "no"])
+    assert data.metadata == {"answers": ["yes", "no"]}
+    assert next(iter(data.eval_loader("val", make_run())))["answer_targets"].shape[1] == 2
+
+
+def test_retrieval_evaluates_everything_on_every_rank(scenes_processor):
+    run = make_run()
+    shared, whole = open_pretrain(run, scenes_processor), open_retrieval(run, scenes_processor)
+    lengths = [
+        [sum(len(b["sample_ids"]) for b in data.eval_loader("val", run, rank, 2)) for rank in (0, 1)]
+        for data in (shared, whole)
+    ]
+    assert lengths == [[16, 16], [32, 32]]
+
+
+def test_weights_and_names_of_corpora(scenes_processor):
+    corpora = [{"path": "scenes", "weight": 0.8}, {"path": "scenes", "name": "more", "weight": 0.2}]
+    run = make_run(data={"pairs": corpora})
+    loader = open_pretrain(run, scenes_processor).train_loader(run)
+    assert loader.sampler.shares == pytest.approx({"scenes": 0.8, "more": 0.2})
+    with pytest.raises(ConfigError, match="two corpora are named 'scenes'"):
+        run = make_run(data={"pairs": ["scenes", "scenes"]})
+        open_pretrain(run, scenes_processor).train_loader(run)
+
+
+def test_settings_reach_the_collator(scenes_processor):
+    run = make_run(data={"mlm_probability": 1.0, "false_images": "dataset"})
+    loader = open_pretrain(run, scenes_processor).train_loader(run)
+    batch = next(loader)
+    loader.close()
+    assert len(batch["mlm_labels"]) == (batch["attention_mask"].sum(axis=1) - 2).sum()
+    assert batch["false_pixels"].shape[0] == 3
+
+
+def test_evaluation_leaves_out_corpora_without_the_split(scenes_processor, corpus_class):
+    def open_split(corpus, split):
+        if corpus.path == "sbu" and split != "train":
+            raise DataError(f"no split {split}")
+        return corpus_class(corpus.path, 6)
+
+    collator = open_pretrain(make_run(), scenes_processor).collator
+    corpora = [CorpusConfig("coco"), CorpusConfig("sbu"), CorpusConfig("vg")]
+    data = TaskData(corpora, open_split, scenes_processor, collator)
+    assert len(data.train_datasets()) == 3
+    joined = data.eval_dataset("val")
+    assert [joined[index].sample_id for index in (0, 5, 6, 11)] == ["coco-0", "coco-5", "vg-0", "vg-5"]
+    with pytest.raises(DataError, match="no split val"):
+        TaskData(corpora[1:2], open_split, scenes_processor, collator).eval_dataset("val")
+
+
+def test_seed_decides_the_batches(scenes_processor):
+    def first_batch(seed):
+        run = make_run(seed=seed)
+        loader = open_pretrain(run, scenes_processor).train_loader(run)
+        batch = next(loader)
+        loader.close()
+        return batch
+
+    np.testing.assert_array_equal(first_batch(1)["mlm_input_ids"], first_batch(1)["mlm_input_ids"])
+    assert first_batch(1)["sample_ids"] != first_batch(2)["sample_ids"]
+
+
+def test_augmented_corpora_are_opened_for_training_only():
+    run = make_run(data={"regions": "grid:2:16", "augment": {"rewrites": "gone.jsonl"}})
+    data = open_pretrain(run, build_processor(run.data, load_tokenizer("scenes")))
+    assert len(list(data.eval_loader("val", run))) > 0
+    with pytest.raises(DataError, match=r"gone\.jsonl"):
+        data.train_loader(run)

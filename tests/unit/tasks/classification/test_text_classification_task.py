@@ -1,0 +1,101 @@
+"""Text classification: the losses, the metric of each data set, and that no image takes part."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from micro import make_run, make_task
+from micro_unimo2 import MODEL
+
+from unimo.errors import CapabilityError
+from unimo.tasks.base import to_tensors
+from unimo.tasks.classification.text import GlueMetric
+
+
+def setting(dataset: str = "sst2", **task):
+    run = make_run("text_classification", model=MODEL, task={"dataset": dataset, **task})
+    task_, _, data = make_task(run)
+    task_.eval()
+    return run, task_, data
+
+
+def test_loss_is_cross_entropy() -> None:
+    run, task, data = setting("mnli")
+    batch = to_tensors(next(data.train_loader(run)))
+    logits = task.logits(batch).numpy().astype(np.float64)
+    assert logits.shape == (8, 3)
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -logs[np.arange(8), batch["labels"].numpy()].mean()
+    losses, report = task.losses(batch)
+    assert task.total(losses).item() == pytest.approx(expected, rel=1e-5)
+    hits = (logits.argmax(axis=1) == batch["labels"].numpy()).mean()
+    assert report["accuracy"].item() == pytest.approx(100 * hits)
+
+
+def test_loss_of_regression_is_the_squared_error() -> None:
+    run, task, data = setting("stsb")
+    batch = to_tensors(next(data.train_loader(run)))
+    expected = ((task.logits(batch).numpy()[:, 0] - batch["scores"].numpy()) ** 2).mean()
+    assert task.total(task.losses(batch)[0]).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_text_alone_reaches_encoder_dictionary_and_fusion() -> None:
+    run, task, data = setting()
+    batch = to_tensors(next(data.train_loader(run)))
+    assert "pixels" not in batch
+    task.train()
+    task(batch)[0].backward()
+    touched = {name for name, p in task.named_parameters() if p.grad is not None}
+    parts = {name.split(".")[1] for name in touched if name.startswith("model.")}
+    assert {"text", "grounding", "fusion", "text_pooler"} <= parts and "vision" not in parts
+    assert touched == {name for name, p in task.named_parameters() if not p.stop_gradient}
+
+
+def test_padding_changes_nothing() -> None:
+    run, task, data = setting("cola")
+    batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=3))))
+    longer = {
+        "input_ids": paddle.nn.functional.pad(batch["input_ids"], [0, 0, 0, 5], value=1),
+        "attention_mask": paddle.nn.functional.pad(batch["attention_mask"], [0, 0, 0, 5], value=0),
+    }
+    np.testing.assert_allclose(task.logits(batch).numpy(), task.logits(longer).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names"),
+    [
+        ("sst2", {"accuracy", "majority"}),
+        ("mnli", {"accuracy", "majority"}),
+        ("cola", {"matthews", "accuracy", "majority"}),
+        ("stsb", {"pearson", "spearman", "correlation"}),
+    ],
+)
+def test_metrics_of_each_data_set(dataset: str, names: set[str]) -> None:
+    run, task, data = setting(dataset)
+    records = []
+    metrics = task.evaluate(data.eval_loader("val", run), lambda found: records.extend(found["records"]))
+    assert set(metrics) == names and all(np.isfinite(value) for value in metrics.values())
+    assert len(records) == 3 and set(records[0]) == {"sample_id", "score" if dataset == "stsb" else "label"}
+
+
+def test_mnli_is_broken_down_and_samples_without_label_do_not_count() -> None:
+    metric = GlueMetric("mnli")
+    guesses = paddle.to_tensor([0, 1, 2, 2, 0])
+    batch = {
+        "labels": paddle.to_tensor([0, 2, 2, 1, -1]),
+        "parts": ["matched", "matched", "mismatched", "mismatched", "matched"],
+    }
+    metric.update({"guesses": guesses}, batch)
+    expected = {"accuracy": 50.0, "majority": 50.0, "accuracy/matched": 50.0, "accuracy/mismatched": 50.0}
+    assert metric.compute() == expected
+    nothing = GlueMetric("stsb")
+    nothing.update(
+        {"guesses": paddle.to_tensor([1.0])}, {"scores": paddle.to_tensor([np.nan]), "parts": [""]}
+    )
+    assert nothing.compute() == {}
+
+
+def test_a_model_that_needs_images_is_refused() -> None:
+    with pytest.raises(CapabilityError, match="text_only.*unimo2_tiny"):
+        make_task(make_run("text_classification"))

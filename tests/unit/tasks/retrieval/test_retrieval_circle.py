@@ -1,0 +1,122 @@
+"""Retrieval by the circle loss with a micro UNIMO: losses, parameters, evaluation of all pairs, two ranks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from micro import make_run, make_task, saved
+from micro_unimo import UNIMO
+from micro_unimo2 import MODEL as UNIMO2
+
+from unimo.errors import ConfigError
+from unimo.inference.evaluation import evaluate
+from unimo.inference.loading import load_task
+from unimo.losses.circle import circle_loss
+from unimo.tasks.base import to_tensors
+from unimo.tasks.retrieval.circle import CircleRetrievalTask
+from unimo.tasks.retrieval.scores import Gallery, score_pairs
+
+TESTS = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TESTS))
+from paddle_launch import run_ranks  # noqa: E402 - after the path
+
+TASK = {"loss": "circle", "negatives": 6}
+
+
+def make(**changes: Any):
+    run = make_run("retrieval", **{**UNIMO, "task": TASK, **changes})
+    return run, *make_task(run)
+
+
+def score(task, batch, text, image):
+    """Of one pair by a pass of its own."""
+    one = {name: batch[name][text : text + 1] for name in ("input_ids", "attention_mask")}
+    one["regions"] = {name: value[image : image + 1] for name, value in batch["regions"].items()}
+    return task.match_logits(*task.encode(one))[0, 1]
+
+
+def test_losses_are_those_of_single_passes():
+    run, task, _, data = make()
+    assert type(task) is CircleRetrievalTask
+    task.eval()
+    batch = to_tensors(next(data.train_loader(run)))
+    rows = range(batch["negative_images"].shape[0])
+    right = paddle.stack([score(task, batch, row, row) for row in rows]).unsqueeze(1)
+    images, texts = (
+        paddle.stack([paddle.stack([score(task, batch, *pair(row, other)) for other in chosen[row].tolist()])
+                      for row in rows])
+        for chosen, pair in (
+            (batch["negative_images"], lambda row, other: (row, other)),
+            (batch["negative_texts"], lambda row, other: (other, row)),
+        )
+    )  # fmt: skip
+    losses, report = task.losses(batch)
+    assert losses["circle_image"].item() == pytest.approx(circle_loss(right, images).item(), rel=1e-5)
+    assert losses["circle_text"].item() == pytest.approx(circle_loss(right, texts).item(), rel=1e-5)
+    assert task.total(losses).item() == pytest.approx(sum(v.item() for v in losses.values()) / 2, rel=1e-6)
+    best = (right > paddle.concat([images, texts], axis=1)).all(axis=1).numpy()
+    assert report["accuracy"].item() == pytest.approx(100 * best.mean(), abs=1e-3)
+
+
+@pytest.mark.parametrize("model", [UNIMO["model"], UNIMO2], ids=["unimo", "unimo2"])
+def test_every_parameter_learns(model):
+    changes = {} if model is not UNIMO2 else {"model": model, "data": {"regions": ""}}
+    run, task, _, data = make(**changes)
+    task.train()
+    loss, _ = task(to_tensors(next(data.train_loader(run))))
+    loss.backward()
+    idle = [name for name, p in task.named_parameters() if not p.stop_gradient and p.grad is None]
+    assert idle == []
+    assert not any(name.startswith("itc_") for name, _ in task.named_parameters())
+
+
+def test_evaluation_scores_every_pair():
+    run, task, _, data = make()
+    task.eval()
+    with paddle.no_grad():
+        gallery = Gallery.collect(task, data.eval_loader("val", run, batch_size=5))
+        scores = score_pairs(task, gallery)
+        assert gallery.cosines is None and scores.shape == (12, 3)
+        batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=12))))
+        for text, image in ((0, 0), (7, 2), (11, 1)):
+            expected = score(task, batch, text, 4 * image).item()
+            assert scores[text, image] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_saved_model_is_evaluated_as_it_was_trained(tmp_path):
+    directory = saved("retrieval", tmp_path, **UNIMO, task=TASK)
+    task, _ = load_task(directory)
+    assert type(task) is CircleRetrievalTask and task.config.negatives == 6
+    result = evaluate(directory, "val", "retrieval")
+    assert result.samples == 12 and result.metrics["ir_r5"] == 100  # of three images
+    assert len(result.records) == 12 and len(result.records[0]["image_ids"]) == 3
+
+
+def test_odd_numbers_of_negatives():
+    with pytest.raises(ConfigError, match="task.negatives 5: expected an even number of at least 2"):
+        make(task={"loss": "circle", "negatives": 5})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["circle", "adversarial"])
+def test_two_ranks_equal_one(kind, tmp_path):
+    found = []
+    for ranks in (1, 2):
+        output = tmp_path / str(ranks)
+        assert run_ranks(ranks, output, [kind], script="joined_released.py") == 0
+        files = sorted(output.glob("gradients-*.safetensors"))
+        assert len(files) == ranks
+        from unimo.weights.files import read_safetensors
+
+        found.append((json.loads((output / "loss.json").read_text()), read_safetensors(files[0])))
+    (loss, gradients), (joined_loss, joined) = found
+    assert joined_loss == pytest.approx(loss, rel=1e-5, abs=1e-6)
+    assert gradients.keys() == joined.keys() and len(gradients) > 30
+    for name, value in gradients.items():
+        np.testing.assert_allclose(joined[name], value, atol=2e-6, err_msg=name)

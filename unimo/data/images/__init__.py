@@ -1,0 +1,1 @@
+"""Pictures: opening, transforms, augmentation, views."""

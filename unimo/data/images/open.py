@@ -1,0 +1,116 @@
+"""Image files to RGB pictures, with every way in which a file can be broken turned into `RecordError`.
+
+Files come from the internet: the header is checked before anything is decoded, and only common formats
+are opened (Pillow would start Ghostscript for an EPS).
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+
+from unimo.data.record import ImageSource
+from unimo.errors import RecordError
+
+MAX_PIXELS = 89_000_000
+"""Largest picture that is decoded (267 MB as RGB); just under Pillow's own warning level."""
+Image.preinit()  # registers the plain formats; importing its plugin registers each other one
+FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN]
+
+# EXIF orientation -> what puts the picture upright.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_image(source: ImageSource, target: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode an image file to an upright RGB picture.
+
+    Args:
+        source: the bytes of the file, or its path.
+        target: side of the square that the picture will be scaled to. A JPEG whose shorter side is at
+            least four times as long is decoded at a half, a quarter or an eighth (never below twice the
+            target), which is several times faster.
+        max_pixels: pictures with more pixels are refused by their header, before decoding.
+
+    Raises:
+        RecordError: missing, empty, truncated, damaged or oversized file, or not an image.
+    """
+    what = f"image {source}" if isinstance(source, Path) else "image bytes"
+    data = _read(source, what)
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        size = str(error).partition(" exceeds")[
+            0
+        ]  # "Image size (900000000 pixels)"; the rest is Pillow's limit
+        raise RecordError(f"{what}: {size}; the limit is {max_pixels:,} in all; scale it down") from error
+    except Exception as error:  # decoders raise nearly anything on damaged headers
+        reason = str(error).partition(" <")[0]  # Pillow names the object in memory, another one each time
+        raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {reason}") from error
+    if width * height > max_pixels:
+        raise RecordError(
+            f"{what} is {width} x {height} pixels; the limit is {max_pixels:,} in all; scale it down"
+        )
+    try:
+        if target and image.format in ("JPEG", "MPO"):
+            image.draft("RGB", (2 * target, 2 * target))
+        image.load()
+        return _to_rgb(_upright(image))
+    except Exception as error:  # as above, for damaged bodies
+        raise RecordError(f"{what} ({len(data):,} bytes) is damaged: {error}") from error
+
+
+def _read(source: ImageSource, what: str) -> bytes:
+    if not isinstance(source, (bytes, Path)):
+        raise RecordError(f"expected image bytes or a path, found {type(source).__name__}")
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot read {what}: {error.strerror}") from error
+    if not data:
+        raise RecordError(f"{what}: the file is empty")
+    return data
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    if "exif" not in image.info and image.format != "TIFF":
+        return image
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF says nothing about the pixels, which are fine
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB with 8 bits; what shines through becomes white, 16 bits and floats are scaled."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scale_to_8_bits(image).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scale_to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey values above 255 are taken for 16 bits, floats up to 1 for shares of white."""
+    values = np.asarray(image).astype(np.float32)
+    top = float(values.max(initial=0.0))
+    factor = 255.0 if image.mode == "F" and top <= 1.0 else 1.0
+    if image.mode != "F" and (top > 255 or image.mode.startswith("I;16")):
+        factor = 255.0 / 65535.0
+    return Image.fromarray(np.clip(np.rint(values * factor), 0, 255).astype(np.uint8))

@@ -1,0 +1,150 @@
+"""Named image transforms: a picture to the normalised pixels that a tower reads.
+
+Most names and numbers are those of METER and BridgeTower. Each is one row of `RECIPES`: where the picture
+is cut, whether it may be mirrored, how it is augmented. Cutting and scaling are one bicubic resampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from unimo.data.images.randaugment import RandAugment, RandomAugment, Rng
+from unimo.data.images.views import ViewAugment
+from unimo.errors import ConfigError
+from unimo.registry import nearest
+
+CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073))
+CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711))
+# pixels = bytes * SCALE + SHIFT is (bytes / 255 - mean) / std.
+SCALE = (1 / (255 * CLIP_STD)).astype(np.float32).reshape(3, 1, 1)
+SHIFT = (-CLIP_MEAN / CLIP_STD).astype(np.float32).reshape(3, 1, 1)
+
+Transform = Callable[[Image.Image, Rng], np.ndarray]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One named transform; the fields are applied in this order."""
+
+    augment_first: RandAugment | None = None
+    """Augmentation of the whole picture, at its own size."""
+    crop: Literal["centre", "all", "random"] = "centre"
+    """`centre`: the largest square in the middle; `all`: the picture, stretched; `random`: a part of its
+    area with sides of 3:4 to 4:3, stretched."""
+    smallest_crop: float = 0.5
+    """Smallest share of the area that `random` cuts out."""
+    mirror: bool = False
+    """Flip left and right with probability 0.5."""
+    augment: RandAugment | RandomAugment | ViewAugment | None = None
+    """Augmentation of the resized picture."""
+    statistics: Literal["clip", "half"] = "clip"
+    """Mean and deviation that pixels are normalised with: CLIP's, or 0.5 for every colour (ViT)."""
+
+
+RECIPES: dict[str, Recipe] = {
+    "clip": Recipe(),
+    "clip_randaug": Recipe(augment_first=RandAugment(2, 9)),
+    "blip": Recipe(crop="all"),
+    "blip_randaug": Recipe(crop="random", mirror=True, augment=RandomAugment(2, 5)),
+    "blip_randaug_wc": Recipe(crop="random", mirror=True, augment=RandAugment(2, 7)),
+    "blip_randaug_wohf": Recipe(crop="random", augment=RandomAugment(2, 5)),
+    "square": Recipe(crop="all"),
+    "square_randaug": Recipe(crop="random", mirror=True, augment=RandomAugment(2, 7)),
+    # Released code of UNIMO-2: stretched to a square, ViT's statistics.
+    "vit": Recipe(crop="all", statistics="half"),
+    # The usual augmentation of ImageNet.
+    "vit_crop": Recipe(crop="random", smallest_crop=0.08, mirror=True, statistics="half"),
+    # Views for contrastive learning (UNIMO-2 section 3.2 names the operations, SimCLR the numbers but for
+    # the rotation); small pictures with few things in them need more of the picture left.
+    "vit_views": Recipe(crop="random", smallest_crop=0.08, augment=ViewAugment(30), statistics="half"),
+    "clip_views": Recipe(crop="random", augment=ViewAugment(15, 0.5)),
+}
+
+
+def build_transform(name: str, size: int) -> Transform:
+    """The transform of a name.
+
+    Args:
+        name: a key of `RECIPES`.
+        size: side S of the square output, pixels.
+
+    Returns:
+        A function of an RGB picture and a generator, giving float32 [3, S, S], normalised. Transforms
+        without chance leave the generator untouched.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"unknown image transform {name!r}; {nearest(name, RECIPES)}")
+    recipe = RECIPES[name]
+
+    def transform(image: Image.Image, rng: Rng) -> np.ndarray:
+        if recipe.augment_first:
+            image = recipe.augment_first(image, rng)
+        if image.size != (size, size) or recipe.crop == "random":
+            box = _box(recipe, image.size, size, rng)
+            image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        if recipe.mirror and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if recipe.augment:
+            image = recipe.augment(image, rng)
+        return normalise(image) if recipe.statistics == "clip" else normalise(image, 2 / 255, -1.0)
+
+    return transform
+
+
+def normalise(
+    image: Image.Image, scale: np.ndarray | float = SCALE, shift: np.ndarray | float = SHIFT
+) -> np.ndarray:
+    """An RGB picture [S, S] to float32 [3, S, S], bytes * scale + shift; by default CLIP's statistics."""
+    # With order="C" numpy writes planes in one pass; left to itself it keeps pixels together, 7 times slower.
+    pixels = np.multiply(np.asarray(image).transpose(2, 0, 1), scale, dtype=np.float32, order="C")
+    return np.add(pixels, shift, out=pixels)
+
+
+def blank_pixels(size: int) -> np.ndarray:
+    """Pixels [3, S, S] of a picture that says nothing: everywhere the mean colour of CLIP's pictures.
+
+    One colour for all pictures; the mean colour of each would still tell what was in it.
+    """
+    return np.zeros((3, size, size), np.float32)
+
+
+def _box(recipe: Recipe, picture: tuple[int, int], size: int, rng: Rng) -> Box:
+    if recipe.crop == "centre":
+        return _centre_box(*picture, size)
+    if recipe.crop == "random":
+        return _random_box(*picture, rng, (recipe.smallest_crop, 1.0))
+    return 0, 0, *picture
+
+
+def _centre_box(width: int, height: int, size: int) -> Box:
+    """What is left of a picture whose shorter side is scaled to `size` and whose middle is cut out."""
+    shorter = min(width, height)
+    # Scaled sides and offsets are whole pixels, as in torchvision's Resize and CenterCrop.
+    scaled_width, scaled_height = size * width // shorter, size * height // shorter
+    left, top = round((scaled_width - size) / 2), round((scaled_height - size) / 2)
+    x_scale, y_scale = width / scaled_width, height / scaled_height
+    return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
+
+
+def _random_box(width: int, height: int, rng: Rng, scale: tuple[float, float] = (0.5, 1.0)) -> Box:
+    """A random part of the picture; the middle of it when ten draws do not fit inside."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h

@@ -1,0 +1,390 @@
+"""Batches, decoded by threads ahead of the training thread, in an order that threads do not change.
+
+Broken records are counted, the first of each corpus is logged, and a run fails when there are too many.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from unimo.data.readers.base import Dataset
+from unimo.data.record import ImageSource, Record
+from unimo.data.loading.sampler import MixtureSampler, SampleKey, generator
+from unimo.errors import ConfigError, DataError, RecordError
+
+logger = logging.getLogger(__name__)
+Batch = dict[str, Any]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+RATE_CHECK_AFTER = 100
+"""Records to read before the share of broken ones is judged."""
+
+
+class Collator(Protocol):
+    """Turns records into batches; both methods run in threads and may not keep state."""
+
+    needs_false_image: bool
+
+    def prepare(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
+        """Decode and tokenize one record; a broken one raises `RecordError`."""
+
+    def collate(self, prepared: Sequence[dict[str, Any]], rng: np.random.Generator) -> Batch:
+        """Join what `prepare` returned for the records of a batch."""
+
+
+class FillingCollator(Collator, Protocol):
+    """A collator that reads further samples of its own choice for a batch."""
+
+    def fill(
+        self,
+        keys: Sequence[SampleKey],
+        prepared: Sequence[dict[str, Any]],
+        datasets: Mapping[str, Dataset],
+        rng: np.random.Generator,
+    ) -> list[dict[str, Any]]:
+        """Prepared samples to collate after those of the keys."""
+
+
+class BadRecord(NamedTuple):
+    """A record that could not be used."""
+
+    corpus: str
+    index: int
+    reason: str
+
+
+class RecordCounter:
+    """Counts read and broken records by corpus, and judges their share.
+
+    Args:
+        max_bad_rate: largest share.
+        setting: what a person changes to allow more, for the message.
+    """
+
+    def __init__(self, max_bad_rate: float, setting: str = "data.max_bad_rate") -> None:
+        self.max_bad_rate, self.setting = max_bad_rate, setting
+        self.read: Counter[str] = Counter()
+        self.bad: Counter[str] = Counter()
+
+    def add(self, keys: Iterable[SampleKey], bad: Iterable[BadRecord]) -> None:
+        """Count one batch.
+
+        Raises:
+            DataError: too many records were broken, of one corpus or in all.
+        """
+        self.read.update(key.corpus for key in keys)
+        for record in bad:
+            self.bad[record.corpus] += 1
+            first = self.bad[record.corpus] == 1
+            log = logger.warning if first else logger.debug
+            log("skipped %s[%d]: %s%s", *record, " (further ones are only counted)" if first else "")
+            self.check(RATE_CHECK_AFTER, f"{record.corpus}[{record.index}]: {record.reason}")
+
+    def check(self, minimum: int, last: str = "") -> None:
+        """Raise DataError, naming the `last` broken one, if more than `max_bad_rate` of at least `minimum`
+        records were broken."""
+        groups = {name: (self.read[name], self.bad[name]) for name in self.bad}
+        groups["all corpora"] = (sum(self.read.values()), sum(self.bad.values()))
+        for name, (read, bad) in groups.items():
+            if read >= minimum and bad > self.max_bad_rate * read:
+                example = f"; the last one: {last}" if last else ""
+                raise DataError(
+                    f"{bad} of {read} records of {name} were broken, more than {self.setting}="
+                    f"{self.max_bad_rate:g} allows{example}"
+                )
+
+    def state_dict(self) -> dict[str, dict[str, int]]:
+        """Counts so far, `read` and `bad` by corpus."""
+        return {"read": dict(self.read), "bad": dict(self.bad)}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, int]]) -> None:
+        """Set the counts."""
+        self.read, self.bad = Counter(state["read"]), Counter(state["bad"])
+
+
+def ordered_map(
+    function: Callable[[Job], Result], jobs: Iterable[Job], num_workers: int, ahead: int
+) -> Iterator[Result]:
+    """Like `map`, computed by threads up to `ahead` results before they are asked for.
+
+    An exception of `function` comes out where its result would have. Closing the generator drops what
+    has not begun and waits for what has. With `num_workers` 0 everything happens in the caller's thread.
+    """
+    if num_workers < 1:
+        yield from map(function, jobs)
+        return
+    executor = ThreadPoolExecutor(num_workers, thread_name_prefix="data")
+    pending: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            pending.append(executor.submit(function, job))
+            if len(pending) > max(ahead, num_workers):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def read_batch(
+    datasets: Mapping[str, Dataset],
+    collator: Collator | FillingCollator,
+    keys: Sequence[SampleKey],
+    seed: int,
+    *words: int,
+) -> tuple[Batch | None, list[BadRecord]]:
+    """Read, prepare and collate the samples of one batch; None when every one of them was broken.
+
+    Chance of a sample comes from (seed, corpus, epoch, index), that of the batch from (seed, *words).
+    """
+    prepared, bad = [], []
+    for key in keys:
+        dataset = datasets[key.corpus]
+        rng = generator(seed, "sample", *key)
+        try:
+            record = dataset[key.index]
+            is_pair = record.image is not None and record.text is not None
+            if collator.needs_false_image and is_pair and record.false_image is None:
+                record = dataclasses.replace(record, false_image=draw_false_image(record, dataset, rng))
+            prepared.append(collator.prepare(record, rng))
+        except RecordError as error:
+            bad.append(BadRecord(key.corpus, key.index, str(error)))
+    if not prepared:
+        return None, bad
+    rng = generator(seed, "batch", *words)
+    if hasattr(collator, "fill"):
+        prepared += collator.fill(keys, prepared, datasets, rng)
+    return collator.collate(prepared, rng), bad
+
+
+def draw_false_image(record: Record, dataset: Dataset, rng: np.random.Generator) -> ImageSource:
+    """Another image of the corpus, uniformly over samples (ITM with `data.false_images=dataset`).
+
+    Raises:
+        RecordError: none of 20 draws gave one.
+    """
+    for drawn in rng.integers(len(dataset), size=20).tolist():
+        try:
+            source = dataset.image_source(drawn)
+        except RecordError:
+            continue
+        if source != record.image:
+            return source
+    raise RecordError(f"found no second image in {dataset.name} for a mismatched pair")
+
+
+class _TrainJob(NamedTuple):
+    keys: list[SampleKey]
+    step: int
+    part: int
+    state: dict[str, Any] | None
+    """Sampler state after the step, on its last part."""
+    first_kind_only: bool
+    """Whether the curriculum keeps other kinds of corpora out of this step."""
+
+
+def _train_jobs(sampler: MixtureSampler, rounds: int) -> Iterator[_TrainJob]:
+    while True:
+        step, alone = sampler.step, sampler.first_kind_only
+        keys = sampler.next()
+        size = len(keys) // rounds
+        for part in range(rounds):
+            state = sampler.state_dict() if part == rounds - 1 else None
+            yield _TrainJob(keys[part * size : (part + 1) * size], step, part, state, alone)
+
+
+def _read_train_job(
+    datasets: Mapping[str, Dataset], collator: Collator, seed: int, rank: int, job: _TrainJob
+) -> tuple[_TrainJob, Batch | None, list[BadRecord]]:
+    return job, *read_batch(datasets, collator, job.keys, seed, job.step, rank, job.part)
+
+
+class TrainLoader:
+    """Endless training batches of one rank; see `unimo/data/loading/sampler.py` for their order.
+
+    Args:
+        datasets: corpus name -> data set, the names of the sampler.
+        sampler: gives the keys of each optimizer step.
+        collator: turns records into batches.
+        num_workers: threads that decode; batches do not depend on it. 0 decodes in the caller.
+        prefetch: batches kept ready.
+        max_bad_rate: share of broken records, of one corpus or of all, at which the run fails; judged
+            from 100 records on.
+        seed: of the run.
+        rounds: parts into which this rank's share of a step is cut, one batch each.
+
+    Raises:
+        ConfigError: the batch does not divide by ranks times parts.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, Dataset],
+        sampler: MixtureSampler,
+        collator: Collator,
+        num_workers: int = 2,
+        prefetch: int = 4,
+        max_bad_rate: float = 0.01,
+        seed: int = 0,
+        rounds: int = 1,
+    ) -> None:
+        share = sampler.global_batch // sampler.world_size
+        if rounds < 1 or share % rounds:
+            raise ConfigError(
+                f"batch size {sampler.global_batch} does not divide by {sampler.world_size} ranks x "
+                f"{rounds} rounds; change train.batch_size or train.micro_batch_size"
+            )
+        if sampler.world_size > 1:
+            sampler.check_kinds(sampler.world_size * rounds)
+        self.datasets, self.sampler, self.collator = dict(datasets), sampler, collator
+        self.num_workers, self.prefetch, self.seed = num_workers, prefetch, seed
+        self.rounds = rounds
+        self.counter = RecordCounter(max_bad_rate)
+        self._awaits_others = sampler.awaits_others
+        self._batches: Iterator[tuple[_TrainJob, Batch | None, list[BadRecord]]] | None = None
+        self._consumed = self._state(sampler.state_dict())
+
+    def __iter__(self) -> TrainLoader:
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            DataError: too many broken records, or a batch in which all were broken.
+        """
+        if self._batches is None:
+            # Nothing in here refers to the loader, so that dropping it closes the generator and its threads.
+            read = partial(_read_train_job, self.datasets, self.collator, self.seed, self.sampler.rank)
+            jobs = _train_jobs(self.sampler, self.rounds)
+            self._batches = ordered_map(read, jobs, self.num_workers, self.prefetch)
+        try:
+            job, batch, bad = next(self._batches)
+            self.counter.add(job.keys, bad)
+            self._check_kinds(job.keys, bad)
+        except BaseException:
+            self.close()
+            raise
+        if self._awaits_others and not job.first_kind_only:
+            self._awaits_others = False
+            logger.info("curriculum: step %d is the first with all corpora", job.step + 1)
+        if job.state is not None:
+            self._consumed = self._state(job.state)
+        return batch
+
+    def _check_kinds(self, keys: Sequence[SampleKey], bad: Sequence[BadRecord]) -> None:
+        """Ranks compute their losses together, so a batch must keep a sample of each of its kinds.
+
+        Raises:
+            DataError: all records of a kind were broken.
+        """
+        curriculum = self.sampler.curriculum
+        kind_of = curriculum.kind_of if curriculum and self.sampler.world_size > 1 else {}
+        asked = Counter(kind_of.get(key.corpus, "records") for key in keys)
+        lost = Counter(kind_of.get(record.corpus, "records") for record in bad)
+        for kind, count in asked.items():
+            if lost[kind] == count:
+                raise DataError(f"all {count} {kind} of a batch were broken; the first: {bad[0]}")
+
+    @property
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Records `read` and `bad` by corpus, as far as batches were handed out."""
+        return self.counter.state_dict()
+
+    def _state(self, sampler_state: dict[str, Any]) -> dict[str, Any]:
+        return {"sampler": sampler_state, "counters": self.counter.state_dict()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Position after the last optimizer step whose batches were all handed out; plain data."""
+        return self._consumed
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the last batch that another loader handed out.
+
+        Raises:
+            CheckpointError: the state is of other data.
+        """
+        self.close()
+        self.sampler.load_state_dict(state["sampler"])
+        self.counter.load_state_dict(state["counters"])
+        self._awaits_others = self.sampler.awaits_others
+        self._consumed = self._state(self.sampler.state_dict())
+
+    def close(self) -> None:
+        """Stop the threads; the next batch starts them again where they are."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+            self.sampler.load_state_dict(self._consumed["sampler"])
+
+
+class EvalLoader:
+    """One pass over a data set: this rank's samples (every `world_size`-th), in order.
+
+    Broken records are left out. Arguments as for `TrainLoader`; `batch_size` is this rank's.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        collator: Collator,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 2,
+        prefetch: int = 4,
+        max_bad_rate: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"evaluation batch size {batch_size}: expected at least 1")
+        self.dataset, self.collator, self.batch_size = dataset, collator, batch_size
+        self.rank, self.world_size, self.seed = rank, world_size, seed
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self.counter = RecordCounter(max_bad_rate)
+
+    def __len__(self) -> int:
+        """Batches of a pass (fewer come out when all records of a batch are broken)."""
+        return -(-len(range(self.rank, len(self.dataset), self.world_size)) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Start a pass.
+
+        Raises:
+            DataError: more than `max_bad_rate` of the records were broken.
+        """
+        self.counter = RecordCounter(self.counter.max_bad_rate)
+        for keys, batch, bad in ordered_map(self._read, self._jobs(), self.num_workers, self.prefetch):
+            self.counter.add(keys, bad)
+            if batch is not None:
+                yield batch
+        self.counter.check(1)
+
+    def _jobs(self) -> Iterator[tuple[int, list[SampleKey]]]:
+        indices = iter(range(self.rank, len(self.dataset), self.world_size))
+        for number in itertools.count():
+            keys = [SampleKey(self.dataset.name, i, 0) for i in itertools.islice(indices, self.batch_size)]
+            if not keys:
+                return
+            yield number, keys
+
+    def _read(
+        self, job: tuple[int, list[SampleKey]]
+    ) -> tuple[list[SampleKey], Batch | None, list[BadRecord]]:
+        number, keys = job
+        datasets = {self.dataset.name: self.dataset}
+        return keys, *read_batch(datasets, self.collator, keys, self.seed, number, self.rank)
+
+    @property
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Records `read` and `bad` of the last pass."""
+        return self.counter.state_dict()

@@ -1,0 +1,254 @@
+"""The data of a task: corpora and collators, ready to make loaders from. Tasks open them by kind."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from unimo.models.unimo.augmented import open_augmentations
+from unimo.data.loading.collate import EntailmentCollator, PretrainCollator, RetrievalCollator, VqaCollator
+from unimo.tasks.retrieval.negatives import NegativesCollator
+from unimo.models.unimo.batches import UnifiedCollator
+from unimo.models.unimo2.batches import MaskedTextCollator, UnpairedCollator
+from unimo.data.loading.loader import Collator, EvalLoader, TrainLoader
+from unimo.data.processor import Processor
+from unimo.data.readers import ConcatDataset, Dataset, Kind, open_answers, open_corpus
+from unimo.data.loading.sampler import Curriculum, MixtureSampler
+from unimo.errors import ConfigError, DataError
+from unimo.settings import CorpusConfig, RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TaskData:
+    """What a task reads. Nothing is opened before a loader asks for it."""
+
+    corpora: Sequence[CorpusConfig]
+    """The mixture; evaluation joins them."""
+    open_split: Callable[[CorpusConfig, str], Dataset]
+    """Opens one split of a corpus."""
+    processor: Processor
+    collator: Callable[[bool], Collator]
+    """For training (True) or evaluation; that of training may open files of its own."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the task needs besides weights and config; saved in the model directory."""
+    share_eval: bool = True
+    """Whether evaluation deals its samples out to the ranks; else every rank gets all of them."""
+    kind: Kind = "pairs"
+    """What `corpora` are read as, where training mixes kinds."""
+    unpaired: Mapping[Kind, Sequence[CorpusConfig]] = field(default_factory=dict)
+    """Corpora of other kinds that training mixes in; evaluation does not read them."""
+    open_unpaired: Callable[[CorpusConfig, Kind], Dataset] | None = None
+    """Opens the training split of one of them."""
+
+    def train_datasets(self) -> dict[str, Dataset]:
+        """The training split of each corpus, by name.
+
+        Corpora of other kinds that have the name of one before them get their kind behind it.
+
+        Raises:
+            ConfigError: two corpora have the same name.
+            DataError: a corpus cannot be opened.
+        """
+        opened: dict[str, Dataset] = {}
+        for corpus, kind in self._train_corpora():
+            dataset = self.open_unpaired(corpus, kind) if kind else self.open_split(corpus, "train")
+            name = corpus.name or dataset.name
+            if kind and name in opened:
+                name = f"{name}_{kind}"
+            if name in opened:
+                raise ConfigError(f"two corpora are named {name!r}; give one of them another `name`")
+            opened[name] = dataset
+        return opened
+
+    def _train_corpora(self) -> list[tuple[CorpusConfig, Kind | None]]:
+        """The task's own corpora, and those of other kinds with their kind."""
+        own: list[tuple[CorpusConfig, Kind | None]] = [(corpus, None) for corpus in self.corpora]
+        return own + [(corpus, kind) for kind, corpora in self.unpaired.items() for corpus in corpora]
+
+    def train_loader(self, run: RunConfig, rank: int = 0, world_size: int = 1) -> TrainLoader:
+        """Endless training batches of one rank, `train.rounds(world_size)` of them for each optimizer step.
+
+        Raises:
+            ConfigError: the batch size does not divide, or weights are wrong.
+            DataError: a corpus cannot be opened.
+        """
+        datasets, corpora = self.train_datasets(), self._train_corpora()
+        sizes = {name: len(dataset) for name, dataset in datasets.items()}
+        weights = {name: corpus.weight for name, (corpus, _) in zip(datasets, corpora, strict=True)}
+        curriculum = None
+        if any(self.unpaired.values()):
+            kinds = {name: kind or self.kind for name, (_, kind) in zip(datasets, corpora, strict=True)}
+            curriculum = Curriculum(kinds, run.data.pairs_only_epochs)
+        sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size, curriculum)
+        shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)
+        logger.info("training samples: %s", shares)
+        if sampler.first_samples:
+            steps = math.ceil(sampler.first_samples / run.train.batch_size)
+            logger.info(
+                "curriculum: pairs only for %g epochs, all corpora from step %d",
+                run.data.pairs_only_epochs,
+                steps + 1,
+            )
+        return TrainLoader(
+            datasets,
+            sampler,
+            self.collator(True),
+            num_workers=run.data.num_workers,
+            prefetch=run.data.prefetch,
+            max_bad_rate=run.data.max_bad_rate,
+            seed=run.seed,
+            rounds=run.train.rounds(world_size),
+        )
+
+    def eval_dataset(self, split: str) -> Dataset:
+        """A split of all corpora that have it, one after the other.
+
+        Raises:
+            DataError: no corpus has it.
+        """
+        opened, failures = [], []
+        for corpus in self.corpora:
+            try:
+                opened.append(self.open_split(corpus, split))
+            except DataError as error:
+                failures.append(error)
+        if not opened:
+            raise failures[0]
+        for error in failures:
+            logger.warning("left out of evaluation: %s", error)
+        return (
+            opened[0] if len(opened) == 1 else ConcatDataset(opened, "+".join(part.name for part in opened))
+        )
+
+    def eval_loader(
+        self, split: str, run: RunConfig, rank: int = 0, world_size: int = 1, batch_size: int | None = None
+    ) -> EvalLoader:
+        """One pass over a split; batches are as large as those of training unless told.
+
+        Raises:
+            DataError: no corpus has the split.
+        """
+        if not self.share_eval:
+            rank, world_size = 0, 1
+        return EvalLoader(
+            self.eval_dataset(split),
+            self.collator(False),
+            batch_size or run.train.batch_size // world_size // run.train.rounds(world_size),
+            rank,
+            world_size,
+            num_workers=run.data.num_workers,
+            prefetch=run.data.prefetch,
+            max_bad_rate=run.data.max_bad_rate,
+            seed=run.seed,
+        )
+
+
+def open_pretrain(run: RunConfig, processor: Processor) -> TaskData:
+    """Image-text pairs of `data.pairs`, masked and mismatched; in training texts and images alone, too.
+
+    For models that read regions a training batch has parts (`UnifiedCollator`), for others only with
+    `data.texts` or `data.images` (`UnpairedCollator`). Without pairs texts are trained on and evaluated.
+
+    Raises:
+        ConfigError: a curriculum without anything that comes in later, or neither pairs nor texts.
+    """
+    data = run.data
+    kind: Kind = "pairs" if data.pairs else "texts"
+    unpaired: dict[Kind, Sequence[CorpusConfig]] = {"texts": data.texts, "images": data.images}
+    corpora = data.pairs or unpaired.pop("texts")
+    if not corpora:
+        raise ConfigError("data.pairs and data.texts are empty; name a corpus, or `scenes`")
+    is_mixed = any(unpaired.values()) or kind == "texts"
+    if data.pairs_only_epochs and not is_mixed:
+        raise ConfigError(
+            f"data.pairs_only_epochs={data.pairs_only_epochs:g}, but there are only pairs; "
+            "set data.texts or data.images, or data.pairs_only_epochs=0"
+        )
+    if data.phrases and not data.regions:
+        raise ConfigError(f"data.phrases={data.phrases} is read by UNIMO's pre-training only; leave it out")
+    options = {
+        "mlm_probability": data.mlm_probability,
+        "whole_word_masking": data.whole_word_masking,
+        "false_images": data.false_images,
+        "masking": data.masking,
+    }
+
+    def collator(train: bool) -> PretrainCollator:
+        if train and data.regions:
+            extra = data.augment
+            extras = open_augmentations(extra.rewrites, extra.texts, extra.images, data.scenes)
+            return UnifiedCollator(processor, data, extras)
+        if train and is_mixed:
+            return UnpairedCollator(processor, data.view_transform, **options)
+        return (PretrainCollator if kind == "pairs" else MaskedTextCollator)(processor, train, **options)
+
+    opened = _task_data(run, corpora, kind, processor, collator)
+    opened.kind, opened.unpaired = kind, unpaired
+    opened.open_unpaired = lambda corpus, kind: open_corpus(corpus, "train", kind, data)
+    return opened
+
+
+def open_vqa(run: RunConfig, processor: Processor, answers: Sequence[str] | None = None) -> TaskData:
+    """Questions of `data.path`; `metadata["answers"]` lists the answer classes.
+
+    Args:
+        run: the run.
+        processor: of the model.
+        answers: classes of an existing model; by default those of the corpora, in their order.
+
+    Raises:
+        DataError: a corpus has no answers.
+    """
+    if answers is None:
+        lists = (open_answers(corpus, run.data) for corpus in run.data.path)
+        answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
+    task_data = _task_data(
+        run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
+    )
+    task_data.metadata["answers"] = list(answers)
+    return task_data
+
+
+def open_entailment(run: RunConfig, processor: Processor) -> TaskData:
+    """Hypotheses with labels of `data.path`."""
+    return _task_data(
+        run, run.data.path, "entailment", processor, lambda train: EntailmentCollator(processor, train)
+    )
+
+
+def open_retrieval(run: RunConfig, processor: Processor, negatives: int = 0) -> TaskData:
+    """Image-text pairs of `data.path`; every rank evaluates the whole split, whose pairs it then shares.
+
+    With `negatives` training batches say so many mismatched images, and captions, for each pair.
+    """
+
+    def collator(train: bool) -> RetrievalCollator:
+        return (
+            NegativesCollator(processor, negatives)
+            if train and negatives
+            else RetrievalCollator(processor, train)
+        )
+
+    task_data = _task_data(run, run.data.path, "pairs", processor, collator)
+    task_data.share_eval = False
+    return task_data
+
+
+def _task_data(
+    run: RunConfig,
+    corpora: Sequence[CorpusConfig],
+    kind: Kind,
+    processor: Processor,
+    collator: Callable[[bool], Collator],
+) -> TaskData:
+    return TaskData(
+        corpora=corpora,
+        open_split=lambda corpus, split: open_corpus(corpus, split, kind, run.data),
+        processor=processor,
+        collator=collator,
+    )

@@ -1,0 +1,1 @@
+"""What is hidden of a sample: tokens, spans, phrases, fragments, regions."""

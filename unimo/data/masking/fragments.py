@@ -1,0 +1,129 @@
+"""Seq2seq pre-training (UNIMO, section 2.3): fragments leave a text, to be generated from the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unimo.data.masking.budget import Budget
+from unimo.data.tokenizers import Tokenizer
+from unimo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Fragments:
+    """A text in two parts; all arrays int64. Without a fragment the target part has no tokens."""
+
+    source_ids: np.ndarray
+    """[S]: [CLS], what stays, [SEP]."""
+    source_positions: np.ndarray
+    """[S]: position ids first, first + 1, ..., where first follows the padding's id."""
+    target_ids: np.ndarray
+    """[T]: [CLS] w_i ... w_j [SEP] of each fragment, in the order of the text."""
+    target_positions: np.ndarray
+    """[T]: begin at `first` again and count on over all fragments."""
+    label_places: np.ndarray
+    """[N]: the places in the target part that predict a token: all but those of [SEP]."""
+    labels: np.ndarray
+    """[N]: what they predict: the token behind each of them."""
+
+
+class FragmentSampler:
+    """Takes fragments of complete words from a text until a share of its tokens is spent.
+
+    A fragment is a run of l words, l uniform in [shortest, longest], at a place drawn from those where it
+    fits among words that are still there, else the longest run there is. Shares are counted in tokens that
+    are not special, see `Budget`: on average exactly `share` is taken, from short texts too, where the
+    budget cuts the fragment; a caption now and then gives none. Words with a special token inside (`<unk>`)
+    stay, and so does one word at least: a text of fewer than two words gives no fragment.
+
+    Args:
+        tokenizer: gives the special ids; position ids begin behind its padding id, as RoBERTa's.
+        share: of the tokens to take.
+        shortest, longest: fragment, in words.
+
+    Raises:
+        ConfigError: impossible lengths or an impossible share.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, share: float = 0.25, shortest: int = 4, longest: int = 32
+    ) -> None:
+        if not 1 <= shortest <= longest:
+            raise ConfigError(
+                f"fragments of {shortest} to {longest} words: expected 1 <= shortest <= longest"
+            )
+        if not 0 <= share < 1:
+            raise ConfigError(f"fragments take {share} of a text: expected a share of at least 0 and below 1")
+        self.share, self.shortest, self.longest = share, shortest, longest
+        self.bos_id, self.eos_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+        self.first_position = tokenizer.pad_token_id + 1
+        self.special = np.zeros(tokenizer.vocab_size, bool)
+        self.special[list(tokenizer.special_ids)] = True
+
+    def __call__(self, ids: Sequence[int], words: Sequence[int], rng: np.random.Generator) -> Fragments:
+        """Split one text.
+
+        Args:
+            ids: token ids of `[CLS] ... [SEP]`, not padded.
+            words: number of the word of each token, -1 for special tokens, as `Tokenizer.encode_words` gives
+                them. Tokens side by side with one number are taken together or not at all, so numbers of
+                phrases make it phrases.
+            rng: source of all chance.
+        """
+        tokens, groups = np.asarray(ids, np.int64)[1:-1], np.asarray(words, np.int64)[1:-1]
+        starts = np.flatnonzero(np.diff(groups, prepend=-2))
+        edges = np.append(starts, len(tokens))
+        fixed = np.logical_or.reduceat(self.special[tokens] | (groups < 0), starts) if len(starts) else starts
+        sizes = np.where(fixed, 0, np.diff(edges))
+        runs = self._draw(sizes, rng)
+        pieces = [tokens[edges[begin] : edges[end]] for begin, end in runs]
+        taken = np.zeros(len(tokens), bool)
+        for begin, end in runs:
+            taken[edges[begin] : edges[end]] = True
+        return self._assemble(tokens[~taken], pieces)
+
+    def _draw(self, sizes: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Fragments as (first word, word behind the last), in the order of the text.
+
+        Args:
+            sizes: tokens of each word, 0 for a word that stays.
+        """
+        budget, free = Budget(self.share * sizes.sum(), rng), sizes > 0
+        runs = []
+        while budget.left > 0 and free.any():
+            length = int(rng.integers(self.shortest, self.longest + 1))
+            room = _room(free)
+            length = min(length, math.ceil(budget.left), room.max())
+            fits = np.flatnonzero(room >= length)
+            begin = end = int(fits[rng.integers(len(fits))])
+            while end < begin + length and free.sum() > 1 and budget.pays(int(sizes[end])):
+                free[end] = False
+                end += 1
+            if end < begin + length:  # spent, or this is the one word that stays
+                budget.left = 0
+            if end > begin:
+                runs.append((begin, end))
+        return sorted(runs)
+
+    def _assemble(self, rest: np.ndarray, pieces: Sequence[np.ndarray]) -> Fragments:
+        """Both parts from the tokens that stay and those of each fragment."""
+        source = np.concatenate([[self.bos_id], rest, [self.eos_id]])
+        parts = [np.concatenate([[self.bos_id], piece, [self.eos_id]]) for piece in pieces]
+        target = np.concatenate([np.zeros(0, np.int64), *parts])
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64) - 1
+        places = np.setdiff1d(np.arange(len(target)), ends)
+        positions = self.first_position + np.arange(max(len(source), len(target)))
+        return Fragments(
+            source, positions[: len(source)], target, positions[: len(target)], places, target[places + 1]
+        )
+
+
+def _room(free: np.ndarray) -> np.ndarray:
+    """How many words from each one on are free without a gap."""
+    blocked = np.append(np.flatnonzero(~free), len(free))
+    words = np.arange(len(free))
+    return blocked[np.searchsorted(blocked, words)] - words

@@ -1,0 +1,101 @@
+"""Noun phrases of a tagged caption: which words name an object, and which describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unimo.data.masking.tagging import COLOURS, Token
+
+Span = tuple[int, int]
+"""First token, and the one after the last."""
+
+_PURPOSES = frozenset(
+    "swimming bathing skating climbing racing fishing sleeping hiking shopping parking training riding "
+    "diving living dining wedding boxing skiing wading chewing frying baking".split()
+)
+_DETERMINERS = ("DT", "PDT", "PRP$", "CD", "WP$")
+_QUANTIFIERS = frozenset("several many few other such various same more most".split())
+_ADJECTIVES = ("JJ", "JJR", "JJS")
+_PARTICIPLES = ("VBN", "VBD", "VBG")
+_NO_OBJECTS = frozenset("each other one ones another both all something someone anything nothing".split())
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A noun phrase: all of its tokens, its head (compounds whole), and the words that describe it."""
+
+    span: Span
+    head: Span
+    attributes: tuple[Span, ...]
+
+
+def noun_phrases(tokens: Sequence[Token]) -> list[Phrase]:
+    """Noun phrases from left to right, not overlapping."""
+    found, at = [], 0
+    while at < len(tokens):
+        phrase = _phrase_at(tokens, at)
+        if phrase:
+            found.append(phrase)
+        at = phrase.span[1] if phrase else at + 1
+    return found
+
+
+def _phrase_at(tokens: Sequence[Token], begin: int) -> Phrase | None:
+    at = begin
+    while at < len(tokens) and (tokens[at].tag in _DETERMINERS or tokens[at].word in _QUANTIFIERS):
+        at += 1
+    attributes, at = _attributes(tokens, at, opened=at > begin)
+    head = at
+    while at < len(tokens) and (tokens[at].tag.startswith("NN") or (at == head and _is_purpose(tokens, at))):
+        at += 1
+    if at == head or not tokens[at - 1].tag.startswith("NN") or tokens[at - 1].word in _NO_OBJECTS:
+        return None
+    return Phrase((begin, at), (head, at), tuple(attributes))
+
+
+def _attributes(tokens: Sequence[Token], at: int, opened: bool) -> tuple[list[Span], int]:
+    """Describing words from `at` on, and where the head begins.
+
+    Words joined by "and" or a comma belong together only if a described noun follows: "black and white
+    dog", but not "in black and running".
+    """
+    attributes: list[Span] = []
+    while at < len(tokens):
+        start = at + 1 if attributes and (tokens[at].tag == "CC" or tokens[at].word == ",") else at
+        if start > at and start < len(tokens) and tokens[start].tag == "CC":
+            start += 1
+        size = _describes(tokens, start, opened or bool(attributes))
+        if not size:
+            break
+        attributes.append((start, start + size))
+        at = start + size
+    return attributes, at
+
+
+def _describes(tokens: Sequence[Token], at: int, opened: bool) -> int:
+    """Number of tokens of the attribute at `at`; 0 if there is none."""
+    if at >= len(tokens):
+        return 0
+    token = tokens[at]
+    after = tokens[at + 1].tag if at + 1 < len(tokens) else "END"
+    if token.word in COLOURS:
+        return int(not token.tag.startswith("NN") or after.startswith(("NN", "JJ", "CC", ",")))
+    if token.tag in _ADJECTIVES:
+        return 1
+    if token.tag == "RB" and after in _ADJECTIVES and opened:
+        return 2
+    before = tokens[at - 1].tag if at else "START"
+    if token.tag in _PARTICIPLES and not _is_purpose(tokens, at):
+        wanted = opened if token.tag == "VBG" else opened or before in ("IN", "VBG", "START")
+        if wanted and after.startswith(("NN", "JJ", "CC")):
+            return 1
+        if wanted and after in ("RP", "RB") and tokens[min(at + 2, len(tokens) - 1)].tag.startswith("NN"):
+            return 2
+    return 0
+
+
+def _is_purpose(tokens: Sequence[Token], at: int) -> bool:
+    """Whether a word in -ing names what the noun is for: the first half of "swimming pool"."""
+    follows = at + 1 < len(tokens) and tokens[at + 1].tag.startswith("NN")
+    return tokens[at].word in _PURPOSES and follows

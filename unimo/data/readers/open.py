@@ -1,0 +1,291 @@
+"""Finding the files of a corpus split and opening them with the reader of their format.
+
+The split stands at the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2_train_fix.arrow`,
+`conceptual_caption_train_7.arrow`, `val.jsonl`, `train-000012.tar`. Rules:
+
+- a file whose name ends with no split (`vg.arrow`, `sbu_3.arrow`, `00042.tar`) belongs to train;
+- `train` takes `restval` along, where there is one (everybody trains on both); `val` also finds `dev`,
+  else `rest_val`; `test` is only `test`; several splits are joined with a plus: `train+val`;
+- VQA files written twice, raw and normalised (`_fix`): the raw ones are read, `train_fix` asks for the
+  others;
+- a folder may hold several kinds of Arrow tables (ViLT users keep all of theirs in one): those with the
+  columns of the wanted kind are read;
+- of several formats in one folder Arrow is read before tar, and tar before jsonl;
+- if no jsonl file of the folder names a split, images are dealt out by hash (`readers/jsonl.py`);
+- texts alone may also lie in `*.txt`, one sentence a line; images alone in a folder of picture files, with
+  a subfolder for each split or without splits (all of them train). Such corpora are not dealt out by hash.
+
+Labelled images are found by `readers/labeled.py`, GLUE's files by `readers/glue.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
+from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
+from unimo.data.readers.jsonl import JsonlDataset, hash_split
+from unimo.data.readers.labeled import open_labeled_images
+from unimo.data.readers.tar import TarDataset
+from unimo.data.readers.unpaired import PictureDataset, PromptDataset, TextLinesDataset, find_pictures
+from unimo.errors import DataError, RecordError
+from unimo.settings import CorpusConfig, DataConfig
+
+log = logging.getLogger(__name__)
+_SPLIT = re.compile(
+    r"(?:.*?[_.-])??(?P<split>trainable_val|rest_val|restval|test-dev|train|val|dev|test\d?)"
+    r"(?P<fix>_fix)?(?:[_-]\d+)?"
+)
+_ALSO = {"train": ("train", "restval")}
+_INSTEAD = {"val": ("dev", "rest_val"), "dev": ("val",)}
+_HASHED = ("train", "val", "test")
+_WHOLE = "all"
+_UNPAIRED = ("texts", "images")
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    split: str
+
+
+def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) -> Dataset:
+    """Open one split of a corpus.
+
+    Args:
+        corpus: `scenes`, a folder, one file, or a pattern such as `arrows/coco_*`.
+        split: `train`, `val`, `test`, another name in the file names, or several joined by `+`.
+        kind: what to read, see `Kind`. Pairs of a corpus with a `prompt` are made from labelled images.
+        data: gives the root of relative paths and the size of `scenes`.
+
+    Raises:
+        DataError: nothing there, no such split (those found are listed), damaged files, or
+            annotations without images.
+    """
+    if corpus.prompt and kind == "pairs":
+        return PromptDataset(open_labeled_images(corpus, split, data), corpus.prompt)
+    if corpus.path == "scenes":
+        from unimo.data.scenes.dataset import ScenesDataset
+
+        return ScenesDataset(kind=kind, split=split, config=data.scenes)
+    name, path = corpus.name or Path(corpus.path.rstrip("/*")).stem, _resolve(corpus, data)
+    if kind == "images" and (pictures := _picture_folder(path)):
+        return _open_pictures(pictures, split, name)
+    files = _find_files(path, kind)
+    if _is_hashed(files, kind):
+        return _open_hashed(files, split, kind, name)
+    parts = [_open(file.path, kind, name) for word in split.split("+") for file in _of_split(files, word)]
+    if not parts:
+        raise DataError(f"{path} has no split {split!r} of {kind}; found: {', '.join(_split_names(files))}")
+    dataset = parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+    if len(dataset) == 0:
+        raise DataError(f"split {split!r} in {path} has no samples")
+    log.info("corpus %s, %s: %d samples in %d files", name, split, len(dataset), len(parts))
+    return dataset
+
+
+def open_all_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> Dataset:
+    """Everything of a corpus; of a folder of pictures also what lies in no split's subfolder.
+
+    Raises:
+        DataError: as `open_corpus`.
+    """
+    folder = corpus.path != "scenes" and kind == "images" and _picture_folder(_resolve(corpus, data))
+    words = [_WHOLE] if folder else find_splits(corpus, kind, data)
+    parts = [open_corpus(corpus, word, kind, data) for word in words]
+    return parts[0] if len(parts) == 1 else ConcatDataset(parts, parts[0].name)
+
+
+def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]:
+    """Names of the splits that `open_corpus` would find under their own name.
+
+    Raises:
+        DataError: nothing there.
+    """
+    if corpus.path == "scenes":
+        return list(_HASHED)
+    path = _resolve(corpus, data)
+    if kind == "images" and (pictures := _picture_folder(path)):
+        return _picture_splits(pictures)
+    files = _find_files(path, kind)
+    return list(_HASHED) if _is_hashed(files, kind) else _split_names(files)
+
+
+def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
+    """The answer classes of a VQA corpus, in the order of their ids.
+
+    `answers.json` beside the files if there is one; else the (label, answer) pairs of the Arrow
+    tables, as the ViLT family rebuilds them; else all training answers in first-seen order.
+
+    Raises:
+        DataError: no answers, or tables whose ids contradict each other or leave gaps.
+    """
+    if corpus.path == "scenes":
+        from unimo.data import scenes
+
+        return scenes.answers()
+    path = _resolve(corpus, data)
+    listed = (path if path.is_dir() else path.parent) / "answers.json"
+    if listed.is_file():
+        return _read_answers(listed)
+    files = _find_files(path, "vqa")
+    train = [file for file in files if "test" not in file.split]
+    answers = _answers_of_tables(file.path for file in train if file.path.suffix == ".arrow")
+    return answers or _answers_of_records(open_corpus(corpus, "train", "vqa", data))
+
+
+def _resolve(corpus: CorpusConfig, data: DataConfig) -> Path:
+    path = Path(corpus.path).expanduser()
+    return Path(data.root).expanduser() / path if data.root else path
+
+
+def _find_files(path: Path, kind: Kind) -> list[_File]:
+    """Files of the best format that the folder, file or pattern offers."""
+    if path.is_dir():
+        candidates = sorted(path.iterdir())
+    elif path.is_file():
+        candidates = [path]
+    elif "*" in path.name and path.parent.is_dir():
+        candidates = sorted(path.parent.glob(path.name))
+    else:
+        raise DataError(
+            f"no data at {path.absolute()}; make it with tools/prepare_data.py, give another folder, "
+            "or use the built-in corpus `scenes`"
+        )
+    column = TEXT_COLUMN.get(kind, "image")
+    for suffix in _suffixes(kind):
+        files = [file for file in candidates if file.suffix == suffix and not file.name.startswith(".")]
+        if suffix == ".arrow":
+            files = [file for file in files if column in column_names(file)]
+        if files:
+            return [_File(file, split_of(file)) for file in files]
+    seen = ", ".join(file.name for file in candidates[:5])
+    others = " or ".join([f"*{suffix}" for suffix in _suffixes(kind)[1:]])
+    more = ", or a folder of pictures" if kind == "images" else ""
+    raise DataError(
+        f"{path} holds no {kind} data: expected *.arrow with a column `{column}`, {others}{more}; "
+        f"found {seen or 'nothing'}"
+    )
+
+
+def _suffixes(kind: Kind) -> tuple[str, ...]:
+    """File endings that hold a kind, the best format first."""
+    return (".arrow", ".tar", ".jsonl", *((".txt",) if kind == "texts" else ()))
+
+
+def _picture_folder(path: Path) -> Path | None:
+    """The folder itself if its pictures are plain files rather than in tables or shards."""
+    if path.is_dir() and not any(file.suffix in _suffixes("images") for file in path.iterdir()):
+        return path
+    return None
+
+
+def _picture_splits(folder: Path) -> list[str]:
+    return [name for name in _HASHED if (folder / name).is_dir()] or ["train"]
+
+
+def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
+    """The pictures of a split's subfolder, or of the whole folder; without such subfolders that is train."""
+    words, splits = split.split("+"), _picture_splits(folder)
+    if not set(words) <= {*splits, _WHOLE}:
+        raise DataError(f"{folder} has no split {split!r} of images; found: {', '.join(splits)}")
+    roots = [folder / word if word in _HASHED and (folder / word).is_dir() else folder for word in words]
+    files = [file for root in roots for file in find_pictures(root)]
+    if not files:
+        seen = ", ".join(sorted(file.name for file in folder.iterdir())[:5])
+        raise DataError(f"{folder} holds no pictures (jpg, png, webp, ...); found {seen or 'nothing'}")
+    log.info("corpus %s, %s: %d pictures", name, split, len(files))
+    return PictureDataset(files, folder, name)
+
+
+def split_of(path: Path) -> str:
+    """The split that a file name ends with, `_fix` included; empty if it names none."""
+    match = _SPLIT.fullmatch(path.stem)
+    return match["split"] + (match["fix"] or "") if match else ""
+
+
+def _of_split(files: list[_File], split: str) -> list[_File]:
+    """The files of one split, aliases considered; see the rules at the top."""
+    for name in (split, *_INSTEAD.get(split, ())):
+        for ending in ("", "_fix"):
+            names = {part + ending for part in _ALSO.get(name, (name,))}
+            if name == "train" and not ending:
+                names.add("")
+            chosen = [file for file in files if file.split in names]
+            if chosen:
+                return chosen
+    return []
+
+
+def _split_names(files: list[_File]) -> list[str]:
+    return sorted({file.split or "train" for file in files})
+
+
+def _is_hashed(files: list[_File], kind: Kind) -> bool:
+    if kind in _UNPAIRED:
+        return False
+    return files[0].path.suffix == ".jsonl" and not any(file.split for file in files)
+
+
+def _open(path: Path, kind: Kind, name: str) -> Dataset:
+    if path.suffix == ".txt":
+        return TextLinesDataset(path, name)
+    reader = {".arrow": ArrowDataset, ".tar": TarDataset, ".jsonl": JsonlDataset}[path.suffix]
+    return reader(path, kind, name)
+
+
+def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Dataset:
+    parts: list[Dataset] = []
+    for file in files:
+        dataset = JsonlDataset(file.path, kind, name)
+        for word in split.split("+"):
+            if word not in _HASHED:
+                raise DataError(f"{file.path.parent} has no split {word!r}; found: {', '.join(_HASHED)}")
+            parts.append(SubsetDataset(dataset, hash_split(dataset, word)))
+    whole = ConcatDataset(parts, name)
+    if len(whole) == 0:
+        raise DataError(
+            f"{files[0].path.parent} has too few images for a split {split!r}: at least 3 are needed"
+        )
+    return whole
+
+
+def _read_answers(path: Path) -> list[str]:
+    try:
+        answers = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers) or not answers:
+        raise DataError(f"{path}: expected a JSON list of answers in the order of their ids")
+    return answers
+
+
+def _answers_of_tables(paths: Iterable[Path]) -> list[str]:
+    found: dict[int, str] = {}
+    for path in paths:
+        for label, answer in ArrowDataset(path, "vqa").answers().items():
+            if found.setdefault(label, answer) != answer:
+                raise DataError(f"{path}: answer {label} is {answer!r} here and {found[label]!r} elsewhere")
+    if sorted(found) != list(range(len(found))):
+        # Rare answers may have lost all their questions; their class keeps its place, without a name.
+        log.warning("%d of %d answer ids occur in no table", max(found) + 1 - len(found), max(found) + 1)
+        return [found.get(label, f"<answer {label}>") for label in range(max(found) + 1)]
+    return [found[label] for label in range(len(found))]
+
+
+def _answers_of_records(dataset: Dataset) -> list[str]:
+    found: dict[str, Any] = {}
+    for index in range(len(dataset)):
+        try:
+            found.update(dict.fromkeys(dataset[index].answer_scores))
+        except RecordError:
+            continue
+    if not found:
+        raise DataError(f"corpus {dataset.name} has no answers to learn from")
+    return list(found)

@@ -1,0 +1,197 @@
+"""One file of region features: the pictures of a stretch of an image list, and those left out of it.
+
+A safetensors file. Legend: I pictures, R regions of all of them, F width of a feature, C classes,
+A attributes.
+
+    ids         uint8   JSON list of the I image ids
+    skipped     uint8   JSON list of [image id, reason]
+    starts      int64   [I + 1] first region of each picture
+    sizes       int32   [I, 2] width and height in pixels
+    boxes       float32 [R, 4] x1, y1, x2, y2 in pixels of the picture, best region first
+    features    float16 [R, F]
+    class_probs float16 [R, C] without background
+    labels      int32   [R] class of each region
+    scores      float32 [R] probability of that class
+    attributes  float16 [R, A] (A may be 0)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from unimo.data.regions.base import Regions, check_regions
+from unimo.errors import RecordError
+from unimo.weights.files import write_safetensors
+
+
+@dataclass(frozen=True)
+class Widths:
+    """How wide the tables of a store are."""
+
+    features: int
+    classes: int
+    attributes: int = 0
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """All that is stored of one picture."""
+
+    image_id: str
+    regions: Regions
+    labels: np.ndarray = field(repr=False)
+    """[R] int32, class of each region."""
+    scores: np.ndarray = field(repr=False)
+    """[R] float32, probability of that class."""
+    attributes: np.ndarray | None = field(default=None, repr=False)
+    """[R, A] float32; None without attributes."""
+
+
+class Skipped(NamedTuple):
+    """A picture that was left out."""
+
+    image_id: str
+    reason: str
+
+
+def halve(found: StoredImage, widths: Widths) -> StoredImage:
+    """The picture with its wide tables in half precision, as a file keeps them.
+
+    Raises:
+        RecordError: no regions, another width, a box outside of the picture, or numbers that are not
+            finite (in half precision).
+    """
+    name, regions = found.image_id, found.regions
+    with np.errstate(over="ignore"):
+        features, probs, attributes = (
+            None if table is None else table.astype(np.float16)
+            for table in (regions.features, regions.class_probs, found.attributes)
+        )
+    halved = Regions(features, regions.boxes, regions.width, regions.height, probs)
+    check_regions(halved, name, widths.features)
+    tables = {"class probabilities": (probs, widths.classes), "attributes": (attributes, widths.attributes)}
+    for what, (values, width) in tables.items():
+        expected, shape = (len(regions), width), (len(regions), 0) if values is None else values.shape
+        if shape != expected:
+            raise RecordError(f"image {name}: {what} of shape {shape}, expected {expected}")
+        if values is not None and not np.isfinite(values).all():
+            raise RecordError(f"image {name}: {what} are not finite")
+    return StoredImage(name, halved, found.labels, found.scores, attributes)
+
+
+def write_shard(
+    path: Path, images: Sequence[StoredImage], skipped: Sequence[Skipped], widths: Widths
+) -> None:
+    """Write a file whole or not at all; the same content gives the same bytes.
+
+    Args:
+        path: of the file.
+        images: what `halve` let through.
+        skipped: the others.
+        widths: of the store.
+    """
+    counts = [len(image.regions) for image in images]
+    rows = sum(counts)
+
+    def joined(parts: list[Any], shape: tuple[int, ...], kind: type) -> np.ndarray:
+        return np.concatenate([np.zeros(shape, kind), *parts]).astype(kind, copy=False)
+
+    tables = {
+        "ids": _json_bytes([image.image_id for image in images]),
+        "skipped": _json_bytes([list(entry) for entry in skipped]),
+        "starts": np.cumsum([0, *counts], dtype=np.int64),
+        "sizes": np.array([(i.regions.width, i.regions.height) for i in images], np.int32).reshape(-1, 2),
+        "boxes": joined([image.regions.boxes for image in images], (0, 4), np.float32),
+        "labels": joined([image.labels for image in images], (0,), np.int32),
+        "scores": joined([image.scores for image in images], (0,), np.float32),
+    }
+    wide = {
+        "features": (widths.features, [image.regions.features for image in images]),
+        "class_probs": (widths.classes, [image.regions.class_probs for image in images]),
+        "attributes": (widths.attributes, [image.attributes for image in images]),
+    }
+    for name, (width, parts) in wide.items():
+        tables[name] = np.zeros((rows, width), np.float16)
+        if rows and width:
+            np.concatenate(parts, out=tables[name], casting="same_kind")
+    write_safetensors(path, tables)
+
+
+def _json_bytes(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(), np.uint8)
+
+
+class ShardReader:
+    """An opened file; close it (or use it in `with`) to give its memory map back.
+
+    Raises:
+        RecordError: missing, truncated or damaged file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = safe_open(path, framework="np")
+            self._tables = {name: self._file.get_slice(name) for name in self._file.keys()}
+        except (OSError, SafetensorError) as error:
+            size = path.stat().st_size if path.exists() else None
+            reason = "it is missing" if size is None else f"{size} bytes: {error}"
+            raise RecordError(
+                f"region features {path} cannot be read ({reason}); remove it and run the extraction again"
+            ) from error
+        lacking = {"ids", "skipped", "starts", "sizes", "boxes", "features"} - set(self._tables)
+        if lacking:
+            raise RecordError(f"{path} holds no region features: it lacks {', '.join(sorted(lacking))}")
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tables.clear()
+        self._file.__exit__(None, None, None)
+
+    def ids(self) -> list[str]:
+        """Image ids, in the order of the file."""
+        return json.loads(self._file.get_tensor("ids").tobytes())
+
+    def skipped(self) -> list[Skipped]:
+        """What was left out."""
+        return [Skipped(*entry) for entry in json.loads(self._file.get_tensor("skipped").tobytes())]
+
+    def regions(self, row: int) -> Regions:
+        """The regions of picture number `row`, float32."""
+        begin, end = self._tables["starts"][row : row + 2].tolist()
+        width, height = self._tables["sizes"][row : row + 1][0].tolist()
+        boxes = self._tables["boxes"][begin:end]
+        return Regions(
+            self._wide("features", begin, end), boxes, width, height, self._wide("class_probs", begin, end)
+        )
+
+    def image(self, row: int, image_id: str) -> StoredImage:
+        """Everything of picture number `row`, whose id the caller knows."""
+        begin, end = self._tables["starts"][row : row + 2].tolist()
+        labels, scores = (self._tables[name][begin:end] for name in ("labels", "scores"))
+        attributes = self._wide("attributes", begin, end)
+        return StoredImage(image_id, self.regions(row), labels, scores, attributes)
+
+    def images(self) -> Iterator[StoredImage]:
+        """Everything of every picture."""
+        for row, image_id in enumerate(self.ids()):
+            yield self.image(row, image_id)
+
+    def labels(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Id, labels and scores of every picture."""
+        starts, labels, scores = map(self._file.get_tensor, ("starts", "labels", "scores"))
+        for image_id, begin, end in zip(self.ids(), starts[:-1], starts[1:], strict=True):
+            yield image_id, labels[begin:end], scores[begin:end]
+
+    def _wide(self, name: str, begin: int, end: int) -> np.ndarray | None:
+        table = self._tables[name]
+        return table[begin:end].astype(np.float32) if table.get_shape()[1] else None

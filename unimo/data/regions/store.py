@@ -1,0 +1,393 @@
+"""A folder of region features, read at random: what `tools/extract_features.py` writes.
+
+    regions-00000.safetensors ...   pictures in the order of the image list (`region_shard.py`)
+    index.json                      widths, names of classes and attributes, who was left out and why
+    index.arrow                     name of a picture (sorted) -> file and place in it
+    labels.jsonl                    {"image_id", "labels"}: names of the detected objects of each picture
+
+A picture is found under its id and, where no other picture has the same (left-out ones too), under its
+file name with and without suffix. Nothing is kept open: a read maps one file and gives it back, so memory
+does not grow with use, and threads may read at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from unimo.data.record import Record
+from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths
+from unimo.data.regions.base import Regions, check_regions
+from unimo.errors import DataError, RecordError
+
+FORMAT = 1
+INDEX, KEYS, LABELS = "index.json", "index.arrow", "labels.jsonl"
+_KEY_SCHEMA = pa.schema({"key": pa.string(), "shard": pa.int32(), "row": pa.int32()})
+_SEVERAL = (-1, -1)
+"""Stands in `KEYS` for the place of a shortened name that several pictures have."""
+Place = Any
+"""Where a source keeps a picture; only the source itself looks into it."""
+
+
+class StoredRegions(ABC):
+    """A `RegionSource` of features that were computed before."""
+
+    feature_size: int
+    """F."""
+    num_classes: int
+    """C; 0 where there are no class probabilities."""
+    classes: Sequence[str] = ()
+    """Names of the classes, where known."""
+    where: str
+    """For messages."""
+
+    @abstractmethod
+    def find(self, key: str) -> Place | None:
+        """Where the picture of that name is; None when it is not here."""
+
+    @abstractmethod
+    def read(self, place: Place) -> Regions:
+        """The regions at a place, not checked.
+
+        Raises:
+            RecordError: they cannot be read.
+        """
+
+    def of(self, record: Record) -> Regions:
+        """The regions of a record's image, found by its id or file name.
+
+        Raises:
+            RecordError: the image is unknown, or its regions cannot be used.
+        """
+        return self._checked(_names_of(record), record.image_id or record.sample_id)
+
+    def of_id(self, image_id: str) -> Regions:
+        """The regions of one picture; raises as `of` does."""
+        return self._checked([image_id], image_id)
+
+    def _checked(self, keys: Sequence[str], name: str) -> Regions:
+        return check_regions(self.read(self._place(keys, name)), name, self.feature_size)
+
+    def _place(self, keys: Sequence[str], name: str) -> Place:
+        for key in keys:
+            place = self._find_as(key, key == name)
+            if place is not None:
+                return place
+            if self._reason([key]):
+                break  # it was left out, so a picture of the same file name is another one
+        raise RecordError(
+            f"no regions of image {name} in {self.where}; extract them with tools/extract_features.py, "
+            f"or name the store that has them{self._reason(keys)}"
+        )
+
+    def _find_as(self, key: str, is_id: bool) -> Place | None:
+        """As `find`; `is_id` says that the name is the whole id of a picture, not its shortened one."""
+        return self.find(key)
+
+    def _has_id(self, key: str, place: Place) -> bool:
+        """Whether the picture that was found under a name has it as its id."""
+        return True
+
+    def _has_several(self, key: str) -> bool:
+        """Whether the name is the shortened one of several pictures."""
+        return False
+
+    def _reason(self, keys: Sequence[str]) -> str:
+        """Why a picture is not here, if that is known."""
+        return ""
+
+
+def _names_of(record: Record) -> list[str]:
+    paths = [record.image_id, *([record.image.as_posix()] if isinstance(record.image, Path) else [])]
+    names = [name for path in paths for name in (path, *_short_names(path))]
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def _short_names(image_id: str) -> tuple[str, str]:
+    path = PurePosixPath(image_id)
+    return path.name, path.stem
+
+
+class RegionStore(StoredRegions):
+    """A finished folder.
+
+    Args:
+        folder: where it lies.
+
+    Raises:
+        DataError: no such folder, an extraction that has not ended, or a damaged index.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.where = str(self.folder)
+        about = _read_index(self.folder)
+        self.widths = Widths(**about["widths"])
+        self.feature_size, self.num_classes = self.widths.features, self.widths.classes
+        self.classes: list[str] = about["classes"]
+        self.attributes: list[str] = about["attributes"]
+        self.skipped = [Skipped(*entry) for entry in about["skipped"]]
+        """Pictures that were left out, with the reasons."""
+        self._reasons = {entry.image_id: entry.reason for entry in self.skipped}
+        self.counts = {name: about[name] for name in ("images", "regions")} | {"skipped": len(self.skipped)}
+        """Numbers of `images`, `regions` and `skipped` pictures."""
+        self._shards = about["shards"]
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(self.folder / KEYS))).read_all().combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{self.folder / KEYS} is damaged: {error}; {_AGAIN}") from error
+        self._keys, self._places = table.column("key"), (table.column("shard"), table.column("row"))
+
+    def __len__(self) -> int:
+        return self.counts["images"]
+
+    def find(self, key: str) -> tuple[int, int] | None:
+        """Number of the file and place in it."""
+        place = self._look_up(key)
+        return None if place == _SEVERAL else place
+
+    def _has_several(self, key: str) -> bool:
+        return self._look_up(key) == _SEVERAL
+
+    def _look_up(self, key: str) -> tuple[int, int] | None:
+        low, high = 0, len(self._keys)
+        while low < high:  # the names stay on the disk; each step looks at one
+            middle = (low + high) // 2
+            if self._keys[middle].as_py() < key:
+                low = middle + 1
+            else:
+                high = middle
+        if low == len(self._keys) or self._keys[low].as_py() != key:
+            return None
+        shard, row = self._places
+        return shard[low].as_py(), row[low].as_py()
+
+    def _has_id(self, key: str, place: tuple[int, int]) -> bool:
+        with ShardReader(shard_path(self.folder, place[0])) as shard:
+            return shard.ids()[place[1]] == key
+
+    def read(self, place: tuple[int, int]) -> Regions:
+        with ShardReader(shard_path(self.folder, place[0])) as shard:
+            return shard.regions(place[1])
+
+    def image_of(self, record: Record) -> StoredImage:
+        """Everything that is stored of a record's image.
+
+        Raises:
+            RecordError: it is not here.
+        """
+        name = record.image_id or record.sample_id
+        number, row = self._place(_names_of(record), name)
+        with ShardReader(shard_path(self.folder, number)) as shard:
+            return shard.image(row, name)
+
+    def images(self) -> Iterator[StoredImage]:
+        """Everything of every picture, in the order of the image list; an id that comes twice, once."""
+        seen: set[str] = set()
+        for number in range(self._shards):
+            with ShardReader(shard_path(self.folder, number)) as shard:
+                for image in shard.images():
+                    if image.image_id not in seen:
+                        seen.add(image.image_id)
+                        yield image
+
+    def labels(self) -> Iterator[tuple[str, list[str]]]:
+        """Image ids with the names of their detected objects, from `labels.jsonl`."""
+        with open(self.folder / LABELS, encoding="utf8") as file:
+            for line in file:
+                entry = json.loads(line)
+                yield entry["image_id"], entry["labels"]
+
+    def _reason(self, keys: Sequence[str]) -> str:
+        reasons = [self._reasons[key] for key in keys if key in self._reasons]
+        return f" (left out there: {reasons[0]})" if reasons else ""
+
+
+class JoinedRegions(StoredRegions):
+    """Several sources as one. The first that has a picture under its whole id gives it; a shortened name that
+    several of them know is that of different pictures, and refused.
+
+    Raises:
+        DataError: they are of different detectors.
+    """
+
+    def __init__(self, sources: Sequence[StoredRegions]) -> None:
+        self.sources: list[StoredRegions] = []
+        for source in sources:
+            self.sources += source.sources if isinstance(source, JoinedRegions) else [source]
+        first = sources[0]
+        self.feature_size, self.num_classes = first.feature_size, first.num_classes
+        self.classes = next((source.classes for source in sources if source.classes), ())
+        self.where = ", ".join(source.where for source in sources)
+        for source in sources:
+            widths = (source.feature_size, source.num_classes)
+            if widths != (self.feature_size, self.num_classes):
+                raise DataError(
+                    f"{first.where} and {source.where} are of different detectors: features and classes "
+                    f"{(self.feature_size, self.num_classes)} and {widths}"
+                )
+            if source.classes and list(source.classes) != list(self.classes):
+                raise DataError(f"{source.where} has other classes than the stores before it")
+
+    def find(self, key: str) -> tuple[StoredRegions, Place] | None:
+        return self._find_as(key, False)
+
+    def _find_as(self, key: str, is_id: bool) -> tuple[StoredRegions, Place] | None:
+        found = [(source, place) for source in self.sources if (place := source.find(key)) is not None]
+        if not found:
+            return None
+        left_out = [source for source in self.sources if source._reason([key])]
+        others = [*left_out, *(source for source in self.sources if source._has_several(key))]
+        if len(found) + len(others) < 2:
+            return found[0]
+        for source, place in found if is_id else ():
+            if source._has_id(key, place):
+                return source, place
+        if is_id and left_out:
+            return None
+        where = ", ".join(source.where for source in [*(source for source, _ in found), *others])
+        raise RecordError(
+            f"image {key} could be a picture of each of {where}; name only the store that is meant, or "
+            "extract with the image_id that the records have"
+        )
+
+    def read(self, place: tuple[StoredRegions, Place]) -> Regions:
+        return place[0].read(place[1])
+
+    def _reason(self, keys: Sequence[str]) -> str:
+        return "".join(source._reason(keys) for source in self.sources)
+
+
+_AGAIN = "run the same extraction again, which keeps what is done"
+
+
+def open_store(path: Path) -> StoredRegions:
+    """Stored features: a folder of `tools/extract_features.py`, a TSV file of the released format, a folder
+    of such files, or several of these joined by commas.
+
+    Raises:
+        DataError: no features at that place, damaged ones, or ones of different detectors.
+    """
+    names = str(path).split(",")
+    if len(names) > 1 and not path.exists():
+        return JoinedRegions([open_store(Path(name.strip()).expanduser()) for name in names])
+    from unimo.data.regions.tsv import TsvRegions
+
+    if path.suffix == ".tsv" and path.is_file():
+        return TsvRegions(path)
+    if path.is_dir() and not (path / INDEX).exists() and (tables := sorted(path.glob("*.tsv"))):
+        return JoinedRegions([TsvRegions(table) for table in tables])
+    return RegionStore(path)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """File number `number` of a store."""
+    return folder / f"regions-{number:05d}.safetensors"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write a file under; it takes the place of `path` when the block ends well.
+
+    Several processes may do so at once.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_index(
+    folder: Path, shards: int, widths: Widths, names: Mapping[str, Sequence[str]], label_score: float
+) -> dict[str, int]:
+    """Finish a folder whose files are all there; doing so again gives the same bytes.
+
+    Args:
+        folder: of the store.
+        shards: number of its files.
+        widths: of its tables.
+        names: `classes` and `attributes`; classes without names are `class 0`, ...
+        label_score: least probability of an object in `labels.jsonl`; of each picture the best one stands
+            there in any case.
+
+    Returns:
+        Numbers of `images`, `regions` and `skipped` pictures.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    skipped: list[Skipped] = []
+    classes = [str(name) for name in names.get("classes", ())] or [
+        f"class {i}" for i in range(widths.classes)
+    ]
+    count = 0
+    with replacing(folder / LABELS) as path, open(path, "w", encoding="utf8") as file:
+        for number in range(shards):
+            with ShardReader(shard_path(folder, number)) as shard:
+                skipped += shard.skipped()
+                for row, (image_id, labels, scores) in enumerate(shard.labels()):
+                    if image_id in places:
+                        continue
+                    places[image_id] = (number, row)
+                    count += len(labels)
+                    kept = labels[(scores >= label_score) | (scores == scores.max())]
+                    named = [classes[label] for label in kept] if classes else []
+                    line = {"image_id": image_id, "labels": named}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    _write_keys(folder / KEYS, places, [entry.image_id for entry in skipped])
+    about = {
+        "format": FORMAT,
+        "images": len(places),
+        "regions": count,
+        "shards": shards,
+        "widths": vars(widths),
+        "classes": classes,
+        "attributes": [str(name) for name in names.get("attributes", ())],
+        "skipped": [list(entry) for entry in skipped],
+    }
+    with replacing(folder / INDEX) as path:
+        path.write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
+    return {"images": len(places), "regions": count, "skipped": len(skipped)}
+
+
+def _write_keys(path: Path, places: Mapping[str, tuple[int, int]], skipped: Sequence[str]) -> None:
+    short = Counter(name for key in {*places, *skipped} for name in set(_short_names(key)))
+    known = {
+        name: place if short[name] == 1 else _SEVERAL
+        for key, place in places.items()
+        for name in _short_names(key)
+    }
+    keys = known | dict(places)
+    order = sorted(keys)
+    table = np.array([keys[key] for key in order], np.int32).reshape(-1, 2)
+    columns = [pa.array(order, pa.string()), pa.array(table[:, 0]), pa.array(table[:, 1])]
+    with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        with pa.ipc.new_file(sink, _KEY_SCHEMA) as writer:
+            writer.write_table(pa.Table.from_arrays(columns, schema=_KEY_SCHEMA))
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / INDEX).read_bytes())
+    except FileNotFoundError as error:
+        if any(folder.glob("regions-*.safetensors")):
+            raise DataError(f"the extraction into {folder} has not ended; {_AGAIN}") from error
+        raise DataError(
+            f"no region features at {folder.absolute()}: expected a folder that tools/extract_features.py "
+            "wrote, or a TSV file of the released format"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / INDEX} cannot be read: {error}; {_AGAIN}") from error
+    if about.get("format") != FORMAT:
+        raise DataError(f"{folder / INDEX} is of format {about.get('format')!r}, expected {FORMAT}")
+    return about

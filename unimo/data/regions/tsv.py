@@ -1,0 +1,175 @@
+"""Region features as UNIMO released them: one picture a line, seven columns with TABs between.
+
+    image name, width, height, number of boxes n, boxes [n, 4], features [n, F], class probabilities [n, C]
+
+The last three are base64 of raw little-endian float32. The released training reader takes columns 2 and 3
+for width and height, its dev and test reader for height and width (facts 1.17), so the order is an option.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from unimo.data.readers.base import read_at
+from unimo.data.regions.shard import StoredImage
+from unimo.data.regions.store import StoredRegions, replacing
+from unimo.data.regions.base import Regions
+from unimo.errors import DataError, RecordError
+
+Order = Literal["width-height", "height-width"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+COLUMNS = 7
+_LARGEST = 2**31 - 1
+
+
+class TsvRegions(StoredRegions):
+    """Random access to a TSV file; opening it finds the lines, a line is decoded when asked for.
+
+    A broken line spoils only its own picture.
+
+    Args:
+        path: the file.
+        order: what columns 2 and 3 are.
+
+    Raises:
+        DataError: no such file, an empty one, or a first line that is not of this format.
+    """
+
+    def __init__(self, path: str | Path, order: Order = "width-height") -> None:
+        self.path, self.order = Path(path), order
+        self.where = str(self.path)
+        self._begins, self._sizes = array("q"), array("q")
+        self._lines: dict[str, int] = {}
+        try:
+            self._scan()
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+        if not self._lines:
+            raise DataError(f"{self.path} holds no region features: the file is empty")
+        try:
+            first = self.read(0)
+        except RecordError as error:
+            raise DataError(f"{error} (its first line decides how wide features are)") from error
+        self.feature_size = first.features.shape[1]
+        self.num_classes = 0 if first.class_probs is None else first.class_probs.shape[1]
+
+    def _scan(self) -> None:
+        with open(self.path, "rb") as file:
+            begin = 0
+            for number, line in enumerate(file):
+                self._begins.append(begin)
+                self._sizes.append(len(line))
+                begin += len(line)
+                name = line.partition(b"\t")[0].strip().decode("utf8", "replace")
+                if name:
+                    self._lines.setdefault(name, number)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def names(self) -> list[str]:
+        """Names of the pictures, in the order of the file."""
+        return list(self._lines)
+
+    def find(self, key: str) -> int | None:
+        """Number of the line, from 0."""
+        return self._lines.get(key)
+
+    def read(self, place: int) -> Regions:
+        where = f"{self.path}, line {place + 1}"
+        line = read_at(self.path, self._begins[place], self._sizes[place])
+        return _parse(line.rstrip(b"\r\n").split(b"\t"), self.order, where)
+
+    def image(self, name: str) -> StoredImage:
+        """One picture with its best classes.
+
+        Raises:
+            RecordError: it is not here, or its line is broken.
+        """
+        regions = self.of_id(name)
+        probs = regions.class_probs
+        if probs is None:
+            probs = np.zeros((len(regions), 1), np.float32)
+        return StoredImage(name, regions, probs.argmax(1).astype(np.int32), probs.max(1))
+
+
+def _parse(columns: list[bytes], order: Order, where: str) -> Regions:
+    if len(columns) != COLUMNS:
+        raise RecordError(
+            f"{where}: {len(columns)} columns, expected {COLUMNS}: image name, width, height, number of "
+            "boxes, boxes, features, class probabilities"
+        )
+    try:
+        first, second, count = numbers = [int(float(column)) for column in columns[1:4]]
+        if max(numbers) > _LARGEST:
+            raise OverflowError(f"{max(numbers):.0e} is too large")
+    except (ValueError, OverflowError) as error:
+        raise RecordError(f"{where}: width, height and number of boxes must be numbers: {error}") from error
+    if count < 1:
+        raise RecordError(f"{where}: no regions")
+    width, height = (first, second) if order == "width-height" else (second, first)
+    boxes, features, probs = (
+        _table(text, count, f"{where}, column {number}") for number, text in enumerate(columns[4:], 5)
+    )
+    if boxes.shape[1] != 4:
+        raise RecordError(f"{where}: boxes of {boxes.shape[1]} numbers, expected 4")
+    return Regions(features, boxes, width, height, probs if probs.shape[1] else None)
+
+
+def _table(text: bytes, rows: int, where: str) -> np.ndarray:
+    try:
+        content = base64.b64decode(text.strip(), validate=True)
+    except binascii.Error as error:
+        raise RecordError(f"{where}: not valid base64: {error}") from error
+    if len(content) % (4 * rows):
+        raise RecordError(f"{where}: {len(content)} bytes are no float32 table of {rows} rows")
+    return np.frombuffer(content, "<f4").reshape(rows, -1).astype(np.float32)
+
+
+def write_tsv(
+    path: Path, images: Iterable[StoredImage], order: Order = "width-height", stems: bool = False
+) -> int:
+    """Write a file of the released format, whole or not at all.
+
+    Args:
+        path: the file.
+        images: what to write; attributes have no column.
+        order: what columns 2 and 3 are.
+        stems: write `17` for `flickr/17.jpg`; the released readers want names that are numbers.
+
+    Returns:
+        Number of lines.
+
+    Raises:
+        DataError: two pictures would have the same name, or the disk is full.
+    """
+    seen: set[str] = set()
+    try:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            for line in _lines(images, order, stems, seen):
+                file.write(line)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    return len(seen)
+
+
+def _lines(images: Iterable[StoredImage], order: Order, stems: bool, seen: set[str]) -> Iterator[bytes]:
+    for image in images:
+        name = Path(image.image_id).stem if stems else image.image_id
+        if name in seen or "\t" in name or "\n" in name:
+            raise DataError(f"image {image.image_id} cannot be named {name!r}: it is taken or has a TAB")
+        seen.add(name)
+        regions = image.regions
+        sides = (regions.width, regions.height)
+        first, second = sides if order == "width-height" else sides[::-1]
+        probs = np.zeros((len(regions), 0)) if regions.class_probs is None else regions.class_probs
+        tables = (regions.boxes, regions.features, probs)
+        columns = [base64.b64encode(table.astype("<f4").tobytes()).decode() for table in tables]
+        yield "\t".join([name, str(first), str(second), str(len(regions)), *columns]).encode() + b"\n"

@@ -1,0 +1,115 @@
+"""`scenes`: the built-in corpus. Pictures of coloured shapes, drawn from a seed, with what is known of them.
+
+Every command works on a fresh machine because of this module: nothing is stored, a sample is a pure
+function of (seed, split, index). `scene.py` draws a scene, `scenes_language.py` speaks about it.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from unimo.data import scenes_language as language
+from unimo.data.readers.base import Kind
+from unimo.data.record import ImageSource, Record
+from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
+from unimo.errors import ConfigError
+from unimo.settings import ScenesConfig
+
+SPLITS = {"train": 0, "val": 1, "test": 2}
+TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "images": 1}
+"""Of `pairs` and `texts` the config says how many."""
+OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20}
+"""Texts alone and images alone are of scenes that no pair shows: their splits have other seeds."""
+
+
+class ScenesDataset:
+    """Random access to the records of one split and kind.
+
+    Args:
+        kind: `pairs` (caption), `vqa` (question, answer, question type), `entailment` (hypothesis, label),
+            `texts` (captions without a picture) or `images` (pictures without a caption).
+        split: `train`, `val` or `test`; their pictures are drawn from different seeds.
+        config: numbers of images and the seed.
+
+    Raises:
+        ConfigError: unknown split.
+    """
+
+    name = "scenes"
+
+    def __init__(self, kind: Kind, split: str, config: ScenesConfig | None = None) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"scenes has no split {split!r}; known: {', '.join(SPLITS)}")
+        self.kind, self.split, self.config = kind, split, config or ScenesConfig()
+        self.num_images = self.config.train_images if split == "train" else self.config.val_images
+        self.texts_per_image = TEXTS_PER_IMAGE.get(kind, self.config.captions_per_image)
+
+    def __len__(self) -> int:
+        return self.num_images * self.texts_per_image
+
+    def scene(self, image: int) -> Scene:
+        """The scene of image number `image` of this split."""
+        return make_scene(self._rng(image, 0))
+
+    def image_source(self, index: int) -> ImageSource:
+        """The encoded image of record `index`."""
+        return encode(render(self.scene(index // self.texts_per_image)))
+
+    def image_id(self, index: int) -> str:
+        """`Record.image_id` of record `index`, without drawing it."""
+        unpaired = "images-" if self.kind == "images" else ""
+        return f"{unpaired}{self.split}-{index // self.texts_per_image}"
+
+    def __getitem__(self, index: int) -> Record:
+        image, turn = divmod(index, self.texts_per_image)
+        scene = self.scene(image)
+        common = {
+            "sample_id": f"{self.split}-{image}-{turn}",
+            "corpus": self.name,
+            "image_id": self.image_id(index),
+        }
+        rng = self._rng(image, 1)
+        if self.kind == "texts":
+            return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
+        common["image"] = encode(render(scene))
+        if self.kind == "images":
+            return Record(**common)
+        if self.kind == "pairs":
+            return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
+        if self.kind == "vqa":
+            question = language.questions(scene, self.texts_per_image, rng)[turn]
+            return Record(
+                **common,
+                text=question.text,
+                question_id=index,
+                answer_scores={question.answer: 1.0},
+                question_type=question.kind,
+            )
+        text, label = language.hypotheses(scene, self.texts_per_image, rng)[turn]
+        return Record(**common, text=text, label=label)
+
+    def _rng(self, image: int, stream: int) -> np.random.Generator:
+        source = SPLITS[self.split] + OTHER_SCENES.get(self.kind, 0)
+        return np.random.default_rng([self.config.seed, source, image, stream])
+
+
+def answers() -> list[str]:
+    """All answers of `scenes` VQA, the order of its classes."""
+    numbers = [str(n) for n in range(MAX_OBJECTS + 1)]
+    return [*COLORS, *SHAPES, *RADII, *PLACES, *numbers, "yes", "no", "nothing"]
+
+
+def vocabulary() -> list[str]:
+    """Every word that `scenes` texts can hold, sorted."""
+    words = " ".join([*COLORS, *SHAPES, *RADII, *PLACES, *language.TEMPLATE_WORDS]).split()
+    return sorted(set(words))
+
+
+def encode(image: Image.Image) -> bytes:
+    """The bytes of an image file. BMP, because packing it costs a tenth of what PNG does."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="BMP")
+    return buffer.getvalue()

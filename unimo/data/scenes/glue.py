@@ -1,0 +1,114 @@
+"""`scenes` for text classification: sentences without pictures, in the forms of four GLUE tasks.
+
+sst2   what is said to be there is positive, what is said to be missing is negative
+mnli   premise: all objects of a scene; hypothesis: as in visual entailment
+cola   a caption is acceptable, the same words in another order are not
+stsb   two descriptions of an object; the score is 5 times the share of attributes in which they agree
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from unimo.data.readers.base import Dataset, check_index
+from unimo.data.readers.glue import TASKS, GlueName
+from unimo.data.record import Record
+from unimo.data.loading.sampler import generator
+from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
+from unimo.data.scenes.dataset import SPLITS, ScenesDataset
+from unimo.data.scenes.language import captions, hypotheses
+from unimo.errors import ConfigError, RecordError
+from unimo.settings import ScenesConfig
+
+Sample = tuple[str, str | None, float]
+"""First sentence, second sentence, class or score."""
+
+
+class SceneTexts(Dataset):
+    """One sample of a GLUE-like task for each scene of a split.
+
+    Args:
+        task: which of the four.
+        split: `train`, `val` or `test`.
+        config: numbers of scenes and the seed.
+
+    Raises:
+        ConfigError: unknown split.
+    """
+
+    name = "scenes"
+
+    def __init__(self, task: GlueName, split: str, config: ScenesConfig | None = None) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"scenes has no split {split!r}; known: {', '.join(SPLITS)}")
+        self.task = task
+        self._whole = ScenesDataset("pairs", split, config)
+
+    def __len__(self) -> int:
+        return self._whole.num_images
+
+    def __getitem__(self, index: int) -> Record:
+        check_index(index, len(self))
+        rng = generator(self._whole.config.seed, self.task, self._whole.split, index)
+        text, pair, value = _MAKERS[self.task](self._whole.scene(index), rng)
+        names = TASKS[self.task].class_names
+        return Record(
+            sample_id=f"{self._whole.split}-{index}",
+            corpus=self.name,
+            text=text,
+            text_pair=pair,
+            label=int(value) if names else None,
+            label_name=names[int(value)] if names else "",
+            score=None if names else value,
+        )
+
+    def image_source(self, index: int) -> bytes:
+        raise RecordError("these scenes have no images")
+
+
+def _mood(scene: Scene, rng: np.random.Generator) -> Sample:
+    item, positive = _pick_object(scene, rng), int(rng.integers(2))
+    return (
+        f"there is {'a' if positive else 'no'} {item.color} {item.shape} at the {item.place} .",
+        None,
+        positive,
+    )
+
+
+def _inference(scene: Scene, rng: np.random.Generator) -> Sample:
+    told = " , ".join(_describe(item) for item in scene.objects)
+    statements = hypotheses(scene, 3, rng)
+    hypothesis, label = statements[int(rng.integers(len(statements)))]
+    return f"{told} .", hypothesis, label
+
+
+def _order(scene: Scene, rng: np.random.Generator) -> Sample:
+    words, acceptable = captions(scene, 1, rng)[0].split(), int(rng.integers(2))
+    shuffled = words
+    while not acceptable and shuffled == words:
+        shuffled = [words[place] for place in rng.permutation(len(words))]
+    return " ".join(shuffled), None, acceptable
+
+
+def _similarity(scene: Scene, rng: np.random.Generator) -> Sample:
+    item = _pick_object(scene, rng)
+    choices = {"size": tuple(RADII), "color": tuple(COLORS), "shape": SHAPES, "place": PLACES}
+    changed = rng.permutation(list(choices))[: rng.integers(len(choices) + 1)]
+    others = {name: [value for value in choices[name] if value != getattr(item, name)] for name in changed}
+    other = dataclasses.replace(
+        item, **{name: values[int(rng.integers(len(values)))] for name, values in others.items()}
+    )
+    return f"{_describe(item)} .", f"{_describe(other)} .", 5.0 * (1 - len(changed) / len(choices))
+
+
+_MAKERS = {"sst2": _mood, "mnli": _inference, "cola": _order, "stsb": _similarity}
+
+
+def _pick_object(scene: Scene, rng: np.random.Generator) -> SceneObject:
+    return scene.objects[int(rng.integers(len(scene.objects)))]
+
+
+def _describe(item: SceneObject) -> str:
+    return f"a {item.size} {item.color} {item.shape} at the {item.place}"

@@ -1,0 +1,306 @@
+"""What CMCL knows of a pair besides itself: the files of `tools/augment_corpus.py`, read while training.
+
+Each file has one line a caption, found by its sample id: see `unimo/augment/README.md` for the keys.
+`scenes` in the place of a file stands for the built-in corpus (`scenes_augmented.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import json
+import logging
+import os
+import re
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from unimo.augment.corpus import Caption, caption_of
+from unimo.data.readers.base import read_at
+from unimo.data.readers.items import parse_json
+from unimo.data.record import Record
+from unimo.errors import DataError, RecordError
+from unimo.settings import ScenesConfig
+
+log = logging.getLogger(__name__)
+_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")')
+_STRANGERS = 1000
+"""Records asked for, none of them in a file, before the log says so."""
+
+Texts = tuple[str, ...]
+Images = tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What CMCL knows of one pair besides itself (UNIMO, section 2.1 and appendix A)."""
+
+    positives: Texts = ()
+    """X+: rewritten captions that still describe the image."""
+    negatives: Texts = ()
+    """X-: hard negative captions of sentence, phrase and word level, the levels taking turns, best first."""
+    texts: Texts = ()
+    """X^T: related sentences, best first; none of them is one of `negatives`."""
+    images: Images = ()
+    """X^I: related images, best first. All have an `image_id`; `image` where the source has it."""
+
+
+class Augmentations(Protocol):
+    """Where the extras of a record come from."""
+
+    def of(self, record: Record) -> Extras:
+        """The extras of one pair; empty ones for a record that the source does not know.
+
+        Raises:
+            RecordError: the record has a line that is broken.
+        """
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Extras whose parts come from three sources, each of which may be missing."""
+
+    rewrites: Callable[[Record], tuple[Texts, Texts]] = lambda record: ((), ())
+    """Positives and negatives."""
+    texts: Callable[[Record], Texts] = lambda record: ()
+    images: Callable[[Record], Images] = lambda record: ()
+
+    def of(self, record: Record) -> Extras:
+        """See `Augmentations.of`."""
+        positives, negatives = self.rewrites(record)
+        false = set(negatives)
+        # One sentence must not be drawn near and pushed away at once.
+        texts = tuple(text for text in self.texts(record) if text not in false)
+        return Extras(positives, negatives, texts, self.images(record))
+
+
+def open_augmentations(
+    rewrites: str = "", texts: str = "", images: str = "", scenes: ScenesConfig | None = None
+) -> Sources:
+    """Open what CMCL adds to the pairs; each part may be left out.
+
+    Args:
+        rewrites: jsonl file of `augment_corpus.py rewrite`, a pattern for the files of several shards,
+            `scenes` for those of the built-in corpus, or nothing.
+        texts: the same of `retrieve-text`.
+        images: the same of `retrieve-images`.
+        scenes: size and seed of the built-in corpus.
+
+    Raises:
+        DataError: no such file, or the file of another job.
+    """
+    found: dict[str, Any] = {}
+    if "scenes" in (rewrites, texts, images):
+        from unimo.models.unimo.scenes import SceneExtras
+
+        built_in = SceneExtras(scenes)
+        parts = {"rewrites": rewrites, "texts": texts, "images": images}
+        found = {part: getattr(built_in, part) for part, path in parts.items() if path == "scenes"}
+    if rewrites and rewrites != "scenes":
+        found["rewrites"] = _Lines(rewrites, "negatives", _rewrites, ((), ()))
+    if texts and texts != "scenes":
+        found["texts"] = _Lines(texts, "texts", _texts, ())
+    if images and images != "scenes":
+        found["images"] = _Lines(images, "images", _images, ())
+    return Sources(**found)
+
+
+class LineTable:
+    """Lines of a jsonl file by their `id`, found through an index on disk; nothing is kept in memory.
+
+    The index, 24 bytes a line, lies beside the file as `.NAME.index.npy` and is made anew when the file has
+    another size or time. Where the folder cannot be written it stays in memory. Threads may share a table.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: the file cannot be read, or no line of it has an id.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            state = self.path.stat()
+            stamp = np.array([[state.st_size], [state.st_mtime_ns], [0]], np.uint64)
+            table = self._stored(stamp)
+            if table is None:
+                table = self._keep(np.hstack([stamp, self._scan()]))
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+        self._hashes, self._begins, self._sizes = np.asarray(table)[:, 1:]
+        if not len(self):
+            raise DataError(f'{self.path} has no line with an "id"; expected a file of augment_corpus.py')
+
+    def __len__(self) -> int:
+        """Number of lines that have an id."""
+        return len(self._hashes)
+
+    def find(
+        self, key: str, fits: Callable[[Mapping[str, Any]], bool] = lambda line: True
+    ) -> Mapping[str, Any] | None:
+        """The first line of an id that fits; None if there is none.
+
+        Raises:
+            RecordError: the line is broken.
+        """
+        wanted = np.uint64(_hash(json.dumps(key).encode()))
+        at = int(np.searchsorted(self._hashes, wanted))
+        while at < len(self) and self._hashes[at] == wanted:
+            where = f"{self.path}, line of {key}"
+            item = parse_json(read_at(self.path, int(self._begins[at]), int(self._sizes[at])), where)
+            if item["id"] == key and fits(item):
+                return item
+            at += 1
+        return None
+
+    def head(self, count: int = 100) -> Iterator[Mapping[str, Any]]:
+        """The first lines of the file, without those that are broken or that the job passed over."""
+        for at in np.argsort(self._begins)[:count]:
+            with contextlib.suppress(RecordError):
+                item = parse_json(read_at(self.path, int(self._begins[at]), int(self._sizes[at])), "")
+                if "skipped" not in item:
+                    yield item
+
+    def _scan(self) -> np.ndarray:
+        """Hash, first byte and size of every line with an id, sorted by hash; [3, lines] uint64."""
+        rows, begin, strange = array("Q"), 0, 0
+        with open(self.path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                key = _key(line)
+                if key is not None:
+                    rows.extend((_hash(key), begin, len(line)))
+                elif line.strip():
+                    strange = strange or number
+                begin += len(line)
+        if strange:
+            log.warning('%s: lines without an "id" are passed over, the first is line %d', self.path, strange)
+        table = np.frombuffer(rows, np.uint64).reshape(-1, 3)
+        return table[np.argsort(table[:, 0], kind="stable")].T
+
+    def _index(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.index.npy")
+
+    def _stored(self, stamp: np.ndarray) -> np.ndarray | None:
+        try:
+            table = np.load(self._index(), mmap_mode="r")
+        except (OSError, ValueError):
+            return None
+        fits = table.dtype == np.uint64 and table.ndim == 2 and len(table) == 3 and table.shape[1] > 0
+        return table if fits and np.array_equal(table[:, :1], stamp) else None
+
+    def _keep(self, table: np.ndarray) -> np.ndarray:
+        table = np.ascontiguousarray(table)
+        # A name of its own: ranks and threads may make the same index at the same time.
+        temporary = self._index().with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
+        try:
+            with open(temporary, "wb") as stream:
+                np.save(stream, table)
+            temporary.replace(self._index())
+            return np.load(self._index(), mmap_mode="r")
+        except OSError:
+            log.info("the index of %s stays in memory: its folder cannot be written", self.path)
+            return table
+
+
+def _key(line: bytes) -> bytes | None:
+    """The id of a line as `json.dumps` writes it, without parsing the rest; None if it has none."""
+    match = _ID.match(line)
+    try:
+        key = json.loads(match[1] if match else line)
+    except ValueError:
+        return None
+    key = key.get("id") if isinstance(key, dict) else key
+    return json.dumps(key).encode() if isinstance(key, str) else None
+
+
+def _hash(key: bytes) -> int:
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "little")
+
+
+class _Lines:
+    """One part of the extras, from the lines of the files that a pattern names."""
+
+    def __init__(self, pattern: str, key: str, read: Callable[[Mapping[str, Any]], Any], none: Any) -> None:
+        paths = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
+        if not paths:
+            raise DataError(f"no file {pattern}; tools/augment_corpus.py writes it")
+        self._tables = [LineTable(path) for path in paths]
+        self._pattern, self._key, self._read, self._none = pattern, key, read, none
+        self._asked, self._found = 0, False
+        for table in self._tables:
+            line = next(table.head(), {key: None})
+            if key not in line:
+                raise DataError(
+                    f"{table.path} has {', '.join(line)} in a line and no {key!r}, so it is of another job; "
+                    "take rewrites from `augment_corpus.py rewrite`, texts from `retrieve-text`, images from "
+                    "`retrieve-images`"
+                )
+
+    def __call__(self, record: Record) -> Any:
+        caption = caption_of(record)
+        fits = functools.partial(_fits, caption)
+        found = (table.find(caption.sample_id, fits) for table in self._tables)
+        line = next(filter(None, found), None)
+        self._watch(line is not None, record)
+        if line is None or "skipped" in line:
+            return self._none
+        try:
+            return self._read(line)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RecordError(
+                f"{self._pattern}, line of {record.sample_id}: not what augment_corpus.py writes "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    def _watch(self, found: bool, record: Record) -> None:
+        """Say once that the file seems to be of other data; counts that racing threads lose do not matter."""
+        self._found = self._found or found
+        self._asked += 1
+        if self._asked == _STRANGERS and not self._found:
+            log.warning(
+                "%s has no line for any of the first %d samples, e.g. %s: is it of another corpus or split?",
+                self._pattern, _STRANGERS, record.sample_id,
+            )  # fmt: skip
+
+
+def _fits(caption: Caption, line: Mapping[str, Any]) -> bool:
+    """Whether a line tells of this caption: corpora of one run may share ids (`train:1#0`)."""
+    return all(line.get(key, getattr(caption, key)) == getattr(caption, key) for key in ("text", "image_id"))
+
+
+def _rewrites(line: Mapping[str, Any]) -> tuple[Texts, Texts]:
+    levels = [list(_told(line["negatives"].get(level, ()))) for level in ("sentence", "phrase", "word")]
+    turns = chain.from_iterable(zip_longest(*levels))
+    positives = _told(line.get("positives", ()))
+    return tuple(dict.fromkeys(positives)), tuple(dict.fromkeys(text for text in turns if text))
+
+
+def _texts(line: Mapping[str, Any]) -> Texts:
+    return tuple(_told(line["texts"]))
+
+
+def _images(line: Mapping[str, Any]) -> Images:
+    return tuple(_image(str(row["image_id"])) for row in line["images"])
+
+
+@functools.lru_cache(100_000)  # a hundred a line, and making one costs more than reading its name
+def _image(name: str) -> Record:
+    return Record(sample_id=name, corpus="", image_id=name)
+
+
+def _told(rows: Any) -> Iterator[str]:
+    for row in rows:
+        text = row["text"]
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"the text is {text!r}")
+        yield text

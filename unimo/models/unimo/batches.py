@@ -1,0 +1,162 @@
+"""Pre-training batches of UNIMO: pairs, texts and images, each masked for its own losses (sections 2.2, 2.3).
+
+Legend: B samples of a part, R most regions of a picture, T longest text, N targets, F width of a feature, C
+classes of the detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unimo.models.unimo.augmented import Augmentations
+from unimo.data.loading.collate import Batch, Prepared, PretrainCollator, draw_matches, pair_in_batch
+from unimo.models.unimo.contrast import ContrastCollator
+from unimo.data.masking.fragments import FragmentSampler
+from unimo.data.masking.tokens import SpanMasker
+from unimo.data.masking.phrases import PhraseFinder
+from unimo.data.processor import Processor, pad
+from unimo.data.record import Record
+from unimo.data.masking.regions import RegionMasker
+from unimo.data.regions.base import Regions
+from unimo.errors import RecordError
+from unimo.settings import DataConfig
+
+
+class UnifiedCollator(PretrainCollator):
+    """A batch of up to three parts; what a record has decides which part it goes to.
+
+    `pairs` and `texts` have a masked text each (`join_language`), `pairs` and `images` a masked picture
+    (`join_vision`). `pairs` has besides what contrastive learning compares (`ContrastCollator`) and pairs for
+    matching: `itm_labels` [B] and `itm_image_index` [B], a pair of the part whose image text b is shown with.
+    A part without samples is absent. `sample_ids` are those of all parts.
+
+    Args:
+        processor: reads regions and texts.
+        data: shares and numbers.
+        extras: rewritten captions, related texts and images.
+    """
+
+    def __init__(self, processor: Processor, data: DataConfig, extras: Augmentations) -> None:
+        super().__init__(processor, True, data.mlm_probability)
+        if data.masking == "span":
+            self.masker = SpanMasker(processor.tokenizer, data.mlm_probability, overshoot=False)
+        self.phrases = PhraseFinder(data.phrases) if data.phrases else None
+        self.seq2seq_probability = data.seq2seq_probability
+        self.fragments = FragmentSampler(processor.tokenizer, data.fragment_share)
+        self.hide = RegionMasker(data.region_mask_probability)
+        self.contrast = ContrastCollator(processor, data.augment, extras)
+
+    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
+        """Read and mask what there is of picture and text.
+
+        Raises:
+            RecordError: there is neither, or something is broken.
+        """
+        has_image = record.image is not None or (record.text is None and bool(record.image_id))
+        if record.text is None and not has_image:
+            raise RecordError(f"sample {record.sample_id} has neither image nor text")
+        part = "texts" if not has_image else "images" if record.text is None else "pairs"
+        prepared: Prepared = {"part": part, "record": record}
+        if has_image:
+            regions = self.processor.image(record)
+            prepared |= {"image": regions, "masked": self.hide(regions.boxes, rng)}
+        if record.text is not None:
+            ids, words = self.processor.ids_and_words(record.text, self.phrases)
+            prepared |= {"ids": ids, "language": self.language(ids, words, rng)}
+        if part == "pairs":
+            prepared["contrast"] = self.contrast.prepare(record, prepared["image"], prepared["ids"], rng)
+        return prepared
+
+    def language(self, ids: Sequence[int], words: Sequence[int], rng: np.random.Generator) -> Prepared:
+        """One text with its targets: masked tokens to predict, or fragments to generate.
+
+        Returns:
+            `ids`, `positions` and `is_target` of each token; `places` and `labels` of the targets; and
+            `generates`, which of the two it is.
+        """
+        if rng.random() < self.seq2seq_probability:
+            cut = self.fragments(ids, words, rng)
+            if len(cut.target_ids):
+                source = len(cut.source_ids)
+                return {
+                    "ids": np.concatenate([cut.source_ids, cut.target_ids]),
+                    "positions": np.concatenate([cut.source_positions, cut.target_positions]),
+                    "is_target": np.arange(source + len(cut.target_ids)) >= source,
+                    "places": source + cut.label_places,
+                    "labels": cut.labels,
+                    "generates": True,
+                }
+        masked, places, labels = self.masker(ids, words, rng)
+        return {
+            "ids": masked,
+            "positions": self.fragments.first_position + np.arange(len(masked)),
+            "is_target": np.zeros(len(masked), bool),
+            "places": places,
+            "labels": labels,
+            "generates": False,
+        }
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join the samples of each part."""
+        batch: Batch = {"sample_ids": [sample["record"].sample_id for sample in prepared]}
+        for name in ("pairs", "texts", "images"):
+            samples = [sample for sample in prepared if sample["part"] == name]
+            if not samples:
+                continue
+            part: Batch = {}
+            if name != "images":
+                part["language"] = self.join_language([sample["language"] for sample in samples])
+            if name == "pairs":
+                part["contrast"] = self.contrast.collate([sample["contrast"] for sample in samples], rng)
+                part |= self._matches(samples, rng)
+            if name != "texts":
+                part["vision"] = self.join_vision(samples)
+            batch[name] = part
+        return batch
+
+    def join_language(self, texts: Sequence[Prepared]) -> Batch:
+        """Masked texts: `input_ids`, `attention_mask`, `positions` [B, T], `is_target` [B, T] if any text has
+        a target part; flat places b*T+t and labels [N] of either kind: `mlm_*`, `seq2seq_*`."""
+        padding = self.processor.tokenizer.pad_token_id
+        batch: Batch = pad([text["ids"] for text in texts], padding)
+        longest = batch["input_ids"].shape[1]
+        batch["positions"] = pad([text["positions"] for text in texts], padding)["input_ids"]
+        if any(text["generates"] for text in texts):
+            batch["is_target"] = pad([text["is_target"] for text in texts], 0)["input_ids"]
+        for kind, generates in (("mlm", False), ("seq2seq", True)):
+            chosen = [(row, text) for row, text in enumerate(texts) if text["generates"] is generates]
+            none = [np.zeros(0, np.int64)]
+            places = [row * longest + text["places"] for row, text in chosen]
+            batch[f"{kind}_positions"] = np.concatenate(none + places)
+            batch[f"{kind}_labels"] = np.concatenate(none + [text["labels"] for _, text in chosen])
+        return batch
+
+    def join_vision(self, samples: Sequence[Prepared]) -> Batch:
+        """Masked pictures: `regions` with `masked` [B, R]; flat places b*(1+R)+1+r of the hidden regions
+        (row 0 is [IMG]), their `features` [N, F] and `class_probs` [N, C], if there are any."""
+        pictures: list[Regions] = [sample["image"] for sample in samples]
+        masked = [sample["masked"] for sample in samples]
+        regions = self.processor.join_images(pictures)["regions"]
+        rows = regions["mask"].shape[1]
+        hidden = [np.flatnonzero(chosen) for chosen in masked]
+        batch: Batch = {
+            "regions": regions | {"masked": pad(masked, 0)["input_ids"]},
+            "positions": np.concatenate([row * (1 + rows) + 1 + found for row, found in enumerate(hidden)]),
+            "features": np.concatenate(
+                [picture.features[found] for picture, found in zip(pictures, hidden, strict=True)]
+            ).astype(np.float32),
+        }
+        if pictures[0].class_probs is not None:
+            batch["class_probs"] = np.concatenate(
+                [picture.class_probs[found] for picture, found in zip(pictures, hidden, strict=True)]
+            ).astype(np.float32)
+        return batch
+
+    @staticmethod
+    def _matches(samples: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        matched = draw_matches(len(samples), rng)
+        records = [sample["record"] for sample in samples]
+        images, matched = pair_in_batch(records, matched, rng)
+        return {"itm_image_index": images, "itm_labels": matched.astype(np.int64)}

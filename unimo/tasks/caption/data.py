@@ -1,0 +1,192 @@
+"""Captions by image: training reads one caption a sample, evaluation one image with all of its captions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unimo.tasks.caption.batches import CaptionCollator, ReferenceCollator
+from unimo.data.readers import open_corpus
+from unimo.data.readers.base import Dataset, check_index
+from unimo.data.record import ImageSource, Record
+from unimo.data.loading.task_data import TaskData
+from unimo.errors import DataError, RecordError
+from unimo.settings import ScenesConfig
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+ImageId = int | str
+References = Mapping[ImageId, tuple[str, ...]]
+Objects = tuple[tuple[str, str], ...]
+# COCO_val2014_000000391895.jpg (2014) and 000000391895.jpg (2017) are image 391895.
+_COCO_NAME = re.compile(r"(?:COCO_\w+?_)?(\d{12})(?:\.jpg)?")
+
+
+def result_image_id(image_id: ImageId) -> ImageId:
+    """The id of an image in COCO's result files: a number for COCO's own names, else the id itself."""
+    match = _COCO_NAME.fullmatch(str(image_id))
+    return int(match[1]) if match else image_id
+
+
+@dataclass(frozen=True)
+class CaptionRecord(Record):
+    """An image with all of its captions."""
+
+    references: tuple[str, ...] = ()
+    """Human captions that a generated one is compared with."""
+    objects: Objects | None = None
+    """Colour and shape of everything in a picture of `scenes`; None for other corpora."""
+
+
+class ImageCaptions(Dataset):
+    """The images of a caption data set, each once, in the order of their first caption.
+
+    Args:
+        captions: one caption a sample; those of an image share its `image_id`.
+        references: captions to use instead, by `result_image_id`.
+        objects_of: what a picture of `scenes` shows, given one of its records.
+
+    Raises:
+        DataError: an image has no references.
+    """
+
+    def __init__(
+        self,
+        captions: Dataset,
+        references: References | None = None,
+        objects_of: Callable[[Record], Objects] | None = None,
+    ) -> None:
+        self.name = captions.name
+        self._captions, self._objects_of = captions, objects_of
+        grouped: dict[tuple[str, str], list[str]] = {}
+        first: dict[tuple[str, str], int] = {}
+        for index in range(len(captions)):
+            try:
+                record = captions[index]
+                key = (record.corpus, record.image_id or f"sample {record.sample_id}")
+                grouped.setdefault(key, []).append(record.text)
+            except RecordError:
+                key = ("", str(index))  # stays a sample of its own, which the loader meets and counts
+            first.setdefault(key, index)
+        self._first = list(first.values())
+        if references is None:
+            self._texts = [tuple(grouped.get(key, ())) for key in first]
+        else:
+            names = [name for corpus, name in first if corpus]
+            _check_complete(references, names)
+            self._texts = [references.get(result_image_id(name), ()) for _, name in first]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._first)
+
+    def __getitem__(self, index: int) -> CaptionRecord:
+        check_index(index, len(self))
+        record = self._captions[self._first[index]]
+        values = {item.name: getattr(record, item.name) for item in fields(record)}
+        objects = self._objects_of(record) if self._objects_of else None
+        return CaptionRecord(**values, references=self._texts[index], objects=objects)
+
+    def image_source(self, index: int) -> ImageSource:
+        check_index(index, len(self))
+        return self._captions.image_source(self._first[index])
+
+
+def _check_complete(references: References, names: list[str]) -> None:
+    missing = [name for name in names if not references.get(result_image_id(name))]
+    if missing:
+        known = ", ".join(map(str, list(references)[:3])) or "nothing"
+        raise DataError(
+            f"task.references has no captions for {len(missing)} of {len(names)} images, e.g. "
+            f"{', '.join(missing[:3])}; images in it: {known}, ... Take the file of the same split, or leave "
+            "task.references empty to use the captions of the data"
+        )
+
+
+def read_references(path: str | Path) -> dict[ImageId, tuple[str, ...]]:
+    """The captions of a COCO annotation file, `{"annotations": [{"image_id": .., "caption": ".."}, ..]}`.
+
+    Raises:
+        DataError: the file cannot be read, is something else, or holds an empty caption.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read task.references {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"task.references {path} is not valid JSON: {error}") from error
+    rows = content.get("annotations") if isinstance(content, Mapping) else None
+    if not isinstance(rows, list):
+        raise DataError(
+            f"task.references {path}: expected a JSON object with a list `annotations`, as of COCO"
+        )
+    found: dict[ImageId, list[str]] = {}
+    for number, row in enumerate(rows):
+        image_id, caption = _annotation(row, f"{path}, annotation {number}")
+        found.setdefault(image_id, []).append(caption)
+    return {image_id: tuple(captions) for image_id, captions in found.items()}
+
+
+def _annotation(row: Any, where: str) -> tuple[ImageId, str]:
+    image_id, caption = (
+        (row.get("image_id"), row.get("caption")) if isinstance(row, Mapping) else (None, None)
+    )
+    if not isinstance(image_id, (int, str)) or not isinstance(caption, str) or not caption.strip():
+        raise DataError(
+            f"{where}: expected an `image_id` and a `caption` that is not empty, found {row!r:.120}"
+        )
+    return result_image_id(image_id), caption
+
+
+@dataclass
+class CaptionData(TaskData):
+    """Caption corpora: samples are captions in training and images in evaluation."""
+
+    references: References | None = None
+    """Captions to evaluate with, when not those of the corpora."""
+    scenes: ScenesConfig | None = None
+    """Of the built-in corpus, when that is all that is read."""
+
+    def eval_dataset(self, split: str) -> ImageCaptions:
+        """The images of a split of all corpora, with their references.
+
+        Raises:
+            DataError: no corpus has the split, or an image has no references.
+        """
+        return ImageCaptions(super().eval_dataset(split), self.references, self._objects_of(split))
+
+    def _objects_of(self, split: str) -> Callable[[Record], Objects] | None:
+        if self.scenes is None:
+            return None
+        from unimo.data.scenes.dataset import ScenesDataset
+
+        pictures = ScenesDataset("pairs", split, self.scenes)
+
+        def objects_of(record: Record) -> Objects:
+            scene = pictures.scene(int(record.image_id.rpartition("-")[2]))
+            return tuple((item.color, item.shape) for item in scene.objects)
+
+        return objects_of
+
+
+def open_captions(run: RunConfig, processor: Processor) -> CaptionData:
+    """The image-text pairs of `data.path`, with the references of `task.references` if it names a file.
+
+    Raises:
+        DataError: the file of references cannot be used.
+    """
+    only_scenes = all(corpus.path == "scenes" for corpus in run.data.path)
+    return CaptionData(
+        corpora=run.data.path,
+        open_split=lambda corpus, split: open_corpus(corpus, split, "pairs", run.data),
+        processor=processor,
+        collator=lambda train: (CaptionCollator if train else ReferenceCollator)(processor, train),
+        references=read_references(run.task.references) if run.task.references else None,
+        scenes=run.data.scenes if only_scenes else None,
+    )

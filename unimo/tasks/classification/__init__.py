@@ -1,0 +1,1 @@
+"""Classification of texts alone and of images alone."""

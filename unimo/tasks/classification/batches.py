@@ -1,0 +1,129 @@
+"""Collators for classification: texts alone or images alone, with a class or a score.
+
+Legend: B batch, T longest text of the batch, S image side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.processor import Processor, check_text, pad
+from unimo.data.record import Record
+from unimo.data.tokenizers import Tokenizer
+from unimo.errors import RecordError
+
+NO_LABEL = -1
+"""Label of a sample whose file tells none (the test files of GLUE)."""
+
+
+class TextCollator:
+    """Sentences or pairs of them: `input_ids` and `attention_mask` [B, T], `sample_ids`, `parts` (strings).
+
+    Besides `labels` int64 [B], `NO_LABEL` where there is none; with regression instead `scores` float32 [B],
+    nan where there is none.
+
+    Args:
+        processor: gives tokenizer and length.
+        num_classes: labels are below it; 0 for regression.
+        train: every sample must have its label or score.
+    """
+
+    needs_false_image = False
+
+    def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
+        self.processor, self.num_classes, self.train = processor, num_classes, train
+
+    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
+        """Tokenize one record.
+
+        Raises:
+            RecordError: no text, or in training no label or score.
+        """
+        value = record.label if self.num_classes else record.score
+        if value is None and self.train:
+            raise RecordError(f"sample {record.sample_id} has no {'label' if self.num_classes else 'score'}")
+        if value is not None and self.num_classes:
+            check_label(record, self.num_classes)
+        if record.text_pair is None:
+            ids = self.processor.ids(record.text)
+        else:
+            texts = check_text(record.text), check_text(record.text_pair)
+            ids = join_pair(self.processor.tokenizer, *texts, self.processor.config.max_text_len)
+        return {"record": record, "ids": ids}
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join prepared samples; texts are padded to the longest of them."""
+        records = [sample["record"] for sample in prepared]
+        batch: Batch = {
+            **pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id),
+            "sample_ids": [record.sample_id for record in records],
+            "parts": [record.question_type for record in records],
+        }
+        if self.num_classes:
+            labels = [NO_LABEL if record.label is None else record.label for record in records]
+            batch["labels"] = np.array(labels, np.int64)
+        else:
+            scores = [np.nan if record.score is None else record.score for record in records]
+            batch["scores"] = np.array(scores, np.float32)
+        return batch
+
+
+def join_pair(tokenizer: Tokenizer, first: str, second: str, max_length: int) -> list[int]:
+    """`<s> first </s></s> second </s>`, RoBERTa's form; the longer one loses tokens until it fits.
+
+    Args:
+        tokenizer: of the model.
+        first, second: the sentences.
+        max_length: most tokens, special ones included.
+    """
+    # A cut sentence never needs more tokens than the whole sequence may have.
+    left, right = (tokenizer.encode(text, max_length)[1:-1] for text in (first, second))
+    room = max(0, max_length - 4)
+    shorter = min(len(left), len(right), room // 2)
+    left = left[: max(shorter, room - len(right))]
+    right = right[: room - len(left)]
+    end = tokenizer.eos_token_id
+    return [tokenizer.bos_token_id, *left, end, end, *right, end]
+
+
+class ImageCollator:
+    """Pictures: `pixels` [B, 3, S, S], `labels` int64 [B], `sample_ids`.
+
+    Args:
+        processor: image transform.
+        num_classes: labels are below it.
+        train: use the training transform.
+    """
+
+    needs_false_image = False
+
+    def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
+        self.processor, self.num_classes, self.train = processor, num_classes, train
+
+    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
+        """Decode the image of one record.
+
+        Raises:
+            RecordError: it is missing or broken, or the label is.
+        """
+        check_label(record, self.num_classes)
+        return {"record": record, "image": self.processor.image(record, rng, self.train)}
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join prepared samples."""
+        return {
+            **self.processor.join_images([sample["image"] for sample in prepared]),
+            "labels": np.array([sample["record"].label for sample in prepared], np.int64),
+            "sample_ids": [sample["record"].sample_id for sample in prepared],
+        }
+
+
+def check_label(record: Record, num_classes: int) -> None:
+    """Raise RecordError unless the label is one of the classes."""
+    if record.label not in range(num_classes):
+        raise RecordError(
+            f"sample {record.sample_id} has the label {record.label!r}; expected 0 to {num_classes - 1}"
+        )

@@ -1,0 +1,143 @@
+"""Classification of images: fine-tuning, or a linear probe on a frozen model.
+
+The model sees the image alone: grounded tokens come from it, and no text takes part (UNIMO-2, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import paddle
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from unimo.tasks.classification.data import open_image_classification
+from unimo.data.loading.task_data import TaskData
+from unimo.errors import CheckpointError
+from unimo.losses.reduce import global_mean
+from unimo.metrics.average import Averages, gather_objects
+from unimo.metrics.glue import majority
+from unimo.models.base import Model
+from unimo.nn.init import linear
+from unimo.tasks.base import Batch, Task, metadata_of
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fields of the task section of an image classification run."""
+
+    name: str = "image_classification"
+    linear_probe: bool = False
+    """Train the classifier alone; the model stays as it is and runs without dropout."""
+    head_dropout: float = 0.0
+    """On the pooled vector, before the classifier."""
+
+
+class ImageClassificationTask(Task):
+    """Pooled vector of an image -> classes; one linear layer, cross-entropy."""
+
+    needs = frozenset({"image_only"})
+
+    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any]) -> None:
+        super().__init__(model, config, metadata)
+        if not metadata.get("classes"):
+            raise CheckpointError(
+                "image classification needs the list of classes; metadata.classes is missing or empty"
+            )
+        self.classes: list[str] = list(metadata["classes"])
+        self.dropout = nn.Dropout(config.head_dropout)
+        self.classifier = linear(model.hidden_size, len(self.classes))
+        self.freeze_unused(text=False, image=True)
+        if config.linear_probe:
+            for parameter in model.parameters():
+                parameter.stop_gradient = True
+
+    def train(self) -> None:
+        """Training mode; a probed model stays in evaluation mode."""
+        super().train()
+        if self.config.linear_probe:
+            self.model.eval()
+
+    def features(self, batch: Batch) -> Tensor:
+        """Pooled vectors [B, D] of the images of a batch."""
+        image = self.model.encode_image(self.model.images_of(batch))
+        return self.model.fuse(None, image, outputs="pooled").pooled
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Class logits [B, classes]."""
+        if not self.config.linear_probe:
+            return self.classifier(self.dropout(self.features(batch)))
+        with paddle.no_grad():
+            features = self.features(batch)
+        # The length of a frozen vector is whatever pre-training left; without it one rate suits all models.
+        return self.classifier(self.dropout(F.layer_norm(features, features.shape[-1:])))
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Cross-entropy, mean over samples; report: accuracy, percent."""
+        logits, labels = self.logits(batch), batch["labels"]
+        loss = F.cross_entropy(logits.astype("float32"), labels, reduction="sum")
+        accuracy = (logits.argmax(axis=1) == labels).astype("float32").mean()
+        return {"classification": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The one loss."""
+        return losses["classification"]
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """`logits` [B, classes], and one record a sample with the name of its best class."""
+        logits = self.logits(batch)
+        rows = zip(batch["sample_ids"], logits.argmax(axis=1).tolist(), strict=True)
+        return {
+            "logits": logits,
+            "records": [{"sample_id": key, "label": self.classes[row]} for key, row in rows],
+        }
+
+    def new_metric(self) -> TopAccuracy:
+        """Top-1 and top-5 accuracy."""
+        return TopAccuracy()
+
+
+class TopAccuracy:
+    """Share of images whose class scores best, `accuracy`, and among the best five, `accuracy_top5`.
+
+    In percent. Ties count against the model. Beside them `majority`, the accuracy of always saying the most
+    frequent class. Top 5 is left out with five classes or fewer.
+    """
+
+    def __init__(self) -> None:
+        self._averages = Averages()
+        self._labels: list[int] = []
+
+    def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
+        """Rank the right class of each sample of a batch by `prediction["logits"]` [B, classes]."""
+        logits, labels = prediction["logits"].astype("float32"), batch["labels"]
+        right = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1)
+        # Counted from below, so that logits which are not numbers are misses.
+        above = (logits.shape[1] - 1 - (logits < right).astype("int64").sum(axis=1)).tolist()
+        self._labels += labels.tolist()
+        self._averages.add("accuracy", 100.0 * sum(rank < 1 for rank in above), len(above))
+        if logits.shape[1] > TOP:
+            self._averages.add("accuracy_top5", 100.0 * sum(rank < TOP for rank in above), len(above))
+
+    def compute(self) -> dict[str, float]:
+        """The accuracies, over all ranks."""
+        labels = [label for part in gather_objects(self._labels) for label in part]
+        return self._averages.compute() | ({"majority": majority(labels)} if labels else {})
+
+
+def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
+    """The labelled images of `data.path`, with the classes of an existing model (`metadata`) or their own."""
+    return open_image_classification(run, processor, (metadata or {}).get("classes"))
+
+
+def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> ImageClassificationTask:
+    """The task for a model and the classes of `data` (or of the metadata of a model directory)."""
+    return ImageClassificationTask(model, config, metadata_of(data))

@@ -1,0 +1,154 @@
+"""Image-text retrieval with ITC and ITM, as BridgeTower fine-tunes it (facts 3.6; ALBEF's scheme).
+
+Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two
+hard negatives (ITM), re-using the towers' output. Evaluation ranks in two stages, `retrieval_scores.py`.
+With `task.loss=circle` both are as in UNIMO's release instead, `retrieval_circle.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import paddle
+from paddle import Tensor
+from paddle.nn import functional as F
+
+from unimo.data.loading.task_data import TaskData, open_retrieval
+from unimo.errors import ConfigError
+from unimo.losses.contrastive import contrastive_loss, hard_negatives
+from unimo.losses.itm import matching_loss
+from unimo.models.base import Model
+from unimo.nn.heads import ProjectionHead
+from unimo.nn.outputs import Encoded
+from unimo.tasks.base import Batch, metadata_of
+from unimo.tasks.retrieval.matching import MatchingTask
+from unimo.tasks.retrieval.circle import CircleRetrievalTask
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+TEMPERATURE_RANGE = (0.001, 0.5)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fields of the task section of a retrieval run."""
+
+    name: str = "retrieval"
+    loss: Literal["itc_itm", "circle"] = "itc_itm"
+    """itc_itm: contrast of single vectors, and matching of hard negatives. circle: the matching score of a
+    pair above those of random mismatched ones."""
+    negatives: int = 20
+    """With circle: mismatched pairs of each, half with another image, half with another caption."""
+    margin: float = 0.2
+    """With circle: scores of matches are to be above 1 - margin, others below margin."""
+    scale: float = 1.0
+    """With circle: factor of the scores in its exponents."""
+    itc_size: int = 256
+    """Width of the contrastive vectors."""
+    temperature: float = 0.07
+    """Where the learned temperature of ITC starts; it is kept in [0.001, 0.5]."""
+    candidates: int = 128
+    """Evaluation re-ranks so many per query (BridgeTower: 128 on Flickr30k, 256 on COCO)."""
+    exhaustive: bool = False
+    """Evaluation re-ranks every pair instead."""
+    fusion_batch_size: int = 64
+    """Pairs that evaluation fuses at a time."""
+
+    def __post_init__(self) -> None:
+        if self.negatives < 2 or self.negatives % 2:
+            raise ConfigError(f"task.negatives {self.negatives}: expected an even number of at least 2")
+
+
+class RetrievalTask(MatchingTask):
+    """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
+
+    needs = frozenset({"dual_encoder", "fusion"})
+    head_aliases = MatchingTask.head_aliases | {
+        "itc_text_head.": "objective.itc_text_head.",
+        "itc_image_head.": "objective.itc_image_head.",
+    }
+
+    def build_heads(self) -> None:
+        """Contrastive heads of both kinds, and their temperature."""
+        text_size, image_size = self.model.vector_sizes
+        self.itc_text_head = ProjectionHead(text_size, self.config.itc_size)
+        self.itc_image_head = ProjectionHead(image_size, self.config.itc_size)
+        start = paddle.nn.initializer.Constant(self.config.temperature)
+        self.temperature = self.create_parameter([1], default_initializer=start)
+
+    def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:
+        """Towers of a batch: text, image, and their contrastive unit vectors [B, itc_size]."""
+        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
+        image = self.model.encode_image(self.model.images_of(batch))
+        return text, image, self.text_vectors(text), self.image_vectors(image)
+
+    def text_vectors(self, text: Encoded) -> Tensor:
+        """Contrastive unit vectors [B, itc_size] of texts."""
+        return self.itc_text_head(self.model.text_vector(text))
+
+    def image_vectors(self, image: Encoded) -> Tensor:
+        """Contrastive unit vectors [B, itc_size] of images."""
+        return self.itc_image_head(self.model.image_vector(image))
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """`itc` and `itm`; report: ITM accuracy and the temperature."""
+        text, image, text_vector, image_vector = self.encode(batch)
+        groups = image_groups(batch["image_ids"])
+        # Clipped here instead of in place: a forward pass changes no state.
+        temperature = paddle.clip(self.temperature, *TEMPERATURE_RANGE)
+        itc, to_images = contrastive_loss(text_vector, image_vector, temperature, groups)
+        itm, accuracy = self._match_hard_negatives(text, image, to_images.detach(), groups)
+        report = {"itm_accuracy": 100 * accuracy, "temperature": temperature.detach().squeeze()}
+        return {"itc": itc, "itm": itm}, report
+
+    def _match_hard_negatives(
+        self, text: Encoded, image: Encoded, to_images: Tensor, groups: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """ITM on the B pairs, each text with a hard image, and each image with a hard text."""
+        false_image, false_text = hard_negatives(to_images, groups), hard_negatives(to_images.T, groups)
+        own = paddle.arange(groups.shape[0], dtype="int64")
+        text_rows = paddle.concat([own, own, false_text])
+        image_rows = paddle.concat([own, false_image, own])
+        logits = self.match_logits(text.select(text_rows), image.select(image_rows))
+        # In a batch of one image a drawn "negative" is of the same image, that is, a match.
+        same = paddle.gather(groups, text_rows) == paddle.gather(groups, image_rows)
+        return matching_loss(logits, same.astype("int64"))
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """ITC + ITM, equal weights."""
+        return losses["itc"] + losses["itm"]
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Of each pair in the batch: `match` [B], the probability that it is one, and `cosine` [B]."""
+        text, image, text_vector, image_vector = self.encode(batch)
+        match = F.softmax(self.match_logits(text, image), axis=1)[:, 1]
+        rows = zip(batch["sample_ids"], match.tolist(), strict=True)
+        records = [{"sample_id": key, "match": round(value, 6)} for key, value in rows]
+        return {"match": match, "cosine": (text_vector * image_vector).sum(axis=1), "records": records}
+
+    def lr_group(self, parameter: str) -> str:
+        """As in BridgeTower, the temperature learns at the rate of the towers."""
+        return "towers" if parameter == "temperature" else super().lr_group(parameter)
+
+
+def image_groups(image_ids: Sequence[str]) -> Tensor:
+    """Numbers [B] int64 that are equal for equal ids on all ranks: 48 bits of a hash."""
+    digests = (hashlib.blake2b(name.encode(), digest_size=6).digest() for name in image_ids)
+    return paddle.to_tensor([int.from_bytes(digest, "big") for digest in digests], dtype="int64")
+
+
+def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
+    """The image-text pairs of `data.path`."""
+    negatives = run.task.negatives // 2 if run.task.loss == "circle" else 0
+    return open_retrieval(run, processor, negatives)
+
+
+def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> MatchingTask:
+    """The task for a model."""
+    kind = CircleRetrievalTask if config.loss == "circle" else RetrievalTask
+    return kind(model, config, metadata_of(data))

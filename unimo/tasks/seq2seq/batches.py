@@ -1,0 +1,207 @@
+"""The collator of text generation: sources of several parts, targets, and their positions.
+
+    source   <s> column </s> column </s> ...
+    target   <s> text </s>, or with another end token
+
+Positions count from 2 on (1 is padding) and start again at 3 in each column and in the target, whose `<s>` is
+at 2 like that of the source. In dialogs each part also has a role, and a number of turns back. All as UNIMO
+was released. Legend: B batch, S longest source, T longest target, N target tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from tokenizers import pre_tokenizers
+
+from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.processor import Processor, check_text, pad
+from unimo.data.readers.generation import GenerationRecord
+from unimo.data.tokenizers import SPECIAL_NAMES, Tokenizer
+from unimo.errors import ConfigError, RecordError
+
+PADDING, FIRST = 1, 2
+"""Positions of padding and of `<s>`."""
+KNOWLEDGE_ROLE = 2
+GPT2_MERGES = 50_000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How texts become sequences."""
+
+    max_target_len: int = 128
+    """Tokens of a target with `<s>`; longer ones are cut and do not end."""
+    end_token: Literal["sep", "mask"] = "sep"
+    """What ends a target: `</s>`, or `<mask>`."""
+    dialog: bool = False
+    """Sources are knowledge and turns, and have roles."""
+    max_turns: int = 15
+    """Newest turns of a dialog that are read."""
+
+
+@dataclass
+class Source:
+    """One source: its tokens and what is known of each; roles and turns in dialogs only."""
+
+    ids: list[int]
+    positions: list[int]
+    roles: list[int]
+    turns: list[int]
+
+    def append(self, ids: Sequence[int], role: int, turn: int) -> None:
+        """Add a column, its end token included; positions start again behind that of `<s>`."""
+        self.ids += ids
+        self.positions += range(FIRST + 1, FIRST + 1 + len(ids))
+        self.roles += [role] * len(ids)
+        self.turns += [turn] * len(ids)
+
+
+class Seq2SeqCollator:
+    """Texts to write: `source_ids`, `source_mask`, `source_positions` [B, S] and `sample_ids`.
+
+    In dialogs besides `source_roles` and `source_turns` [B, S]. In training `input_ids` and `attention_mask`
+    [B, T], the targets without their last token; `target_positions` [N], flat places b*T+t of the inputs; and
+    `target_labels` [N], the token that follows each. In evaluation lists with an entry a sample instead:
+    `references` (its right texts), `sources` (equal for equal sources), `dialogs` (id and turn, or None),
+    `parts`; and the `tokenizer`.
+
+    Args:
+        processor: gives the tokenizer, and the length of a column: `max_text_len` tokens with `<s>`.
+        layout: how texts become sequences.
+        train: make targets; of several references one is drawn.
+    """
+
+    needs_false_image = False
+
+    def __init__(self, processor: Processor, layout: Layout, train: bool) -> None:
+        self.processor, self.layout, self.train = processor, layout, train
+
+    def prepare(self, record: GenerationRecord, rng: np.random.Generator) -> Prepared:
+        """Tokenize one record.
+
+        Raises:
+            RecordError: an empty text, no source, or no target in training.
+        """
+        if not record.sources or (self.train and not record.references):
+            raise RecordError(f"sample {record.sample_id} has no {'target' if record.sources else 'source'}")
+        prepared: Prepared = {"record": record, "source": self._source(record)}
+        if self.train:
+            text = record.references[int(rng.integers(len(record.references)))]
+            prepared["target"] = self._target(text, record)
+        else:
+            prepared["references"] = tuple(self._readable(text, record) for text in record.references)
+        return prepared
+
+    def _source(self, record: GenerationRecord) -> Source:
+        columns = [self._column(text, record) for text in record.sources]
+        if self.layout.dialog:
+            columns = columns[-self.layout.max_turns :]
+        count = len(columns)
+        source = Source([self.processor.tokenizer.bos_token_id], [FIRST], [count % 2], [count])
+        if record.knowledge:
+            source.append(self._column(record.knowledge, record), KNOWLEDGE_ROLE, 0)
+        for back, column in zip(range(count, 0, -1), columns, strict=True):
+            # The newest turn is back 1, and its role 1.
+            source.append(column, back % 2, back)
+        return source
+
+    def _column(self, text: str, record: GenerationRecord) -> list[int]:
+        most = self.processor.config.max_text_len - 2
+        return [*self._ids(text, record)[:most], self.processor.tokenizer.eos_token_id]
+
+    def _target(self, text: str, record: GenerationRecord) -> list[int]:
+        tokenizer = self.processor.tokenizer
+        tokens = [*self._ids(text, record), end_id(tokenizer, self.layout.end_token)]
+        return [tokenizer.bos_token_id, *tokens[: self.layout.max_target_len - 1]]
+
+    def _ids(self, text: str, record: GenerationRecord) -> list[int]:
+        text, tokenizer = " ".join(check_text(text).split()), self.processor.tokenizer
+        if not record.is_tokenized:
+            return tokenizer.backend.encode(text, add_special_tokens=False).ids
+        known = gpt2_entries(tokenizer)
+        tokens = text.split()
+        unknown = next((token for token in tokens if token not in known), None)
+        if unknown is not None:
+            raise RecordError(
+                f"sample {record.sample_id}: {unknown[:40]!r} is no GPT-2 id and no special token; "
+                "task.tokenized_input=false reads plain text"
+            )
+        ids = [known[token] for token in tokens]
+        return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join prepared samples; sources and targets are padded to the longest of them."""
+        pad_id = self.processor.tokenizer.pad_token_id
+        records: list[GenerationRecord] = [sample["record"] for sample in prepared]
+        sources: list[Source] = [sample["source"] for sample in prepared]
+        tokens = pad([source.ids for source in sources], pad_id)
+        batch: Batch = {
+            "source_ids": tokens["input_ids"],
+            "source_mask": tokens["attention_mask"],
+            "source_positions": pad([source.positions for source in sources], PADDING)["input_ids"],
+            "sample_ids": [record.sample_id for record in records],
+        }
+        if self.layout.dialog:
+            batch["source_roles"] = pad([source.roles for source in sources], 0)["input_ids"]
+            batch["source_turns"] = pad([source.turns for source in sources], 0)["input_ids"]
+        if not self.train:
+            return batch | {
+                "references": [sample["references"] for sample in prepared],
+                "sources": ["\t".join((record.knowledge or "", *record.sources)) for record in records],
+                "dialogs": [
+                    None if record.turn_id is None else (record.question_id, record.turn_id)
+                    for record in records
+                ],
+                "parts": [record.question_type for record in records],
+                "tokenizer": self.processor.tokenizer,
+            }
+        rows = [sample["target"] for sample in prepared]
+        inputs = pad([ids[:-1] for ids in rows], pad_id)
+        return {
+            **batch,
+            **inputs,
+            "target_positions": np.flatnonzero(inputs["attention_mask"]),
+            "target_labels": np.concatenate([np.array(ids[1:], np.int64) for ids in rows]),
+        }
+
+    def _readable(self, text: str, record: GenerationRecord) -> str:
+        if not record.is_tokenized:
+            return text
+        return self.processor.tokenizer.decode(self._ids(text, record)).strip()
+
+
+def end_id(tokenizer: Tokenizer, end_token: Literal["sep", "mask"]) -> int:
+    """Id of the token that ends a generated text."""
+    return tokenizer.mask_token_id if end_token == "mask" else tokenizer.eos_token_id
+
+
+@lru_cache(maxsize=2)
+def gpt2_entries(tokenizer: Tokenizer) -> dict[str, int]:
+    """What stands in UNIMO's released files -> id: GPT-2 ids in decimal, and names of special tokens.
+
+    GPT-2 numbers the 256 bytes first, then the merges in their order, then the end of a text.
+
+    Raises:
+        ConfigError: not a byte-level BPE with GPT-2's merges.
+    """
+    model = json.loads(tokenizer.backend.to_str())["model"]
+    merges = model.get("merges", [])
+    if len(merges) != GPT2_MERGES:
+        raise ConfigError(
+            f"task.tokenized_input: the files hold ids of GPT-2's {GPT2_MERGES:,} merges, and the tokenizer "
+            f"has {len(merges):,}; set data.tokenizer to UNIMO's or RoBERTa's files"
+        )
+    # Pairs, or in older versions of the library the two parts with a blank between.
+    joined = ("".join(pair).replace(" ", "") for pair in merges)
+    strings = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *joined, "<|endoftext|>"]
+    vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
+    special = (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id,
+               tokenizer.unk_token_id, tokenizer.mask_token_id)  # fmt: skip
+    names = {name: index for family in SPECIAL_NAMES for name, index in zip(family, special, strict=True)}
+    return names | {str(number): vocabulary[text] for number, text in enumerate(strings)}

@@ -1,0 +1,119 @@
+"""The data of text generation, ready to make loaders from: which files of a folder are which split.
+
+A folder holds one format, known by the names of its files (`FILES`); {} is `train`, `val` (or `valid`, `dev`,
+`validation`) or `test`.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from unimo.tasks.seq2seq.batches import Layout, Seq2SeqCollator
+from unimo.data.readers.base import ConcatDataset, Dataset
+from unimo.data.readers.generation import JsonlFile, LinePairs, TsvFile
+from unimo.data.readers.questions import CoqaFile, SquadQuestions
+from unimo.data.loading.task_data import TaskData
+from unimo.errors import DataError
+from unimo.settings import CorpusConfig
+
+if TYPE_CHECKING:
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+
+logger = logging.getLogger(__name__)
+Format = Literal["auto", "coqa", "squad_qg", "lines", "tsv", "jsonl"]
+FILES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "coqa": (("coqa-{}-v1.0.json",),),
+    "squad_qg": (("{}-v1.1.json",), ("{}.json",)),
+    "lines": (
+        ("{}.source", "{}.target"),
+        ("{}.src", "{}.tgt"),
+        ("{}.src.txt", "{}.tgt.txt"),
+        ("{}.article.txt", "{}.title.txt"),
+        ("{}.article.filter.txt", "{}.title.filter.txt"),
+    ),
+    "tsv": (("{}.tsv",),),
+    "jsonl": (("{}.jsonl",),),
+}
+"""Format -> the names that its files may have; where there are two, source and target."""
+STEMS = {"val": ("val", "valid", "dev", "validation")}
+
+
+def open_seq2seq(run: RunConfig, processor: Processor) -> TaskData:
+    """Texts and what they are written from, of `data.path`, read as `task.format` says."""
+    layout = layout_of(run.task)
+    return TaskData(
+        corpora=run.data.path,
+        open_split=lambda corpus, split: open_generation(corpus, split, run),
+        processor=processor,
+        collator=lambda train: Seq2SeqCollator(processor, layout, train),
+    )
+
+
+def layout_of(task: Any) -> Layout:
+    """How texts become sequences, from the section of the task."""
+    return Layout(task.max_target_len, task.end_token, task.dialog, task.max_turns)
+
+
+def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset:
+    """One split of a corpus of texts to write.
+
+    Args:
+        corpus: a folder, or `scenes`.
+        split: `train`, `val`, `test` or another that file names have, or several joined by `+`.
+        run: gives the section of the task, the root of relative paths and the size of `scenes`.
+
+    Raises:
+        DataError: no such folder or split, or files that cannot be used.
+    """
+    if corpus.path == "scenes":
+        from unimo.data.scenes.seq2seq import SceneWriting
+
+        return SceneWriting(split, run.data.scenes, run.task.dialog)
+    folder = Path(run.data.root).expanduser() / Path(corpus.path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder.absolute()}; expected files such as {_names('train', 'auto')}")
+    name = corpus.name or folder.name
+    parts = []
+    for word in split.split("+"):
+        kind, files = find_files(folder, word, run.task.format)
+        parts.append(_open(kind, files, name, run.task))
+        logger.info("%s, %s: %d samples of %s in %s", name, word, len(parts[-1]), kind, files[0].name)
+        if not len(parts[-1]):
+            raise DataError(f"{files[0]} has no samples")
+    return parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+
+
+def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, tuple[Path, ...]]:
+    """Format and files of a split.
+
+    Raises:
+        DataError: there are none, or a source without its target.
+    """
+    for known in FILES if kind == "auto" else (kind,):
+        for patterns in FILES[known]:
+            for stem in STEMS.get(split, (split,)):
+                files = tuple(folder / pattern.format(stem) for pattern in patterns)
+                there = [file for file in files if file.is_file()]
+                if there and len(there) < len(files):
+                    missing = next(file for file in files if file not in there)
+                    raise DataError(f"{there[0]} has no {missing.name} beside it; expected both")
+                if there:
+                    return known, files
+    found = ", ".join(sorted(file.name for file in folder.iterdir())[:12]) or "nothing"
+    raise DataError(f"{folder} has no split {split!r}; expected {_names(split, kind)}; found: {found}")
+
+
+def _names(split: str, kind: Format) -> str:
+    patterns = [pattern for known in FILES if kind in ("auto", known) for pattern in FILES[known]]
+    return ", ".join(" with ".join(name.format(split) for name in pattern) for pattern in patterns)
+
+
+def _open(kind: str, files: tuple[Path, ...], name: str, task: Any) -> Dataset:
+    if kind == "lines":
+        return LinePairs((files[0], files[1]), name)
+    if kind == "tsv":
+        return TsvFile(files[0], name, task.tokenized_input, splits_turns=task.dialog)
+    return {"coqa": CoqaFile, "squad_qg": SquadQuestions, "jsonl": JsonlFile}[kind](files[0], name)
