@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from ppdet_features.ignored_keys import TagLoader, drop_ignored
 from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
-from unimo.errors import ConfigError
-from unimo.registry import nearest
+from unimo.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ppdet_features.resnet import ResNet, stage_channels
 from ppdet_features.roi_head import AttributeHead, BBoxHead
 from ppdet_features.rpn import RPNHead
 from ppdet_features.selection import select_objects, select_regions
+from ppdet_features.weights import load_weights
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,6 @@ def load_detector(config: str | Path | DetectorConfig, weights_path: str | Path 
         ConfigError: the YAML file is wrong.
         CheckpointError: weights that cannot be read, or are of another config (the parameters are named).
     """
-    from ppdet_features.weights import load_weights
-
     detector = build_detector(config if isinstance(config, DetectorConfig) else load_config(config))
     if weights_path is not None:
         load_weights(detector, weights_path)

@@ -26,8 +26,8 @@ from ppdet_features.image_list import ImageList
 from ppdet_features.store_writer import StoreWriter
 from unimo.data.images.open import open_image
 from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
-from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
 from unimo.data.regions.base import Regions
+from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
 from unimo.errors import CheckpointError, ConfigError, RecordError
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import hashlib
 from array import array
 from typing import Literal
 
-from unimo.data.readers import ConcatDataset, Dataset, open_all_splits, open_corpus
-from unimo.data.readers.labeled import open_labeled_images
+from unimo.data.readers.base import ConcatDataset, Dataset
+from unimo.data.readers.open import open_all_splits, open_corpus
+from unimo.data.readers.open_labeled import open_labeled_images
 from unimo.data.record import ImageSource
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import CorpusConfig, DataConfig, ScenesConfig

@@ -16,8 +16,8 @@ from PIL import Image
 
 from ppdet_features.config import DetectorConfig
 from unimo.data.images.open import open_image
-from unimo.data.scenes.scene import render
 from unimo.data.scenes.dataset import ScenesDataset
+from unimo.data.scenes.scene import render
 from unimo.errors import ConfigError, DataError
 from unimo.settings import ScenesConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from paddle import nn
@@ -12,9 +12,6 @@ from paddle import nn
 from unimo.data.readers.numpy_pickle import read_numpy_pickle
 from unimo.errors import CheckpointError, ConfigError, DataError
 from unimo.weights.files import load_into, read_safetensors
-
-if TYPE_CHECKING:
-    from ppdet_features.detector import FasterRCNN
 
 logger = logging.getLogger(__name__)
 _ATTRIBUTES = "attribute_head."
@@ -62,7 +59,7 @@ def load_weights(detector: nn.Layer, path: str | Path) -> None:
     load_into(detector, read_weights(path), str(path))
 
 
-def start_training(detector: FasterRCNN, init: str | None, backbone: str | None) -> None:
+def start_training(detector: nn.Layer, init: str | None, backbone: str | None) -> None:
     """Fill a fresh detector with the weights that its training starts from.
 
     Args:
@@ -93,7 +90,7 @@ def start_training(detector: FasterRCNN, init: str | None, backbone: str | None)
         )
 
 
-def load_backbone(detector: FasterRCNN, path: str | Path) -> None:
+def load_backbone(detector: nn.Layer, path: str | Path) -> None:
     """Fill stem and res2 to res5 from an image classifier in PaddleDetection's names; the rest stays fresh.
 
     Raises:
@@ -107,7 +104,7 @@ def load_backbone(detector: FasterRCNN, path: str | Path) -> None:
     load_into(detector, tensors, str(path), ignore=("rpn_head.", *_OF_CLASSES))
 
 
-def _load_other_classes(detector: FasterRCNN, path: str) -> None:
+def _load_other_classes(detector: nn.Layer, path: str) -> None:
     tensors, state = read_weights(path), detector.state_dict()
     fresh = [
         name

@@ -8,9 +8,8 @@ from unimo import create_model, list_models
 from unimo.config import CONFIG_ROOT, find_config, list_recipes, to_plain
 from unimo.data.images.transforms import RECIPES
 from unimo.errors import ConfigError
-from unimo.registry import TASK_MODULES, models_with, task_module
+from unimo.registry import TASKS, models_with, task_class
 from unimo.settings import build_run_config, load_run_config
-from unimo.tasks.base import Task
 
 FILES = sorted(CONFIG_ROOT.glob("[!_]*/*.yaml"))
 PRESETS = ["unimo", "unimo2", "unimo3", "meter", "bridgetower"]
@@ -20,7 +19,7 @@ DATA_SETS = {"seq2seq": ("gigaword", "squad_qg", "coqa")}
 
 def split(path):
     """Size and task of a recipe: `base_d1`, `pretrain` or `tiny`, `text_classification`."""
-    kind = max((kind for kind in TASK_MODULES if path.stem.endswith(f"_{kind}")), key=len)
+    kind = max((kind for kind in TASKS if path.stem.endswith(f"_{kind}")), key=len)
     size = path.stem.removesuffix(f"_{kind}")
     for name in DATA_SETS.get(kind, ()):
         size = size.removesuffix(f"_{name}")
@@ -55,14 +54,9 @@ def test_resolved_recipe_gives_itself(path):
 
 
 def test_every_preset_has_the_tiny_recipe_of_every_task_it_can_do():
-    for kind in TASK_MODULES:
-        needs = next(part.needs for part in vars(task_module(kind)).values() if is_task_of(part, kind))
-        able = {f"{preset}_tiny" for preset in PRESETS} & set(models_with(needs))
+    for kind in TASKS:
+        able = {f"{preset}_tiny" for preset in PRESETS} & set(models_with(task_class(kind).needs))
         assert able and able <= set(list_recipes(kind)), kind
-
-
-def is_task_of(part, kind):
-    return isinstance(part, type) and issubclass(part, Task) and part.__module__ == TASK_MODULES[kind]
 
 
 @pytest.mark.parametrize("name", ["unimo3_base", "unimo3_large", "meter_base", "bridgetower_base"])
@@ -73,7 +67,7 @@ def test_pretraining_is_the_recipe_of_the_paper(name):
     assert (optim.lr, optim.weight_decay, optim.warmup, optim.schedule) == (1e-5, 0.01, 0.1, "linear")
     assert optim.lr_multipliers == {"cross_modal": 5.0, "heads": 5.0}
     assert (optim.betas, optim.eps, optim.clip_grad_norm) == ([0.9, 0.98], 1e-8, None)
-    assert (data.max_text_len, data.mlm_probability, data.train_transform) == (50, 0.15, "clip")
+    assert (data.max_text_len, run.task.mlm_probability, data.train_transform) == (50, 0.15, "clip")
     expected = {"unimo3_base": 224, "meter_base": 224, "bridgetower_base": 288, "unimo3_large": 294}
     assert data.image_size == expected[name]
 

@@ -161,7 +161,7 @@ def test_command(command, folder):
     text = command.text
     if is_file:
         trains = re.search(r"pretrain|finetune", words[1])
-        if trains and "data.augment." in text:
+        if trains and "task.augment." in text:
             text = f"{text} --dry-run"  # files that only the reader has
         elif trains and "_tiny" not in text:
             text = re.sub(r"(model\.\w+\.init|data\.\w+)=\S+", "", text) + " --dry-run"

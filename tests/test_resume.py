@@ -79,7 +79,7 @@ def test_finished_run_is_not_repeated(tmp_path: Path) -> None:
 
 def start(output: Path, *words: str, **environ: str) -> subprocess.Popen[bytes]:
     """The small run in its own process."""
-    command = [sys.executable, str(Path(__file__).parent / "small_run.py"), str(output), *words]
+    command = [sys.executable, str(Path(__file__).parent / "support" / "small_run.py"), str(output), *words]
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1", **environ})
 
 

@@ -32,7 +32,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "inference": {"training", "analysis", "benchmark", "cli"},
 }
 # Evaluation runs on the same ranks as training.
-ALLOWED = {"inference": ("unimo.training.distributed",)}
+ALLOWED = {"inference": ("unimo.distributed",)}
 # Programs rather than library: the face that all tools share, the launcher, the peers of the benchmark.
 PROGRAMS = ("unimo/cli.py", "unimo/training/launch.py", "unimo/benchmark/peers/")
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef

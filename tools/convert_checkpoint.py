@@ -15,9 +15,9 @@ import yaml  # noqa: E402
 
 from unimo import cli  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
-from unimo.inference.release import RELEASES, convert_release  # noqa: E402
-from unimo.weights.huggingface import SOURCES, from_hf, read_sizes  # noqa: E402
+from unimo.inference.release import convert_release, releases  # noqa: E402
 from unimo.weights.files import read_safetensors, write_safetensors  # noqa: E402
+from unimo.weights.huggingface import SOURCES, from_hf, read_sizes  # noqa: E402
 
 EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input roberta-base/model.safetensors \\
       --config roberta-base/config.json --out weights/roberta_base
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
         ConfigError: `--config` or `--tokenizer` is missing, or there where it means nothing.
     """
     parser = cli.arguments(__doc__, EXAMPLE)
-    sources = sorted({**SOURCES, **RELEASES})
+    sources = sorted({**SOURCES, **releases()})
     parser.add_argument("--from", dest="source", required=True, choices=sources, help="kind of weights")
     parser.add_argument("--input", required=True, type=Path, metavar="FILE", help="their weights, or folder")
     parser.add_argument("--config", type=Path, metavar="config.json", help="their config (towers)")
@@ -50,7 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config (releases)")
     arguments = parser.parse_intermixed_args()
-    wanted, other = ("tokenizer", "config") if arguments.source in RELEASES else ("config", "tokenizer")
+    wanted, other = ("tokenizer", "config") if arguments.source in releases() else ("config", "tokenizer")
     if getattr(arguments, wanted) is None or getattr(arguments, other) is not None:
         raise ConfigError(f"--from {arguments.source} needs --{wanted} and no --{other}; see --help")
     if wanted == "config" and (arguments.overrides or arguments.task != "pretrain"):

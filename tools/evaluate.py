@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.errors import CheckpointError, ConfigError
+from unimo.errors import CheckpointError, ConfigError, nearest
 from unimo.inference import loading
-from unimo.registry import TASK_MODULES, nearest
+from unimo.registry import TASKS
 
 if TYPE_CHECKING:
     from unimo.inference.evaluation import Evaluation
@@ -28,7 +28,7 @@ EXAMPLE = "python tools/evaluate.py --task vqa --model output/unimo3_tiny_vqa --
 def main() -> None:
     """Read the command line, evaluate, print."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
-    parser.add_argument("--task", default="", help=f"expected task: {', '.join(sorted(TASK_MODULES))}")
+    parser.add_argument("--task", default="", help=f"expected task: {', '.join(sorted(TASKS))}")
     parser.add_argument("--model", default="", help="model directory or run; default: newest of --task")
     parser.add_argument("--split", default="val", help="train, val, test or another that the data have")
     parser.add_argument("--zero-shot", action="store_true", help="a pre-trained model on another task")
@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--predictions", default="", metavar="FILE", help="write answers (VQA: server file)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.eval_batch_size=32")
     options = parser.parse_intermixed_args()
-    if options.task and options.task not in TASK_MODULES:
-        raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, TASK_MODULES)}")
+    if options.task and options.task not in TASKS:
+        raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, TASKS)}")
     if (options.labels or options.prompt) and not options.zero_shot:
         raise ConfigError("--labels and --prompt go with --zero-shot; a fine-tuned model knows its classes")
     directory = options.model or newest("pretrain" if options.zero_shot else options.task)

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.config import dump, find_config, list_recipes, read_yaml
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, nearest
 from unimo.inference import loading
-from unimo.registry import TASK_MODULES, model_config, nearest
+from unimo.registry import TASKS, model_config
 from unimo.settings import RunConfig, load_run_config
 
 DESCRIPTION = """Fine-tune a model on a task.
@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
 
 def fine_tuning_tasks() -> list[str]:
     """All tasks but pre-training."""
-    return [name for name in TASK_MODULES if name != "pretrain"]
+    return [name for name in TASKS if name != "pretrain"]
 
 
 def build_run(options: argparse.Namespace) -> RunConfig:

@@ -27,8 +27,8 @@ VARIANTS = {
     "w/o single-modal": ("model.objective.contrast=itm", "data.texts=[]", "data.images=[]"),
     "w/o texts": ("data.texts=[]",),
     "w/o pairs & images": ("data.pairs=[]", "data.images=[]"),
-    "CMCL w/o rewriting": ("data.augment.rewrites=",),
-    "CMCL w/o retrieval": ("data.augment.texts=", "data.augment.images="),
+    "CMCL w/o rewriting": ("task.augment.rewrites=",),
+    "CMCL w/o retrieval": ("task.augment.texts=", "task.augment.images="),
     "not pre-trained": (),
 }
 SCORES = {

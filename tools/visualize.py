@@ -58,7 +58,7 @@ def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> Non
 
 def words(options: argparse.Namespace, directories: list[Path]) -> None:
     """Fig. 4 of UNIMO."""
-    from unimo.analysis import show, word_embeddings
+    from unimo.analysis import show, word_embeddings, word_picture
     from unimo.inference.loading import load
 
     if options.overrides:
@@ -67,7 +67,7 @@ def words(options: argparse.Namespace, directories: list[Path]) -> None:
     lexicons = [word_embeddings.open_lexicon(name, *parts) for name, parts in opened]
     rows = [[one.around(word, options.nearest) for one in lexicons] for word in options.words.split(",")]
     print(*(word_embeddings.headline(panel) for panels in rows for panel in panels), sep="\n")
-    print(*word_embeddings.write(rows, options.out or Path("output") / "word_embeddings"), sep="\n")
+    print(*word_picture.write(rows, options.out or Path("output") / "word_embeddings"), sep="\n")
 
 
 def retrieval(options: argparse.Namespace, directories: list[Path]) -> None:

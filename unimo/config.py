@@ -20,8 +20,7 @@ from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
-from unimo.errors import ConfigError
-from unimo.registry import nearest
+from unimo.errors import ConfigError, nearest
 
 T = TypeVar("T")
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"

@@ -4,6 +4,11 @@
 bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UnimoError(Exception):
     """Base of all errors that a user can mend."""
@@ -35,3 +40,10 @@ class DeviceError(UnimoError):
 
 class TrainingError(UnimoError):
     """Training cannot go on, for example after a loss that is not finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'did you mean' text: the closest known names, or all of them when none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"

@@ -1,32 +1,25 @@
-"""What can be named in a config: models and tasks, in two explicit tables.
+"""What can be named in a config: one table of papers and one of tasks.
 
-A model package offers `SIZES` (name -> config dataclass instance) and `build(config)`; the tables
-hold import paths, so that nothing heavy is imported before it is used.
+The tables hold names of modules, so that nothing heavy is imported before it is used. The package of a paper
+offers `PAPER` (`unimo.models.paper.Paper`), the module of a task `TASK` (a `unimo.tasks.base.Task`).
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from unimo.errors import ConfigError
+from unimo.config import merge_into
+from unimo.errors import ConfigError, nearest
 
-if TYPE_CHECKING:
-    from unimo.models.base import Model
-
-# Model name prefixes and the package that holds their sizes.
-MODEL_PACKAGES: dict[str, str] = {
-    "unimo3": "unimo.models.unimo3",
-    "meter": "unimo.models.unimo3",
-    "bridgetower": "unimo.models.unimo3",
-    "unimo2": "unimo.models.unimo2",
+PAPERS: dict[str, str] = {
     "unimo": "unimo.models.unimo",
+    "unimo2": "unimo.models.unimo2",
+    "unimo3": "unimo.models.unimo3",
 }
 
-# Task name -> module; each module offers `Config` (dataclass) and `build(config, model, context)`.
-TASK_MODULES: dict[str, str] = {
+TASKS: dict[str, str] = {
     "pretrain": "unimo.tasks.pretrain",
     "vqa": "unimo.tasks.vqa",
     "entailment": "unimo.tasks.entailment",
@@ -38,67 +31,80 @@ TASK_MODULES: dict[str, str] = {
 }
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'did you mean' text: the closest known names, or all of them when none is close."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
+def papers() -> list[Any]:
+    """The record of every registered paper (`unimo.models.paper.Paper`)."""
+    return [importlib.import_module(module).PAPER for module in PAPERS.values()]
 
 
 def list_models() -> list[str]:
     """Names of all registered models, sorted."""
-    return sorted({name for package in set(MODEL_PACKAGES.values()) for name in _sizes(package)})
+    return sorted(name for paper in papers() for name in paper.sizes)
 
 
-def model_config(name: str) -> Any:
-    """The default config dataclass of a registered model.
+def paper_of(model: str) -> Any:
+    """The paper that a registered model is of.
 
     Raises:
         ConfigError: the name is unknown; the nearest names are given.
     """
-    package = MODEL_PACKAGES.get(name.split("_")[0])
-    if package is None or name not in _sizes(package):
-        raise ConfigError(f"unknown model {name!r}; {nearest(name, list_models())}")
-    return _sizes(package)[name]
+    for paper in papers():
+        if model in paper.sizes:
+            return paper
+    raise ConfigError(f"unknown model {model!r}; {nearest(model, list_models())}")
 
 
-def model_package(name: str) -> Any:
-    """The Python package that implements a registered model."""
-    model_config(name)
-    return importlib.import_module(MODEL_PACKAGES[name.split("_")[0]])
+def model_config(name: str) -> Any:
+    """The default config of a registered model.
+
+    Raises:
+        ConfigError: the name is unknown; the nearest names are given.
+    """
+    return paper_of(name).sizes[name]
 
 
-def create_model(name: str, **overrides: Any) -> Model:
-    """Build a randomly initialised model; keyword arguments replace fields of its config.
+def build_model(config: Any) -> Any:
+    """A `Model` with random weights, but for the parts whose config names files to start from (`init`).
+
+    Raises:
+        CheckpointError: files that do not fit.
+    """
+    model = paper_of(config.name).network(config)
+    model.load_parts()
+    return model
+
+
+def create_model(name: str, **overrides: Any) -> Any:
+    """Build a registered model; keyword arguments replace fields of its config.
 
     Nested fields are given as mappings: `create_model("unimo3_tiny", fusion={"link_range": "none"})`.
 
     Raises:
         ConfigError: unknown model, field or value.
     """
-    from unimo.config import merge_into
-
-    config = merge_into(model_config(name), overrides, "model")
-    return model_package(name).build(config)
+    return build_model(merge_into(model_config(name), overrides, "model"))
 
 
-def task_module(name: str) -> Any:
-    """The module of a task.
+def models_with(needed: Iterable[str]) -> list[str]:
+    """Models that have all the capabilities in `needed`, sorted."""
+    able = (paper for paper in papers() if set(needed) <= paper.capabilities)
+    return sorted(name for paper in able for name in paper.sizes)
+
+
+def task_class(name: str) -> Any:
+    """The class of a task (`unimo.tasks.base.Task`).
 
     Raises:
         ConfigError: the name is unknown; the nearest names are given.
     """
-    if name not in TASK_MODULES:
-        raise ConfigError(f"unknown task {name!r}; {nearest(name, TASK_MODULES)}")
-    return importlib.import_module(TASK_MODULES[name])
+    if name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}; {nearest(name, TASKS)}")
+    return importlib.import_module(TASKS[name]).TASK
 
 
-def _sizes(package: str) -> dict[str, Any]:
-    return importlib.import_module(package).SIZES
+def task_config(name: str, model: str) -> Any:
+    """The default config of a task for a registered model.
 
-
-def models_with(needed: Iterable[str]) -> list[str]:
-    """Models whose package declares all the capabilities in `needed` (`CAPABILITIES` in its `__init__`)."""
-    packages = {package: importlib.import_module(package) for package in set(MODEL_PACKAGES.values())}
-    able = (module for module in packages.values() if set(needed) <= set(module.CAPABILITIES))
-    return sorted(name for module in able for name in module.SIZES)
+    Raises:
+        ConfigError: a name is unknown; the nearest names are given.
+    """
+    return task_class(name).default_config(paper_of(model))

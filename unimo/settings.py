@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,34 +55,6 @@ class ScenesConfig:
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
-    """What contrastive pre-training knows of a pair besides itself (UNIMO, section 2.1 and appendix A)."""
-
-    rewrites: str = ""
-    """jsonl of `augment_corpus.py rewrite`, or `scenes`; empty: none."""
-    texts: str = ""
-    """jsonl of `augment_corpus.py retrieve-text`, or `scenes`; empty: none."""
-    images: str = ""
-    """jsonl of `augment_corpus.py retrieve-images`, or `scenes`; empty: none."""
-    positives: int = 1
-    """Rewritten captions that a pair gets in a step, at most: a of Algorithm 1, which has no numbers."""
-    negatives: int = 4
-    """Hard negative captions, at most: b."""
-    mismatched: int = 2
-    """Captions of other images of the batch that each image is read together with, negative as well."""
-    related_images: int = 1
-    """c (Algorithm 1 and its comments give c and d in different order)."""
-    related_texts: int = 1
-    """d."""
-
-    def __post_init__(self) -> None:
-        counts = ("positives", "negatives", "mismatched", "related_images", "related_texts")
-        for name in counts:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"data.augment.{name} {getattr(self, name)}: expected 0 or more")
-
-
-@dataclass(frozen=True)
 class DataConfig:
     """What is read and how it becomes batches."""
 
@@ -108,26 +80,6 @@ class DataConfig:
     train_transform: str = "clip"
     eval_transform: str = "clip"
     """Image transform by name (`unimo/data/images/transforms.py`)."""
-    view_transform: str = "clip_views"
-    """Transform that makes the two views of an unpaired image for contrastive learning."""
-    mlm_probability: float = 0.15
-    """Share of text tokens to predict; 80% become `<mask>`, 10% a random token, 10% stay."""
-    seq2seq_probability: float = 0.0
-    """Share of the texts of which fragments are generated instead of masked tokens predicted (UNIMO)."""
-    fragment_share: float = 0.25
-    """Share of such a text's tokens that its fragments have."""
-    region_mask_probability: float = 0.15
-    """Share of the regions to hide; those that overlap a hidden one by more than 0.3 go with it."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Rewritten captions, related texts and images."""
-    whole_word_masking: bool = False
-    masking: Literal["token", "span"] = "token"
-    """`token` draws each token (or whole word) by itself, `span` runs of whole words (SpanBERT)."""
-    phrases: str = ""
-    """What finds the phrases that span masking and fragments treat as one word (UNIMO): `textblob`, or
-    `spacy:PIPELINE`; empty: words are words."""
-    false_images: Literal["batch", "dataset"] = "batch"
-    """Where ITM's mismatched images come from."""
     regions: str = ""
     """Source of region features, for models that read regions: `grid`, `grid:CELLS:PIXELS`, a folder that
     tools/extract_features.py wrote, or a TSV file; see unimo/data/README.md."""
@@ -241,21 +193,6 @@ class RunConfig:
     init_from: str = ""
     """Model directory whose weights start this run."""
 
-    RESOLVE = {
-        "model": lambda value, where, current: _resolve(value, where, registry.model_config),
-        "task": lambda value, where, current: _resolve(
-            value, where, lambda name: registry.task_module(name).Config()
-        ),
-    }
-
-
-def _resolve(value: Any, where: str, default_of: Any) -> Any:
-    if not isinstance(value, Mapping):
-        value = {"name": value}
-    if not value.get("name"):
-        raise ConfigError(f"{where}.name is missing")
-    return merge_into(default_of(value["name"]), value, where)
-
 
 def load_run_config(recipe: str, kind: str, overrides: list[str] | None = None, **under: Any) -> RunConfig:
     """Build the run config of a recipe (`unimo3_base`, or a YAML path).
@@ -273,15 +210,55 @@ def load_run_config(recipe: str, kind: str, overrides: list[str] | None = None, 
     return build_run_config(merge_plain(values, parse_overrides(overrides or [])))
 
 
+MOVED = {
+    f"data.{name}": f"task.{name}"
+    for name in (
+        "mlm_probability",
+        "masking",
+        "whole_word_masking",
+        "false_images",
+        "seq2seq_probability",
+        "fragment_share",
+        "region_mask_probability",
+        "phrases",
+        "augment",
+        "view_transform",
+    )
+}
+"""Fields that stood elsewhere in versions before 0.2: where they stood, and where they stand now."""
+
+
 def build_run_config(values: Mapping[str, Any]) -> RunConfig:
     """Check plain data against the schema and fill `output_dir`.
 
     Raises:
-        ConfigError: unknown key or value of the wrong type.
+        ConfigError: unknown or moved key, or value of the wrong type.
     """
-    config = merge_into(RunConfig(), values)
-    if config.model is None or config.task is None:
+    _refuse_moved(values)
+    values = dict(values)
+    model = _named(values.pop("model", None), "model", registry.model_config)
+    task = _named(values.pop("task", None), "task", lambda name: registry.task_config(name, model.name))
+    run = merge_into(RunConfig(model=model, task=task), values)
+    return run if run.output_dir else replace(run, output_dir=f"output/{model.name}_{task.name}")
+
+
+def _refuse_moved(values: Mapping[str, Any]) -> None:
+    data = values.get("data")
+    found = [f"data.{key}" for key in data if f"data.{key}" in MOVED] if isinstance(data, Mapping) else []
+    if found:
+        pairs = ", ".join(f"{key} is now {MOVED[key]}" for key in found)
+        raise ConfigError(
+            f"{pairs}; rename the keys, or, in the config.yaml of an older model directory or checkpoint, move "
+            "them from the section data to the section task"
+        )
+
+
+def _named(value: Any, where: str, default_of: Callable[[str], Any]) -> Any:
+    """The section of a model or task, over the defaults of the one that it names."""
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected a mapping with a name, found {value!r}")
+    if not value:
         raise ConfigError("a run needs model.name and task.name")
-    if not config.output_dir:
-        config = merge_into(config, {"output_dir": f"output/{config.model.name}_{config.task.name}"})
-    return config
+    if not value.get("name"):
+        raise ConfigError(f"{where}.name is missing")
+    return merge_into(default_of(value["name"]), value, where)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from unimo import registry
+from unimo import errors, registry
 from unimo.errors import ConfigError, UnimoError
+from unimo.tasks.base import Task
 
 
 def test_every_registered_name_has_a_config_of_that_name():
@@ -16,8 +17,8 @@ def test_every_registered_name_has_a_config_of_that_name():
 
 
 def test_nearest_names_or_all_of_them():
-    assert registry.nearest("vqqa", ["vqa", "retrieval"]) == "nearest: vqa"
-    assert registry.nearest("zzz", ["b", "a"]) == "known: a, b"
+    assert errors.nearest("vqqa", ["vqa", "retrieval"]) == "nearest: vqa"
+    assert errors.nearest("zzz", ["b", "a"]) == "known: a, b"
 
 
 @pytest.mark.parametrize("name", ["unimo3_bas", "resnet_50", ""])
@@ -28,7 +29,7 @@ def test_unknown_model_names_known_ones(name):
 
 def test_unknown_task_names_known_ones():
     with pytest.raises(ConfigError, match="unknown task 'vqaa'; nearest: vqa"):
-        registry.task_module("vqaa")
+        registry.task_class("vqaa")
 
 
 def test_capabilities_select_models():
@@ -37,10 +38,11 @@ def test_capabilities_select_models():
 
 
 def test_every_task_module_offers_what_the_contract_asks():
-    for name in registry.TASK_MODULES:
-        module = registry.task_module(name)
-        assert module.Config().name == name
-        assert callable(module.build) and callable(module.open_data)
+    for name in registry.TASKS:
+        task = registry.task_class(name)
+        for paper in registry.papers():
+            assert task.default_config(paper).name == name
+        assert task.open_data.__func__ is not Task.open_data.__func__
 
 
 def test_overrides_reach_nested_fields_and_unknown_ones_fail():

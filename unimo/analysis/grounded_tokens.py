@@ -18,14 +18,15 @@ from PIL import Image
 
 from unimo.analysis.neighbours import Neighbour, Neighbours, most_shared
 from unimo.analysis.patches import NumberedDataset, PatchCutter
-from unimo.data.loading.collate import RetrievalCollator
 from unimo.data.loading.loader import EvalLoader
-from unimo.data.readers import ConcatDataset, Kind, open_corpus
+from unimo.data.readers.base import ConcatDataset, Kind
+from unimo.data.readers.open import open_corpus
 from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.models.unimo2.grounding import TEMPERATURE_RANGE
 from unimo.registry import list_models, model_config
 from unimo.settings import CorpusConfig, RunConfig
 from unimo.tasks.base import to_tensors
+from unimo.tasks.retrieval.batches import RetrievalCollator
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor

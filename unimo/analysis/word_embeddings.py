@@ -6,15 +6,12 @@ dimensions by PCA. A word of several tokens is the mean of their rows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unimo.config import write_text
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import CapabilityError, ConfigError
 
@@ -197,25 +194,3 @@ def to_plain(rows: Sequence[Sequence[Surroundings]]) -> dict[str, Any]:
             for panel, own in zip(panels, only_there(panels), strict=True)
         ]
     return content
-
-
-def write(rows: Sequence[Sequence[Surroundings]], folder: str | Path) -> tuple[Path, Path]:
-    """Write `word_embeddings.png` and `word_embeddings.json` into a folder.
-
-    Args:
-        rows: for each word its surroundings in each model.
-        folder: made if it does not exist.
-
-    Raises:
-        ConfigError: the folder cannot be made or written.
-    """
-    from unimo.analysis.word_picture import draw
-
-    picture, table = Path(folder) / "word_embeddings.png", Path(folder) / "word_embeddings.json"
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        draw(rows).save(picture, format="PNG")
-        write_text(table, json.dumps(to_plain(rows), indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
-    return picture, table

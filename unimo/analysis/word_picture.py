@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +14,9 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from unimo.analysis.word_embeddings import Surroundings, only_there
+from unimo.analysis.word_embeddings import Surroundings, only_there, to_plain
+from unimo.config import write_text
+from unimo.errors import ConfigError
 
 CENTRE, SHARED, OWN, FAINT = "#d62728", "#1f77b4", "#ff7f0e", "#c8c8c8"
 SIDE, DPI = 5.2, 120
@@ -100,3 +104,23 @@ def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
     area = box.width * box.height
     outside = area - (inside.width * inside.height if inside else 0.0)
     return sum(part.width * part.height for part in shared if part) + outside
+
+
+def write(rows: Sequence[Sequence[Surroundings]], folder: str | Path) -> tuple[Path, Path]:
+    """Write `word_embeddings.png` and `word_embeddings.json` into a folder.
+
+    Args:
+        rows: for each word its surroundings in each model.
+        folder: made if it does not exist.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+    picture, table = Path(folder) / "word_embeddings.png", Path(folder) / "word_embeddings.json"
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        draw(rows).save(picture, format="PNG")
+        write_text(table, json.dumps(to_plain(rows), indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+    return picture, table

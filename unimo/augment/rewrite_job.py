@@ -13,9 +13,9 @@ from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
 from unimo.augment.output import describe_files
+from unimo.augment.parsers import open_parser
 from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewriting import Rewriter
-from unimo.augment.scene_graph import open_parser
 from unimo.augment.statistics import CorpusStatistics
 from unimo.augment.terms import normalise, terms_of
 from unimo.augment.translation import FileTranslations, HttpTranslator, Translator

@@ -18,9 +18,9 @@ import numpy as np
 
 from unimo.augment.ngram import TrigramModel
 from unimo.augment.scene_graph import Node, Parser, SceneGraph
-from unimo.data.masking.tagging import split_words
 from unimo.augment.terms import normalise, stems
 from unimo.augment.vocabulary import Vocabulary
+from unimo.data.masking.tagging import split_words
 
 Level = Literal["word", "phrase"]
 

@@ -33,10 +33,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unimo.data.masking.noun_phrases import Span
 from unimo.augment.scene_graph import SceneGraph, node, relation
-from unimo.data.masking.tagging import Token, load_tagger, tag_words
 from unimo.augment.terms import singular
+from unimo.data.masking.noun_phrases import Span
+from unimo.data.masking.tagging import Token, load_tagger, tag_words
 from unimo.errors import CapabilityError
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from unimo.augment.corpus import CaptionCorpus
 from unimo.augment.counting import BYTES_PER_KEY, KeyCounter
 from unimo.augment.ngram import TrigramCounter, TrigramModel
 from unimo.augment.scene_graph import Parser
-from unimo.data.masking.tagging import split_words
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
+from unimo.data.masking.tagging import split_words
 from unimo.errors import DataError
 
 CHECKPOINT = 100_000

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unimo.augment.corpus import Caption
-from unimo.data.masking.tagging import encodable
 from unimo.augment.terms import normalise
+from unimo.data.masking.tagging import encodable
 from unimo.errors import DataError
 
 VIA = ("zh", "fr", "es")

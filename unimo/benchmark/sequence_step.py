@@ -13,9 +13,10 @@ import paddle
 from unimo.benchmark.naive_padding import PaddedUnimo, pad_batch
 from unimo.data.processor import Processor
 from unimo.errors import ConfigError
-from unimo.registry import model_package, task_module
+from unimo.registry import build_model
 from unimo.settings import RunConfig, load_run_config
 from unimo.tasks.base import to_tensors
+from unimo.tasks.pretrain import PretrainTask
 from unimo.training.optimizer import build_optimizer
 from unimo.training.run import open_processor, resolve
 
@@ -40,7 +41,7 @@ def read_batches(run: RunConfig, processor: Processor, count: int) -> list[dict[
     Raises:
         DataError: a corpus cannot be opened, or has too many broken records.
     """
-    loader = task_module("pretrain").open_data(run, processor).train_loader(run)
+    loader = PretrainTask.open_data(run, processor).train_loader(run)
     try:
         return list(itertools.islice(loader, count))
     finally:
@@ -63,8 +64,7 @@ class SequenceStep:
         run, processor = open_run(model["name"], overrides)
         paddle.seed(run.seed)
         self.batches = read_batches(run, processor, sizes["batches"])
-        pretrain = task_module("pretrain")
-        self.task = pretrain.build(run.task, model_package(run.model.name).build(run.model), {})
+        self.task = PretrainTask(build_model(run.model), run.task)
         self.task.train()
         self.model: Any = self.task.model
         if padded:

@@ -59,14 +59,15 @@ class Step:
         import paddle
 
         from unimo import create_model
+        from unimo.models.paper import PretrainConfig
         from unimo.settings import OptimConfig
-        from unimo.tasks import pretrain
+        from unimo.tasks.pretrain import PretrainTask
         from unimo.training.optimizer import build_optimizer
 
         paddle.seed(0)
         overrides = {key: value for key, value in model.items() if key != "name"}
         built = create_model(model["name"], **overrides)
-        self.task = pretrain.build(pretrain.Config(), built, {})
+        self.task = PretrainTask(built, PretrainConfig())
         self.task.train()
         # Without clipping, as the peer: what is compared is forward, backward and AdamW.
         self.optimizer = build_optimizer(self.task, replace(OptimConfig(), clip_grad_norm=None))

@@ -17,10 +17,10 @@ from PIL import Image
 
 from unimo.config import merge_into, read_yaml
 from unimo.data.images.open import open_image
-from unimo.data.record import ImageLike, Record
-from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.data.images.transforms import Transform, blank_pixels, build_transform
+from unimo.data.record import ImageLike, Record
 from unimo.data.regions.reading import RegionInput, join_pixels
+from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.settings import DataConfig
 

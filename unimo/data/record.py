@@ -45,4 +45,4 @@ class Record:
     score: float | None = None
     """What a regression sample is to give (STS-B: 0 to 5)."""
     false_image: ImageSource | None = field(default=None, repr=False)
-    """A mismatched image from the same corpus (ITM with `data.false_images=dataset`)."""
+    """A mismatched image from the same corpus (ITM with `task.false_images=dataset`)."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
@@ -198,3 +200,18 @@ def _read_lines(path: Path) -> Sequence[str]:
     except OSError as error:
         raise DataError(f"cannot read tokenizer file {path}: {error.strerror}") from error
     return text.rstrip("\n").split("\n")
+
+
+@lru_cache(maxsize=4)
+def starts_word(tokenizer: Tokenizer) -> np.ndarray:
+    """Which tokens begin a word, bool [vocabulary].
+
+    Those with a space before them (byte-level BPE), or without a `##` (WordPiece); special tokens do not.
+    """
+    vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
+    is_byte_level = any(name.startswith("Ġ") for name in vocabulary)
+    begins = np.zeros(tokenizer.vocab_size, bool)
+    for name, index in vocabulary.items():
+        begins[index] = name.startswith("Ġ") if is_byte_level else not name.startswith("##")
+    begins[list(tokenizer.special_ids)] = False
+    return begins

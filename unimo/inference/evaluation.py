@@ -14,7 +14,7 @@ from unimo.data.processor import ProcessorConfig
 from unimo.errors import ConfigError
 from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
-from unimo.registry import task_module
+from unimo.registry import task_class
 from unimo.settings import RunConfig, build_run_config
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def evaluate(
         ConfigError: the directory is of another task, or an override is wrong.
         CheckpointError, DataError: no such model or data.
     """
-    from unimo.training import distributed
+    from unimo import distributed
 
     run = run_of(directory, overrides)
     if task and task != run.task.name:
@@ -68,7 +68,7 @@ def evaluate(
     distributed.setup(run.train)
     size, changes = processor_changes(run, blank_images)
     layer, processor = load_task(directory, image_size=size, processor=changes, config=run.task)
-    return measure(layer, task_module(run.task.name).open_data(run, processor, layer.metadata), split, run)
+    return measure(layer, task_class(run.task.name).open_data(run, processor, layer.metadata), split, run)
 
 
 def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluation:
@@ -77,7 +77,7 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
     Raises:
         DataError: no such split, or too many broken records.
     """
-    from unimo.training import distributed
+    from unimo import distributed
 
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)

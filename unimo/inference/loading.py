@@ -109,9 +109,9 @@ def load_task(
 
     directory = find_model(path)
     model, reader, content, tensors = _open(directory, image_size, processor, overrides)
-    module = registry.task_module(content["task"]["name"])
-    config = config or merge_into(module.Config(), content["task"], f"{directory / CONFIG}: task")
-    task = module.build(config, model, content.get("metadata") or {})
+    name, where = content["task"]["name"], f"{directory / CONFIG}: task"
+    config = config or merge_into(registry.task_config(name, model.config.name), content["task"], where)
+    task = registry.task_class(name).create(model, config, content.get("metadata") or {})
     load_into(task, tensors, str(directory / WEIGHTS))
     task.eval()
     return task, reader
@@ -209,7 +209,7 @@ def _open(
     if "image_size" in plain.get("vision", {}):
         plain = merge_plain(plain, {"vision": size})
     config = merge_into(registry.model_config(plain["name"]), plain, f"{directory / CONFIG}: model")
-    return registry.model_package(plain["name"]).build(config), reader, content, tensors
+    return registry.build_model(config), reader, content, tensors
 
 
 def without_init(section: Mapping[str, Any]) -> dict[str, Any]:

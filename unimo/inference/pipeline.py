@@ -17,16 +17,16 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.tasks.classification.batches import TextCollator
-from unimo.tasks.seq2seq.batches import Seq2SeqCollator
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.readers.glue import TASKS
 from unimo.data.record import Record
-from unimo.tasks.seq2seq.data import layout_of
 from unimo.errors import CapabilityError, ConfigError
 from unimo.inference.loading import load_task
 from unimo.tasks.base import to_tensors
+from unimo.tasks.classification.batches import TextCollator
 from unimo.tasks.entailment import LABELS
+from unimo.tasks.seq2seq.batches import Seq2SeqCollator
+from unimo.tasks.seq2seq.data import layout_of
 
 if TYPE_CHECKING:
     from unimo.data.processor import ImageLike

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,25 +10,25 @@ from typing import TYPE_CHECKING
 from unimo.config import to_plain
 from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
-from unimo.errors import CheckpointError, ConfigError
+from unimo.errors import CheckpointError, ConfigError, nearest
 from unimo.inference.loading import CONFIG, WEIGHTS, save_model
-from unimo.registry import model_package, nearest, task_module
+from unimo.models.paper import Converter
+from unimo.registry import build_model, papers, task_class
 from unimo.settings import RunConfig, load_run_config
 from unimo.weights.paddle_folder import read_folder
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.data.tokenizers import Tokenizer
-    from unimo.weights.name_map import Converted
     from unimo.tasks.base import Task
+    from unimo.weights.name_map import Converted
 
 logger = logging.getLogger(__name__)
 
-# Name of a release -> module with `from_release(tensors, where, task)`.
-RELEASES: dict[str, str] = {
-    "unimo-release": "unimo.models.unimo.convert",
-    "unimo2-release": "unimo.models.unimo2.convert",
-}
+
+def releases() -> dict[str, Converter]:
+    """Name of every release -> converter of its weights."""
+    return {name: converter for paper in papers() for name, converter in paper.converters.items()}
 
 
 def convert_release(
@@ -46,7 +45,7 @@ def convert_release(
     are part of the model and start at random, as does what the release does not have of our objective.
 
     Args:
-        release: key of `RELEASES`.
+        release: one of `releases()`.
         folder: one file for each parameter.
         tokenizer: as for `load_tokenizer`; the one that the weights were made with.
         directory: what is written; an older model directory there is replaced.
@@ -61,13 +60,13 @@ def convert_release(
         DataError: no such tokenizer.
         CheckpointError: the folder, the tokenizer's size or the output folder do not fit.
     """
-    if release not in RELEASES:
-        raise ConfigError(f"unknown release {release!r}; {nearest(release, RELEASES)}")
+    converters = releases()
+    if release not in converters:
+        raise ConfigError(f"unknown release {release!r}; {nearest(release, converters)}")
     directory = Path(directory)
     _check_free(directory)
     words = load_tokenizer(tokenizer)
-    module = importlib.import_module(RELEASES[release])
-    converted = module.from_release(read_folder(folder), str(folder), task)
+    converted = converters[release](read_folder(folder), str(folder), task)
     _check_vocabulary(words, tokenizer, converted)
     run = _run_of(converted, overrides)
     processor = build_processor(run.data, words)
@@ -128,8 +127,7 @@ def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
     from unimo.weights.files import load_into
 
     paddle.seed(run.seed)
-    model = model_package(run.model.name).build(run.model)
-    task = task_module(run.task.name).build(run.task, model, {})
+    task = task_class(run.task.name).create(build_model(run.model), run.task)
     if converted.absent:
         logger.warning("%s has no weights for %s", where, ", ".join(converted.absent))
     for part, _, head in (name.partition(".") for name in converted.absent):

@@ -23,8 +23,8 @@ from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.tasks.classification.image import TopAccuracy
 from unimo.tasks.retrieval.matching import MatchingTask
-from unimo.tasks.retrieval.task import Config, build
 from unimo.tasks.retrieval.scores import concat_rows
+from unimo.tasks.retrieval.task import RetrievalConfig, RetrievalTask
 
 if TYPE_CHECKING:
     from unimo.data.processor import ImageLike, Processor
@@ -37,7 +37,7 @@ def open_matcher(
     directory: str | Path,
     image_size: int | None = None,
     processor: Mapping[str, Any] | None = None,
-    config: Config | None = None,
+    config: RetrievalConfig | None = None,
 ) -> tuple[MatchingTask, Processor]:
     """A pre-trained model with its matching head, as a retrieval task that nobody trained.
 
@@ -61,9 +61,9 @@ def open_matcher(
             f"{trained_on!r}"
         )
     model, reader = loading.load(directory, image_size, processor)
-    config = config or Config()
+    config = config or RetrievalConfig()
     size = getattr(getattr(model.config, "objective", None), "contrastive_size", config.itc_size)
-    task = build(dataclasses.replace(config, itc_size=size), model, {})
+    task = RetrievalTask.create(model, dataclasses.replace(config, itc_size=size))
     fresh = loading.start_from(task, directory)
     if any(name.startswith("itm_head.") for name in fresh):
         raise CheckpointError(

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unimo.config import parse_overrides
-from unimo.tasks.classification.data import class_names, open_image_classification
-from unimo.data.loading.task_data import open_retrieval
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, nearest
 from unimo.inference.evaluation import Evaluation, measure, processor_changes, run_of
 from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labels
 from unimo.inference.loading import read_model_config
 from unimo.inference.zero_shot import ZeroShotClassification, open_matcher
-from unimo.registry import nearest
 from unimo.settings import RunConfig
-from unimo.tasks import retrieval
+from unimo.tasks.classification.data import class_names, open_image_classification
+from unimo.tasks.retrieval.data import open_retrieval
+from unimo.tasks.retrieval.task import RetrievalConfig
 
 ZERO_SHOT_TASKS = ("retrieval", "image_classification")
 
@@ -46,7 +45,7 @@ def evaluate_zero_shot(
         ConfigError: another task, labels or a prompt for retrieval, or a wrong override.
         CheckpointError, CapabilityError, DataError: no such model or data, or not of that kind.
     """
-    from unimo.training import distributed
+    from unimo import distributed
 
     if task not in ZERO_SHOT_TASKS:
         raise ConfigError(f"there is no zero-shot {task or 'task'}; {nearest(task, ZERO_SHOT_TASKS)}")
@@ -62,7 +61,7 @@ def evaluate_zero_shot(
     run = run_of(directory, overrides, task)
     distributed.setup(run.train)
     size, changes = processor_changes(run, blank_images)
-    config = run.task if task == "retrieval" else retrieval.Config()
+    config = run.task if task == "retrieval" else RetrievalConfig()
     if task == "retrieval":
         run = _with_pairs(run, overrides)
         matcher, processor = open_matcher(directory, size, changes, config)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import paddle
@@ -10,6 +11,8 @@ from paddle import Tensor, nn
 
 from unimo.errors import CapabilityError
 from unimo.nn.outputs import Encoded
+from unimo.registry import models_with
+from unimo.weights.files import load_tower
 
 Outputs = Literal["all", "text", "pooled"]
 Images = Tensor | Mapping[str, Tensor]
@@ -159,15 +162,48 @@ class Model(nn.Layer):
         Raises:
             CapabilityError: names the task, what is missing, and the models that have it.
         """
-        missing = sorted(set(needed) - self.capabilities)
-        if missing:
-            from unimo.registry import models_with
+        require(self.config.name, self.capabilities, needed, task)
 
-            able = ", ".join(models_with(needed)) or "none"
-            raise CapabilityError(
-                f"task {task!r} needs {', '.join(missing)}, which {self.config.name!r} does not have; "
-                f"models that do: {able}"
-            )
+    def parts_to_load(self) -> Iterable[TowerSource]:
+        """The parts whose config may name a folder of weights to start from."""
+        return ()
+
+    def load_parts(self) -> None:
+        """Fill the parts whose config names a folder of weights (`init`).
+
+        Raises:
+            CheckpointError: the files there do not fit.
+        """
+        for source in self.parts_to_load():
+            if source.directory:
+                load_tower(source.layer, source.directory, source.drop_layers, source.ignore)
+
+
+@dataclass(frozen=True)
+class TowerSource:
+    """A part of a model, and the folder that it starts from."""
+
+    layer: nn.Layer
+    directory: str
+    """Written by `tools/convert_checkpoint.py`; empty: the part keeps its random start."""
+    drop_layers: int = 0
+    """Last blocks of the file that are left out."""
+    ignore: tuple[str, ...] = ()
+    """Prefixes of parameters that only the file or only the part has."""
+
+
+def require(model: str, capabilities: frozenset[str], needed: frozenset[str] | set[str], task: str) -> None:
+    """Check that a model can do a task.
+
+    Raises:
+        CapabilityError: names the task, what is missing, and the models that have it.
+    """
+    missing = sorted(set(needed) - capabilities)
+    if missing:
+        able = ", ".join(models_with(needed)) or "none"
+        raise CapabilityError(
+            f"task {task!r} needs {', '.join(missing)}, which {model!r} does not have; models that do: {able}"
+        )
 
 
 def select_images(images: Images, rows: Tensor) -> Images:

@@ -1,9 +1,7 @@
 """The task: a model, its heads, its losses, its metrics. The loop knows none of them.
 
-A task module offers `Config`, `open_data(run, processor, metadata=None) -> TaskData` and
-`build(config, model, data) -> Task`, where `data` is a `TaskData` or the metadata mapping of a model
-directory. `READS_IMAGES = False` there says that the task reads texts only. Accuracies and recalls are
-percentages everywhere.
+A task is one class, registered as `TASK` of its module. It owns its config, the data that it reads, heads, losses,
+metrics, and what asking a trained model means. Accuracies and recalls are percentages everywhere.
 """
 
 from __future__ import annotations
@@ -15,7 +13,11 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from unimo.data.loading.task_data import TaskData
+from unimo.data.processor import Processor
 from unimo.models.base import Model
+from unimo.models.paper import Paper
+from unimo.settings import RunConfig
 
 Batch = Mapping[str, Any]
 Observer = Callable[[dict[str, Any]], None]
@@ -30,11 +32,6 @@ def to_tensors(batch: Batch) -> dict[str, Any]:
         return paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
 
     return {name: convert(value) for name, value in batch.items()}
-
-
-def metadata_of(data: Any) -> dict[str, Any]:
-    """The metadata of a `TaskData`, or of the mapping that a model directory holds."""
-    return dict(data if isinstance(data, Mapping) else data.metadata)
 
 
 class Metric(Protocol):
@@ -55,7 +52,12 @@ class Task(nn.Layer):
             in the model directory.
     """
 
+    Config: ClassVar[type]
+    """Dataclass of the task section."""
     needs: ClassVar[frozenset[str]] = frozenset()
+    """Capabilities that a model must have."""
+    reads_images: ClassVar[bool] = True
+    """False for tasks on texts alone."""
     head_aliases: ClassVar[Mapping[str, str]] = {}
     """Name prefix of a head here -> its prefix in the weights of pre-training, from which it may start."""
 
@@ -65,6 +67,32 @@ class Task(nn.Layer):
         self.model = model
         self.config = config
         self.metadata = dict(metadata or {})
+
+    @classmethod
+    def default_config(cls, paper: Paper) -> Any:
+        """The task section with its defaults, for models of a paper."""
+        return cls.Config()
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The data of a run, ready to make loaders from.
+
+        Args:
+            run: the run.
+            processor: of the model.
+            metadata: of an existing model, e.g. its answers; None: those of the data.
+
+        Raises:
+            ConfigError, DataError: settings or files that cannot be used.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def create(cls, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> Task:
+        """The task for a model; where a config chooses among several classes, one of these."""
+        return cls(model, config, metadata)
 
     def freeze_unused(self, *, text: bool, image: bool, pooled: bool = True) -> None:
         """Stop the gradients of what the model does not use for this task; see `Model.is_used`."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.loading.task_data import TaskData, open_entailment
+from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.task_data import TaskData, corpus_data
+from unimo.data.processor import Processor
+from unimo.data.record import Record
+from unimo.errors import RecordError
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead, LinearHead
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Batch, Task, metadata_of
+from unimo.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -25,7 +30,7 @@ LABELS = ("contradiction", "neutral", "entailment")
 
 
 @dataclass(frozen=True)
-class Config:
+class EntailmentConfig:
     """Fields of the task section of a visual entailment run."""
 
     name: str = "entailment"
@@ -42,9 +47,13 @@ class Config:
 class EntailmentTask(Task):
     """Pooled vector of sentence and image -> contradiction, neutral or entailment; cross-entropy."""
 
+    Config = EntailmentConfig
+
     needs = frozenset({"fusion"})
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Model, config: EntailmentConfig, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(model, config, metadata)
         config.adversarial.check(model, config.name)
         hidden = round(config.head_hidden_multiplier * model.hidden_size)
@@ -54,6 +63,13 @@ class EntailmentTask(Task):
             LinearHead(*sizes, dropout=config.head_dropout) if is_linear else ClassifierHead(*sizes)
         )
         self.freeze_unused(text=True, image=True)
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The labelled sentences of `data.path`."""
+        return open_entailment(run, processor)
 
     def logits(self, batch: Batch, *, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
         """Class logits [B, 3]; perturbations `text` and `image` as in `unimo/tasks/adversarial.py`."""
@@ -109,11 +125,32 @@ class EntailmentAccuracy:
         return self._averages.compute()
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The labelled sentences of `data.path`."""
-    return open_entailment(run, processor)
+class EntailmentCollator(PairCollator):
+    """Hypotheses: adds `labels` int64 [B] (contradiction 0, neutral 1, entailment 2)."""
+
+    num_classes = 3
+
+    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
+        """As `PairCollator.prepare`.
+
+        Raises:
+            RecordError: something is missing or broken, the label included.
+        """
+        if record.label not in range(self.num_classes):
+            raise RecordError(f"sample {record.sample_id} has the label {record.label!r}; expected 0, 1 or 2")
+        return super().prepare(record, rng)
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join prepared samples."""
+        labels = np.array([sample["record"].label for sample in prepared], np.int64)
+        return {**super().collate(prepared, rng), "labels": labels}
 
 
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> EntailmentTask:
-    """The task for a model."""
-    return EntailmentTask(model, config, metadata_of(data))
+def open_entailment(run: RunConfig, processor: Processor) -> TaskData:
+    """Hypotheses with labels of `data.path`."""
+    return corpus_data(
+        run, run.data.path, "entailment", processor, lambda train: EntailmentCollator(processor, train)
+    )
+
+
+TASK = EntailmentTask

@@ -9,8 +9,7 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
-from unimo.tasks.caption.batches import starts_word
-from unimo.data.tokenizers import Tokenizer
+from unimo.data.tokenizers import Tokenizer, starts_word
 from unimo.errors import ConfigError
 from unimo.losses.seq2seq import next_token_loss
 from unimo.models.base import Model

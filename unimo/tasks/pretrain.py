@@ -6,9 +6,7 @@ class `Objective`); this file only connects it to the loop and measures it on he
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -16,21 +14,15 @@ from paddle import Tensor
 from paddle.nn import functional as F
 
 from unimo import registry
-from unimo.data.loading.task_data import TaskData, open_pretrain
+from unimo.data.loading.task_data import TaskData
 from unimo.metrics.average import Averages
-from unimo.models.base import Model
-from unimo.tasks.base import Batch, Task, metadata_of
+from unimo.models.base import Model, require
+from unimo.models.paper import Paper, PretrainConfig
+from unimo.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
-
-
-@dataclass(frozen=True)
-class Config:
-    """Fields of the task section of a pre-training run."""
-
-    name: str = "pretrain"
 
 
 class PretrainTask(Task):
@@ -42,10 +34,32 @@ class PretrainTask(Task):
 
     needs = frozenset({"fusion"})
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Model, config: PretrainConfig, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(model, config, metadata)
-        package = registry.model_package(model.config.name).__name__
-        self.objective = importlib.import_module(f"{package}.pretrain").Objective(model.config)
+        self.objective = registry.paper_of(model.config.name).objective(model.config)
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The pairs of `data.pairs`, and for training the corpora of `data.texts` and `data.images`.
+
+        Raises:
+            CapabilityError: texts or images alone, from which the model cannot learn.
+        """
+        paper = registry.paper_of(run.model.name)
+        data = paper.batches(run, processor)
+        for kind, capability in (("texts", "text_only"), ("images", "image_only")):
+            if data.unpaired.get(kind):
+                require(run.model.name, paper.capabilities, {capability}, f"{run.task.name} on data.{kind}")
+        return data
+
+    @classmethod
+    def default_config(cls, paper: Paper) -> PretrainConfig:
+        """What the paper's own objective reads."""
+        return paper.pretraining()
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses of the objective, and the shares that it reports, such as accuracies, in percent."""
@@ -107,18 +121,4 @@ class PretrainMetric:
         return self._averages.compute()
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The pairs of `data.pairs`, and for training the corpora of `data.texts` and `data.images`."""
-    return open_pretrain(run, processor)
-
-
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> PretrainTask:
-    """The task for a model.
-
-    Raises:
-        CapabilityError: the data hold texts or images alone, from which the model cannot learn.
-    """
-    for kind, capability in (("texts", "text_only"), ("images", "image_only")):
-        if isinstance(data, TaskData) and data.unpaired.get(kind):
-            model.require({capability}, f"{config.name} on data.{kind}")
-    return PretrainTask(model, config, metadata_of(data))
+TASK = PretrainTask

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.loading.task_data import TaskData, open_vqa
+from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.task_data import TaskData, corpus_data
+from unimo.data.processor import Processor
+from unimo.data.readers.open import open_answers
 from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import gather_objects
 from unimo.metrics.vqa import accuracy_by_type
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead
-from unimo.tasks.base import Batch, Task, metadata_of
+from unimo.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class VqaConfig:
     """Fields of the task section of a VQA run."""
 
     name: str = "vqa"
@@ -40,9 +44,11 @@ class Config:
 class VqaTask(Task):
     """Pooled vector of question and image -> one logit for each answer; binary cross-entropy."""
 
+    Config = VqaConfig
+
     needs = frozenset({"fusion"})
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, model: Model, config: VqaConfig, metadata: Mapping[str, Any]) -> None:
         super().__init__(model, config, metadata)
         if not metadata.get("answers"):
             raise CheckpointError(
@@ -52,6 +58,17 @@ class VqaTask(Task):
         hidden = int(config.head_hidden_multiplier * model.hidden_size)
         self.classifier = ClassifierHead(model.pooled_size, hidden, len(self.answers))
         self.freeze_unused(text=True, image=True)
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The questions of `data.path`, with the answers of an existing model (`metadata`) or their own."""
+        answers = (metadata or {}).get("answers")
+        data = open_vqa(run, processor, answers)
+        if answers is None and run.task.min_answer_count > 1:
+            data = open_vqa(run, processor, frequent_answers(data, run.task.min_answer_count))
+        return data
 
     def logits(self, batch: Batch) -> Tensor:
         """Answer logits [B, A]."""
@@ -106,15 +123,6 @@ class VqaAccuracy:
         return accuracy_by_type(scores, types)
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The questions of `data.path`, with the answers of an existing model (`metadata`) or their own."""
-    answers = (metadata or {}).get("answers")
-    data = open_vqa(run, processor, answers)
-    if answers is None and run.task.min_answer_count > 1:
-        data = open_vqa(run, processor, frequent_answers(data, run.task.min_answer_count))
-    return data
-
-
 def frequent_answers(data: TaskData, minimum: int) -> list[str]:
     """The answers that at least `minimum` training questions have, in the order of `data`.
 
@@ -135,6 +143,53 @@ def frequent_answers(data: TaskData, minimum: int) -> list[str]:
     return kept
 
 
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> VqaTask:
-    """The task for a model and the answers of `data` (or of the metadata of a model directory)."""
-    return VqaTask(model, config, metadata_of(data))
+class VqaCollator(PairCollator):
+    """Questions: adds `answer_targets` float32 [B, A] of soft scores, `question_ids`, `question_types`.
+
+    Args:
+        processor: image transform and tokenizer.
+        answers: the A answers, in the order of the classifier's outputs.
+        train: use the training transform of images.
+    """
+
+    def __init__(self, processor: Processor, answers: Sequence[str], train: bool) -> None:
+        super().__init__(processor, train)
+        self.columns = {answer: column for column, answer in enumerate(answers)}
+
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+        """Join prepared samples; answers outside the vocabulary are left out of the targets."""
+        batch = super().collate(prepared, rng)
+        records = [sample["record"] for sample in prepared]
+        targets = np.zeros((len(records), len(self.columns)), np.float32)
+        for row, record in enumerate(records):
+            for answer, score in record.answer_scores.items():
+                if answer in self.columns:
+                    targets[row, self.columns[answer]] = score
+        batch["answer_targets"] = targets
+        batch["question_types"] = [record.question_type for record in records]
+        batch["question_ids"] = [record.question_id for record in records]
+        return batch
+
+
+def open_vqa(run: RunConfig, processor: Processor, answers: Sequence[str] | None = None) -> TaskData:
+    """Questions of `data.path`; `metadata["answers"]` lists the answer classes.
+
+    Args:
+        run: the run.
+        processor: of the model.
+        answers: classes of an existing model; by default those of the corpora, in their order.
+
+    Raises:
+        DataError: a corpus has no answers.
+    """
+    if answers is None:
+        lists = (open_answers(corpus, run.data) for corpus in run.data.path)
+        answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
+    task_data = corpus_data(
+        run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
+    )
+    task_data.metadata["answers"] = list(answers)
+    return task_data
+
+
+TASK = VqaTask

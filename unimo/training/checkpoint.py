@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 import paddle
 
-from unimo import __version__
+from unimo import __version__, distributed
 from unimo.config import to_plain
 from unimo.errors import CheckpointError
-from unimo.training import distributed
 from unimo.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from unimo.training.state import TrainState
 from unimo.weights.files import load_into, read_safetensors, tensors_of, write_safetensors

@@ -9,8 +9,9 @@ from typing import Any
 import paddle
 from paddle import Tensor
 
+from unimo import distributed
 from unimo.tasks.base import Batch, to_tensors
-from unimo.training import distributed
+from unimo.training import parallel
 from unimo.training.schedule import learning_rate
 from unimo.training.state import StepReport, TrainState, step_seed
 
@@ -55,12 +56,12 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
         waited += time.perf_counter() - asked
         sample_ids += batch["sample_ids"]
         is_last = round_number == rounds - 1
-        with distributed.backward_pass(state.layer, is_last, run.train.recompute):
+        with parallel.backward_pass(state.layer, is_last, run.train.recompute):
             with state.precision.autocast():
                 loss, values = state.layer(to_tensors(batch))
             state.precision.backward(loss / rounds)
         _accumulate(sums, {"loss": loss, **values}, rounds)
-    distributed.average_gradients(state.layer, run.train.recompute)
+    parallel.average_gradients(state.layer, run.train.recompute)
     state.precision.step(state.optimizer)
     state.optimizer.clear_grad()
     norm = getattr(state.adamw._grad_clip, "norm", None)

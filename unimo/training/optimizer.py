@@ -14,8 +14,7 @@ from paddle import Tensor
 from paddle.nn.clip import _squared_l2_norm
 from paddle.optimizer import AdamW
 
-from unimo.errors import CheckpointError, ConfigError
-from unimo.registry import nearest
+from unimo.errors import CheckpointError, ConfigError, nearest
 from unimo.settings import OptimConfig
 from unimo.tasks.base import Task
 

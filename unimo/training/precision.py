@@ -11,9 +11,9 @@ import paddle
 from paddle import Tensor
 from paddle.distributed import fleet
 
+from unimo import distributed
 from unimo.errors import DeviceError
 from unimo.settings import TrainConfig
-from unimo.training import distributed
 
 logger = logging.getLogger(__name__)
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16"}

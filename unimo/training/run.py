@@ -8,13 +8,14 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 
-from unimo import registry
+from unimo import distributed, registry
 from unimo.config import dump, merge_into, merge_plain, read_yaml, to_plain, write_text
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
@@ -22,7 +23,7 @@ from unimo.errors import CheckpointError, ConfigError
 from unimo.inference import loading
 from unimo.nn.block import set_recompute
 from unimo.settings import CorpusConfig, RunConfig
-from unimo.training import callbacks, checkpoint, distributed, precision
+from unimo.training import callbacks, checkpoint, parallel, precision
 from unimo.training.loop import fit
 from unimo.training.optimizer import build_optimizer
 from unimo.training.state import TrainState
@@ -130,7 +131,7 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
         changes["vision"] = {"image_size": run.data.image_size}
     if "vocab_size" in model.get("text", {}):
         changes["text"] = {"vocab_size": _vocabulary(run, model["text"], processor.tokenizer.vocab_size)}
-    reads_images = getattr(registry.task_module(run.task.name), "READS_IMAGES", True)
+    reads_images = registry.task_class(run.task.name).reads_images
     if ("regions" in model) != bool(run.data.regions) and (reads_images or run.data.regions):
         reads = (
             "regions; set data.regions=grid, or" if "regions" in model else "pixels; leave out data.regions,"
@@ -143,7 +144,7 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
         _check_regions(run, visual.feature_size)
         changes["regions"] = {"feature_size": visual.feature_size, "num_classes": visual.num_classes}
     model = merge_plain(model if keep_init else loading.without_init(model), changes)
-    return merge_into(run, {"model": model})
+    return replace(run, model=merge_into(registry.model_config(run.model.name), model, "model"))
 
 
 def _check_regions(run: RunConfig, found: int) -> None:
@@ -177,12 +178,12 @@ def build(run: RunConfig, processor: Processor) -> TrainState:
     np.random.seed(run.seed)
     paddle.seed(run.seed)
     chosen = precision.choose(run.train)
-    module = registry.task_module(run.task.name)
-    data = module.open_data(run, processor)
-    task = module.build(run.task, registry.model_package(run.model.name).build(run.model), data)
+    task_class = registry.task_class(run.task.name)
+    data = task_class.open_data(run, processor)
+    task = task_class.create(registry.build_model(run.model), run.task, data.metadata)
     set_recompute(task, run.train.recompute)
     adamw = build_optimizer(task, run.optim)
-    layer, optimizer = distributed.wrap(task, adamw, run.train.sharding_stage)
+    layer, optimizer = parallel.wrap(task, adamw, run.train.sharding_stage)
     loader = data.train_loader(run, distributed.rank(), distributed.world_size())
     return TrainState(
         run=run,
@@ -262,8 +263,8 @@ def _built_in(run: RunConfig) -> list[str]:
     """The settings that name the built-in corpus."""
     found = [name for name, corpora in _corpora(run).items() if any(c.path == "scenes" for c in corpora)]
     if run.task.name == "pretrain":
-        kinds = ("rewrites", "texts", "images")
-        found += [f"data.augment.{kind}" for kind in kinds if getattr(run.data.augment, kind) == "scenes"]
+        augment = to_plain(run.task).get("augment", {})
+        found += [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
     return found
 
 

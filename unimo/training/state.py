@@ -8,20 +8,17 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.optimizer import AdamW
 
+from unimo import distributed
 from unimo.settings import RunConfig
 from unimo.tasks.base import Task
-from unimo.training import distributed
 from unimo.training.precision import Precision
-
-if TYPE_CHECKING:
-    from unimo.training.callbacks.base import Callback
 
 
 @dataclass
@@ -106,7 +103,7 @@ class TrainState:
     """Infinite iterator of batches with `state_dict` and `load_state_dict`."""
     processor: Any = None
     data: Any = None
-    callbacks: list[Callback] = field(default_factory=list)
+    callbacks: list[Any] = field(default_factory=list)
     step: int = 0
     stop_reason: str = ""
     """Set by a callback to end the run after this step; the same on all ranks."""

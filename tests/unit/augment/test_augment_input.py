@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.parsers import open_parser
 from unimo.augment.progress import Shard
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
-from unimo.augment.scene_graph import open_parser
 from unimo.augment.statistics import CorpusStatistics
 from unimo.errors import ConfigError, DataError
 

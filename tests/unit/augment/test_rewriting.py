@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from unimo.augment.ngram import TrigramCounter, TrigramModel
+from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter, replace_nodes
-from unimo.augment.scene_graph import Node, open_parser
-from unimo.data.masking.tagging import split_words
+from unimo.augment.scene_graph import Node
 from unimo.augment.terms import normalise, stems
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
+from unimo.data.masking.tagging import split_words
 
 COLOURS, ANIMALS, VERBS = ("brown", "white", "orange"), ("dog", "cat", "elephant"), ("jumps over", "sits on")
 CORPUS = [

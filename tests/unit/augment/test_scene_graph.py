@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from unimo.augment import tagging
-from unimo.augment.scene_graph import open_parser
+from unimo.augment.parsers import open_parser
+from unimo.data.masking import tagging
 from unimo.errors import CapabilityError
 
 ROOT = Path(__file__).resolve().parents[3]

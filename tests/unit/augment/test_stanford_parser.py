@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unimo.augment.scene_graph import open_parser
+from unimo.augment.parsers import open_parser
 from unimo.augment.stanford import Answer, StanfordParser, read_answer
 from unimo.errors import CapabilityError
 

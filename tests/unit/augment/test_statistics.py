@@ -10,7 +10,8 @@ import pytest
 from unimo.augment import statistics as module
 from unimo.augment import vocabulary as vocabularies
 from unimo.augment.corpus import CaptionCorpus
-from unimo.augment.scene_graph import SceneGraph, open_parser
+from unimo.augment.parsers import open_parser
+from unimo.augment.scene_graph import SceneGraph
 from unimo.augment.statistics import CorpusStatistics
 from unimo.errors import DataError
 

@@ -52,12 +52,13 @@ def test_own_side_learns_its_batch():
 
 def test_peer_side_has_the_same_sizes():
     from unimo import create_model
-    from unimo.tasks import pretrain
+    from unimo.models.paper import PretrainConfig
+    from unimo.tasks.pretrain import PretrainTask
 
     # Theirs has RoBERTa's unused pooler, as released files do.
     model = create_model("bridgetower_tiny", text={"pooler": True})
     side = peer_side("hf-bridgetower", peer_python(), peer_sizes(model.config), REQUEST, threads=1)
-    task = pretrain.build(pretrain.Config(), model, {})
+    task = PretrainTask(model, PretrainConfig())
     assert side.parameters == sum(int(np.prod(parameter.shape)) for parameter in task.parameters())
     losses = [side.ask("step")["loss"] for _ in range(2)]
     assert losses[1] != losses[0]

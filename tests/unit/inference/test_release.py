@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from release_numpy import Release
 from released_folder import random_release, write_folder
 
 import unimo
@@ -18,9 +18,6 @@ from unimo.errors import CheckpointError, ConfigError
 from unimo.inference.loading import load_task, read_model_config
 from unimo.inference.release import convert_release
 from unimo.weights.files import read_safetensors
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
-from release_numpy import Release
 
 TOLERANCE = 1e-4
 TEXTS = ("a red circle is above a small square .", "there is a blue cross")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import paddle
 import pytest
 from released_folder import write_folder
 from released_unimo import FEATURE, random_release
+from unimo_release_numpy import UnimoRelease
 
 import unimo
 from unimo.data.scenes.dataset import ScenesDataset
@@ -19,9 +19,6 @@ from unimo.errors import ConfigError
 from unimo.inference.loading import load_task, read_model_config
 from unimo.inference.release import convert_release
 from unimo.tasks.base import to_tensors
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))
-from unimo_release_numpy import UnimoRelease
 
 TOLERANCE = 1e-5
 TEXTS = ("a red circle is above a small square .", "there is a blue cross")

@@ -11,8 +11,8 @@ import pytest
 from micro import saved
 from micro_unimo2 import MODEL
 
-from unimo.data.scenes.scene import SHAPES
 from unimo.data.scenes.labels import SceneShapes
+from unimo.data.scenes.scene import SHAPES
 from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.inference import zero_shot
 from unimo.inference.loading import load_task

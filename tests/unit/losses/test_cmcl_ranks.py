@@ -1,23 +1,18 @@
 """Two ranks give, on average, CMCL and region losses of the joined batch, whatever the second one holds."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from cmcl_data import SECOND_RANKS, first_rank, join, reference, run
+from paddle_launch import run_ranks
 from region_data import run_regions
-
-TESTS = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TESTS))
-from paddle_launch import run_ranks  # noqa: E402 - after the path
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
     output = tmp_path_factory.mktemp("ranks")
-    run_ranks(2, output, [], script="unit/losses/two_ranks_cmcl.py")
+    run_ranks(2, output, [], script="two_ranks_cmcl.py")
     return [json.loads((output / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -1,27 +1,22 @@
 """Two ranks with half a batch each give, on average, the losses and gradients of the whole batch."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from paddle_launch import run_ranks
 from ranks_data import GROUPS, MASKED, data, table
 
 from unimo.losses.contrastive import contrastive_loss
 from unimo.losses.mlm import masked_lm_loss
 
-TESTS = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TESTS))
-from paddle_launch import run_ranks  # noqa: E402 - after the path
-
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
     output = tmp_path_factory.mktemp("ranks")
-    run_ranks(2, output, [], script="unit/losses/two_ranks.py")
+    run_ranks(2, output, [], script="two_ranks.py")
     return [json.loads((output / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import unimo
-from unimo.registry import model_package
+from unimo.registry import paper_of
 
 ROOT = Path(unimo.__file__).resolve().parent.parent
 # Package -> how many numbered equations its paper has.
@@ -61,7 +61,7 @@ def test_every_equation_has_a_row(package: str, last: int):
 @pytest.mark.parametrize("package", EQUATIONS)
 def test_every_size_is_described(package: str):
     described = re.findall(r"`(\w+)`", " ".join(row[0] for row in _rows(package, "| name | parameters |")))
-    assert set(described) == set(model_package(f"{package}_tiny").SIZES)
+    assert set(described) == set(paper_of(f"{package}_tiny").sizes)
 
 
 @pytest.mark.parametrize("package", EQUATIONS)

@@ -87,8 +87,8 @@ def test_the_recipe_is_that_of_the_paper(name: str) -> None:
     run = load_run_config(name, "pretrain")
     grounding, data, optim = run.model.grounding, run.data, run.optim
     assert (grounding.dictionary_size, grounding.num_tokens, grounding.beta) == (2048, 100, 0.25)
-    assert (data.image_size, data.max_text_len, data.mlm_probability) == (224, 512, 0.15)
-    assert (data.masking, data.pairs_only_epochs) == ("span", 20.0)
+    assert (data.image_size, data.max_text_len, run.task.mlm_probability) == (224, 512, 0.15)
+    assert (run.task.masking, data.pairs_only_epochs) == ("span", 20.0)
     assert (optim.lr, optim.schedule) == (5e-5, "linear")
     assert (
         data.texts

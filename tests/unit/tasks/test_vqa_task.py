@@ -8,11 +8,11 @@ import pytest
 from micro import make_run, make_task
 
 from unimo.errors import CheckpointError, ConfigError
-from unimo.tasks import vqa
 from unimo.tasks.base import to_tensors
+from unimo.tasks.vqa import VqaAccuracy, VqaConfig, VqaTask
 
 
-def batch_of(task: vqa.VqaTask, data, run) -> dict:
+def batch_of(task: VqaTask, data, run) -> dict:
     return to_tensors(next(iter(data.eval_loader("val", run, batch_size=6))))
 
 
@@ -32,7 +32,7 @@ def test_loss_is_binary_cross_entropy_summed_over_answers() -> None:
 
 
 def test_metric_takes_the_soft_score_of_the_best_answer_by_type() -> None:
-    metric = vqa.VqaAccuracy()
+    metric = VqaAccuracy()
     targets = paddle.to_tensor([[1.0, 0.3], [0.0, 0.6], [0.9, 0.0]])
     chosen = paddle.to_tensor([1, 1, 1])
     metric.update({"answer_ids": chosen}, {"answer_targets": targets, "question_types": ["a", "a", "b"]})
@@ -74,4 +74,4 @@ def test_rare_answers_can_be_left_out() -> None:
 def test_without_answers_there_is_no_task() -> None:
     task, _, _ = make_task(make_run("vqa"))
     with pytest.raises(CheckpointError, match="answers"):
-        vqa.build(vqa.Config(), task.model, {})
+        VqaTask(task.model, VqaConfig())

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_run import make_run, make_state, train
 
-from unimo import weights
 from unimo.errors import CheckpointError
 from unimo.training import checkpoint
+from unimo.weights import files as weights
 
 
 def test_keeps_the_last_and_says_which_files(tmp_path: Path) -> None:

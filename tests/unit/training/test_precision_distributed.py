@@ -2,9 +2,10 @@ import logging
 
 import pytest
 
+from unimo import distributed
 from unimo.errors import DeviceError
 from unimo.settings import TrainConfig
-from unimo.training import distributed, precision
+from unimo.training import precision
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])

@@ -103,9 +103,9 @@ def test_the_built_in_corpus_beside_own_data_is_told(
         return caplog.text
 
     assert "no data configured: running on the built-in corpus `scenes`" in told("unimo_tiny")
-    mixed = told("unimo_tiny", "data.pairs=data/mine", "data.texts=[]", "data.augment.rewrites=")
-    assert "`scenes`: data.images data.augment.texts data.augment.images; name your own" in mixed
-    assert "leave out: data.images=[] data.augment.texts= data.augment.images=" in mixed
+    mixed = told("unimo_tiny", "data.pairs=data/mine", "data.texts=[]", "task.augment.rewrites=")
+    assert "`scenes`: data.images task.augment.texts task.augment.images; name your own" in mixed
+    assert "leave out: data.images=[] task.augment.texts= task.augment.images=" in mixed
     assert "the vocabulary is that of `scenes`" in mixed and "no data configured" not in mixed
     assert not told("unimo3_tiny", "data.pairs=data/mine", f"data.tokenizer={tmp_path}")
 
@@ -144,8 +144,8 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         (["unimo3_tiny", "train.precision=bf16", "train.device=cpu"], "silent no-op"),
         (["unimo3_tiny", "data.pairs=/nowhere/at/all"], "/nowhere/at/all"),
         (
-            ["unimo2_tiny", "data.phrases=textblob"],
-            "data.phrases=textblob is read by UNIMO's pre-training only",
+            ["unimo2_tiny", "task.phrases=textblob"],
+            "task.phrases=textblob is read by UNIMO's pre-training only",
         ),
     ],
 )

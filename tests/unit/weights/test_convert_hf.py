@@ -8,10 +8,10 @@ import paddle
 import pytest
 
 from unimo.errors import CheckpointError, ConfigError
-from unimo.weights.huggingface import CLIP_VISION, ROBERTA, VIT, from_hf, read_sizes, to_hf
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower, VitTower
 from unimo.weights.files import load_into, read_safetensors, tensors_of
+from unimo.weights.huggingface import CLIP_VISION, ROBERTA, VIT, from_hf, read_sizes, to_hf
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 TOLERANCE = 1e-4

@@ -10,11 +10,11 @@ import pytest
 from paddle import nn
 from safetensors.numpy import load_file, save_file
 
-from unimo import weights
 from unimo.errors import CheckpointError
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower
+from unimo.weights import files as weights
 from unimo.weights.files import load_into, load_tower, read_safetensors, tensors_of, write_safetensors
 
 

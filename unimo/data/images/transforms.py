@@ -16,8 +16,7 @@ from PIL import Image
 
 from unimo.data.images.randaugment import RandAugment, RandomAugment, Rng
 from unimo.data.images.views import ViewAugment
-from unimo.errors import ConfigError
-from unimo.registry import nearest
+from unimo.errors import ConfigError, nearest
 
 CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073))
 CLIP_STD = np.array((0.26862954, 0.26130258, 0.27577711))

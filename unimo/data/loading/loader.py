@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from unimo.data.loading.sampler import MixtureSampler, SampleKey, generator
 from unimo.data.readers.base import Dataset
 from unimo.data.record import ImageSource, Record
-from unimo.data.loading.sampler import MixtureSampler, SampleKey, generator
 from unimo.errors import ConfigError, DataError, RecordError
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def read_batch(
 
 
 def draw_false_image(record: Record, dataset: Dataset, rng: np.random.Generator) -> ImageSource:
-    """Another image of the corpus, uniformly over samples (ITM with `data.false_images=dataset`).
+    """Another image of the corpus, uniformly over samples (ITM with `task.false_images=dataset`).
 
     Raises:
         RecordError: none of 20 draws gave one.

@@ -8,15 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from unimo.models.unimo.augmented import open_augmentations
-from unimo.data.loading.collate import EntailmentCollator, PretrainCollator, RetrievalCollator, VqaCollator
-from unimo.tasks.retrieval.negatives import NegativesCollator
-from unimo.models.unimo.batches import UnifiedCollator
-from unimo.models.unimo2.batches import MaskedTextCollator, UnpairedCollator
 from unimo.data.loading.loader import Collator, EvalLoader, TrainLoader
-from unimo.data.processor import Processor
-from unimo.data.readers import ConcatDataset, Dataset, Kind, open_answers, open_corpus
 from unimo.data.loading.sampler import Curriculum, MixtureSampler
+from unimo.data.processor import Processor
+from unimo.data.readers.base import ConcatDataset, Dataset, Kind
+from unimo.data.readers.open import open_corpus
 from unimo.errors import ConfigError, DataError
 from unimo.settings import CorpusConfig, RunConfig
 
@@ -148,104 +144,14 @@ class TaskData:
         )
 
 
-def open_pretrain(run: RunConfig, processor: Processor) -> TaskData:
-    """Image-text pairs of `data.pairs`, masked and mismatched; in training texts and images alone, too.
-
-    For models that read regions a training batch has parts (`UnifiedCollator`), for others only with
-    `data.texts` or `data.images` (`UnpairedCollator`). Without pairs texts are trained on and evaluated.
-
-    Raises:
-        ConfigError: a curriculum without anything that comes in later, or neither pairs nor texts.
-    """
-    data = run.data
-    kind: Kind = "pairs" if data.pairs else "texts"
-    unpaired: dict[Kind, Sequence[CorpusConfig]] = {"texts": data.texts, "images": data.images}
-    corpora = data.pairs or unpaired.pop("texts")
-    if not corpora:
-        raise ConfigError("data.pairs and data.texts are empty; name a corpus, or `scenes`")
-    is_mixed = any(unpaired.values()) or kind == "texts"
-    if data.pairs_only_epochs and not is_mixed:
-        raise ConfigError(
-            f"data.pairs_only_epochs={data.pairs_only_epochs:g}, but there are only pairs; "
-            "set data.texts or data.images, or data.pairs_only_epochs=0"
-        )
-    if data.phrases and not data.regions:
-        raise ConfigError(f"data.phrases={data.phrases} is read by UNIMO's pre-training only; leave it out")
-    options = {
-        "mlm_probability": data.mlm_probability,
-        "whole_word_masking": data.whole_word_masking,
-        "false_images": data.false_images,
-        "masking": data.masking,
-    }
-
-    def collator(train: bool) -> PretrainCollator:
-        if train and data.regions:
-            extra = data.augment
-            extras = open_augmentations(extra.rewrites, extra.texts, extra.images, data.scenes)
-            return UnifiedCollator(processor, data, extras)
-        if train and is_mixed:
-            return UnpairedCollator(processor, data.view_transform, **options)
-        return (PretrainCollator if kind == "pairs" else MaskedTextCollator)(processor, train, **options)
-
-    opened = _task_data(run, corpora, kind, processor, collator)
-    opened.kind, opened.unpaired = kind, unpaired
-    opened.open_unpaired = lambda corpus, kind: open_corpus(corpus, "train", kind, data)
-    return opened
-
-
-def open_vqa(run: RunConfig, processor: Processor, answers: Sequence[str] | None = None) -> TaskData:
-    """Questions of `data.path`; `metadata["answers"]` lists the answer classes.
-
-    Args:
-        run: the run.
-        processor: of the model.
-        answers: classes of an existing model; by default those of the corpora, in their order.
-
-    Raises:
-        DataError: a corpus has no answers.
-    """
-    if answers is None:
-        lists = (open_answers(corpus, run.data) for corpus in run.data.path)
-        answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
-    task_data = _task_data(
-        run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
-    )
-    task_data.metadata["answers"] = list(answers)
-    return task_data
-
-
-def open_entailment(run: RunConfig, processor: Processor) -> TaskData:
-    """Hypotheses with labels of `data.path`."""
-    return _task_data(
-        run, run.data.path, "entailment", processor, lambda train: EntailmentCollator(processor, train)
-    )
-
-
-def open_retrieval(run: RunConfig, processor: Processor, negatives: int = 0) -> TaskData:
-    """Image-text pairs of `data.path`; every rank evaluates the whole split, whose pairs it then shares.
-
-    With `negatives` training batches say so many mismatched images, and captions, for each pair.
-    """
-
-    def collator(train: bool) -> RetrievalCollator:
-        return (
-            NegativesCollator(processor, negatives)
-            if train and negatives
-            else RetrievalCollator(processor, train)
-        )
-
-    task_data = _task_data(run, run.data.path, "pairs", processor, collator)
-    task_data.share_eval = False
-    return task_data
-
-
-def _task_data(
+def corpus_data(
     run: RunConfig,
     corpora: Sequence[CorpusConfig],
     kind: Kind,
     processor: Processor,
     collator: Callable[[bool], Collator],
 ) -> TaskData:
+    """Samples of one kind, read by `open_corpus`."""
     return TaskData(
         corpora=corpora,
         open_split=lambda corpus, split: open_corpus(corpus, split, kind, run.data),

@@ -21,8 +21,8 @@ from unimo.data.prepare.writer import (
     write_json,
 )
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
-from unimo.data.readers.open import split_of
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
+from unimo.data.readers.open import split_of
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 

@@ -1,15 +1,13 @@
-"""Images with class labels: what their readers share, and finding the reader of a folder."""
+"""Images with class labels: what their readers share."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
-from unimo.data.readers.base import ConcatDataset, Dataset
+from unimo.data.readers.base import Dataset
 from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError
-from unimo.settings import CorpusConfig, DataConfig
 
 
 class LabeledImages(Dataset):
@@ -64,43 +62,3 @@ def relabel(dataset: LabeledImages, class_names: Sequence[str]) -> LabeledImages
             f"{', '.join(strange[:5])}; its {len(class_names)} classes: {', '.join(class_names[:5])} ..."
         )
     return RelabeledImages(dataset, class_names, [place[name] for name in dataset.class_names])
-
-
-def open_labeled_images(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledImages:
-    """Open one split of an image classification set.
-
-    Args:
-        corpus: `scenes` (which shape is it?), a folder tree with one folder a class
-            (`readers/image_folder.py`), or a folder of CIFAR files (`readers/cifar.py`).
-        split: `train`, `val`, `test`, or several joined by `+`.
-        data: gives the root of relative paths and the size of `scenes`.
-
-    Raises:
-        DataError: nothing there, no such split, or damaged files.
-    """
-    parts = [_open_split(corpus, word, data) for word in split.split("+")]
-    if len(parts) == 1:
-        return parts[0]
-    names = parts[0].class_names
-    whole = ConcatDataset([relabel(part, names) for part in parts], parts[0].name)
-    return RelabeledImages(whole, names, range(len(names)))
-
-
-def _open_split(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledImages:
-    if corpus.path == "scenes":
-        from unimo.data.scenes.labels import SceneShapes
-
-        return SceneShapes(split, data.scenes)
-    from unimo.data.readers.cifar import find_cifar, open_cifar
-    from unimo.data.readers.image_folder import open_image_folder
-
-    path = Path(corpus.path).expanduser()
-    path = Path(data.root).expanduser() / path if data.root else path
-    if not path.is_dir():
-        raise DataError(
-            f"no folder {path.absolute()}; expected one folder a class (train/<class>/*.jpg) or the files "
-            "of CIFAR-10 or CIFAR-100; the built-in data set is `scenes`"
-        )
-    name = corpus.name or path.name
-    cifar = find_cifar(path)
-    return open_cifar(cifar, split, name) if cifar else open_image_folder(path, split, name)

@@ -31,9 +31,11 @@ from typing import Any
 from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
-from unimo.data.readers.labeled import open_labeled_images
+from unimo.data.readers.open_labeled import open_labeled_images
 from unimo.data.readers.tar import TarDataset
 from unimo.data.readers.unpaired import PictureDataset, PromptDataset, TextLinesDataset, find_pictures
+from unimo.data.scenes.dataset import ScenesDataset
+from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -71,8 +73,6 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     if corpus.prompt and kind == "pairs":
         return PromptDataset(open_labeled_images(corpus, split, data), corpus.prompt)
     if corpus.path == "scenes":
-        from unimo.data.scenes.dataset import ScenesDataset
-
         return ScenesDataset(kind=kind, split=split, config=data.scenes)
     name, path = corpus.name or Path(corpus.path.rstrip("/*")).stem, _resolve(corpus, data)
     if kind == "images" and (pictures := _picture_folder(path)):
@@ -127,9 +127,7 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
         DataError: no answers, or tables whose ids contradict each other or leave gaps.
     """
     if corpus.path == "scenes":
-        from unimo.data import scenes
-
-        return scenes.answers()
+        return scene_answers()
     path = _resolve(corpus, data)
     listed = (path if path.is_dir() else path.parent) / "answers.json"
     if listed.is_file():

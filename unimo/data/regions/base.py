@@ -1,4 +1,4 @@
-"""Region features: what a detector saw in a picture, or what a grid over it shows.
+"""Region features of one picture, and where they come from.
 
 Legend: R regions of a picture, F width of a feature, C classes of the detector.
 """
@@ -6,15 +6,12 @@ Legend: R regions of a picture, F width of a feature, C classes of the detector.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
-from unimo.data.images.open import open_image
 from unimo.data.record import Record
-from unimo.errors import ConfigError, RecordError
+from unimo.errors import RecordError
 
 
 @dataclass(frozen=True)
@@ -100,63 +97,3 @@ def check_regions(regions: Regions, name: str, feature_size: int, num_classes: i
             f"image {name}: a box lies outside of its {regions.width} x {regions.height} pixels"
         )
     return regions
-
-
-class GridRegions:
-    """Regions without a detector: the cells of a grid over the picture, each as its shrunken pixels.
-
-    Works for every picture on a fresh machine; on `scenes` a cell of the 2 x 2 grid holds one object at most.
-
-    Args:
-        cells: along each side of the picture.
-        pixels: side of the shrunken cell; F is 3 * pixels ** 2.
-    """
-
-    num_classes = 0
-
-    def __init__(self, cells: int = 2, pixels: int = 16) -> None:
-        if cells < 1 or pixels < 1:
-            raise ConfigError(f"grid of {cells} cells with {pixels} pixels: expected at least 1 of each")
-        self.cells, self.pixels = cells, pixels
-        self.feature_size = 3 * pixels**2
-
-    def of(self, record: Record) -> Regions:
-        """The cells of the picture, row by row; features are colours in [-1, 1]."""
-        if record.image is None:
-            raise RecordError(f"sample {record.sample_id}: a grid needs the picture of {record.image_id}")
-        if isinstance(record.image, Image.Image):
-            return self.of_image(record.image)
-        return self.of_image(open_image(record.image, self.cells * self.pixels))
-
-    def of_image(self, image: Image.Image) -> Regions:
-        """The cells of an opened picture."""
-        image = image.convert("RGB")
-        width, height = image.size
-        side = self.cells * self.pixels
-        colors = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / 127.5 - 1.0
-        cells = colors.reshape(self.cells, self.pixels, self.cells, self.pixels, 3).transpose(0, 2, 1, 3, 4)
-        features = np.ascontiguousarray(cells.reshape(self.cells**2, -1))
-        x, y = np.meshgrid(np.arange(self.cells), np.arange(self.cells))
-        corners = np.stack([x, y, x + 1, y + 1], axis=-1).reshape(-1, 4) / self.cells
-        boxes = (corners * [width, height, width, height]).astype(np.float32)
-        return Regions(features, boxes, width, height)
-
-
-def open_regions(name: str) -> RegionSource:
-    """The source that `data.regions` names.
-
-    Args:
-        name: `grid`; `grid:CELLS:PIXELS`; a folder that tools/extract_features.py wrote; or a TSV file of
-            the released format.
-    Raises:
-        ConfigError: a grid that cannot be read.
-        DataError: no features at that place, or damaged ones.
-    """
-    kind, *numbers = name.split(":")
-    if kind == "grid" and all(number.isdigit() for number in numbers) and len(numbers) in (0, 2):
-        return GridRegions(*map(int, numbers))
-    if kind == "grid":
-        raise ConfigError(f"data.regions={name}: expected grid or grid:CELLS:PIXELS, e.g. grid:2:16")
-    from unimo.data.regions.store import open_store
-
-    return open_store(Path(name).expanduser())

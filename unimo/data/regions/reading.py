@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from unimo.data.record import Record
-from unimo.data.regions.base import Regions, check_regions, open_regions
+from unimo.data.regions.base import Regions, check_regions
+from unimo.data.regions.open import open_regions
 from unimo.errors import ConfigError
 
 

@@ -26,8 +26,8 @@ import numpy as np
 import pyarrow as pa
 
 from unimo.data.record import Record
-from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths
 from unimo.data.regions.base import Regions, check_regions
+from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths
 from unimo.errors import DataError, RecordError
 
 FORMAT = 1
@@ -269,25 +269,6 @@ class JoinedRegions(StoredRegions):
 
 
 _AGAIN = "run the same extraction again, which keeps what is done"
-
-
-def open_store(path: Path) -> StoredRegions:
-    """Stored features: a folder of `tools/extract_features.py`, a TSV file of the released format, a folder
-    of such files, or several of these joined by commas.
-
-    Raises:
-        DataError: no features at that place, damaged ones, or ones of different detectors.
-    """
-    names = str(path).split(",")
-    if len(names) > 1 and not path.exists():
-        return JoinedRegions([open_store(Path(name.strip()).expanduser()) for name in names])
-    from unimo.data.regions.tsv import TsvRegions
-
-    if path.suffix == ".tsv" and path.is_file():
-        return TsvRegions(path)
-    if path.is_dir() and not (path / INDEX).exists() and (tables := sorted(path.glob("*.tsv"))):
-        return JoinedRegions([TsvRegions(table) for table in tables])
-    return RegionStore(path)
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -18,9 +18,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from unimo.data.readers.base import read_at
+from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import StoredImage
 from unimo.data.regions.store import StoredRegions, replacing
-from unimo.data.regions.base import Regions
 from unimo.errors import DataError, RecordError
 
 Order = Literal["width-height", "height-width"]

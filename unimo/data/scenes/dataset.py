@@ -11,9 +11,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from unimo.data import scenes_language as language
 from unimo.data.readers.base import Kind
 from unimo.data.record import ImageSource, Record
+from unimo.data.scenes import language
 from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
 from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig

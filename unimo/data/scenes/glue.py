@@ -12,13 +12,13 @@ import dataclasses
 
 import numpy as np
 
+from unimo.data.loading.sampler import generator
 from unimo.data.readers.base import Dataset, check_index
 from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.record import Record
-from unimo.data.loading.sampler import generator
-from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
 from unimo.data.scenes.dataset import SPLITS, ScenesDataset
 from unimo.data.scenes.language import captions, hypotheses
+from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import ScenesConfig
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from unimo.data.loading.sampler import generator
 from unimo.data.readers.labeled import LabeledImages
 from unimo.data.record import Record
-from unimo.data.loading.sampler import generator
-from unimo.data.scenes.scene import SHAPES, Scene, render
 from unimo.data.scenes.dataset import SPLITS, ScenesDataset, encode
+from unimo.data.scenes.scene import SHAPES, Scene, render
 from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from unimo.data.loading.sampler import generator
 from unimo.data.readers.base import check_index
 from unimo.data.readers.generation import GenerationDataset, GenerationRecord
-from unimo.data.loading.sampler import generator
-from unimo.data.scenes.scene import Scene, SceneObject
 from unimo.data.scenes.dataset import SPLITS, ScenesDataset
 from unimo.data.scenes.language import questions
+from unimo.data.scenes.scene import Scene, SceneObject
 from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig
 

@@ -5,17 +5,22 @@ README.md beside this file maps the paper to the code and lists what differs fro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unimo.models.unimo.config import Config, RegionConfig
+from unimo.models.paper import Paper
+from unimo.models.unimo.config import CAPABILITIES, Config, PretrainingConfig, RegionConfig
 from unimo.nn.config import TextConfig
 
 if TYPE_CHECKING:
-    from unimo.models.unimo.model import Unimo
+    from collections.abc import Mapping
 
-CAPABILITIES = frozenset(
-    {"regions", "dual_encoder", "fusion", "generation", "text_generation", "text_only", "image_only"}
-)
+    import numpy as np
+
+    from unimo.data.loading.task_data import TaskData
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+    from unimo.weights.name_map import Converted
+
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 # Learns `scenes` from scratch on two CPU cores in minutes; the scale of the start is that of unimo3_tiny.
@@ -36,17 +41,37 @@ SIZES: dict[str, Config] = {
 }
 
 
-def build(config: Config) -> Unimo:
-    """A model with random weights; its Transformer from `text.init` where that is set.
-
-    Raises:
-        CheckpointError: the files there do not fit.
-    """
+def _network(config: Config) -> Any:
     from unimo.models.unimo.model import Unimo
 
-    model = Unimo(config)
-    if config.text.init:
-        from unimo.weights.files import load_tower
+    return Unimo(config)
 
-        load_tower(model.transformer, config.text.init)
-    return model
+
+def _objective(config: Config) -> Any:
+    from unimo.models.unimo.pretrain import Objective
+
+    return Objective(config)
+
+
+def _batches(run: RunConfig, processor: Processor) -> TaskData:
+    from unimo.models.unimo.batches import open_pretraining
+
+    return open_pretraining(run, processor)
+
+
+def _from_release(tensors: Mapping[str, np.ndarray], where: str, task: str) -> Converted:
+    from unimo.models.unimo.convert import from_release
+
+    return from_release(tensors, where, task)
+
+
+PAPER = Paper(
+    name="unimo",
+    sizes=SIZES,
+    capabilities=CAPABILITIES,
+    network=_network,
+    objective=_objective,
+    batches=_batches,
+    pretraining=PretrainingConfig,
+    converters={"unimo-release": _from_release},
+)

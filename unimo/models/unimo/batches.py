@@ -10,18 +10,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unimo.models.unimo.augmented import Augmentations
-from unimo.data.loading.collate import Batch, Prepared, PretrainCollator, draw_matches, pair_in_batch
-from unimo.models.unimo.contrast import ContrastCollator
+from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.task_data import TaskData
 from unimo.data.masking.fragments import FragmentSampler
-from unimo.data.masking.tokens import SpanMasker
 from unimo.data.masking.phrases import PhraseFinder
+from unimo.data.masking.regions import RegionMasker
+from unimo.data.masking.spans import SpanMasker
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
-from unimo.data.masking.regions import RegionMasker
 from unimo.data.regions.base import Regions
 from unimo.errors import RecordError
-from unimo.settings import DataConfig
+from unimo.models.batches import PretrainCollator, draw_matches, pair_in_batch
+from unimo.models.pretrain_data import pretraining_data
+from unimo.models.unimo.augmented import Augmentations, open_augmentations
+from unimo.models.unimo.config import PretrainingConfig
+from unimo.models.unimo.contrast import ContrastCollator
+from unimo.settings import RunConfig
+
+
+def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
+    """Pairs, and for training texts and images alone; training batches have parts."""
+
+    def collator() -> UnifiedCollator:
+        extra = run.task.augment
+        extras = open_augmentations(extra.rewrites, extra.texts, extra.images, run.data.scenes)
+        return UnifiedCollator(processor, run.task, extras)
+
+    return pretraining_data(run, processor, collator)
 
 
 class UnifiedCollator(PretrainCollator):
@@ -34,19 +49,19 @@ class UnifiedCollator(PretrainCollator):
 
     Args:
         processor: reads regions and texts.
-        data: shares and numbers.
+        options: shares and numbers.
         extras: rewritten captions, related texts and images.
     """
 
-    def __init__(self, processor: Processor, data: DataConfig, extras: Augmentations) -> None:
-        super().__init__(processor, True, data.mlm_probability)
-        if data.masking == "span":
-            self.masker = SpanMasker(processor.tokenizer, data.mlm_probability, overshoot=False)
-        self.phrases = PhraseFinder(data.phrases) if data.phrases else None
-        self.seq2seq_probability = data.seq2seq_probability
-        self.fragments = FragmentSampler(processor.tokenizer, data.fragment_share)
-        self.hide = RegionMasker(data.region_mask_probability)
-        self.contrast = ContrastCollator(processor, data.augment, extras)
+    def __init__(self, processor: Processor, options: PretrainingConfig, extras: Augmentations) -> None:
+        super().__init__(processor, True, options)
+        if options.masking == "span":
+            self.masker = SpanMasker(processor.tokenizer, options.mlm_probability, overshoot=False)
+        self.phrases = PhraseFinder(options.phrases) if options.phrases else None
+        self.seq2seq_probability = options.seq2seq_probability
+        self.fragments = FragmentSampler(processor.tokenizer, options.fragment_share)
+        self.hide = RegionMasker(options.region_mask_probability)
+        self.contrast = ContrastCollator(processor, options.augment, extras)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Read and mask what there is of picture and text.

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unimo.errors import ConfigError
+from unimo.models.paper import PretrainConfig
 from unimo.nn.config import TextConfig
+
+CAPABILITIES = frozenset(
+    {"regions", "dual_encoder", "fusion", "generation", "text_generation", "text_only", "image_only"}
+)
 
 
 @dataclass(frozen=True)
@@ -72,3 +77,48 @@ class Config:
                 f"regions.feature_size {self.regions.feature_size} and num_classes "
                 f"{self.regions.num_classes}: expected at least 1 and 0"
             )
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What contrastive pre-training knows of a pair besides itself (UNIMO, section 2.1 and appendix A)."""
+
+    rewrites: str = ""
+    """jsonl of `augment_corpus.py rewrite`, or `scenes`; empty: none."""
+    texts: str = ""
+    """jsonl of `augment_corpus.py retrieve-text`, or `scenes`; empty: none."""
+    images: str = ""
+    """jsonl of `augment_corpus.py retrieve-images`, or `scenes`; empty: none."""
+    positives: int = 1
+    """Rewritten captions that a pair gets in a step, at most: a of Algorithm 1, which has no numbers."""
+    negatives: int = 4
+    """Hard negative captions, at most: b."""
+    mismatched: int = 2
+    """Captions of other images of the batch that each image is read together with, negative as well."""
+    related_images: int = 1
+    """c (Algorithm 1 and its comments give c and d in different order)."""
+    related_texts: int = 1
+    """d."""
+
+    def __post_init__(self) -> None:
+        counts = ("positives", "negatives", "mismatched", "related_images", "related_texts")
+        for name in counts:
+            if getattr(self, name) < 0:
+                raise ConfigError(f"task.augment.{name} {getattr(self, name)}: expected 0 or more")
+
+
+@dataclass(frozen=True)
+class PretrainingConfig(PretrainConfig):
+    """Task section of UNIMO's pre-training."""
+
+    seq2seq_probability: float = 0.0
+    """Share of the texts of which fragments are generated instead of masked tokens predicted (section 2.3)."""
+    fragment_share: float = 0.25
+    """Share of such a text's tokens that its fragments have."""
+    region_mask_probability: float = 0.15
+    """Share of the regions to hide; those that overlap a hidden one by more than 0.3 go with it."""
+    phrases: str = ""
+    """What finds the phrases that span masking and fragments treat as one word: `textblob`, or
+    `spacy:PIPELINE`; empty: words are words."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """Rewritten captions, related texts and images."""

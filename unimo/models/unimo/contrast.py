@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from unimo.models.unimo.augmented import Augmentations
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
-from unimo.settings import AugmentConfig
+from unimo.models.unimo.augmented import Augmentations
+from unimo.models.unimo.config import AugmentConfig
 
 Batch = dict[str, Any]
 Key = tuple[str | int, ...]

@@ -9,9 +9,8 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from unimo.models.base import Images, Model, Outputs
-from unimo.models.unimo import CAPABILITIES
-from unimo.models.unimo.config import Config
+from unimo.models.base import Images, Model, Outputs, TowerSource
+from unimo.models.unimo.config import CAPABILITIES, Config
 from unimo.models.unimo.regions import RegionEmbeddings
 from unimo.models.unimo.visibility import visibility
 from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
@@ -51,6 +50,10 @@ class Unimo(Model):
         self.match_head = linear(width, 1, std)
         self.roles = embedding(config.role_types, width, std) if config.role_types else None
         self.turns = embedding(config.turn_types, width, std) if config.turn_types else None
+
+    def parts_to_load(self) -> tuple[TowerSource, ...]:
+        """The one Transformer."""
+        return (TowerSource(self.transformer, self.config.text.init),)
 
     @property
     def hidden_size(self) -> int:

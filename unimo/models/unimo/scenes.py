@@ -13,12 +13,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from unimo.data import scenes_language as language
+from unimo.data.loading.sampler import generator
 from unimo.data.readers.base import Kind
 from unimo.data.record import Record
-from unimo.data.loading.sampler import generator
-from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene
+from unimo.data.scenes import language
 from unimo.data.scenes.dataset import SPLITS, ScenesDataset
+from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene
 from unimo.settings import ScenesConfig
 
 RELATIONS = ("left of", "right of", "above", "below")

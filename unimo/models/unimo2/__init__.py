@@ -5,14 +5,29 @@ README.md beside this file maps the paper to the code and lists what differs fro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig, TextConfig, VisionConfig
+from unimo.models.paper import Paper
+from unimo.models.unimo2.config import (
+    CAPABILITIES,
+    Config,
+    FusionConfig,
+    GroundingConfig,
+    PretrainingConfig,
+    TextConfig,
+    VisionConfig,
+)
 
 if TYPE_CHECKING:
-    from unimo.models.unimo2.model import Unimo2
+    from collections.abc import Mapping
 
-CAPABILITIES = frozenset({"pixels", "dual_encoder", "fusion", "generation", "text_only", "image_only"})
+    import numpy as np
+
+    from unimo.data.loading.task_data import TaskData
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+    from unimo.weights.name_map import Converted
+
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 # Learns `scenes` from scratch on two CPU cores in minutes; the scales of the start are those of unimo3_tiny.
@@ -42,23 +57,37 @@ SIZES: dict[str, Config] = {
 }
 
 
-def build(config: Config) -> Unimo2:
-    """A model with random weights; its parts from `text.init`, `vision.init`, `fusion.init` where set.
-
-    Raises:
-        CheckpointError: the files there do not fit.
-    """
+def _network(config: Config) -> Any:
     from unimo.models.unimo2.model import Unimo2
 
-    model = Unimo2(config)
-    parts = (
-        (model.text, config.text.init, ()),
-        (model.vision, config.vision.init, ()),
-        (model.fusion, config.fusion.init, ("embeddings.", "grounded_norm.")),
-    )
-    for part, directory, ignore in parts:
-        if directory:
-            from unimo.weights.files import load_tower
+    return Unimo2(config)
 
-            load_tower(part, directory, ignore=ignore)
-    return model
+
+def _objective(config: Config) -> Any:
+    from unimo.models.unimo2.pretrain import Objective
+
+    return Objective(config)
+
+
+def _batches(run: RunConfig, processor: Processor) -> TaskData:
+    from unimo.models.unimo2.batches import open_pretraining
+
+    return open_pretraining(run, processor)
+
+
+def _from_release(tensors: Mapping[str, np.ndarray], where: str, task: str) -> Converted:
+    from unimo.models.unimo2.convert import from_release
+
+    return from_release(tensors, where, task)
+
+
+PAPER = Paper(
+    name="unimo2",
+    sizes=SIZES,
+    capabilities=CAPABILITIES,
+    network=_network,
+    objective=_objective,
+    batches=_batches,
+    pretraining=PretrainingConfig,
+    converters={"unimo2-release": _from_release},
+)

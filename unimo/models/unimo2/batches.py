@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from unimo.data.loading.collate import Batch, Prepared, PretrainCollator
+from unimo.data.images.transforms import build_transform
+from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.record import Record
-from unimo.data.images.transforms import build_transform
 from unimo.errors import RecordError
+from unimo.models.batches import PretrainCollator
+from unimo.models.pretrain_data import is_mixed, pretraining_data
+from unimo.models.unimo2.config import PretrainingConfig
+from unimo.settings import RunConfig
+
+DEFAULT_OPTIONS = PretrainingConfig()
+
+
+def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
+    """Pairs, and for training texts and images alone; with these, training batches have parts."""
+    if is_mixed(run) or not run.data.pairs:
+        return pretraining_data(run, processor, lambda: UnpairedCollator(processor, run.task))
+    return pretraining_data(run, processor)
 
 
 class UnpairedCollator(PretrainCollator):
@@ -25,13 +38,12 @@ class UnpairedCollator(PretrainCollator):
 
     Args:
         processor: image transform and tokenizer.
-        view_transform: name of the transform that makes the views.
-        options: of `PretrainCollator`.
+        options: how texts are masked, and the transform that makes the views.
     """
 
-    def __init__(self, processor: Processor, view_transform: str, **options: Any) -> None:
-        super().__init__(processor, True, **options)
-        self.view = build_transform(view_transform, processor.config.image_size)
+    def __init__(self, processor: Processor, options: PretrainingConfig = DEFAULT_OPTIONS) -> None:
+        super().__init__(processor, True, options)
+        self.view = build_transform(options.view_transform, processor.config.image_size)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Decode and augment what there is of an image, tokenize and mask what there is of a text.
@@ -70,18 +82,6 @@ class UnpairedCollator(PretrainCollator):
 
     def _join_images(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
         return {name: np.stack([sample[name] for sample in prepared]) for name in ("pixels", "pixels_2")}
-
-
-class MaskedTextCollator(PretrainCollator):
-    """Held-out texts without images: `input_ids`, `attention_mask`, the `mlm_*` arrays, `sample_ids`."""
-
-    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
-        """Tokenize and mask one text."""
-        return self.prepare_text(record, rng)
-
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
-        """Join prepared samples."""
-        return {**self.join_texts(prepared), "sample_ids": [one["record"].sample_id for one in prepared]}
 
 
 JOIN = {

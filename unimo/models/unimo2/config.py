@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unimo.errors import ConfigError
+from unimo.models.paper import PretrainConfig
 from unimo.nn import config as nn_config
 from unimo.nn.config import TextConfig
+
+CAPABILITIES = frozenset({"pixels", "dual_encoder", "fusion", "generation", "text_only", "image_only"})
 
 
 @dataclass(frozen=True)
@@ -151,3 +154,11 @@ class Config:
                     f"{type(part).__name__}: hidden_size {part.hidden_size} does not divide into "
                     f"{part.num_heads} heads"
                 )
+
+
+@dataclass(frozen=True)
+class PretrainingConfig(PretrainConfig):
+    """Task section of UNIMO-2's pre-training."""
+
+    view_transform: str = "clip_views"
+    """Transform that makes the two views of an unpaired image for contrastive learning."""

@@ -9,9 +9,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from unimo.models.base import Model, Outputs
-from unimo.models.unimo2 import CAPABILITIES
-from unimo.models.unimo2.config import Config
+from unimo.models.base import Model, Outputs, TowerSource
+from unimo.models.unimo2.config import CAPABILITIES, Config
 from unimo.models.unimo2.grounded_attention import (
     GroundedTransformer,
     Layout,
@@ -60,6 +59,15 @@ class Unimo2(Model):
         self.image_projection = linear(width, width, fusion.init_std) if has_dictionary and project else None
         self.fusion = GroundedTransformer(config)
         self.text_pooler, self.image_pooler = self._pooler(), self._pooler()
+
+    def parts_to_load(self) -> tuple[TowerSource, ...]:
+        """Both encoders, and the layers of the Grounded Transformer."""
+        config = self.config
+        return (
+            TowerSource(self.text, config.text.init),
+            TowerSource(self.vision, config.vision.init),
+            TowerSource(self.fusion, config.fusion.init, ignore=("embeddings.", "grounded_norm.")),
+        )
 
     def _pooler(self) -> Pooler | None:
         fusion = self.config.fusion

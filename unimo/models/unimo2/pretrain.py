@@ -33,9 +33,9 @@ Scalars = dict[str, Tensor]
 class Objective(nn.Layer):
     """MLM, ITM and grounding on pairs; MLM and grounding on texts; VCL and grounding on images.
 
-    A batch is one of pairs (unimo/data/loading/collate.py), or a mapping of parts `pairs`, `texts` and `images`
-    (unimo/models/unimo2/batches.py). An absent part adds nothing but zero gradients, so that ranks and
-    steps agree on which parameters have one.
+    A batch is one of pairs (unimo/models/batches.py), or a mapping of parts `pairs`, `texts` and
+    `images` (unimo/models/unimo2/batches.py). An absent part adds nothing but zero gradients, so that
+    ranks and steps agree on which parameters have one.
     """
 
     judges_pairs = True

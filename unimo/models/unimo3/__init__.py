@@ -7,14 +7,16 @@ this file maps the paper to the code and lists what differs.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
+from unimo.models.paper import Paper
+from unimo.models.unimo3.config import CAPABILITIES, Config, FusionConfig, TextConfig, VisionConfig
 
 if TYPE_CHECKING:
-    from unimo.models.unimo3.model import Unimo3
+    from unimo.data.loading.task_data import TaskData
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
 
-CAPABILITIES = frozenset({"pixels", "dual_encoder", "fusion"})
 
 _BASE = Config()
 _LARGE = Config(
@@ -100,22 +102,29 @@ SIZES: dict[str, Config] = {
 }
 
 
-def build(config: Config) -> Unimo3:
-    """A model with random weights, its towers from `text.init` and `vision.init` where those are set.
-
-    Raises:
-        CheckpointError: the files there do not fit the towers.
-    """
+def _network(config: Config) -> Any:
     from unimo.models.unimo3.model import Unimo3
 
-    model = Unimo3(config)
-    towers = (
-        (model.text, config.text.init, 0),
-        (model.vision, config.vision.init, config.vision.remove_last),
-    )
-    for tower, directory, drop_layers in towers:
-        if directory:
-            from unimo.weights.files import load_tower
+    return Unimo3(config)
 
-            load_tower(tower, directory, drop_layers)
-    return model
+
+def _objective(config: Config) -> Any:
+    from unimo.models.unimo3.pretrain import Objective
+
+    return Objective(config)
+
+
+def _batches(run: RunConfig, processor: Processor) -> TaskData:
+    from unimo.models.unimo3.batches import open_pretraining
+
+    return open_pretraining(run, processor)
+
+
+PAPER = Paper(
+    name="unimo3",
+    sizes=SIZES,
+    capabilities=CAPABILITIES,
+    network=_network,
+    objective=_objective,
+    batches=_batches,
+)

@@ -11,6 +11,8 @@ from typing import Literal
 from unimo.errors import ConfigError
 from unimo.nn import config as nn_config
 
+CAPABILITIES = frozenset({"pixels", "dual_encoder", "fusion"})
+
 LinkRange = Literal["causal", "relative", "all", "window", "bridge", "none"]
 
 

@@ -7,9 +7,8 @@ from typing import ClassVar
 import paddle
 from paddle import Tensor, nn
 
-from unimo.models.base import Model, Outputs
-from unimo.models.unimo3 import CAPABILITIES
-from unimo.models.unimo3.config import Config
+from unimo.models.base import Model, Outputs, TowerSource
+from unimo.models.unimo3.config import CAPABILITIES, Config
 from unimo.models.unimo3.cross_layer import CrossLayerLinks
 from unimo.models.unimo3.fusion import FusionEncoder, FusionState
 from unimo.nn.block import set_recompute
@@ -53,6 +52,14 @@ class Unimo3(Model):
         self.fusion = FusionEncoder(config)
         self.text_pooler = Pooler(fusion.hidden_size, fusion.init_std)
         self.image_pooler = Pooler(fusion.hidden_size, fusion.init_std)
+
+    def parts_to_load(self) -> tuple[TowerSource, ...]:
+        """Both towers."""
+        text, vision = self.config.text, self.config.vision
+        return (
+            TowerSource(self.text, text.init),
+            TowerSource(self.vision, vision.init, vision.remove_last),
+        )
 
     @property
     def hidden_size(self) -> int:

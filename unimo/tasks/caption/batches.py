@@ -6,17 +6,25 @@ Legend: B batch, T longest input of the batch, S image side, N target tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
 from unimo.data.loading.collate import Batch, PairCollator, Prepared
 from unimo.data.processor import pad
-from unimo.data.tokenizers import Tokenizer
+from unimo.data.record import Record
 
-if TYPE_CHECKING:
-    from unimo.tasks.caption.data import CaptionRecord
+Objects = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class CaptionRecord(Record):
+    """An image with all of its captions."""
+
+    references: tuple[str, ...] = ()
+    """Human captions that a generated one is compared with."""
+    objects: Objects | None = None
+    """Colour and shape of everything in a picture of `scenes`; None for other corpora."""
 
 
 class CaptionCollator(PairCollator):
@@ -68,18 +76,3 @@ class ReferenceCollator(PairCollator):
         if all(record.objects is not None for record in records):
             batch["objects"] = [record.objects for record in records]
         return batch
-
-
-@lru_cache(maxsize=4)
-def starts_word(tokenizer: Tokenizer) -> np.ndarray:
-    """Which tokens begin a word, bool [vocabulary].
-
-    Those with a space before them (byte-level BPE), or without a `##` (WordPiece); special tokens do not.
-    """
-    vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
-    is_byte_level = any(name.startswith("Ġ") for name in vocabulary)
-    begins = np.zeros(tokenizer.vocab_size, bool)
-    for name, index in vocabulary.items():
-        begins[index] = name.startswith("Ġ") if is_byte_level else not name.startswith("##")
-    begins[list(tokenizer.special_ids)] = False
-    return begins

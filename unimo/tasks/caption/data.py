@@ -9,13 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unimo.tasks.caption.batches import CaptionCollator, ReferenceCollator
-from unimo.data.readers import open_corpus
-from unimo.data.readers.base import Dataset, check_index
-from unimo.data.record import ImageSource, Record
 from unimo.data.loading.task_data import TaskData
+from unimo.data.readers.base import Dataset, check_index
+from unimo.data.readers.open import open_corpus
+from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError, RecordError
 from unimo.settings import ScenesConfig
+from unimo.tasks.caption.batches import CaptionCollator, CaptionRecord, Objects, ReferenceCollator
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ImageId = int | str
 References = Mapping[ImageId, tuple[str, ...]]
-Objects = tuple[tuple[str, str], ...]
 # COCO_val2014_000000391895.jpg (2014) and 000000391895.jpg (2017) are image 391895.
 _COCO_NAME = re.compile(r"(?:COCO_\w+?_)?(\d{12})(?:\.jpg)?")
 
@@ -32,16 +31,6 @@ def result_image_id(image_id: ImageId) -> ImageId:
     """The id of an image in COCO's result files: a number for COCO's own names, else the id itself."""
     match = _COCO_NAME.fullmatch(str(image_id))
     return int(match[1]) if match else image_id
-
-
-@dataclass(frozen=True)
-class CaptionRecord(Record):
-    """An image with all of its captions."""
-
-    references: tuple[str, ...] = ()
-    """Human captions that a generated one is compared with."""
-    objects: Objects | None = None
-    """Colour and shape of everything in a picture of `scenes`; None for other corpora."""
 
 
 class ImageCaptions(Dataset):

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 import paddle.distributed as dist
 from paddle import Tensor
 
-from unimo.tasks.caption.data import CaptionData, open_captions, result_image_id
 from unimo.data.tokenizers import Tokenizer
 from unimo.losses.seq2seq import token_accuracy
 from unimo.metrics import caption_java
 from unimo.metrics.average import gather_objects
 from unimo.metrics.caption import caption_scores, tokenize
-from unimo.tasks.caption.scene_scores import scene_caption_scores
 from unimo.models.base import Images, Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Batch, metadata_of
+from unimo.tasks.base import Batch
+from unimo.tasks.caption.data import CaptionData, open_captions, result_image_id
+from unimo.tasks.caption.scene_scores import scene_caption_scores
 from unimo.tasks.generation import GenerationConfig, GenerationTask
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config(GenerationConfig):
+class CaptionConfig(GenerationConfig):
     """Fields of the task section of a captioning run."""
 
     name: str = "caption"
@@ -49,12 +49,23 @@ class Config(GenerationConfig):
 class CaptionTask(GenerationTask):
     """A model that describes what it sees."""
 
+    Config = CaptionConfig
+
     needs = frozenset({"generation"})
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Model, config: CaptionConfig, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(model, config, metadata)
         config.adversarial.check(model, config.name)
         self.freeze_unused(text=True, image=True, pooled=False)
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> CaptionData:
+        """The captioned images of `data.path`."""
+        return open_captions(run, processor)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Label-smoothed cross-entropy, mean over tokens, with adversarial training also its terms; report:
@@ -147,11 +158,4 @@ class CaptionMetric:
         return scores | (caption_java.java_scores(candidates, references) if self._java else {})
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> CaptionData:
-    """The captioned images of `data.path`."""
-    return open_captions(run, processor)
-
-
-def build(config: Config, model: Model, data: CaptionData | Mapping[str, Any]) -> CaptionTask:
-    """The task for a model."""
-    return CaptionTask(model, config, metadata_of(data))
+TASK = CaptionTask

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unimo.tasks.classification.batches import ImageCollator, TextCollator
+from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
-from unimo.data.readers.glue import TASKS, GlueName, open_glue
-from unimo.data.readers.labeled import open_labeled_images, relabel
-from unimo.data.loading.task_data import TaskData
+from unimo.data.readers.glue import TASKS, GlueName
+from unimo.data.readers.labeled import relabel
+from unimo.data.readers.open_glue import open_glue
+from unimo.data.readers.open_labeled import open_labeled_images
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, RunConfig
+from unimo.tasks.classification.batches import ImageCollator, TextCollator
 
 
 def open_text_classification(run: RunConfig, processor: Processor, dataset: GlueName) -> TaskData:

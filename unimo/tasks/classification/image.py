@@ -13,7 +13,6 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from unimo.tasks.classification.data import open_image_classification
 from unimo.data.loading.task_data import TaskData
 from unimo.errors import CheckpointError
 from unimo.losses.reduce import global_mean
@@ -21,7 +20,8 @@ from unimo.metrics.average import Averages, gather_objects
 from unimo.metrics.glue import majority
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.tasks.base import Batch, Task, metadata_of
+from unimo.tasks.base import Batch, Task
+from unimo.tasks.classification.data import open_image_classification
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -31,7 +31,7 @@ TOP = 5
 
 
 @dataclass(frozen=True)
-class Config:
+class ImageClassificationConfig:
     """Fields of the task section of an image classification run."""
 
     name: str = "image_classification"
@@ -44,9 +44,11 @@ class Config:
 class ImageClassificationTask(Task):
     """Pooled vector of an image -> classes; one linear layer, cross-entropy."""
 
+    Config = ImageClassificationConfig
+
     needs = frozenset({"image_only"})
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any]) -> None:
+    def __init__(self, model: Model, config: ImageClassificationConfig, metadata: Mapping[str, Any]) -> None:
         super().__init__(model, config, metadata)
         if not metadata.get("classes"):
             raise CheckpointError(
@@ -59,6 +61,13 @@ class ImageClassificationTask(Task):
         if config.linear_probe:
             for parameter in model.parameters():
                 parameter.stop_gradient = True
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The labelled images of `data.path`, with the classes of an existing model (`metadata`) or their own."""
+        return open_image_classification(run, processor, (metadata or {}).get("classes"))
 
     def train(self) -> None:
         """Training mode; a probed model stays in evaluation mode."""
@@ -133,11 +142,4 @@ class TopAccuracy:
         return self._averages.compute() | ({"majority": majority(labels)} if labels else {})
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The labelled images of `data.path`, with the classes of an existing model (`metadata`) or their own."""
-    return open_image_classification(run, processor, (metadata or {}).get("classes"))
-
-
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> ImageClassificationTask:
-    """The task for a model and the classes of `data` (or of the metadata of a model directory)."""
-    return ImageClassificationTask(model, config, metadata_of(data))
+TASK = ImageClassificationTask

@@ -14,26 +14,24 @@ import numpy as np
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from unimo.tasks.classification.data import open_text_classification
-from unimo.tasks.classification.batches import NO_LABEL
-from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.loading.task_data import TaskData
+from unimo.data.readers.glue import TASKS, GlueName
 from unimo.losses.reduce import global_mean
 from unimo.metrics import glue
 from unimo.metrics.average import gather_objects
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.tasks.base import Batch, Task, metadata_of
+from unimo.tasks.base import Batch, Task
+from unimo.tasks.classification.batches import NO_LABEL
+from unimo.tasks.classification.data import open_text_classification
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
 
-READS_IMAGES = False
-
 
 @dataclass(frozen=True)
-class Config:
+class TextClassificationConfig:
     """Fields of the task section of a text classification run."""
 
     name: str = "text_classification"
@@ -46,14 +44,26 @@ class Config:
 class TextClassificationTask(Task):
     """Pooled vector of a text -> classes by cross-entropy, or one score by squared error."""
 
+    Config = TextClassificationConfig
+    reads_images = False
+
     needs = frozenset({"text_only"})
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Model, config: TextClassificationConfig, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(model, config, metadata)
         self.classes = TASKS[config.dataset].class_names
         self.dropout = nn.Dropout(config.head_dropout)
         self.classifier = linear(model.hidden_size, len(self.classes) or 1)
         self.freeze_unused(text=True, image=False)
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The sentences of `data.path`, read as `task.dataset` says."""
+        return open_text_classification(run, processor, run.task.dataset)
 
     def logits(self, batch: Batch) -> Tensor:
         """Class logits [B, classes]; for regression the scores [B, 1], in the units of the files."""
@@ -146,11 +156,4 @@ _SCORES: dict[GlueName, Callable[[np.ndarray, np.ndarray], dict[str, float]]] = 
 }
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The sentences of `data.path`, read as `task.dataset` says."""
-    return open_text_classification(run, processor, run.task.dataset)
-
-
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> TextClassificationTask:
-    """The task for a model."""
-    return TextClassificationTask(model, config, metadata_of(data))
+TASK = TextClassificationTask

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from unimo.data.loading.collate import Batch, Prepared, RetrievalCollator, image_key
+from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.sampler import SampleKey
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
-from unimo.data.loading.sampler import SampleKey
 from unimo.errors import DataError, RecordError
+from unimo.tasks.retrieval.batches import RetrievalCollator, image_key
 
 DRAWS = 50
 """Samples that are tried for each one that is wanted."""

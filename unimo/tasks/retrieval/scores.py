@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import paddle
@@ -16,14 +16,27 @@ from tqdm import tqdm
 from unimo.errors import DataError
 from unimo.metrics.average import gather_objects
 from unimo.metrics.recall import retrieval_recall
-from unimo.models.base import select_images
+from unimo.models.base import Model, select_images
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch, to_tensors
 
-if TYPE_CHECKING:
-    from unimo.tasks.retrieval.matching import MatchingTask
-
 NOT_A_CANDIDATE = -100.0
+
+
+class Scorer(Protocol):
+    """Scores pairs of texts and images (`MatchingTask`)."""
+
+    model: Model
+    config: Any
+
+    def text_vectors(self, text: Encoded) -> Tensor | None:
+        """Unit vectors [B, E] of texts, or None where there is no first stage."""
+
+    def image_vectors(self, image: Encoded) -> Tensor | None:
+        """Unit vectors [B, E] of images, or None where there is no first stage."""
+
+    def match_logits(self, text: Encoded, image: Encoded) -> Tensor:
+        """Logits [N, 2] of N pairs; class 1 is a match."""
 
 
 @dataclass
@@ -46,7 +59,7 @@ class Gallery:
     image_of_text: np.ndarray
 
     @classmethod
-    def collect(cls, task: MatchingTask, batches: Iterable[Batch]) -> Gallery:
+    def collect(cls, task: Scorer, batches: Iterable[Batch]) -> Gallery:
         """Run the towers over all batches.
 
         Raises:
@@ -93,7 +106,7 @@ class Gallery:
         return [{"sample_id": key, "image_ids": [self.image_ids[i] for i in row]} for key, row in rows]
 
 
-def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
+def score_pairs(task: Scorer, gallery: Gallery) -> np.ndarray:
     """Scores [Nt, Ni]: the ITM logit of a match for candidates, below all of them for other pairs.
 
     A pair is a candidate when it is among the best of its text or of its image. BridgeTower scores both
@@ -130,9 +143,7 @@ def _cosines(texts: list[Tensor | None], images: list[Tensor | None]) -> np.ndar
     return paddle.concat(texts).numpy() @ paddle.concat(images).numpy().T
 
 
-def _fuse(
-    task: MatchingTask, text: Encoded, images: Encoded, rows: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
+def _fuse(task: Scorer, text: Encoded, images: Encoded, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     pairs = text.select(paddle.to_tensor(rows)), images.select(paddle.to_tensor(columns))
     return task.match_logits(*pairs)[:, 1].astype("float32").numpy()
 

@@ -16,16 +16,15 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.loading.task_data import TaskData, open_retrieval
+from unimo.data.loading.task_data import TaskData
 from unimo.errors import ConfigError
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
 from unimo.losses.itm import matching_loss
-from unimo.models.base import Model
 from unimo.nn.heads import ProjectionHead
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch, metadata_of
+from unimo.tasks.base import Batch
+from unimo.tasks.retrieval.data import open_retrieval
 from unimo.tasks.retrieval.matching import MatchingTask
-from unimo.tasks.retrieval.circle import CircleRetrievalTask
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -35,7 +34,7 @@ TEMPERATURE_RANGE = (0.001, 0.5)
 
 
 @dataclass(frozen=True)
-class Config:
+class RetrievalConfig:
     """Fields of the task section of a retrieval run."""
 
     name: str = "retrieval"
@@ -67,6 +66,8 @@ class Config:
 class RetrievalTask(MatchingTask):
     """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
 
+    Config = RetrievalConfig
+
     needs = frozenset({"dual_encoder", "fusion"})
     head_aliases = MatchingTask.head_aliases | {
         "itc_text_head.": "objective.itc_text_head.",
@@ -80,6 +81,22 @@ class RetrievalTask(MatchingTask):
         self.itc_image_head = ProjectionHead(image_size, self.config.itc_size)
         start = paddle.nn.initializer.Constant(self.config.temperature)
         self.temperature = self.create_parameter([1], default_initializer=start)
+
+    @classmethod
+    def create(
+        cls, model: Model, config: RetrievalConfig, metadata: Mapping[str, Any] | None = None
+    ) -> MatchingTask:
+        """The task that learns by `config.loss`."""
+        kind = CircleRetrievalTask if config.loss == "circle" else RetrievalTask
+        return kind(model, config, metadata)
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The image-text pairs of `data.path`."""
+        negatives = run.task.negatives // 2 if run.task.loss == "circle" else 0
+        return open_retrieval(run, processor, negatives)
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:
         """Towers of a batch: text, image, and their contrastive unit vectors [B, itc_size]."""
@@ -142,13 +159,4 @@ def image_groups(image_ids: Sequence[str]) -> Tensor:
     return paddle.to_tensor([int.from_bytes(digest, "big") for digest in digests], dtype="int64")
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The image-text pairs of `data.path`."""
-    negatives = run.task.negatives // 2 if run.task.loss == "circle" else 0
-    return open_retrieval(run, processor, negatives)
-
-
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> MatchingTask:
-    """The task for a model."""
-    kind = CircleRetrievalTask if config.loss == "circle" else RetrievalTask
-    return kind(model, config, metadata_of(data))
+TASK = RetrievalTask

@@ -10,13 +10,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unimo.tasks.seq2seq.batches import Layout, Seq2SeqCollator
+from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.base import ConcatDataset, Dataset
 from unimo.data.readers.generation import JsonlFile, LinePairs, TsvFile
 from unimo.data.readers.questions import CoqaFile, SquadQuestions
-from unimo.data.loading.task_data import TaskData
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig
+from unimo.tasks.seq2seq.batches import Layout, Seq2SeqCollator
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import paddle.distributed as dist
 from paddle import Tensor
 
-from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, end_id
-from unimo.tasks.seq2seq.data import Format, open_seq2seq
 from unimo.data.loading.task_data import TaskData
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
@@ -25,18 +23,18 @@ from unimo.metrics.generation import MetricName, Written, check_metrics, generat
 from unimo.models.base import Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch, metadata_of
+from unimo.tasks.base import Batch
 from unimo.tasks.generation import GenerationConfig, GenerationTask
+from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, end_id
+from unimo.tasks.seq2seq.data import Format, open_seq2seq
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
 
-READS_IMAGES = False
-
 
 @dataclass(frozen=True)
-class Config(GenerationConfig):
+class Seq2SeqConfig(GenerationConfig):
     """Fields of the task section of a text generation run. `data.max_text_len` is the length of a column."""
 
     name: str = "seq2seq"
@@ -71,12 +69,36 @@ class Config(GenerationConfig):
 class Seq2SeqTask(GenerationTask):
     """A model that writes a text from another."""
 
+    Config = Seq2SeqConfig
+    reads_images = False
+
     needs = frozenset({"text_generation"})
 
-    def __init__(self, model: Model, config: Config, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, model: Model, config: Seq2SeqConfig, metadata: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(model, config, metadata)
         _check_sizes(config, model.config)
         self.freeze_unused(text=True, image=False, pooled=False)
+
+    @classmethod
+    def open_data(
+        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
+    ) -> TaskData:
+        """The texts of `data.path`, read as `task.format` says.
+
+        Raises:
+            ConfigError: a metric cannot be computed, or columns may be longer than the table of positions.
+        """
+        check_metrics(run.task.metrics)
+        text = run.model.text
+        longest = text.max_position - text.padding_id - 1
+        if run.data.max_text_len > longest:
+            raise ConfigError(
+                f"data.max_text_len {run.data.max_text_len}: {run.model.name} has text positions for {longest} "
+                "tokens; set it to at most that"
+            )
+        return open_seq2seq(run, processor)
 
     def encode(self, batch: Batch) -> Encoded:
         """The sources of a batch."""
@@ -134,7 +156,7 @@ class Seq2SeqTask(GenerationTask):
 class Seq2SeqMetric:
     """Scores of generated texts against their references, times 100."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Seq2SeqConfig) -> None:
         self._config = config
         self._rows: list[tuple[str, Written]] = []
 
@@ -162,7 +184,7 @@ def _pool(rows: Sequence[tuple[str, Written]]) -> list[Written]:
     return list(pooled.values())
 
 
-def _check_sizes(config: Config, model: Any) -> None:
+def _check_sizes(config: Seq2SeqConfig, model: Any) -> None:
     """Refuse targets that are longer than the table of positions, and dialogs without tables of their own."""
     longest = model.text.max_position - model.text.padding_id - 1
     if config.max_target_len > longest:
@@ -178,23 +200,4 @@ def _check_sizes(config: Config, model: Any) -> None:
         )
 
 
-def open_data(run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None) -> TaskData:
-    """The texts of `data.path`, read as `task.format` says.
-
-    Raises:
-        ConfigError: a metric cannot be computed, or columns may be longer than the table of positions.
-    """
-    check_metrics(run.task.metrics)
-    text = run.model.text
-    longest = text.max_position - text.padding_id - 1
-    if run.data.max_text_len > longest:
-        raise ConfigError(
-            f"data.max_text_len {run.data.max_text_len}: {run.model.name} has text positions for {longest} "
-            "tokens; set it to at most that"
-        )
-    return open_seq2seq(run, processor)
-
-
-def build(config: Config, model: Model, data: TaskData | Mapping[str, Any]) -> Seq2SeqTask:
-    """The task for a model."""
-    return Seq2SeqTask(model, config, metadata_of(data))
+TASK = Seq2SeqTask

@@ -9,7 +9,8 @@ import time
 from types import FrameType
 from typing import Any
 
-from unimo.training import checkpoint, distributed
+from unimo import distributed
+from unimo.training import checkpoint
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import TrainState
 

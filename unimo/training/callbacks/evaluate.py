@@ -6,10 +6,9 @@ import logging
 from collections.abc import Iterable
 from itertools import islice
 
-from unimo.errors import ConfigError, DataError
-from unimo.registry import nearest
+from unimo import distributed
+from unimo.errors import ConfigError, DataError, nearest
 from unimo.tasks.base import Batch
-from unimo.training import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import TrainState
 

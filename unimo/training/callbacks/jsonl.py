@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from unimo import distributed
 from unimo.config import write_text
-from unimo.training import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import TrainState
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unimo import distributed
 from unimo.errors import TrainingError
-from unimo.training import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import StepReport, TrainState
 

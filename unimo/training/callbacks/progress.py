@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from unimo.training import distributed
+from unimo import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import StepReport, TrainState
 

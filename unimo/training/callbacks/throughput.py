@@ -8,7 +8,7 @@ from pathlib import Path
 
 import paddle
 
-from unimo.training import distributed
+from unimo import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.schedule import learning_rate
 from unimo.training.state import StepReport, TrainState

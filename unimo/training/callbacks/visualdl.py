@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.training import distributed
+from unimo import distributed
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import TrainState
 

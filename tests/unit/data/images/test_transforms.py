@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unimo.data.images.transforms import CLIP_MEAN, CLIP_STD, RECIPES, _random_box, blank_pixels, build_transform
+from unimo.data.images.transforms import (
+    CLIP_MEAN,
+    CLIP_STD,
+    RECIPES,
+    _random_box,
+    blank_pixels,
+    build_transform,
+)
 from unimo.errors import ConfigError
 
 

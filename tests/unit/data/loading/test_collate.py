@@ -5,17 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unimo.data.loading.collate import (
-    EntailmentCollator,
-    PairCollator,
-    PretrainCollator,
-    RetrievalCollator,
-    VqaCollator,
-    draw_matches,
-    pair_in_batch,
-)
+from unimo.data.loading.collate import PairCollator
 from unimo.data.record import Record
 from unimo.errors import RecordError
+from unimo.models.batches import PretrainCollator, draw_matches, pair_in_batch
+from unimo.models.paper import PretrainConfig
+from unimo.tasks.entailment import EntailmentCollator
+from unimo.tasks.retrieval.batches import RetrievalCollator
+from unimo.tasks.vqa import VqaCollator
 
 # What the MLM pass reads: the objective gets these and nothing else besides positions and labels.
 MLM_INPUTS = ("pixels", "mlm_input_ids", "attention_mask", "mlm_positions")
@@ -44,7 +41,7 @@ def test_pairs(processor, records):
 
 
 def test_pretraining_batch(processor, records):
-    batch = make_batch(PretrainCollator(processor, True, mlm_probability=0.5), records)
+    batch = make_batch(PretrainCollator(processor, True, PretrainConfig(mlm_probability=0.5)), records)
     ids, masked = batch["input_ids"], batch["mlm_input_ids"]
     assert masked.shape == ids.shape
     np.testing.assert_array_equal(ids.reshape(-1)[batch["mlm_positions"]], batch["mlm_labels"])
@@ -63,7 +60,7 @@ def test_masked_tokens_cannot_be_read_from_what_the_model_sees(processor, record
     the truth is not in them. The ITM pass reads the clean `input_ids`, but no MLM label takes part in it:
     its labels and pairs must not change either.
     """
-    collator = PretrainCollator(processor, train=True, mlm_probability=0.6)
+    collator = PretrainCollator(processor, True, PretrainConfig(mlm_probability=0.6))
     tokenizer = processor.tokenizer
     first = make_batch(collator, records)
     hidden = first["mlm_positions"][
@@ -85,14 +82,14 @@ def test_masked_tokens_cannot_be_read_from_what_the_model_sees(processor, record
 
 def test_the_places_of_targets_do_not_depend_on_the_words(processor, records):
     """Not masking something would be a hint, too: which places are targets is drawn without looking."""
-    collator = PretrainCollator(processor, train=True, mlm_probability=0.3)
+    collator = PretrainCollator(processor, True, PretrainConfig(mlm_probability=0.3))
     other = [dataclasses.replace(r, text=" ".join(["star"] * len(r.text.split(" ")))) for r in records]
     first, second = make_batch(collator, records), make_batch(collator, other)
     np.testing.assert_array_equal(first["mlm_positions"], second["mlm_positions"])
 
 
 def test_targets_that_are_shown_are_the_tenth_that_stays(processor, records):
-    collator = PretrainCollator(processor, train=True, mlm_probability=0.5)
+    collator = PretrainCollator(processor, True, PretrainConfig(mlm_probability=0.5))
     shown = total = 0
     for seed in range(40):
         batch = make_batch(collator, records, seed)
@@ -155,7 +152,7 @@ def test_batch_of_one_image_has_only_matches():
 
 def test_false_images_of_the_dataset(processor, records, make_image):
     false = make_image((0, 250, 0))
-    collator = PretrainCollator(processor, True, false_images="dataset")
+    collator = PretrainCollator(processor, True, PretrainConfig(false_images="dataset"))
     assert collator.needs_false_image
     batch = make_batch(collator, [dataclasses.replace(record, false_image=false) for record in records])
     mismatched = np.flatnonzero(batch["itm_labels"] == 0)

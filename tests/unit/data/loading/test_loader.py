@@ -9,11 +9,13 @@ import traceback
 import numpy as np
 import pytest
 
-from unimo.data.loading.collate import PretrainCollator, VqaCollator
 from unimo.data.loading.loader import EvalLoader, TrainLoader, draw_false_image, ordered_map
-from unimo.data.processor import Processor
 from unimo.data.loading.sampler import MixtureSampler
+from unimo.data.processor import Processor
 from unimo.errors import ConfigError, DataError, RecordError
+from unimo.models.batches import PretrainCollator
+from unimo.models.paper import PretrainConfig
+from unimo.tasks.vqa import VqaCollator
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ def test_reading_ahead_is_bounded():
 
 
 def test_false_images_of_the_dataset(make_loader, processor, same_batch):
-    collator = PretrainCollator(processor, True, false_images="dataset")
+    collator = PretrainCollator(processor, True, PretrainConfig(false_images="dataset"))
     expected = take(make_loader(collator=collator, num_workers=0), 3)
     for first, second in zip(expected, take(make_loader(collator=collator), 3), strict=True):
         same_batch(first, second)

@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 
 from unimo.config import merge_into
+from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import build_processor
-from unimo.data.loading.task_data import TaskData, open_entailment, open_pretrain, open_retrieval, open_vqa
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError, DataError
+from unimo.registry import model_config, task_config
 from unimo.settings import CorpusConfig, RunConfig
+from unimo.tasks.entailment import open_entailment
+from unimo.tasks.pretrain import PretrainTask
+from unimo.tasks.retrieval.data import open_retrieval
+from unimo.tasks.vqa import open_vqa
+
+open_pretrain = PretrainTask.open_data
 
 OPENERS = {
     open_pretrain: {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
@@ -25,7 +32,10 @@ def make_run(**changes) -> RunConfig:
         "train": {"batch_size": 12, "micro_batch_size": 6},
         "seed": 1,
     }
-    return merge_into(merge_into(RunConfig(), values), changes)
+    name = changes.pop("model", "unimo3_tiny")
+    task = merge_into(task_config("pretrain", name), changes.pop("task", {}))
+    run = RunConfig(model=model_config(name), task=task)
+    return merge_into(merge_into(run, values), changes)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +92,7 @@ def test_weights_and_names_of_corpora(scenes_processor):
 
 
 def test_settings_reach_the_collator(scenes_processor):
-    run = make_run(data={"mlm_probability": 1.0, "false_images": "dataset"})
+    run = make_run(task={"mlm_probability": 1.0, "false_images": "dataset"})
     loader = open_pretrain(run, scenes_processor).train_loader(run)
     batch = next(loader)
     loader.close()
@@ -119,7 +129,9 @@ def test_seed_decides_the_batches(scenes_processor):
 
 
 def test_augmented_corpora_are_opened_for_training_only():
-    run = make_run(data={"regions": "grid:2:16", "augment": {"rewrites": "gone.jsonl"}})
+    run = make_run(
+        model="unimo_tiny", data={"regions": "grid:2:16"}, task={"augment": {"rewrites": "gone.jsonl"}}
+    )
     data = open_pretrain(run, build_processor(run.data, load_tokenizer("scenes")))
     assert len(list(data.eval_loader("val", run))) > 0
     with pytest.raises(DataError, match=r"gone\.jsonl"):

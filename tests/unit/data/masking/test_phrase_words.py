@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.models.unimo.batches import UnifiedCollator
-from unimo.data.masking.tokens import SpanMasker
 from unimo.data.masking.phrases import PhraseFinder
+from unimo.data.masking.spans import SpanMasker
 from unimo.data.processor import Processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CapabilityError
+from unimo.models.unimo.batches import UnifiedCollator
 from unimo.settings import DataConfig
 
 TEXT = "Two big dogs look at a black and gray cat on some equipment ."

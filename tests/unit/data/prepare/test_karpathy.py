@@ -7,7 +7,7 @@ import pytest
 from picture_files import jpeg, write_json, write_pictures
 
 from unimo.data.prepare.karpathy import prepare_karpathy
-from unimo.data.readers import open_corpus
+from unimo.data.readers.open import open_corpus
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 

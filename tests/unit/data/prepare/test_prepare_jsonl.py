@@ -8,7 +8,7 @@ import pytest
 from picture_files import jpeg, write_pictures
 
 from unimo.data.prepare.jsonl import prepare_jsonl
-from unimo.data.readers import find_splits, open_answers, open_corpus
+from unimo.data.readers.open import find_splits, open_answers, open_corpus
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 

@@ -7,7 +7,7 @@ import pytest
 from picture_files import write_json, write_pictures
 
 from unimo.data.prepare.vqa import build_vocabulary, prepare_vqa, score_answers
-from unimo.data.readers import open_answers, open_corpus
+from unimo.data.readers.open import open_answers, open_corpus
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 

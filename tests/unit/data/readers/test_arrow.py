@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from unimo.data.readers import ArrowDataset
+from unimo.data.readers.arrow import ArrowDataset
 from unimo.errors import DataError, RecordError
 
 

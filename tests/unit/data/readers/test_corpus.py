@@ -5,8 +5,7 @@ import json
 import pytest
 from test_arrow import PAIRS, jpeg, write
 
-from unimo.data.readers import find_splits, open_answers, open_corpus
-from unimo.data.readers.open import split_of
+from unimo.data.readers.open import find_splits, open_answers, open_corpus, split_of
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 

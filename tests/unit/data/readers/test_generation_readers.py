@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from micro import make_run
 
-from unimo.tasks.seq2seq.data import find_files, open_generation
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig
+from unimo.tasks.seq2seq.data import find_files, open_generation
 
 
 def opened(folder: Path, split: str = "train", **task: Any) -> Any:

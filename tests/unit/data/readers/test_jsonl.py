@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from unimo.data.readers import JsonlDataset
-from unimo.data.readers.jsonl import hash_split
+from unimo.data.readers.jsonl import JsonlDataset, hash_split
 from unimo.errors import DataError, RecordError
 
 

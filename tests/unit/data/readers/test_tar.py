@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from unimo.data.readers import TarDataset
+from unimo.data.readers.tar import TarDataset
 from unimo.errors import DataError, RecordError
 
 

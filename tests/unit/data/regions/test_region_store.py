@@ -10,10 +10,10 @@ import pytest
 from region_samples import NAMES, WIDTHS, sample, write_store
 
 from unimo.data.record import Record
+from unimo.data.regions.open import open_regions, open_store
 from unimo.data.regions.shard import ShardReader, Skipped, Widths, halve, write_shard
-from unimo.data.regions.store import JoinedRegions, RegionStore, open_store, shard_path, write_index
+from unimo.data.regions.store import JoinedRegions, RegionStore, shard_path, write_index
 from unimo.data.regions.tsv import write_tsv
-from unimo.data.regions.base import open_regions
 from unimo.errors import DataError, RecordError
 from unimo.weights.files import read_safetensors, write_safetensors
 

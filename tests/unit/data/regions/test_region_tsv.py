@@ -10,7 +10,7 @@ import pytest
 from region_samples import sample
 
 from unimo.data.record import Record
-from unimo.data.regions.store import open_store
+from unimo.data.regions.open import open_store
 from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.errors import DataError, RecordError
 

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from unimo.data.record import Record
-from unimo.data.regions.base import GridRegions, Regions, check_regions, open_regions
+from unimo.data.regions.base import Regions, check_regions
+from unimo.data.regions.grid import GridRegions
+from unimo.data.regions.open import open_regions
 from unimo.errors import ConfigError, RecordError
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unimo.data.scenes.scene import COLORS, PLACES, SHAPES, Scene, SceneObject, make_scene, render
 from unimo.data.scenes.dataset import ScenesDataset, answers, vocabulary
 from unimo.data.scenes.language import CONTRADICTION, ENTAILMENT, hypotheses, questions
+from unimo.data.scenes.scene import COLORS, PLACES, SHAPES, Scene, SceneObject, make_scene, render
 from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig
 

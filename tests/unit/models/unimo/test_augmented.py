@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from unimo.augment.corpus import caption_of
-from unimo.models.unimo.augmented import Extras, LineTable, open_augmentations
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
+from unimo.models.unimo.augmented import Extras, LineTable, open_augmentations
 
 
 def told(*texts: str) -> list[dict]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unimo.models.unimo.augmented import Extras
-from unimo.models.unimo.contrast import image_id, text_id
-from unimo.models.unimo.batches import UnifiedCollator
 from unimo.data.processor import Processor
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import RecordError
-from unimo.settings import AugmentConfig, DataConfig
+from unimo.models.unimo.augmented import Extras
+from unimo.models.unimo.batches import UnifiedCollator
+from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
+from unimo.models.unimo.contrast import image_id, text_id
 
 RED, BLUE = "a small red circle at the top left .", "a large blue square at the top right ."
 TRUE, FALSE = "the red circle at the top left is small .", "a small green circle at the top left ."
@@ -47,7 +47,7 @@ class Table:
 def make(extras=None, max_text_len=50, **data):
     processor = Processor(load_tokenizer("scenes"), max_text_len=max_text_len, regions="grid")
     processor.visual.source = Source()
-    config = DataConfig(masking="span", mlm_probability=0.3, **data)
+    config = PretrainingConfig(masking="span", mlm_probability=0.3, **data)
     return UnifiedCollator(processor, config, extras or Table())
 
 

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from unimo.models.unimo.augmented import Extras, open_augmentations
 from unimo.data.record import Record
-from unimo.data.scenes.scene import Scene, SceneObject
 from unimo.data.scenes.dataset import ScenesDataset, vocabulary
+from unimo.data.scenes.scene import Scene, SceneObject
+from unimo.models.unimo.augmented import Extras, open_augmentations
 from unimo.models.unimo.scenes import SceneExtras, false_captions, holds, mentioned
 from unimo.settings import ScenesConfig
 

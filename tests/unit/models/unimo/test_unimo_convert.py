@@ -10,7 +10,7 @@ import unimo
 from unimo.config import merge_into, to_plain
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo.convert import LEFT_OUT, REQUIRED, from_release
-from unimo.registry import task_module
+from unimo.registry import task_class, task_config
 from unimo.weights.paddle_folder import NOT_WEIGHTS
 
 VOCABULARY = 40
@@ -67,10 +67,10 @@ def test_a_base_folder_fills_every_parameter_of_the_task(official, task):
     assert (plain["role_types"], plain["turn_types"], plain["regions"]["feature_size"]) == (3, 16, 2048)
     plain.pop("name")
     config = {"loss": "circle"} if task == "retrieval" else {}
-    module = task_module(task)
     with paddle.LazyGuard():  # shapes without memory
         model = unimo.create_model("unimo_base", **plain)
-        layer = module.build(merge_into(module.Config(), {**done.task, **config}), model, {})
+        values = {**done.task, **config}
+        layer = task_class(task).create(model, merge_into(task_config(task, "unimo_base"), values))
         wanted = {name: list(value.shape) for name, value in layer.named_parameters()}
     found = {name: list(value.shape) for name, value in done.tensors.items()}
     fresh = {name for name in wanted if name.startswith(("objective.region_head", "objective.class_head"))}

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unimo.data.loading.collate import PretrainCollator
-from unimo.models.unimo2.batches import UnpairedCollator
 from unimo.errors import RecordError
+from unimo.models.batches import PretrainCollator
+from unimo.models.unimo2.batches import UnpairedCollator
+from unimo.models.unimo2.config import PretrainingConfig
 
 SAMPLES = slice(0, 8)
 
@@ -26,7 +27,7 @@ def batch_of(collator, records):
 
 
 def test_parts(processor, records):
-    batch = batch_of(UnpairedCollator(processor, "clip_views", mlm_probability=0.5), records)
+    batch = batch_of(UnpairedCollator(processor, PretrainingConfig(mlm_probability=0.5)), records)
     assert set(batch) == {"pairs", "texts", "images", "sample_ids"}
     assert batch["sample_ids"] == [f"memory-{index}" for index in range(8)]
     assert batch["pairs"]["sample_ids"] == ["memory-0", "memory-2", "memory-3", "memory-7"]
@@ -41,7 +42,7 @@ def test_parts(processor, records):
 
 
 def test_absent_parts_are_absent(processor, records):
-    collator = UnpairedCollator(processor, "clip_views")
+    collator = UnpairedCollator(processor)
     assert set(batch_of(collator, records[:1])) == {"pairs", "sample_ids"}
     assert set(batch_of(collator, [records[1], records[5]])) == {"texts", "sample_ids"}
     assert set(batch_of(collator, [records[4]])) == {"images", "sample_ids"}
@@ -50,14 +51,14 @@ def test_absent_parts_are_absent(processor, records):
 def test_pairs_are_those_of_the_plain_collator(processor, records, same_batch):
     pairs = [records[index] for index in (0, 2, 3, 7)]
     plain = batch_of(PretrainCollator(processor, True), pairs)
-    found = batch_of(UnpairedCollator(processor, "clip_views"), pairs)["pairs"]
+    found = batch_of(UnpairedCollator(processor), pairs)["pairs"]
     groups = found.pop("image_index")
     same_batch(found, plain)
     assert groups[1] == groups[2] and len(set(groups.tolist())) == 3  # texts 2 and 3 are of one image
 
 
 def test_spans(processor, records):
-    collator = UnpairedCollator(processor, "clip_views", mlm_probability=0.4, masking="span")
+    collator = UnpairedCollator(processor, PretrainingConfig(mlm_probability=0.4, masking="span"))
     counts = [len(collator.prepare(record, np.random.default_rng(0))["labels"]) for record in records[:4]]
     assert counts == [2, 2, 2, 3]  # of 3, 4, 5 and 6 words, rounded up
 
@@ -65,4 +66,4 @@ def test_spans(processor, records):
 def test_record_without_anything(processor, records):
     empty = dataclasses.replace(records[0], image=None, text=None)
     with pytest.raises(RecordError, match="neither image nor text"):
-        UnpairedCollator(processor, "clip_views").prepare(empty, np.random.default_rng(0))
+        UnpairedCollator(processor).prepare(empty, np.random.default_rng(0))

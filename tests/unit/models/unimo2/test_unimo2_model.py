@@ -12,7 +12,7 @@ from unimo.nn.heads import Pooler
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import VitTower
-from unimo.registry import model_package
+from unimo.registry import build_model
 from unimo.weights.files import tensors_of, write_safetensors
 
 OPTIONS = [
@@ -260,7 +260,7 @@ def test_learning_rate_groups():
 
 def test_fresh_parameters_follow_the_config():
     paddle.seed(0)
-    model = model_package("unimo2_tiny").build(
+    model = build_model(
         unimo2_config(
             vision={"hidden_size": 64, "position_init_std": 0.7, "init_std": 0.1},
             text={"hidden_size": 64},
@@ -310,7 +310,7 @@ def test_encoders_and_fusion_start_from_pretrained_towers(converted):
         vision={"init": folders["vit"]},
         fusion={"init": folders["roberta"], "num_layers": 2},
     )
-    model = model_package("unimo2_tiny").build(config)
+    model = build_model(config)
     model.eval()
     pixels, ids, mask = inputs()
     text, image = model.encode_text(ids, mask).text, model.encode_image(pixels).image
@@ -325,6 +325,6 @@ def test_encoders_and_fusion_start_from_pretrained_towers(converted):
 def test_pretrained_towers_of_another_kind_are_refused(converted):
     _, folders = converted
     with pytest.raises(CheckpointError, match="holds a roberta tower .* wants a vit tower"):
-        model_package("unimo2_tiny").build(unimo2_config(vision={"init": folders["roberta"]}))
+        build_model(unimo2_config(vision={"init": folders["roberta"]}))
     with pytest.raises(CheckpointError, match="of 2 layers .* of 3 layers"):
-        model_package("unimo2_tiny").build(unimo2_config(fusion={"init": folders["roberta"]}))
+        build_model(unimo2_config(fusion={"init": folders["roberta"]}))

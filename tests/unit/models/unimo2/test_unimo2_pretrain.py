@@ -7,8 +7,8 @@ import pytest
 from small_models import inputs, pretrain_batch, set_parameters
 from small_unimo2 import small_unimo2, unimo2_config
 
-from unimo.models.unimo2 import build
 from unimo.models.unimo2.pretrain import LOSSES, Objective
+from unimo.registry import build_model
 
 PAIRS = {"mlm", "itm", "grounding"}
 TEXTS = {"text_mlm", "text_grounding"}
@@ -217,7 +217,7 @@ def test_false_images_of_the_data_set():
 
 def test_it_learns_a_batch_by_heart():
     paddle.seed(0)
-    model = build(unimo2_config())
+    model = build_model(unimo2_config())
     model.train()
     objective, batch = Objective(model.config), unpaired_batch()
     optimizer = paddle.optimizer.AdamW(1e-2, parameters=[*model.parameters(), *objective.parameters()])

@@ -6,8 +6,8 @@ import paddle.nn.functional as F
 import pytest
 from small_models import VOCABULARY, inputs, pretrain_batch, set_parameters, small_config, small_model
 
-from unimo.models.unimo3 import build
 from unimo.models.unimo3.pretrain import Objective
+from unimo.registry import build_model
 
 
 def _objective(model, seed: int = 7) -> Objective:
@@ -120,7 +120,7 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
 
 def test_it_learns_a_batch_by_heart():
     paddle.seed(0)
-    model = build(small_config())
+    model = build_model(small_config())
     model.train()
     objective, batch = Objective(model.config), pretrain_batch()
     optimizer = paddle.optimizer.AdamW(1e-2, parameters=[*model.parameters(), *objective.parameters()])

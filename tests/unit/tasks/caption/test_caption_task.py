@@ -17,8 +17,8 @@ from unimo.inference.evaluation import evaluate, write_predictions
 from unimo.inference.loading import start_from
 from unimo.metrics.caption import caption_scores, tokenize
 from unimo.nn.beam_search import BeamConfig
-from unimo.tasks import caption
 from unimo.tasks.base import to_tensors
+from unimo.tasks.caption import task as caption
 
 TASK = {"java": False, "beam": {"size": 2, "min_length": 2, "max_length": 12}}
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from unimo.config import merge_into
-from unimo.tasks.caption.data import ImageCaptions, open_captions, read_references, result_image_id
-from unimo.tasks.caption.batches import CaptionCollator, starts_word
 from unimo.data.processor import Processor, build_processor
-from unimo.data.tokenizers import build_word_tokenizer, load_tokenizer
+from unimo.data.tokenizers import build_word_tokenizer, load_tokenizer, starts_word
 from unimo.errors import DataError
 from unimo.settings import RunConfig
-from unimo.tasks.caption.task import Config
+from unimo.tasks.caption.batches import CaptionCollator
+from unimo.tasks.caption.data import ImageCaptions, open_captions, read_references, result_image_id
+from unimo.tasks.caption.task import CaptionConfig
 
 
 def make_run(references: str = "", **data: object) -> RunConfig:
@@ -23,7 +23,7 @@ def make_run(references: str = "", **data: object) -> RunConfig:
         "data": {"image_size": 16, "scenes": {"train_images": 6, "val_images": 5}, **data},
         "train": {"batch_size": 6},
     }
-    return merge_into(RunConfig(task=Config(references=references)), values)
+    return merge_into(RunConfig(task=CaptionConfig(references=references)), values)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unimo.tasks.classification.batches import NO_LABEL, ImageCollator, TextCollator, join_pair
 from unimo.data.record import Record
 from unimo.errors import RecordError
+from unimo.tasks.classification.batches import NO_LABEL, ImageCollator, TextCollator, join_pair
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from micro_unimo2 import MODEL
 
 from unimo.errors import CapabilityError, CheckpointError
 from unimo.inference.loading import load_task
-from unimo.registry import task_module
+from unimo.registry import task_class
 from unimo.tasks.base import to_tensors
 from unimo.tasks.classification.image import TopAccuracy
 
@@ -77,7 +77,7 @@ def test_classes_come_back_from_the_model_directory(tmp_path: Path) -> None:
     metrics = task.evaluate(data.eval_loader("val", run))
     assert set(metrics) == {"accuracy", "majority"}
     with pytest.raises(CheckpointError, match="list of classes"):
-        task_module("image_classification").build(run.task, task.model, {})
+        task_class("image_classification").create(task.model, run.task, {})
 
 
 def test_a_model_that_needs_texts_is_refused() -> None:

@@ -6,11 +6,11 @@ from micro import make_run
 from micro_unimo import UNIMO
 
 from unimo.data.loading.loader import read_batch
-from unimo.data.processor import build_processor
 from unimo.data.loading.sampler import SampleKey
-from unimo.data.loading.task_data import open_retrieval
+from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import DataError
+from unimo.tasks.retrieval.data import open_retrieval
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import pytest
 from micro import make_run, make_task, saved
 from micro_unimo import UNIMO
 from micro_unimo2 import MODEL as UNIMO2
+from paddle_launch import run_ranks
 
 from unimo.errors import ConfigError
 from unimo.inference.evaluation import evaluate
@@ -21,10 +20,6 @@ from unimo.losses.circle import circle_loss
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.circle import CircleRetrievalTask
 from unimo.tasks.retrieval.scores import Gallery, score_pairs
-
-TESTS = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TESTS))
-from paddle_launch import run_ranks  # noqa: E402 - after the path
 
 TASK = {"loss": "circle", "negatives": 6}
 

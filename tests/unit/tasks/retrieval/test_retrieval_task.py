@@ -8,8 +8,8 @@ from micro import make_run, make_task
 from unimo.errors import DataError
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import to_tensors
-from unimo.tasks.retrieval.task import image_groups
 from unimo.tasks.retrieval.scores import Gallery, concat_rows, score_pairs
+from unimo.tasks.retrieval.task import image_groups
 
 
 def setting(**task_config):

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unimo.tasks.seq2seq.batches import Layout, Seq2SeqCollator, gpt2_entries
 from unimo.data.processor import Processor
 from unimo.data.readers.generation import GenerationRecord
-from unimo.data.scenes.scene import make_scene
 from unimo.data.scenes.language import questions
+from unimo.data.scenes.scene import make_scene
 from unimo.data.scenes.seq2seq import SceneWriting, describe, questions_by_answer
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import ScenesConfig
+from unimo.tasks.seq2seq.batches import Layout, Seq2SeqCollator, gpt2_entries
 
 BOS, PAD, EOS = 0, 1, 2
 

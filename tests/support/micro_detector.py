@@ -11,7 +11,7 @@ from ppdet_features.config import DetectorConfig, load_config
 from ppdet_features.detector import FasterRCNN, build_detector
 from unimo.config import merge_plain
 
-SCENES = Path(__file__).resolve().parents[3] / "ppdet_features" / "configs" / "scenes_tiny.yaml"
+SCENES = Path(__file__).resolve().parents[2] / "ppdet_features" / "configs" / "scenes_tiny.yaml"
 MICRO = {
     "ResNet": {"width": 4, "ch_in": 4},
     "RPNHead": {"test_proposal": {"post_nms_top_n": 12}},

@@ -23,7 +23,7 @@ def run_ranks(
             env={**os.environ, "NPROC_PER_NODE": str(ranks), "OMP_NUM_THREADS": "1", **environ},
             stdout=log,
             stderr=log,
-            cwd=TESTS.parent,
+            cwd=TESTS.parent.parent,
             timeout=180,
             check=False,
         ).returncode

@@ -33,7 +33,7 @@ def small_config(name: str = "unimo3_tiny", **overrides: Any) -> Config:
 
 def small_model(name: str = "unimo3_tiny", seed: int = 0, **overrides: Any) -> Unimo3:
     """The network of `small_config` with parameters from NumPy, N(0, 0.3), norm scales around 1."""
-    model = unimo.registry.model_package(name).build(small_config(name, **overrides))
+    model = unimo.registry.build_model(small_config(name, **overrides))
     set_parameters(model, seed)
     model.eval()
     return model

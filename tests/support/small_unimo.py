@@ -9,9 +9,10 @@ import paddle
 from small_models import set_parameters
 
 from unimo.config import merge_into
-from unimo.models.unimo import SIZES, build
+from unimo.models.unimo import SIZES
 from unimo.models.unimo.config import Config
 from unimo.models.unimo.model import Unimo
+from unimo.registry import build_model
 
 VOCABULARY, FEATURE, CLASSES, REGIONS, TEXT = 60, 12, 5, 6, 9
 
@@ -36,7 +37,7 @@ def small_config(**overrides: Any) -> Config:
 
 def small_model(seed: int = 0, **overrides: Any) -> Unimo:
     """The network of `small_config` with parameters from NumPy, N(0, 0.3), norm scales around 1."""
-    model = build(small_config(**overrides))
+    model = build_model(small_config(**overrides))
     set_parameters(model, seed)
     model.eval()
     return model

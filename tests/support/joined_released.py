@@ -1,6 +1,6 @@
 """Loss and gradients of fine-tuning a small UNIMO as released, on one batch, by one rank or by two.
 
-    python tests/joined_released.py OUTPUT circle | adversarial
+    python tests/support/joined_released.py OUTPUT circle | adversarial
 
 The ranks hold different numbers of pairs. Rank 0 writes `loss.json`; each rank writes the averaged gradients
 to `gradients-RANK.safetensors`. Adversarial training starts without noise and takes one step of ascent, whose
@@ -18,12 +18,13 @@ import numpy as np
 import paddle
 from rank_step import take_step
 
-from unimo import cli
+from unimo import cli, distributed
 from unimo.registry import create_model
 from unimo.settings import TrainConfig
-from unimo.tasks import entailment, retrieval
 from unimo.tasks.adversarial import AdversarialConfig
-from unimo.training import distributed
+from unimo.tasks.entailment import EntailmentConfig, EntailmentTask
+from unimo.tasks.retrieval.circle import CircleRetrievalTask
+from unimo.tasks.retrieval.task import RetrievalConfig
 
 VOCABULARY, LENGTH, REGIONS, FEATURE, FILL = 50, 9, 4, 12, 2
 PAIRS = (4, 3)
@@ -84,10 +85,10 @@ def main() -> None:
         regions={"feature_size": FEATURE, "num_classes": 0},
     )
     if kind == "circle":
-        task = retrieval.build(retrieval.Config(loss="circle", negatives=6), model, {})
+        task = CircleRetrievalTask(model, RetrievalConfig(loss="circle", negatives=6))
     else:
         config = AdversarialConfig(steps=2, init_mag=0.0, projection="paper", max_norm=0.03)
-        task = entailment.build(entailment.Config(adversarial=config), model, {})
+        task = EntailmentTask(model, EntailmentConfig(adversarial=config))
     take_step(output, task, batch_of)
 
 

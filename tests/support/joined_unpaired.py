@@ -1,6 +1,6 @@
 """Losses and gradients of a small UNIMO-2 on one batch of three parts, by one rank or by two.
 
-    python tests/joined_unpaired.py OUTPUT [hard]
+    python tests/support/joined_unpaired.py OUTPUT [hard]
 
 The ranks hold different numbers of pairs, texts, images and masked tokens. Rank 0 writes `loss.json`; each
 rank writes the averaged gradients to `gradients-RANK.safetensors`. With `hard` ITM's false images are drawn
@@ -18,11 +18,11 @@ import numpy as np
 import paddle
 from rank_step import take_step
 
-from unimo import cli
+from unimo import cli, distributed
+from unimo.models.paper import PretrainConfig
 from unimo.registry import create_model
 from unimo.settings import TrainConfig
-from unimo.tasks import pretrain
-from unimo.training import distributed
+from unimo.tasks.pretrain import PretrainTask
 
 VOCABULARY, LENGTH, SIZE = 50, 9, 32
 PAIRS, TEXTS, IMAGES = (4, 3), (1, 3), (2, 3)
@@ -92,7 +92,7 @@ def main() -> None:
         fusion=part,
         objective={"itm_negatives": "hard" if hard else "random"},
     )
-    task = pretrain.build(pretrain.Config(), model, {})
+    task = PretrainTask(model, PretrainConfig())
     take_step(output, task, batch_of)
 
 

@@ -30,7 +30,7 @@ def unimo2_config(**overrides: Any) -> Config:
 
 def small_unimo2(seed: int = 0, temperature: float = 1.5, **overrides: Any) -> Unimo2:
     """The network of `unimo2_config`, in evaluation mode, with parameters from NumPy."""
-    model = unimo.registry.model_package("unimo2_tiny").build(unimo2_config(**overrides))
+    model = unimo.registry.build_model(unimo2_config(**overrides))
     set_parameters(model, seed)
     if model.grounding is not None and model.grounding.temperature is not None:
         model.grounding.temperature.set_value(np.array([temperature], "float32"))

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve, write_shard
 from unimo.data.regions.store import RegionStore, shard_path, write_index
-from unimo.data.regions.base import Regions
 
 WIDTHS = Widths(6, 3, 2)
 NAMES = {"classes": ["dog", "grass", "cat"], "attributes": ["big", "red"]}

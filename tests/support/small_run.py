@@ -1,7 +1,7 @@
 """A run small enough for unit tests: a two-layer model on two corpora of random vectors.
 
 Everything but the model, the task and the records is the real thing. As a script it trains in its own
-process (`python tests/small_run.py OUTPUT [KEY=VALUE ...]`), which the tests of ranks and kills need.
+process (`python tests/support/small_run.py OUTPUT [KEY=VALUE ...]`), which the tests of ranks and kills need.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np  # noqa: E402
 import paddle  # noqa: E402
 from paddle import Tensor, nn  # noqa: E402
 from paddle.nn import functional as F  # noqa: E402, N812
 
-from unimo import cli  # noqa: E402
+from unimo import (
+    cli,  # noqa: E402
+    distributed,  # noqa: E402
+)
 from unimo.config import merge_into, parse_overrides  # noqa: E402
 from unimo.data.loading.loader import TrainLoader  # noqa: E402
-from unimo.data.record import Record  # noqa: E402
 from unimo.data.loading.sampler import MixtureSampler  # noqa: E402
+from unimo.data.record import Record  # noqa: E402
 from unimo.settings import OptimConfig, RunConfig, TrainConfig  # noqa: E402
 from unimo.tasks.base import Task  # noqa: E402
-from unimo.training import callbacks, checkpoint, distributed, precision  # noqa: E402
+from unimo.training import callbacks, checkpoint, parallel, precision  # noqa: E402
 from unimo.training.loop import fit  # noqa: E402
 from unimo.training.optimizer import build_optimizer  # noqa: E402
 from unimo.training.state import StepReport, TrainState  # noqa: E402
@@ -140,7 +143,7 @@ def make_state(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> Train
     paddle.seed(run.seed)
     task = SmallTask(SmallModel(run.model), run.task)
     adamw = build_optimizer(task, run.optim)
-    layer, optimizer = distributed.wrap(task, adamw, run.train.sharding_stage)
+    layer, optimizer = parallel.wrap(task, adamw, run.train.sharding_stage)
     sizes = {"a": 21, "b": 13}
     sampler = MixtureSampler(
         sizes, None, run.train.batch_size, run.seed, distributed.rank(), distributed.world_size()

@@ -1,6 +1,6 @@
 """Loss and gradients of a small UNIMO-3 on one batch, by one rank or by two ranks with half of it each.
 
-    python tests/joined_batch.py OUTPUT [stage=1] [recompute]
+    python tests/support/joined_batch.py OUTPUT [stage=1] [recompute]
 
 Rank 0 writes `loss.json`; every rank writes what it has of the applied gradients to
 `gradients-RANK.safetensors`.
@@ -16,13 +16,14 @@ import numpy as np
 import paddle
 from rank_step import write_step
 
-from unimo import cli
+from unimo import cli, distributed
+from unimo.models.paper import PretrainConfig
 from unimo.nn.block import set_recompute
 from unimo.registry import create_model
 from unimo.settings import OptimConfig, TrainConfig
-from unimo.tasks import pretrain
 from unimo.tasks.base import to_tensors
-from unimo.training import distributed
+from unimo.tasks.pretrain import PretrainTask
+from unimo.training import parallel
 from unimo.training.optimizer import build_optimizer
 
 VOCABULARY, LENGTH, SIZE = 50, 9, 32
@@ -69,18 +70,18 @@ def main() -> None:
         vision={**part, "image_size": SIZE, "patch_size": 16},
         fusion=part,
     )
-    task = pretrain.build(pretrain.Config(), model, {})
+    task = PretrainTask(model, PretrainConfig())
     task.train()
     recompute = "recompute" in sys.argv
     set_recompute(task, recompute)
     optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
     adamw = build_optimizer(task, optim)
-    layer, optimizer = distributed.wrap(task, adamw, stage)
+    layer, optimizer = parallel.wrap(task, adamw, stage)
     batch = half(distributed.rank()) if distributed.world_size() == 2 else join(half(0), half(1))
-    with distributed.backward_pass(layer, is_last=True, recompute=recompute):
+    with parallel.backward_pass(layer, is_last=True, recompute=recompute):
         loss, values = layer(to_tensors(batch))
         loss.backward()
-    distributed.average_gradients(layer, recompute)
+    parallel.average_gradients(layer, recompute)
     optimizer.step()
     write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
 

@@ -1,6 +1,6 @@
 """Losses and gradients of a small UNIMO on one batch of pairs, texts and images, by one rank or by two.
 
-    python tests/joined_unified.py OUTPUT
+    python tests/support/joined_unified.py OUTPUT
 
 The ranks hold different numbers of everything. Captions of one picture, related pictures and related texts
 are spread over both, so what is negative or positive for a pair, and what counts once, is decided between
@@ -18,17 +18,17 @@ import numpy as np
 import paddle
 from rank_step import take_step
 
-from unimo import cli
-from unimo.models.unimo.augmented import open_augmentations
-from unimo.models.unimo.batches import UnifiedCollator
+from unimo import cli, distributed
 from unimo.data.processor import build_processor
 from unimo.data.record import Record
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
+from unimo.models.paper import PretrainConfig
+from unimo.models.unimo.augmented import open_augmentations
+from unimo.models.unimo.batches import UnifiedCollator
 from unimo.registry import create_model
 from unimo.settings import AugmentConfig, DataConfig, ScenesConfig, TrainConfig
-from unimo.tasks import pretrain
-from unimo.training import distributed
+from unimo.tasks.pretrain import PretrainTask
 
 SCENES = ScenesConfig(train_images=12, val_images=3)
 # Captions of other images are drawn from a rank's own batch, so they would differ.
@@ -77,7 +77,7 @@ def main() -> None:
     model = create_model(
         "unimo_tiny", text={**layer_sizes, "vocab_size": 300}, regions={"feature_size": 12, "num_classes": 0}
     )
-    task = pretrain.build(pretrain.Config(), model, {})
+    task = PretrainTask(model, PretrainConfig())
     take_step(output, task, batch_of)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import paddle
 
+from unimo import registry
 from unimo.config import merge_plain
-from unimo.data.processor import Processor, build_processor
 from unimo.data.loading.task_data import TaskData
+from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.inference.loading import save_model
-from unimo.registry import model_package, task_module
 from unimo.settings import RunConfig, build_run_config
 from unimo.tasks.base import Task
 
@@ -58,9 +58,9 @@ def make_task(run: RunConfig, seed: int = 0) -> tuple[Task, Processor, TaskData]
     """A randomly initialised task with its data."""
     paddle.seed(seed)
     processor = build_processor(run.data, load_tokenizer("scenes"))
-    module = task_module(run.task.name)
-    data = module.open_data(run, processor)
-    task = module.build(run.task, model_package(run.model.name).build(run.model), data)
+    task_class = registry.task_class(run.task.name)
+    data = task_class.open_data(run, processor)
+    task = task_class.create(registry.build_model(run.model), run.task, data.metadata)
     return task, processor, data
 
 

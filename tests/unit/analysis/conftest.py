@@ -1,6 +1,0 @@
-"""Puts the shared micro models of `tests/` within reach."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -1,0 +1,51 @@
+"""Regions without a detector."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from unimo.data.images.open import open_image
+from unimo.data.record import Record
+from unimo.data.regions.base import Regions
+from unimo.errors import ConfigError, RecordError
+
+
+class GridRegions:
+    """Regions without a detector: the cells of a grid over the picture, each as its shrunken pixels.
+
+    Works for every picture on a fresh machine; on `scenes` a cell of the 2 x 2 grid holds one object at most.
+
+    Args:
+        cells: along each side of the picture.
+        pixels: side of the shrunken cell; F is 3 * pixels ** 2.
+    """
+
+    num_classes = 0
+
+    def __init__(self, cells: int = 2, pixels: int = 16) -> None:
+        if cells < 1 or pixels < 1:
+            raise ConfigError(f"grid of {cells} cells with {pixels} pixels: expected at least 1 of each")
+        self.cells, self.pixels = cells, pixels
+        self.feature_size = 3 * pixels**2
+
+    def of(self, record: Record) -> Regions:
+        """The cells of the picture, row by row; features are colours in [-1, 1]."""
+        if record.image is None:
+            raise RecordError(f"sample {record.sample_id}: a grid needs the picture of {record.image_id}")
+        if isinstance(record.image, Image.Image):
+            return self.of_image(record.image)
+        return self.of_image(open_image(record.image, self.cells * self.pixels))
+
+    def of_image(self, image: Image.Image) -> Regions:
+        """The cells of an opened picture."""
+        image = image.convert("RGB")
+        width, height = image.size
+        side = self.cells * self.pixels
+        colors = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / 127.5 - 1.0
+        cells = colors.reshape(self.cells, self.pixels, self.cells, self.pixels, 3).transpose(0, 2, 1, 3, 4)
+        features = np.ascontiguousarray(cells.reshape(self.cells**2, -1))
+        x, y = np.meshgrid(np.arange(self.cells), np.arange(self.cells))
+        corners = np.stack([x, y, x + 1, y + 1], axis=-1).reshape(-1, 4) / self.cells
+        boxes = (corners * [width, height, width, height]).astype(np.float32)
+        return Regions(features, boxes, width, height)

@@ -1,0 +1,61 @@
+"""`Paper`: the one record in which a model family says what the rest of the house may know of it.
+
+Needs no Paddle, so that models can be listed and configs checked before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from unimo.data.loading.task_data import TaskData
+    from unimo.data.processor import Processor
+    from unimo.settings import RunConfig
+    from unimo.weights.name_map import Converted
+
+Converter = Callable[["Mapping[str, np.ndarray]", str, str], "Converted"]
+"""Released tensors by their names, where they are from (for messages), and the task they were trained for."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Task section of a pre-training run: what masked language modelling and matching read.
+
+    A paper that needs more has a subclass, `Paper.pretraining`.
+    """
+
+    name: str = "pretrain"
+    mlm_probability: float = 0.15
+    """Share of text tokens to predict; 80% become `<mask>`, 10% a random token, 10% stay."""
+    masking: Literal["token", "span"] = "token"
+    """`token` draws each token (or whole word) by itself, `span` runs of whole words (SpanBERT)."""
+    whole_word_masking: bool = False
+    """With `token`: draw words, and predict all tokens of a drawn word."""
+    false_images: Literal["batch", "dataset"] = "batch"
+    """Where ITM's mismatched images come from."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A model family: its sizes, and how its parts are made. The functions import Paddle when called."""
+
+    name: str
+    """Name of the family, which is that of its package in `unimo/models/` and of its folder in `configs/`."""
+    sizes: Mapping[str, Any]
+    """Registered model -> config with its defaults."""
+    capabilities: frozenset[str]
+    """What tasks may ask of the models; a subset of `unimo.models.base.CAPABILITIES`."""
+    network: Callable[[Any], Any]
+    """Config -> `Model` with random weights."""
+    objective: Callable[[Any], Any]
+    """Config -> pre-training `Objective` with random heads."""
+    batches: Callable[[RunConfig, Processor], TaskData]
+    """What pre-training reads, and how it becomes batches."""
+    pretraining: type[PretrainConfig] = PretrainConfig
+    """Task section of pre-training."""
+    converters: Mapping[str, Converter] = field(default_factory=dict)
+    """Name of a release (`tools/convert_checkpoint.py --from`) -> converter of its weights."""
