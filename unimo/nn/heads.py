@@ -1,4 +1,4 @@
-"""Heads that several papers put on top of fused states."""
+"""Heads on top of towers and of fused states, shared by several papers and tasks."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from paddle import Tensor, nn
 from unimo.nn.init import linear
 from unimo.nn.kernels import LayerNorm, dropout
 
+TEMPERATURE_START = 0.07
+"""Where a learned temperature of image-text contrast starts (CLIP, ALBEF)."""
+TEMPERATURE_RANGE = (0.001, 0.5)
+"""Where it is kept (ALBEF)."""
+
 
 class Pooler(nn.Layer):
     """Linear and tanh (BERT) or ReLU (UNIMO) on the first token."""
@@ -21,7 +26,7 @@ class Pooler(nn.Layer):
         self.activation = {"tanh": paddle.tanh, "relu": F.relu}[activation]
 
     def forward(self, states: Tensor) -> Tensor:
-        """[B, S, W] to [B, W]."""
+        """Pool [B, S, W] to [B, W]."""
         return self.activation(self.dense(states[:, 0]))
 
 
@@ -35,7 +40,7 @@ class MlmHead(nn.Layer):
         self.decoder = linear(width, vocab_size, std)
 
     def forward(self, states: Tensor) -> Tensor:
-        """[N, W] to [N, vocabulary]."""
+        """Compute logits [N, vocabulary] of states [N, W]."""
         return self.decoder(self.norm(F.gelu(self.dense(states))))
 
 
@@ -49,12 +54,12 @@ class ClassifierHead(nn.Layer):
         self.out = linear(inner, num_classes, std)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """[B, P] to logits [B, classes]."""
+        """Compute logits [B, classes] of pooled vectors [B, P]."""
         return self.out(F.gelu(self.norm(self.dense(pooled))))
 
 
 class LinearHead(nn.Layer):
-    """Linear, dropout, Linear, with nothing between that bends: UNIMO's released head for SNLI-VE."""
+    """Linear, dropout, Linear, without an activation between them: UNIMO's released head for SNLI-VE."""
 
     def __init__(
         self, in_size: int, inner: int, num_classes: int, std: float = 0.02, dropout: float = 0.1
@@ -65,17 +70,36 @@ class LinearHead(nn.Layer):
         self.dropout = dropout
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """[B, P] to logits [B, classes]."""
+        """Compute logits [B, classes] of pooled vectors [B, P]."""
         return self.out(dropout(self.dense(pooled), self.dropout, self.training))
 
 
 class ProjectionHead(nn.Layer):
-    """Linear to a shared space and L2 normalisation, for contrastive scores."""
+    """Linear layer to a shared space and L2 normalization, so that products are cosines."""
 
     def __init__(self, in_size: int, out_size: int = 256, std: float = 0.02) -> None:
         super().__init__()
         self.dense = linear(in_size, out_size, std)
 
     def forward(self, states: Tensor) -> Tensor:
-        """[B, W] to unit vectors [B, out_size]."""
+        """Project [B, W] to unit vectors [B, out_size]."""
         return F.normalize(self.dense(states), axis=-1)
+
+
+def contrastive_heads(
+    text_size: int, image_size: int, size: int = 256, std: float = 0.02
+) -> tuple[ProjectionHead, ProjectionHead]:
+    """Build the heads that project texts [B, text_size] and images [B, image_size] to one space of `size`.
+
+    The owner names them `itc_text_head` and `itc_image_head`, under which files of weights know them, and
+    has a learned temperature besides, which starts at `TEMPERATURE_START`.
+    """
+    return ProjectionHead(text_size, size, std), ProjectionHead(image_size, size, std)
+
+
+def clip_temperature(temperature: Tensor) -> Tensor:
+    """Clip a learned temperature to `TEMPERATURE_RANGE`.
+
+    This is done where it is read, and not in place: a forward pass changes no state.
+    """
+    return paddle.clip(temperature, *TEMPERATURE_RANGE)
