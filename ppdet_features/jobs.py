@@ -65,7 +65,7 @@ def draw(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
         DataError: one of them cannot be read.
     """
     path, store = Path(args.picture), RegionStore(args.store)
-    found = store.image_of(Record(args.picture, store.where, path, image_id=args.picture))
+    found = store.image_of(Record(args.picture, store.where, (path,), image_id=args.picture))
     _save(open_image(path), found, store.classes, store.attributes, Path(args.png))
     tell(args.png)
 

@@ -46,7 +46,7 @@ class MemoryCorpus:
         return Record(
             sample_id=f"{self.name}-{index}",
             corpus=self.name,
-            image=self.image_source(index),
+            images=(self.image_source(index),),
             text=" ".join(words),
             image_id=f"{self.name}-image-{index // 2}",
             question_id=index,

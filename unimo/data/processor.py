@@ -218,7 +218,8 @@ def build_processor(data: DataConfig, tokenizer: Tokenizer) -> Processor:
 def _record_of(image: ImageLike) -> Record:
     """A record of a person's picture; stored features are found by its file name."""
     name = Path(image).name if isinstance(image, (str, Path)) else ""
-    return Record("picture", "", image=Path(image) if isinstance(image, str) else image, image_id=name)
+    source = Path(image) if isinstance(image, str) else image
+    return Record("picture", "", images=(source,), image_id=name)
 
 
 def check_text(text: Any) -> str:

@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
+from unimo.errors import RecordError
+
 ImageSource = bytes | Path
 ImageLike = str | Path | bytes | Image.Image
-"""What a person may give for a picture."""
+"""An image as a caller may pass it: a path, an encoded file or an opened picture."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One sample: an image with one text, or either alone, and what a task wants to know about them.
+    """One sample: images with one text, or either alone, and the targets of a task.
 
-    Fields that a corpus does not have stay at their defaults.
+    Fields that a corpus does not provide keep their defaults.
     """
 
     sample_id: str
     """Unique in its corpus; named in error messages and prediction files."""
     corpus: str
     """Name of the corpus, for counters and logs."""
-    image: ImageSource | None = field(default=None, repr=False)
-    """Encoded image file: its bytes, or where it lies."""
+    images: tuple[ImageSource, ...] = field(default=(), repr=False)
+    """Encoded image files, each as bytes or as a path: none, one, or two (NLVR2)."""
     text: str | None = None
     """Caption, question or hypothesis; the first sentence of a pair of sentences."""
     text_pair: str | None = None
     """Second sentence of a pair of sentences (GLUE)."""
     image_id: str = ""
-    """Equal for all texts of one image; retrieval counts these as matches."""
+    """Name of the image in its corpus, equal for all its texts; empty if the corpus has none."""
     question_id: int | str | None = None
-    """Id that the official result files want."""
+    """Id required by the official result files."""
     answer_scores: Mapping[str, float] = field(default_factory=dict)
-    """VQA: answer -> soft score in (0, 1]."""
+    """VQA: soft score in (0, 1] by answer."""
     question_type: str = ""
-    """Name under which accuracy is broken down."""
+    """Group that accuracy is also reported for."""
     label: int | None = None
     """Class of a classification sample (entailment: contradiction 0, neutral 1, entailment 2)."""
     label_name: str = ""
-    """Name of that class, as a person would say it; prompts are made from it."""
+    """Readable name of that class, used in prompts."""
     score: float | None = None
-    """What a regression sample is to give (STS-B: 0 to 5)."""
+    """Regression target (STS-B: 0 to 5)."""
     false_image: ImageSource | None = field(default=None, repr=False)
     """A mismatched image from the same corpus (ITM with `task.false_images=dataset`)."""
+
+    @property
+    def image(self) -> ImageSource | None:
+        """The only image, for tasks that read one; None if there is none.
+
+        Raises:
+            RecordError: the sample has several images.
+        """
+        if len(self.images) > 1:
+            raise RecordError(f"sample {self.sample_id} has {len(self.images)} images; expected one")
+        return self.images[0] if self.images else None
+
+    @property
+    def image_group(self) -> int:
+        """Identity of the image, in [0, 2**63): equal for samples that show the same picture.
+
+        This is the only identity of an image: batches carry it as int64, contrastive losses never take samples
+        of one group for negatives, and no draw of a mismatched image returns a picture of the same group. It
+        is a hash of the corpus and `image_id`, or of the corpus and the sample where there is no `image_id`, so
+        it does not depend on the batch, the rank or the run.
+        """
+        name = self.image_id or f"sample {self.sample_id}"
+        # The length separates the two names; file names may hold bytes that are not UTF-8, as surrogates.
+        key = f"{len(self.corpus)} {self.corpus} {name}".encode("utf8", "surrogatepass")
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1

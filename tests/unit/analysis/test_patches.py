@@ -27,7 +27,7 @@ class Pictures(Dataset):
         return 2
 
     def __getitem__(self, index):
-        return Record(f"name-{index}", self.name, self.image_source(index), "text")
+        return Record(f"name-{index}", self.name, (self.image_source(index),), "text")
 
     def image_source(self, index):
         buffer = io.BytesIO()

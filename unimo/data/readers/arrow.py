@@ -80,7 +80,7 @@ class ArrowDataset(Dataset):
         return Record(
             sample_id=sample_id,
             corpus=self.name,
-            image=self._images.read(row),
+            images=(self._images.read(row),),
             image_id=image_id,
             **fields,
         )

@@ -105,7 +105,7 @@ class CifarImages(LabeledImages):
         image, label = self.image_source(index), int(self._labels[index])
         key = f"{self._files[index]}:{self._rows[index]}"
         name = spoken(self.class_names[label])
-        return Record(key, self.name, image=image, image_id=key, label=label, label_name=name)
+        return Record(key, self.name, images=(image,), image_id=key, label=label, label_name=name)
 
     def image_source(self, index: int) -> bytes:
         check_index(index, len(self))

@@ -69,7 +69,7 @@ class ImageFolder(LabeledImages):
         return Record(
             sample_id=name,
             corpus=self.name,
-            image=self.root / name,
+            images=(self.root / name,),
             image_id=name,
             label=label,
             label_name=spoken(self.class_names[label]),

@@ -109,7 +109,7 @@ class JsonlDataset(Dataset):
         return Record(
             sample_id=sample_id,
             corpus=self.name,
-            image=self._image_path(image, where),
+            images=(self._image_path(image, where),),
             image_id=str(item.get("image_id", image)),
             **fields,
         )

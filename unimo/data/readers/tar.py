@@ -72,7 +72,7 @@ class TarDataset(Dataset):
         key, where = self._key(index)
         if self.kind == "images":
             name = f"{self.path.stem}:{key}"
-            return Record(name, self.name, image=self.image_source(index), image_id=name)
+            return Record(name, self.name, images=(self.image_source(index),), image_id=name)
         text_at, text_size, is_txt = self._span(index)[2:]
         if text_at < 0:
             raise RecordError(f"{where}: no text (txt or json)")
@@ -86,7 +86,7 @@ class TarDataset(Dataset):
         return Record(
             sample_id=sample_id,
             corpus=self.name,
-            image=self.image_source(index),
+            images=(self.image_source(index),),
             image_id=f"{self.path.stem}:{key}",
             **fields,
         )

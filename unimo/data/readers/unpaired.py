@@ -85,7 +85,7 @@ class PictureDataset(Dataset):
 
     def __getitem__(self, index: int) -> Record:
         source = self.image_source(index)
-        return Record(self._files[index], self.name, image=source, image_id=self._files[index])
+        return Record(self._files[index], self.name, images=(source,), image_id=self._files[index])
 
     def image_source(self, index: int) -> Path:
         check_index(index, len(self))

@@ -74,7 +74,7 @@ class ScenesDataset:
         rng = self._rng(image, 1)
         if self.kind == "texts":
             return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
-        common["image"] = encode(render(scene))
+        common["images"] = (encode(render(scene)),)
         if self.kind == "images":
             return Record(**common)
         if self.kind == "pairs":

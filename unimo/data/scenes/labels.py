@@ -46,7 +46,9 @@ class SceneShapes(LabeledImages):
         shape = scene.objects[0].shape
         label = SHAPES.index(shape)
         image = encode(render(scene))
-        return Record(key, self.name, image=image, image_id=f"shapes-{key}", label=label, label_name=shape)
+        return Record(
+            key, self.name, images=(image,), image_id=f"shapes-{key}", label=label, label_name=shape
+        )
 
     def image_source(self, index: int) -> bytes:
         return encode(render(self.scene(index)))

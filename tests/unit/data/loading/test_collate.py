@@ -202,8 +202,8 @@ def test_retrieval_groups(processor, corpus_class):
         ({"text": "  "}, "empty"),
         ({"text": None}, "NoneType"),
         ({"text": "caf\udce9"}, "not UTF-8"),
-        ({"image": None}, "no image"),
-        ({"image": b"GIF89a"}, "cannot be opened"),
+        ({"images": ()}, "no image"),
+        ({"images": (b"GIF89a",)}, "cannot be opened"),
     ],
 )
 def test_broken_records(processor, records, change, message):

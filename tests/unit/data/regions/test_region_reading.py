@@ -17,7 +17,7 @@ from unimo.errors import ConfigError
 def record() -> Record:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (255, 0, 0)).save(buffer, format="PNG")
-    return Record("a", "c", image=buffer.getvalue(), image_id="a.png")
+    return Record("a", "c", images=(buffer.getvalue(),), image_id="a.png")
 
 
 def test_regions_are_padded_to_the_most_of_the_batch(record):

@@ -19,7 +19,7 @@ from unimo.weights.files import read_safetensors, write_safetensors
 
 
 def record(image_id: str, image: Path | None = None) -> Record:
-    return Record("s", "c", image=image, image_id=image_id)
+    return Record("s", "c", images=() if image is None else (image,), image_id=image_id)
 
 
 @pytest.fixture

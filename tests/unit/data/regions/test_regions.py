@@ -35,7 +35,7 @@ def test_a_grid_cell_is_the_pixels_of_its_quarter():
     picture.paste((255, 255, 255), (32, 0, 64, 16))  # the top right quarter
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    grid = GridRegions(cells=2, pixels=2).of(Record("a", "c", image=buffer.getvalue()))
+    grid = GridRegions(cells=2, pixels=2).of(Record("a", "c", images=(buffer.getvalue(),)))
     assert grid.features.shape == (4, 12)
     np.testing.assert_array_equal(grid.boxes[1], [32, 0, 64, 16])
     middle = grid.features.reshape(4, 2, 2, 3)[:, 0, 1, 0]

@@ -52,7 +52,7 @@ def make(extras=None, max_text_len=50, **data):
 
 
 def pair(name, image, text):
-    return Record(name, "c", image=b"x", image_id=image, text=text)
+    return Record(name, "c", images=(b"x",), image_id=image, text=text)
 
 
 def related(image):
@@ -67,7 +67,11 @@ def join(collator, records, seed=0):
 def test_a_record_goes_to_the_part_of_what_it_has():
     batch = join(
         make(),
-        [pair("p", "a:4", RED), Record("t", "c", text=BLUE), Record("i", "c", image=b"x", image_id="b:3")],
+        [
+            pair("p", "a:4", RED),
+            Record("t", "c", text=BLUE),
+            Record("i", "c", images=(b"x",), image_id="b:3"),
+        ],
     )
     assert batch["sample_ids"] == ["p", "t", "i"]
     assert batch["pairs"].keys() == {"language", "vision", "contrast", "itm_image_index", "itm_labels"}
@@ -102,7 +106,9 @@ def test_masked_texts_have_no_target_part():
 
 def test_hidden_regions_are_the_targets_of_their_places():
     collator = make(region_mask_probability=0.5)
-    records = [Record(str(i), "c", image=b"x", image_id=f"{i}:{count}") for i, count in enumerate((3, 8, 5))]
+    records = [
+        Record(str(i), "c", images=(b"x",), image_id=f"{i}:{count}") for i, count in enumerate((3, 8, 5))
+    ]
     vision = join(collator, records)["images"]["vision"]
     regions, masked = vision["regions"], vision["regions"]["masked"].astype(bool)
     assert regions["features"].shape == (3, 8, 3) and masked.sum() == len(vision["positions"]) > 3

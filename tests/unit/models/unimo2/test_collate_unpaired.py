@@ -17,7 +17,7 @@ SAMPLES = slice(0, 8)
 def records(corpus_class):
     """Four pairs, two texts alone and two images alone, mixed."""
     pairs = [corpus_class()[index] for index in range(8)]
-    drop = {1: {"image": None}, 4: {"text": None}, 5: {"image": None}, 6: {"text": None}}
+    drop = {1: {"images": ()}, 4: {"text": None}, 5: {"images": ()}, 6: {"text": None}}
     return [dataclasses.replace(record, **drop.get(index, {})) for index, record in enumerate(pairs)]
 
 
@@ -64,6 +64,6 @@ def test_spans(processor, records):
 
 
 def test_record_without_anything(processor, records):
-    empty = dataclasses.replace(records[0], image=None, text=None)
+    empty = dataclasses.replace(records[0], images=(), text=None)
     with pytest.raises(RecordError, match="neither image nor text"):
         UnpairedCollator(processor).prepare(empty, np.random.default_rng(0))

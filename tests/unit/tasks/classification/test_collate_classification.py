@@ -72,11 +72,11 @@ def test_pair_in_a_batch_fits_the_length(processor) -> None:
 
 def test_images(processor, make_image) -> None:
     collator = ImageCollator(processor, 3, False)
-    batch = collate(collator, Record("1", "c", image=make_image(), label=2))
+    batch = collate(collator, Record("1", "c", images=(make_image(),), label=2))
     image = Image.open(io.BytesIO(make_image()))
     np.testing.assert_array_equal(batch["pixels"][0], processor.pixels(image))
     assert batch["labels"].tolist() == [2] and batch["sample_ids"] == ["1"]
     with pytest.raises(RecordError, match="has no image"):
         collator.prepare(Record("1", "c", label=2), RNG)
     with pytest.raises(RecordError, match="label 3; expected 0 to 2"):
-        collator.prepare(Record("1", "c", image=make_image(), label=3), RNG)
+        collator.prepare(Record("1", "c", images=(make_image(),), label=3), RNG)
