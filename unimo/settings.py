@@ -248,17 +248,16 @@ def _refuse_moved(values: Mapping[str, Any]) -> None:
     if found:
         pairs = ", ".join(f"{key} is now {MOVED[key]}" for key in found)
         raise ConfigError(
-            f"{pairs}; rename the keys, or, in the config.yaml of an older model directory or checkpoint, move "
-            "them from the section data to the section task"
+            f"{pairs}; rename the keys, or, in the config.yaml of an older model directory or checkpoint, "
+            "move them from the section data to the section task"
         )
 
 
 def _named(value: Any, where: str, default_of: Callable[[str], Any]) -> Any:
-    """The section of a model or task, over the defaults of the one that it names."""
-    if value is not None and not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected a mapping with a name, found {value!r}")
-    if not value:
+    """The section of a model or task over the defaults of the one it names; a name alone will do."""
+    if value is None:
         raise ConfigError("a run needs model.name and task.name")
-    if not value.get("name"):
+    section = value if isinstance(value, Mapping) else {"name": value}
+    if not section.get("name"):
         raise ConfigError(f"{where}.name is missing")
-    return merge_into(default_of(value["name"]), value, where)
+    return merge_into(default_of(section["name"]), section, where)
