@@ -8,6 +8,7 @@ every image alone a pseudo text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import paddle
 from paddle import Tensor
 
 from unimo.models.base import Outputs
+from unimo.models.unimo.batches import LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
+from unimo.models.unimo.contrast import ContrastBatch
 from unimo.models.unimo.model import Unimo
 from unimo.nn.outputs import Encoded
 
@@ -81,48 +84,69 @@ class PaddedUnimo:
         return self.fuse(None, image).pooled
 
 
-def pad_batch(batch: Mapping[str, Any], regions: int, tokens: int, padding_id: int) -> Batch:
-    """The same samples and targets in arrays of full length: R regions of a picture, T tokens of a text.
+def pad_batch(batch: UnifiedBatch, regions: int, tokens: int, padding_id: int) -> UnifiedBatch:
+    """Return the same samples and targets in arrays of full length.
 
     Args:
-        batch: of `UnifiedCollator`, NumPy arrays.
-        regions, tokens: R and T, none of the samples has more.
+        batch: NumPy arrays.
+        regions: R of every image; no image has more.
+        tokens: T of every text; no text has more.
         padding_id: of tokens and of their positions.
     """
+
+    def pad_part(part: UnifiedPart | None) -> UnifiedPart | None:
+        if part is None:
+            return None
+        return replace(
+            part,
+            language=part.language and _pad_language(part.language, tokens, padding_id),
+            vision=part.vision and _pad_vision(part.vision, regions),
+            contrast=part.contrast and _pad_contrast(part.contrast, regions, tokens, padding_id),
+        )
+
+    return replace(
+        batch, pairs=pad_part(batch.pairs), texts=pad_part(batch.texts), images=pad_part(batch.images)
+    )
+
+
+def _pad_language(language: LanguageBatch, tokens: int, padding_id: int) -> LanguageBatch:
+    width = language.input_ids.shape[1]
+    return replace(
+        language,
+        **_pad_text(vars(language), tokens, padding_id),
+        mlm_positions=_moved(language.mlm_positions, width, tokens),
+        seq2seq_positions=_moved(language.seq2seq_positions, width, tokens),
+    )
+
+
+def _pad_vision(vision: VisionBatch, regions: int) -> VisionBatch:
+    width = vision.regions["mask"].shape[1]
+    return replace(
+        vision,
+        regions=_pad_regions(vision.regions, regions),
+        positions=_moved(vision.positions, 1 + width, 1 + regions),
+    )
+
+
+def _pad_contrast(contrast: ContrastBatch, regions: int, tokens: int, padding_id: int) -> ContrastBatch:
+    return replace(
+        contrast,
+        regions=_pad_regions(contrast.regions, regions),
+        captions=_pad_text(contrast.captions, tokens, padding_id),
+        related=contrast.related and _pad_text(contrast.related, tokens, padding_id),
+    )
+
+
+def _pad_text(text: Mapping[str, Any], tokens: int, padding_id: int) -> dict[str, np.ndarray]:
+    fills = {"input_ids": padding_id, "positions": padding_id}
     return {
-        name: _pad_part(part, regions, tokens, padding_id) if isinstance(part, dict) else part
-        for name, part in batch.items()
+        name: _widen(text[name], tokens, fills.get(name, 0))
+        for name in OF_TOKENS
+        if text.get(name) is not None
     }
 
 
-def _pad_part(part: Mapping[str, Any], regions: int, tokens: int, padding_id: int) -> Batch:
-    padded = dict(part)
-    if "language" in part:
-        language = part["language"]
-        new = padded["language"] = language | _pad_text(language, tokens, padding_id)
-        for name in ("mlm_positions", "seq2seq_positions"):
-            new[name] = _moved(language[name], language["input_ids"].shape[1], tokens)
-    if "vision" in part:
-        vision = part["vision"]
-        padded["vision"] = vision | {
-            "regions": _pad_regions(vision["regions"], regions),
-            "positions": _moved(vision["positions"], 1 + vision["regions"]["mask"].shape[1], 1 + regions),
-        }
-    if "contrast" in part:
-        contrast = part["contrast"]
-        padded["contrast"] = contrast | {"regions": _pad_regions(contrast["regions"], regions)}
-        for name in ("captions", "related"):
-            if name in contrast:
-                padded["contrast"][name] = _pad_text(contrast[name], tokens, padding_id)
-    return padded
-
-
-def _pad_text(text: Mapping[str, Any], tokens: int, padding_id: int) -> Batch:
-    fills = {"input_ids": padding_id, "positions": padding_id}
-    return {name: _widen(text[name], tokens, fills.get(name, 0)) for name in OF_TOKENS if name in text}
-
-
-def _pad_regions(pictures: Mapping[str, np.ndarray], regions: int) -> Batch:
+def _pad_regions(pictures: Mapping[str, np.ndarray], regions: int) -> dict[str, np.ndarray]:
     return {name: _widen(array, regions, 0) for name, array in pictures.items()}
 
 

@@ -17,6 +17,8 @@ from unimo.benchmark import flops
 from unimo.benchmark.compare import alternate, doubts, ratios
 from unimo.benchmark.sides import own_side
 from unimo.errors import ConfigError
+from unimo.models.unimo.batches import UnifiedBatch
+from unimo.models.unimo.contrast import ContrastBatch
 
 
 @dataclass(frozen=True)
@@ -39,45 +41,44 @@ class Pass:
         return Pass(self.count, 1 + regions, tokens)
 
 
-def passes_of(batch: Mapping[str, Any]) -> list[Pass]:
+def passes_of(batch: UnifiedBatch) -> list[Pass]:
     """What a training step sends through the Transformer, for a batch of `UnifiedCollator` with CMCL."""
     found = []
-    for name in ("pairs", "texts", "images"):
-        part = batch.get(name)
+    for part in (batch.pairs, batch.texts, batch.images):
         if part is None:
             continue
         rows = text = image = 0
-        if "language" in part:
-            rows, text = part["language"]["input_ids"].shape
-        if "vision" in part:
-            rows, image = part["vision"]["regions"]["mask"].shape
+        if part.language is not None:
+            rows, text = part.language.input_ids.shape
+        if part.vision is not None:
+            rows, image = part.vision.regions["mask"].shape
             image += 1
         found.append(Pass(rows, image, text))
-        if "contrast" in part:
-            found += _contrasted(part["contrast"])
+        if part.contrast is not None:
+            found += _contrasted(part.contrast)
     return found
 
 
-def _contrasted(batch: Mapping[str, Any]) -> list[Pass]:
+def _contrasted(batch: ContrastBatch) -> list[Pass]:
     """Pairs with their rewrites together; images, captions and related texts alone."""
-    images, regions = batch["regions"]["mask"].shape
-    text = batch["captions"]["input_ids"].shape[1]
-    related = batch["related"]["input_ids"].shape if "related" in batch else (0, 0)
-    together = len(batch["image_row"]) + len(batch["rewrite_pair"])
+    images, regions = batch.regions["mask"].shape
+    text = batch.captions["input_ids"].shape[1]
+    related = batch.related["input_ids"].shape if batch.related is not None else (0, 0)
+    together = len(batch.image_row) + len(batch.rewrite_pair)
     return [
         Pass(together, 1 + regions, text),
         Pass(images, 1 + regions, 0),
-        Pass(len(batch["text_ids"]) - related[0], 0, text),
+        Pass(len(batch.text_ids) - related[0], 0, text),
         *([Pass(related[0], 0, related[1])] if related[0] else []),
     ]
 
 
-def targets_of(batch: Mapping[str, Any]) -> tuple[int, int]:
+def targets_of(batch: UnifiedBatch) -> tuple[int, int]:
     """Tokens and regions that a batch predicts."""
-    parts = [batch[name] for name in ("pairs", "texts", "images") if name in batch]
-    languages = [part["language"] for part in parts if "language" in part]
-    tokens = sum(len(part["mlm_labels"]) + len(part["seq2seq_labels"]) for part in languages)
-    return tokens, sum(len(part["vision"]["positions"]) for part in parts if "vision" in part)
+    parts = [part for part in (batch.pairs, batch.texts, batch.images) if part is not None]
+    languages = [part.language for part in parts if part.language is not None]
+    tokens = sum(len(part.mlm_labels) + len(part.seq2seq_labels) for part in languages)
+    return tokens, sum(len(part.vision.positions) for part in parts if part.vision is not None)
 
 
 def count(passes: Sequence[Pass], targets: tuple[int, int], config: Any, layers: int) -> flops.Parts:
@@ -174,16 +175,14 @@ def _mean(values: Sequence[int]) -> int:
     return round(statistics.mean(values))
 
 
-def _kinds(batches: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def _kinds(batches: Sequence[UnifiedBatch]) -> dict[str, int]:
     """Samples of each kind, all batches together."""
     found = dict.fromkeys(("pairs", "texts", "images"), 0)
     for batch in batches:
         for kind in found:
-            if kind in batch:
-                part = batch[kind]
-                first = (
-                    part["language"]["input_ids"] if "language" in part else part["vision"]["regions"]["mask"]
-                )
+            part = getattr(batch, kind)
+            if part is not None:
+                first = part.language.input_ids if part.language is not None else part.vision.regions["mask"]
                 found[kind] += len(first)
     return found
 

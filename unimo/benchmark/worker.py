@@ -21,10 +21,11 @@ import numpy as np
 
 from unimo.benchmark.fusion_step import FusionStep
 from unimo.benchmark.machine import matmul_rate, peak_memory, resident_memory
+from unimo.models.batches import PretrainBatch
 
 
-def make_batch(config: Any, sizes: dict[str, int], seed: int = 0) -> dict[str, Any]:
-    """A random pre-training batch without padding, in the collator's names.
+def make_batch(config: Any, sizes: dict[str, int], seed: int = 0) -> PretrainBatch:
+    """Return a random pre-training batch without padding, NumPy arrays.
 
     Args:
         config: model config, for vocabulary and image size.
@@ -39,17 +40,18 @@ def make_batch(config: Any, sizes: dict[str, int], seed: int = 0) -> dict[str, A
     masked = ids.copy()
     masked.reshape(-1)[positions] = 4
     matched = np.arange(rows) < rows // 2
-    return {
-        "pixels": rng.standard_normal((rows, 3, side, side), dtype=np.float32),
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "mlm_input_ids": masked,
-        "mlm_positions": positions,
-        "mlm_labels": ids.reshape(-1)[positions],
-        "itm_image_index": np.where(matched, np.arange(rows), np.roll(np.arange(rows), 1)),
-        "itm_labels": matched.astype(np.int64),
-        "sample_ids": [str(row) for row in range(rows)],
-    }
+    return PretrainBatch(
+        images=rng.standard_normal((rows, 3, side, side), dtype=np.float32),
+        input_ids=ids,
+        attention_mask=np.ones_like(ids),
+        image_group=np.arange(rows),
+        mlm_input_ids=masked,
+        mlm_positions=positions,
+        mlm_labels=ids.reshape(-1)[positions],
+        itm_image_index=np.where(matched, np.arange(rows), np.roll(np.arange(rows), 1)),
+        itm_labels=matched.astype(np.int64),
+        sample_ids=[str(row) for row in range(rows)],
+    )
 
 
 class Step:
@@ -61,6 +63,7 @@ class Step:
         from unimo import create_model
         from unimo.models.paper import PretrainConfig
         from unimo.settings import OptimConfig
+        from unimo.tasks.base import to_tensors
         from unimo.tasks.pretrain import PretrainTask
         from unimo.training.optimizer import build_optimizer
 
@@ -71,10 +74,7 @@ class Step:
         self.task.train()
         # Without clipping, as the peer: what is compared is forward, backward and AdamW.
         self.optimizer = build_optimizer(self.task, replace(OptimConfig(), clip_grad_norm=None))
-        batch = make_batch(built.config, sizes)
-        self.batch = {
-            key: paddle.to_tensor(v) if isinstance(v, np.ndarray) else v for key, v in batch.items()
-        }
+        self.batch = to_tensors(make_batch(built.config, sizes))
         self.parameters = sum(int(np.prod(parameter.shape)) for parameter in self.task.parameters())
 
     def __call__(self) -> dict[str, float]:

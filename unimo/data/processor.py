@@ -19,7 +19,7 @@ from unimo.config import merge_into, read_yaml
 from unimo.data.images.open import open_image
 from unimo.data.images.transforms import Transform, blank_pixels, build_transform
 from unimo.data.record import ImageLike, Record
-from unimo.data.regions.reading import RegionInput, join_pixels
+from unimo.data.regions.reading import RegionInput
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.settings import DataConfig
@@ -96,7 +96,7 @@ class Processor:
         batch: dict[str, np.ndarray] = {}
         if images is not None:
             sources = images if isinstance(images, (list, tuple)) else [images]
-            batch.update(self.join_images([self.image(_record_of(source)) for source in sources]))
+            batch[self.image_key] = self.join_images([self.image(_record_of(source)) for source in sources])
         if texts is not None:
             rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
             batch.update(pad(rows, self.tokenizer.pad_token_id))
@@ -126,9 +126,14 @@ class Processor:
             raise RecordError(f"sample {record.sample_id} has no image")
         return self.pixels(record.image, rng, train)
 
-    def join_images(self, images: Sequence[Any]) -> dict[str, Any]:
-        """The part of a batch with what `image` gave: `pixels`, or `regions` with its arrays."""
-        return join_pixels(images) if self.visual is None else self.visual.join(images)
+    @property
+    def image_key(self) -> str:
+        """Name of the images in what a call returns: `pixels` or `regions`."""
+        return "regions" if self.config.regions else "pixels"
+
+    def join_images(self, images: Sequence[Any]) -> np.ndarray | dict[str, np.ndarray]:
+        """Join what `image` gave: pixels [B, 3, S, S], or the arrays of regions (`RegionInput.join`)."""
+        return np.stack(images) if self.visual is None else self.visual.join(images)
 
     def open(self, image: ImageLike) -> Image.Image:
         """Decode an image as far as its pixels are needed.

@@ -103,7 +103,7 @@ def processor_changes(run: RunConfig, blank_images: bool) -> tuple[int, dict[str
 
 def _counted(batches: Iterable[Batch], seen: list[int]) -> Iterator[Batch]:
     for batch in batches:
-        seen.append(len(batch["sample_ids"]))
+        seen.append(len(batch.sample_ids))
         yield batch
 
 

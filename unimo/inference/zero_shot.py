@@ -114,7 +114,7 @@ class ZeroShotClassification(Task):
 
     def logits(self, batch: Batch) -> Tensor:
         """Log-odds [B, classes] that the text of a class matches the image."""
-        image = self.model.encode_image(self.model.images_of(batch))
+        image = self.model.encode_image(batch.images)
         rows, count = image.image.shape[0], len(self.labels)
         pairs = paddle.arange(rows * count, dtype="int64")
         odds = []
@@ -126,7 +126,7 @@ class ZeroShotClassification(Task):
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`logits` [B, classes], and one record a sample with the name of its best class."""
         logits = self.logits(batch)
-        rows = zip(batch["sample_ids"], logits.argmax(axis=1).tolist(), strict=True)
+        rows = zip(batch.sample_ids, logits.argmax(axis=1).tolist(), strict=True)
         return {"logits": logits, "records": [{"sample_id": key, "label": self.labels[i]} for key, i in rows]}
 
     def rank(self, image: ImageLike) -> list[tuple[str, float]]:

@@ -37,14 +37,12 @@ class Model(nn.Layer):
     Class attributes:
         capabilities: what tasks may ask for, a subset of `CAPABILITIES`.
         head_epsilon: of the LayerNorm in vocabulary heads.
-        image_key: what `encode_image` reads of a batch, `pixels` or `regions`.
         has_match: whether `match` gives scores.
         optional: prefixes of parameters of single tasks; weights of other tasks lack or have them.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset()
     head_epsilon: ClassVar[float] = 1e-12
-    image_key: ClassVar[str] = "pixels"
     has_match: ClassVar[bool] = False
     optional: ClassVar[tuple[str, ...]] = ()
 
@@ -80,15 +78,11 @@ class Model(nn.Layer):
         """What contrastive losses compare of an image alone: the first state of its tower, [B, D_v]."""
         return image.image[:, 0]
 
-    def images_of(self, batch: Mapping[str, Any]) -> Images:
-        """The part of a batch that `encode_image` reads."""
-        return batch[self.image_key]
-
     def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
         """Images of a batch to an `Encoded` with `image` (and what `fuse` needs).
 
         Args:
-            images: normalised pixels [B, 3, S, S], or regions for models with `image_key = "regions"`.
+            images: normalised pixels [B, 3, S, S], or regions for models with the capability `regions`.
             layers: also return the states of all layers.
             attentions: also return attentions.
         """

@@ -6,10 +6,12 @@ Legend: B batch, T longest text of the batch, S image side, N masked tokens, F f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.loading.collate import Batch, PairCollator, Prepared
+from unimo.data.loading.batch import Array, Batch, PairBatch
+from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.masking.spans import SpanMasker
 from unimo.data.masking.tokens import Masker
 from unimo.data.processor import Processor, pad
@@ -20,13 +22,37 @@ from unimo.models.paper import PretrainConfig
 DEFAULT_OPTIONS = PretrainConfig()
 
 
-class PretrainCollator(PairCollator):
-    """Masked texts for MLM, and pairs for ITM.
+@dataclass(kw_only=True)
+class MaskedTextBatch(Batch):
+    """Texts alone, masked for MLM."""
 
-    Adds `mlm_input_ids` [B, T]; `mlm_positions` [N], flat places b*T+t of the targets; `mlm_labels` [N];
-    `itm_labels` [B] (1 = match); `itm_image_index` [B], the image that text b is paired with for ITM: a
-    row of `pixels`, or of `pixels` followed by `false_pixels` [F, 3, S, S], which exist only with
-    `false_images="dataset"`.
+    input_ids: Array
+    """[B, T] int64 token ids, `<s>` and `</s>` included."""
+    attention_mask: Array
+    """[B, T] int64, 1 = token."""
+    mlm_input_ids: Array
+    """[B, T] int64, `input_ids` with some tokens masked."""
+    mlm_positions: Array
+    """[N] int64, flat positions b * T + t of the masked tokens."""
+    mlm_labels: Array
+    """[N] int64, the tokens that were there."""
+
+
+@dataclass(kw_only=True)
+class PretrainBatch(PairBatch, MaskedTextBatch):
+    """Pairs, masked for MLM and matched for ITM."""
+
+    itm_image_index: Array
+    """[B] int64, the image that text b is shown with for ITM: a row of `images`, or of `images` followed by
+    `false_pixels`."""
+    itm_labels: Array
+    """[B] int64, 1 = match."""
+    false_pixels: Array | None = None
+    """[F, 3, S, S] float32, mismatched images from elsewhere in the corpus (`false_images="dataset"`)."""
+
+
+class PretrainCollator(PairCollator):
+    """Make a `PretrainBatch`.
 
     Args:
         processor: image transform and tokenizer.
@@ -73,13 +99,14 @@ class PretrainCollator(PairCollator):
         ids, words = self.processor.ids_and_words(record.text)
         return {"record": record, "ids": ids, **self.mask(ids, words, rng)}
 
-    def join_texts(self, prepared: Sequence[Prepared]) -> Batch:
-        """Texts without their images: ids, mask and the `mlm_*` arrays."""
+    def join_texts(self, prepared: Sequence[Prepared]) -> MaskedTextBatch:
+        """Join the texts of prepared samples, without their images."""
         ids = pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id)
-        return {**ids, **self.join_masked(prepared)}
+        names = [sample["record"].sample_id for sample in prepared]
+        return MaskedTextBatch(**ids, **self.join_masked(prepared), sample_ids=names)
 
-    def join_masked(self, prepared: Sequence[Prepared]) -> Batch:
-        """The `mlm_*` arrays of prepared samples."""
+    def join_masked(self, prepared: Sequence[Prepared]) -> dict[str, np.ndarray]:
+        """Return the `mlm_*` fields of prepared samples."""
         masked = pad([sample["masked_ids"] for sample in prepared], self.processor.tokenizer.pad_token_id)
         longest = masked["input_ids"].shape[1]
         flat = [row * longest + sample["positions"] for row, sample in enumerate(prepared)]
@@ -89,20 +116,24 @@ class PretrainCollator(PairCollator):
             "mlm_labels": np.concatenate([sample["labels"] for sample in prepared]),
         }
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> PretrainBatch:
         """Join prepared samples and draw which texts keep their image for ITM."""
-        batch = {**super().collate(prepared, rng), **self.join_masked(prepared)}
         matched = draw_matches(len(prepared), rng)
         if self.needs_false_image:
             rows = np.flatnonzero(~matched)
             images = np.arange(len(prepared))
             images[rows] = len(prepared) + np.arange(len(rows))
-            batch["false_pixels"] = np.stack([prepared[row]["false_pixels"] for row in rows])
+            false_pixels = np.stack([prepared[row]["false_pixels"] for row in rows])
         else:
+            false_pixels = None
             images, matched = pair_in_batch([sample["record"] for sample in prepared], matched, rng)
-        batch["itm_image_index"] = images
-        batch["itm_labels"] = matched.astype(np.int64)
-        return batch
+        return PretrainBatch(
+            **self.join(prepared),
+            **self.join_masked(prepared),
+            itm_image_index=images,
+            itm_labels=matched.astype(np.int64),
+            false_pixels=false_pixels,
+        )
 
 
 def draw_matches(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -145,12 +176,12 @@ def pair_in_batch(
 
 
 class MaskedTextCollator(PretrainCollator):
-    """Held-out texts without images: `input_ids`, `attention_mask`, the `mlm_*` arrays, `sample_ids`."""
+    """Make a `MaskedTextBatch` of held-out texts without images."""
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Tokenize and mask one text."""
         return self.prepare_text(record, rng)
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> MaskedTextBatch:
         """Join prepared samples."""
-        return {**self.join_texts(prepared), "sample_ids": [one["record"].sample_id for one in prepared]}
+        return self.join_texts(prepared)

@@ -24,7 +24,8 @@ def pretraining_data(
     Args:
         run: the run.
         processor: of the model.
-        train_collator: makes the collator of training batches; None: the one of evaluation, which reads one kind.
+        train_collator: makes the collator of training batches; None: training batches are as those of
+            evaluation.
 
     Raises:
         ConfigError: a curriculum without anything that comes in later, or neither pairs nor texts.

@@ -83,10 +83,10 @@ class Perturbed:
             raise ConfigError(
                 "task.adversarial.steps with train.recompute=true: set one of them to 0 or false"
             )
-        regions = model.images_of(batch)
+        regions = batch.images
         mask = regions["mask"].astype("float32")
         mask = paddle.concat([paddle.ones_like(mask[:, :1]), mask], axis=1)
-        text = cls(batch["attention_mask"], model.config.text.hidden_size)
+        text = cls(batch.attention_mask, model.config.text.hidden_size)
         return text, cls(mask, regions["features"].shape[2])
 
 

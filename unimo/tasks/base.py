@@ -1,37 +1,40 @@
 """The task: a model, its heads, its losses, its metrics. The loop knows none of them.
 
-A task is one class, registered as `TASK` of its module. It owns its config, the data that it reads, heads, losses,
-metrics, and what asking a trained model means. Accuracies and recalls are percentages everywhere.
+A task is one class, registered as `TASK` of its module. It owns its config, the data that it reads, heads,
+losses, metrics, and what asking a trained model means. Accuracies and recalls are percentages everywhere.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from unimo.data.loading.batch import Batch
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.models.base import Model
 from unimo.models.paper import Paper
 from unimo.settings import RunConfig
 
-Batch = Mapping[str, Any]
+T = TypeVar("T")
 Observer = Callable[[dict[str, Any]], None]
 
 
-def to_tensors(batch: Batch) -> dict[str, Any]:
-    """A batch with its numpy arrays as tensors, in nested batches too; everything else stays as it is."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, dict):
-            return to_tensors(value)
-        return paddle.to_tensor(value) if isinstance(value, np.ndarray) else value
-
-    return {name: convert(value) for name, value in batch.items()}
+def to_tensors(batch: T) -> T:
+    """Return a batch with tensors in place of its NumPy arrays, in nested batches too."""
+    if isinstance(batch, np.ndarray):
+        return paddle.to_tensor(batch)
+    if isinstance(batch, dict):
+        return {name: to_tensors(value) for name, value in batch.items()}
+    if dataclasses.is_dataclass(batch):
+        changes = {item.name: to_tensors(getattr(batch, item.name)) for item in dataclasses.fields(batch)}
+        return dataclasses.replace(batch, **changes)
+    return batch
 
 
 class Metric(Protocol):

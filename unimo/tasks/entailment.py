@@ -10,6 +10,7 @@ import numpy as np
 from paddle import Tensor
 from paddle.nn import functional as F
 
+from unimo.data.loading.batch import Array, PairBatch
 from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
@@ -74,13 +75,13 @@ class EntailmentTask(Task):
     def logits(self, batch: Batch, *, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
         """Class logits [B, 3]; perturbations `text` and `image` as in `unimo/tasks/adversarial.py`."""
         moved = {} if text is None else {"delta": text}
-        tokens = self.model.encode_text(batch["input_ids"], batch["attention_mask"], **moved)
-        picture = self.model.encode_image(shown(self.model.images_of(batch), image))
+        tokens = self.model.encode_text(batch.input_ids, batch.attention_mask, **moved)
+        picture = self.model.encode_image(shown(batch.images, image))
         return self.classifier(self.model.fuse(tokens, picture, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cross-entropy, mean over samples, with adversarial training also its terms; report: accuracy."""
-        labels = batch["labels"]
+        labels = batch.labels
 
         def forward(*, text: Tensor | None = None, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
             logits = self.logits(batch, text=text, image=image)
@@ -99,7 +100,7 @@ class EntailmentTask(Task):
         """`logits` [B, 3], `label_ids` [B], and one record a sample with its label in words."""
         logits = self.logits(batch)
         best = logits.argmax(axis=1)
-        rows = zip(batch["sample_ids"], best.tolist(), strict=True)
+        rows = zip(batch.sample_ids, best.tolist(), strict=True)
         records = [{"sample_id": key, "label": LABELS[row]} for key, row in rows]
         return {"logits": logits, "label_ids": best, "records": records}
 
@@ -116,7 +117,7 @@ class EntailmentAccuracy:
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Count the hits of one batch."""
-        for guess, label in zip(prediction["label_ids"].tolist(), batch["labels"].tolist(), strict=True):
+        for guess, label in zip(prediction["label_ids"].tolist(), batch.labels.tolist(), strict=True):
             for name in ("accuracy", f"accuracy/{LABELS[label]}"):
                 self._averages.add(name, 100.0 * (guess == label))
 
@@ -125,8 +126,16 @@ class EntailmentAccuracy:
         return self._averages.compute()
 
 
+@dataclass(kw_only=True)
+class EntailmentBatch(PairBatch):
+    """Hypotheses about images."""
+
+    labels: Array
+    """[B] int64: contradiction 0, neutral 1, entailment 2."""
+
+
 class EntailmentCollator(PairCollator):
-    """Hypotheses: adds `labels` int64 [B] (contradiction 0, neutral 1, entailment 2)."""
+    """Make an `EntailmentBatch`."""
 
     num_classes = 3
 
@@ -140,10 +149,10 @@ class EntailmentCollator(PairCollator):
             raise RecordError(f"sample {record.sample_id} has the label {record.label!r}; expected 0, 1 or 2")
         return super().prepare(record, rng)
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> EntailmentBatch:
         """Join prepared samples."""
         labels = np.array([sample["record"].label for sample in prepared], np.int64)
-        return {**super().collate(prepared, rng), "labels": labels}
+        return EntailmentBatch(**self.join(prepared), labels=labels)
 
 
 def open_entailment(run: RunConfig, processor: Processor) -> TaskData:

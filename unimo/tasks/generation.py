@@ -62,8 +62,8 @@ class GenerationTask(Task):
             batch: `target_positions` [N], flat index b * T + t of each state that predicts a token, and
                 `target_labels` [N].
         """
-        logits = self.lm_head(paddle.gather(states.flatten(0, 1), batch["target_positions"]))
-        return logits, next_token_loss(logits, batch["target_labels"], self.config.label_smoothing)
+        logits = self.lm_head(paddle.gather(states.flatten(0, 1), batch.target_positions))
+        return logits, next_token_loss(logits, batch.target_labels, self.config.label_smoothing)
 
     def search(
         self,

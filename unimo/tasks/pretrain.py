@@ -17,6 +17,7 @@ from unimo import registry
 from unimo.data.loading.task_data import TaskData
 from unimo.metrics.average import Averages
 from unimo.models.base import Model, require
+from unimo.models.batches import PretrainBatch
 from unimo.models.paper import Paper, PretrainConfig
 from unimo.tasks.base import Batch, Task
 
@@ -77,19 +78,19 @@ class PretrainTask(Task):
         The pairs are those of the batch, also where training draws hard negatives.
         """
         image, own, prediction = None, None, {}
-        if self.model.image_key in batch:
-            images = self.model.images_of(batch)
-            if "false_pixels" in batch:
-                images = paddle.concat([images, batch["false_pixels"]])
+        if isinstance(batch, PretrainBatch):
+            images = batch.images
+            if batch.false_pixels is not None:
+                images = paddle.concat([images, batch.false_pixels])
             image = self.model.encode_image(images)
-            own = image.select(paddle.arange(batch["input_ids"].shape[0], dtype="int64"))
-        masked = self.model.encode_text(batch["mlm_input_ids"], batch["attention_mask"])
+            own = image.select(paddle.arange(batch.input_ids.shape[0], dtype="int64"))
+        masked = self.model.encode_text(batch.mlm_input_ids, batch.attention_mask)
         states = self.model.fuse(masked, own, outputs="text").fused_text.flatten(0, 1)
-        if batch["mlm_labels"].shape[0]:
-            prediction["mlm_logits"] = self.objective.mlm_head(paddle.gather(states, batch["mlm_positions"]))
+        if batch.mlm_labels.shape[0]:
+            prediction["mlm_logits"] = self.objective.mlm_head(paddle.gather(states, batch.mlm_positions))
         if image is not None and self.objective.judges_pairs:
-            text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-            pairs = self.model.fuse(text, image.select(batch["itm_image_index"]), outputs="pooled")
+            text = self.model.encode_text(batch.input_ids, batch.attention_mask)
+            pairs = self.model.fuse(text, image.select(batch.itm_image_index), outputs="pooled")
             prediction["itm_logits"] = self.objective.match_logits(self.model, pairs.pooled)
         return prediction
 

@@ -13,6 +13,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
+from unimo.data.loading.batch import Array, PairBatch
 from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
@@ -72,13 +73,13 @@ class VqaTask(Task):
 
     def logits(self, batch: Batch) -> Tensor:
         """Answer logits [B, A]."""
-        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        image = self.model.encode_image(self.model.images_of(batch))
+        text = self.model.encode_text(batch.input_ids, batch.attention_mask)
+        image = self.model.encode_image(batch.images)
         return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Binary cross-entropy summed over answers, mean over questions; report: accuracy."""
-        logits, targets = self.logits(batch), batch["answer_targets"]
+        logits, targets = self.logits(batch), batch.answer_targets
         loss = F.binary_cross_entropy_with_logits(logits.astype("float32"), targets, reduction="sum")
         accuracy = paddle.take_along_axis(targets, logits.argmax(axis=1, keepdim=True), axis=1).mean()
         return {"vqa": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
@@ -91,7 +92,7 @@ class VqaTask(Task):
         """`logits` [B, A], `answer_ids` [B] and the rows of the official server file."""
         logits = self.logits(batch)
         best = logits.argmax(axis=1)
-        ids = batch.get("question_ids", batch["sample_ids"])
+        ids = batch.question_ids if isinstance(batch, VqaBatch) else batch.sample_ids
         rows = zip(ids, best.tolist(), strict=True)
         records = [{"question_id": key, "answer": self.answers[row]} for key, row in rows]
         return {"logits": logits, "answer_ids": best, "records": records}
@@ -110,11 +111,9 @@ class VqaAccuracy:
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Take the scores of one batch."""
-        chosen = paddle.take_along_axis(
-            batch["answer_targets"], prediction["answer_ids"].unsqueeze(1), axis=1
-        )
+        chosen = paddle.take_along_axis(batch.answer_targets, prediction["answer_ids"].unsqueeze(1), axis=1)
         self._scores += chosen.flatten().tolist()
-        self._types += batch["question_types"]
+        self._types += batch.question_types
 
     def compute(self) -> dict[str, float]:
         """The accuracies, over all ranks."""
@@ -143,8 +142,19 @@ def frequent_answers(data: TaskData, minimum: int) -> list[str]:
     return kept
 
 
+@dataclass(kw_only=True)
+class VqaBatch(PairBatch):
+    """Questions about images."""
+
+    answer_targets: Array
+    """[B, A] float32 soft scores of the A answers."""
+    question_ids: list[int | str | None]
+    question_types: list[str]
+    """Names under which accuracy is broken down."""
+
+
 class VqaCollator(PairCollator):
-    """Questions: adds `answer_targets` float32 [B, A] of soft scores, `question_ids`, `question_types`.
+    """Make a `VqaBatch`.
 
     Args:
         processor: image transform and tokenizer.
@@ -156,19 +166,20 @@ class VqaCollator(PairCollator):
         super().__init__(processor, train)
         self.columns = {answer: column for column, answer in enumerate(answers)}
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> VqaBatch:
         """Join prepared samples; answers outside the vocabulary are left out of the targets."""
-        batch = super().collate(prepared, rng)
         records = [sample["record"] for sample in prepared]
         targets = np.zeros((len(records), len(self.columns)), np.float32)
         for row, record in enumerate(records):
             for answer, score in record.answer_scores.items():
                 if answer in self.columns:
                     targets[row, self.columns[answer]] = score
-        batch["answer_targets"] = targets
-        batch["question_types"] = [record.question_type for record in records]
-        batch["question_ids"] = [record.question_id for record in records]
-        return batch
+        return VqaBatch(
+            **self.join(prepared),
+            answer_targets=targets,
+            question_ids=[record.question_id for record in records],
+            question_types=[record.question_type for record in records],
+        )
 
 
 def open_vqa(run: RunConfig, processor: Processor, answers: Sequence[str] | None = None) -> TaskData:

@@ -54,7 +54,7 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
         asked = time.perf_counter()
         batch = next(batches)
         waited += time.perf_counter() - asked
-        sample_ids += batch["sample_ids"]
+        sample_ids += batch.sample_ids
         is_last = round_number == rounds - 1
         with parallel.backward_pass(state.layer, is_last, run.train.recompute):
             with state.precision.autocast():

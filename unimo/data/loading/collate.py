@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from unimo.data.loading.batch import PairBatch
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 
 Prepared = dict[str, Any]
-Batch = dict[str, Any]
+"""What `prepare` makes of one record."""
 
 
 class PairCollator:
-    """Images and texts: `pixels` [B, 3, S, S], `input_ids` and `attention_mask` [B, T], `sample_ids`.
-
-    In place of `pixels` stand `regions` where the processor reads those (`visual.py`).
-    Base of the others, and all that prediction needs.
+    """Make a `PairBatch`. Base of the collators of pairs, which add fields (`join`).
 
     Args:
         processor: image transform and tokenizer.
@@ -48,10 +46,16 @@ class PairCollator:
             "image": self.processor.image(record, rng, self.train),
         }
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> PairBatch:
         """Join prepared samples; texts are padded to the longest of them."""
+        return PairBatch(**self.join(prepared))
+
+    def join(self, prepared: Sequence[Prepared]) -> dict[str, Any]:
+        """Return the fields of a `PairBatch`."""
+        records = [sample["record"] for sample in prepared]
         return {
-            **self.processor.join_images([sample["image"] for sample in prepared]),
+            "images": self.processor.join_images([sample["image"] for sample in prepared]),
             **pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id),
-            "sample_ids": [sample["record"].sample_id for sample in prepared],
+            "image_group": np.array([record.image_group for record in records], np.int64),
+            "sample_ids": [record.sample_id for record in records],
         }

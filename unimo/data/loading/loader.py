@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from unimo.data.loading.batch import Batch
 from unimo.data.loading.sampler import MixtureSampler, SampleKey, generator
 from unimo.data.readers.base import Dataset
 from unimo.data.record import ImageSource, Record
 from unimo.errors import ConfigError, DataError, RecordError
 
 logger = logging.getLogger(__name__)
-Batch = dict[str, Any]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 RATE_CHECK_AFTER = 100

@@ -1,12 +1,11 @@
-"""What a batch holds of its images: pixels, or regions for the models that read those.
+"""Reading the regions of a batch, for models of regions.
 
-Legend: B batch, S image side, R most regions of a picture of the batch, F width of a feature.
+Legend: B batch, R most regions of a picture of the batch, F width of a feature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,6 @@ from unimo.data.record import Record
 from unimo.data.regions.base import Regions, check_regions
 from unimo.data.regions.open import open_regions
 from unimo.errors import ConfigError
-
-
-def join_pixels(images: Sequence[np.ndarray]) -> dict[str, Any]:
-    """`pixels` [B, 3, S, S]."""
-    return {"pixels": np.stack(images)}
 
 
 class RegionInput:
@@ -64,8 +58,8 @@ class RegionInput:
         found = check_regions(found, record.image_id, self.feature_size, self.num_classes)
         return found.best(self.max_regions)
 
-    def join(self, images: Sequence[Regions]) -> dict[str, Any]:
-        """`regions` with `features` [B, R, F], `locations` [B, R, 5] and `mask` [B, R] (1 = region)."""
+    def join(self, images: Sequence[Regions]) -> dict[str, np.ndarray]:
+        """Return `features` [B, R, F], `locations` [B, R, 5] and `mask` [B, R] (1 = region)."""
         longest = max(len(regions) for regions in images)
         size = len(images), longest
         features = np.zeros((*size, self.feature_size), np.float32)
@@ -76,4 +70,4 @@ class RegionInput:
             features[row, :count] = regions.features
             locations[row, :count] = regions.locations
             mask[row, :count] = 1
-        return {"regions": {"features": features, "locations": locations, "mask": mask}}
+        return {"features": features, "locations": locations, "mask": mask}

@@ -7,10 +7,12 @@ classes of the detector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.batch import Array, Batch, RegionArrays
+from unimo.data.loading.collate import Prepared
 from unimo.data.loading.task_data import TaskData
 from unimo.data.masking.fragments import FragmentSampler
 from unimo.data.masking.phrases import PhraseFinder
@@ -24,7 +26,7 @@ from unimo.models.batches import PretrainCollator, draw_matches, pair_in_batch
 from unimo.models.pretrain_data import pretraining_data
 from unimo.models.unimo.augmented import Augmentations, open_augmentations
 from unimo.models.unimo.config import PretrainingConfig
-from unimo.models.unimo.contrast import ContrastCollator
+from unimo.models.unimo.contrast import ContrastBatch, ContrastCollator
 from unimo.settings import RunConfig
 
 
@@ -39,13 +41,67 @@ def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
     return pretraining_data(run, processor, collator)
 
 
-class UnifiedCollator(PretrainCollator):
-    """A batch of up to three parts; what a record has decides which part it goes to.
+@dataclass(kw_only=True)
+class LanguageBatch:
+    """Masked texts: some to predict masked tokens of (MLM), some to generate fragments of (seq2seq)."""
 
-    `pairs` and `texts` have a masked text each (`join_language`), `pairs` and `images` a masked picture
-    (`join_vision`). `pairs` has besides what contrastive learning compares (`ContrastCollator`) and pairs for
-    matching: `itm_labels` [B] and `itm_image_index` [B], a pair of the part whose image text b is shown with.
-    A part without samples is absent. `sample_ids` are those of all parts.
+    input_ids: Array
+    """[B, T] int64; of a text to generate from, what is left of it and behind that its fragments."""
+    attention_mask: Array
+    """[B, T] int64, 1 = token."""
+    positions: Array
+    """[B, T] int64 rows of the position table."""
+    is_target: Array | None = None
+    """[B, T] int64, 1 = token of a fragment, which only later tokens of its own may see; None without any."""
+    mlm_positions: Array
+    """[N] int64, flat positions b * T + t of masked tokens."""
+    mlm_labels: Array
+    """[N] int64, the tokens that were there."""
+    seq2seq_positions: Array
+    """[M] int64, flat positions b * T + t of states from which tokens of fragments are predicted."""
+    seq2seq_labels: Array
+    """[M] int64, these tokens."""
+
+
+@dataclass(kw_only=True)
+class VisionBatch:
+    """Masked images of a part. Row 0 of an image is [IMG], so region r is row 1 + r."""
+
+    regions: RegionArrays
+    """Regions [B, R], with `masked`."""
+    positions: Array
+    """[N] int64, flat positions b * (1 + R) + 1 + r of the hidden regions."""
+    features: Array
+    """[N, F] float32, features of the hidden regions."""
+    class_probs: Array | None = None
+    """[N, C] float32, the detector's distribution over classes; None without a detector."""
+
+
+@dataclass(kw_only=True)
+class UnifiedPart:
+    """Pairs, texts or images of a batch; what the part does not have is None."""
+
+    language: LanguageBatch | None = None
+    vision: VisionBatch | None = None
+    contrast: ContrastBatch | None = None
+    """Pairs only: what cross-modal contrastive learning compares."""
+    itm_image_index: Array | None = None
+    """Pairs only: [B] int64, the pair of the part whose image text b is shown with for matching."""
+    itm_labels: Array | None = None
+    """Pairs only: [B] int64, 1 = match."""
+
+
+@dataclass(kw_only=True)
+class UnifiedBatch(Batch):
+    """A batch of up to three parts; `sample_ids` are those of all parts."""
+
+    pairs: UnifiedPart | None = None
+    texts: UnifiedPart | None = None
+    images: UnifiedPart | None = None
+
+
+class UnifiedCollator(PretrainCollator):
+    """Make a `UnifiedBatch`; what a record has decides which part it goes to.
 
     Args:
         processor: reads regions and texts.
@@ -113,65 +169,59 @@ class UnifiedCollator(PretrainCollator):
             "generates": False,
         }
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> UnifiedBatch:
         """Join the samples of each part."""
-        batch: Batch = {"sample_ids": [sample["record"].sample_id for sample in prepared]}
+        batch = UnifiedBatch(sample_ids=[sample["record"].sample_id for sample in prepared])
         for name in ("pairs", "texts", "images"):
             samples = [sample for sample in prepared if sample["part"] == name]
             if not samples:
                 continue
-            part: Batch = {}
+            part = UnifiedPart()
             if name != "images":
-                part["language"] = self.join_language([sample["language"] for sample in samples])
+                part.language = self.join_language([sample["language"] for sample in samples])
             if name == "pairs":
-                part["contrast"] = self.contrast.collate([sample["contrast"] for sample in samples], rng)
-                part |= self._matches(samples, rng)
+                part.contrast = self.contrast.collate([sample["contrast"] for sample in samples], rng)
+                matched = draw_matches(len(samples), rng)
+                images, matched = pair_in_batch([sample["record"] for sample in samples], matched, rng)
+                part.itm_image_index, part.itm_labels = images, matched.astype(np.int64)
             if name != "texts":
-                part["vision"] = self.join_vision(samples)
-            batch[name] = part
+                part.vision = self.join_vision(samples)
+            setattr(batch, name, part)
         return batch
 
-    def join_language(self, texts: Sequence[Prepared]) -> Batch:
-        """Masked texts: `input_ids`, `attention_mask`, `positions` [B, T], `is_target` [B, T] if any text has
-        a target part; flat places b*T+t and labels [N] of either kind: `mlm_*`, `seq2seq_*`."""
+    def join_language(self, texts: Sequence[Prepared]) -> LanguageBatch:
+        """Join masked texts."""
         padding = self.processor.tokenizer.pad_token_id
-        batch: Batch = pad([text["ids"] for text in texts], padding)
-        longest = batch["input_ids"].shape[1]
-        batch["positions"] = pad([text["positions"] for text in texts], padding)["input_ids"]
+        fields = pad([text["ids"] for text in texts], padding)
+        longest = fields["input_ids"].shape[1]
+        fields["positions"] = pad([text["positions"] for text in texts], padding)["input_ids"]
         if any(text["generates"] for text in texts):
-            batch["is_target"] = pad([text["is_target"] for text in texts], 0)["input_ids"]
+            fields["is_target"] = pad([text["is_target"] for text in texts], 0)["input_ids"]
         for kind, generates in (("mlm", False), ("seq2seq", True)):
             chosen = [(row, text) for row, text in enumerate(texts) if text["generates"] is generates]
             none = [np.zeros(0, np.int64)]
             places = [row * longest + text["places"] for row, text in chosen]
-            batch[f"{kind}_positions"] = np.concatenate(none + places)
-            batch[f"{kind}_labels"] = np.concatenate(none + [text["labels"] for _, text in chosen])
-        return batch
+            fields[f"{kind}_positions"] = np.concatenate(none + places)
+            fields[f"{kind}_labels"] = np.concatenate(none + [text["labels"] for _, text in chosen])
+        return LanguageBatch(**fields)
 
-    def join_vision(self, samples: Sequence[Prepared]) -> Batch:
-        """Masked pictures: `regions` with `masked` [B, R]; flat places b*(1+R)+1+r of the hidden regions
-        (row 0 is [IMG]), their `features` [N, F] and `class_probs` [N, C], if there are any."""
-        pictures: list[Regions] = [sample["image"] for sample in samples]
+    def join_vision(self, samples: Sequence[Prepared]) -> VisionBatch:
+        """Join masked images."""
+        images: list[Regions] = [sample["image"] for sample in samples]
         masked = [sample["masked"] for sample in samples]
-        regions = self.processor.join_images(pictures)["regions"]
+        regions = self.processor.join_images(images)
         rows = regions["mask"].shape[1]
         hidden = [np.flatnonzero(chosen) for chosen in masked]
-        batch: Batch = {
-            "regions": regions | {"masked": pad(masked, 0)["input_ids"]},
-            "positions": np.concatenate([row * (1 + rows) + 1 + found for row, found in enumerate(hidden)]),
-            "features": np.concatenate(
-                [picture.features[found] for picture, found in zip(pictures, hidden, strict=True)]
-            ).astype(np.float32),
-        }
-        if pictures[0].class_probs is not None:
-            batch["class_probs"] = np.concatenate(
-                [picture.class_probs[found] for picture, found in zip(pictures, hidden, strict=True)]
+        class_probs = None
+        if images[0].class_probs is not None:
+            class_probs = np.concatenate(
+                [image.class_probs[found] for image, found in zip(images, hidden, strict=True)]
             ).astype(np.float32)
-        return batch
-
-    @staticmethod
-    def _matches(samples: Sequence[Prepared], rng: np.random.Generator) -> Batch:
-        matched = draw_matches(len(samples), rng)
-        records = [sample["record"] for sample in samples]
-        images, matched = pair_in_batch(records, matched, rng)
-        return {"itm_image_index": images, "itm_labels": matched.astype(np.int64)}
+        return VisionBatch(
+            regions=regions | {"masked": pad(masked, 0)["input_ids"]},
+            positions=np.concatenate([row * (1 + rows) + 1 + found for row, found in enumerate(hidden)]),
+            features=np.concatenate(
+                [image.features[found] for image, found in zip(images, hidden, strict=True)]
+            ).astype(np.float32),
+            class_probs=class_probs,
+        )

@@ -112,7 +112,7 @@ class PretrainingConfig(PretrainConfig):
     """Task section of UNIMO's pre-training."""
 
     seq2seq_probability: float = 0.0
-    """Share of the texts of which fragments are generated instead of masked tokens predicted (section 2.3)."""
+    """Share of the texts that are generated in fragments instead of masked (section 2.3)."""
     fragment_share: float = 0.25
     """Share of such a text's tokens that its fragments have."""
     region_mask_probability: float = 0.15

@@ -9,17 +9,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from unimo.data.loading.batch import Array, RegionArrays, TextArrays
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
 from unimo.models.unimo.augmented import Augmentations
 from unimo.models.unimo.config import AugmentConfig
 
-Batch = dict[str, Any]
 Key = tuple[str | int, ...]
 NONE = -1
 """Stands for no image or text."""
@@ -40,18 +39,42 @@ class Contrast:
     """By their ids."""
 
 
-class ContrastCollator:
-    """Draws the extras of each pair and joins them so that nothing is there twice.
+@dataclass(kw_only=True)
+class ContrastBatch:
+    """What contrastive learning compares, each image and text once.
 
-    `regions`: [I, R, ...] of all images; `image_ids` [I]. `captions` and `related`: `input_ids` and
-    `attention_mask` [K + Q, T], the K own captions first, and [L, T]; `text_ids` [K + L] of own captions and
-    related texts. Ids follow from what is seen or read, so they are equal for equal images (texts) of
-    whichever corpus.
-    Of each pair: `image_row`, `text_row` [P] in the above; `related_images` [P, c] and `related_texts`
-    [P, d], ids, -1 where there are fewer.
-    Of each rewritten caption: `rewrite_pair` [Q] whose it is, `rewrite_row` [Q] in `captions`,
-    `rewrite_positive` [Q] (1 = still true of the image). Captions of other images of the batch that an image
-    is read with besides are there as rewritten ones that are not true, in the rows of own captions.
+    Images come with those that are related to them, captions with rewritten ones and related texts.
+    """
+
+    regions: RegionArrays
+    """Regions [I, R] of all images."""
+    image_group: Array
+    """[I] int64, equal for equal images of whichever corpus and rank."""
+    captions: TextArrays
+    """[K + Q, T] own captions, and behind them rewritten ones."""
+    related: TextArrays | None = None
+    """[L, T] related texts; None without any."""
+    text_ids: Array
+    """[K + L] int64 of own captions and related texts, equal for equal texts."""
+    image_row: Array
+    """[P] int64, row of each pair's image."""
+    text_row: Array
+    """[P] int64, row of each pair's caption."""
+    related_images: Array
+    """[P, c] int64, `image_group` of the images related to each pair; -1 where there are fewer."""
+    related_texts: Array
+    """[P, d] int64, `text_ids` of the texts related to each pair; -1 where there are fewer."""
+    rewrite_pair: Array
+    """[Q'] int64, the pair that a rewritten caption belongs to. Captions of other images of the
+    batch that an image is read with besides count as rewritten ones that are not true."""
+    rewrite_row: Array
+    """[Q'] int64, its row in `captions`."""
+    rewrite_positive: Array
+    """[Q'] int64, 1 = still true of the image."""
+
+
+class ContrastCollator:
+    """Draw the extras of each pair and make a `ContrastBatch`.
 
     Args:
         processor: reads regions and texts.
@@ -87,7 +110,7 @@ class ContrastCollator:
             prepared.related_images[image_id(related)] = related
         return prepared
 
-    def collate(self, prepared: Sequence[Contrast], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Contrast], rng: np.random.Generator) -> ContrastBatch:
         """Join the pairs of a batch, and draw the captions of others that each image is read with."""
         images = {pair.image: pair.regions for pair in prepared}
         captions = {_own(pair.text): pair.text for pair in prepared}
@@ -110,25 +133,25 @@ class ContrastCollator:
         ]
         row_of_image = {key: row for row, key in enumerate(images)}
         row_of_text = {key: row for row, key in enumerate(captions)}
-        batch = {
-            **self.processor.join_images(list(images.values())),
-            "image_ids": _integers(images),
-            "captions": self._pad(captions),
-            "text_ids": _integers(map(text_id, texts)),
-            "image_row": _integers(row_of_image[pair.image] for pair in prepared),
-            "text_row": _integers(row_of_text[_own(pair.text)] for pair in prepared),
-            "related_images": _filled(
+        return ContrastBatch(
+            regions=self.processor.join_images(list(images.values())),
+            image_group=_integers(images),
+            captions=self._pad(captions),
+            related=self._pad(related) if related else None,
+            text_ids=_integers(map(text_id, texts)),
+            image_row=_integers(row_of_image[pair.image] for pair in prepared),
+            text_row=_integers(row_of_text[_own(pair.text)] for pair in prepared),
+            related_images=_filled(
                 [list(pair.related_images) for pair in prepared], self.config.related_images
             ),
-            "related_texts": _filled(
+            related_texts=_filled(
                 [[text_id(ids) for ids in pair.related_texts] for pair in prepared],
                 self.config.related_texts,
             ),
-            "rewrite_pair": _integers(row for row, *_ in rewrites),
-            "rewrite_row": _integers(row_of_text[key] for _, key, *_ in rewrites),
-            "rewrite_positive": _integers(is_true for *_, is_true in rewrites),
-        }
-        return batch | ({"related": self._pad(related)} if related else {})
+            rewrite_pair=_integers(row for row, *_ in rewrites),
+            rewrite_row=_integers(row_of_text[key] for _, key, *_ in rewrites),
+            rewrite_positive=_integers(is_true for *_, is_true in rewrites),
+        )
 
     def _mismatched(
         self, prepared: Sequence[Contrast], row: int, rng: np.random.Generator
@@ -141,7 +164,7 @@ class ContrastCollator:
         choice = list(others.values())
         return [choice[i] for i in _some(len(choice), self.config.mismatched, rng)]
 
-    def _pad(self, texts: Mapping[Key, list[int]]) -> Batch:
+    def _pad(self, texts: Mapping[Key, list[int]]) -> TextArrays:
         return pad(list(texts.values()), self.processor.tokenizer.pad_token_id)
 
 

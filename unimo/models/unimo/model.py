@@ -36,7 +36,6 @@ class Unimo(Model):
 
     capabilities: ClassVar[frozenset[str]] = CAPABILITIES
     head_epsilon: ClassVar[float] = 1e-5
-    image_key: ClassVar[str] = "regions"
     has_match: ClassVar[bool] = True
     optional: ClassVar[tuple[str, ...]] = ("roles.", "turns.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -13,13 +12,14 @@ from unimo.losses.cmcl import Bank, Pairs, Rewrites, cmcl_loss
 from unimo.losses.itm import matching_loss, two_classes
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.region import region_classification_loss, region_regression_loss
+from unimo.models.unimo.batches import LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
 from unimo.models.unimo.config import Config
+from unimo.models.unimo.contrast import ContrastBatch
 from unimo.models.unimo.model import Unimo
 from unimo.nn.heads import MlmHead
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
 
-Batch = Mapping[str, Any]
 Scalars = dict[str, Tensor]
 LANGUAGE = ("mlm", "seq2seq")
 VISION = ("region", "region_class")
@@ -47,7 +47,7 @@ class Objective(nn.Layer):
         self.region_head = linear(width, regions.feature_size, std) if self.config.region_regression else None
         self.class_head = linear(width, regions.num_classes, std) if classifies else None
 
-    def losses(self, model: Unimo, batch: Batch) -> tuple[Scalars, Scalars]:
+    def losses(self, model: Unimo, batch: UnifiedBatch) -> tuple[Scalars, Scalars]:
         """Losses of the parts that a batch has, and a report of shares in [0, 1], all scalars.
 
         Returns:
@@ -57,8 +57,9 @@ class Objective(nn.Layer):
         losses: Scalars = {}
         report: Scalars = {}
         for name, prefix in (("pairs", ""), ("texts", "text_"), ("images", "image_")):
-            if name in batch:
-                found, shares = self._part(model, batch[name])
+            part = getattr(batch, name)
+            if part is not None:
+                found, shares = self._part(model, part)
                 losses |= {prefix + key: value for key, value in found.items()}
                 report |= {prefix + key: value for key, value in shares.items()}
         first = next(iter(losses))
@@ -77,94 +78,94 @@ class Objective(nn.Layer):
         """ITM logits [N, 2] of pooled pairs; class 1 is a match."""
         return two_classes(model.match(pooled))
 
-    def _part(self, model: Unimo, part: Batch) -> tuple[Scalars, Scalars]:
+    def _part(self, model: Unimo, part: UnifiedPart) -> tuple[Scalars, Scalars]:
         """One pass over the masked samples of a part; pairs are contrasted besides."""
         text = image = None
-        if "language" in part:
-            language = part["language"]
+        if part.language is not None:
+            language = part.language
             text = model.encode_text(
-                language["input_ids"],
-                language["attention_mask"],
-                positions=language["positions"],
-                is_target=language.get("is_target"),
+                language.input_ids,
+                language.attention_mask,
+                positions=language.positions,
+                is_target=language.is_target,
             )
-        if "vision" in part:
-            image = model.encode_image(part["vision"]["regions"])
+        if part.vision is not None:
+            image = model.encode_image(part.vision.regions)
         fused = model.fuse(text, image, outputs="text")
         losses: Scalars = {}
         report: Scalars = {}
         if text is not None:
-            self._language(fused.fused_text, part["language"], losses, report)
+            self._language(fused.fused_text, part.language, losses, report)
         if image is not None:
-            self._vision(fused.fused_image, part["vision"], losses, report)
-        if "contrast" in part:
+            self._vision(fused.fused_image, part.vision, losses, report)
+        if part.contrast is not None:
             contrast = self._match if self.judges_pairs else self._contrast
             contrast(model, part, losses, report)
         return losses, report
 
-    def _language(self, states: Tensor, batch: Batch, losses: Scalars, report: Scalars) -> None:
+    def _language(self, states: Tensor, batch: LanguageBatch, losses: Scalars, report: Scalars) -> None:
         """Eqs (4) and (5): masked tokens, and fragments given the rest of the text."""
         for kind in LANGUAGE:
             losses[kind], report[f"{kind}_accuracy"] = masked_lm_loss(
-                states, batch[f"{kind}_positions"], batch[f"{kind}_labels"], self.mlm_head
+                states, getattr(batch, f"{kind}_positions"), getattr(batch, f"{kind}_labels"), self.mlm_head
             )
 
-    def _vision(self, states: Tensor, batch: Batch, losses: Scalars, report: Scalars) -> None:
+    def _vision(self, states: Tensor, batch: VisionBatch, losses: Scalars, report: Scalars) -> None:
         """Eqs (2) and (3): features and classes of masked regions."""
-        positions = batch["positions"]
+        positions = batch.positions
         if self.region_head is not None:
             losses["region"] = region_regression_loss(
-                states, positions, batch["features"], self.region_head, self.config.regression_reduction
+                states, positions, batch.features, self.region_head, self.config.regression_reduction
             )
         if self.class_head is not None:
             losses["region_class"], report["region_accuracy"] = region_classification_loss(
-                states, positions, batch["class_probs"], self.class_head
+                states, positions, batch.class_probs, self.class_head
             )
 
-    def _contrast(self, model: Unimo, part: Batch, losses: Scalars, report: Scalars) -> None:
+    def _contrast(self, model: Unimo, part: UnifiedPart, losses: Scalars, report: Scalars) -> None:
         """Eqs (6) and (7). Pairs and rewritten pairs are encoded together; what single-modal scores compare,
         V and W included, is encoded alone."""
-        batch = part["contrast"]
-        images, captions = model.encode_image(batch["regions"]), model.encode_text(**batch["captions"])
-        own_images, own_texts = batch["image_row"], batch["text_row"]
+        batch = part.contrast
+        images, captions = model.encode_image(batch.regions), model.encode_text(**batch.captions)
+        own_images, own_texts = batch.image_row, batch.text_row
         own = paddle.arange(own_images.shape[0], dtype="int64")
-        of_pair = paddle.concat([own, batch["rewrite_pair"]])
-        texts = captions.select(paddle.concat([own_texts, batch["rewrite_row"]]))
+        of_pair = paddle.concat([own, batch.rewrite_pair])
+        texts = captions.select(paddle.concat([own_texts, batch.rewrite_row]))
         together = model.fuse(texts, images.select(paddle.gather(own_images, of_pair)), outputs="pooled")
-        positive = paddle.concat([paddle.ones_like(own), batch["rewrite_positive"]])
+        positive = paddle.concat([paddle.ones_like(own), batch.rewrite_positive])
         losses["cmcl"], found = cmcl_loss(
-            Pairs(own_images, own_texts, batch["related_images"], batch["related_texts"]),
+            Pairs(own_images, own_texts, batch.related_images, batch.related_texts),
             Rewrites(model.score(together.pooled), of_pair, positive.astype("bool")),
-            Bank(model.image_vector(images), batch["image_ids"]),
-            Bank(self._texts_alone(model, captions, batch), batch["text_ids"]),
+            Bank(model.image_vector(images), batch.image_group),
+            Bank(self._texts_alone(model, captions, batch), batch.text_ids),
             model.match_all,
             self.config.temperature,
         )
         report["cmcl_accuracy"] = found["accuracy"]
 
     @staticmethod
-    def _texts_alone(model: Unimo, captions: Encoded, batch: Batch) -> Tensor:
+    def _texts_alone(model: Unimo, captions: Encoded, batch: ContrastBatch) -> Tensor:
         """Vectors of own captions, then of related texts, whose lengths differ."""
-        related = batch.get("related")
+        related = batch.related
         others = 0 if related is None else related["input_ids"].shape[0]
-        own = paddle.arange(batch["text_ids"].shape[0] - others, dtype="int64")
+        own = paddle.arange(batch.text_ids.shape[0] - others, dtype="int64")
         vectors = model.text_vector(captions.select(own))
         if related is None:
             return vectors
         return paddle.concat([vectors, model.text_vector(model.encode_text(**related))])
 
-    def _match(self, model: Unimo, part: Batch, losses: Scalars, report: Scalars) -> None:
+    def _match(self, model: Unimo, part: UnifiedPart, losses: Scalars, report: Scalars) -> None:
         """Image-text matching in the place of CMCL ("w/o single-modal" of Table 2)."""
-        batch = part["contrast"]
-        text = model.encode_text(**batch["captions"]).select(batch["text_row"])
-        shown = paddle.gather(batch["image_row"], part["itm_image_index"])
-        image = model.encode_image(batch["regions"]).select(shown)
+        batch = part.contrast
+        text = model.encode_text(**batch.captions).select(batch.text_row)
+        shown = paddle.gather(batch.image_row, part.itm_image_index)
+        image = model.encode_image(batch.regions).select(shown)
         logits = self.match_logits(model, model.fuse(text, image, outputs="pooled").pooled)
-        losses["itm"], report["itm_accuracy"] = matching_loss(logits, part["itm_labels"])
+        losses["itm"], report["itm_accuracy"] = matching_loss(logits, part.itm_labels)
 
-    def _unused(self, model: Unimo, batch: Batch) -> Tensor:
+    def _unused(self, model: Unimo, batch: UnifiedBatch) -> Tensor:
         """Zero, with a zero gradient for all parameters that only absent parts would use."""
-        idle: list[nn.Layer] = [] if "pairs" in batch else [model, self]
+        idle: list[nn.Layer] = [] if batch.pairs is not None else [model, self]
         return sum((p.sum() for layer in idle for p in layer.parameters()), paddle.zeros([])) * 0.0
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from unimo.data.images.transforms import build_transform
-from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.batch import Array, Batch
+from unimo.data.loading.collate import Prepared
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.record import Record
 from unimo.errors import RecordError
-from unimo.models.batches import PretrainCollator
+from unimo.models.batches import MaskedTextBatch, PretrainBatch, PretrainCollator
 from unimo.models.pretrain_data import is_mixed, pretraining_data
 from unimo.models.unimo2.config import PretrainingConfig
 from unimo.settings import RunConfig
@@ -28,13 +29,27 @@ def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
     return pretraining_data(run, processor)
 
 
-class UnpairedCollator(PretrainCollator):
-    """A batch of up to three parts; what a record has decides which part it goes to.
+@dataclass(kw_only=True)
+class ViewsBatch(Batch):
+    """Images alone, in two views each."""
 
-    `pairs` is the batch of `PretrainCollator` with `image_index` int64 [B], equal for texts of the same
-    image, on whichever rank. `texts` has `input_ids`, `attention_mask` and the `mlm_*`
-    arrays. `images` has `pixels` and `pixels_2` [B, 3, S, S], two views of each image. A part without
-    samples is absent. `sample_ids` are those of all parts.
+    pixels: Array
+    """[B, 3, S, S] float32, first view."""
+    pixels_2: Array
+    """[B, 3, S, S] float32, second view."""
+
+
+@dataclass(kw_only=True)
+class UnpairedBatch(Batch):
+    """A batch of up to three parts; `sample_ids` are those of all parts."""
+
+    pairs: PretrainBatch | None = None
+    texts: MaskedTextBatch | None = None
+    images: ViewsBatch | None = None
+
+
+class UnpairedCollator(PretrainCollator):
+    """Make an `UnpairedBatch`; what a record has decides which part it goes to.
 
     Args:
         processor: image transform and tokenizer.
@@ -61,31 +76,20 @@ class UnpairedCollator(PretrainCollator):
         first, second = (self.processor.pixels(image, rng, transform=self.view) for _ in range(2))
         return {"part": "images", "record": record, "pixels": first, "pixels_2": second}
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> UnpairedBatch:
         """Join the samples of each part."""
-        parts = {name: [sample for sample in prepared if sample["part"] == name] for name in JOIN}
-        batch = {name: JOIN[name](self, samples, rng) for name, samples in parts.items() if samples}
-        return {**batch, "sample_ids": [sample["record"].sample_id for sample in prepared]}
-
-    def _join_pairs(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
-        """Groups of images are named by numbers that all ranks would give, for contrast between them."""
-        records = [sample["record"] for sample in prepared]
-        names = [record.image_id or f"sample {record.sample_id}" for record in records]
-        group = [
-            zlib.crc32(f"{record.corpus}/{name}".encode())
-            for record, name in zip(records, names, strict=True)
-        ]
-        return {**super().collate(prepared, rng), "image_index": np.array(group, np.int64)}
-
-    def _join_texts(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
-        return self.join_texts(prepared)
-
-    def _join_images(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
-        return {name: np.stack([sample[name] for sample in prepared]) for name in ("pixels", "pixels_2")}
+        pairs, texts, images = (
+            [sample for sample in prepared if sample["part"] == part] for part in ("pairs", "texts", "images")
+        )
+        return UnpairedBatch(
+            pairs=super().collate(pairs, rng) if pairs else None,
+            texts=self.join_texts(texts) if texts else None,
+            images=_join_views(images) if images else None,
+            sample_ids=[sample["record"].sample_id for sample in prepared],
+        )
 
 
-JOIN = {
-    "pairs": UnpairedCollator._join_pairs,
-    "texts": UnpairedCollator._join_texts,
-    "images": UnpairedCollator._join_images,
-}
+def _join_views(prepared: Sequence[Prepared]) -> ViewsBatch:
+    names = [sample["record"].sample_id for sample in prepared]
+    views = {name: np.stack([sample[name] for sample in prepared]) for name in ("pixels", "pixels_2")}
+    return ViewsBatch(**views, sample_ids=names)

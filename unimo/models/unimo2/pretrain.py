@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import paddle
 import paddle.distributed as dist
@@ -19,6 +18,8 @@ from unimo.losses.contrastive import (
 from unimo.losses.itm import matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.visual_contrastive import nt_xent_loss
+from unimo.models.batches import MaskedTextBatch, PretrainBatch
+from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.unimo2.config import Config
 from unimo.models.unimo2.grounding import Grounding
 from unimo.models.unimo2.model import Unimo2
@@ -26,7 +27,6 @@ from unimo.nn.heads import MlmHead, ProjectionHead
 from unimo.nn.init import constant_attr, linear
 from unimo.nn.outputs import Encoded
 
-Batch = Mapping[str, Any]
 Scalars = dict[str, Tensor]
 
 
@@ -56,7 +56,7 @@ class Objective(nn.Layer):
             self.itc_image_head = ProjectionHead(width, objective.contrastive_size, std)
             self.itc_temperature = self.create_parameter([], attr=constant_attr(0.07))
 
-    def losses(self, model: Unimo2, batch: Batch) -> tuple[Scalars, Scalars]:
+    def losses(self, model: Unimo2, batch: PretrainBatch | UnpairedBatch) -> tuple[Scalars, Scalars]:
         """Losses of the parts that a batch has, and a report of shares in [0, 1], all scalars.
 
         Returns:
@@ -65,12 +65,15 @@ class Objective(nn.Layer):
             dictionary's entries that were chosen at least once by the global batch of this forward pass.
         """
         readers = {"pairs": self._pairs, "texts": self._texts, "images": self._images}
-        parts = batch if readers.keys() & batch.keys() else {"pairs": batch}
+        parts = UnpairedBatch(sample_ids=[], pairs=batch) if isinstance(batch, PretrainBatch) else batch
         losses: Scalars = {}
         report: Scalars = {}
         groundings: list[Grounding] = []
-        for name in (name for name in readers if name in parts):
-            part_losses, accuracies, grounding = readers[name](model, parts[name])
+        for name, reader in readers.items():
+            part = getattr(parts, name)
+            if part is None:
+                continue
+            part_losses, accuracies, grounding = reader(model, part)
             losses.update(part_losses)
             report.update(accuracies)
             groundings += [] if grounding is None else [grounding]
@@ -92,36 +95,36 @@ class Objective(nn.Layer):
         images = term["vcl"] + term["image_grounding"]
         return pairs + texts + images
 
-    def _pairs(self, model: Unimo2, batch: Batch) -> tuple[Scalars, Scalars, Grounding | None]:
+    def _pairs(self, model: Unimo2, batch: PretrainBatch) -> tuple[Scalars, Scalars, Grounding | None]:
         """MLM on masked texts with their image, ITM on clean ones; each image is encoded once."""
-        size, pixels = batch["pixels"].shape[0], batch["pixels"]
-        if "false_pixels" in batch:
-            pixels = paddle.concat([pixels, batch["false_pixels"]])
+        size, pixels = batch.images.shape[0], batch.images
+        if batch.false_pixels is not None:
+            pixels = paddle.concat([pixels, batch.false_pixels])
         image = model.encode_image(pixels)
         own = image.map(lambda states: states[:size])
-        ids = paddle.concat([batch["mlm_input_ids"], batch["input_ids"]])
-        mask = paddle.concat([batch["attention_mask"], batch["attention_mask"]])
+        ids = paddle.concat([batch.mlm_input_ids, batch.input_ids])
+        mask = paddle.concat([batch.attention_mask, batch.attention_mask])
         text = model.encode_text(ids, mask)
         masked, clean = text.map(lambda states: states[:size]), text.map(lambda states: states[size:])
         losses, report, grounding = self._masked_lm(model, masked, own, batch)
-        shown = image.select(batch["itm_image_index"])
+        shown = image.select(batch.itm_image_index)
         if self.contrastive:
             losses["itc"], drawn = self._contrast(clean, own, batch)
             shown = drawn if self.hard else shown
         pairs = model.fuse(clean, shown, grounding=model.ground(clean, shown), outputs="pooled")
         logits = self.itm_head(pairs.pooled)
-        losses["itm"], report["itm_accuracy"] = matching_loss(logits, batch["itm_labels"])
+        losses["itm"], report["itm_accuracy"] = matching_loss(logits, batch.itm_labels)
         return losses, report, grounding
 
-    def _texts(self, model: Unimo2, batch: Batch) -> tuple[Scalars, Scalars, Grounding | None]:
+    def _texts(self, model: Unimo2, batch: MaskedTextBatch) -> tuple[Scalars, Scalars, Grounding | None]:
         """MLM on texts alone."""
-        text = model.encode_text(batch["mlm_input_ids"], batch["attention_mask"])
+        text = model.encode_text(batch.mlm_input_ids, batch.attention_mask)
         losses, report, grounding = self._masked_lm(model, text, None, batch)
         return _prefixed("text", losses), _prefixed("text", report), grounding
 
-    def _images(self, model: Unimo2, batch: Batch) -> tuple[Scalars, Scalars, Grounding | None]:
+    def _images(self, model: Unimo2, batch: ViewsBatch) -> tuple[Scalars, Scalars, Grounding | None]:
         """Contrast between two views of each image alone."""
-        image = model.encode_image(paddle.concat([batch["pixels"], batch["pixels_2"]]))
+        image = model.encode_image(paddle.concat([batch.pixels, batch.pixels_2]))
         grounding = model.ground(None, image)
         vectors = self.vcl_head(model.fuse(None, image, grounding=grounding, outputs="pooled").pooled)
         first, second = paddle.split(vectors, 2)
@@ -132,18 +135,18 @@ class Objective(nn.Layer):
         return losses, {"vcl_accuracy": accuracy}, grounding
 
     def _masked_lm(
-        self, model: Unimo2, text: Encoded, image: Encoded | None, batch: Batch
+        self, model: Unimo2, text: Encoded, image: Encoded | None, batch: MaskedTextBatch
     ) -> tuple[Scalars, Scalars, Grounding | None]:
         """MLM, and the grounding loss of the same texts and images, which belong together."""
         grounding = model.ground(text, image)
         fused = model.fuse(text, image, grounding=grounding, outputs="text").fused_text
-        loss, accuracy = masked_lm_loss(fused, batch["mlm_positions"], batch["mlm_labels"], self.mlm_head)
+        loss, accuracy = masked_lm_loss(fused, batch.mlm_positions, batch.mlm_labels, self.mlm_head)
         losses = {"mlm": loss}
         if grounding is not None:
             losses["grounding"] = model.grounding.loss(grounding)
         return losses, {"mlm_accuracy": accuracy}, grounding
 
-    def _contrast(self, text: Encoded, image: Encoded, batch: Batch) -> tuple[Tensor, Encoded]:
+    def _contrast(self, text: Encoded, image: Encoded, batch: PretrainBatch) -> tuple[Tensor, Encoded]:
         """Contrastive loss of matching pairs, and for each text the image that ITM shows it.
 
         A text that is to get a false image gets one of the global batch, drawn by similarity.
@@ -152,7 +155,7 @@ class Objective(nn.Layer):
         counts = row_counts(size)
         begin = rows_before(counts)
         own = paddle.arange(begin, begin + size, dtype="int64")
-        group = batch.get("image_index", own)
+        group = batch.image_group
         text_vectors = self.itc_text_head(text.text[:, 0])
         image_vectors = self.itc_image_head(image.image[:, 0])
         temperature = paddle.clip(self.itc_temperature, 0.001, 0.5)
@@ -161,12 +164,12 @@ class Objective(nn.Layer):
             everyone = gather_rows(image_vectors.detach(), counts)
             scores = paddle.matmul(text_vectors, everyone, transpose_y=True) / temperature
             drawn = hard_negatives(scores, group, gather_rows(group, counts))
-        rows = paddle.where(batch["itm_labels"] == 1, own, drawn)
+        rows = paddle.where(batch.itm_labels == 1, own, drawn)
         return loss, Encoded(image=gather_rows(image.image, counts)).select(rows)
 
-    def _unused(self, model: Unimo2, parts: Batch) -> Tensor:
+    def _unused(self, model: Unimo2, parts: UnpairedBatch) -> Tensor:
         """Zero, with a zero gradient for all parameters that only absent parts would use."""
-        idle: list[nn.Layer] = [] if "images" in parts else [self.vcl_head]
+        idle: list[nn.Layer] = [] if parts.images is not None else [self.vcl_head]
         if "pairs" not in parts:
             idle += [model, self]
         return sum((p.sum() for layer in idle for p in layer.parameters()), paddle.zeros([])) * 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -12,13 +11,12 @@ from paddle import Tensor, nn
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
 from unimo.losses.itm import matching_loss
 from unimo.losses.mlm import masked_lm_loss
+from unimo.models.batches import PretrainBatch
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.model import Unimo3
 from unimo.nn.heads import MlmHead, ProjectionHead
 from unimo.nn.init import constant_attr, linear
 from unimo.nn.outputs import Encoded
-
-Batch = Mapping[str, Any]
 
 
 class Objective(nn.Layer):
@@ -42,19 +40,19 @@ class Objective(nn.Layer):
             self.itc_image_head = ProjectionHead(config.vision.hidden_size, size, std)
             self.itc_temperature = self.create_parameter([], attr=constant_attr(0.07))
 
-    def losses(self, model: Unimo3, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses and accuracies of a batch (keys of unimo/data/loading/collate.py's pre-training batch).
+    def losses(self, model: Unimo3, batch: PretrainBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses and accuracies of a batch .
 
         Returns:
             `mlm` and `itm` (and `itc` with hard negatives), and a report of accuracies, all scalars.
         """
-        size = batch["pixels"].shape[0]
+        size = batch.images.shape[0]
         image = self._encode_images(model, batch)
-        ids = paddle.concat([batch["mlm_input_ids"], batch["input_ids"]])
-        mask = paddle.concat([batch["attention_mask"], batch["attention_mask"]])
+        ids = paddle.concat([batch.mlm_input_ids, batch.input_ids])
+        mask = paddle.concat([batch.attention_mask, batch.attention_mask])
         text = model.encode_text(ids, mask)
         losses: dict[str, Tensor] = {}
-        itm_rows = batch["itm_image_index"]
+        itm_rows = batch.itm_image_index
         if self.hard:
             losses["itc"], itm_rows = self._contrast(text, image, batch)
         rows = paddle.concat([paddle.arange(size, dtype="int64"), itm_rows])
@@ -62,10 +60,10 @@ class Objective(nn.Layer):
         state = model.interact(replace(text, text=None), replace(image, image=None).select(rows))
         fused = model.read_out(state.rows(0, size), "text").fused_text
         losses["mlm"], mlm_accuracy = masked_lm_loss(
-            fused, batch["mlm_positions"], batch["mlm_labels"], self.mlm_head
+            fused, batch.mlm_positions, batch.mlm_labels, self.mlm_head
         )
         pooled = model.read_out(state.rows(size, 2 * size), "pooled").pooled
-        losses["itm"], itm_accuracy = matching_loss(self.itm_head(pooled), batch["itm_labels"])
+        losses["itm"], itm_accuracy = matching_loss(self.itm_head(pooled), batch.itm_labels)
         return losses, {"mlm_accuracy": mlm_accuracy, "itm_accuracy": itm_accuracy}
 
     def match_logits(self, model: Unimo3, pooled: Tensor) -> Tensor:
@@ -78,18 +76,18 @@ class Objective(nn.Layer):
             return losses["mlm"] + losses["itm"] + losses["itc"]
         return losses["mlm"] + losses["itm"]
 
-    def _encode_images(self, model: Unimo3, batch: Batch) -> Encoded:
+    def _encode_images(self, model: Unimo3, batch: PretrainBatch) -> Encoded:
         """The batch's images, and behind them the false ones that ITM may bring along."""
-        pixels = batch["pixels"]
-        if "false_pixels" in batch:
-            pixels = paddle.concat([pixels, batch["false_pixels"]])
+        pixels = batch.images
+        if batch.false_pixels is not None:
+            pixels = paddle.concat([pixels, batch.false_pixels])
         return model.encode_image(pixels)
 
-    def _contrast(self, text: Encoded, image: Encoded, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _contrast(self, text: Encoded, image: Encoded, batch: PretrainBatch) -> tuple[Tensor, Tensor]:
         """Contrastive loss of the clean texts, and for each text the image row that ITM shows it."""
-        labels, size = batch["itm_labels"], batch["pixels"].shape[0]
+        labels, size = batch.itm_labels, batch.images.shape[0]
         own = paddle.arange(size, dtype="int64")
-        group = batch.get("image_index", own)
+        group = own
         vectors = self.itc_text_head(text.text[size:, 0])
         temperature = paddle.clip(self.itc_temperature, 0.001, 0.5)
         loss, scores = contrastive_loss(

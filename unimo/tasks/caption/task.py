@@ -72,13 +72,13 @@ class CaptionTask(GenerationTask):
         accuracy of the next token."""
 
         def forward(*, text: Tensor | None = None, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            source = self.model.encode_image(shown(self.model.images_of(batch), image))
+            source = self.model.encode_image(shown(batch.images, image))
             moved = {} if text is None else {"delta": text}
-            states = self.model.decode(source, batch["input_ids"], batch["attention_mask"], **moved)
+            states = self.model.decode(source, batch.input_ids, batch.attention_mask, **moved)
             return self.next_token(states, batch)
 
         losses, logits = task_losses(self.config.name, forward, self.model, batch, self.config.adversarial)
-        return losses, {"accuracy": 100 * token_accuracy(logits, batch["target_labels"])}
+        return losses, {"accuracy": 100 * token_accuracy(logits, batch.target_labels)}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The task's loss, and what adversarial training adds."""
@@ -99,10 +99,10 @@ class CaptionTask(GenerationTask):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`captions` [B], the best sentence for each image, and the rows of COCO's result file."""
-        tokenizer: Tokenizer = batch["tokenizer"]
-        beams = self.generate(self.model.images_of(batch), tokenizer)
+        tokenizer: Tokenizer = batch.tokenizer
+        beams = self.generate(batch.images, tokenizer)
         captions = [tokenizer.decode(beam[0].tokens).strip() for beam in beams]
-        rows = zip(batch["image_ids"], captions, strict=True)
+        rows = zip(batch.image_ids, captions, strict=True)
         records = [{"image_id": result_image_id(key), "caption": caption} for key, caption in rows]
         return {"captions": captions, "records": records}
 
@@ -125,10 +125,10 @@ class CaptionMetric:
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Take the captions of one batch."""
-        rows = zip(batch["image_ids"], prediction["captions"], batch["references"], strict=True)
+        rows = zip(batch.image_ids, prediction["captions"], batch.references, strict=True)
         self._captions.update({key: (caption, references) for key, caption, references in rows})
-        if "objects" in batch:
-            seen = zip(batch["image_ids"], prediction["captions"], batch["objects"], strict=True)
+        if batch.objects is not None:
+            seen = zip(batch.image_ids, prediction["captions"], batch.objects, strict=True)
             self._scenes.update({key: (caption, objects) for key, caption, objects in seen})
 
     def compute(self) -> dict[str, float]:

@@ -6,10 +6,12 @@ Legend: B batch, T longest text of the batch, S image side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.batch import Array, Batch, RegionArrays
+from unimo.data.loading.collate import Prepared
 from unimo.data.processor import Processor, check_text, pad
 from unimo.data.record import Record
 from unimo.data.tokenizers import Tokenizer
@@ -19,11 +21,24 @@ NO_LABEL = -1
 """Label of a sample whose file tells none (the test files of GLUE)."""
 
 
-class TextCollator:
-    """Sentences or pairs of them: `input_ids` and `attention_mask` [B, T], `sample_ids`, `parts` (strings).
+@dataclass(kw_only=True)
+class TextBatch(Batch):
+    """Sentences or pairs of sentences."""
 
-    Besides `labels` int64 [B], `NO_LABEL` where there is none; with regression instead `scores` float32 [B],
-    nan where there is none.
+    input_ids: Array
+    """[B, T] int64 token ids, special ones included."""
+    attention_mask: Array
+    """[B, T] int64, 1 = token."""
+    parts: list[str]
+    """Names under which accuracy is broken down."""
+    labels: Array | None = None
+    """[B] int64, `NO_LABEL` where there is none; None with regression."""
+    scores: Array | None = None
+    """[B] float32 regression targets, NaN where there is none; None with classes."""
+
+
+class TextCollator:
+    """Make a `TextBatch`.
 
     Args:
         processor: gives tokenizer and length.
@@ -54,21 +69,18 @@ class TextCollator:
             ids = join_pair(self.processor.tokenizer, *texts, self.processor.config.max_text_len)
         return {"record": record, "ids": ids}
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> TextBatch:
         """Join prepared samples; texts are padded to the longest of them."""
         records = [sample["record"] for sample in prepared]
-        batch: Batch = {
+        labels = [NO_LABEL if record.label is None else record.label for record in records]
+        scores = [np.nan if record.score is None else record.score for record in records]
+        return TextBatch(
             **pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id),
-            "sample_ids": [record.sample_id for record in records],
-            "parts": [record.question_type for record in records],
-        }
-        if self.num_classes:
-            labels = [NO_LABEL if record.label is None else record.label for record in records]
-            batch["labels"] = np.array(labels, np.int64)
-        else:
-            scores = [np.nan if record.score is None else record.score for record in records]
-            batch["scores"] = np.array(scores, np.float32)
-        return batch
+            parts=[record.question_type for record in records],
+            labels=np.array(labels, np.int64) if self.num_classes else None,
+            scores=None if self.num_classes else np.array(scores, np.float32),
+            sample_ids=[record.sample_id for record in records],
+        )
 
 
 def join_pair(tokenizer: Tokenizer, first: str, second: str, max_length: int) -> list[int]:
@@ -89,8 +101,18 @@ def join_pair(tokenizer: Tokenizer, first: str, second: str, max_length: int) ->
     return [tokenizer.bos_token_id, *left, end, end, *right, end]
 
 
+@dataclass(kw_only=True)
+class ImageBatch(Batch):
+    """Images with a class each."""
+
+    images: Array | RegionArrays
+    """Pixels [B, 3, S, S] float32, or regions for models that read those."""
+    labels: Array
+    """[B] int64."""
+
+
 class ImageCollator:
-    """Pictures: `pixels` [B, 3, S, S], `labels` int64 [B], `sample_ids`.
+    """Make an `ImageBatch`.
 
     Args:
         processor: image transform.
@@ -112,13 +134,13 @@ class ImageCollator:
         check_label(record, self.num_classes)
         return {"record": record, "image": self.processor.image(record, rng, self.train)}
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> ImageBatch:
         """Join prepared samples."""
-        return {
-            **self.processor.join_images([sample["image"] for sample in prepared]),
-            "labels": np.array([sample["record"].label for sample in prepared], np.int64),
-            "sample_ids": [sample["record"].sample_id for sample in prepared],
-        }
+        return ImageBatch(
+            images=self.processor.join_images([sample["image"] for sample in prepared]),
+            labels=np.array([sample["record"].label for sample in prepared], np.int64),
+            sample_ids=[sample["record"].sample_id for sample in prepared],
+        )
 
 
 def check_label(record: Record, num_classes: int) -> None:

@@ -66,7 +66,7 @@ class ImageClassificationTask(Task):
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
-        """The labelled images of `data.path`, with the classes of an existing model (`metadata`) or their own."""
+        """The labelled images of `data.path`, with the classes of `metadata` or their own."""
         return open_image_classification(run, processor, (metadata or {}).get("classes"))
 
     def train(self) -> None:
@@ -77,7 +77,7 @@ class ImageClassificationTask(Task):
 
     def features(self, batch: Batch) -> Tensor:
         """Pooled vectors [B, D] of the images of a batch."""
-        image = self.model.encode_image(self.model.images_of(batch))
+        image = self.model.encode_image(batch.images)
         return self.model.fuse(None, image, outputs="pooled").pooled
 
     def logits(self, batch: Batch) -> Tensor:
@@ -91,7 +91,7 @@ class ImageClassificationTask(Task):
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cross-entropy, mean over samples; report: accuracy, percent."""
-        logits, labels = self.logits(batch), batch["labels"]
+        logits, labels = self.logits(batch), batch.labels
         loss = F.cross_entropy(logits.astype("float32"), labels, reduction="sum")
         accuracy = (logits.argmax(axis=1) == labels).astype("float32").mean()
         return {"classification": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
@@ -103,7 +103,7 @@ class ImageClassificationTask(Task):
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`logits` [B, classes], and one record a sample with the name of its best class."""
         logits = self.logits(batch)
-        rows = zip(batch["sample_ids"], logits.argmax(axis=1).tolist(), strict=True)
+        rows = zip(batch.sample_ids, logits.argmax(axis=1).tolist(), strict=True)
         return {
             "logits": logits,
             "records": [{"sample_id": key, "label": self.classes[row]} for key, row in rows],
@@ -127,7 +127,7 @@ class TopAccuracy:
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Rank the right class of each sample of a batch by `prediction["logits"]` [B, classes]."""
-        logits, labels = prediction["logits"].astype("float32"), batch["labels"]
+        logits, labels = prediction["logits"].astype("float32"), batch.labels
         right = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1)
         # Counted from below, so that logits which are not numbers are misses.
         above = (logits.shape[1] - 1 - (logits < right).astype("int64").sum(axis=1)).tolist()

@@ -67,16 +67,16 @@ class TextClassificationTask(Task):
 
     def logits(self, batch: Batch) -> Tensor:
         """Class logits [B, classes]; for regression the scores [B, 1], in the units of the files."""
-        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
+        text = self.model.encode_text(batch.input_ids, batch.attention_mask)
         return self.classifier(self.dropout(self.model.fuse(text, None, outputs="pooled").pooled))
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cross-entropy (report: accuracy, percent) or squared error, mean over samples."""
         logits = self.logits(batch).astype("float32")
         if not self.classes:
-            loss = F.mse_loss(logits.squeeze(1), batch["scores"], reduction="sum")
+            loss = F.mse_loss(logits.squeeze(1), batch.scores, reduction="sum")
             return {"regression": global_mean(loss, logits.shape[0])}, {}
-        labels = batch["labels"]
+        labels = batch.labels
         loss = F.cross_entropy(logits, labels, reduction="sum")
         accuracy = (logits.argmax(axis=1) == labels).astype("float32").mean()
         return {"classification": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
@@ -91,7 +91,7 @@ class TextClassificationTask(Task):
         guesses = logits.argmax(axis=1) if self.classes else logits.squeeze(1)
         key = "label" if self.classes else "score"
         names = [self.classes[guess] if self.classes else round(guess, 4) for guess in guesses.tolist()]
-        rows = zip(batch["sample_ids"], names, strict=True)
+        rows = zip(batch.sample_ids, names, strict=True)
         records = [{"sample_id": sample, key: name} for sample, name in rows]
         return {"logits": logits, "guesses": guesses, "records": records}
 
@@ -114,8 +114,8 @@ class GlueMetric:
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Take guesses, truths and parts of one batch."""
-        truths = batch["labels" if "labels" in batch else "scores"].tolist()
-        for row in zip(prediction["guesses"].tolist(), truths, batch["parts"], strict=True):
+        truths = (batch.scores if batch.labels is None else batch.labels).tolist()
+        for row in zip(prediction["guesses"].tolist(), truths, batch.parts, strict=True):
             if row[1] != NO_LABEL and not math.isnan(row[1]):
                 self._rows.append(row)
 

@@ -23,8 +23,8 @@ class CircleRetrievalTask(MatchingTask):
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
         """Texts and images of a batch."""
-        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        return text, self.model.encode_image(self.model.images_of(batch))
+        text = self.model.encode_text(batch.input_ids, batch.attention_mask)
+        return text, self.model.encode_image(batch.images)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`circle_image` and `circle_text`, mean over pairs; report: share of pairs that score above all of
@@ -34,7 +34,7 @@ class CircleRetrievalTask(MatchingTask):
             batch: as `NegativesCollator` makes it: B pairs, N mismatched images and captions of each.
         """
         text, image = self.encode(batch)
-        false_images, false_texts = batch["negative_images"], batch["negative_texts"]
+        false_images, false_texts = batch.negative_images, batch.negative_texts
         pairs, count = false_images.shape
         own = paddle.arange(pairs, dtype="int64").unsqueeze(1)
         text_rows = paddle.concat([own, own.expand([pairs, count]), false_texts], axis=1)
@@ -61,7 +61,7 @@ class CircleRetrievalTask(MatchingTask):
         No probability: with margin 0.2 training wants 0.69 and more of matches, 0.55 and less of others.
         """
         match = F.softmax(self.match_logits(*self.encode(batch)), axis=1)[:, 1]
-        rows = zip(batch["sample_ids"], match.tolist(), strict=True)
+        rows = zip(batch.sample_ids, match.tolist(), strict=True)
         return {
             "match": match,
             "records": [{"sample_id": key, "match": round(value, 6)} for key, value in rows],

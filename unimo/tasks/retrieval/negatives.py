@@ -10,25 +10,38 @@ Legend: B pairs to learn from, F samples that fill up, N mismatched images (and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.batch import Array
+from unimo.data.loading.collate import Prepared
 from unimo.data.loading.sampler import SampleKey
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
 from unimo.errors import DataError, RecordError
-from unimo.tasks.retrieval.batches import RetrievalCollator, image_key
+from unimo.tasks.retrieval.batches import RetrievalBatch, RetrievalCollator
 
 DRAWS = 50
 """Samples that are tried for each one that is wanted."""
 
 
-class NegativesCollator(RetrievalCollator):
-    """Captions as `RetrievalCollator` joins them, of B + F samples; `sample_ids` are those of the B.
+@dataclass(kw_only=True)
+class NegativesBatch(RetrievalBatch):
+    """B pairs to learn from, and F samples that are negatives only; `sample_ids` are those of the B.
 
-    Adds `negative_images` and `negative_texts` int64 [B, N], rows of the batch whose image is another than
-    the pair's own: each row once, or by independent draws, as in the release, where there are fewer than N.
+    Negatives are rows of the batch whose image is another than the pair's own: each row once, or by
+    independent draws, as in the release, where there are fewer than N.
+    """
+
+    negative_images: Array
+    """[B, N] int64, rows of mismatched images."""
+    negative_texts: Array
+    """[B, N] int64, rows of mismatched captions."""
+
+
+class NegativesCollator(RetrievalCollator):
+    """Make a `NegativesBatch`.
 
     Args:
         processor: reads images and texts.
@@ -53,7 +66,7 @@ class NegativesCollator(RetrievalCollator):
         Raises:
             DataError: the data hold too few images.
         """
-        seen = {image_key(sample["record"]) for sample in prepared}
+        seen = {sample["record"].image_group for sample in prepared}
         missing = 1 + self.negatives - len(seen)
         added: list[Prepared] = []
         for _ in range(DRAWS * max(missing, 0)):
@@ -62,9 +75,9 @@ class NegativesCollator(RetrievalCollator):
             dataset = datasets[keys[int(rng.integers(len(keys)))].corpus]
             try:
                 record = dataset[int(rng.integers(len(dataset)))]
-                if image_key(record) not in seen:
+                if record.image_group not in seen:
                     added.append(self.prepare(record, rng) | {"fills": True})
-                    seen.add(image_key(record))
+                    seen.add(record.image_group)
             except RecordError:
                 continue
         if len(seen) < 2:
@@ -73,14 +86,16 @@ class NegativesCollator(RetrievalCollator):
             )
         return added
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> NegativesBatch:
         """Join prepared samples, those that fill up last, and draw the mismatched ones."""
         own = [sample for sample in prepared if "fills" not in sample]
-        batch = super().collate([*own, *(sample for sample in prepared if "fills" in sample)], rng)
-        image = batch["image_index"]
-        rows = [np.flatnonzero(image != image[row]) for row in range(len(own))]
-        for name in ("negative_images", "negative_texts"):
-            batch[name] = np.stack(
-                [rng.choice(others, self.negatives, len(others) < self.negatives) for others in rows]
-            )
-        return batch | {"sample_ids": batch["sample_ids"][: len(own)]}
+        joined = super().collate([*own, *(sample for sample in prepared if "fills" in sample)], rng)
+        group = joined.image_group
+        rows = [np.flatnonzero(group != group[row]) for row in range(len(own))]
+        images, texts = (
+            np.stack([rng.choice(others, self.negatives, len(others) < self.negatives) for others in rows])
+            for _ in range(2)
+        )
+        batch = NegativesBatch(**vars(joined), negative_images=images, negative_texts=texts)
+        batch.sample_ids = batch.sample_ids[: len(own)]
+        return batch

@@ -67,21 +67,24 @@ class Gallery:
         """
         texts, images, text_vectors, image_vectors = [], [], [], []
         text_ids: list[str] = []
-        row_of: dict[str, int] = {}
+        row_of: dict[int, int] = {}
+        image_ids: list[str] = []
         image_of_text: list[int] = []
         for batch in batches:
             tensors = to_tensors(batch)
-            text = task.model.encode_text(tensors["input_ids"], tensors["attention_mask"])
+            text = task.model.encode_text(tensors.input_ids, tensors.attention_mask)
             texts.append(text)
             text_vectors.append(task.text_vectors(text))
-            fresh = _first_of_each(batch["image_ids"], row_of)
+            groups = np.asarray(batch.image_group).tolist()
+            fresh = _first_of_each(groups, row_of)
+            image_ids += [batch.image_ids[row] for row in fresh]
             if fresh:
-                shown = select_images(task.model.images_of(tensors), paddle.to_tensor(fresh))
+                shown = select_images(tensors.images, paddle.to_tensor(fresh))
                 image = task.model.encode_image(shown)
                 images.append(image)
                 image_vectors.append(task.image_vectors(image))
-            text_ids.extend(batch["sample_ids"])
-            image_of_text.extend(row_of[name] for name in batch["image_ids"])
+            text_ids.extend(batch.sample_ids)
+            image_of_text.extend(row_of[group] for group in groups)
         if not texts:
             raise DataError("retrieval was given no pairs to evaluate")
         if len(set(gather_objects((len(text_ids), len(row_of))))) > 1:
@@ -91,7 +94,7 @@ class Gallery:
             concat_rows(images),
             _cosines(text_vectors, image_vectors),
             text_ids,
-            list(row_of),
+            image_ids,
             np.asarray(image_of_text),
         )
 
@@ -166,12 +169,12 @@ def _candidates(cosines: np.ndarray, count: int) -> np.ndarray:
     return chosen
 
 
-def _first_of_each(names: list[str], row_of: dict[str, int]) -> list[int]:
+def _first_of_each(groups: list[int], row_of: dict[int, int]) -> list[int]:
     """Batch rows of images not seen before; they get the next gallery rows."""
     fresh = []
-    for row, name in enumerate(names):
-        if name not in row_of:
-            row_of[name] = len(row_of)
+    for row, group in enumerate(groups):
+        if group not in row_of:
+            row_of[group] = len(row_of)
             fresh.append(row)
     return fresh
 

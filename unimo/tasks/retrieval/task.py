@@ -7,8 +7,7 @@ With `task.loss=circle` both are as in UNIMO's release instead, `retrieval_circl
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,9 +19,11 @@ from unimo.data.loading.task_data import TaskData
 from unimo.errors import ConfigError
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
 from unimo.losses.itm import matching_loss
+from unimo.models.base import Model
 from unimo.nn.heads import ProjectionHead
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch
+from unimo.tasks.retrieval.circle import CircleRetrievalTask
 from unimo.tasks.retrieval.data import open_retrieval
 from unimo.tasks.retrieval.matching import MatchingTask
 
@@ -100,8 +101,8 @@ class RetrievalTask(MatchingTask):
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:
         """Towers of a batch: text, image, and their contrastive unit vectors [B, itc_size]."""
-        text = self.model.encode_text(batch["input_ids"], batch["attention_mask"])
-        image = self.model.encode_image(self.model.images_of(batch))
+        text = self.model.encode_text(batch.input_ids, batch.attention_mask)
+        image = self.model.encode_image(batch.images)
         return text, image, self.text_vectors(text), self.image_vectors(image)
 
     def text_vectors(self, text: Encoded) -> Tensor:
@@ -115,7 +116,7 @@ class RetrievalTask(MatchingTask):
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """`itc` and `itm`; report: ITM accuracy and the temperature."""
         text, image, text_vector, image_vector = self.encode(batch)
-        groups = image_groups(batch["image_ids"])
+        groups = batch.image_group
         # Clipped here instead of in place: a forward pass changes no state.
         temperature = paddle.clip(self.temperature, *TEMPERATURE_RANGE)
         itc, to_images = contrastive_loss(text_vector, image_vector, temperature, groups)
@@ -144,19 +145,13 @@ class RetrievalTask(MatchingTask):
         """Of each pair in the batch: `match` [B], the probability that it is one, and `cosine` [B]."""
         text, image, text_vector, image_vector = self.encode(batch)
         match = F.softmax(self.match_logits(text, image), axis=1)[:, 1]
-        rows = zip(batch["sample_ids"], match.tolist(), strict=True)
+        rows = zip(batch.sample_ids, match.tolist(), strict=True)
         records = [{"sample_id": key, "match": round(value, 6)} for key, value in rows]
         return {"match": match, "cosine": (text_vector * image_vector).sum(axis=1), "records": records}
 
     def lr_group(self, parameter: str) -> str:
         """As in BridgeTower, the temperature learns at the rate of the towers."""
         return "towers" if parameter == "temperature" else super().lr_group(parameter)
-
-
-def image_groups(image_ids: Sequence[str]) -> Tensor:
-    """Numbers [B] int64 that are equal for equal ids on all ranks: 48 bits of a hash."""
-    digests = (hashlib.blake2b(name.encode(), digest_size=6).digest() for name in image_ids)
-    return paddle.to_tensor([int.from_bytes(digest, "big") for digest in digests], dtype="int64")
 
 
 TASK = RetrievalTask

@@ -14,12 +14,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers import pre_tokenizers
 
-from unimo.data.loading.collate import Batch, Prepared
+from unimo.data.loading.batch import Array, Batch
+from unimo.data.loading.collate import Prepared
 from unimo.data.processor import Processor, check_text, pad
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import SPECIAL_NAMES, Tokenizer
@@ -62,14 +63,48 @@ class Source:
         self.turns += [turn] * len(ids)
 
 
-class Seq2SeqCollator:
-    """Texts to write: `source_ids`, `source_mask`, `source_positions` [B, S] and `sample_ids`.
+@dataclass(kw_only=True)
+class SourceBatch(Batch):
+    """Texts to write from, with references to compare with."""
 
-    In dialogs besides `source_roles` and `source_turns` [B, S]. In training `input_ids` and `attention_mask`
-    [B, T], the targets without their last token; `target_positions` [N], flat places b*T+t of the inputs; and
-    `target_labels` [N], the token that follows each. In evaluation lists with an entry a sample instead:
-    `references` (its right texts), `sources` (equal for equal sources), `dialogs` (id and turn, or None),
-    `parts`; and the `tokenizer`.
+    source_ids: Array
+    """[B, S] int64 token ids."""
+    source_mask: Array
+    """[B, S] int64, 1 = token."""
+    source_positions: Array
+    """[B, S] int64 rows of the position table."""
+    source_roles: Array | None = None
+    """[B, S] int64, dialogs only."""
+    source_turns: Array | None = None
+    """[B, S] int64 turns back, dialogs only."""
+    references: list[tuple[str, ...]] | None = None
+    """Right texts of each sample; None in training."""
+    sources: list[str] | None = None
+    """Equal for samples with equal sources; None in training."""
+    dialogs: list[tuple[Any, Any] | None] | None = None
+    """Id and turn of each sample of a dialog; None in training."""
+    parts: list[str] | None = None
+    """Names under which scores are broken down; None in training."""
+    tokenizer: Tokenizer | None = None
+    """Turns generated ids into text; None in training."""
+
+
+@dataclass(kw_only=True)
+class Seq2SeqBatch(SourceBatch):
+    """Texts to learn to write: each token of a target predicts the one after it."""
+
+    input_ids: Array
+    """[B, T] int64 targets without their last token."""
+    attention_mask: Array
+    """[B, T] int64, 1 = token."""
+    target_positions: Array
+    """[N] int64, flat positions b * T + t of the tokens."""
+    target_labels: Array
+    """[N] int64, the token that follows each."""
+
+
+class Seq2SeqCollator:
+    """Make a `Seq2SeqBatch` in training, else a `SourceBatch`.
 
     Args:
         processor: gives the tokenizer, and the length of a column: `max_text_len` tokens with `<s>`.
@@ -135,40 +170,41 @@ class Seq2SeqCollator:
         ids = [known[token] for token in tokens]
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> Batch:
+    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> SourceBatch:
         """Join prepared samples; sources and targets are padded to the longest of them."""
         pad_id = self.processor.tokenizer.pad_token_id
         records: list[GenerationRecord] = [sample["record"] for sample in prepared]
         sources: list[Source] = [sample["source"] for sample in prepared]
         tokens = pad([source.ids for source in sources], pad_id)
-        batch: Batch = {
+        fields: dict[str, Any] = {
             "source_ids": tokens["input_ids"],
             "source_mask": tokens["attention_mask"],
             "source_positions": pad([source.positions for source in sources], PADDING)["input_ids"],
             "sample_ids": [record.sample_id for record in records],
         }
         if self.layout.dialog:
-            batch["source_roles"] = pad([source.roles for source in sources], 0)["input_ids"]
-            batch["source_turns"] = pad([source.turns for source in sources], 0)["input_ids"]
+            fields["source_roles"] = pad([source.roles for source in sources], 0)["input_ids"]
+            fields["source_turns"] = pad([source.turns for source in sources], 0)["input_ids"]
         if not self.train:
-            return batch | {
-                "references": [sample["references"] for sample in prepared],
-                "sources": ["\t".join((record.knowledge or "", *record.sources)) for record in records],
-                "dialogs": [
+            return SourceBatch(
+                **fields,
+                references=[sample["references"] for sample in prepared],
+                sources=["\t".join((record.knowledge or "", *record.sources)) for record in records],
+                dialogs=[
                     None if record.turn_id is None else (record.question_id, record.turn_id)
                     for record in records
                 ],
-                "parts": [record.question_type for record in records],
-                "tokenizer": self.processor.tokenizer,
-            }
+                parts=[record.question_type for record in records],
+                tokenizer=self.processor.tokenizer,
+            )
         rows = [sample["target"] for sample in prepared]
         inputs = pad([ids[:-1] for ids in rows], pad_id)
-        return {
-            **batch,
+        return Seq2SeqBatch(
+            **fields,
             **inputs,
-            "target_positions": np.flatnonzero(inputs["attention_mask"]),
-            "target_labels": np.concatenate([np.array(ids[1:], np.int64) for ids in rows]),
-        }
+            target_positions=np.flatnonzero(inputs["attention_mask"]),
+            target_labels=np.concatenate([np.array(ids[1:], np.int64) for ids in rows]),
+        )
 
     def _readable(self, text: str, record: GenerationRecord) -> str:
         if not record.is_tokenized:

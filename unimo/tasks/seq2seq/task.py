@@ -103,18 +103,18 @@ class Seq2SeqTask(GenerationTask):
     def encode(self, batch: Batch) -> Encoded:
         """The sources of a batch."""
         return self.model.encode_text(
-            batch["source_ids"],
-            batch["source_mask"],
-            positions=batch["source_positions"],
-            roles=batch.get("source_roles"),
-            turns=batch.get("source_turns"),
+            batch.source_ids,
+            batch.source_mask,
+            positions=batch.source_positions,
+            roles=batch.source_roles,
+            turns=batch.source_turns,
         )
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Label-smoothed cross-entropy, mean over tokens; report: accuracy of the next token."""
-        states = self.model.decode(self.encode(batch), batch["input_ids"], batch["attention_mask"])
+        states = self.model.decode(self.encode(batch), batch.input_ids, batch.attention_mask)
         logits, loss = self.next_token(states, batch)
-        return {"seq2seq": loss}, {"accuracy": 100 * token_accuracy(logits, batch["target_labels"])}
+        return {"seq2seq": loss}, {"accuracy": 100 * token_accuracy(logits, batch.target_labels)}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The one loss."""
@@ -131,15 +131,15 @@ class Seq2SeqTask(GenerationTask):
             beam: another search than that of the config.
         """
         eos_id = end_id(tokenizer, self.config.end_token)
-        return self.search(self.encode(batch), batch["source_ids"].shape[0], tokenizer, beam, eos_id)
+        return self.search(self.encode(batch), batch.source_ids.shape[0], tokenizer, beam, eos_id)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`texts` [B], the best for each source, and the rows of a result file; for CoQA those of its own."""
-        tokenizer: Tokenizer = batch["tokenizer"]
+        tokenizer: Tokenizer = batch.tokenizer
         texts = [
             " ".join(tokenizer.decode(beam[0].tokens).split()) for beam in self.generate(batch, tokenizer)
         ]
-        rows = zip(batch["sample_ids"], batch["dialogs"], texts, strict=True)
+        rows = zip(batch.sample_ids, batch.dialogs, texts, strict=True)
         records = [
             {"sample_id": sample, "text": text}
             if dialog is None
@@ -162,8 +162,8 @@ class Seq2SeqMetric:
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Take the texts of one batch."""
-        written = zip(prediction["texts"], batch["references"], batch["parts"], strict=True)
-        self._rows += zip(batch["sources"], itertools.starmap(Written, written), strict=True)
+        written = zip(prediction["texts"], batch.references, batch.parts, strict=True)
+        self._rows += zip(batch.sources, itertools.starmap(Written, written), strict=True)
 
     def compute(self) -> dict[str, float]:
         """The scores over all ranks, computed on the first."""
