@@ -95,8 +95,8 @@ class Seq2SeqTask(GenerationTask):
         longest = text.max_position - text.padding_id - 1
         if run.data.max_text_len > longest:
             raise ConfigError(
-                f"data.max_text_len {run.data.max_text_len}: {run.model.name} has text positions for {longest} "
-                "tokens; set it to at most that"
+                f"data.max_text_len {run.data.max_text_len}: {run.model.name} has text positions for "
+                f"{longest} tokens; set it to at most that"
             )
         return open_seq2seq(run, processor)
 
