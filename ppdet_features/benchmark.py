@@ -22,7 +22,6 @@ import numpy as np
 from ppdet_features.extract import (
     ExtractionSettings,
     Extractor,
-    Rank,
     detect_all,
     extract,
     load_extractor,
@@ -31,9 +30,10 @@ from ppdet_features.extract import (
 from ppdet_features.image_list import ImageList, open_images
 from ppdet_features.progress import Progress
 from unimo import cli
-from unimo.benchmark.machine import peak_memory, resident_memory
 from unimo.data.regions.shard import Skipped
 from unimo.data.regions.store import RegionStore
+from unimo.jobs import Shard
+from unimo.training.callbacks.throughput import memory
 
 
 def compare(
@@ -59,7 +59,7 @@ def compare(
                 alone.update(detect_all([read(picture)], extractor, one_by_one))
             middle = time.perf_counter(), time.process_time()
             out = Path(folder) / str(number)
-            extract(_Part(images, part), extractor, out, settings, Rank(), partial(Progress, quiet=True))
+            extract(_Part(images, part), extractor, out, settings, Shard(), partial(Progress, quiet=True))
             end = time.perf_counter(), time.process_time()
             for name, begin, stop in (("one_by_one", start, middle), ("extraction", middle, end)):
                 seconds[name] += stop[0] - begin[0]
@@ -109,11 +109,11 @@ def main() -> None:
     paddle.seed(0)
     images = open_images(args.images)
     extractor = load_extractor(args.detector, args.weights)
-    before = resident_memory()
+    before, _ = memory()
     settings = ExtractionSettings(batch_size=args.batch_size, images_per_shard=args.images_per_shard)
     found = compare(images, extractor, min(args.count, len(images)), settings)
-    mega = {"before": before >> 20, "peak": peak_memory() >> 20}
-    print(json.dumps({**found, "batch_size": args.batch_size, "memory_mb": mega}))
+    used = {"before": int(before), "peak": int(memory()[1])}
+    print(json.dumps({**found, "batch_size": args.batch_size, "memory_mb": used}))
 
 
 if __name__ == "__main__":

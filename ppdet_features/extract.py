@@ -29,6 +29,7 @@ from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
 from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
 from unimo.errors import CheckpointError, ConfigError, RecordError
+from unimo.jobs import Shard
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -76,14 +77,6 @@ class ExtractionSettings:
     def job(self) -> dict[str, int]:
         """What has to be the same when a job goes on, besides what `StoreWriter` compares."""
         return {"batch_size": self.batch_size, "look_ahead": self.look_ahead}
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Which of the processes that share a job this is."""
-
-    number: int = 0
-    of: int = 1
 
 
 @dataclass(frozen=True)
@@ -151,7 +144,7 @@ def extract(
     extractor: Extractor,
     folder: Path,
     settings: ExtractionSettings,
-    rank: Rank,
+    part: Shard,
     progress: Callable[[int, int], Any],
 ) -> dict[str, int] | None:
     """Write the region features of a list of pictures, or go on doing so.
@@ -161,7 +154,7 @@ def extract(
         extractor: finds their regions.
         folder: to write to.
         settings: see there.
-        rank: which files are ours.
+        part: the files that this process writes.
         progress: makes a context manager with `update(count)`, of the pictures of this rank and those done.
 
     Returns:
@@ -172,7 +165,7 @@ def extract(
     """
     job = {"list": images.fingerprint, **extractor.made_by, **settings.job}
     shape = (len(images), settings.images_per_shard, extractor.widths, extractor.names, settings.label_score)
-    writer = StoreWriter(folder, job, *shape, rank.number, rank.of)
+    writer = StoreWriter(folder, job, *shape, part)
     missing = writer.missing()
     stretches = [writer.numbers(shard) for shard in missing]
     left = sum(map(len, stretches))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from unimo.data.regions.shard import Skipped, StoredImage
 from unimo.data.regions.store import INDEX, RegionStore
 from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.errors import ConfigError, DataError, RecordError
+from unimo.jobs import Shard
 
 logger = logging.getLogger("unimo.ppdet_features")
 MakeProgress = Callable[[int, int], Any]
@@ -46,11 +46,9 @@ def extract(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> Non
         tell(f"{_draw_file(Path(args.draw), extractor, out)}")
     if images is None:
         return
-    rank = extraction.Rank(
-        int(os.environ.get("PADDLE_TRAINER_ID", "0")), int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-    )
-    counts = extraction.extract(images, extractor, out, settings, rank, progress)
-    if counts is None and rank.number > 0:
+    part = Shard.of_rank()
+    counts = extraction.extract(images, extractor, out, settings, part, progress)
+    if counts is None and part.rank > 0:
         return
     counts = counts or _await_others(out)
     if wants_number:

@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unimo.augment.output import check_same
 from unimo.data.loading.loader import RecordCounter
 from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, write_shard
 from unimo.data.regions.store import replacing, shard_path, write_index
 from unimo.errors import DataError
+from unimo.jobs import Shard, check_same_job
 
 JOB = "job.json"
+ALL = Shard()
+"""The files of a process that does the job alone."""
 
 
 class StoreWriter:
@@ -31,8 +33,7 @@ class StoreWriter:
         widths: of the tables.
         names: `classes` and `attributes`.
         label_score: see `write_index`.
-        rank: number of this process; it writes every `ranks`-th file.
-        ranks: processes that share the job.
+        part: the files that this process writes.
 
     Raises:
         DataError: the folder holds the work of another job, or cannot be written.
@@ -47,15 +48,14 @@ class StoreWriter:
         widths: Widths,
         names: Mapping[str, Sequence[str]],
         label_score: float = 0.2,
-        rank: int = 0,
-        ranks: int = 1,
+        part: Shard = ALL,
     ) -> None:
         self.folder, self.images, self.images_per_shard = folder, images, images_per_shard
         self.widths, self.names, self.label_score = widths, names, label_score
         self.shards = -(-images // images_per_shard)
-        self._mine = range(rank, self.shards, ranks)
+        self._mine = part.numbers(self.shards)
         settings = {"images": images, "images_per_shard": images_per_shard, "label_score": label_score}
-        self._begin({**job, **settings, "widths": vars(widths)}, alone=ranks == 1)
+        self._begin({**job, **settings, "widths": vars(widths)}, alone=part.of == 1)
 
     def _begin(self, job: Mapping[str, Any], alone: bool) -> None:
         note, complaint = self.folder / JOB, f"{self.folder} holds the work of another job"
@@ -64,7 +64,7 @@ class StoreWriter:
             if alone:
                 self._remove_leftovers(".*.tmp")
             if note.exists() or any(self.folder.glob("regions-*")):
-                check_same(note, job, complaint)
+                check_same_job(note, job, complaint)
                 return
             with replacing(note) as path:
                 path.write_text(json.dumps(dict(job), indent=1) + "\n", encoding="utf8")

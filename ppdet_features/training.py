@@ -26,9 +26,9 @@ from ppdet_features.losses import detection_losses
 from ppdet_features.pictures import Pictures
 from ppdet_features.preprocess import preprocess
 from ppdet_features.targets import Targets
-from unimo.augment.progress import Bar
 from unimo.config import to_plain, write_text
 from unimo.errors import CheckpointError, TrainingError
+from unimo.jobs import Bar
 from unimo.training.checkpoint import STATE, WEIGHTS, find_last, folder_of, list_complete
 from unimo.training.optimizer import GlobalNormClip, decays, load_optimizer_tensors, optimizer_tensors
 from unimo.training.schedule import factor

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unimo.augment.progress import Shard  # noqa: E402 - works from a clone that is not installed
 from unimo.cli import is_main_rank, run  # noqa: E402
+from unimo.jobs import Shard  # noqa: E402 - works from a clone that is not installed
 
 EXAMPLES = """\
 examples:

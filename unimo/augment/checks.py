@@ -1,17 +1,23 @@
-"""What a job looks at before it begins: its numbers, and the places it writes to."""
+"""Checks before a job starts: its numbers, and the folders that it writes to."""
 
 from __future__ import annotations
 
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from unimo.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
 
 def prepare_output(path: Path) -> None:
-    """Make the folder of an output file; a job does so first, since its preparations can take hours.
+    """Make the folder of an output file; a job does so first, because its preparations can take hours.
 
     Raises:
-        ConfigError: a folder has the file's name, or its own cannot be made.
+        ConfigError: `path` is a folder, or the folder of the file cannot be made.
     """
     if path.is_dir():
         raise ConfigError(
@@ -21,7 +27,7 @@ def prepare_output(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder if it is not there.
+    """Make a folder unless it exists.
 
     Raises:
         ConfigError: it cannot be made.
@@ -36,8 +42,27 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"cannot make the folder {folder} ({error.strerror}); name another") from error
 
 
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine works in a folder; the lock of a killed one is released.
+
+    The first process prepares what lies in the folder, and the others find it ready.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    make_folder(folder)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that is at work in %s", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def check_at_least(settings: object, **least: int) -> None:
-    """Compare numbers of a settings dataclass with the least value that each may have.
+    """Check that numbers of a settings dataclass are not below their minimum.
 
     Raises:
         ConfigError: one is smaller.

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from unimo.augment.index import TfidfIndex
-from unimo.augment.output import check_same
 from unimo.config import write_text
 from unimo.errors import ConfigError, DataError
+from unimo.jobs import check_same_job
 
 Embedder = Callable[[Sequence[str]], np.ndarray]
 """Texts to float rows [texts, size]; they need not have length one."""
@@ -97,7 +97,7 @@ def embed_index(
     path, note = index.folder / "embeddings.f16", index.folder / "embeddings.job.json"
     job = {**about, "size": size, "sentences": len(index)}
     if path.exists():
-        check_same(note, job, f"{path} holds other embeddings")
+        check_same_job(note, job, f"{path} holds other embeddings")
     else:
         write_text(note, json.dumps(job, indent=2) + "\n")
         path.touch()

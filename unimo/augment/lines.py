@@ -8,7 +8,7 @@ from typing import Any
 
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.output import ResumableWriter
-from unimo.augment.progress import Progress, Shard
+from unimo.jobs import Progress, Shard
 
 Line = dict[str, Any]
 LinesOf = Callable[[Sequence[Caption]], Iterable[Line]]

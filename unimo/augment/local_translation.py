@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from unimo.augment.progress import one_at_a_time
+from unimo.augment.checks import one_at_a_time
 from unimo.augment.translation import VIA, BackTranslator
 from unimo.errors import CapabilityError, DataError
 

@@ -1,4 +1,4 @@
-"""A jsonl file that a killed job goes on writing: one line a sample, in the order of the corpus."""
+"""A jsonl file that a killed job can resume: one line per sample, in the order of the corpus."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from typing import Any
 from unimo.augment.checks import prepare_output
 from unimo.config import write_text
 from unimo.errors import DataError
+from unimo.jobs import check_same_job
 
 
 class ResumableWriter:
-    """Appends lines; what a killed run has written stays, but for a line that it did not finish.
+    """Appends lines to a file; keeps what a killed run has written, except for an unfinished last line.
 
-    Beside `NAME.jsonl` lies `NAME.job.json`, which says what made it.
+    `NAME.job.json` beside `NAME.jsonl` says what made it.
 
     Args:
         path: the jsonl file.
         job: corpus fingerprint, settings, and whatever else decides about the content.
 
     Raises:
-        ConfigError: a folder has that name, or its own cannot be made.
-        DataError: the file was begun by another job, or another process is writing it.
+        ConfigError: a folder has that name, or the folder of the file cannot be made.
+        DataError: the file was started by another job, or another process is writing it.
     """
 
     def __init__(self, path: str | Path, job: Mapping[str, Any]) -> None:
@@ -34,7 +35,7 @@ class ResumableWriter:
         prepare_output(self.path)
         note = self.path.with_suffix(".job.json")
         if self.path.exists():
-            check_same(note, job, f"{self.path} holds the work of another job")
+            check_same_job(note, job, f"{self.path} holds the work of another job")
         else:
             write_text(note, json.dumps(dict(job), indent=2) + "\n")
         self._file = open(self.path, "a+b")  # noqa: SIM115 - closed by __exit__
@@ -46,7 +47,7 @@ class ResumableWriter:
                 f"another process is writing {self.path}; wait for it, or name another file or shard"
             ) from error
         self.done = self._keep_whole_lines()
-        """Lines that were there already."""
+        """Number of lines that were there already."""
 
     def __enter__(self) -> ResumableWriter:
         return self
@@ -57,7 +58,7 @@ class ResumableWriter:
         self._file.close()
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Add a line; it is handed to the system at once, so killing the process does not lose it."""
+        """Append a line and flush it, so that killing the process does not lose it."""
         self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
 
@@ -71,36 +72,17 @@ class ResumableWriter:
         return count
 
 
-def check_same(note: Path, job: Mapping[str, Any], complaint: str) -> None:
-    """Compare a job with the one that a `*.job.json` tells of.
-
-    Raises:
-        DataError: they differ, or the note cannot be read.
-    """
-    try:
-        old = json.loads(note.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{complaint}: {note} cannot be read ({error}); remove both or name others"
-        ) from error
-    wanted = json.loads(json.dumps(dict(job)))
-    other = sorted(key for key in {*old, *wanted} if old.get(key) != wanted.get(key))
-    if other:
-        told = ", ".join(f"{key} {old.get(key)!r:.200} there, {wanted.get(key)!r:.200} here" for key in other)
-        raise DataError(f"{complaint} ({told}); remove it, or name another file or folder")
-
-
 def describe_files(path: Path) -> str:
-    """What a file, or a folder of files, can be told apart from others by without reading it.
+    """Describe a file or a folder by names, sizes and modification times, without reading the content.
 
     Raises:
-        DataError: it is not there.
+        DataError: it does not exist.
     """
     try:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         states = [(str(file.relative_to(path)), file.stat()) for file in files]
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    told = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
+    described = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
     size = sum(state.st_size for _, state in states)
-    return f"{path.name}, {size} bytes, {hashlib.sha256(told.encode()).hexdigest()[:16]}"
+    return f"{path.name}, {size} bytes, {hashlib.sha256(described.encode()).hexdigest()[:16]}"

@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from unimo.augment.checks import check_at_least, prepare_output
+from unimo.augment.checks import check_at_least, one_at_a_time, prepare_output
 from unimo.augment.corpus import Caption, CaptionCorpus, names_of_image
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
 from unimo.augment.output import describe_files
 from unimo.augment.parsers import open_parser
-from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser
 from unimo.augment.terms import normalise, singular, terms_of
 from unimo.data.masking.tagging import encodable
 from unimo.data.regions.store import LABELS
 from unimo.errors import DataError
+from unimo.jobs import Progress, Shard
 
 log = logging.getLogger(__name__)
 _PROBED = 1000

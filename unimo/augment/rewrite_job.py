@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unimo.augment.checks import check_at_least, prepare_output
+from unimo.augment.checks import check_at_least, one_at_a_time, prepare_output
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
 from unimo.augment.lines import Line, write_lines
 from unimo.augment.output import describe_files
 from unimo.augment.parsers import open_parser
-from unimo.augment.progress import Progress, Shard, one_at_a_time
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.statistics import CorpusStatistics
 from unimo.augment.terms import normalise, terms_of
 from unimo.augment.translation import FileTranslations, HttpTranslator, Translator
 from unimo.errors import ConfigError
+from unimo.jobs import Progress, Shard
 
 _TOGETHER = 16
 _SEEDS = 2**32

@@ -14,11 +14,11 @@ import pytest
 
 from unimo.augment.corpus import CaptionCorpus
 from unimo.augment.parsers import open_parser
-from unimo.augment.progress import Shard
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.statistics import CorpusStatistics
 from unimo.errors import ConfigError, DataError
+from unimo.jobs import Shard
 
 TEXTS = (
     "A brown dog runs on a hill at noon .",

@@ -17,14 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from unimo.augment.checks import one_at_a_time
 from unimo.augment.corpus import CaptionCorpus
 from unimo.augment.embedding import open_embedder
 from unimo.augment.output import ResumableWriter, describe_files
-from unimo.augment.progress import Shard, one_at_a_time
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.terms import normalise
 from unimo.errors import ConfigError, DataError
+from unimo.jobs import Shard
 
 ANIMALS, PLACES = ("dog", "cat", "horse", "bird"), ("beach", "hill", "street")
 COLOURS, VERBS = ("brown", "white", "gray"), ("runs on", "sits near", "walks along")

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from unimo.augment.corpus import CaptionCorpus
-from unimo.augment.progress import Shard
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.terms import normalise
+from unimo.jobs import Shard
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from unimo.augment.corpus import CaptionCorpus
-from unimo.augment.progress import Shard
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images
+from unimo.jobs import Shard
 
 
 class Silent:

@@ -13,21 +13,22 @@ import yaml
 from PIL import Image
 from plain_detector import SPECIAL, draw_pictures, plain_extractor, prepare
 
-from ppdet_features.extract import ExtractionSettings, Rank, extract, load_extractor
+from ppdet_features.extract import ExtractionSettings, extract, load_extractor
 from ppdet_features.image_list import open_images
 from ppdet_features.progress import Progress
 from unimo.data.images.open import open_image
 from unimo.data.regions.store import RegionStore, shard_path
 from unimo.errors import ConfigError, DataError
+from unimo.jobs import Shard
 
 SETTINGS = ExtractionSettings(batch_size=3, look_ahead=5, images_per_shard=4, max_bad_rate=1.0)
-ALONE = Rank(0, 1)
+ALONE = Shard(0, 1)
 
 
-def run(pictures: Path, out: Path, rank: Rank = ALONE, extractor=None, **changes):
+def run(pictures: Path, out: Path, part: Shard = ALONE, extractor=None, **changes):
     settings = dataclasses.replace(SETTINGS, **changes)
     made = extractor or plain_extractor()
-    return extract(open_images(str(pictures)), made, out, settings, rank, partial(Progress, quiet=True))
+    return extract(open_images(str(pictures)), made, out, settings, part, partial(Progress, quiet=True))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -103,17 +104,17 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(pictures, tmp_path):
 def test_ranks_write_what_one_writes(pictures, tmp_path, order):
     run(pictures, tmp_path / "whole")
     out = tmp_path / "out"
-    assert run(pictures, out, Rank(order[0], 2)) is None
+    assert run(pictures, out, Shard(order[0], 2)) is None
     with pytest.raises(DataError, match="has not ended"):
         RegionStore(out)
-    assert run(pictures, out, Rank(order[1], 2)) == {"images": 14, "regions": 56, "skipped": 0}
+    assert run(pictures, out, Shard(order[1], 2)) == {"images": 14, "regions": 56, "skipped": 0}
     assert content(out) == content(tmp_path / "whole")
 
 
 def test_more_ranks_than_files(tmp_path):
     pictures = draw_pictures(tmp_path / "pictures", 2)
-    assert run(pictures, tmp_path / "out", Rank(1, 2)) is None
-    assert run(pictures, tmp_path / "out", Rank(0, 2))["images"] == 2
+    assert run(pictures, tmp_path / "out", Shard(1, 2)) is None
+    assert run(pictures, tmp_path / "out", Shard(0, 2))["images"] == 2
 
 
 def test_another_job_is_refused(pictures, tmp_path):

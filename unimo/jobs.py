@@ -1,0 +1,90 @@
+"""Jobs over many samples: the part of each process, the note that says what made a file, progress bars."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from unimo.errors import ConfigError, DataError
+
+
+class Bar(Protocol):
+    """A progress bar, such as that of `tqdm`."""
+
+    def update(self, n: int) -> object:
+        """Advance by `n` steps."""
+
+
+Progress = Callable[[str, int], AbstractContextManager[Bar]]
+"""Makes a progress bar from a description and the number of steps."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of a job that one process does: every `of`-th sample, starting with number `rank`."""
+
+    rank: int = 0
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `RANK/OF`, ranks from 0.
+
+        Raises:
+            ConfigError: not of that form, or the rank is not below the number of shards.
+        """
+        first, _, second = text.partition("/")
+        if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+            raise ConfigError(f"shard {text!r}: expected RANK/OF with RANK from 0, e.g. 0/4 ... 3/4")
+        return cls(int(first), int(second))
+
+    @classmethod
+    def of_rank(cls, environ: Mapping[str, str] = os.environ) -> Shard:
+        """Return the part of this rank of `unimo.training.launch`; everything for a single process."""
+        return cls(int(environ.get("PADDLE_TRAINER_ID", "0")), int(environ.get("PADDLE_TRAINERS_NUM", "1")))
+
+    def file(self, path: Path) -> Path:
+        """Return where this part is written: `a-0-of-4.jsonl` for the first of four of `a.jsonl`."""
+        return path if self.of == 1 else path.with_name(f"{path.stem}-{self.rank}-of-{self.of}{path.suffix}")
+
+    def __str__(self) -> str:
+        return f"{self.rank}/{self.of}"
+
+    def numbers(self, size: int, done: int = 0) -> range:
+        """Return the numbers of its samples among `size`, without the first `done` of them."""
+        return range(self.rank + done * self.of, size, self.of)
+
+    def count(self, size: int) -> int:
+        """Return how many of `size` samples belong to it."""
+        return len(self.numbers(size))
+
+
+def check_same_job(note: Path, job: Mapping[str, Any], complaint: str) -> None:
+    """Compare a job with the one described in the note beside its output.
+
+    Args:
+        note: JSON file with what decided about the output.
+        job: what decides about it now.
+        complaint: start of the error message.
+
+    Raises:
+        DataError: they differ, or the note cannot be read.
+    """
+    try:
+        old = json.loads(note.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{complaint}: {note} cannot be read ({error}); remove both or name others"
+        ) from error
+    new = json.loads(json.dumps(dict(job)))
+    changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    if changed:
+        changes = ", ".join(
+            f"{key} {old.get(key)!r:.200} there, {new.get(key)!r:.200} here" for key in changed
+        )
+        raise DataError(f"{complaint} ({changes}); remove it, or name another file or folder")
