@@ -1,1 +1,1 @@
-"""Losses as pure functions: tensors in, scalars out, means over the global batch."""
+"""Losses as pure functions: tensors in, scalars out, averaged over the global batch."""

@@ -1,4 +1,8 @@
-"""Circle loss (Sun et al., 2020), by which UNIMO's release ranks a pair above mismatched ones (facts 1.7)."""
+"""Circle loss (Sun et al., 2020), with which UNIMO's released code fine-tunes retrieval.
+
+A pair's score is pushed above 1 - m and the scores of mismatched pairs below m. The further a score is from
+its goal, the larger its weight in the gradient.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +14,25 @@ from unimo.losses.reduce import global_mean
 
 
 def circle_loss(positives: Tensor, negatives: Tensor, margin: float = 0.2, scale: float = 1.0) -> Tensor:
-    """log(1 + sum_n exp(g a_n (s_n - m)) * sum_p exp(-g a_p (s_p - (1 - m)))), computed in float64.
+    """Compute log(1 + sum_n exp(g a_n (s_n - m)) * sum_p exp(-g a_p (s_p - (1 - m)))) in float64.
 
-    The weights a_p = max(0, 1 + m - s_p) and a_n = max(0, s_n + m) pass no gradient.
+    The weights a_p = max(0, 1 + m - s_p) and a_n = max(0, s_n + m) carry no gradient.
 
     Args:
-        positives: s_p [B, P], scores that are to be above 1 - m.
-        negatives: s_n [B, N], scores that are to be below m.
+        positives: s_p [B, P], scores of matching pairs.
+        negatives: s_n [B, N], scores of mismatched pairs.
         margin: m.
         scale: g.
 
     Returns:
         Mean over the rows of all ranks, float32.
     """
-    above, below = positives.astype("float64"), negatives.astype("float64")
-    pull = F.relu(1 + margin - above).detach()
-    push = F.relu(below + margin).detach()
-    of_positives = paddle.logsumexp(-scale * pull * (above - (1 - margin)), axis=1)
-    of_negatives = paddle.logsumexp(scale * push * (below - margin), axis=1)
-    # log(1 + exp(x)), which Paddle's softplus computes, is x from there on.
-    losses = F.softplus(of_positives + of_negatives, threshold=40)
+    matched, mismatched = positives.astype("float64"), negatives.astype("float64")
+    pull = F.relu(1 + margin - matched).detach()
+    push = F.relu(mismatched + margin).detach()
+    log_positives = paddle.logsumexp(-scale * pull * (matched - (1 - margin)), axis=1)
+    log_negatives = paddle.logsumexp(scale * push * (mismatched - margin), axis=1)
+    # The product of both sums is the sum of their logs, and log(1 + exp(x)) is softplus(x). Above the
+    # threshold Paddle returns x itself, which at 40 is exact in float64.
+    losses = F.softplus(log_positives + log_negatives, threshold=40)
     return global_mean(losses.sum().astype("float32"), positives.shape[0])

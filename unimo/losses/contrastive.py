@@ -1,4 +1,8 @@
-"""Image-text contrast over the global batch, and hard negatives drawn from its scores."""
+"""Image-text contrastive loss (ITC) over the global batch, and hard negatives drawn from its scores.
+
+ITC is the InfoNCE loss of CLIP in both directions; hard negatives for image-text matching (ITM) are drawn in
+proportion to the ITC probabilities, as in ALBEF (Li et al., 2021, section 3.2).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from unimo.losses.reduce import world_size
 
 
 class _Gather(PyLayer):
-    """All-gather along the batch whose backward sums the ranks' gradients and keeps the own rows."""
+    """All-gather along the batch; its backward sums the gradients of all ranks and keeps this rank's rows."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
@@ -36,25 +40,25 @@ def _all_gather(local: Tensor) -> list[Tensor]:
 
 
 def row_counts(rows: int) -> list[int]:
-    """How many rows each rank has, in rank order. Collective."""
+    """Return the number of rows of each rank, in rank order. Collective."""
     if world_size() == 1:
         return [rows]
     return paddle.concat(_all_gather(paddle.to_tensor([rows]))).tolist()
 
 
 def rows_before(counts: list[int]) -> int:
-    """Where this rank's rows begin among those of all ranks."""
+    """Return the index of this rank's first row among those of all ranks."""
     return sum(counts[: dist.get_rank()]) if world_size() > 1 else 0
 
 
 def gather_rows(local: Tensor, counts: list[int] | None = None) -> Tensor:
-    """Rows of all ranks in rank order, [G, ...], with gradient.
+    """Gather the rows of all ranks in rank order, [G, ...], with gradient.
 
-    Each rank's loss is over its own rows and data parallelism averages them, so the gradient of a row
-    is the sum of what all ranks' losses say about it.
+    Each rank's loss is over its own rows, which it compares with those of all ranks, so the gradient of a row
+    is the sum of its gradients in the losses of all ranks.
 
     Args:
-        local: [B, ...] of this rank.
+        local: rows [B, ...] of this rank.
         counts: B of each rank, see `row_counts`; None when all are equal.
     """
     if world_size() == 1:
@@ -73,17 +77,19 @@ def gather_rows(local: Tensor, counts: list[int] | None = None) -> Tensor:
 def contrastive_loss(
     text: Tensor, image: Tensor, temperature: Tensor, group: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Mean of image-to-text and text-to-image cross-entropy against soft targets.
+    """Compute the mean of image-to-text and text-to-image cross-entropy against soft targets.
 
-    The target of a row is uniform over all gathered rows of the same group (same image).
+    The target of a row is uniform over all gathered rows of the same image: another caption of the picture is
+    a positive, not a negative.
 
     Args:
         text, image: unit vectors [B, E] of this rank.
-        temperature: scalar that the scores are divided by.
-        group: [B] image ids, equal for texts of one image, comparable between ranks.
+        temperature: scalar by which cosines are divided.
+        group: [B] identities of the images (`Record.image_group`), equal on every rank for the same picture.
 
     Returns:
-        Loss (averaged over ranks the mean over all rows) and text-to-image scores within this rank [B, B].
+        Loss, whose average over ranks is the mean over all rows, and the text-to-image scores within this
+        rank [B, B].
     """
     counts = row_counts(text.shape[0])
     all_text, all_image, all_group = (gather_rows(rows, counts) for rows in (text, image, group))
@@ -96,18 +102,18 @@ def contrastive_loss(
     first = rows_before(counts)
     loss = (to_image + to_text) * 0.5
     if min(counts) < max(counts):
-        # The average over ranks is to be the mean over all rows.
+        # Ranks hold different numbers of rows: weight them, so that the average over ranks is that over rows.
         loss = loss * (text.shape[0] * len(counts) / sum(counts))
     return loss, text_scores[:, first : first + text.shape[0]]
 
 
 def hard_negatives(scores: Tensor, group: Tensor, column_group: Tensor | None = None) -> Tensor:
-    """For each row a column of another group, drawn with probability softmax(scores).
+    """Draw for each row a column of another group, with probability softmax(scores).
 
     Args:
-        scores: [B, C]; a row asks, a column answers.
+        scores: similarity [B, C] of each row to each column.
         group: [B]; columns of the row's own group are never drawn, unless there is no other.
-        column_group: [C] groups of the columns; None when columns are rows.
+        column_group: [C] groups of the columns; those of the rows when None.
 
     Returns:
         Column indices [B], int64.
@@ -115,6 +121,8 @@ def hard_negatives(scores: Tensor, group: Tensor, column_group: Tensor | None = 
     with paddle.no_grad():
         columns = group if column_group is None else column_group
         other = (group.unsqueeze(1) != columns.unsqueeze(0)).astype("float32")
+        # A row without other groups may draw any column: `multinomial` refuses weights that are all zero.
         alone = (other.sum(1, keepdim=True) == 0).astype("float32")
+        # The small constant keeps columns possible whose softmax underflows, if no others are left.
         weights = (F.softmax(scores.astype("float32")) + 1e-5) * other + alone
         return paddle.multinomial(weights).squeeze(1)

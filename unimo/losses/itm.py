@@ -1,4 +1,7 @@
-"""Image-text matching: does this text belong to this image?"""
+"""Image-text matching (ITM): a binary classifier on a fused pair decides whether its parts belong together.
+
+UNIMO-2 (section 3.2) and UNIMO-3 (section 3.4) pre-train with it; retrieval reranks by its scores.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,19 @@ from unimo.losses.reduce import global_mean
 
 
 def two_classes(scores: Tensor) -> Tensor:
-    """Scores [N] as logits [N, 2] against 0: the probability of a match is the sigmoid of its score."""
+    """Turn scores [N] into logits [N, 2] of mismatch and match, so that P(match) = sigmoid(score)."""
     return paddle.stack([paddle.zeros_like(scores), scores], axis=1)
 
 
 def matching_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Two-class cross-entropy.
+    """Compute the cross-entropy of the two classes.
 
     Args:
-        logits: [B, 2].
-        labels: [B], 1 = match.
+        logits: [B, 2] of mismatch and match.
+        labels: [B] int64, 1 = match.
 
     Returns:
-        Loss (mean over the global batch) and accuracy on this rank, both scalars.
+        Loss in nats (mean over the global batch) and accuracy on this rank, both scalars.
     """
     logits = logits.astype("float32")
     loss = global_mean(F.cross_entropy(logits, labels, reduction="sum"), labels.shape[0])

@@ -1,4 +1,4 @@
-"""Masked language modelling on the masked positions alone."""
+"""Masked language modelling, -log P(w_m | w_\\m) (UNIMO, Eq. (4)); for pairs the image is context, too."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ from unimo.losses.reduce import global_mean
 def masked_lm_loss(
     states: Tensor, positions: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the masked tokens; vocabulary logits exist at their positions only.
-
-    A batch without a masked token gives loss 0 and still a (zero) gradient for every parameter, which
-    data parallelism waits for.
+    """Compute the cross-entropy of the masked tokens, with vocabulary logits at their positions only.
 
     Args:
         states: text states [B, T, D].
         positions: flat index b * T + t of each target, [N]; N may be 0.
         labels: token ids [N].
-        head: states [N, D] to logits [N, vocabulary].
+        head: maps states [N, D] to logits [N, vocabulary].
 
     Returns:
-        Loss (mean over the global batch's masked tokens) and accuracy of this rank's, both scalars.
+        Loss in nats (mean over the masked tokens of the global batch) and accuracy on this rank, scalars.
     """
     flat, count = states.flatten(0, 1), labels.shape[0]
     if count == 0:
+        # Data parallelism waits for a gradient of every parameter, so the head runs all the same.
         nothing = head(flat[:1]).sum() * 0.0
         return global_mean(nothing, 0), paddle.zeros([])
     logits = head(paddle.gather(flat, positions)).astype("float32")

@@ -1,4 +1,4 @@
-"""Means over the global batch, whatever the ranks hold."""
+"""Means over the global batch, independent of how the ranks share it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from paddle import Tensor
 
 
 def world_size() -> int:
-    """Ranks of this run; 1 without a launcher."""
+    """Return the number of ranks of this run; 1 without a launcher."""
     return dist.get_world_size()
 
 
 def global_mean(values_sum: Tensor, count: Tensor | int | float) -> Tensor:
-    """A loss whose average over ranks, and whose averaged gradient, is the mean over all ranks' values.
+    """Scale a rank's sum so that the average over ranks, and of its gradient, is the mean over all values.
 
-    That is sum * ranks / (count summed over ranks), so data parallelism equals one big batch even when
-    ranks hold different counts. No values on any rank give 0.
+    That is sum * ranks / (count summed over ranks): data parallelism, which averages losses, then equals one
+    big batch even when ranks hold different numbers of values. 0 when no rank has any. Collective.
 
     Args:
         values_sum: scalar, sum of this rank's values.
-        count: how many values this rank has; no gradient flows through it.
+        count: number of this rank's values; no gradient flows through it.
     """
     total = count if isinstance(count, Tensor) else paddle.to_tensor(count)
     total = total.detach().astype("float32").clone()

@@ -1,6 +1,9 @@
-"""Masked region modelling (UNIMO, section 2.2): what was hidden, as features and as classes.
+"""Masked region modelling (UNIMO, section 2.2, Eqs (2), (3)): f(v_m | v_\\m) and f(v_m | v_\\m, W).
 
-Legend: B pictures, R regions each, N masked ones, D width of a state, F of a feature, C classes.
+Masked regions are predicted from the others (and the text, for pairs) in two ways: their features by
+regression, and the classes that the detector gave them.
+
+Legend: B images, R regions each, N masked ones, D width of a state, F of a feature, C classes.
 """
 
 from __future__ import annotations
@@ -22,18 +25,18 @@ def region_regression_loss(
     head: Callable[[Tensor], Tensor],
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """Squared error ||r(h_v) - v||^2 of the masked regions' features.
+    """Compute the squared error ||r(h_v) - v||^2 of the features of masked regions.
 
     Args:
-        states: region states [B, R, D].
+        states: h_v, region states [B, R, D].
         positions: flat index b * R + r of each masked region, [N]; N may be 0.
-        targets: what was hidden, [N, F].
-        head: r, states [N, D] to features [N, F].
+        targets: v, the masked features [N, F].
+        head: r, maps states [N, D] to features [N, F].
         reduction: over the F numbers of a feature. The paper prints their `sum`; with F = 2048 that is some
             2000 times the other losses, which it adds without weights, so `mean` is the default.
 
     Returns:
-        Mean over the global batch's masked regions; 0, with gradients of 0, when there is none.
+        Mean over the masked regions of the global batch; 0, with gradients of 0, when there is none.
     """
     predicted = _predict(states, positions, head)
     count = positions.shape[0]
@@ -46,36 +49,36 @@ def region_regression_loss(
 def region_classification_loss(
     states: Tensor, positions: Tensor, class_probs: Tensor, head: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the masked regions' classes against what the detector said, CE(softmax(s(h_v)), c(v)).
+    """Compute CE(softmax(s(h_v)), c(v)) of masked regions, the cross-entropy against the detector's classes.
 
     Args:
-        states: region states [B, R, D].
+        states: h_v, region states [B, R, D].
         positions: flat index b * R + r of each masked region, [N]; N may be 0.
-        class_probs: c(v), [N, C], 0 or more; made to sum to 1. A row of zeros (the detector said nothing)
-            costs nothing.
-        head: s, states [N, D] to logits [N, C].
+        class_probs: c(v), [N, C], not negative; scaled to sum to 1. A row of zeros (no class known) has
+            loss 0 and counts in the mean.
+        head: s, maps states [N, D] to logits [N, C].
 
     Returns:
-        Loss in nats (mean over the global batch's masked regions; 0, with gradients of 0, when there is
-        none) and the share of this rank's whose most probable class is the detector's, both scalars.
+        Loss in nats (mean over the masked regions of the global batch; 0, with gradients of 0, when there is
+        none) and the share of this rank's regions whose most probable class is the detector's, both scalars.
     """
     logits = _predict(states, positions, head)
     count = positions.shape[0]
     if count == 0:
         return global_mean(logits.sum() * 0.0, 0), paddle.zeros([])
     targets = class_probs.astype("float32")
-    said = targets.sum(axis=1, keepdim=True)
-    targets = targets / paddle.clip(said, min=1e-12)
+    totals = targets.sum(axis=1, keepdim=True)
+    targets = targets / paddle.clip(totals, min=1e-12)
     losses = F.cross_entropy(logits, targets, soft_label=True, reduction="none")
-    # The gradient of Paddle's kernel takes each row of targets to sum to 1; rows of zeros are to have none.
-    loss = global_mean((losses * (said > 0).astype("float32")).sum(), count)
+    # The gradient of Paddle's kernel assumes that each row of targets sums to 1; rows of zeros must get none.
+    loss = global_mean((losses * (totals > 0).astype("float32")).sum(), count)
     with paddle.no_grad():
         accuracy = (logits.argmax(axis=1) == targets.argmax(axis=1)).astype("float32").mean()
     return loss, accuracy
 
 
 def _predict(states: Tensor, positions: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    """The head's answers at the positions, float32; of any one state when there is no position."""
+    """Apply the head at the positions, float32; without any, at one state, so that it has a gradient."""
     flat = states.flatten(0, 1)
     rows = paddle.gather(flat, positions) if positions.shape[0] else flat[:1]
     return head(rows).astype("float32")
