@@ -1,1 +1,1 @@
-"""Metrics: figures of merit from predictions, in plain Python and NumPy."""
+"""Metrics: scores of predictions, in plain Python and NumPy."""

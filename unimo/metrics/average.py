@@ -1,4 +1,4 @@
-"""Weighted means by name, joined over ranks."""
+"""Weighted means by name, combined over ranks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import paddle.distributed as dist
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The picklable `value` of every rank, in rank order; `[value]` when there is one rank."""
+    """Return the picklable `value` of every rank, in rank order; `[value]` with one rank. Collective."""
     if dist.get_world_size() == 1:
         return [value]
     gathered: list[Any] = []
@@ -17,18 +17,18 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 class Averages:
-    """Running sums and counts under names; ranks may know different names."""
+    """Running sums and counts by name; ranks may have different names."""
 
     def __init__(self) -> None:
         self._totals: dict[str, tuple[float, float]] = {}
 
     def add(self, name: str, value_sum: float, count: float = 1.0) -> None:
-        """Add the sum of `count` values."""
+        """Add `count` values, given by their sum."""
         total, seen = self._totals.get(name, (0.0, 0.0))
         self._totals[name] = (total + float(value_sum), seen + float(count))
 
     def compute(self) -> dict[str, float]:
-        """Mean of every name over all ranks; names without any value are left out. Collective."""
+        """Return the mean of every name over all ranks; names without values are left out. Collective."""
         joined: dict[str, tuple[float, float]] = {}
         for totals in gather_objects(self._totals):
             for name, (total, count) in totals.items():

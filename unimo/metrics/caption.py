@@ -1,8 +1,8 @@
 """BLEU-1 to 4, ROUGE-L and CIDEr-D of captions, as the COCO evaluation computes them, without Java.
 
-Values equal those of pycocoevalcap on the same tokens (tests/unit/metrics/test_caption_metric.py), the small
-constants in its quotients included. Legend: a caption is a sequence of tokens; `candidates` holds one for
-each image, `references` all human ones of the same image at the same place.
+Values equal those of pycocoevalcap on the same tokens (tests/unit/metrics/test_caption_metric.py), including
+the small constants in its quotients. Legend: a caption is a sequence of tokens; `candidates` holds one per
+image, `references` all human captions of the same image at the same index.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from unimo.errors import DataError
 
@@ -31,9 +31,9 @@ _BRACKETS = dict(zip("()[]{}", "-lrb- -rrb- -lsb- -rsb- -lcb- -rcb-".split(), st
 
 
 def tokenize(text: str) -> list[str]:
-    """Lower-case tokens in the manner of the Penn Treebank, without punctuation marks.
+    """Split a text into lower-case tokens in the style of the Penn Treebank, without punctuation marks.
 
-    For where Java, and so the Stanford tokenizer of the COCO evaluation, is missing: clitics are split off
+    Stands in for the Stanford tokenizer of the COCO evaluation where Java is missing: clitics are split off
     ("man's" -> man 's, "don't" -> do n't), hyphenated words stay whole.
     """
     text = _CLITIC.sub(r" \1", text.lower().replace("’", "'"))
@@ -47,11 +47,11 @@ def tokenize(text: str) -> list[str]:
 def caption_scores(
     candidates: Mapping[str, Caption], references: Mapping[str, Sequence[Caption]]
 ) -> dict[str, float]:
-    """All scores that need no Java, times 100, as papers print them.
+    """Compute all scores that need no Java, times 100, as papers print them.
 
     Args:
-        candidates: image -> generated caption, tokens.
-        references: image -> its human captions, tokens; further images are left out.
+        candidates: tokens of the generated caption by image.
+        references: tokens of the human captions by image; further images are ignored.
 
     Returns:
         `bleu_1` .. `bleu_4`, `rouge_l`, `cider` (CIDEr-D). Empty without candidates.
@@ -76,7 +76,7 @@ def caption_scores(
 
 
 def bleu(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> list[float]:
-    """BLEU-1 .. BLEU-4 of the corpus (Papineni et al., 2002); of the reference lengths the closest counts."""
+    """Compute BLEU-1 .. BLEU-4 of the corpus (Papineni et al., 2002) with the closest reference lengths."""
     right, guessed = [0] * MAX_ORDER, [0] * MAX_ORDER
     length, reference_length = 0, 0
     for candidate, human in zip(candidates, references, strict=True):
@@ -98,9 +98,9 @@ def bleu(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]])
 
 
 def rouge_l(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> float:
-    """Mean F-score of the longest common subsequence (Lin, 2004), beta 1.2.
+    """Compute the mean F-score of the longest common subsequence (Lin, 2004), beta 1.2.
 
-    Precision and recall are the best over the references, each for itself.
+    Precision and recall are each the best over the references.
     """
     total = 0.0
     for candidate, human in zip(candidates, references, strict=True):
@@ -114,7 +114,7 @@ def rouge_l(candidates: Sequence[Caption], references: Sequence[Sequence[Caption
 
 
 def cider(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]) -> float:
-    """CIDEr-D (Vedantam et al., 2015), 0 to 10; document frequencies are those of these references.
+    """Compute CIDEr-D (Vedantam et al., 2015), 0 to 10, with the document frequencies of these references.
 
     The difference of lengths in its Gaussian penalty is counted in bigrams, as in the reference code.
     """
@@ -132,7 +132,7 @@ def cider(candidates: Sequence[Caption], references: Sequence[Sequence[Caption]]
 
 
 class _TfIdf:
-    """Counts of n-grams times inverse document frequencies, and their norm for each order."""
+    """Counts of n-grams times inverse document frequencies, with their norm for each order."""
 
     def __init__(self, counts: Counter[Ngram], weight: Mapping[Ngram, float], unseen: float) -> None:
         self.values: list[dict[Ngram, float]] = [{} for _ in range(MAX_ORDER)]
@@ -142,9 +142,10 @@ class _TfIdf:
         self.bigrams = sum(count for ngram, count in counts.items() if len(ngram) == 2)
 
     def similarity(self, reference: _TfIdf) -> float:
-        """Clipped cosine, mean over the orders, times the length penalty."""
+        """Return the clipped cosine, averaged over the orders, times the length penalty."""
         cosines = 0.0
-        for own, other, norm in zip(self.values, reference.values, self._norms_with(reference), strict=True):
+        for order, own in enumerate(self.values):
+            other, norm = reference.values[order], self.norms[order] * reference.norms[order]
             product = sum(
                 min(value, other[ngram]) * other[ngram] for ngram, value in own.items() if ngram in other
             )
@@ -152,12 +153,9 @@ class _TfIdf:
         gap = self.bigrams - reference.bigrams
         return cosines / MAX_ORDER * math.exp(-(gap**2) / (2 * _CIDER_SIGMA**2))
 
-    def _norms_with(self, reference: _TfIdf) -> Iterator[float]:
-        return (own * other for own, other in zip(self.norms, reference.norms, strict=True))
-
 
 def _count(tokens: Caption) -> Counter[Ngram]:
-    """Counts of all n-grams of one to four tokens."""
+    """Count all n-grams of one to four tokens."""
     return Counter(
         tuple(tokens[start : start + order])
         for order in range(1, MAX_ORDER + 1)
@@ -166,7 +164,7 @@ def _count(tokens: Caption) -> Counter[Ngram]:
 
 
 def _common_length(first: Caption, second: Caption) -> int:
-    """Length of the longest common subsequence."""
+    """Return the length of the longest common subsequence."""
     above = [0] * (len(second) + 1)
     for token in first:
         row = [0]

@@ -1,6 +1,6 @@
 """The parts of the COCO caption evaluation that are Java programs: its tokenizer, METEOR and SPICE.
 
-They come with pycocoevalcap (`pip install -e ".[caption]"`) and are used where that and Java are installed.
+They come with pycocoevalcap (`pip install -e ".[caption]"`) and are used where it and Java are installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SPICE_NEEDS = "stanford-corenlp-3.6.0*.jar"
 
 
 def find_evaluation() -> Path | None:
-    """The folder of pycocoevalcap if that and Java are installed, else None."""
+    """Return the folder of pycocoevalcap if it and Java are installed, else None."""
     found = importlib.util.find_spec("pycocoevalcap")
     if found is None or not found.submodule_search_locations or shutil.which("java") is None:
         return None
@@ -26,13 +26,13 @@ def find_evaluation() -> Path | None:
 
 
 def ptb_tokenize(texts: Sequence[str]) -> list[list[str]]:
-    """Tokens of each text by the Stanford tokenizer, lower case, without punctuation marks.
+    """Split texts with the Stanford tokenizer into lower-case tokens, without punctuation marks.
 
-    Call only where `find_evaluation` finds something.
+    Requires pycocoevalcap and Java, see `find_evaluation`.
     """
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    # The program reads one text a line, and a line that is empty would be lost.
+    # The program reads one text a line and would skip an empty one.
     rows = {number: [{"caption": " ".join(text.split()) or "."}] for number, text in enumerate(texts)}
     tokenized = PTBTokenizer().tokenize(rows)
     return [tokenized[number][0].split() for number in rows]
@@ -43,12 +43,12 @@ def java_scores(
     references: Mapping[str, Sequence[Sequence[str]]],
     names: Collection[str] = ("meteor", "spice"),
 ) -> dict[str, float]:
-    """`meteor`, and `spice` where its parser is there, times 100; {} without pycocoevalcap and Java.
+    """Compute `meteor`, and `spice` where its parser is present, times 100; {} without the Java programs.
 
     Args:
-        candidates: image -> generated caption, tokens.
-        references: image -> its human captions, tokens.
-        names: which of the two.
+        candidates: tokens of the generated caption by image.
+        references: tokens of the human captions by image.
+        names: `meteor`, `spice` or both.
     """
     folder = find_evaluation()
     if folder is None or not candidates:
@@ -60,7 +60,7 @@ def java_scores(
         from pycocoevalcap.meteor.meteor import Meteor
 
         scorers["meteor"] = Meteor
-    # SPICE would fetch Stanford CoreNLP from the web the first time; that is for a person to decide.
+    # SPICE would download Stanford CoreNLP at its first use; that is the user's decision.
     if "spice" in names and list(folder.glob(f"spice/lib/{_SPICE_NEEDS}")):
         from pycocoevalcap.spice.spice import Spice
 

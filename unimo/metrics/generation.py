@@ -1,8 +1,7 @@
-"""Scores of generated texts, each under the definition by which its data sets are compared.
+"""Scores of generated texts, each as defined where its data sets are compared.
 
     rouge        rouge_1, rouge_2, rouge_l of whole texts, rouge_lsum sentence by sentence: F1 by the
-                 library rouge-score, written to give the numbers of ROUGE-1.5.5 (the Perl program; its
-                 option -m is `stem`)
+                 library rouge-score, which reproduces the Perl program ROUGE-1.5.5 (its option -m is `stem`)
     bleu         bleu_1 .. bleu_4 of the corpus, as in the evaluation of captions
     coco_rouge_l ROUGE-L of the evaluation of captions (beta 1.2)
     meteor       METEOR 1.5, where Java and pycocoevalcap are installed
@@ -18,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from tokenizers import normalizers, pre_tokenizers
@@ -33,26 +32,27 @@ logger = logging.getLogger(__name__)
 MetricName = Literal["rouge", "bleu", "coco_rouge_l", "meteor", "coqa", "exact"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL", "rouge_lsum": "rougeLsum"}
-"""Our names of its scores -> those of the library."""
-# Marks of CNN/DailyMail files, line ends; where there are none, blanks behind a full stop, ? or !.
+"""The library's name of each score by our name."""
+# Ends of sentences: marks of CNN/DailyMail files and line ends; without any, blanks after a period, ? or !.
 _MARK, _STOP = re.compile(r"\s*(?:<q>|\[X_SEP\]|\n)\s*"), re.compile(r"(?<=[.!?])\s+")
 _NORMALIZER = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
 _SPLITTER = pre_tokenizers.BertPreTokenizer()
 
 
 class Written(NamedTuple):
-    """A generated text, the texts that would be right, and where the sample is from."""
+    """A generated text with its references."""
 
     text: str
     references: tuple[str, ...]
     part: str = ""
+    """Part of the data set that the sample comes from (the source of a CoQA story)."""
 
 
 def check_metrics(names: Sequence[MetricName]) -> None:
-    """Refuse metrics that cannot be computed here, before a training begins.
+    """Refuse metrics that cannot be computed on this machine, before training begins.
 
     Raises:
-        ConfigError: none, or `rouge` without its library.
+        ConfigError: no metric, or `rouge` without its library.
     """
     if not names:
         raise ConfigError(f"task.metrics is empty; known: {', '.join(METRICS)}")
@@ -68,11 +68,11 @@ def check_metrics(names: Sequence[MetricName]) -> None:
 def generation_scores(
     rows: Sequence[Written], names: Iterable[MetricName], stem: bool = True
 ) -> dict[str, float]:
-    """The chosen metrics of generated texts; nothing without texts.
+    """Compute the chosen metrics of generated texts; {} without texts.
 
     Args:
-        rows: texts with their references, one at least for each.
-        names: see the head of this file.
+        rows: texts, each with at least one reference.
+        names: metrics described at the top of this file.
         stem: compare Porter stems instead of words in `rouge`.
     """
     scores: dict[str, float] = {}
@@ -82,13 +82,12 @@ def generation_scores(
         elif name == "coqa":
             scores |= coqa_scores(rows)
         else:
-            candidates = [split(row.text) for row in rows]
-            scores |= _BY_TOKENS[name](candidates, [[split(text) for text in row.references] for row in rows])
+            scores |= _token_scores(rows, name)
     return scores
 
 
 def rouge_scores(rows: Iterable[Written], stem: bool = True) -> dict[str, float]:
-    """Mean F1 of ROUGE; of several references the best."""
+    """Compute the mean F1 of ROUGE, with the best of several references."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer, means = RougeScorer(list(ROUGE.values()), use_stemmer=stem), Averages()
@@ -102,43 +101,33 @@ def rouge_scores(rows: Iterable[Written], stem: bool = True) -> dict[str, float]
 
 
 def sentences(text: str, marked: bool) -> str:
-    """A text with one sentence a line, as `rouge_lsum` compares them. Where sentences of it or of what it is
-    compared with are marked (`<q>`, `[X_SEP]`, line ends) the marks alone count, as in the official scores:
-    "mr. smith" is no end of one."""
+    """Put one sentence on each line of a text, as `rouge_lsum` compares them.
+
+    Args:
+        text: the text.
+        marked: whether this text or those it is compared with mark sentences (`<q>`, `[X_SEP]`, line ends).
+            Then only the marks count, as in the official scores: "mr. smith" does not end a sentence.
+    """
     return (_MARK if marked else _STOP).sub("\n", text.strip())
 
 
 def split(text: str) -> list[str]:
-    """Lower-case tokens; punctuation marks are tokens of their own."""
+    """Split a text into lower-case tokens; punctuation marks are tokens of their own."""
     return [token for token, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
 
 
-Tokens = Sequence[str]
-
-
-def _bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
-    values = bleu(candidates, references)
-    return {f"bleu_{order}": 100 * value for order, value in enumerate(values, start=1)}
-
-
-def _coco_rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
-    return {"coco_rouge_l": 100 * rouge_l(candidates, references)}
-
-
-def _meteor(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
-    generated = {str(row): tokens for row, tokens in enumerate(candidates)}
-    human = {str(row): texts for row, texts in enumerate(references)}
-    return caption_java.java_scores(generated, human, names=("meteor",))
-
-
-def _exact(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> dict[str, float]:
+def _token_scores(rows: Sequence[Written], name: MetricName) -> dict[str, float]:
+    """Compute one of the metrics that compare tokens."""
+    candidates = [split(row.text) for row in rows]
+    references = [[split(text) for text in row.references] for row in rows]
+    if name == "bleu":
+        values = bleu(candidates, references)
+        return {f"bleu_{order}": 100 * value for order, value in enumerate(values, start=1)}
+    if name == "coco_rouge_l":
+        return {name: 100 * rouge_l(candidates, references)}
+    if name == "meteor":
+        keys = [str(row) for row in range(len(rows))]
+        generated, human = dict(zip(keys, candidates, strict=True)), dict(zip(keys, references, strict=True))
+        return caption_java.java_scores(generated, human, names=(name,))
     hits = sum(tokens in texts for tokens, texts in zip(candidates, references, strict=True))
     return {"exact": 100 * hits / len(candidates)}
-
-
-_BY_TOKENS: Mapping[str, Callable[..., dict[str, float]]] = {
-    "bleu": _bleu,
-    "coco_rouge_l": _coco_rouge_l,
-    "meteor": _meteor,
-    "exact": _exact,
-}

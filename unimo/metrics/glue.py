@@ -1,7 +1,7 @@
 """Scores of GLUE: accuracy, Matthews correlation (CoLA), Pearson and Spearman correlation (STS-B).
 
-All in percent, as GLUE prints them. scikit-learn and SciPy compute the correlations; they take a second to
-import, so that happens where they are used.
+All are in percent, as GLUE prints them. scikit-learn and SciPy compute the correlations; importing them takes
+a second, so it happens where they are used.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 
 
 def accuracy(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """Share of equal entries, percent."""
+    """Compute the share of equal entries, in percent."""
     predictions, labels = _pair(predictions, labels)
     return 100.0 * float(np.mean(predictions == labels))
 
 
 def majority(labels: Sequence[int] | np.ndarray) -> float:
-    """Accuracy of always saying the most frequent label, percent."""
+    """Compute the accuracy of always predicting the most frequent label, in percent."""
     labels = np.asarray(labels)
     return 100.0 * float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
 def matthews(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """Matthews correlation coefficient, times 100; 0 when either side is constant."""
+    """Compute the Matthews correlation coefficient, times 100; 0 when either side is constant."""
     from sklearn.metrics import matthews_corrcoef
 
     predictions, labels = _pair(predictions, labels)
@@ -32,7 +32,7 @@ def matthews(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np
 
 
 def pearson(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
-    """Pearson correlation, times 100; 0 when either side is constant."""
+    """Compute the Pearson correlation, times 100; 0 when either side is constant."""
     from scipy.stats import pearsonr
 
     predictions, scores = _pair(predictions, scores)
@@ -42,7 +42,7 @@ def pearson(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] |
 
 
 def spearman(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
-    """Spearman rank correlation, equal values at their mean rank, times 100; 0 when a side is constant."""
+    """Compute the Spearman rank correlation (mean ranks for ties), times 100; 0 when a side is constant."""
     from scipy.stats import rankdata
 
     predictions, scores = _pair(predictions, scores)
@@ -52,10 +52,10 @@ def spearman(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] 
 def _pair(
     predictions: Sequence[float] | np.ndarray, truth: Sequence[float] | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays.
+    """Convert both to arrays.
 
     Raises:
-        ValueError: different lengths, nothing, or a prediction that is not finite.
+        ValueError: different lengths, no entries, or a prediction that is not finite.
     """
     predictions, truth = np.asarray(predictions), np.asarray(truth)
     if predictions.shape != truth.shape or predictions.ndim != 1 or not len(truth):

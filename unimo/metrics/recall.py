@@ -15,22 +15,22 @@ def retrieval_recall(
     text_image_ids: Sequence[str] | np.ndarray,
     image_ids: Sequence[str] | np.ndarray,
 ) -> dict[str, float]:
-    """R@1, R@5, R@10 of image retrieval (IR) and text retrieval (TR), and their sum.
+    """Compute R@1, R@5, R@10 of image retrieval (IR) and text retrieval (TR), and their sum.
 
-    A query counts as found at k when fewer than k wrong candidates score at least as high as its
-    best right one: ties count against the model, so constant scores give 0 rather than a lucky 100.
-    Candidates that a first stage left out have score -inf and are never found.
+    A query is found at k when fewer than k wrong candidates score at least as high as its best right one:
+    ties count against the model, so constant scores give 0 rather than a lucky 100. Candidates that a first
+    stage left out have score -inf and are never found.
 
     Args:
         scores: [texts, images], higher is better.
-        text_image_ids: [texts] id of the image each text belongs to.
-        image_ids: [images] id of each image.
+        text_image_ids: [texts], id of the image of each text.
+        image_ids: [images], id of each image.
 
     Returns:
         `ir_r1 ir_r5 ir_r10 tr_r1 tr_r5 tr_r10` in percent and `rsum`, their sum (at most 600).
 
     Raises:
-        ValueError: shapes that do not fit, a NaN score, or a text or image without partner.
+        ValueError: shapes that do not match, a NaN score, or a text or image without partner.
     """
     scores = np.asarray(scores)
     texts = np.asarray(text_image_ids)
@@ -48,7 +48,7 @@ def _recall(scores: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> 
 
 
 def _ranks(scores: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> Iterator[np.ndarray]:
-    """Wrong candidates at or above the best right one, for blocks of queries."""
+    """Yield the numbers of wrong candidates at or above the best right one, for blocks of queries."""
     for start in range(0, len(queries), _ROWS_AT_ONCE):
         block = scores[start : start + _ROWS_AT_ONCE]
         if np.isnan(block).any():

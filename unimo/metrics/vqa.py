@@ -1,7 +1,7 @@
 """VQA v2: answer normalisation, soft scores, official accuracy, result file.
 
-Normalisation keeps the quirks of the rules that the 3,129-answer vocabulary was built with; mending
-one of them changes the vocabulary (tests/unit/metrics/test_vqa_metric.py holds a table of cases).
+Normalisation keeps the quirks of the rules that the 3,129-answer vocabulary was built with; correcting
+one of them would change the vocabulary (tests/unit/metrics/test_vqa_metric.py holds a table of cases).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
-# The rule meant to spare periods after a digit too, but its look-behind was mistyped: "3." loses it.
+# The rule was meant to keep periods after a digit too, but its look-behind was mistyped: "3." becomes "3".
 _PERIOD = re.compile(r"\.(?!\d)")
-# A regular-expression flag (32) stood in the place of the count: later periods stay.
+# The official code passes a regular-expression flag (32) as the count, so periods after the 32nd stay.
 _MAX_PERIODS = 32
 _NUMBERS = {
     word: str(number)
@@ -35,18 +35,18 @@ we've weren't what'll what're what's what've when's where'd where's where've who
 who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've
 you'll you're you've
 """.split()
-# Every form with exactly one of its apostrophes left out is repaired; one entry of the table is reversed.
+# Forms that lack exactly one of their apostrophes are repaired; one entry of the official table is reversed.
 _CONTRACTIONS = {
     word[:i] + word[i + 1 :]: word for word in _CONTRACTED for i, letter in enumerate(word) if letter == "'"
 } | {"somebody'd": "somebodyd"}
 
 SOFT_SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
-"""By the number of the ten annotators who gave an answer; four and more count as 1."""
+"""Credit by the number of the ten annotators who gave an answer; 1 from four on."""
 
 
 @lru_cache(maxsize=1 << 16)
 def normalise_answer(answer: str) -> str:
-    """The form in which answers are counted and compared: 'Two  dogs.' -> '2 dogs'."""
+    """Return the form in which answers are counted and compared: 'Two  dogs.' -> '2 dogs'."""
     text = answer
     has_number_with_comma = _DIGIT_COMMA_DIGIT.search(answer) is not None
     for mark in PUNCTUATION:
@@ -59,12 +59,12 @@ def normalise_answer(answer: str) -> str:
 
 
 def soft_score(count: int) -> float:
-    """Credit for an answer that `count` of ten annotators gave: 0, 0.3, 0.6, 0.9, then 1."""
+    """Return the credit of an answer that `count` of ten annotators gave: 0, 0.3, 0.6, 0.9, then 1."""
     return SOFT_SCORES[min(max(count, 0), 4)]
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
-    """Answer -> credit, in first-seen order. Counts of fewer or more annotators are scaled to ten."""
+    """Compute the credit of each answer, in first-seen order; counts are scaled to ten annotators."""
     return {
         answer: soft_score(max(1, int(count * 10 / len(answers) + 0.5)))
         for answer, count in Counter(answers).items()
@@ -72,7 +72,7 @@ def soft_scores(answers: Sequence[str]) -> dict[str, float]:
 
 
 def answer_type(scores: Mapping[str, float]) -> str:
-    """`yes/no`, `number` or `other`, from the best answer; empty without answers."""
+    """Return `yes/no`, `number` or `other` by the best answer; empty without answers."""
     if not scores:
         return ""
     best = max(scores, key=scores.__getitem__)
@@ -82,10 +82,9 @@ def answer_type(scores: Mapping[str, float]) -> str:
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Official accuracy of one question: mean over annotators of min(1, agreeing others / 3).
+    """Compute the official accuracy of one question: mean over annotators of min(1, agreeing others / 3).
 
-    Both sides are normalised unless all annotators gave the very same string, as the official
-    evaluation does.
+    Both sides are normalised unless all annotators gave the same string, as in the official evaluation.
 
     Args:
         prediction: the answer given.
@@ -100,7 +99,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 
 def accuracy_by_type(scores: Iterable[float], types: Iterable[str]) -> dict[str, float]:
-    """Mean score for each question type in percent, sorted by name, and `overall`. Empty input gives {}."""
+    """Compute the mean score of each question type in percent, sorted by name, and `overall`; {} if empty."""
     groups: dict[str, list[float]] = defaultdict(list)
     for score, kind in zip(scores, types, strict=True):
         groups[kind].append(float(score))
@@ -112,11 +111,11 @@ def accuracy_by_type(scores: Iterable[float], types: Iterable[str]) -> dict[str,
 
 
 def write_server_file(path: str | Path, answers: Iterable[tuple[int | str, str]]) -> Path:
-    """Write the file that the VQA server takes: a JSON list of {question_id, answer}, sorted by question.
+    """Write the file that the VQA server accepts: a JSON list of {question_id, answer}, sorted by question.
 
     Args:
-        path: the file; its folder is made, the name changes only when all is written.
-        answers: (question id, answer) pairs; of one id given twice (padded last batch) the first counts.
+        path: the file; its folder is created, and it is replaced only when all is written.
+        answers: (question id, answer) pairs; of an id given twice (padded last batch) the first counts.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
