@@ -1,1 +1,1 @@
-"""Pictures: opening, transforms, augmentation, views."""
+"""Images: decoding, transforms, augmentation, views."""

@@ -1,4 +1,4 @@
-"""Image files to RGB pictures, with every way in which a file can be broken turned into `RecordError`.
+"""Decoding of image files to RGB; every way in which a file can be broken becomes a `RecordError`.
 
 Files come from the internet: the header is checked before anything is decoded, and only common formats
 are opened (Pillow would start Ghostscript for an EPS).
@@ -16,11 +16,10 @@ from unimo.data.record import ImageSource
 from unimo.errors import RecordError
 
 MAX_PIXELS = 89_000_000
-"""Largest picture that is decoded (267 MB as RGB); just under Pillow's own warning level."""
-Image.preinit()  # registers the plain formats; importing its plugin registers each other one
+"""Largest image that is decoded (267 MB as RGB); just below Pillow's own warning level."""
+Image.preinit()  # registers the plain formats; the others are registered by importing their plugins
 FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN]
 
-# EXIF orientation -> what puts the picture upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,17 +29,18 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""Transposition that turns an image upright, by EXIF orientation."""
 
 
 def open_image(source: ImageSource, target: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to an upright RGB picture.
+    """Decode an image file to an upright RGB image.
 
     Args:
         source: the bytes of the file, or its path.
-        target: side of the square that the picture will be scaled to. A JPEG whose shorter side is at
-            least four times as long is decoded at a half, a quarter or an eighth (never below twice the
-            target), which is several times faster.
-        max_pixels: pictures with more pixels are refused by their header, before decoding.
+        target: side of the square that the image will be scaled to. A JPEG whose shorter side is at least
+            four times as long is decoded at a half, a quarter or an eighth of its size (never below twice
+            the target), which is several times faster.
+        max_pixels: images with more pixels are refused by their header, before decoding.
 
     Raises:
         RecordError: missing, empty, truncated, damaged or oversized file, or not an image.
@@ -51,12 +51,10 @@ def open_image(source: ImageSource, target: int | None = None, max_pixels: int =
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        size = str(error).partition(" exceeds")[
-            0
-        ]  # "Image size (900000000 pixels)"; the rest is Pillow's limit
+        size = str(error).partition(" exceeds")[0]  # without Pillow's own limit
         raise RecordError(f"{what}: {size}; the limit is {max_pixels:,} in all; scale it down") from error
     except Exception as error:  # decoders raise nearly anything on damaged headers
-        reason = str(error).partition(" <")[0]  # Pillow names the object in memory, another one each time
+        reason = str(error).partition(" <")[0]  # without the address of Pillow's object, which varies
         raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {reason}") from error
     if width * height > max_pixels:
         raise RecordError(
@@ -88,13 +86,13 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged EXIF says nothing about the pixels, which are fine
+    except Exception:  # the pixels are fine even where EXIF is damaged
         return image
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB with 8 bits; what shines through becomes white, 16 bits and floats are scaled."""
+    """Convert to RGB with 8 bits: transparency becomes white, 16 bits and floats are scaled."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -107,7 +105,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey values above 255 are taken for 16 bits, floats up to 1 for shares of white."""
+    """Scale grey values: integers above 255 mean 16 bits, floats up to 1 mean shares of white."""
     values = np.asarray(image).astype(np.float32)
     top = float(values.max(initial=0.0))
     factor = 255.0 if image.mode == "F" and top <= 1.0 else 1.0

@@ -1,7 +1,7 @@
-"""Named image transforms: a picture to the normalised pixels that a tower reads.
+"""Named image transforms: from an RGB image to the normalised pixels that a vision tower reads.
 
-Most names and numbers are those of METER and BridgeTower. Each is one row of `RECIPES`: where the picture
-is cut, whether it may be mirrored, how it is augmented. Cutting and scaling are one bicubic resampling.
+Most names and numbers are those of METER and BridgeTower. Each transform is one row of `RECIPES`: how the
+image is cropped, mirrored and augmented. Cropping and scaling are one bicubic resampling.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ class Recipe:
     """One named transform; the fields are applied in this order."""
 
     augment_first: RandAugment | None = None
-    """Augmentation of the whole picture, at its own size."""
+    """Augmentation of the whole image, at its own size."""
     crop: Literal["centre", "all", "random"] = "centre"
-    """`centre`: the largest square in the middle; `all`: the picture, stretched; `random`: a part of its
-    area with sides of 3:4 to 4:3, stretched."""
+    """`centre`: the largest square in the middle; `all`: the whole image, stretched; `random`: a part of
+    its area with an aspect ratio of 3:4 to 4:3, stretched."""
     smallest_crop: float = 0.5
-    """Smallest share of the area that `random` cuts out."""
+    """Smallest share of the area of a `random` crop."""
     mirror: bool = False
     """Flip left and right with probability 0.5."""
     augment: RandAugment | RandomAugment | ViewAugment | None = None
-    """Augmentation of the resized picture."""
+    """Augmentation of the resized image."""
     statistics: Literal["clip", "half"] = "clip"
-    """Mean and deviation that pixels are normalised with: CLIP's, or 0.5 for every colour (ViT)."""
+    """Mean and standard deviation for normalisation: CLIP's, or 0.5 for every colour (ViT)."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -60,23 +60,23 @@ RECIPES: dict[str, Recipe] = {
     "vit": Recipe(crop="all", statistics="half"),
     # The usual augmentation of ImageNet.
     "vit_crop": Recipe(crop="random", smallest_crop=0.08, mirror=True, statistics="half"),
-    # Views for contrastive learning (UNIMO-2 section 3.2 names the operations, SimCLR the numbers but for
-    # the rotation); small pictures with few things in them need more of the picture left.
+    # Views for contrastive learning: UNIMO-2 (section 3.2) names the operations, SimCLR gives the numbers
+    # except that of the rotation. Small images with few objects must keep more of the image.
     "vit_views": Recipe(crop="random", smallest_crop=0.08, augment=ViewAugment(30), statistics="half"),
     "clip_views": Recipe(crop="random", augment=ViewAugment(15, 0.5)),
 }
 
 
 def build_transform(name: str, size: int) -> Transform:
-    """The transform of a name.
+    """Build the transform of a name.
 
     Args:
         name: a key of `RECIPES`.
         size: side S of the square output, pixels.
 
     Returns:
-        A function of an RGB picture and a generator, giving float32 [3, S, S], normalised. Transforms
-        without chance leave the generator untouched.
+        A function from an RGB image and a generator to normalised pixels, float32 [3, S, S]. Deterministic
+        transforms do not use the generator.
 
     Raises:
         ConfigError: unknown name.
@@ -89,7 +89,7 @@ def build_transform(name: str, size: int) -> Transform:
         if recipe.augment_first:
             image = recipe.augment_first(image, rng)
         if image.size != (size, size) or recipe.crop == "random":
-            box = _box(recipe, image.size, size, rng)
+            box = _crop_box(recipe, image.size, size, rng)
             image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
         if recipe.mirror and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -103,42 +103,39 @@ def build_transform(name: str, size: int) -> Transform:
 def normalise(
     image: Image.Image, scale: np.ndarray | float = SCALE, shift: np.ndarray | float = SHIFT
 ) -> np.ndarray:
-    """An RGB picture [S, S] to float32 [3, S, S], bytes * scale + shift; by default CLIP's statistics."""
-    # With order="C" numpy writes planes in one pass; left to itself it keeps pixels together, 7 times slower.
+    """Convert an RGB image [S, S] to float32 [3, S, S] as bytes * scale + shift; by default CLIP's."""
+    # order="C" makes NumPy write planes in one pass; by default it keeps pixels together, 7 times slower.
     pixels = np.multiply(np.asarray(image).transpose(2, 0, 1), scale, dtype=np.float32, order="C")
     return np.add(pixels, shift, out=pixels)
 
 
 def blank_pixels(size: int) -> np.ndarray:
-    """Pixels [3, S, S] of a picture that says nothing: everywhere the mean colour of CLIP's pictures.
+    """Return pixels [3, S, S] without content: the mean colour of CLIP's training images everywhere.
 
-    One colour for all pictures; the mean colour of each would still tell what was in it.
+    All images get the same colour; the mean colour of each would still hint at its content.
     """
     return np.zeros((3, size, size), np.float32)
 
 
-def _box(recipe: Recipe, picture: tuple[int, int], size: int, rng: Rng) -> Box:
-    if recipe.crop == "centre":
-        return _centre_box(*picture, size)
+def _crop_box(recipe: Recipe, image: tuple[int, int], size: int, rng: Rng) -> Box:
+    width, height = image
     if recipe.crop == "random":
-        return _random_box(*picture, rng, (recipe.smallest_crop, 1.0))
-    return 0, 0, *picture
-
-
-def _centre_box(width: int, height: int, size: int) -> Box:
-    """What is left of a picture whose shorter side is scaled to `size` and whose middle is cut out."""
+        return _random_box(width, height, rng, recipe.smallest_crop)
+    if recipe.crop == "all":
+        return 0, 0, width, height
+    # The shorter side is scaled to `size` and the middle cut out. Scaled sides and offsets are whole pixels,
+    # as in torchvision's Resize and CenterCrop.
     shorter = min(width, height)
-    # Scaled sides and offsets are whole pixels, as in torchvision's Resize and CenterCrop.
     scaled_width, scaled_height = size * width // shorter, size * height // shorter
     left, top = round((scaled_width - size) / 2), round((scaled_height - size) / 2)
     x_scale, y_scale = width / scaled_width, height / scaled_height
     return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
 
 
-def _random_box(width: int, height: int, rng: Rng, scale: tuple[float, float] = (0.5, 1.0)) -> Box:
-    """A random part of the picture; the middle of it when ten draws do not fit inside."""
+def _random_box(width: int, height: int, rng: Rng, smallest: float) -> Box:
+    """Draw a random part of the image; its middle when ten draws do not fit inside."""
     for _ in range(10):
-        area = width * height * rng.uniform(*scale)
+        area = width * height * rng.uniform(smallest, 1.0)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

@@ -1,1 +1,1 @@
-"""What is hidden of a sample: tokens, spans, phrases, fragments, regions."""
+"""Masking: which tokens, spans, phrases, fragments and regions of a sample a model must predict."""

@@ -1,4 +1,4 @@
-"""Spending a share of something in whole pieces, so that on average exactly that share is spent."""
+"""Masking a share of a sample in whole pieces, such that exactly this share is masked on average."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 
 
 class Budget:
-    """What may still be hidden of a text or a picture, whose words and groups of regions come whole.
+    """Amount of a text or image that may still be masked, in whole words or groups of regions.
 
-    A piece that fits is paid. One of size s that is larger than what is left, l, is paid with probability
-    l / s, and either way nothing is left then: on average l, so that the mean of what is spent is the
-    amount, however large the pieces are, as long as there are enough of them.
+    A piece that fits is accepted. A piece of size s larger than the remainder r is accepted with probability
+    r / s, and the budget is spent in either case. That takes r on average, so the mean amount masked equals
+    the budget however large the pieces are, as long as there are enough of them.
 
     Args:
-        amount: to spend, in the unit of the pieces; need not be whole.
-        rng: decides about the last piece.
-        overshoot: pay every piece while anything is left; no chance, and on average too much.
+        amount: the budget, in the unit of the pieces; need not be an integer.
+        rng: decides whether the last piece is accepted.
+        overshoot: accept every piece while anything is left; deterministic, and too much on average.
 
     Attributes:
-        left: what is not spent; 0 or less when it is over.
+        left: remaining amount; 0 when the budget is spent.
     """
 
     def __init__(self, amount: float, rng: np.random.Generator, overshoot: bool = False) -> None:
@@ -27,9 +27,9 @@ class Budget:
         self.overshoot = overshoot
 
     def pays(self, size: float) -> bool:
-        """Whether a piece of this size (> 0) is paid; it is off the budget then."""
+        """Decide whether a piece of this size (> 0) is accepted, and subtract it from the budget."""
         if self.left <= 0:
             return False
-        paid = size <= self.left or self.overshoot or bool(self.rng.random() * size < self.left)
+        accepted = size <= self.left or self.overshoot or bool(self.rng.random() * size < self.left)
         self.left = max(self.left - size, 0.0)
-        return paid
+        return accepted

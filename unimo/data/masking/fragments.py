@@ -1,4 +1,4 @@
-"""Seq2seq pre-training (UNIMO, section 2.3): fragments leave a text, to be generated from the rest."""
+"""Seq2seq pre-training (UNIMO, section 2.3): fragments are cut out of a text and generated from the rest."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from unimo.errors import ConfigError
 
 @dataclass(frozen=True)
 class Fragments:
-    """A text in two parts; all arrays int64. Without a fragment the target part has no tokens."""
+    """A text in two parts; all arrays are int64. Without a fragment the target part is empty."""
 
     source_ids: np.ndarray
-    """[S]: [CLS], what stays, [SEP]."""
+    """[S]: [CLS], the tokens that stay, [SEP]."""
     source_positions: np.ndarray
-    """[S]: position ids first, first + 1, ..., where first follows the padding's id."""
+    """[S]: position ids first, first + 1, ..., where first is the padding id plus 1."""
     target_ids: np.ndarray
     """[T]: [CLS] w_i ... w_j [SEP] of each fragment, in the order of the text."""
     target_positions: np.ndarray
-    """[T]: begin at `first` again and count on over all fragments."""
+    """[T]: position ids, which start at `first` again and run on over all fragments."""
     label_places: np.ndarray
-    """[N]: the places in the target part that predict a token: all but those of [SEP]."""
+    """[N]: indices in the target part that predict a token, all but those of [SEP]."""
     labels: np.ndarray
-    """[N]: what they predict: the token behind each of them."""
+    """[N]: predicted ids, the token after each of these indices."""
 
 
 class FragmentSampler:
-    """Takes fragments of complete words from a text until a share of its tokens is spent.
+    """Cut random fragments of complete words out of a text until a share of its tokens is taken.
 
-    A fragment is a run of l words, l uniform in [shortest, longest], at a place drawn from those where it
-    fits among words that are still there, else the longest run there is. Shares are counted in tokens that
-    are not special, see `Budget`: on average exactly `share` is taken, from short texts too, where the
-    budget cuts the fragment; a caption now and then gives none. Words with a special token inside (`<unk>`)
-    stay, and so does one word at least: a text of fewer than two words gives no fragment.
+    A fragment is a run of l words, l uniform in [shortest, longest], at a random position where it fits among
+    the remaining words, or else the longest run that is left. Shares are counted in tokens that are not
+    special, see `Budget`: on average exactly `share` is taken, also from short texts, where the budget cuts
+    the fragment; some captions give none. Words with a special token inside (`<unk>`) always stay, and so
+    does at least one other word: a text of fewer than two words gives no fragment.
 
     Args:
-        tokenizer: gives the special ids; position ids begin behind its padding id, as RoBERTa's.
-        share: of the tokens to take.
-        shortest, longest: fragment, in words.
+        tokenizer: defines the special ids; position ids start after its padding id, as in RoBERTa.
+        share: share of the tokens to take.
+        shortest, longest: length of a fragment in words.
 
     Raises:
         ConfigError: impossible lengths or an impossible share.
@@ -69,10 +69,10 @@ class FragmentSampler:
 
         Args:
             ids: token ids of `[CLS] ... [SEP]`, not padded.
-            words: number of the word of each token, -1 for special tokens, as `Tokenizer.encode_words` gives
-                them. Tokens side by side with one number are taken together or not at all, so numbers of
-                phrases make it phrases.
-            rng: source of all chance.
+            words: number of the word of each token, -1 for special tokens, see `Tokenizer.encode_words`.
+                Adjacent tokens with the same number are taken together or not at all; numbers of phrases
+                make the units phrases.
+            rng: source of all randomness.
         """
         tokens, groups = np.asarray(ids, np.int64)[1:-1], np.asarray(words, np.int64)[1:-1]
         starts = np.flatnonzero(np.diff(groups, prepend=-2))
@@ -87,10 +87,10 @@ class FragmentSampler:
         return self._assemble(tokens[~taken], pieces)
 
     def _draw(self, sizes: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """Fragments as (first word, word behind the last), in the order of the text.
+        """Draw fragments as (first word, word after the last), in the order of the text.
 
         Args:
-            sizes: tokens of each word, 0 for a word that stays.
+            sizes: number of tokens of each word, 0 for a word that must stay.
         """
         budget, free = Budget(self.share * sizes.sum(), rng), sizes > 0
         runs = []
@@ -103,14 +103,14 @@ class FragmentSampler:
             while end < begin + length and free.sum() > 1 and budget.pays(int(sizes[end])):
                 free[end] = False
                 end += 1
-            if end < begin + length:  # spent, or this is the one word that stays
+            if end < begin + length:  # the budget is spent, or only the word that must stay is left
                 budget.left = 0
             if end > begin:
                 runs.append((begin, end))
         return sorted(runs)
 
     def _assemble(self, rest: np.ndarray, pieces: Sequence[np.ndarray]) -> Fragments:
-        """Both parts from the tokens that stay and those of each fragment."""
+        """Build both parts from the remaining tokens and those of each fragment."""
         source = np.concatenate([[self.bos_id], rest, [self.eos_id]])
         parts = [np.concatenate([[self.bos_id], piece, [self.eos_id]]) for piece in pieces]
         target = np.concatenate([np.zeros(0, np.int64), *parts])
@@ -123,7 +123,7 @@ class FragmentSampler:
 
 
 def _room(free: np.ndarray) -> np.ndarray:
-    """How many words from each one on are free without a gap."""
+    """Count, from each word on, the free words without a gap."""
     blocked = np.append(np.flatnonzero(~free), len(free))
     words = np.arange(len(free))
     return blocked[np.searchsorted(blocked, words)] - words

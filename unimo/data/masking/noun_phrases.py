@@ -1,4 +1,4 @@
-"""Noun phrases of a tagged caption: which words name an object, and which describe it."""
+"""Noun phrases of a tagged caption: the words that name an object, and those that describe it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unimo.data.masking.tagging import COLOURS, Token
 
 Span = tuple[int, int]
-"""First token, and the one after the last."""
+"""First token and the one after the last."""
 
 _PURPOSES = frozenset(
     "swimming bathing skating climbing racing fishing sleeping hiking shopping parking training riding "
@@ -23,15 +23,18 @@ _NO_OBJECTS = frozenset("each other one ones another both all something someone 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase: all of its tokens, its head (compounds whole), and the words that describe it."""
+    """A noun phrase."""
 
     span: Span
+    """All of its tokens."""
     head: Span
+    """The noun, including all parts of a compound."""
     attributes: tuple[Span, ...]
+    """Words that describe it."""
 
 
 def noun_phrases(tokens: Sequence[Token]) -> list[Phrase]:
-    """Noun phrases from left to right, not overlapping."""
+    """Return the noun phrases from left to right, not overlapping."""
     found, at = [], 0
     while at < len(tokens):
         phrase = _phrase_at(tokens, at)
@@ -55,7 +58,7 @@ def _phrase_at(tokens: Sequence[Token], begin: int) -> Phrase | None:
 
 
 def _attributes(tokens: Sequence[Token], at: int, opened: bool) -> tuple[list[Span], int]:
-    """Describing words from `at` on, and where the head begins.
+    """Return the describing words from `at` on, and the start of the head.
 
     Words joined by "and" or a comma belong together only if a described noun follows: "black and white
     dog", but not "in black and running".
@@ -74,7 +77,7 @@ def _attributes(tokens: Sequence[Token], at: int, opened: bool) -> tuple[list[Sp
 
 
 def _describes(tokens: Sequence[Token], at: int, opened: bool) -> int:
-    """Number of tokens of the attribute at `at`; 0 if there is none."""
+    """Return the number of tokens of the attribute at `at`; 0 if there is none."""
     if at >= len(tokens):
         return 0
     token = tokens[at]
@@ -96,6 +99,6 @@ def _describes(tokens: Sequence[Token], at: int, opened: bool) -> int:
 
 
 def _is_purpose(tokens: Sequence[Token], at: int) -> bool:
-    """Whether a word in -ing names what the noun is for: the first half of "swimming pool"."""
+    """Return whether a word in -ing names the purpose of the next noun, as in "swimming pool"."""
     follows = at + 1 < len(tokens) and tokens[at + 1].tag.startswith("NN")
     return tokens[at].word in _PURPOSES and follows

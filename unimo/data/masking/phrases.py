@@ -1,4 +1,4 @@
-"""Phrases as the units of masking: "detect semantically complete phrases ... and treat them as a whole"
+"""Phrases as units of masking: "detect semantically complete phrases ... and treat them as a whole"
 (UNIMO, section 2.3)."""
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from unimo.data.masking.tagging import load_tagger, tag_words
 
 
 class PhraseFinder:
-    """Where the phrases of a text are: names and other nouns with the words that describe them.
+    """Find the phrases of a text: names and other nouns with the words that describe them.
 
-    "a [black and gray cat] stares at two [big dogs]": articles and numbers stay outside. Text behind the
-    first 2,000 characters is not looked at.
+    "a [black and gray cat] stares at two [big dogs]": articles and numbers are not part of a phrase. Text
+    after the first 2,000 characters is ignored.
 
     Args:
         tagger: `textblob`, or `spacy:PIPELINE`.
@@ -24,7 +24,7 @@ class PhraseFinder:
         self._tag = load_tagger(tagger)
 
     def __call__(self, text: str) -> list[tuple[int, int]]:
-        """The characters of each phrase of at least two words, from the first to behind the last."""
+        """Return the characters of each phrase of at least two words, as (first, one after the last)."""
         tokens = tag_words(text, self._tag)
         found = []
         for phrase in noun_phrases(tokens):

@@ -1,4 +1,4 @@
-"""Masked regions (UNIMO, section 2.2): what overlaps a hidden region is hidden with it."""
+"""Region masking (UNIMO, section 2.2): regions that overlap a masked one are masked with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unimo.errors import ConfigError
 
 
 def overlaps(boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of each box with each, [R, R] float64; 0 where both are without area.
+    """Compute the intersection over union of all pairs of boxes, [R, R] float64; 0 where both have no area.
 
     Args:
         boxes: [R, 4]: x1, y1, x2, y2, in any unit.
@@ -23,21 +23,21 @@ def overlaps(boxes: np.ndarray) -> np.ndarray:
 
 
 class RegionMasker:
-    """Draws the regions of a picture that are hidden, groups of overlapping ones together.
+    """Draw the masked regions of an image, groups of overlapping regions together.
 
-    The paper masks "with a probability of 15%", and every region that overlaps an anchor with its anchor.
-    If each region were an anchor with 15%, crowded pictures would lose most of their regions. We read 15% as
-    the share that is hidden: anchors are drawn, by lot, from the regions still in sight, and hidden with all
-    regions in sight that overlap them, until 15% of the regions are spent; see `Budget` for a group larger
-    than what is left. An anchor that would leave no region in sight is passed over, so a picture with one
-    region, or with regions that all overlap each other, keeps them all.
+    The paper masks regions "with a probability of 15%", and with each anchor all regions that overlap it. If
+    every region were an anchor with probability 15%, crowded images would lose most of their regions. We read
+    15% as the share that is masked: anchors are drawn at random from the visible regions and masked with all
+    visible regions that overlap them, until 15% of the regions are spent; see `Budget` for a group larger
+    than the remainder. An anchor that would leave no region visible is skipped, so an image with one region,
+    or whose regions all overlap each other, keeps them all.
 
     Args:
-        share: of the regions to hide.
-        threshold: intersection over union above which a region is hidden with an anchor.
+        share: share of the regions to mask.
+        threshold: intersection over union above which a region is masked with an anchor.
 
     Raises:
-        ConfigError: one of them is not a share.
+        ConfigError: one of them is not in [0, 1).
     """
 
     def __init__(self, share: float = 0.15, threshold: float = 0.3) -> None:
@@ -47,15 +47,15 @@ class RegionMasker:
         self.share, self.threshold = share, threshold
 
     def __call__(self, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Which regions are hidden, bool [R]; `draw` without the anchors."""
+        """Return which regions are masked, bool [R]; see `draw`."""
         return self.draw(boxes, rng)[0]
 
     def draw(self, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Which regions are hidden, bool [R], and the indices of the anchors among them, int64 [A].
+        """Return which regions are masked, bool [R], and the indices of the anchors, int64 [A].
 
         Args:
             boxes: [R, 4]: x1, y1, x2, y2.
-            rng: source of all chance.
+            rng: source of all randomness.
         """
         near = overlaps(boxes) > self.threshold
         np.fill_diagonal(near, True)

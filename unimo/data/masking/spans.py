@@ -1,4 +1,4 @@
-"""Span masking: runs of whole words are hidden together."""
+"""Span masking: runs of whole words are masked together."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from unimo.data.tokenizers import Tokenizer
 SPAN_STOP = 0.2
 """Probability that a span ends after each of its words (SpanBERT's p)."""
 LONGEST_SPAN = 10
-"""Words; longer draws are not made (SpanBERT)."""
+"""Largest number of words of a span (SpanBERT)."""
 
 
 class SpanMasker(Masker):
-    """Hides runs of whole words (SpanBERT, section 3.1; UNIMO, section 2.3; UNIMO-2, section 3.2).
+    """Mask runs of whole words (SpanBERT, section 3.1; UNIMO, section 2.3; UNIMO-2, section 3.2).
 
-    Runs of l words, l geometric with p = 0.2 and at most 10, begin at words drawn by lot until a share
-    `probability` of the tokens is chosen; the last run ends there, with a whole word. A run meets one fate:
-    80% of them become `<mask>`, 10% random tokens, 10% stay as they are.
+    Runs of l words, l geometric with p = 0.2 and at most 10, start at random words until a share
+    `probability` of the tokens is chosen; the last run ends there, with a whole word. All words of a run are
+    treated alike: 80% of the runs become `<mask>`, 10% random tokens, and 10% stay unchanged.
 
     Args:
-        tokenizer: gives the mask id, the vocabulary and the special ids.
+        tokenizer: defines the mask id, the vocabulary and the special ids.
         probability: share of the tokens to predict.
-        overshoot: round that share up to a token, and to the end of the last word, as UNIMO-2's reader does:
+        overshoot: round that share up to a token and to the end of the last word, as UNIMO-2's reader does:
             every text has a target, and about 20% of a caption's tokens are targets instead of 15%. Without
-            it the share is right on average (`Budget`), and a short text may have no target.
+            it the share is exact on average (`Budget`), and a short text may have no target.
     """
 
     def __init__(self, tokenizer: Tokenizer, probability: float = 0.15, overshoot: bool = True) -> None:
@@ -48,10 +48,10 @@ class SpanMasker(Masker):
         return self._hide(tokens, places[chosen], fate[chosen], rng)
 
     def _draw_spans(self, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """For each word the number in [0, 1) that decides its fate, NaN for words that are not chosen.
+        """Draw for each chosen word the number in [0, 1) that decides its replacement; NaN for the others.
 
         Args:
-            sizes: tokens of each word.
+            sizes: number of tokens of each word.
         """
         fate = np.full(len(sizes), np.nan)
         amount = self.probability * sizes.sum()
@@ -64,7 +64,7 @@ class SpanMasker(Masker):
             length = int(np.searchsorted(self.length_shares, rng.random(), side="right")) + 1
             drawn = rng.random()
             for word in range(start, min(start + length, len(sizes))):
-                # A word without tokens of its own (`<unk>`) neither costs anything nor ends the run.
+                # A word without maskable tokens (`<unk>`) costs nothing and does not end the run.
                 if budget.left <= 0 or not np.isnan(fate[word]):
                     break
                 if sizes[word] and not budget.pays(int(sizes[word])):

@@ -1,8 +1,8 @@
-"""Words of a caption and their parts of speech (Penn tags), without any model download.
+"""Words of a caption and their parts of speech (Penn tags), without downloading a model.
 
-The default tagger is TextBlob's pattern tagger, whose lexicon lies inside its wheel. Captions are not the
-news text it was made for: `repair` mends the mistakes that captions provoke, "a dog jumps" above all, where
-the verb is taken for a plural.
+The default tagger is TextBlob's pattern tagger, whose lexicon is part of its wheel. It was made for news
+text: `repair` corrects its typical mistakes on captions, most of all "a dog jumps", where it takes the verb
+for a plural.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from unimo.errors import CapabilityError
 
 Tagger = Callable[[Sequence[str]], list[str]]
-"""Lower-case words of one sentence to one Penn tag each."""
+"""Maps the lower-case words of a sentence to one Penn tag each."""
 
 MAX_CHARACTERS = 2000
-"""What lies behind is not looked at: a sentence of that length is no caption."""
+"""Longer texts are clipped: a sentence of that length is no caption."""
 
 _WORD = re.compile(r"['’]s\b|[^\W_]+(?:['’-][^\W_]+)*|[^\w\s]")
 _PREPOSITIONS = (
@@ -29,17 +29,18 @@ COLOURS = frozenset(
     "red orange yellow green blue purple pink brown black white gray grey tan beige khaki maroon navy teal "
     "gold golden silver blond blonde turquoise plaid camouflage denim checkered striped spotted".split()
 )
-"""Colours and patterns describe what follows, also where the tagger takes them for nouns."""
+"""Colours and patterns, which describe what follows even where the tagger takes them for nouns."""
 _LONG = {tuple(words.split()): words for words in _PREPOSITIONS}
 _SINGULAR = {"a", "an", "one", "this", "another", "each"}
 _BEFORE_NOUN = {"DT", "PRP$", "JJ", "CD", "PDT"}
 _AFTER_VERB = {"IN", "DT", "TO", "PRP$", "PRP", "RP", "RB", "CD", ".", ",", "CC", "END"}
 _VERBS = ("VB", "MD")
+_PUNCTUATION = {".": ".", "!": ".", "?": ".", ",": ",", "&": "CC", "'s": "POS", "’s": "POS"}
 
 
 @dataclass(frozen=True)
 class Token:
-    """A word, or a preposition of several words, and its characters `text[start:end]` in the caption."""
+    """A word, or a preposition of several words, with its characters `text[start:end]` in the caption."""
 
     word: str
     tag: str
@@ -48,7 +49,7 @@ class Token:
 
 
 def tag_words(text: str, tagger: Tagger) -> list[Token]:
-    """Cut a caption, clipped by `clip_text`, into tagged words."""
+    """Split a caption, clipped by `clip_text`, into tagged words."""
     found = list(_WORD.finditer(clip_text(text)))
     words = [match.group().lower() for match in found]
     tags = repair(words, tagger(words)) if words else []
@@ -59,7 +60,7 @@ def tag_words(text: str, tagger: Tagger) -> list[Token]:
 
 
 def tag_caption(text: str, tagger: Tagger) -> list[Token]:
-    """The tagged words of a caption; "in front of" and its like are one token."""
+    """Split a caption into tagged words; prepositions such as "in front of" are one token."""
     words, tokens, at = tag_words(text, tagger), [], 0
     while at < len(words):
         size = next((n for n in (4, 3, 2) if tuple(token.word for token in words[at : at + n]) in _LONG), 1)
@@ -71,12 +72,12 @@ def tag_caption(text: str, tagger: Tagger) -> list[Token]:
 
 
 def split_words(text: str) -> list[str]:
-    """Words and punctuation marks of a text in lower case, as the parser and the language model see them."""
+    """Split a text into lower-case words and punctuation marks, the units of parser and language model."""
     return [match.group().lower() for match in _WORD.finditer(text)]
 
 
 def clip_text(text: str) -> str:
-    """The text itself, or the whole words among its first `MAX_CHARACTERS` characters."""
+    """Return the text, cut after a whole word if it is longer than `MAX_CHARACTERS`."""
     if len(text) <= MAX_CHARACTERS:
         return text
     clipped = text[:MAX_CHARACTERS]
@@ -84,34 +85,33 @@ def clip_text(text: str) -> str:
 
 
 def encodable(text: str) -> str:
-    """The text with a question mark for each lone surrogate, which JSON can hold and UTF-8 cannot."""
+    """Replace each lone surrogate, which JSON can hold but UTF-8 cannot, by a question mark."""
     return text.encode(errors="replace").decode()
 
 
 def repair(words: Sequence[str], tags: Sequence[str]) -> list[str]:
-    """Mend the tags of a caption; `words` are in lower case."""
-    mended = [tag if word[0].isalnum() else _punctuation(word) for word, tag in zip(words, tags, strict=True)]
-    for at, (word, tag) in enumerate(zip(words, mended, strict=True)):
-        before = mended[at - 1] if at else "START"
-        after = mended[at + 1] if at + 1 < len(mended) else "END"
+    """Correct the tags of a caption; `words` are in lower case."""
+    fixed = [
+        tag if word[0].isalnum() else _PUNCTUATION.get(word, ":")
+        for word, tag in zip(words, tags, strict=True)
+    ]
+    for at, (word, tag) in enumerate(zip(words, fixed, strict=True)):
+        before = fixed[at - 1] if at else "START"
+        after = fixed[at + 1] if at + 1 < len(fixed) else "END"
         if tag in ("VB", "VBP", "VBZ") and before in _BEFORE_NOUN and not after.startswith("NN"):
-            mended[at] = "NNS" if tag == "VBZ" else "NN"
+            fixed[at] = "NNS" if tag == "VBZ" else "NN"
         elif tag == "NN" and word.endswith("ing") and before.startswith("NN") and after in _AFTER_VERB:
-            mended[at] = "VBG"
-        elif tag == "NNS" and before == "NN" and after in _AFTER_VERB and _lacks_verb(mended, words, at):
-            mended[at] = "VBZ"
-        elif tag == "NN" and before == "NNS" and after in _AFTER_VERB and not _has_finite(mended, words, at):
-            mended[at] = "VBP"
-        elif tag == "NNS" and words[at - 1] in COLOURS and at > 1 and mended[at - 2] == "IN":
-            # "a girl in pink runs": clothes by their colour alone, then the verb.
-            mended[at] = "VBZ" if after in _AFTER_VERB and _lacks_verb(mended, words, at) else tag
+            fixed[at] = "VBG"
+        elif tag == "NNS" and before == "NN" and after in _AFTER_VERB and _lacks_verb(fixed, words, at):
+            fixed[at] = "VBZ"
+        elif tag == "NN" and before == "NNS" and after in _AFTER_VERB and not _has_finite(fixed, words, at):
+            fixed[at] = "VBP"
+        elif tag == "NNS" and words[at - 1] in COLOURS and at > 1 and fixed[at - 2] == "IN":
+            # "a girl in pink runs": clothes named by their colour alone, then the verb.
+            fixed[at] = "VBZ" if after in _AFTER_VERB and _lacks_verb(fixed, words, at) else tag
         elif tag == "JJ" and before == "NN" and not after.startswith(("NN", "JJ")) and word == "top":
-            mended[at] = "NN"
-    return mended
-
-
-def _punctuation(word: str) -> str:
-    return {".": ".", "!": ".", "?": ".", ",": ",", "&": "CC", "'s": "POS", "’s": "POS"}.get(word, ":")
+            fixed[at] = "NN"
+    return fixed
 
 
 def _clause_start(tags: Sequence[str], words: Sequence[str], at: int) -> int:
@@ -121,13 +121,13 @@ def _clause_start(tags: Sequence[str], words: Sequence[str], at: int) -> int:
 
 
 def _has_finite(tags: Sequence[str], words: Sequence[str], at: int) -> bool:
-    """Whether the clause has a finite verb before position `at`."""
+    """Return whether the clause has a finite verb before position `at`."""
     start = _clause_start(tags, words, at)
     return any(tag in ("VBZ", "VBP", "VBD", "MD") for tag in tags[start:at])
 
 
 def _lacks_verb(tags: Sequence[str], words: Sequence[str], at: int) -> bool:
-    """Whether the clause around position `at` still needs a finite verb."""
+    """Return whether the clause around position `at` still needs a finite verb."""
     if _has_finite(tags, words, at):
         return False
     start, nouns = _clause_start(tags, words, at), at
@@ -140,7 +140,7 @@ def _lacks_verb(tags: Sequence[str], words: Sequence[str], at: int) -> bool:
 
 @functools.cache
 def load_tagger(name: str = "textblob") -> Tagger:
-    """A tagger by name: `textblob`, or `spacy:PIPELINE` with an installed or saved spaCy pipeline.
+    """Load a tagger by name: `textblob`, or `spacy:PIPELINE` with an installed or saved spaCy pipeline.
 
     Raises:
         CapabilityError: unknown name, or the library or pipeline is not installed.
@@ -166,7 +166,7 @@ def _textblob() -> Tagger:
     def tag(words: Sequence[str]) -> list[str]:
         return [tag for _, tag in parser.find_tags(list(words))]
 
-    # The first call reads the lexicon, and a second thread that comes meanwhile would see half of it.
+    # The first call reads the lexicon, and another thread calling meanwhile would see half of it.
     tag(["The", "old", "quickish", "Zurbaran"])
     return tag
 

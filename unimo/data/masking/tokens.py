@@ -1,4 +1,4 @@
-"""Masked language modelling: which tokens of a text are hidden, and what stands in their place."""
+"""Token masking for masked language modelling (MLM)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from unimo.data.tokenizers import Tokenizer
 
 
 class Masker:
-    """Hides tokens of a text for MLM (BERT, section 3.1).
+    """Mask random tokens of a text (BERT, section 3.1).
 
     Every token that is not special is chosen with `probability`, independently; of the chosen ones 80%
-    become `<mask>`, 10% a random token that is not special, and 10% stay as they are. A short text may
-    have no chosen token at all.
+    become `<mask>`, 10% a random token that is not special, and 10% stay unchanged. A short text may have no
+    chosen token.
 
     Args:
-        tokenizer: gives the mask id, the vocabulary and the special ids.
+        tokenizer: defines the mask id, the vocabulary and the special ids.
         probability: share of the tokens to predict.
         whole_words: choose words instead of tokens; all tokens of a chosen word are predicted.
     """
@@ -38,10 +38,10 @@ class Masker:
         Args:
             ids: token ids [T], special tokens included.
             words: number of the word of each token [T], -1 for special tokens.
-            rng: source of all chance.
+            rng: source of all randomness.
 
         Returns:
-            Masked ids int64 [T], positions of the targets int64 [N], their true ids int64 [N].
+            Masked ids int64 [T], positions of the targets int64 [N], and their original ids int64 [N].
         """
         tokens = np.asarray(ids, np.int64)
         if self.whole_words:
@@ -55,7 +55,7 @@ class Masker:
     def _hide(
         self, tokens: np.ndarray, positions: np.ndarray, fate: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Replace what stands at `positions` by what the numbers `fate` in [0, 1) say."""
+        """Replace the tokens at `positions` as the numbers `fate` in [0, 1) decide."""
         replacements = self.ordinary_ids[rng.integers(len(self.ordinary_ids), size=len(positions))]
         masked, labels = tokens.copy(), tokens[positions]
         masked[positions] = np.where(fate < 0.8, self.mask_id, np.where(fate < 0.9, replacements, labels))

@@ -95,7 +95,7 @@ def test_no_mirror_where_left_and_right_are_asked_about():
 def test_random_box_lies_inside(size):
     rng = np.random.default_rng(0)
     for _ in range(50):
-        left, top, right, bottom = _random_box(*size, rng)
+        left, top, right, bottom = _random_box(*size, rng, smallest=0.5)
         assert 0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]
         if max(size) < 2 * min(size):
             assert (right - left) * (bottom - top) >= 0.48 * size[0] * size[1]
