@@ -20,7 +20,8 @@ def main(words: list[str] | None = None) -> None:
     from ppdet_features.detector import build_detector
     from ppdet_features.detectron2_names import convert
     from ppdet_features.weights import read_weights
-    from unimo.config import parse_overrides, write_text
+    from unimo.config import parse_overrides
+    from unimo.files import write_text
     from unimo.weights.files import load_into, tensors_of, write_safetensors
 
     config = load_config(args.config, parse_overrides(args.overrides))

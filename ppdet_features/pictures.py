@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter, defaultdict
@@ -19,6 +18,7 @@ from unimo.data.images.open import open_image
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.scenes.scene import render
 from unimo.errors import ConfigError, DataError
+from unimo.files import read_json
 from unimo.settings import ScenesConfig
 
 logger = logging.getLogger(__name__)
@@ -185,12 +185,7 @@ class CocoPictures:
         return image
 
     def _read(self) -> dict[str, Any]:
-        try:
-            content = json.loads(self._path.read_text(encoding="utf8"))
-        except OSError as error:
-            raise DataError(f"cannot read annotations {self._path}: {error.strerror}") from error
-        except ValueError as error:
-            raise DataError(f"{self._path} is not valid JSON: {error}") from error
+        content = read_json(self._path, DataError, "annotations")
         if not isinstance(content, dict):
             raise DataError(f"{self._path} is no mapping; expected COCO's {', '.join(_KEYS)}")
         content["attributes"] = content.get("attributes") or []

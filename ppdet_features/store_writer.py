@@ -13,8 +13,9 @@ from typing import Any
 
 from unimo.data.loading.loader import RecordCounter
 from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, write_shard
-from unimo.data.regions.store import replacing, shard_path, write_index
+from unimo.data.regions.store import shard_path, write_index
 from unimo.errors import DataError
+from unimo.files import write_text
 from unimo.jobs import Shard, check_same_job
 
 JOB = "job.json"
@@ -66,8 +67,7 @@ class StoreWriter:
             if note.exists() or any(self.folder.glob("regions-*")):
                 check_same_job(note, job, complaint)
                 return
-            with replacing(note) as path:
-                path.write_text(json.dumps(dict(job), indent=1) + "\n", encoding="utf8")
+            write_text(note, json.dumps(dict(job), indent=1) + "\n")
         except OSError as error:
             raise DataError(f"cannot write to {self.folder}: {error.strerror}") from error
 

@@ -4,10 +4,8 @@ released model into a model directory."""
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -15,6 +13,7 @@ import yaml  # noqa: E402
 
 from unimo import cli  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
+from unimo.files import read_json_object, write_text  # noqa: E402
 from unimo.inference.release import convert_release, releases  # noqa: E402
 from unimo.weights.files import read_safetensors, write_safetensors  # noqa: E402
 from unimo.weights.huggingface import SOURCES, from_hf, read_sizes  # noqa: E402
@@ -60,32 +59,15 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ConfigError: the file is missing or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
-
-
 def convert_tower(arguments: argparse.Namespace) -> None:
     """Read, rename, write; the folder is made only when everything fits."""
     source = SOURCES[arguments.source]
-    sizes = read_sizes(source, read_json(arguments.config))
+    sizes = read_sizes(source, read_json_object(arguments.config, ConfigError))
     tensors = from_hf(source, read_safetensors(arguments.input), sizes)
     config = {"tower": source.tower, "source": arguments.source, **sizes}
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf8")
+        write_text(arguments.out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     except OSError as error:
         raise CheckpointError(f"cannot write into {arguments.out}: {error.strerror}") from error
     write_safetensors(arguments.out / "model.safetensors", tensors)

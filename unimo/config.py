@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from unimo.errors import ConfigError, nearest
+from unimo.files import write_text  # noqa: F401
 
 T = TypeVar("T")
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
@@ -215,16 +216,6 @@ def to_plain(config: Any) -> Any:
 def dump(config: Any) -> str:
     """YAML text of a config, in field order."""
     return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=100)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that `path` is either the old one or the whole new one, also on a full disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def find_config(name: str, suffix: str) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -160,17 +158,3 @@ def test_find_config_takes_a_path(tmp_path):
     assert config.find_config(str(path), "pretrain") == path
     with pytest.raises(ConfigError, match="no config file .*gone.yaml; recipes: .*unimo3_base"):
         config.find_config(str(tmp_path / "gone.yaml"), "pretrain")
-
-
-def test_full_disk_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "config.yaml"
-    config.write_text(path, "old: 1\n")
-
-    def half(self: Path, text: str, encoding: str) -> None:
-        self.write_bytes(text.encode(encoding)[: len(text) // 2])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(OSError, match="No space left"):
-        config.write_text(path, "new: 2\n")
-    assert path.read_text() == "old: 1\n" and list(tmp_path.iterdir()) == [path]

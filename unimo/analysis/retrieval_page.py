@@ -9,8 +9,8 @@ from pathlib import Path
 
 from unimo.analysis.retrieval_examples import Direction, Example, Found, Hit
 from unimo.analysis.show import data_uri
-from unimo.config import write_text
 from unimo.errors import ConfigError
+from unimo.files import write_text
 
 THUMBNAIL = 200
 """Longest side of a picture, pixels."""

@@ -15,8 +15,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from unimo.analysis.word_embeddings import Surroundings, only_there, to_plain
-from unimo.config import write_text
 from unimo.errors import ConfigError
+from unimo.files import write_text
 
 CENTRE, SHARED, OWN, FAINT = "#d62728", "#1f77b4", "#ff7f0e", "#c8c8c8"
 SIDE, DPI = 5.2, 120

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from unimo.augment.index import TfidfIndex
-from unimo.config import write_text
 from unimo.errors import ConfigError, DataError
+from unimo.files import write_text
 from unimo.jobs import check_same_job
 
 Embedder = Callable[[Sequence[str]], np.ndarray]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any
 from unimo.augment.checks import one_at_a_time
 from unimo.augment.translation import VIA, BackTranslator
 from unimo.errors import CapabilityError, DataError
+from unimo.files import publish_folder, read_json_object
 
 log = logging.getLogger(__name__)
 _END = "</s>"
@@ -116,7 +116,7 @@ def _pieces_file(folder: Path, name: str) -> Path:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    return json.loads(path.read_bytes()) if path.is_file() else {}
+    return read_json_object(path, DataError) if path.is_file() else {}
 
 
 def _convert(marian: Path, folder: Path) -> Path:
@@ -138,7 +138,8 @@ def _convert_into(marian: Path, folder: Path) -> Path:
         ) from error
     for file in (*marian.glob("*.spm"), *marian.glob("prefix.txt")):
         shutil.copy(file, temporary)
-    return temporary.replace(folder)
+    publish_folder(temporary, folder)
+    return folder
 
 
 def _library(name: str) -> ModuleType:

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from unimo.augment.checks import prepare_output
-from unimo.config import write_text
 from unimo.errors import DataError
+from unimo.files import write_text
 from unimo.jobs import check_same_job
 
 

@@ -17,6 +17,7 @@ from unimo.augment.scene_graph import Parser
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
 from unimo.data.masking.tagging import split_words
 from unimo.errors import DataError
+from unimo.files import replacing
 
 CHECKPOINT = 100_000
 """Captions between two notes; a killed pass loses at most these."""
@@ -145,10 +146,8 @@ class CorpusStatistics:
 
 
 def _write_arrays(file: Path, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    temporary = file.with_name(f".{file.name}.tmp")
-    with open(temporary, "wb") as stream:
+    with replacing(file) as temporary, open(temporary, "wb") as stream:
         np.savez(stream, note=np.frombuffer(json.dumps(note).encode(), np.uint8), **arrays)
-    temporary.replace(file)
 
 
 def _read_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

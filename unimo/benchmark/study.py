@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from unimo._runtime import available_cores
-from unimo.config import write_text
 from unimo.errors import UnimoError
+from unimo.files import write_text
 
 logger = logging.getLogger(__name__)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

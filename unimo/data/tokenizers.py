@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from unimo.errors import DataError
+from unimo.files import read_json_object
 
 # Names of (begin, padding, end, unknown, mask) in the families that we read.
 SPECIAL_NAMES = (
@@ -130,7 +130,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
     if (folder / "tokenizer.json").is_file():
         return _load_json(folder / "tokenizer.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        vocabulary = _read_json(folder / "vocab.json")
+        vocabulary = read_json_object(folder / "vocab.json", DataError)
         return _byte_level(vocabulary, folder / "merges.txt", add_prefix_space)
     encoders = sorted(folder.glob("*" + UNIMO_FILES[0]))
     if encoders:
@@ -144,7 +144,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
 
 def _load_json(path: Path) -> Tokenizer:
     """A `tokenizer.json`, ours or another's; what would recognise or add special tokens is taken out."""
-    content = _read_json(path)
+    content = read_json_object(path, DataError)
     vocabulary = content.get("model", {}).get("vocab")
     added = content.get("added_tokens") or []
     if not isinstance(vocabulary, dict):
@@ -162,7 +162,7 @@ def _load_unimo(encoder_path: Path, add_prefix_space: bool) -> Tokenizer:
     """UNIMO's files: BPE string -> GPT-2 id, merges, and the GPT-2 id (or name) of each model id."""
     stem = encoder_path.name[: -len(UNIMO_FILES[0])]
     merges_path, ids_path = (encoder_path.with_name(stem + ending) for ending in UNIMO_FILES[1:])
-    strings = {str(index): string for string, index in _read_json(encoder_path).items()}
+    strings = {str(index): string for string, index in read_json_object(encoder_path, DataError).items()}
     entries = [line.split("\t")[0] for line in _read_lines(ids_path)]
     vocabulary = {strings.get(entry, entry): index for index, entry in enumerate(entries)}
     if len(vocabulary) != len(entries) or not set(strings.values()) <= set(vocabulary):
@@ -180,18 +180,6 @@ def _byte_level(vocabulary: dict[str, int], merges_path: Path, add_prefix_space:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
     return Tokenizer(backend, str(merges_path.parent))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf8"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 def _read_lines(path: Path) -> Sequence[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 from unimo import registry
 from unimo.config import merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import CheckpointError
+from unimo.files import publish_folder, published, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,10 +58,10 @@ def save_model(
         content = to_plain(run) if run is not None else {}
         content |= {"model": to_plain(task.model.config), "task": to_plain(task.config)}
         content["metadata"] = to_plain(task.metadata)
-        _write(fresh / CONFIG, yaml.safe_dump(merge_plain(_read_config(fresh), content), sort_keys=False))
-        _write(fresh / METRICS, json.dumps(dict(metrics or {}), indent=1))
+        write_text(fresh / CONFIG, yaml.safe_dump(merge_plain(_read_config(fresh), content), sort_keys=False))
+        write_text(fresh / METRICS, json.dumps(dict(metrics or {}), indent=1))
         write_safetensors(fresh / WEIGHTS, tensors_of(task))
-        _swap(fresh, directory)
+        publish_folder(fresh, directory)
     except OSError as error:
         raise CheckpointError(f"cannot write the model to {directory}: {error}; free some space") from error
     finally:
@@ -160,7 +160,7 @@ def find_model(path: str | Path) -> Path:
         OUTPUT / f"{path}_pretrain" / "model",
         OUTPUT / path / "model",
     ]
-    places = [_present(place) for place in meant]
+    places = [published(place) for place in meant]
     for name, place in zip(meant, places, strict=True):
         if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
             if place != name:
@@ -178,7 +178,7 @@ def find_model(path: str | Path) -> Path:
 
 def list_saved(task: str = "") -> list[Path]:
     """Model directories under `output/`, newest first; `task` keeps those of one task."""
-    found = [place for run in OUTPUT.glob("*/") if ((place := _present(run / "model")) / CONFIG).is_file()]
+    found = [place for run in OUTPUT.glob("*/") if ((place := published(run / "model")) / CONFIG).is_file()]
     if task:
         found = [place for place in found if _read_config(place).get("task", {}).get("name") == task]
     return sorted(found, key=lambda place: -(place / CONFIG).stat().st_mtime)
@@ -241,30 +241,3 @@ def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory:
 
 def _read_config(directory: Path) -> dict[str, Any]:
     return read_yaml(directory / CONFIG) if (directory / CONFIG).is_file() else {}
-
-
-def _write(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _swap(fresh: Path, directory: Path) -> None:
-    """Rename `fresh` to `directory`; an older one steps aside first and is deleted last."""
-    if directory.exists():
-        shutil.rmtree(_aside(directory), ignore_errors=True)
-        directory.rename(_aside(directory))
-    fresh.rename(directory)
-    shutil.rmtree(_aside(directory), ignore_errors=True)
-
-
-def _aside(directory: Path) -> Path:
-    """Where a model directory waits while it is replaced."""
-    return directory.parent / f".{directory.name}.old"
-
-
-def _present(directory: Path) -> Path:
-    """The directory, or the one before it if a kill between the two renames of `_swap` left only that."""
-    old = _aside(directory)
-    return old if old.is_dir() and not directory.exists() else directory

@@ -7,12 +7,13 @@ one of them would change the vocabulary (tests/unit/metrics/test_vqa_metric.py h
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+
+from unimo.files import write_text
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -124,7 +125,5 @@ def write_server_file(path: str | Path, answers: Iterable[tuple[int | str, str]]
         rows.setdefault(question_id, answer)
     order = sorted(rows, key=lambda key: (isinstance(key, str), key))
     content = [{"question_id": key, "answer": rows[key]} for key in order]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(content, ensure_ascii=False))
     return path

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import re
 import shutil
@@ -29,6 +28,7 @@ import paddle
 from unimo import __version__, distributed
 from unimo.config import to_plain
 from unimo.errors import CheckpointError
+from unimo.files import publish_folder, read_json, write_text
 from unimo.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from unimo.training.state import TrainState
 from unimo.weights.files import load_into, read_safetensors, tensors_of, write_safetensors
@@ -125,22 +125,9 @@ def _publish(state: TrainState, content: dict[str, Any], fresh: Path, final: Pat
         "versions": {"unimo": __version__, "paddle": paddle.__version__, "python": platform.python_version()},
         "files": {path.name: path.stat().st_size for path in sorted(fresh.iterdir())},
     }
-    with (fresh / STATE).open("w", encoding="utf8") as file:
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(fresh)
+    write_text(fresh / STATE, json.dumps(content, indent=1))
     shutil.rmtree(final, ignore_errors=True)  # an incomplete one: complete ones are not written again
-    fresh.rename(final)
-    _sync_folder(final.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    publish_folder(fresh, final)
 
 
 def _prune(folder: Path, keep: int) -> None:
@@ -222,10 +209,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it cannot be read.
     """
-    try:
-        return json.loads((folder / STATE).read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {folder / STATE}: {error}") from error
+    return read_json(folder / STATE, CheckpointError)
 
 
 def _read_optimizer(state: TrainState, folder: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray]:

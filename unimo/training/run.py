@@ -16,10 +16,11 @@ import numpy as np
 import paddle
 
 from unimo import distributed, registry
-from unimo.config import dump, merge_into, merge_plain, read_yaml, to_plain, write_text
+from unimo.config import dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
+from unimo.files import write_text
 from unimo.inference import loading
 from unimo.nn.block import set_recompute
 from unimo.settings import CorpusConfig, RunConfig

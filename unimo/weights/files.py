@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
 from unimo.errors import CheckpointError
+from unimo.files import replacing
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -106,15 +106,12 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> No
     path = Path(path)
     # The package stores the memory of an array as it lies, so that must be row by row.
     dense = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask wants it; the package makes files private
-        save_file(dense, temporary)
-        temporary.chmod(mode)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)  # makes the new name survive a power cut
+        with replacing(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as the umask wants it; the package makes files private
+            save_file(dense, temporary)
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in dense.values()) / 1e6
         reason = str(error).removeprefix("Error while serializing: I/O error: ")
@@ -123,17 +120,6 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> No
             f"could not write {path} ({size:.1f} MB): {reason}; {kept}. "
             f"Free some space or choose another output folder"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def tensors_of(layer: nn.Layer) -> dict[str, np.ndarray]:

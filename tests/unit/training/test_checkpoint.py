@@ -59,7 +59,7 @@ def test_full_disk_leaves_the_previous_checkpoint(
 
     monkeypatch.setattr(checkpoint, "write_safetensors", write)
     if file == "state.json":
-        monkeypatch.setattr(checkpoint.os, "fsync", full)
+        monkeypatch.setattr(checkpoint, "write_text", full)
     with pytest.raises(CheckpointError, match="No space left on device.*Older checkpoints are intact"):
         train(make_run(tmp_path, train={"max_steps": 8}))
     monkeypatch.undo()

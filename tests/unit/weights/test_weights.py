@@ -14,7 +14,6 @@ from unimo.errors import CheckpointError
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower
-from unimo.weights import files as weights
 from unimo.weights.files import load_into, load_tower, read_safetensors, tensors_of, write_safetensors
 
 
@@ -128,7 +127,7 @@ def test_full_disk_leaves_the_previous_file_and_no_other(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"w\.safetensors.*No space left.*previous file is intact"):
         write_safetensors(path, {"a": np.ones(3, np.float32)})
     assert os.listdir(tmp_path) == ["w.safetensors"]

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, check_folder, read_json
+from unimo.data.prepare.sources import ImageFolder, check_folder
 from unimo.data.prepare.writer import PAIRS_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
+from unimo.files import read_json
 
 SPLITS = ("train", "restval", "val", "test")
 _SHORT_NAMES = {"flickr30k": "f30k"}
@@ -66,7 +67,7 @@ def prepare_karpathy(
 
 
 def _read_annotations(path: Path) -> tuple[list[Mapping[str, Any]], str]:
-    content = read_json(path)
+    content = read_json(path, DataError)
     if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):
         raise DataError(f"{path} is not a Karpathy JSON: expected an object with a list `images`")
     entries = content["images"]

@@ -8,8 +8,9 @@ from typing import Any
 
 from unimo.data.prepare.sources import ImageFolder, check_folder
 from unimo.data.prepare.writer import SNLI_SCHEMA, ArrowWriter, Progress, no_progress, write_json
-from unimo.data.readers.items import LABELS, parse_json
+from unimo.data.readers.items import LABELS
 from unimo.errors import DataError, RecordError
+from unimo.files import parse_json
 
 SPLITS = ("train", "dev", "test")
 Sentence = tuple[str, str, int]
@@ -77,7 +78,7 @@ def _read_split(path: Path) -> tuple[dict[str, list[Sentence]], int]:
                 continue
             where = f"{path}, line {number}"
             try:
-                item = parse_json(line, where)
+                item = parse_json(line, where, RecordError)
                 label = item["gold_label"]
                 if label not in LABELS:
                     unlabelled += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,21 +11,6 @@ from unimo.data.images.open import open_image
 from unimo.errors import DataError, RecordError
 
 _CHECK_SIZE = 32
-
-
-def read_json(path: str | Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        DataError: missing, unreadable or not JSON.
-    """
-    path = Path(path)
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON (cut off?): {error}") from error
 
 
 def check_folder(path: str | Path, what: str) -> Path:

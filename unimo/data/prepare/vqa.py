@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from unimo.data.prepare.sources import ImageFolder, check_folder, read_json
+from unimo.data.prepare.sources import ImageFolder, check_folder
 from unimo.data.prepare.writer import VQA_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
+from unimo.files import read_json
 from unimo.metrics.vqa import normalise_answer, soft_score
 
 log = logging.getLogger(__name__)
@@ -155,12 +156,12 @@ def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
     by_id: dict[int, tuple[str, tuple[str, ...]]] = {}
     try:
         if annotations is not None:
-            for entry in read_json(annotations)["annotations"]:
+            for entry in read_json(annotations, DataError)["annotations"]:
                 # Interned: ten answers for each of 650,000 questions, few of them different.
                 answers = tuple(sys.intern(answer["answer"]) for answer in entry["answers"])
                 by_id[entry["question_id"]] = (sys.intern(entry["multiple_choice_answer"]), answers)
         images: dict[int, list[Question]] = {}
-        entries = read_json(questions)["questions"]
+        entries = read_json(questions, DataError)["questions"]
         for entry in entries:
             majority, answers = by_id[entry["question_id"]] if annotations else ("", ())
             question = Question(entry["question_id"], entry["image_id"], entry["question"], majority, answers)

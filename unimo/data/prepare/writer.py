@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from unimo.errors import DataError
+from unimo.files import sync, write_text
 
 log = logging.getLogger(__name__)
 Progress = Callable[..., Iterable]
@@ -119,8 +119,7 @@ class ArrowWriter:
         self._flush()
         self._writer.close()
         self._sink.close()
-        with open(self._temporary[-1], "rb") as file:
-            os.fsync(file.fileno())
+        sync(self._temporary[-1])
 
     def _publish(self) -> None:
         names = [
@@ -132,7 +131,7 @@ class ArrowWriter:
                 log.info("removing %s of an earlier run", path)
                 path.unlink()
         for temporary, name in zip(self._temporary, names, strict=True):
-            os.replace(temporary, self.folder / name)
+            temporary.replace(self.folder / name)
             self.files.append(self.folder / name)
 
     def _guarded(self, action: Callable[[], None]) -> None:
@@ -156,11 +155,13 @@ class ArrowWriter:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name, then rename."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write a JSON file, whole or not at all; its folder is made when it does not exist.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error

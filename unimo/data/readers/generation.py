@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from unimo.data.readers.base import Dataset, check_index, check_text, read_at
-from unimo.data.readers.items import parse_json
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
+from unimo.files import parse_json
 
 TARGETS = ("tgt", "target")
 KNOWLEDGE = "knowledge"
@@ -202,7 +202,7 @@ class JsonlFile(GenerationDataset):
     def __getitem__(self, index: int) -> GenerationRecord:
         check_index(index, len(self))
         where = self._lines.where(index)
-        item = parse_json(self._lines.content(index), where)
+        item = parse_json(self._lines.content(index), where, RecordError)
         if not isinstance(item, dict):
             raise RecordError(f"{where}: expected a JSON object, found {item!r:.80}")
         knowledge = item.get(KNOWLEDGE)

@@ -12,29 +12,15 @@ Several samples of one image may stand in a list.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from unimo.data.readers.base import Kind, check_text
 from unimo.errors import RecordError
+from unimo.files import parse_json
 from unimo.metrics.vqa import answer_type, soft_scores
 
 LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
-
-
-def parse_json(content: bytes, where: str) -> Any:
-    """Decode one JSON value.
-
-    Raises:
-        RecordError: not UTF-8 or not JSON.
-    """
-    try:
-        return json.loads(content.decode("utf8"))
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{where}: not valid UTF-8 at byte {error.start}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{where}: not valid JSON: {error}") from error
 
 
 def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
@@ -66,7 +52,7 @@ def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
 def count_samples(content: bytes, kind: Kind) -> int:
     """How many samples a JSON text holds; 1 if it is broken, so that reading it reports the error."""
     try:
-        return len(split_item(parse_json(content, ""), kind, ""))
+        return len(split_item(parse_json(content, "", RecordError), kind, ""))
     except RecordError:
         return 1
 

@@ -15,9 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
-from unimo.data.readers.items import count_samples, parse_json, record_fields, split_item
+from unimo.data.readers.items import count_samples, record_fields, split_item
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
+from unimo.files import parse_json
 
 HELD_OUT_SHARE = 0.05
 """Share of the images that goes to val, and the same to test, where files name no split."""
@@ -130,7 +131,8 @@ class JsonlDataset(Dataset):
 
     def _item(self, index: int) -> dict:
         line = self._lines[index]
-        item = parse_json(read_at(self.path, self._begins[line], self._sizes[line]), self.where(index))
+        content = read_at(self.path, self._begins[line], self._sizes[line])
+        item = parse_json(content, self.where(index), RecordError)
         if not isinstance(item, dict):
             raise RecordError(f"{self.where(index)}: expected a JSON object, found {item!r:.80}")
         return item

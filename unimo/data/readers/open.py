@@ -20,7 +20,6 @@ Labelled images are found by `readers/labeled.py`, GLUE's files by `readers/glue
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable
@@ -37,6 +36,7 @@ from unimo.data.readers.unpaired import PictureDataset, PromptDataset, TextLines
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.errors import DataError, RecordError
+from unimo.files import read_json
 from unimo.settings import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
@@ -255,10 +255,7 @@ def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Datas
 
 
 def _read_answers(path: Path) -> list[str]:
-    try:
-        answers = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
+    answers = read_json(path, DataError)
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers) or not answers:
         raise DataError(f"{path}: expected a JSON list of answers in the order of their ids")
     return answers

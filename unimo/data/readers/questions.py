@@ -8,7 +8,6 @@ SQuAD    train-v1.1.json: passages with questions and answers; a sample is a pas
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from unimo.data.readers.base import check_index, check_text
 from unimo.data.readers.generation import GenerationDataset, GenerationRecord
 from unimo.errors import DataError
+from unimo.files import read_json
 
 
 class CoqaFile(GenerationDataset):
@@ -121,12 +121,7 @@ class SquadQuestions(GenerationDataset):
 
 def _articles(path: Path) -> Iterator[dict[str, Any]]:
     """The entries of `data` of a JSON file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
+    content = read_json(path, DataError)
     entries = content.get("data") if isinstance(content, Mapping) else content
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}: expected a JSON object with a list of objects `data`, as of CoQA and SQuAD")

@@ -14,10 +14,11 @@ from array import array
 from pathlib import Path
 
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
-from unimo.data.readers.items import count_samples, parse_json, record_fields, split_item
+from unimo.data.readers.items import count_samples, record_fields, split_item
 from unimo.data.readers.tar_headers import tar_files
 from unimo.data.record import Record
 from unimo.errors import RecordError
+from unimo.files import parse_json
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 Span = tuple[int, int]
@@ -77,7 +78,7 @@ class TarDataset(Dataset):
         if text_at < 0:
             raise RecordError(f"{where}: no text (txt or json)")
         content = read_at(self.path, text_at, text_size)
-        item = {"text": _decode(content, where)} if is_txt else parse_json(content, where)
+        item = {"text": _decode(content, where)} if is_txt else parse_json(content, where, RecordError)
         sample = split_item(item, self.kind, where)[self._which[index]]
         sample_id = f"{self.path.stem}:{key}#{self._which[index]}"
         fields = record_fields(sample, self.kind, where, sample_id)

@@ -12,10 +12,7 @@ does not grow with use, and threads may read at once.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +26,7 @@ from unimo.data.record import Record
 from unimo.data.regions.base import Regions, check_regions
 from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths
 from unimo.errors import DataError, RecordError
+from unimo.files import replacing, write_text
 
 FORMAT = 1
 INDEX, KEYS, LABELS = "index.json", "index.arrow", "labels.jsonl"
@@ -276,20 +274,6 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"regions-{number:05d}.safetensors"
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write a file under; it takes the place of `path` when the block ends well.
-
-    Several processes may do so at once.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_index(
     folder: Path, shards: int, widths: Widths, names: Mapping[str, Sequence[str]], label_score: float
 ) -> dict[str, int]:
@@ -336,8 +320,7 @@ def write_index(
         "attributes": [str(name) for name in names.get("attributes", ())],
         "skipped": [list(entry) for entry in skipped],
     }
-    with replacing(folder / INDEX) as path:
-        path.write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf8")
+    write_text(folder / INDEX, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
     return {"images": len(places), "regions": count, "skipped": len(skipped)}
 
 

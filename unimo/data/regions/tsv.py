@@ -20,8 +20,9 @@ import numpy as np
 from unimo.data.readers.base import read_at
 from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import StoredImage
-from unimo.data.regions.store import StoredRegions, replacing
+from unimo.data.regions.store import StoredRegions
 from unimo.errors import DataError, RecordError
+from unimo.files import replacing
 
 Order = Literal["width-height", "height-width"]
 ORDERS: tuple[Order, ...] = get_args(Order)

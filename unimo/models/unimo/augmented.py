@@ -11,9 +11,7 @@ import functools
 import glob
 import json
 import logging
-import os
 import re
-import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,9 +24,9 @@ import numpy as np
 
 from unimo.augment.corpus import Caption, caption_of
 from unimo.data.readers.base import read_at
-from unimo.data.readers.items import parse_json
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
+from unimo.files import parse_json, replacing
 from unimo.settings import ScenesConfig
 
 log = logging.getLogger(__name__)
@@ -156,8 +154,7 @@ class LineTable:
         wanted = np.uint64(_hash(json.dumps(key).encode()))
         at = int(np.searchsorted(self._hashes, wanted))
         while at < len(self) and self._hashes[at] == wanted:
-            where = f"{self.path}, line of {key}"
-            item = parse_json(read_at(self.path, int(self._begins[at]), int(self._sizes[at])), where)
+            item = parse_json(self._line(at), f"{self.path}, line of {key}", RecordError)
             if item["id"] == key and fits(item):
                 return item
             at += 1
@@ -167,9 +164,12 @@ class LineTable:
         """The first lines of the file, without those that are broken or that the job passed over."""
         for at in np.argsort(self._begins)[:count]:
             with contextlib.suppress(RecordError):
-                item = parse_json(read_at(self.path, int(self._begins[at]), int(self._sizes[at])), "")
+                item = parse_json(self._line(at), self.path, RecordError)
                 if "skipped" not in item:
                     yield item
+
+    def _line(self, at: int) -> bytes:
+        return read_at(self.path, int(self._begins[at]), int(self._sizes[at]))
 
     def _scan(self) -> np.ndarray:
         """Hash, first byte and size of every line with an id, sorted by hash; [3, lines] uint64."""
@@ -200,12 +200,9 @@ class LineTable:
 
     def _keep(self, table: np.ndarray) -> np.ndarray:
         table = np.ascontiguousarray(table)
-        # A name of its own: ranks and threads may make the same index at the same time.
-        temporary = self._index().with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-        try:
-            with open(temporary, "wb") as stream:
+        try:  # ranks and threads may do so at the same time
+            with replacing(self._index()) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, table)
-            temporary.replace(self._index())
             return np.load(self._index(), mmap_mode="r")
         except OSError:
             log.info("the index of %s stays in memory: its folder cannot be written", self.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from unimo.data.readers.base import Dataset, check_index
 from unimo.data.readers.open import open_corpus
 from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError, RecordError
+from unimo.files import read_json
 from unimo.settings import ScenesConfig
 from unimo.tasks.caption.batches import CaptionCollator, CaptionRecord, Objects, ReferenceCollator
 
@@ -104,12 +104,7 @@ def read_references(path: str | Path) -> dict[ImageId, tuple[str, ...]]:
     Raises:
         DataError: the file cannot be read, is something else, or holds an empty caption.
     """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read task.references {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"task.references {path} is not valid JSON: {error}") from error
+    content = read_json(path, DataError, "task.references")
     rows = content.get("annotations") if isinstance(content, Mapping) else None
     if not isinstance(rows, list):
         raise DataError(

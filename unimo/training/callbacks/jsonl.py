@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from unimo import distributed
-from unimo.config import write_text
+from unimo.files import write_text
 from unimo.training.callbacks.base import Callback
 from unimo.training.state import TrainState
 

@@ -140,7 +140,7 @@ def test_splits_join_and_formats_are_chosen(tmp_path: Path) -> None:
         ({"train.tsv": "src\tother\na\tb\n"}, r"train\.tsv, line 1: expected a header with `tgt`"),
         ({"train.tsv": "src\ttgt\n"}, r"train\.tsv has no samples"),
         ({"train.tsv": ""}, r"train\.tsv, line 1: .*found: nothing"),
-        ({"train-v1.1.json": "{"}, r"train-v1\.1\.json is not valid JSON"),
+        ({"train-v1.1.json": "{"}, r"train-v1\.1\.json: not valid JSON"),
         ({"train-v1.1.json": '{"data": 3}'}, r"expected a JSON object with a list of objects `data`"),
         ({"train-v1.1.json": '[{"title": "x"}]'}, r"article 0: no list of objects 'paragraphs'; found title"),
         (
