@@ -58,8 +58,8 @@ def pretrain(words: str, out: str = "out", ranks: int = 1, name: str = "pretrain
 
 
 def finetune(task: str, words: str = "", out: str = "out", ranks: int = 1, name: str = "finetune") -> Step:
-    """A small fine-tuning; `words` begin with the options."""
-    return training(name, f"tools/finetune.py --task {task} {words} {SMALL} {of_task(task)}", out, ranks)
+    """A small fine-tuning; `words` win."""
+    return training(name, f"tools/finetune.py --task {task} {SMALL} {of_task(task)} {words}", out, ranks)
 
 
 def of_task(task: str) -> str:
@@ -149,12 +149,12 @@ def of_pretraining_options() -> list[Case]:
             "randaug": "data.train_transform=clip_randaug",
             "dropout": "model.text.dropout=0.1 model.fusion.attention_dropout=0.1",
             "seed": "seed=3 data.scenes.seed=5 data.num_workers=0",
-            "best": "train.eval_every=4 train.select_metric=loss train.save_every=3",
+            "best": "train.eval_every=4 train.select_metric=mlm_loss train.save_every=3",
             "two_corpora": f"'data.pairs=[{FIRST}, {SECOND}]'",
         },
         "meter_tiny": {"dataset_negatives": "data.false_images=dataset"},
         "unimo2_tiny": {
-            "pairs_only": "data.texts=[] data.images=[]",
+            "pairs_only": "data.texts=[] data.images=[] data.pairs_only_epochs=0",
             "at_once": "data.pairs_only_epochs=0",
             "texts": "data.pairs_only_epochs=0 data.images=[] data.masking=token",
             "one_to_one": "data.pairs_only_epochs=0 model.grounding.method=one_to_one",
@@ -177,7 +177,7 @@ def of_pretraining_options() -> list[Case]:
             "without_pairs": "data.pairs=[] data.images=[]",
             "masked_only": "data.seq2seq_probability=0 data.masking=token",
             "fragments_only": "data.seq2seq_probability=1 data.fragment_share=0.4",
-            "summed": "model.pair_feature=sum model.objective.regression_reduction=sum",
+            "summed": "model.objective.regression_reduction=sum",
             "curriculum": "data.pairs_only_epochs=0.1",
             "rounds": "train.batch_size=32 train.micro_batch_size=16",
             "temperature": "model.objective.temperature=0.5 model.objective.region_regression=false",

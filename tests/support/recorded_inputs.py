@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 TESTS = Path(__file__).resolve().parents[1]
-SCENES_VOCABULARY = 90
+SCENES_VOCABULARY = 67
 """Tokens of the built-in corpus `scenes`, which the random releases are made for."""
 COLORS = ("red", "green", "blue", "yellow")
 
@@ -68,14 +68,14 @@ def photographs(work: Path, shared: Path) -> None:
 
 
 def captions(work: Path, shared: Path) -> None:
-    """`captions.txt` of 200 lines, `few.txt` of 40, `translated.jsonl` of three of the first."""
+    """`captions.txt` of 200 lines and `few.txt` of 40 others."""
     source = (shared / "data/text/flickr8k_captions_unpaired.txt").read_text().splitlines()
     lines(work / "captions.txt", source[:200])
     lines(work / "few.txt", source[200:240])
 
 
 def texts_with_ids(work: Path, shared: Path) -> None:
-    """`pairs/train.jsonl`: drawn pictures with captions; `translated.jsonl` and `labels.jsonl` about them."""
+    """`pairs/`: drawn pictures with captions; `labels.jsonl`: what was found in some of them."""
     told = [f"a {COLORS[n % 4]} {'ball' if n % 2 else 'box'} lies on a table near a dog" for n in range(12)]
     for number in range(12):
         save(work / f"pairs/{number}.jpg", number)
@@ -165,7 +165,7 @@ def image_tree(work: Path, shared: Path) -> None:
 
 
 def glue_files(work: Path, shared: Path) -> None:
-    """`SST-2/` and `MNLI/`, `STS-B/`: some lines of sentences with labels."""
+    """`SST-2/`: some sentences with labels."""
     for split, count in (("train", 120), ("dev", 24)):
         source = (shared / f"data/glue/SST-2/{split}.tsv").read_text().splitlines()[:count]
         lines(work / f"SST-2/{split}.tsv", ["sentence\tlabel", *source])
