@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from unimo import registry
 from unimo.config import find_config, merge_into, merge_plain, parse_overrides, read_yaml
@@ -177,6 +177,9 @@ class TrainConfig:
 @dataclass(frozen=True)
 class RunConfig:
     """Everything that defines a run."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("model", "task")
+    """Sections that a checkpoint must share with the run that resumes from it."""
 
     model: Any = None
     """Config of the registered model `model.name`."""

@@ -25,15 +25,16 @@ from unimo import (
     cli,  # noqa: E402
     distributed,  # noqa: E402
 )
-from unimo.config import merge_into, parse_overrides  # noqa: E402
+from unimo.config import dump, merge_into, parse_overrides  # noqa: E402
+from unimo.data.loading.batch import Array, Batch  # noqa: E402
 from unimo.data.loading.loader import TrainLoader  # noqa: E402
 from unimo.data.loading.sampler import MixtureSampler  # noqa: E402
 from unimo.data.record import Record  # noqa: E402
 from unimo.settings import OptimConfig, RunConfig, TrainConfig  # noqa: E402
 from unimo.tasks.base import Task  # noqa: E402
 from unimo.training import callbacks, checkpoint, parallel, precision  # noqa: E402
-from unimo.training.loop import fit  # noqa: E402
 from unimo.training.optimizer import build_optimizer  # noqa: E402
+from unimo.training.session import carry_out, only_run_in  # noqa: E402
 from unimo.training.state import StepReport, TrainState  # noqa: E402
 
 WIDTH = 8
@@ -78,15 +79,25 @@ class SmallModel(nn.Layer):
         return "cross_modal" if parameter.startswith("cross") else "towers"
 
 
+@dataclass(kw_only=True)
+class SmallBatch(Batch):
+    """Vectors and their sums."""
+
+    vectors: Array
+    """[B, WIDTH] float32."""
+    targets: Array
+    """[B] float32."""
+
+
 class SmallTask(Task):
     def __init__(self, model: SmallModel, config: SmallTaskConfig) -> None:
         super().__init__(model, config)
         self.head = nn.Linear(WIDTH, 1)
 
-    def losses(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        error = self.head(self.model(batch["pixels"])).squeeze(1) - batch["targets"]
+    def losses(self, batch: SmallBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        error = self.head(self.model(batch.vectors)).squeeze(1) - batch.targets
         loss = (error**2).mean()
-        if self.config.nonfinite_id in batch["sample_ids"]:
+        if self.config.nonfinite_id in batch.sample_ids:
             loss = loss * float("inf")
         return {"square": loss}, {"error": error.abs().mean()}
 
@@ -118,12 +129,12 @@ class VectorCollator:
         noise = rng.normal(scale=0.01, size=WIDTH).astype(np.float32)
         return {"id": record.sample_id, "x": vector + noise, "y": vector.sum()}
 
-    def collate(self, prepared: Sequence[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
-        return {
-            "pixels": np.stack([sample["x"] for sample in prepared]),
-            "targets": np.array([sample["y"] for sample in prepared], np.float32),
-            "sample_ids": [sample["id"] for sample in prepared],
-        }
+    def collate(self, prepared: Sequence[dict[str, Any]], rng: np.random.Generator) -> SmallBatch:
+        return SmallBatch(
+            vectors=np.stack([sample["x"] for sample in prepared]),
+            targets=np.array([sample["y"] for sample in prepared], np.float32),
+            sample_ids=[sample["id"] for sample in prepared],
+        )
 
 
 class SmallData:
@@ -170,16 +181,10 @@ def make_state(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> Train
 
 
 def train(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> TrainState:
-    """Go on from the last checkpoint, if any, and train to the end."""
-    Path(run.output_dir).mkdir(parents=True, exist_ok=True)
+    """Resume from the last checkpoint, if any, and train to the end."""
     state = make_state(run, extra)
-    last = checkpoint.find_last(state.output_dir)
-    if last is not None:
-        checkpoint.restore(state, last)
-    try:
-        fit(state)
-    finally:
-        state.loader.close()
+    with only_run_in(state.output_dir):
+        carry_out(state, checkpoint.find_last(state.output_dir), dump(run))
     return state
 
 

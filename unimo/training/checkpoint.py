@@ -1,4 +1,4 @@
-"""Checkpoints to go on from: `OUTPUT/checkpoints/step_00000500/`.
+"""Checkpoints to resume from: `OUTPUT/checkpoints/step_00000500/`.
 
     model.safetensors             weights of the task by structured name
     optimizer.safetensors         `<parameter>/moment1`, ... ; with sharding one file for each rank,
@@ -18,7 +18,7 @@ import logging
 import platform
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,19 @@ from unimo.weights.files import load_into, read_safetensors, tensors_of, write_s
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.json", "model.safetensors"
 _FINAL_NAME = re.compile(r"step_\d{8,}")
-# Sections that must be equal for a checkpoint to belong to a run, and what may differ inside them.
-_FIXED_SECTIONS = ("model", "task")
 _FREE_KEYS = {"init"}
+"""May differ within the sections that must be equal for a checkpoint to belong to a run."""
+_STARTS = ("output_dir", "resume", "init_from")
+"""Say where a run starts and writes; not compared."""
 
 
 def folder_of(output_dir: Path) -> Path:
-    """Folder that holds the checkpoints of a run."""
+    """Return the folder that holds the checkpoints of a run."""
     return output_dir / "checkpoints"
 
 
 def save(state: TrainState) -> Path:
-    """Write a checkpoint of the present step and prune old ones. Collective.
+    """Write a checkpoint of the current step and remove old ones. Collective.
 
     Raises:
         CheckpointError: on all ranks; the disk is full or not writable. Older checkpoints are intact.
@@ -72,7 +73,7 @@ def save(state: TrainState) -> Path:
 
 
 def _together(action: Callable[[], None], final: Path) -> None:
-    """Run a part of saving on every rank; when it fails on one, raise on all."""
+    """Run one part of saving on every rank; if it fails on one, raise on all."""
     problem = ""
     try:
         action()
@@ -84,7 +85,7 @@ def _together(action: Callable[[], None], final: Path) -> None:
     if problems:
         raise CheckpointError(
             f"could not save the checkpoint {final}: {problems[0]}. Older checkpoints are "
-            "intact: the same command goes on from the last one"
+            "intact: the same command resumes from the last one"
         )
 
 
@@ -110,15 +111,14 @@ def _optimizer_file(state: TrainState, rank: int, ranks: int) -> str:
 
 
 def _gather_slices(state: TrainState) -> None:
-    """With sharding stage 3 each rank holds slices of the weights: make them whole."""
+    """Assemble the weights, of which each rank holds slices with sharding stage 3."""
     if state.run.train.sharding_stage == 3:
         state.layer.get_all_parameters()
 
 
 def _publish(state: TrainState, content: dict[str, Any], fresh: Path, final: Path) -> None:
     content |= {
-        "model": state.run.model.name,
-        "task": state.run.task.name,
+        **{section: getattr(state.run, section).name for section in state.run.IDENTITY},
         "seed": state.run.seed,
         "config": to_plain(state.run),
         "sharding_stage": state.run.train.sharding_stage,
@@ -136,7 +136,7 @@ def _prune(folder: Path, keep: int) -> None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether all files that `state.json` lists are there in full length."""
+    """Whether all files that `state.json` lists exist with the size given there."""
     try:
         files = json.loads((folder / STATE).read_text(encoding="utf8"))["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
@@ -145,13 +145,13 @@ def is_complete(folder: Path) -> bool:
 
 
 def list_complete(folder: Path) -> list[Path]:
-    """Complete checkpoints in a folder, oldest first."""
+    """Return the complete checkpoints in a folder, oldest first."""
     found = [path for path in folder.glob("step_*") if _FINAL_NAME.fullmatch(path.name)]
     return sorted((path for path in found if is_complete(path)), key=lambda path: int(path.name[5:]))
 
 
 def find_last(output_dir: Path) -> Path | None:
-    """Last complete checkpoint of a run; incomplete ones are named in the log."""
+    """Return the last complete checkpoint of a run, if any; incomplete ones are named in the log."""
     folder = folder_of(output_dir)
     complete = list_complete(folder)
     for path in sorted(folder.glob("step_*")):
@@ -161,13 +161,13 @@ def find_last(output_dir: Path) -> Path | None:
 
 
 def remove_unfinished(output_dir: Path) -> None:
-    """Delete what an interrupted save left behind."""
+    """Delete leftovers of an interrupted save."""
     for path in folder_of(output_dir).glob(".step_*.writing"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def resolve(path: str) -> Path:
-    """The checkpoint that `resume=` means: a checkpoint folder, or a run's output folder.
+    """Return the checkpoint that `resume=` names: a checkpoint folder, or the last one of an output folder.
 
     Raises:
         CheckpointError: there is no complete checkpoint.
@@ -183,19 +183,19 @@ def resolve(path: str) -> Path:
 
 
 def restore(state: TrainState, folder: Path) -> None:
-    """Put a checkpoint into a run.
+    """Load a checkpoint into a run.
 
     Raises:
         CheckpointError: it belongs to another model or task, or does not fit.
     """
     content = read_state(folder)
-    check_same_run(content["config"], to_plain(state.run), str(folder))
+    check_same_run(content["config"], to_plain(state.run), state.run.IDENTITY, str(folder))
     load_into(state.task, read_safetensors(folder / WEIGHTS), str(folder / WEIGHTS))
     load_optimizer_tensors(state.adamw, state.task, _read_optimizer(state, folder, content), str(folder))
     state.load_state_dict(content)
     if content["world_size"] != distributed.world_size():
         logger.warning(
-            "%s was written by %d ranks and goes on with %d: data order is kept, but random streams "
+            "%s was written by %d ranks and is resumed with %d: data order is kept, but random streams "
             "(masking, dropout) differ from the unbroken run",
             folder,
             content["world_size"],
@@ -204,7 +204,7 @@ def restore(state: TrainState, folder: Path) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """The content of `state.json`.
+    """Return the content of `state.json`.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -230,20 +230,28 @@ def _read_optimizer(state: TrainState, folder: Path, content: Mapping[str, Any])
     return merged
 
 
-def check_same_run(old: Mapping[str, Any], new: Mapping[str, Any], where: str) -> None:
-    """Check that two plain run configs are of the same model and task; log what else changed.
+def check_same_run(
+    old: Mapping[str, Any], new: Mapping[str, Any], identity: Sequence[str], where: str
+) -> None:
+    """Check that two plain run configs have the same identity, and log which other settings changed.
+
+    Args:
+        old: config of the checkpoint.
+        new: config of the run that resumes.
+        identity: sections that must be equal.
+        where: the checkpoint, for messages.
 
     Raises:
-        CheckpointError: names the fields of model and task that differ.
+        CheckpointError: names the fields of these sections that differ.
     """
-    for section in _FIXED_SECTIONS:
+    for section in identity:
         changed = _differences(old.get(section) or {}, new.get(section) or {}, section)
         if changed:
             raise CheckpointError(
                 f"{where} belongs to another {section}: {'; '.join(changed[:8])}. "
-                "Choose another output_dir=, or start from its weights with init_from="
+                "Choose another output folder, or start a new run from its weights"
             )
-    for section in ("data", "optim", "train", "seed"):
+    for section in (name for name in new if name not in (*identity, *_STARTS)):
         for change in _differences(old.get(section), new.get(section), section):
             logger.warning("changed since %s was written: %s", where, change)
 

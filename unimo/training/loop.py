@@ -1,4 +1,4 @@
-"""The training loop. What happens around a step is in `callbacks/`."""
+"""The training loop. Logging, evaluation and saving are callbacks, see `callbacks/`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fit(state: TrainState) -> None:
     """Train until all steps are done or a callback asks to stop.
 
     Raises:
-        UnimoError: what went wrong with the data, the numbers or the disk; `on_exception` has run.
+        UnimoError: the data, the numbers or the disk cannot be used; `on_exception` has been called.
     """
     train = state.run.train
     batches = iter(state.loader)
@@ -43,7 +43,7 @@ def fit(state: TrainState) -> None:
 
 
 def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
-    """One optimizer step: micro-batches forward and backward, clip, update, clear."""
+    """Take one optimizer step: micro-batches forward and backward, clip, update, clear."""
     run = state.run
     rounds = run.train.rounds(distributed.world_size())
     paddle.seed(step_seed(run.seed, distributed.rank(), state.step))
@@ -78,7 +78,7 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
 
 
 def _accumulate(sums: dict[str, Tensor], values: Mapping[str, Any], rounds: int) -> None:
-    """Add this round's share of every metric, off the gradient graph."""
+    """Add this round's share of every metric, detached from the gradient graph."""
     for name, value in values.items():
         tensor = value.detach() if isinstance(value, Tensor) else paddle.to_tensor(float(value))
         share = tensor.astype("float32").reshape([]) / rounds

@@ -10,19 +10,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.nn.clip import _squared_l2_norm
 from paddle.optimizer import AdamW
 
 from unimo.errors import CheckpointError, ConfigError, nearest
 from unimo.settings import OptimConfig
-from unimo.tasks.base import Task
 
 GROUPS = frozenset({"towers", "cross_modal", "heads"})
 _ACCUMULATORS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
 
 
-class GlobalNormClip(paddle.nn.ClipGradByGlobalNorm):
+class GlobalNormClip(nn.ClipGradByGlobalNorm):
     """Clip by the global norm, in place, and keep that norm for the log.
 
     Attributes:
@@ -54,8 +53,8 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and not is_table
 
 
-def build_optimizer(task: Task, optim: OptimConfig) -> AdamW:
-    """AdamW over the trainable parameters of a task; those with `stop_gradient` are left out.
+def build_optimizer(task: nn.Layer, optim: OptimConfig) -> AdamW:
+    """Build AdamW over the trainable parameters of a task, those without `stop_gradient`.
 
     The multiplier of a parameter is `optim.lr_multipliers[task.lr_group(name)]`, 1 when not listed.
 
@@ -87,10 +86,10 @@ def build_optimizer(task: Task, optim: OptimConfig) -> AdamW:
     )
 
 
-def optimizer_tensors(optimizer: AdamW, task: Task) -> dict[str, np.ndarray]:
-    """State of the optimizer as `<structured parameter name>/<accumulator>`.
+def optimizer_tensors(optimizer: AdamW, task: nn.Layer) -> dict[str, np.ndarray]:
+    """Return the state of the optimizer as `<structured parameter name>/<accumulator>`.
 
-    With sharding only what this rank owns is there.
+    With sharding only the state of parameters that this rank owns is included.
     """
     tensors = {}
     for name, parameter in task.named_parameters():
@@ -102,9 +101,9 @@ def optimizer_tensors(optimizer: AdamW, task: Task) -> dict[str, np.ndarray]:
 
 
 def load_optimizer_tensors(
-    optimizer: AdamW, task: Task, tensors: Mapping[str, np.ndarray], where: str
+    optimizer: AdamW, task: nn.Layer, tensors: Mapping[str, np.ndarray], where: str
 ) -> None:
-    """Put back what `optimizer_tensors` gave, as far as this rank owns it.
+    """Restore what `optimizer_tensors` returned, as far as this rank owns it.
 
     Args:
         optimizer: fresh or already used.
@@ -113,7 +112,7 @@ def load_optimizer_tensors(
         where: file or folder, for messages.
 
     Raises:
-        CheckpointError: state of some parameter is missing or of another shape.
+        CheckpointError: the state of a parameter is missing or has another shape.
     """
     owned = {parameter.name for parameter in optimizer._parameter_list}
     problems = []
@@ -136,7 +135,7 @@ def load_optimizer_tensors(
 
 
 def _create_accumulators(optimizer: AdamW) -> None:
-    """Make Paddle allocate the accumulators now; by itself it does so in the first step."""
+    """Make Paddle allocate the accumulators, which it otherwise does in the first step."""
     block = paddle.static.default_main_program().global_block()
     optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper("AdamW")
     optimizer._create_accumulators(block, optimizer._parameter_list)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,22 +23,22 @@ from unimo.inference import loading
 from unimo.nn.block import set_recompute
 from unimo.settings import CorpusConfig, RunConfig
 from unimo.training import callbacks, checkpoint, parallel, precision
-from unimo.training.loop import fit
 from unimo.training.optimizer import build_optimizer
+from unimo.training.schedule import warmup_steps
+from unimo.training.session import CONFIG, carry_out, only_run_in
 from unimo.training.state import TrainState
 
 logger = logging.getLogger(__name__)
-CONFIG = "config.yaml"
 
 
 def train(run: RunConfig) -> dict[str, Any]:
-    """Carry out a run and return its summary, which is also in `OUTPUT/summary.json`.
+    """Carry out a run and return its summary, which is also written to `OUTPUT/summary.json`.
 
     Where it starts: the last checkpoint of its output folder, else `resume`, else `init_from`, else
     scratch; the log says which.
 
     Raises:
-        UnimoError: config, data, device or checkpoint cannot be used, or the loss became infinite.
+        UnimoError: config, data, device or checkpoint cannot be used, or the loss is not finite.
     """
     distributed.setup(run.train)
     output_dir = Path(run.output_dir)
@@ -50,39 +48,11 @@ def train(run: RunConfig) -> dict[str, Any]:
     run = resolve(run, processor, keep_init=source == "scratch")
     with only_run_in(output_dir):
         state = build(run, processor)
-        start_weights(state, last, source)
-        if distributed.rank() == 0:
-            checkpoint.remove_unfinished(output_dir)
-            write_text(output_dir / CONFIG, dump(run))
-        distributed.barrier()
-        try:
-            fit(state)
-        finally:
-            state.loader.close()
+        logger.info("starting from %s", source)
+        if last is None:
+            start_weights(state)
+        carry_out(state, last, dump(run))
         return finish(state, source)
-
-
-@contextlib.contextmanager
-def only_run_in(output_dir: Path) -> Iterator[None]:
-    """Keep a second process from training into the same folder; the lock dies with this process.
-
-    Raises:
-        CheckpointError: another process holds it.
-    """
-    if distributed.rank() != 0:
-        yield
-        return
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with (output_dir / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CheckpointError(
-                f"another process is training in {output_dir}; end it, or choose another output_dir="
-            ) from error
-        except OSError:  # file systems without locks
-            logger.debug("%s cannot be locked", output_dir)
-        yield
 
 
 def check_output_dir(output_dir: Path, run: RunConfig) -> None:
@@ -105,7 +75,7 @@ def check_output_dir(output_dir: Path, run: RunConfig) -> None:
 
 
 def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
-    """The checkpoint to go on from, if any, and the kind of start for log and summary."""
+    """Return the checkpoint to resume from, if any, and the source of the weights for log and summary."""
     last = checkpoint.find_last(output_dir)
     if last is not None:
         return last, f"last checkpoint {last}"
@@ -118,7 +88,7 @@ def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
 
 
 def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
-    """Fill in what follows from the rest: image size, vocabulary, no second source of weights.
+    """Fill in what follows from other settings: image size, vocabulary, no second source of weights.
 
     A text tower that starts at random has the vocabulary of the tokenizer, unless `vocab_size` was set. A
     model of regions has the sizes of `data.regions`.
@@ -174,7 +144,12 @@ def _vocabulary(run: RunConfig, text: Mapping[str, Any], tokens: int) -> int:
 
 
 def build(run: RunConfig, processor: Processor) -> TrainState:
-    """Data, model, task, optimizer and callbacks of a run, randomly initialised."""
+    """Build data, model, task, optimizer and callbacks of a run, randomly initialised.
+
+    Raises:
+        UnimoError: a setting, the data or the device cannot be used.
+    """
+    warmup_steps(run.optim.warmup, run.train.max_steps)  # raises before anything slow happens
     random.seed(run.seed)
     np.random.seed(run.seed)
     paddle.seed(run.seed)
@@ -209,33 +184,26 @@ def build(run: RunConfig, processor: Processor) -> TrainState:
 
 
 def open_processor(run: RunConfig) -> Processor:
-    """The processor of the data section; `data.tokenizer=auto` is that of `init_from`, else `scenes`."""
+    """Build the processor of the data section; `data.tokenizer=auto` is that of `init_from` or `scenes`."""
     name = run.data.tokenizer
     if name == "auto":
         name = str(loading.find_model(run.init_from)) if run.init_from else "scenes"
     return build_processor(run.data, load_tokenizer(name))
 
 
-def start_weights(state: TrainState, last: Path | None, source: str) -> None:
-    """Bring in the weights of the chosen start and say so."""
-    logger.info("starting from %s", source)
-    if last is not None:
-        checkpoint.restore(state, last)
-        logger.info("going on after step %d of %d", state.step, state.run.train.max_steps)
-    elif state.run.init_from:
+def start_weights(state: TrainState) -> None:
+    """Load the weights of `init_from`, if any, and log what stays random and whether `scenes` is read."""
+    if state.run.init_from:
         fresh = loading.start_from(state.task, state.run.init_from)
         if fresh:
-            logger.info("new, randomly initialised: %s", ", ".join(_prefixes(fresh)))
-    if last is None and distributed.rank() == 0:
-        tell_of_scenes(state.run)
+            layers = sorted({name.rpartition(".")[0] or name for name in fresh})
+            logger.info("new, randomly initialised: %s", ", ".join(layers))
+    if distributed.rank() == 0:
+        log_use_of_scenes(state.run)
 
 
-def _prefixes(names: list[str]) -> list[str]:
-    return sorted({name.rpartition(".")[0] or name for name in names})
-
-
-def tell_of_scenes(run: RunConfig) -> None:
-    """Say that a run is on the built-in corpus, and warn when it is mixed with a person's own data."""
+def log_use_of_scenes(run: RunConfig) -> None:
+    """Log that a run reads the built-in corpus, and warn when it is mixed with the user's own data."""
     parts = _built_in(run)
     if parts and not _has_own_data(run):
         logger.info("no data configured: running on the built-in corpus `scenes`")
@@ -261,7 +229,7 @@ def _has_own_data(run: RunConfig) -> bool:
 
 
 def _built_in(run: RunConfig) -> list[str]:
-    """The settings that name the built-in corpus."""
+    """Return the settings that name the built-in corpus."""
     found = [name for name, corpora in _corpora(run).items() if any(c.path == "scenes" for c in corpora)]
     if run.task.name == "pretrain":
         augment = to_plain(run.task).get("augment", {})
@@ -313,7 +281,7 @@ def _callback(state: TrainState, kind: type) -> Any:
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
-    """A small table of a summary for people, and the command to type next."""
+    """Format a summary as a small table, followed by the next command to type."""
     rows = {
         "run": f"{summary['model']} {summary['task']}, {summary['parameters'] / 1e6:.1f} M parameters",
         "started from": summary["started_from"],

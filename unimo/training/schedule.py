@@ -10,12 +10,12 @@ from unimo.settings import OptimConfig
 
 
 def warmup_steps(warmup: float, max_steps: int) -> int:
-    """Number of warm-up steps: below 1 a share of all steps, from 1 a number of steps.
+    """Return the number of warm-up steps; `warmup` below 1 is a share of all steps, else their number.
 
     Raises:
         ConfigError: negative, or longer than the run.
     """
-    steps = round(warmup * max_steps) if warmup < 1 else round(warmup)
+    steps = _warmup_steps(warmup, max_steps)
     if not 0 <= steps <= max_steps:
         raise ConfigError(
             f"optim.warmup={warmup:g} is {steps} steps of a run of train.max_steps={max_steps}; "
@@ -24,15 +24,20 @@ def warmup_steps(warmup: float, max_steps: int) -> int:
     return steps
 
 
+def _warmup_steps(warmup: float, max_steps: int) -> int:
+    return round(warmup * max_steps) if warmup < 1 else round(warmup)
+
+
 def factor(
     step: int, max_steps: int, warmup: int, kind: str, milestones: Sequence[Sequence[float]] = ()
 ) -> float:
-    """Share of the peak rate at an optimizer step.
+    """Return the share of the peak rate at an optimizer step.
 
     Args:
         step: optimizer steps already done, 0 for the first one.
         max_steps: steps of the whole run.
-        warmup: steps of the linear rise; step `warmup - 1` is the first at the peak.
+        warmup: steps of the linear rise; step `warmup - 1` is the first at the peak. A run shorter than its
+            warm-up ends below the peak.
         kind: `linear` and `cosine` fall to 0 at `max_steps`; `constant` stays; `piecewise` follows
             `milestones`.
         milestones: rising pairs of a share of `max_steps`, rounded to a step, and the factor from there on.
@@ -49,6 +54,6 @@ def factor(
 
 
 def learning_rate(step: int, max_steps: int, optim: OptimConfig) -> float:
-    """Rate of a group with multiplier 1 at an optimizer step; the schedule follows `max_steps` alone."""
-    warmup = warmup_steps(optim.warmup, max_steps)
+    """Return the rate of a group with multiplier 1 at an optimizer step, for a run of `max_steps`."""
+    warmup = _warmup_steps(optim.warmup, max_steps)
     return optim.lr * factor(step, max_steps, warmup, optim.schedule, optim.milestones)

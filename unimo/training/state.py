@@ -1,14 +1,14 @@
-"""What a run is while it runs: one object, handed to every callback."""
+"""A run while it runs: one object, handed to every callback, and what the loop expects of its parts."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import paddle
@@ -16,19 +16,47 @@ from paddle import Tensor, nn
 from paddle.optimizer import AdamW
 
 from unimo import distributed
-from unimo.settings import RunConfig
-from unimo.tasks.base import Task
+from unimo.data.loading.batch import Batch
+from unimo.settings import OptimConfig, TrainConfig
 from unimo.training.precision import Precision
+
+
+class Run(Protocol):
+    """The config of a run, as far as loop, callbacks and checkpoints read it. `RunConfig` is one."""
+
+    IDENTITY: ClassVar[tuple[str, ...]]
+    """Sections that a checkpoint must share with the run that resumes from it; each has a `name`."""
+    train: TrainConfig
+    optim: OptimConfig
+    output_dir: str
+    """Folder that the run writes into."""
+    seed: int
+
+
+class Loader(Protocol):
+    """Endless training batches of this rank, `train.rounds(ranks)` of them for each optimizer step."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the iterator over batches."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last complete optimizer step, as plain data."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after the position that `state_dict` returned."""
+
+    def close(self) -> None:
+        """Stop the threads."""
 
 
 @dataclass
 class StepReport:
-    """What one optimizer step gave. Its numbers stay on the device until the window is read."""
+    """Metrics and times of one optimizer step. The metrics stay on the device until the window is read."""
 
     step: int
     names: tuple[str, ...]
     values: Tensor | None
-    """[len(names)] float32, this rank's; None once read."""
+    """[len(names)] float32, of this rank; None once read."""
     sample_ids: list[str]
     data_seconds: float
     """Time spent waiting for batches."""
@@ -46,11 +74,11 @@ class MetricWindow:
         self._rows: list[dict[str, float]] = []
 
     def add(self, report: StepReport) -> None:
-        """Take the report of a step."""
+        """Add the report of a step."""
         self._unread.append(report)
 
     def read(self) -> list[StepReport]:
-        """Fetch what is unread, averaged over ranks; gives the reports just read. Collective."""
+        """Fetch unread metrics, averaged over ranks, and return the reports just read. Collective."""
         reports, self._unread = self._unread, []
         if not reports:
             return []
@@ -66,17 +94,17 @@ class MetricWindow:
         return reports
 
     def take_means(self) -> dict[str, float]:
-        """Mean of every metric over the steps read, and an empty window again."""
+        """Return the mean of every metric over the steps read, and empty the window."""
         rows, self._rows = self._rows, []
         names = {name: None for row in rows for name in row}
         return {name: _mean(row[name] for row in rows if name in row) for name in names}
 
     def state_dict(self) -> list[dict[str, float]]:
-        """Rows not yet logged, so that a resumed run logs the same means."""
+        """Return the rows not yet logged, so that a resumed run logs the same means."""
         return [dict(row) for row in self._rows]
 
     def load_state_dict(self, rows: list[dict[str, float]]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self._unread, self._rows = [], [dict(row) for row in rows]
 
 
@@ -87,20 +115,21 @@ def _mean(values: Iterable[float]) -> float:
 
 @dataclass
 class TrainState:
-    """Everything a run consists of; `step` counts optimizer steps that are done."""
+    """Everything a run consists of; `step` counts the optimizer steps done."""
 
-    run: RunConfig
-    task: Task
-    """The bare task: names, weights, evaluation."""
+    run: Run
+    task: nn.Layer
+    """The bare layer, for names and weights. `task(batch)` returns the total loss and the values to log by
+    name, `task.lr_group(name)` the learning-rate group of a parameter; the callback `Evaluate` calls
+    `task.evaluate`. Every `Task` is one."""
     layer: nn.Layer
-    """The task as the ranks wrap it: what the forward pass calls."""
+    """The task wrapped for data parallelism or sharding, for the forward pass."""
     adamw: AdamW
-    """The bare optimizer: rate and accumulators."""
+    """The bare optimizer, for rate and accumulators."""
     optimizer: Any
-    """The optimizer as Fleet wraps it: what steps."""
+    """The optimizer wrapped by Fleet, for the step."""
     precision: Precision
-    loader: Any
-    """Infinite iterator of batches with `state_dict` and `load_state_dict`."""
+    loader: Loader
     processor: Any = None
     data: Any = None
     callbacks: list[Any] = field(default_factory=list)
@@ -123,7 +152,7 @@ class TrainState:
         return self.step >= self.run.train.max_steps
 
     def is_due(self, every: int) -> bool:
-        """Whether something that happens every so many steps happens now; 0 means never."""
+        """Whether something that happens every `every` steps happens now; 0 means never."""
         return every > 0 and self.step > 0 and self.step % every == 0
 
     def emit(self, hook: str, *arguments: Any) -> None:
@@ -132,13 +161,13 @@ class TrainState:
             getattr(callback, hook)(self, *arguments)
 
     def read_metrics(self) -> None:
-        """Bring the metrics of recent steps to the host and show them to the callbacks. Collective."""
+        """Fetch the metrics of recent steps and hand them to the callbacks. Collective."""
         reports = self.window.read()
         if reports:
             self.emit("on_read", reports)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain data that, with weights and optimizer state, continues the run. Collective."""
+        """Return the plain data that, with weights and optimizer state, continues the run. Collective."""
         return {
             "step": self.step,
             "world_size": distributed.world_size(),
@@ -149,7 +178,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave; with another number of ranks, rank 0's data position."""
+        """Restore what `state_dict` returned; with another number of ranks, the data position of rank 0."""
         self.step = state["step"]
         self.best = dict(state["best"])
         self.window.load_state_dict(state["window"])
@@ -160,10 +189,9 @@ class TrainState:
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:
-    """Seed of Paddle's generators for one step of one rank.
+    """Return the seed of Paddle's generators for one step of one rank.
 
-    Reseeding at every step replaces saved generator states: whatever a checkpoint lacks follows from
-    these three numbers.
+    Reseeding at every step replaces saved generator states: all randomness follows from these three numbers.
     """
     digest = hashlib.sha256(f"unimo/{seed}/{rank}/{step}".encode()).digest()
     return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF

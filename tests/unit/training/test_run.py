@@ -10,7 +10,8 @@ import pytest
 from unimo.config import read_yaml
 from unimo.errors import CheckpointError, ConfigError
 from unimo.settings import RunConfig, load_run_config
-from unimo.training.run import format_summary, only_run_in, tell_of_scenes, train
+from unimo.training.run import format_summary, log_use_of_scenes, train
+from unimo.training.session import only_run_in
 from unimo.weights.files import read_safetensors
 
 PART = "{hidden_size: 16, num_heads: 2, intermediate_size: 32, num_layers: 2}"
@@ -99,7 +100,7 @@ def test_the_built_in_corpus_beside_own_data_is_told(
     def told(name: str, *words: str) -> str:
         caplog.clear()
         with caplog.at_level("INFO", logger="unimo"):
-            tell_of_scenes(load_run_config(name, "pretrain", words))
+            log_use_of_scenes(load_run_config(name, "pretrain", words))
         return caplog.text
 
     assert "no data configured: running on the built-in corpus `scenes`" in told("unimo_tiny")
@@ -126,6 +127,12 @@ def test_regions_of_another_detector_are_refused_by_name(tmp_path: Path) -> None
 def test_output_folder_of_another_task_is_refused(pretrained: Path) -> None:
     with pytest.raises(CheckpointError, match="its task is 'pretrain', this run's is 'vqa'"):
         train(tiny("vqa", pretrained))
+
+
+def test_a_warmup_longer_than_the_run_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    words = ("optim.warmup=3", "data.pairs=/nowhere/at/all")
+    with pytest.raises(ConfigError, match="optim.warmup=3 is 3 steps of a run of train.max_steps=2"):
+        train(tiny("pretrain", tmp_path, *words))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:

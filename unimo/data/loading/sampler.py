@@ -211,14 +211,15 @@ class MixtureSampler:
                 self._epoch[name] += 1
                 self._position[name] = 0
             start = self._position[name]
-            part = self._order(name, self._epoch[name])[start : start + count]
+            part = self.order(name, self._epoch[name])[start : start + count]
             parts.append(part)
             epochs += [self._epoch[name]] * len(part)
             self._position[name] += len(part)
             count -= len(part)
         return np.concatenate(parts), np.array(epochs, np.int64)
 
-    def _order(self, name: str, epoch: int) -> np.ndarray:
+    def order(self, name: str, epoch: int) -> np.ndarray:
+        """Return the indices of a corpus in the order of an epoch, [size]; a subclass may choose another."""
         cached = self._orders.get(name)
         if cached is None or cached[0] != epoch:
             kind = np.int32 if self.sizes[name] < 2**31 else np.int64
@@ -245,7 +246,7 @@ class MixtureSampler:
         if sizes != self.sizes or state["seed"] != self.seed:
             raise CheckpointError(
                 f"the data of the checkpoint ({sizes}, seed {state['seed']}) are not those of this run "
-                f"({self.sizes}, seed {self.seed}); start a new run with init_from instead of resuming"
+                f"({self.sizes}, seed {self.seed}); start a new run from its weights instead of resuming"
             )
         self.step = state["step"]
         self._epoch = {name: corpus["epoch"] for name, corpus in state["corpora"].items()}

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, floats in full, in step with the checkpoints."""
+"""Metrics as JSON lines, floats with all digits, consistent with the checkpoints."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ FILE_NAME = "metrics.jsonl"
 
 
 class JsonLines(Callback):
-    """Rank 0 writes training and evaluation metrics.
+    """Writes training and evaluation metrics on rank 0.
 
-    A resumed run first cuts off what was written after its checkpoint, so that the file reads as if
-    the run had never stopped.
+    A resumed run first cuts off the lines written after its checkpoint, so that the file reads as if the run
+    had never stopped.
+
+    Args:
+        name: of the file in the output folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = FILE_NAME) -> None:
+        self._name = name
         self._file: TextIO | None = None
         self._last: tuple[int, str] | None = None
 
     def on_start(self, state: TrainState) -> None:
-        """Open the file behind the last line that still holds."""
+        """Open the file, without lines of steps that will be repeated."""
         if distributed.rank() == 0:
-            path = state.output_dir / FILE_NAME
+            path = state.output_dir / self._name
             rows = cut_after(path, state.step)
             self._last = (rows[-1]["step"], rows[-1].get("split", "")) if rows else None
             self._file = path.open("a", encoding="utf8")
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """One training line."""
+        """Write a training line."""
         self._write({"step": state.step, "split": "train", **values})
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
-        """One evaluation line; a finished run that is started again does not repeat its last one."""
+        """Write an evaluation line; a finished run that is started again does not repeat its last one."""
         if self._last != (state.step, split):
             self._write({"step": state.step, "split": split, **values})
 
@@ -59,7 +63,7 @@ class JsonLines(Callback):
 
 
 def cut_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop lines of later steps, and a last line that was cut short; gives the rows that stay."""
+    """Remove lines of later steps and an unfinished last line; return the rows that stay."""
     if not path.exists():
         return []
     rows = [_parse(line) for line in path.read_text(encoding="utf8", errors="replace").splitlines()]

@@ -1,4 +1,4 @@
-"""Stop when a loss is not a number any more, and say which samples were in the batch."""
+"""Stop when a loss is not finite, and name the samples of its batch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LISTED = 16
 
 
 class NonFiniteGuard(Callback):
-    """Looks at every step's loss whenever metrics are read, which is also before each checkpoint.
+    """Checks the loss of every step when metrics are read, which also happens before each checkpoint.
 
     So no checkpoint is ever written from weights that such a loss has spoilt.
     """
 
     def on_read(self, state: TrainState, reports: Sequence[StepReport]) -> None:
-        """Check the steps just read.
+        """Check the losses of the steps just read.
 
         Raises:
             TrainingError: on all ranks, with the step, the metrics, and the sample ids of the batch.
@@ -44,8 +44,8 @@ class NonFiniteGuard(Callback):
         more = f" and {len(ids) - _LISTED} more (all in {path})" if len(ids) > _LISTED else ""
         raise TrainingError(
             f"the loss of step {step} is not finite ({', '.join(f'{k} {v}' for k, v in numbers.items())}); "
-            f"its batch: {', '.join(ids[:_LISTED])}{more}. Look at these samples, or lower optim.lr; "
-            "checkpoints are only from before this step"
+            f"its batch: {', '.join(ids[:_LISTED])}{more}. Look at these samples, or lower the learning "
+            "rate; checkpoints are only from before this step"
         )
 
 
