@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unimo import distributed
-from unimo.config import write_text
 from unimo.errors import CheckpointError
+from unimo.files import write_text
 from unimo.training import checkpoint
 from unimo.training.loop import fit
 from unimo.training.state import TrainState
