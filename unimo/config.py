@@ -105,7 +105,8 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
     """A copy of the dataclass instance `schema` with `values` put in, checked by its annotations.
 
     A class attribute `RESOLVE = {"field": function}` may turn a field's plain mapping into a
-    dataclass itself (the model section needs the registry to know its own type).
+    dataclass itself (the model section needs the registry to know its own type), and `REMOVED = {"key":
+    reason}` names keys of older versions.
 
     Raises:
         ConfigError: unknown key (nearest known ones are named) or a value of the wrong type.
@@ -114,9 +115,11 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
         raise ConfigError(f"{where}: expected a mapping, found {values!r}")
     hints = typing.get_type_hints(type(schema))
     fields = {field.name for field in dataclasses.fields(schema) if field.init}
-    resolvers = getattr(type(schema), "RESOLVE", {})
+    resolvers, removed = getattr(type(schema), "RESOLVE", {}), getattr(type(schema), "REMOVED", {})
     changes: dict[str, Any] = {}
     for key, value in values.items():
+        if key in removed:
+            raise ConfigError(f"{where}.{key} no longer exists: {removed[key]}; delete the key")
         if key not in fields:
             raise ConfigError(f"unknown key {where}.{key}; {nearest(str(key), fields)}")
         name = f"{where}.{key}"

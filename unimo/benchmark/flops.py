@@ -49,7 +49,7 @@ def cross_block(tokens: int, other: int, width: int, inner: int, queries: int | 
 
 def image_tokens(config: Config) -> int:
     """V: patches and the class token."""
-    return (config.vision.image_size // config.vision.patch_size) ** 2 + 1
+    return config.vision.num_patches + 1
 
 
 def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Parts:
@@ -82,7 +82,7 @@ def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Pa
         "image_tower": batch_size * _image_tower(config, vision.used_layers),
         "text_tower": pairs * text.num_layers * block(t, text.hidden_size, text.intermediate_size),
         "projections": batch_size * image_links[0] + pairs * text_links[0],
-        "gates": batch_size * image_links[1] + pairs * (text_links[1] + image_links[2] + text_links[2]),
+        "gates": batch_size * image_links[1] + pairs * text_links[1],
         "fusion": pairs * layers * pair + batch_size * (last_mlm + last_itm),
         "heads": _heads(config, targets, batch_size),
     }
@@ -126,22 +126,15 @@ def _image_tower(config: Config, layers: int) -> int:
 
 def _links(
     fusion: FusionConfig, tokens: int, tower_width: int, tower_layers: int, start: int
-) -> tuple[int, int, int]:
-    """One sequence through one modality's links: projections, gates' W T_k, and gates' u Z (scalar gates)."""
+) -> tuple[int, int]:
+    """Count one sequence through the links of one modality: projections, and products W T_k of gates."""
     from unimo.models.unimo3.config import linked_layers
 
-    table = [layers for layers in linked_layers(fusion, tower_layers, start) if len(layers)]
-    used = {layer for layers in table for layer in layers}
-    before_start = fusion.start(tower_layers, start) - 1
-    projected = used | {before_start} if fusion.link_feature == "projected" else {before_start}
-    projections = len(projected) * product(tokens, tower_width, fusion.hidden_size)
-    if fusion.gate_dim == "none":
-        return projections, 0, 0
-    shared = fusion.gate_share in ("modality", "uni_layer")
-    linked = len(used) if shared else sum(len(layers) for layers in table)
-    out = 1 if fusion.gate_dim == "scalar" else fusion.hidden_size
-    query = len(table) * product(tokens, fusion.hidden_size, 1) if fusion.gate_dim == "scalar" else 0
-    return projections, linked * product(tokens, fusion.hidden_size, out), query
+    table = linked_layers(fusion, tower_layers, start)
+    projected = {layer for layers in table for layer in layers} | {fusion.start(tower_layers, start) - 1}
+    links = 0 if fusion.gate_dim == "none" else sum(len(layers) for layers in table)
+    width = fusion.hidden_size
+    return len(projected) * product(tokens, tower_width, width), links * product(tokens, width, width)
 
 
 def _heads(config: Config, mlm_tokens: int, pairs: int) -> int:

@@ -11,37 +11,23 @@ from paddle import Tensor, nn
 
 from unimo.errors import CapabilityError
 from unimo.nn.outputs import Encoded
-from unimo.registry import models_with
+from unimo.registry import models_with, paper_of
 from unimo.weights.files import load_tower
 
 Outputs = Literal["all", "text", "pooled"]
 Images = Tensor | Mapping[str, Tensor]
 """`pixels` [B, 3, S, S], or `regions`: `features` [B, R, F], `locations` [B, R, 5], `mask` [B, R]."""
-CAPABILITIES = frozenset(
-    {
-        "pixels",
-        "regions",
-        "dual_encoder",
-        "fusion",
-        "generation",
-        "text_generation",
-        "text_only",
-        "image_only",
-    }
-)
 
 
 class Model(nn.Layer):
     """Base of all models: towers, fusion, and a declared set of capabilities.
 
     Class attributes:
-        capabilities: what tasks may ask for, a subset of `CAPABILITIES`.
-        head_epsilon: of the LayerNorm in vocabulary heads.
+        head_epsilon: epsilon of the LayerNorm in vocabulary heads.
         has_match: whether `match` gives scores.
-        optional: prefixes of parameters of single tasks; weights of other tasks lack or have them.
+        optional: prefixes of parameters that only some tasks have; weights of other tasks may lack them.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset()
     head_epsilon: ClassVar[float] = 1e-12
     has_match: ClassVar[bool] = False
     optional: ClassVar[tuple[str, ...]] = ()
@@ -49,6 +35,11 @@ class Model(nn.Layer):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What tasks may ask for, as the model's paper declares it; a subset of `paper.CAPABILITIES`."""
+        return paper_of(self.config.name).capabilities
 
     @property
     def hidden_size(self) -> int:
@@ -71,18 +62,18 @@ class Model(nn.Layer):
         return self.config.text.hidden_size, self.config.vision.hidden_size
 
     def text_vector(self, text: Encoded) -> Tensor:
-        """What contrastive losses compare of a text alone: the first state of its tower, [B, D_t]."""
+        """Return the vectors [B, D_t] of texts alone that contrastive losses compare: first tower states."""
         return text.text[:, 0]
 
     def image_vector(self, image: Encoded) -> Tensor:
-        """What contrastive losses compare of an image alone: the first state of its tower, [B, D_v]."""
+        """Return the vectors [B, D_v] of images alone that contrastive losses compare: first tower states."""
         return image.image[:, 0]
 
     def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
-        """Images of a batch to an `Encoded` with `image` (and what `fuse` needs).
+        """Encode images as an `Encoded` with `image` and what `fuse` needs.
 
         Args:
-            images: normalised pixels [B, 3, S, S], or regions for models with the capability `regions`.
+            images: normalized pixels [B, 3, S, S], or regions for models with the capability `regions`.
             layers: also return the states of all layers.
             attentions: also return attentions.
         """
@@ -96,7 +87,13 @@ class Model(nn.Layer):
         layers: bool = False,
         attentions: bool = False,
     ) -> Encoded:
-        """Token ids and mask [B, T] (1 = token) to an `Encoded` with `text` (and what `fuse` needs)."""
+        """Encode texts as an `Encoded` with `text` and what `fuse` needs.
+
+        Args:
+            input_ids, attention_mask: [B, T]; the mask has 1 = token, 0 = padding.
+            layers: also return the states of all layers.
+            attentions: also return attentions.
+        """
         raise NotImplementedError
 
     def fuse(
@@ -107,47 +104,64 @@ class Model(nn.Layer):
         attentions: bool = False,
         outputs: Outputs = "all",
     ) -> Encoded:
-        """Text and image of the same batch size to `fused_text`, `fused_image`, `pooled`.
+        """Fuse texts and images of the same batch size.
 
-        With `outputs` set to `text` or `pooled` only that is read, and a model may leave out the rest.
-        Models with `text_only` or `image_only` take None for what is absent; `pooled` is then the part
-        of the other.
+        Args:
+            text, image: results of `encode_text` and `encode_image`. Models with `text_only` or `image_only`
+                take None for the other; `pooled` is then the vector of a text or image alone.
+            attentions: also return attentions.
+            outputs: what is read afterwards; with `text` or `pooled` a model may leave out the rest.
+
+        Returns:
+            `fused_text`, `fused_image`, `pooled`.
         """
         raise NotImplementedError
 
     def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Teacher-forced generation: the state [B, T, D] at each token, from which the next is predicted.
+        """Compute the state [B, T, D] at each token, from which the next one is predicted (teacher forcing).
 
-        A token reads the image and the tokens up to itself. For `generation`, as is `start_decoding`.
+        A token reads the image and the tokens up to itself. Models with `generation` have this method,
+        `start_decoding` and `step`.
         """
         raise NotImplementedError
 
     def start_decoding(self, image: Encoded) -> Any:
-        """State of a step-by-step decoding of B images, before the first token.
+        """Return the state of a step-by-step decoding of B images, before the first token.
 
-        It offers `select(rows)`; `step` takes it and gives its successor.
+        It offers `select(rows)`; `step` takes it and returns its successor.
         """
         raise NotImplementedError
 
     def step(self, state: Any, ids: Tensor) -> tuple[Tensor, Any]:
-        """Append one token [B] to each text: the same states as in `decode`, [B, D], and the next state."""
+        """Append one token [B] to each text.
+
+        Returns:
+            The state [B, D] at that token, with the numbers of `decode`, and the next decoding state.
+        """
         raise NotImplementedError
 
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
-        """Whether a parameter takes part in what a task reads of texts alone, images alone or pairs.
-
-        `pooled` tells whether the task reads pooled vectors, or as in generation only states.
+        """Return whether a parameter takes part in what a task reads.
 
         Tasks freeze the others: data parallelism waits for a gradient of every parameter that learns.
+
+        Args:
+            parameter: its name.
+            text, image: whether the task reads texts, images, or with both pairs.
+            pooled: whether it reads pooled vectors; generation reads only states.
         """
         return True
 
     def match(self, pooled: Tensor) -> Tensor | None:
-        """Matching scores [N] of pooled pairs [N, P], for models that have a score of their own."""
+        """Compute matching scores [N] of pooled pairs [N, P]; None for models without such a score."""
         return None
 
+    def forward(self, images: Images, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """Encode and fuse a batch of pairs."""
+        return self.fuse(self.encode_text(input_ids, attention_mask), self.encode_image(images))
+
     def lr_group(self, parameter: str) -> str:
-        """Learning-rate group of a parameter: `towers` or `cross_modal`."""
+        """Return the learning-rate group of a parameter: `towers` or `cross_modal`."""
         raise NotImplementedError
 
     def require(self, needed: frozenset[str] | set[str], task: str) -> None:
@@ -159,7 +173,7 @@ class Model(nn.Layer):
         require(self.config.name, self.capabilities, needed, task)
 
     def parts_to_load(self) -> Iterable[TowerSource]:
-        """The parts whose config may name a folder of weights to start from."""
+        """Return the parts whose config may name a folder of weights to start from."""
         return ()
 
     def load_parts(self) -> None:
@@ -181,7 +195,7 @@ class TowerSource:
     directory: str
     """Written by `tools/convert_checkpoint.py`; empty: the part keeps its random start."""
     drop_layers: int = 0
-    """Last blocks of the file that are left out."""
+    """Number of last blocks of the file that are left out."""
     ignore: tuple[str, ...] = ()
     """Prefixes of parameters that only the file or only the part has."""
 
@@ -201,7 +215,7 @@ def require(model: str, capabilities: frozenset[str], needed: frozenset[str] | s
 
 
 def select_images(images: Images, rows: Tensor) -> Images:
-    """The batch rows `rows` (int tensor [N]) of images."""
+    """Return the batch rows `rows` (int tensor [N]) of images."""
     if isinstance(images, Tensor):
         return paddle.gather(images, rows)
     return {name: paddle.gather(tensor, rows) for name, tensor in images.items()}

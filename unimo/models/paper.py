@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from unimo.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
     from unimo.weights.name_map import Converted
+
+CAPABILITIES = frozenset(
+    {
+        "pixels",
+        "regions",
+        "dual_encoder",
+        "fusion",
+        "generation",
+        "text_generation",
+        "text_only",
+        "image_only",
+    }
+)
+"""Everything that a task can ask of a model."""
 
 Converter = Callable[["Mapping[str, np.ndarray]", str, str], "Converted"]
 """Released tensors by their names, where they are from (for messages), and the task they were trained for."""
@@ -48,7 +64,7 @@ class Paper:
     sizes: Mapping[str, Any]
     """Registered model -> config with its defaults."""
     capabilities: frozenset[str]
-    """What tasks may ask of the models; a subset of `unimo.models.base.CAPABILITIES`."""
+    """What tasks may ask of the models, a subset of `CAPABILITIES`."""
     network: Callable[[Any], Any]
     """Config -> `Model` with random weights."""
     objective: Callable[[Any], Any]
@@ -59,3 +75,10 @@ class Paper:
     """Task section of pre-training."""
     converters: Mapping[str, Converter] = field(default_factory=dict)
     """Name of a release (`tools/convert_checkpoint.py --from`) -> converter of its weights."""
+
+    def __post_init__(self) -> None:
+        if unknown := self.capabilities - CAPABILITIES:
+            raise ConfigError(
+                f"paper {self.name!r} has unknown capabilities {', '.join(sorted(unknown))}; "
+                f"known: {', '.join(sorted(CAPABILITIES))}"
+            )

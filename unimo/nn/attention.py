@@ -1,7 +1,7 @@
 """The one attention of the library: self and cross, fused projections, probabilities on request.
 
-Measured on CPU: matmul + softmax on [B, H, S, D] is as fast as Paddle's
-`scaled_dot_product_attention`, which there is the same arithmetic behind more calls; on GPUs that
+On a CPU, matmul + softmax on [B, H, S, D] was measured to be as fast as Paddle's
+`scaled_dot_product_attention`, which there is the same arithmetic behind more calls. On GPUs that
 function picks flash or memory-efficient kernels and is used whenever probabilities are not wanted.
 """
 
@@ -16,14 +16,14 @@ from unimo.nn.kernels import dropout
 
 
 def use_fused_kernel() -> bool:
-    """True where `scaled_dot_product_attention` is more than matmul + softmax."""
+    """Return whether `scaled_dot_product_attention` is more than matmul + softmax on this device."""
     return not paddle.get_device().startswith("cpu")
 
 
 class _MultiHead(nn.Layer):
     """Heads, dropout and output projection that self- and cross-attention share."""
 
-    def __init__(self, width: int, num_heads: int, dropout: float, std: float, out_std: float) -> None:
+    def __init__(self, width: int, num_heads: int, dropout: float, out_std: float) -> None:
         super().__init__()
         if width % num_heads:
             raise ValueError(f"width {width} does not divide into {num_heads} heads")
@@ -33,7 +33,7 @@ class _MultiHead(nn.Layer):
         self.out = linear(width, width, out_std)
 
     def _split(self, packed: Tensor, parts: int, heads_first: bool) -> list[Tensor]:
-        """[B, S, parts * W] to `parts` tensors [B, H, S, D] or, heads last, [B, S, H, D]."""
+        """Split [B, S, parts * W] into `parts` tensors [B, H, S, D] or, heads last, [B, S, H, D]."""
         packed = packed.reshape([0, 0, parts, self.num_heads, -1])
         order = [2, 0, 3, 1, 4] if heads_first else [2, 0, 1, 3, 4]
         return packed.transpose(order).unbind(0)
@@ -41,11 +41,13 @@ class _MultiHead(nn.Layer):
     def mix(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, heads_first: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Weighted values of all heads, before the output projection `out`.
+        """Compute the weighted values of all heads, before the output projection `out`.
 
         Args:
-            query: [B, H, Q, D], or [B, Q, H, D] with heads last; key and value have S rows instead of Q.
+            query: [B, H, Q, D], or [B, Q, H, D] with heads last.
+            key, value: the same with S rows instead of Q.
             mask: [B, 1, 1 or Q, S], added to the logits.
+            heads_first: which of the two layouts it is. Heads last goes to Paddle's fused kernel.
 
         Returns:
             [B, Q, W]; with heads first also the probabilities [B, H, Q, S] before dropout.
@@ -81,11 +83,11 @@ class SelfAttention(_MultiHead):
         std: float = 0.02,
         out_std: float | None = None,
     ) -> None:
-        super().__init__(width, num_heads, dropout, std, std if out_std is None else out_std)
+        super().__init__(width, num_heads, dropout, std if out_std is None else out_std)
         self.qkv = linear(width, 3 * width, std)
 
     def project(self, states: Tensor, heads_first: bool) -> list[Tensor]:
-        """Queries, keys, values of `states` [B, S, W]: [B, H, S, D] each or, heads last, [B, S, H, D]."""
+        """Project `states` [B, S, W] to queries, keys, values, [B, H, S, D] or, heads last, [B, S, H, D]."""
         return self._split(self.qkv(states), 3, heads_first)
 
     def forward(
@@ -98,8 +100,9 @@ class SelfAttention(_MultiHead):
         """Attend over `states` [B, S, W].
 
         Args:
+            states: the rows that attend to each other.
             mask: [B, 1, 1 or Q, S], added to the logits; None lets everything be read.
-            num_queries: only the first so many rows ask; None means all.
+            num_queries: Q, number of first rows that are updated; None means all.
             need_weights: also return the probabilities [B, H, Q, S].
         """
         heads_first = need_weights or not use_fused_kernel()
@@ -113,14 +116,20 @@ class CrossAttention(_MultiHead):
     """Attention from one sequence to another; keys and values come from one product (`kv`, [W, 2 W])."""
 
     def __init__(self, width: int, num_heads: int, dropout: float = 0.0, std: float = 0.02) -> None:
-        super().__init__(width, num_heads, dropout, std, std)
+        super().__init__(width, num_heads, dropout, std)
         self.q = linear(width, width, std)
         self.kv = linear(width, 2 * width, std)
 
     def forward(
         self, states: Tensor, other: Tensor, mask: Tensor | None = None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Queries from `states` [B, Q, W], keys and values from `other` [B, S, W]; mask as above."""
+        """Attend from `states` [B, Q, W], the queries, to `other` [B, S, W], the keys and values.
+
+        Args:
+            states, other: the two sequences.
+            mask: [B, 1, 1 or Q, S], added to the logits; None lets everything be read.
+            need_weights: also return the probabilities [B, H, Q, S].
+        """
         heads_first = need_weights or not use_fused_kernel()
         (query,) = self._split(self.q(states), 1, heads_first)
         key, value = self._split(self.kv(other), 2, heads_first)

@@ -1,4 +1,4 @@
-"""Transformer blocks: pre- and post-norm for towers, co-attention for fusion encoders."""
+"""Transformer blocks: pre-norm and post-norm for towers, co-attention for fusion encoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unimo.nn.kernels import LayerNorm, dropout
 
 
 def quick_gelu(states: Tensor) -> Tensor:
-    """CLIP's activation x * sigmoid(1.702 x)."""
+    """Compute CLIP's activation x * sigmoid(1.702 x)."""
     return F.silu(states * 1.702) * (1 / 1.702)
 
 
@@ -24,7 +24,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gel
 
 
 class Mlp(nn.Layer):
-    """Feed-forward part: Linear, activation, Linear."""
+    """Feed-forward part: Linear, activation, Linear.
+
+    Args:
+        width: W of the states.
+        inner: width between the two layers.
+        activation: a name in `ACTIVATIONS`.
+        std: initial scale of the weights.
+        out_std: initial scale of the second layer; None means `std`.
+    """
 
     def __init__(
         self,
@@ -40,12 +48,12 @@ class Mlp(nn.Layer):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, states: Tensor) -> Tensor:
-        """[..., W] to [..., W]."""
+        """Map states [..., W] to [..., W], each by itself."""
         return self.fc2(self.activation(self.fc1(states)))
 
 
-class _Dropout(nn.Layer):
-    """Base with the residual dropout that both kinds of block use."""
+class _Residual(nn.Layer):
+    """Base of both kinds of block: dropout of what is added to the states, and whether to recompute."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -56,35 +64,41 @@ class _Dropout(nn.Layer):
         return dropout(states, self.dropout, self.training)
 
 
-class Block(_Dropout):
+class Block(_Residual):
     """Self-attention and feed-forward block of a tower.
 
     Args:
+        width: W of the states.
+        num_heads: attention heads.
+        mlp: makes the feed-forward part, which maps states [B, S, W] to [B, S, W]: `partial(Mlp, W, inner)`,
+            or a layer with an expert for each kind of row. It is called once, after attention has been made,
+            so that parameters start in the order in which they are used.
         norm_first: True is pre-norm (ViT, CLIP), False post-norm (BERT, RoBERTa).
-        dropout: after each of the two parts.
+        dropout: on the output of each of the two parts.
         attention_dropout: on attention probabilities.
+        epsilon: of both norms.
+        std: initial scale of attention.
+        out_std: initial scale of attention's output projection; None means `std`.
     """
 
     def __init__(
         self,
         width: int,
         num_heads: int,
-        inner: int,
+        mlp: Callable[[], nn.Layer],
         *,
         norm_first: bool,
-        activation: str = "gelu",
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
         epsilon: float = 1e-5,
         std: float = 0.02,
         out_std: float | None = None,
-        inner_std: float | None = None,
     ) -> None:
         super().__init__(dropout)
         self.norm_first = norm_first
         self.attention = SelfAttention(width, num_heads, attention_dropout, std, out_std)
         self.attention_norm = LayerNorm(width, epsilon)
-        self.mlp = Mlp(width, inner, activation, std if inner_std is None else inner_std, out_std)
+        self.mlp = mlp()
         self.mlp_norm = LayerNorm(width, epsilon)
 
     def forward(
@@ -94,13 +108,13 @@ class Block(_Dropout):
         need_weights: bool = False,
         num_queries: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """One layer.
+        """Run the block.
 
         Args:
             states: [B, S, W].
             mask: additive, [B, 1, 1 or S, S].
             need_weights: also return the attention.
-            num_queries: update only the first so many rows, with the same numbers.
+            num_queries: update only this number of first rows, with the same numbers.
 
         Returns:
             New states [B, S or num_queries, W]; on request attention [B, H, S or num_queries, S].
@@ -114,17 +128,17 @@ class Block(_Dropout):
         return states + self._drop(self.mlp(self.mlp_norm(states))), weights
 
     def close(self, states: Tensor, update: Tensor) -> Tensor:
-        """What follows attention in a post-norm block: Add & Norm of its output, then the feed-forward part.
+        """Finish a post-norm block after attention: Add & Norm of its output, then the feed-forward part.
 
         Args:
-            states: [B, Q, W] the rows of the block's input that asked.
-            update: [B, Q, W] what attention answered.
+            states: [B, Q, W] rows of the block's input that are updated.
+            update: [B, Q, W] output of attention for them.
         """
         states = self.attention_norm(states + self._drop(update))
         return self.mlp_norm(states + self._drop(self.mlp(states)))
 
 
-class CrossBlock(_Dropout):
+class CrossBlock(_Residual):
     """Post-norm co-attention block: self-attention, cross-attention, feed-forward (METER)."""
 
     def __init__(
@@ -155,15 +169,19 @@ class CrossBlock(_Dropout):
         num_queries: int | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """One layer of one stream.
+        """Run one layer of one stream.
 
         Args:
-            states: [B, S, W] this stream. other: [B, R, W] the other stream at the layer's input.
-            mask, other_mask: additive masks of the two.
-            num_queries: update only the first so many rows, with the same numbers.
+            states: [B, S, W] this stream.
+            other: [B, R, W] the other stream at the layer's input.
+            mask: additive mask of this stream, [B, 1, 1, S].
+            other_mask: additive mask of the other, [B, 1, 1, R].
+            num_queries: update only this number of first rows, with the same numbers.
+            need_weights: also return both attentions.
 
         Returns:
-            New states [B, S or num_queries, W]; on request attention of both kinds.
+            New states [B, S or num_queries, W]; on request self-attention [B, H, S or num_queries, S] and
+            cross-attention [B, H, S or num_queries, R].
         """
         update, own = self.attention(states, mask, num_queries, need_weights)
         residual = states if num_queries is None else states[:, :num_queries]
@@ -173,8 +191,13 @@ class CrossBlock(_Dropout):
         return self.mlp_norm(states + self._drop(self.mlp(states))), own, cross
 
 
-def run_block(block: _Dropout, *arguments: Any) -> tuple[Tensor | None, ...]:
-    """Call a block; with `block.recompute` its activations are computed again in the backward pass."""
+def run_block(block: _Residual, *arguments: Any) -> tuple[Tensor | None, ...]:
+    """Call a block; if `block.recompute` is set, its activations are computed again in the backward pass.
+
+    Args:
+        block: any block of this module.
+        arguments: those of its `forward`, by position (Paddle's `recompute` passes no names).
+    """
     if not (block.recompute and block.training and paddle.is_grad_enabled()):
         return block(*arguments)
     is_tensor: list[bool] = []
@@ -192,5 +215,5 @@ def run_block(block: _Dropout, *arguments: Any) -> tuple[Tensor | None, ...]:
 def set_recompute(layer: nn.Layer, on: bool) -> None:
     """Switch recomputation of every transformer block inside `layer`."""
     for child in layer.sublayers(include_self=True):
-        if isinstance(child, _Dropout):
+        if isinstance(child, _Residual):
             child.recompute = on

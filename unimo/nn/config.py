@@ -1,8 +1,9 @@
-"""What the configs of all towers share. Needs no Paddle."""
+"""Configs of the towers. Needs no Paddle."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from unimo.errors import ConfigError
 
@@ -29,7 +30,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VisionConfig:
-    """ViT tower; the defaults are ViT-B/16 at 224."""
+    """Vision tower of either kind; the defaults are ViT-B/16 at 224."""
 
     hidden_size: int = 768
     num_layers: int = 12
@@ -40,14 +41,67 @@ class VisionConfig:
     """Side of the square input, pixels; a multiple of patch_size."""
     dropout: float = 0.0
     position_init_std: float | None = None
-    """Start of the position embeddings; None means as the tower has it. Next to patches of unit scale that is
-    faint: a model without pre-trained towers is slow to learn where things are."""
+    """Standard deviation that position embeddings start with; None means the tower's own. Next to patches of
+    unit scale the tower's own is faint: without pre-trained towers a model learns slowly where things are."""
     init: str = ""
     """Directory written by tools/convert_checkpoint.py --from hf-vit or hf-clip-vit; empty means random."""
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size:
             raise ConfigError(
                 f"vision.image_size {self.image_size} is not a multiple of vision.patch_size "
                 f"{self.patch_size}; try {self.image_size // self.patch_size * self.patch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class ClipVisionConfig(VisionConfig):
+    """CLIP-ViT tower; its position embeddings start at hidden_size ** -0.5."""
+
+    remove_last: int = 0
+    """Number of last blocks of the CLIP model that are not built; METER leaves out 1."""
+
+    @property
+    def used_layers(self) -> int:
+        """Number of blocks that are built."""
+        return self.num_layers - self.remove_last
+
+
+@dataclass(frozen=True)
+class VitConfig(VisionConfig):
+    """ViT tower."""
+
+    patch_padding: int = 0
+    """Zero padding of the patch convolution: 0 is a usual ViT, 7 that of UNIMO-2's release (patches start
+    outside the image)."""
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= 2 * self.patch_padding < self.patch_size:
+            raise ConfigError(
+                f"vision.patch_padding {self.patch_padding} is not between 0 and half of vision.patch_size "
+                f"{self.patch_size}; use 0 (ViT) or {(self.patch_size - 1) // 2} (UNIMO-2's release)"
+            )
+
+
+def check_heads(**parts: Any) -> None:
+    """Check that the width of each part of a model divides into its attention heads.
+
+    Args:
+        parts: section of the config -> config with `hidden_size` and `num_heads`.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for name, part in parts.items():
+        if part.hidden_size % part.num_heads:
+            raise ConfigError(
+                f"{name}.hidden_size {part.hidden_size} does not divide into {part.num_heads} heads "
+                f"({name}.num_heads)"
             )

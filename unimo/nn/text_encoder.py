@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from paddle import Tensor, nn
 
-from unimo.nn.block import Block, run_block
+from unimo.nn.block import Block, Mlp, run_block
 from unimo.nn.config import TextConfig
 from unimo.nn.embeddings import TextEmbeddings
 from unimo.nn.init import linear
@@ -53,7 +55,7 @@ class RobertaTower(nn.Layer):
             Block(
                 width,
                 num_heads,
-                inner,
+                partial(Mlp, width, inner, "gelu", std),
                 norm_first=False,
                 dropout=dropout,
                 attention_dropout=attention_dropout,
@@ -67,7 +69,7 @@ class RobertaTower(nn.Layer):
 
     @classmethod
     def from_config(cls, config: TextConfig, **options: bool) -> RobertaTower:
-        """A tower of the given sizes, with random weights; `options` are those of `__init__`."""
+        """Build a tower of the given sizes, with random weights; `options` are those of `__init__`."""
         return cls(
             config.hidden_size,
             config.num_layers,
@@ -89,9 +91,16 @@ class RobertaTower(nn.Layer):
         need_weights: bool = False,
         causal: bool = False,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """All states T_0 .. T_L (Eq. 4) of ids and mask [B, T], and attentions on request.
+        """Run the tower.
 
-        With `causal` no token reads a later one.
+        Args:
+            input_ids, attention_mask: [B, T]; the mask has 1 = token, 0 = padding.
+            need_weights: also return the attentions.
+            causal: no token reads a later one.
+
+        Returns:
+            All states T_0 .. T_L (Eq. 4), L + 1 tensors [B, T, W]; on request attentions [B, H, T, T] by
+            `text.{layer}`.
         """
         mask = additive_mask(attention_mask)
         if causal:
@@ -106,14 +115,17 @@ class RobertaTower(nn.Layer):
         name: str = "text",
         num_queries: int | None = None,
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """All layers over embedded rows.
+        """Run all layers over embedded rows.
 
         Args:
             embedded: [B, S, W].
             mask: [B, 1, 1 or S, S], added to the logits.
-            need_weights: also return the attentions, as `{name}.{layer}`.
-            name: see there.
-            num_queries: the last layer gives only the first so many rows; None means all.
+            need_weights: also return the attentions.
+            name: beginning of the names of attentions, `{name}.{layer}`.
+            num_queries: number of first rows that the last layer computes; None means all.
+
+        Returns:
+            States of all layers, `embedded` first, and attentions.
         """
         states, attentions = [embedded], {}
         for number, layer in enumerate(self.layers, start=1):

@@ -5,17 +5,20 @@ Both are pre-norm; equation numbers are those of the UNIMO-3 paper, which writes
 
 from __future__ import annotations
 
+from functools import partial
+
 import paddle
 from paddle import Tensor, nn
 
-from unimo.nn.block import Block, run_block
+from unimo.nn.block import Block, Mlp, run_block
+from unimo.nn.config import ClipVisionConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding
 from unimo.nn.init import normal_attr
 from unimo.nn.kernels import LayerNorm, dropout
 
 
-class _VisionTower(nn.Layer):
-    """Patches, class token, positions, blocks, and `ln_post` for whoever reads a layer.
+class VisionTower(nn.Layer):
+    """Patches, class token, positions, blocks, and `ln_post`, the norm for whoever reads a layer.
 
     Names: `class_embedding` [W], `position_embedding` [1 + g * g, W], `patch_embedding.weight`
     [W, 3, P, P], `layers.{i}.{attention.qkv, attention.out, attention_norm, mlp.fc1, mlp.fc2,
@@ -34,13 +37,18 @@ class _VisionTower(nn.Layer):
         )
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, S, S] to [B, 1 + g * g, W], class token first (Eq. 1)."""
+        """Embed pixels [B, 3, S, S] as [B, 1 + g * g, W], class token first (Eq. 1)."""
         patches = self.patch_embedding(pixels)
         token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
         return paddle.concat([token, patches], axis=1) + self.position_embedding
 
     def forward(self, pixels: Tensor, need_weights: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """All states V_0 .. V_L (Eq. 2; raw, before `ln_post`), and attentions on request."""
+        """Run the tower.
+
+        Returns:
+            All states V_0 .. V_L (Eq. 2), L + 1 tensors [B, 1 + g * g, W], raw, that is before `ln_post`; on
+            request attentions [B, H, 1 + g * g, 1 + g * g] by `image.{layer}`.
+        """
         states, attentions = [self.embed(pixels)], {}
         for number, layer in enumerate(self.layers, start=1):
             new, weights = run_block(layer, states[-1], None, need_weights)
@@ -50,7 +58,7 @@ class _VisionTower(nn.Layer):
         return states, attentions
 
 
-class ClipVisionTower(_VisionTower):
+class ClipVisionTower(VisionTower):
     """CLIP-ViT: QuickGELU, no patch bias, and a norm `ln_pre` before the first block.
 
     Args:
@@ -77,28 +85,34 @@ class ClipVisionTower(_VisionTower):
         out_std = base * (2 * (init_layers or num_layers)) ** -0.5
         self.patch_embedding = PatchEmbedding(patch_size, width, (3 * patch_size**2) ** -0.5)
         self.ln_pre = LayerNorm(width, 1e-5)
+        mlp = partial(Mlp, width, inner, "quick_gelu", (2 * width) ** -0.5, out_std)
         self.layers = nn.LayerList(
-            Block(
-                width,
-                num_heads,
-                inner,
-                norm_first=True,
-                activation="quick_gelu",
-                dropout=dropout,
-                std=base,
-                out_std=out_std,
-                inner_std=(2 * width) ** -0.5,
-            )
+            Block(width, num_heads, mlp, norm_first=True, dropout=dropout, std=base, out_std=out_std)
             for _ in range(num_layers)
         )
         self.ln_post = LayerNorm(width, 1e-5)
 
+    @classmethod
+    def from_config(cls, config: ClipVisionConfig) -> ClipVisionTower:
+        """Build a tower of the given sizes, with random weights."""
+        return cls(
+            config.hidden_size,
+            config.used_layers,
+            config.num_heads,
+            config.intermediate_size,
+            patch_size=config.patch_size,
+            image_size=config.image_size,
+            dropout=config.dropout,
+            position_std=config.position_init_std,
+            init_layers=config.num_layers,
+        )
+
     def embed(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, S, S] to V_0 [B, 1 + g * g, W], class token first (Eq. 1, then `ln_pre`)."""
+        """Embed pixels [B, 3, S, S] as V_0 [B, 1 + g * g, W], class token first (Eq. 1, then `ln_pre`)."""
         return self.ln_pre(super().embed(pixels))
 
 
-class VitTower(_VisionTower):
+class VitTower(VisionTower):
     """ViT: exact GELU, norms with epsilon 1e-12, and a bias of the patch projection.
 
     Args:
@@ -125,12 +139,29 @@ class VitTower(_VisionTower):
         self.dropout = dropout
         scale = (3 * patch_size**2) ** -0.5
         self.patch_embedding = PatchEmbedding(patch_size, width, scale, bias=True, padding=patch_padding)
+        mlp = partial(Mlp, width, inner, "gelu", std)
         self.layers = nn.LayerList(
-            Block(width, num_heads, inner, norm_first=True, dropout=dropout, epsilon=1e-12, std=std)
+            Block(width, num_heads, mlp, norm_first=True, dropout=dropout, epsilon=1e-12, std=std)
             for _ in range(num_layers)
         )
         self.ln_post = LayerNorm(width, 1e-12)
 
+    @classmethod
+    def from_config(cls, config: VitConfig) -> VitTower:
+        """Build a tower of the given sizes, with random weights."""
+        return cls(
+            config.hidden_size,
+            config.num_layers,
+            config.num_heads,
+            config.intermediate_size,
+            patch_size=config.patch_size,
+            image_size=config.image_size,
+            patch_padding=config.patch_padding,
+            dropout=config.dropout,
+            position_std=config.position_init_std,
+            std=config.init_std,
+        )
+
     def embed(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, S, S] to V_0 [B, 1 + g * g, W], class token first, dropout after the positions."""
+        """Embed pixels [B, 3, S, S] as V_0 [B, 1 + g * g, W], class token first, dropout after positions."""
         return dropout(super().embed(pixels), self.dropout, self.training)

@@ -67,7 +67,8 @@ def test_every_size_is_described(package: str):
 @pytest.mark.parametrize("package", EQUATIONS)
 def test_options_named_in_the_readme_exist(package: str):
     """Each value in the table of open questions is one that the config accepts."""
-    source = (_folder(package) / "config.py").read_text(encoding="utf8")
+    files = (_folder(package) / "config.py", ROOT / "unimo" / "nn" / "config.py")
+    source = "".join(file.read_text(encoding="utf8") for file in files)
     table = " ".join(" ".join(row[1:]) for row in _rows(package, "| question | default |"))
     options = re.findall(r"`(?:model\.\w+\.)?(\w+)=(\w+)`", table)
     assert len(options) >= 7

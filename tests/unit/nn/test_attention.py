@@ -1,12 +1,14 @@
 """Attention and blocks against NumPy."""
 
+from functools import partial
+
 import numpy as np
 import paddle
 import pytest
 
 from unimo.nn import attention as attention_module
 from unimo.nn.attention import CrossAttention, SelfAttention
-from unimo.nn.block import Block, CrossBlock, quick_gelu, run_block, set_recompute
+from unimo.nn.block import Block, CrossBlock, Mlp, quick_gelu, run_block, set_recompute
 from unimo.nn.masks import additive_mask
 
 
@@ -45,6 +47,7 @@ def _random(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
+MLP = partial(Mlp, 8, 16)
 MASK = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
 
 
@@ -102,7 +105,8 @@ def test_quick_gelu():
 
 
 def test_pre_norm_block_in_numpy():
-    block, x = Block(8, 2, 16, norm_first=True, activation="quick_gelu", std=0.3), _random(2, 5, 8)
+    mlp = partial(Mlp, 8, 16, "quick_gelu", 0.3)
+    block, x = Block(8, 2, mlp, norm_first=True, std=0.3), _random(2, 5, 8)
     inner = _norm(x, block.attention_norm, 1e-5)
     query, key, value = np.split(_linear(inner, block.attention.qkv), 3, axis=-1)
     states = x + _linear(_attend(query, key, value, 2), block.attention.out)
@@ -132,8 +136,31 @@ def test_cross_block_in_numpy():
     np.testing.assert_allclose(out.numpy(), expected, atol=2e-5)
 
 
+class _Experts(paddle.nn.Layer):
+    """One feed-forward part for the first two rows, another one for the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.others = MLP(), MLP()
+
+    def forward(self, states):
+        return paddle.concat([self.first(states[:, :2]), self.others(states[:, 2:])], axis=1)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_block_takes_any_feed_forward_part(norm_first):
+    """Experts for kinds of rows: each kind has the numbers of a block in which its expert is the only one."""
+    paddle.seed(0)
+    block, x = Block(8, 2, _Experts, norm_first=norm_first, std=0.3), paddle.to_tensor(_random(2, 5, 8))
+    mixed, experts = block(x)[0].numpy(), block.mlp
+    for expert, rows in ((experts.first, slice(0, 2)), (experts.others, slice(2, 5))):
+        block.mlp = expert
+        np.testing.assert_allclose(mixed[:, rows], block(x)[0][:, rows].numpy(), atol=1e-6)
+    assert np.abs(block(x)[0][:, :2].numpy() - mixed[:, :2]).max() > 1e-4
+
+
 def test_dropout_only_in_training():
-    block, x = Block(8, 2, 16, norm_first=False, dropout=0.5), paddle.to_tensor(_random(1, 4, 8))
+    block, x = Block(8, 2, MLP, norm_first=False, dropout=0.5), paddle.to_tensor(_random(1, 4, 8))
     block.eval()
     assert bool((block(x)[0] == block(x)[0]).all())
     block.train()
@@ -141,7 +168,7 @@ def test_dropout_only_in_training():
 
 
 def test_recompute_switch_reaches_every_block():
-    outer = paddle.nn.LayerList([Block(8, 2, 16, norm_first=True), CrossBlock(8, 2, 16)])
+    outer = paddle.nn.LayerList([Block(8, 2, MLP, norm_first=True), CrossBlock(8, 2, 16)])
     set_recompute(outer, True)
     assert [block.recompute for block in outer] == [True, True]
     x = paddle.to_tensor(_random(1, 4, 8), stop_gradient=False)
@@ -153,7 +180,7 @@ def test_recompute_switch_reaches_every_block():
 def test_recompute_of_a_block_that_returns_no_weights(monkeypatch):
     """As on a GPU, where the fused kernel has none."""
     monkeypatch.setattr(attention_module, "use_fused_kernel", lambda: True)
-    block, gradients = Block(8, 2, 16, norm_first=True), []
+    block, gradients = Block(8, 2, MLP, norm_first=True), []
     for on in (False, True):
         set_recompute(block, on)
         x = paddle.to_tensor(_random(1, 4, 8), stop_gradient=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from unimo.models.paper import Paper
-from unimo.models.unimo.config import CAPABILITIES, Config, PretrainingConfig, RegionConfig
+from unimo.models.unimo.config import Config, PretrainingConfig, RegionConfig
 from unimo.nn.config import TextConfig
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def _from_release(tensors: Mapping[str, np.ndarray], where: str, task: str) -> C
 PAPER = Paper(
     name="unimo",
     sizes=SIZES,
-    capabilities=CAPABILITIES,
+    capabilities=frozenset(
+        {"regions", "dual_encoder", "fusion", "generation", "text_generation", "text_only", "image_only"}
+    ),
     network=_network,
     objective=_objective,
     batches=_batches,

@@ -7,11 +7,7 @@ from typing import Literal
 
 from unimo.errors import ConfigError
 from unimo.models.paper import PretrainConfig
-from unimo.nn.config import TextConfig
-
-CAPABILITIES = frozenset(
-    {"regions", "dual_encoder", "fusion", "generation", "text_generation", "text_only", "image_only"}
-)
+from unimo.nn.config import TextConfig, check_heads
 
 
 @dataclass(frozen=True)
@@ -68,10 +64,7 @@ class Config:
         return self.text.hidden_size
 
     def __post_init__(self) -> None:
-        if self.text.hidden_size % self.text.num_heads:
-            raise ConfigError(
-                f"text.hidden_size {self.text.hidden_size} does not divide into {self.text.num_heads} heads"
-            )
+        check_heads(text=self.text)
         if self.regions.feature_size < 1 or self.regions.num_classes < 0:
             raise ConfigError(
                 f"regions.feature_size {self.regions.feature_size} and num_classes "

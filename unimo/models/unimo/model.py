@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -10,8 +9,7 @@ import paddle
 from paddle import Tensor
 
 from unimo.models.base import Images, Model, Outputs, TowerSource
-from unimo.models.unimo.config import CAPABILITIES, Config
-from unimo.models.unimo.regions import RegionEmbeddings
+from unimo.models.unimo.config import Config
 from unimo.models.unimo.visibility import visibility
 from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
 from unimo.nn.heads import Pooler
@@ -19,6 +17,7 @@ from unimo.nn.init import embedding, linear
 from unimo.nn.kernels import dropout
 from unimo.nn.outputs import Encoded
 from unimo.nn.position import token_positions
+from unimo.nn.regions import RegionEmbeddings
 from unimo.nn.text_encoder import RobertaTower
 
 TARGET = "is_target"
@@ -34,7 +33,6 @@ class Unimo(Model):
     `match_head`, and for dialogues `roles`, `turns`.
     """
 
-    capabilities: ClassVar[frozenset[str]] = CAPABILITIES
     head_epsilon: ClassVar[float] = 1e-5
     has_match: ClassVar[bool] = True
     optional: ClassVar[tuple[str, ...]] = ("roles.", "turns.")
@@ -253,10 +251,6 @@ class Unimo(Model):
         position = next_position(self.transformer.embeddings, state)
         token = self.encode_text(ids.unsqueeze(1), paddle.ones([1, 1]), positions=position)
         return advance(self.transformer.layers, state, token.text)
-
-    def forward(self, regions: Mapping[str, Tensor], input_ids: Tensor, attention_mask: Tensor) -> Encoded:
-        """Encode and fuse a batch of pairs."""
-        return self.fuse(self.encode_text(input_ids, attention_mask), self.encode_image(regions))
 
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
         """Whether a parameter takes part in what a task reads; see `Model.is_used`."""

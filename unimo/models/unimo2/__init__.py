@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from unimo.models.paper import Paper
 from unimo.models.unimo2.config import (
-    CAPABILITIES,
     Config,
     FusionConfig,
     GroundingConfig,
     PretrainingConfig,
-    TextConfig,
-    VisionConfig,
 )
+from unimo.nn.config import TextConfig, VitConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,13 +39,13 @@ SIZES: dict[str, Config] = {
         Config(
             name="unimo2_large",
             text=TextConfig(**_LARGE),
-            vision=VisionConfig(**_LARGE),
+            vision=VitConfig(**_LARGE),
             fusion=FusionConfig(**_LARGE),
         ),
         Config(
             name="unimo2_tiny",
             text=TextConfig(**_TINY, **_FIRM, num_layers=2, max_position=66),
-            vision=VisionConfig(
+            vision=VitConfig(
                 **_TINY, num_layers=3, patch_size=16, image_size=64, init_std=0.1, position_init_std=0.7
             ),
             grounding=GroundingConfig(dictionary_size=128, num_tokens=8, temperature_init=20.0),
@@ -84,7 +82,7 @@ def _from_release(tensors: Mapping[str, np.ndarray], where: str, task: str) -> C
 PAPER = Paper(
     name="unimo2",
     sizes=SIZES,
-    capabilities=CAPABILITIES,
+    capabilities=frozenset({"pixels", "dual_encoder", "fusion", "generation", "text_only", "image_only"}),
     network=_network,
     objective=_objective,
     batches=_batches,

@@ -10,32 +10,7 @@ from typing import Literal
 
 from unimo.errors import ConfigError
 from unimo.models.paper import PretrainConfig
-from unimo.nn import config as nn_config
-from unimo.nn.config import TextConfig
-
-CAPABILITIES = frozenset({"pixels", "dual_encoder", "fusion", "generation", "text_only", "image_only"})
-
-
-@dataclass(frozen=True)
-class VisionConfig(nn_config.VisionConfig):
-    """Visual Transformer (section 4)."""
-
-    patch_padding: int = 0
-    """Zero padding of the patch convolution: 0 is a usual ViT, 7 the release (patches start outside)."""
-    init_std: float = 0.02
-
-    @property
-    def num_patches(self) -> int:
-        """M of the paper: patches of an image."""
-        return (self.image_size // self.patch_size) ** 2
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= 2 * self.patch_padding < self.patch_size:
-            raise ConfigError(
-                f"vision.patch_padding {self.patch_padding} is not between 0 and half of vision.patch_size "
-                f"{self.patch_size}; use 0 (ViT) or {(self.patch_size - 1) // 2} (the release)"
-            )
+from unimo.nn.config import TextConfig, VitConfig, check_heads
 
 
 @dataclass(frozen=True)
@@ -132,7 +107,7 @@ class Config:
 
     name: str = "unimo2_base"
     text: TextConfig = field(default_factory=TextConfig)
-    vision: VisionConfig = field(default_factory=VisionConfig)
+    vision: VitConfig = field(default_factory=VitConfig)
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -148,12 +123,7 @@ class Config:
             raise ConfigError(
                 f"text, vision and fusion share one hidden_size, found {widths}; set all three to one value"
             )
-        for part in (self.text, self.vision, self.fusion):
-            if part.hidden_size % part.num_heads:
-                raise ConfigError(
-                    f"{type(part).__name__}: hidden_size {part.hidden_size} does not divide into "
-                    f"{part.num_heads} heads"
-                )
+        check_heads(text=self.text, vision=self.vision, fusion=self.fusion)
 
 
 @dataclass(frozen=True)

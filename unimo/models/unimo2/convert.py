@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 
 from unimo.errors import ConfigError
-from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig, TextConfig, VisionConfig
+from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig
+from unimo.nn.config import TextConfig, VitConfig
 from unimo.weights.name_map import Converted, Row, Tensors, expand
 from unimo.weights.released import (
     SPELLING,
@@ -168,7 +169,7 @@ def release_config(sizes: Mapping[str, int], depths: Mapping[str, int]) -> Confi
     return Config(
         name="unimo2_large" if width == 1024 else "unimo2_base",
         text=TextConfig(**layer, num_layers=depths["text"], vocab_size=sizes["V"], max_position=sizes["P"]),
-        vision=VisionConfig(
+        vision=VitConfig(
             **layer,
             num_layers=depths["vit"],
             patch_size=sizes["patch"],

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import paddle
 from paddle import Tensor, nn
 
 from unimo.models.unimo2.config import Config
 from unimo.nn import attention
-from unimo.nn.block import Block, run_block
+from unimo.nn.block import Block, Mlp, run_block
 from unimo.nn.kernels import LayerNorm, dropout
 from unimo.nn.masks import additive_mask, causal_mask
 
@@ -170,11 +171,12 @@ class GroundedTransformer(nn.Layer):
         self.dropout = fusion.dropout
         has_norm = config.grounding.is_active and config.grounding.norm_tokens
         self.grounded_norm = LayerNorm(fusion.hidden_size, 1e-5) if has_norm else None
+        mlp = partial(Mlp, fusion.hidden_size, fusion.intermediate_size, "gelu", fusion.init_std)
         self.layers = nn.LayerList(
             GroundedBlock(
                 fusion.hidden_size,
                 fusion.num_heads,
-                fusion.intermediate_size,
+                mlp,
                 norm_first=False,
                 dropout=fusion.dropout,
                 attention_dropout=fusion.attention_dropout,

@@ -9,8 +9,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from unimo.models.base import Model, Outputs, TowerSource
-from unimo.models.unimo2.config import CAPABILITIES, Config
+from unimo.models.base import Outputs, TowerSource
+from unimo.models.two_towers import TwoTowers
+from unimo.models.unimo2.config import Config
 from unimo.models.unimo2.grounded_attention import (
     GroundedTransformer,
     Layout,
@@ -18,7 +19,6 @@ from unimo.models.unimo2.grounded_attention import (
     understanding_views,
 )
 from unimo.models.unimo2.grounding import GroundedDictionary, Grounding
-from unimo.nn.block import set_recompute
 from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
 from unimo.nn.heads import Pooler
 from unimo.nn.init import linear
@@ -27,32 +27,20 @@ from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import VitTower
 
 
-class Unimo2(Model):
+class Unimo2(TwoTowers):
     """Pairs, single images and single texts through one network.
 
     Parameters: `text.*`, `vision.*`, `grounding.{dictionary, temperature}`, `fusion.*`, `text_pooler`,
     `image_pooler`, and with `grounding.project` also `text_projection`, `image_projection`.
     """
 
-    capabilities: ClassVar[frozenset[str]] = CAPABILITIES
     head_epsilon: ClassVar[float] = 1e-5
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, vision, fusion, width = config.text, config.vision, config.fusion, config.hidden_size
         self.text = RobertaTower.from_config(text, pooler=False, token_type=False)
-        self.vision = VitTower(
-            width,
-            vision.num_layers,
-            vision.num_heads,
-            vision.intermediate_size,
-            patch_size=vision.patch_size,
-            image_size=vision.image_size,
-            patch_padding=vision.patch_padding,
-            dropout=vision.dropout,
-            position_std=vision.position_init_std,
-            std=vision.init_std,
-        )
+        self.vision = VitTower.from_config(vision)
         has_dictionary, project = config.grounding.is_active, config.grounding.project
         self.grounding = GroundedDictionary(width, config.grounding) if has_dictionary else None
         self.text_projection = linear(width, width, fusion.init_std) if has_dictionary and project else None
@@ -61,13 +49,9 @@ class Unimo2(Model):
         self.text_pooler, self.image_pooler = self._pooler(), self._pooler()
 
     def parts_to_load(self) -> tuple[TowerSource, ...]:
-        """Both encoders, and the layers of the Grounded Transformer."""
-        config = self.config
-        return (
-            TowerSource(self.text, config.text.init),
-            TowerSource(self.vision, config.vision.init),
-            TowerSource(self.fusion, config.fusion.init, ignore=("embeddings.", "grounded_norm.")),
-        )
+        """Return both encoders, and the Grounded Transformer, whose layers can be those of RoBERTa."""
+        ignore = ("embeddings.", "grounded_norm.")
+        return *super().parts_to_load(), TowerSource(self.fusion, self.config.fusion.init, ignore=ignore)
 
     def _pooler(self) -> Pooler | None:
         fusion = self.config.fusion
@@ -82,33 +66,6 @@ class Unimo2(Model):
     def pooled_size(self) -> int:
         """Width of a pair's `pooled`: 2 H for `concat`, else H. A single text or image has H always."""
         return 2 * self.hidden_size if self.config.fusion.itm_feature == "concat" else self.hidden_size
-
-    def encode_image(self, pixels: Tensor, *, layers: bool = False, attentions: bool = False) -> Encoded:
-        """Images [B, 3, S, S] to `image` (after the last norm), class token first."""
-        states, maps = self.vision(pixels, attentions)
-        return Encoded(
-            image=self.vision.ln_post(states[-1]),
-            image_layers=tuple(states) if layers else (),
-            attentions=maps,
-        )
-
-    def encode_text(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        *,
-        layers: bool = False,
-        attentions: bool = False,
-        causal: bool = False,
-    ) -> Encoded:
-        """Ids and mask [B, T] to `text`; with `causal` no token reads a later one."""
-        states, maps = self.text(input_ids, attention_mask, attentions, causal)
-        return Encoded(
-            text=states[-1],
-            text_mask=attention_mask,
-            text_layers=tuple(states) if layers else (),
-            attentions=maps,
-        )
 
     def ground(self, text: Encoded | None, image: Encoded | None) -> Grounding | None:
         """Choose the grounded tokens of pairs, texts or images (section 3.1).
@@ -234,10 +191,6 @@ class Unimo2(Model):
     def _pool_part(first: Tensor, pooler: Pooler | None) -> Tensor:
         return first[:, 0] if pooler is None else pooler(first)
 
-    def forward(self, pixels: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
-        """Encode and fuse a batch of pairs."""
-        return self.fuse(self.encode_text(input_ids, attention_mask), self.encode_image(pixels))
-
     @property
     def _caption_sees_image(self) -> bool:
         fusion = self.config.fusion
@@ -278,10 +231,6 @@ class Unimo2(Model):
         states = embeddings.at(ids.unsqueeze(1), next_position(embeddings, state))
         return advance([*self.text.layers, *self.fusion.layers], state, states)
 
-    def set_recompute(self, on: bool) -> None:
-        """Recompute the activations of every transformer block in the backward pass."""
-        set_recompute(self, on)
-
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
         """Whether a parameter takes part in what a task reads; see `Model.is_used`."""
         part = parameter.partition(".")[0]
@@ -292,7 +241,3 @@ class Unimo2(Model):
         if part.startswith("text"):
             return text
         return image if part in ("vision", "image_pooler", "image_projection") else True
-
-    def lr_group(self, parameter: str) -> str:
-        """`towers` for the two encoders, else `cross_modal`."""
-        return "towers" if parameter.partition(".")[0] in ("text", "vision") else "cross_modal"

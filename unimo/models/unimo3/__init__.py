@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from unimo.models.paper import Paper
-from unimo.models.unimo3.config import CAPABILITIES, Config, FusionConfig, TextConfig, VisionConfig
+from unimo.models.unimo3.config import Config, FusionConfig, TextConfig
+from unimo.nn.config import ClipVisionConfig
 
 if TYPE_CHECKING:
     from unimo.data.loading.task_data import TaskData
@@ -22,7 +23,7 @@ _BASE = Config()
 _LARGE = Config(
     name="unimo3_large",
     text=TextConfig(hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096),
-    vision=VisionConfig(
+    vision=ClipVisionConfig(
         hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096, patch_size=14, image_size=294
     ),
     fusion=FusionConfig(hidden_size=1024, num_heads=16, intermediate_size=4096),
@@ -42,7 +43,7 @@ _TINY = Config(
         init_std=0.1,
         pooler=False,
     ),
-    vision=VisionConfig(
+    vision=ClipVisionConfig(
         hidden_size=64,
         num_layers=3,
         num_heads=4,
@@ -123,7 +124,7 @@ def _batches(run: RunConfig, processor: Processor) -> TaskData:
 PAPER = Paper(
     name="unimo3",
     sizes=SIZES,
-    capabilities=CAPABILITIES,
+    capabilities=frozenset({"pixels", "dual_encoder", "fusion"}),
     network=_network,
     objective=_objective,
     batches=_batches,

@@ -1,6 +1,7 @@
 """The Grounded Transformer: who reads whom, equal to masked full attention, and its smaller reductions."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import paddle
@@ -16,7 +17,7 @@ from unimo.models.unimo2.grounded_attention import (
     understanding_views,
 )
 from unimo.nn import attention as attention_module
-from unimo.nn.block import Block
+from unimo.nn.block import Block, Mlp
 from unimo.nn.masks import BLOCKED
 from unimo.nn.outputs import Encoded
 
@@ -118,7 +119,7 @@ def test_narrow_keeps_the_rows_that_are_asked_for():
 
 def _block(kind=GroundedBlock):
     paddle.seed(3)
-    block = kind(8, 2, 16, norm_first=False, std=0.4)
+    block = kind(8, 2, partial(Mlp, 8, 16, "gelu", 0.4), norm_first=False, std=0.4)
     block.eval()
     return block
 

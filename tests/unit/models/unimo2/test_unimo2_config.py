@@ -19,7 +19,7 @@ from unimo.models.unimo2 import SIZES
         ({"vision": {"image_size": 230}}, "image_size 230 is not a multiple .*patch_size 16; try 224"),
         ({"vision": {"patch_padding": 8}}, "patch_padding 8 .* or 7"),
         ({"text": {"hidden_size": 512}}, r"share one hidden_size, found \[512, 768, 768\]"),
-        ({"fusion": {"num_heads": 7}}, "FusionConfig: hidden_size 768 .* 7 heads"),
+        ({"fusion": {"num_heads": 7}}, "fusion.hidden_size 768 .* 7 heads"),
         ({"fusion": {"visibility": "pairwise"}}, "visibility"),
         ({"grounding": {"methode": "topk"}}, "nearest: method"),
     ],

@@ -8,6 +8,7 @@ from small_models import VOCABULARY, inputs
 from small_unimo2 import small_unimo2, unimo2_config
 
 from unimo.errors import CheckpointError
+from unimo.nn.block import set_recompute
 from unimo.nn.heads import Pooler
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
@@ -177,7 +178,7 @@ def test_recompute_gives_the_same_gradients():
     for on in (False, True):
         dropout = {"dropout": 0.1, "attention_dropout": 0.1}
         model = small_unimo2(fusion=dropout, text=dropout, vision={"dropout": 0.1})
-        model.set_recompute(on)
+        set_recompute(model, on)
         model.train()
         paddle.seed(5)
         model(*inputs()).pooled.square().mean().backward()

@@ -34,14 +34,6 @@ def test_count_without_heads(name: str, expected: int):
     assert _size(name) == expected
 
 
-@pytest.mark.parametrize(
-    ("share", "expected"),
-    [("modality", 327_429_888), ("uni_layer", 340_422_912), ("pair", 393_576_192)],
-)
-def test_count_by_gate_share(share: str, expected: int):
-    assert _size("unimo3_base", fusion={"gate_share": share}) == expected
-
-
 @pytest.mark.parametrize(("image_size", "more"), [(288, 98_304), (384, 291_840), (576, 844_800)])
 def test_count_grows_by_position_rows(image_size: int, more: int):
     assert _size("unimo3_base", vision={"image_size": image_size}) == 333_335_808 + more

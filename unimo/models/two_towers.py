@@ -1,0 +1,87 @@
+"""`TwoTowers`: base of models that encode text and image apart before they fuse them."""
+
+from __future__ import annotations
+
+from paddle import Tensor
+
+from unimo.models.base import Model, TowerSource
+from unimo.nn.outputs import Encoded
+from unimo.nn.text_encoder import RobertaTower
+from unimo.nn.vit import VisionTower
+
+
+class TwoTowers(Model):
+    """A text tower `text` and a vision tower `vision`, which a subclass builds, and how they are run.
+
+    What the fusion of a subclass reads of the towers besides their last states comes from `link_text` and
+    `link_image`, and travels in `Encoded.links`.
+    """
+
+    text: RobertaTower
+    vision: VisionTower
+
+    def parts_to_load(self) -> tuple[TowerSource, ...]:
+        """Return both towers; last blocks of a file that the vision tower does not build are left out."""
+        text, vision = self.config.text, self.config.vision
+        removed = vision.num_layers - len(self.vision.layers)
+        return TowerSource(self.text, text.init), TowerSource(self.vision, vision.init, removed)
+
+    def encode_image(self, images: Tensor, *, layers: bool = False, attentions: bool = False) -> Encoded:
+        """Run the vision tower on pixels.
+
+        Args:
+            images: normalized pixels [B, 3, S, S].
+            layers: also return the states of all layers, raw, as `image_layers`.
+            attentions: also return attentions, `image.{layer}`.
+
+        Returns:
+            `image` [B, V, D_v], class token first, after the tower's last norm; and `links`.
+        """
+        states, maps = self.vision(images, attentions)
+        return Encoded(
+            image=self.vision.ln_post(states[-1]),
+            image_layers=tuple(states) if layers else (),
+            attentions=maps,
+            links=self.link_image(states),
+        )
+
+    def encode_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        *,
+        layers: bool = False,
+        attentions: bool = False,
+        causal: bool = False,
+    ) -> Encoded:
+        """Run the text tower.
+
+        Args:
+            input_ids, attention_mask: [B, T]; the mask has 1 = token, 0 = padding.
+            layers: also return the states of all layers as `text_layers`.
+            attentions: also return attentions, `text.{layer}`.
+            causal: no token reads a later one (generation).
+
+        Returns:
+            `text` [B, T, D_t], `text_mask`; and `links`.
+        """
+        states, maps = self.text(input_ids, attention_mask, attentions, causal)
+        return Encoded(
+            text=states[-1],
+            text_mask=attention_mask,
+            text_layers=tuple(states) if layers else (),
+            attentions=maps,
+            links=self.link_text(states),
+        )
+
+    def link_text(self, states: list[Tensor]) -> dict[str, Tensor]:
+        """Return what fusion reads of the text tower's states T_0 .. T_n besides the last one."""
+        return {}
+
+    def link_image(self, states: list[Tensor]) -> dict[str, Tensor]:
+        """Return what fusion reads of the vision tower's states V_0 .. V_n besides the last one."""
+        return {}
+
+    def lr_group(self, parameter: str) -> str:
+        """Return `towers` for both towers, else `cross_modal`."""
+        return "towers" if parameter.partition(".")[0] in ("text", "vision") else "cross_modal"
