@@ -1,1 +1,1 @@
-"""The built-in corpus: pictures of coloured shapes, and sentences that are true of them."""
+"""The built-in corpus: images of coloured shapes with texts, for every task."""

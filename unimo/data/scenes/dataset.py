@@ -1,7 +1,7 @@
-"""`scenes`: the built-in corpus. Pictures of coloured shapes, drawn from a seed, with what is known of them.
+"""`scenes`, the built-in corpus: images of coloured shapes, rendered from a seed, with texts and labels.
 
-Every command works on a fresh machine because of this module: nothing is stored, a sample is a pure
-function of (seed, split, index). `scene.py` draws a scene, `scenes_language.py` speaks about it.
+It makes every command work on a fresh machine: nothing is stored, and a sample is a pure function of (seed,
+split, index). `scene.py` renders a scene, `language.py` writes texts about it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from unimo.data.readers.base import Kind
+from unimo.data.readers.base import Dataset, Kind
 from unimo.data.record import ImageSource, Record
 from unimo.data.scenes import language
 from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
@@ -20,18 +20,18 @@ from unimo.settings import ScenesConfig
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "images": 1}
-"""Of `pairs` and `texts` the config says how many."""
+"""Texts of one image; for `pairs` and `texts` the config sets the number."""
 OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20}
-"""Texts alone and images alone are of scenes that no pair shows: their splits have other seeds."""
+"""Seeds of texts alone and images alone: their scenes differ from those of the pairs."""
 
 
-class ScenesDataset:
-    """Random access to the records of one split and kind.
+class ScenesDataset(Dataset):
+    """The records of one split and kind.
 
     Args:
         kind: `pairs` (caption), `vqa` (question, answer, question type), `entailment` (hypothesis, label),
-            `texts` (captions without a picture) or `images` (pictures without a caption).
-        split: `train`, `val` or `test`; their pictures are drawn from different seeds.
+            `texts` (captions without an image) or `images` (images without a caption).
+        split: `train`, `val` or `test`; their images are rendered from different seeds.
         config: numbers of images and the seed.
 
     Raises:
@@ -51,15 +51,13 @@ class ScenesDataset:
         return self.num_images * self.texts_per_image
 
     def scene(self, image: int) -> Scene:
-        """The scene of image number `image` of this split."""
+        """Make the scene of image number `image` of this split."""
         return make_scene(self._rng(image, 0))
 
     def image_source(self, index: int) -> ImageSource:
-        """The encoded image of record `index`."""
         return encode(render(self.scene(index // self.texts_per_image)))
 
     def image_id(self, index: int) -> str:
-        """`Record.image_id` of record `index`, without drawing it."""
         unpaired = "images-" if self.kind == "images" else ""
         return f"{unpaired}{self.split}-{index // self.texts_per_image}"
 
@@ -97,19 +95,19 @@ class ScenesDataset:
 
 
 def answers() -> list[str]:
-    """All answers of `scenes` VQA, the order of its classes."""
+    """Return all answers of `scenes` VQA in the order of its classes."""
     numbers = [str(n) for n in range(MAX_OBJECTS + 1)]
     return [*COLORS, *SHAPES, *RADII, *PLACES, *numbers, "yes", "no", "nothing"]
 
 
 def vocabulary() -> list[str]:
-    """Every word that `scenes` texts can hold, sorted."""
+    """Return every word that `scenes` texts can contain, sorted."""
     words = " ".join([*COLORS, *SHAPES, *RADII, *PLACES, *language.TEMPLATE_WORDS]).split()
     return sorted(set(words))
 
 
 def encode(image: Image.Image) -> bytes:
-    """The bytes of an image file. BMP, because packing it costs a tenth of what PNG does."""
+    """Encode an image as BMP, which takes a tenth of the time of PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="BMP")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""One scene of the built-in corpus: coloured shapes in the quarters of a small picture, and its drawing."""
+"""One scene of the built-in corpus: coloured shapes in the quarters of a small image, and its rendering."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CANVAS = 64
-"""Side of a picture in pixels."""
+"""Side of an image in pixels."""
 MAX_OBJECTS = 3
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -22,20 +22,30 @@ COLORS: dict[str, tuple[int, int, int]] = {
 SHAPES = ("circle", "square", "triangle", "cross")
 RADII = {"small": 8, "large": 13}
 JITTER = 2
-"""Largest shift of an object from the centre of its quarter, pixels."""
+"""Largest shift of an object from the centre of its quarter, in pixels."""
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One shape: what it is, in which quarter of the picture it lies, and its box in pixels."""
+    """A shape in one quarter of an image."""
 
     shape: str
     color: str
     size: str
     place: str
     box: tuple[int, int, int, int]
-    """x1, y1, x2, y2."""
+    """x1, y1, x2, y2 in pixels."""
+
+    @property
+    def name(self) -> str:
+        """Colour and shape: `red circle`."""
+        return f"{self.color} {self.shape}"
+
+    @property
+    def phrase(self) -> str:
+        """Size, colour and shape with an article: `a small red circle`."""
+        return f"a {self.size} {self.name}"
 
     @property
     def row(self) -> int:
@@ -50,14 +60,14 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is known of one picture."""
+    """The objects of one image and its background colour."""
 
     objects: tuple[SceneObject, ...]
     background: tuple[int, int, int]
 
 
 def make_scene(rng: np.random.Generator) -> Scene:
-    """Draw lots for one scene: 1 to 3 objects, each in a quarter of its own."""
+    """Make a random scene of 1 to 3 objects, each in a quarter of its own."""
     half = CANVAS // 2
     objects = []
     for place in sorted(rng.permutation(4)[: rng.integers(1, MAX_OBJECTS + 1)]):
@@ -79,7 +89,7 @@ def make_scene(rng: np.random.Generator) -> Scene:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The picture of a scene, [CANVAS, CANVAS] RGB."""
+    """Render a scene as an RGB image [CANVAS, CANVAS]."""
     image = Image.new("RGB", (CANVAS, CANVAS), scene.background)
     draw = ImageDraw.Draw(image)
     for item in scene.objects:

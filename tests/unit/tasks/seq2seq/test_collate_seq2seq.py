@@ -11,9 +11,9 @@ import pytest
 
 from unimo.data.processor import Processor
 from unimo.data.readers.generation import GenerationRecord
-from unimo.data.scenes.language import questions
+from unimo.data.scenes.language import describe, questions
 from unimo.data.scenes.scene import make_scene
-from unimo.data.scenes.seq2seq import SceneWriting, describe, questions_by_answer
+from unimo.data.scenes.seq2seq import SceneWriting, questions_by_answer
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import ScenesConfig
@@ -158,7 +158,7 @@ def test_scenes_asks_for_a_given_answer(words: Tokenizer) -> None:
     kinds = set()
     for index, one in enumerate(data):
         told, answer = one.sources
-        assert one == data[index] and told == describe(data._whole.scene(index))
+        assert one == data[index] and told == describe(data._whole.scene(index).objects)
         assert words.unk_token_id not in ids(words, " ".join((told, answer, *one.references)))
         kinds |= {text.split()[1] for text in one.references}
         for text in one.references:  # what is asked about stands in the source, and so does the answer
