@@ -103,10 +103,10 @@ def model_of(folder: Path, **changes: object) -> Path:
 
 def test_pipeline_and_command_line_write_the_same(tool: Tool, tmp_path: Path) -> None:
     directory = model_of(tmp_path)
-    found = Pipeline(directory).generate(["a red circle .", "red"], n_best=3)
+    found = Pipeline(directory).ask(text=["a red circle .", "red"], count=3)
     assert len({one.text for one in found}) == 3 and found == sorted(found, key=lambda one: -one.score)
-    assert Pipeline(directory).generate("a red circle .\tred", 3) == found
-    assert Pipeline(directory).generate("a red circle . red", 3) != found
+    assert Pipeline(directory).ask(text="a red circle .\tred", count=3) == found
+    assert Pipeline(directory).ask(text="a red circle . red", count=3) != found
     about = ("predict", "--model", directory, "--generate", "a red circle .\tred")
     code, out, err = tool(*about, "--n-best", 3, "--json")
     assert code == 0, err
@@ -117,15 +117,15 @@ def test_pipeline_and_command_line_write_the_same(tool: Tool, tmp_path: Path) ->
     code, _, err = tool(*about, "--caption")
     assert code == 2 and "give one of" in err
     with pytest.raises(RecordError, match="the text is empty"):
-        Pipeline(directory).generate("red\t")
+        Pipeline(directory).ask(text="red\t")
     with pytest.raises(CapabilityError, match="finetune.py --task caption"):
-        Pipeline(directory).caption("picture.png")
+        Pipeline(directory).check_asked_with("caption")
 
 
 def test_dialogs_begin_with_what_they_are_about(tmp_path: Path) -> None:
     pipeline = Pipeline(model_of(tmp_path, dialog=True))
-    first = pipeline.generate(["a red circle .", "what is it ?"])
-    assert first != pipeline.generate(["a blue cross .", "what is it ?"])
-    assert pipeline.generate("\twhat is it ?") == pipeline.generate(["", "what is it ?"])
+    first = pipeline.ask(text=["a red circle .", "what is it ?"])
+    assert first != pipeline.ask(text=["a blue cross .", "what is it ?"])
+    assert pipeline.ask(text="\twhat is it ?") == pipeline.ask(text=["", "what is it ?"])
     with pytest.raises(RecordError, match="has no source"):
-        pipeline.generate("a red circle .")
+        pipeline.ask(text="a red circle .")

@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -14,8 +13,7 @@ from unimo import cli
 from unimo.errors import ConfigError
 from unimo.inference.labels import PROMPT, split_labels
 
-if TYPE_CHECKING:
-    from unimo.inference.pipeline import Ranked
+Ranked = list[tuple[str, float]]
 
 DESCRIPTION = """Ask a model about a picture or a text.
 VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
@@ -23,12 +21,6 @@ names (--labels), captioning models --caption, image classifiers nothing but the
 take --text (and --text-pair) without a picture, text generation --generate. Prints the best answers with
 their probabilities; that of a caption or generated text is the mean over its tokens."""
 EXAMPLE = 'python tools/predict.py --model output/unimo3_tiny_vqa --image p.png --question "what color?"'
-ASK_WITH = dict.fromkeys(("entailment", "retrieval", "text_classification"), '--text "..."') | {
-    "vqa": '--question "..."',
-    "caption": "--caption",
-    "seq2seq": '--generate "..."',
-    "pretrain": '--labels "a,b" (zero-shot)',
-}
 
 
 def main() -> None:
@@ -71,35 +63,38 @@ def main() -> None:
 
 
 def ask(options: argparse.Namespace) -> dict[str, Ranked]:
-    """Question, sentence or prompt -> what the model says to it."""
+    """Return what the model says to each question, sentence or prompt."""
     if options.labels:
         from unimo.inference.zero_shot import open_classifier
 
         classifier = open_classifier(options.model, split_labels(options.labels), options.prompt)
         return {options.prompt: classifier.rank(options.image)[: options.top_k]}
-    from unimo.inference.pipeline import Pipeline
+    from unimo.inference.pipeline import Pipeline, Question
 
     pipeline = Pipeline(options.model)
-    image, kind = options.image, pipeline.task.config.name
-    if options.generate:
-        texts = pipeline.generate(options.generate, options.n_best)
-        return {options.generate: [(one.text, one.probability) for one in texts]}
-    if not image and kind not in ("text_classification", "seq2seq"):
-        raise ConfigError(f"a model trained on {kind} looks at a picture; give --image FILE")
-    if options.question:
-        return {text: pipeline.answer(image, text, options.top_k) for text in options.question}
-    if options.caption:
-        captions = pipeline.caption(image, options.n_best)
-        return {"caption": [(one.text, one.probability) for one in captions]}
-    if (not options.text or kind == "seq2seq") and kind in ASK_WITH:
-        raise ConfigError(f"nothing was asked; a model trained on {kind} takes {ASK_WITH[kind]}")
-    if not options.text:
-        return {"class": pipeline.classify(image)[: options.top_k]}
-    if kind == "text_classification":
-        return {text: pipeline.classify_text(text, options.text_pair) for text in options.text}
-    if kind == "retrieval":
-        return {text: [("match", pipeline.match(image, text))] for text in options.text}
-    return {text: pipeline.entail(image, text)[: options.top_k] for text in options.text}
+    option, texts = asked(options)
+    if pipeline.task.reads_images and not options.image:
+        raise ConfigError(
+            f"a model trained on {pipeline.task.config.name} looks at a picture; give --image FILE"
+        )
+    pipeline.check_asked_with(option)
+    questions = [Question(options.image or None, text, options.text_pair) for text in texts or [None]]
+    count = options.n_best if option in ("caption", "generate") else options.top_k
+    answers = pipeline.ask_many(questions, count=count)
+    names = texts or [option or "class"]
+    return {
+        name: [(one.text, one.probability) for one in found]
+        for name, found in zip(names, answers, strict=True)
+    }
+
+
+def asked(options: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return the option that carries what is asked, and its texts."""
+    for option in ("question", "text", "generate", "caption"):
+        given = getattr(options, option)
+        if given:
+            return option, given if isinstance(given, list) else [given] if option == "generate" else []
+    return "", []
 
 
 def rows(ranked: Ranked) -> list[dict[str, str | float]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
@@ -18,7 +17,7 @@ from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.tasks.base import Answer, Question, Task, to_tensors
+from unimo.tasks.base import Task
 
 NAMES = ("short", "long")
 

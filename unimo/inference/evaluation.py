@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -131,33 +130,24 @@ def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "")
 
 
 def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
-    """Write the records: for VQA the official server file, else a JSON list in the order of the split.
-
-    For generated texts a name that does not end in `.json` asks for plain lines, one text each.
+    """Write the records in the format of the task (`Task.write_records`).
 
     Raises:
         ConfigError: the task makes no records.
     """
-    from unimo.metrics.vqa import write_server_file
-
+    task = evaluation.run.task.name
     if not evaluation.records:
-        raise ConfigError(f"task {evaluation.run.task.name!r} writes no predictions; leave out --predictions")
-    if evaluation.run.task.name == "vqa":
-        return write_server_file(path, ((r["question_id"], r["answer"]) for r in evaluation.records))
+        raise ConfigError(f"task {task!r} writes no predictions; leave out --predictions")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(evaluation.records, ensure_ascii=False)
-    if evaluation.run.task.name == "seq2seq" and path.suffix != ".json":
-        # Rows of CoQA's result file have an answer.
-        content = "".join(f"{row.get('text', row.get('answer'))}\n" for row in evaluation.records)
-    write_text(path, content)
+    task_class(task).write_records(path, evaluation.records)
     return path
 
 
 def describe(directory: str | Path, split: str, evaluation: Evaluation, blank_images: bool) -> dict[str, Any]:
     """What `tools/evaluate.py` prints: the figures and what they are figures of."""
     run = evaluation.run
-    corpora = run.data.pairs if run.task.name == "pretrain" else run.data.path
+    corpora = next(iter(task_class(run.task.name).corpora(run.data).values()))
     return {
         "task": run.task.name,
         "model": run.model.name,

@@ -7,19 +7,24 @@ losses, metrics, and what asking a trained model means. Accuracies and recalls a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from unimo.data.loading.batch import Batch
+from unimo.config import write_text
+from unimo.data.loading.batch import Batch, PairBatch
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
+from unimo.data.record import ImageLike
 from unimo.models.base import Model
 from unimo.models.paper import Paper
-from unimo.settings import RunConfig
+from unimo.settings import CorpusConfig, DataConfig, RunConfig
 
 T = TypeVar("T")
 Observer = Callable[[dict[str, Any]], None]
@@ -35,6 +40,28 @@ def to_tensors(batch: T) -> T:
         changes = {item.name: to_tensors(getattr(batch, item.name)) for item in dataclasses.fields(batch)}
         return dataclasses.replace(batch, **changes)
     return batch
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person asks a trained model."""
+
+    image: ImageLike | None = None
+    text: str | Sequence[str] | None = None
+    """Question, sentence, or source to write from; several columns are a sequence, or have tabs between."""
+    text_pair: str | None = None
+    """Second sentence, for classifiers of pairs of sentences."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a model."""
+
+    text: str
+    probability: float
+    """Of a written text, the geometric mean over its tokens."""
+    score: float | None = None
+    """By which a search ranks: log-probability over length penalty; None without a search."""
 
 
 class Metric(Protocol):
@@ -61,6 +88,9 @@ class Task(nn.Layer):
     """Capabilities that a model must have."""
     reads_images: ClassVar[bool] = True
     """False for tasks on texts alone."""
+    asked_with: ClassVar[str] = ""
+    """Option of `tools/predict.py` that carries what is asked: `question`, `text`, `caption`, `generate`, or
+    `image` for the image alone; empty: the task answers nothing."""
     head_aliases: ClassVar[Mapping[str, str]] = {}
     """Name prefix of a head here -> its prefix in the weights of pre-training, from which it may start."""
 
@@ -91,6 +121,11 @@ class Task(nn.Layer):
             ConfigError, DataError: settings or files that cannot be used.
         """
         raise NotImplementedError
+
+    @classmethod
+    def corpora(cls, data: DataConfig) -> dict[str, list[CorpusConfig]]:
+        """Return the corpora by the settings that name them; evaluation reads those of the first."""
+        return {"data.path": data.path}
 
     @classmethod
     def create(cls, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> Task:
@@ -150,7 +185,44 @@ class Task(nn.Layer):
                 self.train()
         return metric.compute()
 
+    @staticmethod
+    def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the records of an evaluation: a JSON list in the order of the split."""
+        write_text(path, json.dumps(records, ensure_ascii=False))
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Answer questions as one batch: of each the `count` best answers, best first. Without gradient.
+
+        Raises:
+            RecordError: an image that cannot be decoded, or a text that is empty.
+        """
+        raise NotImplementedError
+
     def lr_group(self, parameter: str) -> str:
         """Learning-rate group of a parameter of the task."""
         own, _, rest = parameter.partition(".")
         return self.model.lr_group(rest) if own == "model" else "heads"
+
+
+def asked_pairs(processor: Processor, questions: Sequence[Question]) -> PairBatch:
+    """Return the images and texts of questions, tensors.
+
+    Raises:
+        RecordError: an image that cannot be decoded, or a text that is empty.
+    """
+    batch = processor([question.image for question in questions], [question.text for question in questions])
+    images = batch.pop(processor.image_key)
+    rows = np.arange(len(questions))
+    return to_tensors(
+        PairBatch(images=images, **batch, image_group=rows, sample_ids=[str(row) for row in rows])
+    )
+
+
+def ranked(names: Sequence[str], probabilities: Tensor, count: int) -> list[list[Answer]]:
+    """Return the `count` most probable of named answers, best first, for each row of [B, names]."""
+    best = probabilities.topk(min(count, len(names)), axis=1)
+    rows = zip(*(part.tolist() for part in best), strict=True)
+    return [
+        [Answer(names[place], value) for value, place in zip(values, places, strict=True)]
+        for values, places in rows
+    ]

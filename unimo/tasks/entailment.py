@@ -21,7 +21,7 @@ from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead, LinearHead
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Batch, Task
+from unimo.tasks.base import Answer, Batch, Question, Task, asked_pairs, ranked
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -50,6 +50,7 @@ class EntailmentTask(Task):
 
     Config = EntailmentConfig
 
+    asked_with = "text"
     needs = frozenset({"fusion"})
 
     def __init__(
@@ -103,6 +104,10 @@ class EntailmentTask(Task):
         rows = zip(batch.sample_ids, best.tolist(), strict=True)
         records = [{"sample_id": key, "label": LABELS[row]} for key, row in rows]
         return {"logits": logits, "label_ids": best, "records": records}
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Judge whether sentences follow from images, with the probabilities of the labels."""
+        return ranked(LABELS, F.softmax(self.logits(asked_pairs(processor, questions)), axis=1), count)
 
     def new_metric(self) -> EntailmentAccuracy:
         """Accuracy over all samples and for each class."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from unimo.models.base import Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
 from unimo.nn.heads import MlmHead
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch, Task
+from unimo.tasks.base import Answer, Batch, Task
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,15 @@ class GenerationTask(Task):
             forbidden_ids={*tokenizer.special_ids, *beyond} - {eos_id},
             starts_word=starts_word(tokenizer),
         )
+
+
+def written(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[Answer]:
+    """Return the texts that a search found."""
+    return [
+        Answer(
+            tokenizer.decode(one.tokens).strip(),
+            math.exp(one.log_probability / max(1, len(one.tokens) + one.is_finished)),
+            one.score,
+        )
+        for one in hypotheses
+    ]

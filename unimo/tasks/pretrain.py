@@ -23,7 +23,7 @@ from unimo.tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
+    from unimo.settings import CorpusConfig, DataConfig, RunConfig
 
 
 class PretrainTask(Task):
@@ -61,6 +61,11 @@ class PretrainTask(Task):
     def default_config(cls, paper: Paper) -> PretrainConfig:
         """What the paper's own objective reads."""
         return paper.pretraining()
+
+    @classmethod
+    def corpora(cls, data: DataConfig) -> dict[str, list[CorpusConfig]]:
+        """Return the pairs, and the texts and images alone."""
+        return {"data.pairs": data.pairs, "data.texts": data.texts, "data.images": data.images}
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses of the objective, and the shares that it reports, such as accuracies, in percent."""

@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,10 @@ from unimo.data.readers.open import open_answers
 from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import gather_objects
-from unimo.metrics.vqa import accuracy_by_type
+from unimo.metrics.vqa import accuracy_by_type, write_server_file
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead
-from unimo.tasks.base import Batch, Task
+from unimo.tasks.base import Answer, Batch, Question, Task, asked_pairs, ranked
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -47,6 +48,7 @@ class VqaTask(Task):
 
     Config = VqaConfig
 
+    asked_with = "question"
     needs = frozenset({"fusion"})
 
     def __init__(self, model: Model, config: VqaConfig, metadata: Mapping[str, Any]) -> None:
@@ -92,10 +94,18 @@ class VqaTask(Task):
         """`logits` [B, A], `answer_ids` [B] and the rows of the official server file."""
         logits = self.logits(batch)
         best = logits.argmax(axis=1)
-        ids = batch.question_ids if isinstance(batch, VqaBatch) else batch.sample_ids
-        rows = zip(ids, best.tolist(), strict=True)
+        rows = zip(batch.question_ids, best.tolist(), strict=True)
         records = [{"question_id": key, "answer": self.answers[row]} for key, row in rows]
         return {"logits": logits, "answer_ids": best, "records": records}
+
+    @staticmethod
+    def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the file that the VQA server reads."""
+        write_server_file(path, ((row["question_id"], row["answer"]) for row in records))
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Answer questions about images, with the sigmoid of each answer's logit (no distribution)."""
+        return ranked(self.answers, F.sigmoid(self.logits(asked_pairs(processor, questions))), count)
 
     def new_metric(self) -> VqaAccuracy:
         """Mean target score of the best answer, over all questions and by question type."""

@@ -220,8 +220,7 @@ def log_use_of_scenes(run: RunConfig) -> None:
 
 
 def _corpora(run: RunConfig) -> dict[str, list[CorpusConfig]]:
-    kinds = ("pairs", "texts", "images") if run.task.name == "pretrain" else ("path",)
-    return {f"data.{kind}": getattr(run.data, kind) for kind in kinds}
+    return registry.task_class(run.task.name).corpora(run.data)
 
 
 def _has_own_data(run: RunConfig) -> bool:
@@ -231,10 +230,8 @@ def _has_own_data(run: RunConfig) -> bool:
 def _built_in(run: RunConfig) -> list[str]:
     """Return the settings that name the built-in corpus."""
     found = [name for name, corpora in _corpora(run).items() if any(c.path == "scenes" for c in corpora)]
-    if run.task.name == "pretrain":
-        augment = to_plain(run.task).get("augment", {})
-        found += [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
-    return found
+    augment = to_plain(run.task).get("augment", {})
+    return found + [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
 
 
 def finish(state: TrainState, source: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from toy_paper.config import CAPABILITIES, SIZES, Config
-
 from unimo.models.paper import Paper
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import paddle
 from paddle import Tensor, nn
-from toy_paper.config import CAPABILITIES, Config
 
+from toy_paper.config import CAPABILITIES, Config
 from unimo.models.base import Model
 from unimo.nn.init import embedding, linear
 from unimo.nn.outputs import Encoded

@@ -13,6 +13,7 @@ from PIL import Image
 
 from unimo.errors import CapabilityError
 from unimo.inference.pipeline import Pipeline
+from unimo.tasks.base import Question
 
 TASK = {"java": False, "beam": {"size": 2, "min_length": 2, "max_length": 9}}
 
@@ -29,7 +30,7 @@ def pictures() -> list[Image.Image]:
 
 
 def test_n_best_captions_are_different_and_in_order(directory: Path, pictures: list[Image.Image]):
-    found = Pipeline(directory).caption(pictures[0], n_best=4)
+    found = Pipeline(directory).ask(pictures[0], count=4)
     scores = [one.score for one in found]
     assert len({one.text for one in found}) == 4 and scores == sorted(scores, reverse=True)
     assert all(score < 0 for score in scores) and all(0 < one.probability < 1 for one in found)
@@ -37,9 +38,9 @@ def test_n_best_captions_are_different_and_in_order(directory: Path, pictures: l
 
 def test_batches_do_not_change_captions(directory: Path, pictures: list[Image.Image]):
     pipeline = Pipeline(directory, batch_size=2)
-    together = pipeline.caption_many(pictures, n_best=2)
+    together = pipeline.ask_many(list(map(Question, pictures)), count=2)
     for picture, ranked in zip(pictures, together, strict=True):
-        alone = pipeline.caption(picture, n_best=2)
+        alone = pipeline.ask(picture, count=2)
         assert [one.text for one in alone] == [one.text for one in ranked]
         np.testing.assert_allclose([one.score for one in alone], [one.score for one in ranked], rtol=1e-4)
 
@@ -50,7 +51,7 @@ def test_command_line(tool: Tool, directory: Path, pictures: list[Image.Image], 
     about = ("predict", "--model", directory, "--image", file, "--caption")
     code, out, err = tool(*about, "--n-best", 2, "--json", "--save", tmp_path / "out.png")
     assert code == 0, err
-    expected = Pipeline(directory).caption(file, n_best=2)
+    expected = Pipeline(directory).ask(file, count=2)
     rows = json.loads(out)["answers"]["caption"]
     assert [row["answer"] for row in rows] == [one.text for one in expected]
     assert [row["probability"] for row in rows] == pytest.approx(
@@ -67,7 +68,7 @@ def test_command_line(tool: Tool, directory: Path, pictures: list[Image.Image], 
 
 def test_other_tasks_do_not_caption(tmp_path: Path, pictures: list[Image.Image]):
     with pytest.raises(CapabilityError, match="finetune.py --task caption"):
-        Pipeline(saved("entailment", tmp_path)).caption(pictures[0])
+        Pipeline(saved("entailment", tmp_path)).check_asked_with("caption")
 
 
 def test_missing_references_end_an_evaluation(tool: Tool, directory: Path, tmp_path: Path):

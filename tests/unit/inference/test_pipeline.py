@@ -8,10 +8,10 @@ import pytest
 from micro import saved
 from PIL import Image
 
-from unimo.errors import CapabilityError, RecordError
+from unimo.errors import CapabilityError, ConfigError, RecordError
 from unimo.inference.picture import draw_answers
 from unimo.inference.pipeline import Pipeline
-from unimo.tasks.base import to_tensors
+from unimo.tasks.base import Question, asked_pairs
 
 
 @pytest.fixture(scope="module")
@@ -22,44 +22,54 @@ def pictures() -> list[Image.Image]:
 
 def test_answers_are_the_sigmoids_of_the_best_logits(tmp_path: Path, pictures: list[Image.Image]) -> None:
     pipeline = Pipeline(saved("vqa", tmp_path))
-    ranked = pipeline.answer(pictures[0], "what color is the circle ?", top_k=4)
-    batch = to_tensors(pipeline.processor(images=pictures[0], texts="what color is the circle ?"))
+    ranked = pipeline.ask(pictures[0], "what color is the circle ?", count=4)
+    batch = asked_pairs(pipeline.processor, [Question(pictures[0], "what color is the circle ?")])
     with paddle.no_grad():
         logits = pipeline.task.logits(batch)[0].numpy()
     order = np.argsort(-logits)[:4]
-    assert [name for name, _ in ranked] == [pipeline.task.answers[i] for i in order]
-    np.testing.assert_allclose([p for _, p in ranked], 1 / (1 + np.exp(-logits[order])), rtol=1e-4)
+    assert [one.text for one in ranked] == [pipeline.task.answers[i] for i in order]
+    np.testing.assert_allclose(
+        [one.probability for one in ranked], 1 / (1 + np.exp(-logits[order])), rtol=1e-4
+    )
 
 
 def test_batches_do_not_change_answers(tmp_path: Path, pictures: list[Image.Image]) -> None:
     questions = ["what is it ?", "how many objects are there ?", "what color is the small circle ?"]
     pipeline = Pipeline(saved("vqa", tmp_path), batch_size=2)
-    together = pipeline.answer_many(pictures, questions, top_k=2)
+    together = pipeline.ask_many(list(map(Question, pictures, questions)), count=2)
     for picture, question, ranked in zip(pictures, questions, together, strict=True):
-        alone = pipeline.answer(picture, question, top_k=2)
-        assert [name for name, _ in alone] == [name for name, _ in ranked]
-        np.testing.assert_allclose([p for _, p in alone], [p for _, p in ranked], atol=1e-5)
+        alone = pipeline.ask(picture, question, count=2)
+        assert [one.text for one in alone] == [one.text for one in ranked]
+        chances = [[one.probability for one in found] for found in (alone, ranked)]
+        np.testing.assert_allclose(*chances, atol=1e-5)
 
 
 def test_more_answers_than_there_are(tmp_path: Path, pictures: list[Image.Image]) -> None:
     pipeline = Pipeline(saved("vqa", tmp_path))
-    assert len(pipeline.answer(pictures[0], "what is it ?", top_k=10_000)) == len(pipeline.task.answers)
+    assert len(pipeline.ask(pictures[0], "what is it ?", count=10_000)) == len(pipeline.task.answers)
 
 
 def test_entailment_and_match(tmp_path: Path, pictures: list[Image.Image]) -> None:
-    verdict = Pipeline(saved("entailment", tmp_path / "e")).entail(pictures[0], "there is a red circle .")
-    assert sum(p for _, p in verdict) == pytest.approx(1.0, abs=1e-5)
-    assert {name for name, _ in verdict} == {"contradiction", "neutral", "entailment"}
-    assert verdict == sorted(verdict, key=lambda pair: -pair[1])
-    assert 0 < Pipeline(saved("retrieval", tmp_path / "r")).match(pictures[0], "a red circle") < 1
+    verdict = Pipeline(saved("entailment", tmp_path / "e")).ask(pictures[0], "there is a red circle .")
+    assert sum(one.probability for one in verdict) == pytest.approx(1.0, abs=1e-5)
+    assert {one.text for one in verdict} == {"contradiction", "neutral", "entailment"}
+    assert verdict == sorted(verdict, key=lambda one: -one.probability)
+    (match,) = Pipeline(saved("retrieval", tmp_path / "r")).ask(pictures[0], "a red circle")
+    assert match.text == "match" and 0 < match.probability < 1
 
 
 def test_wrong_task_and_wrong_input(tmp_path: Path, pictures: list[Image.Image]) -> None:
     pipeline = Pipeline(saved("entailment", tmp_path))
     with pytest.raises(CapabilityError, match="finetune.py --task vqa"):
-        pipeline.answer(pictures[0], "what is it ?")
+        pipeline.check_asked_with("question")
     with pytest.raises(RecordError, match="empty"):
-        pipeline.entail(pictures[0], " ")
+        pipeline.ask(pictures[0], " ")
+    with pytest.raises(ConfigError, match="looks at a picture"):
+        pipeline.ask(text="there is a red circle .")
+    with pytest.raises(ConfigError, match="nothing was asked"):
+        pipeline.ask(pictures[0])
+    with pytest.raises(CapabilityError, match="answers no questions"):
+        Pipeline(saved("pretrain", tmp_path / "p")).ask(pictures[0], "what is it ?")
 
 
 def test_picture_shows_the_image_and_bars_as_long_as_the_probabilities(pictures: list[Image.Image]) -> None:

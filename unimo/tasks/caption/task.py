@@ -7,8 +7,8 @@ with all captions of the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import paddle.distributed as dist
@@ -22,10 +22,10 @@ from unimo.metrics.caption import caption_scores, tokenize
 from unimo.models.base import Images, Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Batch
+from unimo.tasks.base import Answer, Batch, Question, to_tensors
 from unimo.tasks.caption.data import CaptionData, open_captions, result_image_id
 from unimo.tasks.caption.scene_scores import scene_caption_scores
-from unimo.tasks.generation import GenerationConfig, GenerationTask
+from unimo.tasks.generation import GenerationConfig, GenerationTask, written
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -51,6 +51,7 @@ class CaptionTask(GenerationTask):
 
     Config = CaptionConfig
 
+    asked_with = "caption"
     needs = frozenset({"generation"})
 
     def __init__(
@@ -105,6 +106,13 @@ class CaptionTask(GenerationTask):
         rows = zip(batch.image_ids, captions, strict=True)
         records = [{"image_id": result_image_id(key), "caption": caption} for key, caption in rows]
         return {"captions": captions, "records": records}
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Describe images. A beam smaller than `count` is widened."""
+        tokenizer = processor.tokenizer
+        beam = replace(self.config.beam, size=max(self.config.beam.size, count))
+        images = to_tensors(processor([question.image for question in questions])[processor.image_key])
+        return [written(found[:count], tokenizer) for found in self.generate(images, tokenizer, beam)]
 
     def new_metric(self) -> CaptionMetric:
         """BLEU, ROUGE-L and CIDEr-D; METEOR and SPICE where installed; colours and shapes for `scenes`."""

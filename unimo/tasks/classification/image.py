@@ -5,10 +5,11 @@ The model sees the image alone: grounded tokens come from it, and no text takes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -20,7 +21,8 @@ from unimo.metrics.average import Averages, gather_objects
 from unimo.metrics.glue import majority
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.tasks.base import Batch, Task
+from unimo.tasks.base import Answer, Batch, Question, Task, ranked, to_tensors
+from unimo.tasks.classification.batches import ImageBatch
 from unimo.tasks.classification.data import open_image_classification
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class ImageClassificationTask(Task):
 
     Config = ImageClassificationConfig
 
+    asked_with = "image"
     needs = frozenset({"image_only"})
 
     def __init__(self, model: Model, config: ImageClassificationConfig, metadata: Mapping[str, Any]) -> None:
@@ -108,6 +111,13 @@ class ImageClassificationTask(Task):
             "logits": logits,
             "records": [{"sample_id": key, "label": self.classes[row]} for key, row in rows],
         }
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Classify images, with the probabilities of the classes."""
+        images = processor([question.image for question in questions])[processor.image_key]
+        names = [str(row) for row in range(len(questions))]
+        batch = ImageBatch(images=images, labels=np.zeros(len(names), np.int64), sample_ids=names)
+        return ranked(self.classes, F.softmax(self.logits(to_tensors(batch)), axis=1), count)
 
     def new_metric(self) -> TopAccuracy:
         """Top-1 and top-5 accuracy."""

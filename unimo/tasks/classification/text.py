@@ -6,7 +6,7 @@ The model reads the text alone: grounded tokens come from it, and no image takes
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,15 @@ from paddle.nn import functional as F
 
 from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.glue import TASKS, GlueName
+from unimo.data.record import Record
+from unimo.errors import ConfigError
 from unimo.losses.reduce import global_mean
 from unimo.metrics import glue
 from unimo.metrics.average import gather_objects
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.tasks.base import Batch, Task
-from unimo.tasks.classification.batches import NO_LABEL
+from unimo.tasks.base import Answer, Batch, Question, Task, ranked, to_tensors
+from unimo.tasks.classification.batches import NO_LABEL, TextCollator
 from unimo.tasks.classification.data import open_text_classification
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class TextClassificationTask(Task):
     Config = TextClassificationConfig
     reads_images = False
 
+    asked_with = "text"
     needs = frozenset({"text_only"})
 
     def __init__(
@@ -94,6 +97,30 @@ class TextClassificationTask(Task):
         rows = zip(batch.sample_ids, names, strict=True)
         records = [{"sample_id": sample, key: name} for sample, name in rows]
         return {"logits": logits, "guesses": guesses, "records": records}
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Classify sentences, or pairs of them; for regression the one answer is the similarity in [0, 1].
+
+        Raises:
+            ConfigError: one sentence for a classifier of pairs, or two for one of single sentences.
+            RecordError: a text is empty.
+        """
+        glue = TASKS[self.config.dataset]
+        for question in questions:
+            given = 1 + (question.text_pair is not None)
+            if given != len(glue.texts):
+                raise ConfigError(f"{self.config.dataset} has {len(glue.texts)} text(s), found {given}")
+        collator = TextCollator(processor, len(glue.class_names), train=False)
+        rng = np.random.default_rng(0)
+        records = [
+            Record(str(row), "", text=question.text, text_pair=question.text_pair)
+            for row, question in enumerate(questions)
+        ]
+        batch = to_tensors(collator.collate([collator.prepare(record, rng) for record in records], rng))
+        logits = self.logits(batch)
+        if not self.classes:
+            return [[Answer("similarity", value / glue.max_score)] for value in logits.squeeze(1).tolist()]
+        return ranked(self.classes, F.softmax(logits, axis=1), count)
 
     def new_metric(self) -> GlueMetric:
         """The metrics that GLUE uses for the data set."""

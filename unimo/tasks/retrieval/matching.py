@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import paddle
 from paddle import Tensor
 
+from unimo.data.processor import Processor
 from unimo.losses.itm import two_classes
 from unimo.models.base import Model
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch, Observer, Task
+from unimo.tasks.base import Answer, Batch, Observer, Question, Task, asked_pairs
 from unimo.tasks.retrieval.scores import Gallery, score_pairs
 
 
@@ -20,6 +21,7 @@ class MatchingTask(Task):
     """Judges pairs by the model's own score, or by a head of two classes for models without one."""
 
     needs = frozenset({"fusion"})
+    asked_with = "text"
     head_aliases = {"itm_head.": "objective.itm_head."}
 
     def __init__(self, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> None:
@@ -43,6 +45,11 @@ class MatchingTask(Task):
         """Logits [N, 2] of N pairs; class 1 is a match."""
         pooled = self.model.fuse(text, image, outputs="pooled").pooled
         return two_classes(self.model.match(pooled)) if self.itm_head is None else self.itm_head(pooled)
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Match texts with images: the one answer is how well they fit."""
+        match = self.predict(asked_pairs(processor, questions))["match"]
+        return [[Answer("match", value)] for value in match.tolist()]
 
     def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
         """Recall at 1, 5, 10 in both directions over all texts and unique images of `batches`.

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import paddle.distributed as dist
 from paddle import Tensor
 
+from unimo.config import write_text
 from unimo.data.loading.task_data import TaskData
+from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
 from unimo.losses.seq2seq import token_accuracy
@@ -23,10 +27,10 @@ from unimo.metrics.generation import MetricName, Written, check_metrics, generat
 from unimo.models.base import Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch
-from unimo.tasks.generation import GenerationConfig, GenerationTask
-from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, end_id
-from unimo.tasks.seq2seq.data import Format, open_seq2seq
+from unimo.tasks.base import Answer, Batch, Question, to_tensors
+from unimo.tasks.generation import GenerationConfig, GenerationTask, written
+from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, Seq2SeqCollator, end_id
+from unimo.tasks.seq2seq.data import Format, layout_of, open_seq2seq
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -72,6 +76,7 @@ class Seq2SeqTask(GenerationTask):
     Config = Seq2SeqConfig
     reads_images = False
 
+    asked_with = "generate"
     needs = frozenset({"text_generation"})
 
     def __init__(
@@ -147,6 +152,33 @@ class Seq2SeqTask(GenerationTask):
             for sample, dialog, text in rows
         ]
         return {"texts": texts, "records": records}
+
+    @staticmethod
+    def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write plain lines, one text each, unless the name of the file ends in `.json`."""
+        if path.suffix == ".json":
+            GenerationTask.write_records(path, records)
+        else:  # rows of CoQA's result file have an answer
+            write_text(path, "".join(f"{row.get('text', row.get('answer'))}\n" for row in records))
+
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Write texts from sources. A beam smaller than `count` is widened.
+
+        A source has the columns that the model was trained on, e.g. passage and answer. A dialog begins with
+        what it is about (maybe empty), then come the turns.
+        """
+        tokenizer = processor.tokenizer
+        collator = Seq2SeqCollator(processor, layout_of(self.config), train=False)
+        rng = np.random.default_rng(0)
+        records = [self._asked(question) for question in questions]
+        batch = to_tensors(collator.collate([collator.prepare(record, rng) for record in records], rng))
+        beam = replace(self.config.beam, size=max(self.config.beam.size, count))
+        return [written(found[:count], tokenizer) for found in self.generate(batch, tokenizer, beam)]
+
+    def _asked(self, question: Question) -> GenerationRecord:
+        columns = tuple(question.text.split("\t") if isinstance(question.text, str) else question.text or ())
+        knowledge, columns = (columns[0], columns[1:]) if self.config.dialog else (None, columns)
+        return GenerationRecord("source", "", sources=columns, knowledge=knowledge)
 
     def new_metric(self) -> Seq2SeqMetric:
         """The metrics of `task.metrics`."""
