@@ -19,6 +19,7 @@ from paddle.nn import functional as F
 from unimo.errors import CapabilityError, CheckpointError
 from unimo.inference import loading
 from unimo.inference.labels import PROMPT, check_prompt
+from unimo.models.base import Images
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.tasks.classification.image import TopAccuracy
@@ -112,9 +113,9 @@ class ZeroShotClassification(Task):
             ]
             return concat_rows(parts)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Log-odds [B, classes] that the text of a class matches the image."""
-        image = self.model.encode_image(batch.images)
+    def logits(self, images: Images) -> Tensor:
+        """Compute the log-odds [B, classes] that the text of a class matches an image."""
+        image = self.model.encode_image(images)
         rows, count = image.image.shape[0], len(self.labels)
         pairs = paddle.arange(rows * count, dtype="int64")
         odds = []
@@ -125,7 +126,7 @@ class ZeroShotClassification(Task):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """`logits` [B, classes], and one record a sample with the name of its best class."""
-        logits = self.logits(batch)
+        logits = self.logits(batch.images)
         rows = zip(batch.sample_ids, logits.argmax(axis=1).tolist(), strict=True)
         return {"logits": logits, "records": [{"sample_id": key, "label": self.labels[i]} for key, i in rows]}
 
@@ -136,7 +137,8 @@ class ZeroShotClassification(Task):
             RecordError: the image cannot be decoded.
         """
         with paddle.no_grad():
-            logits = self.logits(to_tensors(self.processor(images=image)))
+            images = to_tensors(self.processor(images=image)[self.processor.image_key])
+            logits = self.logits(images)
         # If exactly one of independent matches is true, its odds decide: a softmax of the log-odds.
         shares = F.softmax(logits, axis=1)[0].tolist()
         return sorted(zip(self.labels, shares, strict=True), key=lambda pair: -pair[1])

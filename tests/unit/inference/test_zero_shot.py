@@ -58,7 +58,7 @@ def test_logits_are_the_log_odds_of_the_matching_head(tmp_path: Path, model: dic
     classifier = open_classifier(directory, SHAPES, PROMPT)
     images = pictures(3)
     with paddle.no_grad():
-        found = classifier.logits(to_tensors(classifier.processor(images=images))).numpy()
+        found = classifier.logits(to_tensors(classifier.processor(images=images)["pixels"])).numpy()
     for row, image in zip(found, images, strict=True):
         np.testing.assert_allclose(row, plain_scores(directory, image), atol=1e-5)
 
@@ -80,9 +80,9 @@ def test_each_image_and_text_is_encoded_once(
     matcher = classifier.matcher
     monkeypatch.setattr(matcher, "config", type(matcher.config)(fusion_batch_size=5))
     fresh = ZeroShotClassification(matcher, classifier.processor, SHAPES, PROMPT)
-    batch = to_tensors(classifier.processor(images=pictures(3)))
+    images = to_tensors(classifier.processor(images=pictures(3))["pixels"])
     with paddle.no_grad():
-        parts, whole = fresh.logits(batch), classifier.logits(batch)
+        parts, whole = fresh.logits(images), classifier.logits(images)
     np.testing.assert_allclose(parts.numpy(), whole.numpy(), atol=1e-5)
     assert calls == {"image": [3, 3], "text": [4], "fuse": [5, 5, 2, 12]}
 

@@ -42,16 +42,16 @@ def norms(values: np.ndarray, kind: str) -> np.ndarray:
 
 def logits_and_loss(task, batch, text, image):
     """The pass of a task, spelled out, with perturbations in the places that the facts name."""
-    model, regions = task.model, batch["regions"]
+    model, regions = task.model, batch.images
     shown = model.encode_image({**regions, "delta": image} if image is not None else regions)
-    ids, mask = batch["input_ids"], batch["attention_mask"]
+    ids, mask = batch.input_ids, batch.attention_mask
     if task.config.name == "entailment":
         tokens = model.encode_text(ids, mask, delta=text)
         logits = task.classifier(model.fuse(tokens, shown, outputs="pooled").pooled)
-        return logits, F.cross_entropy(logits, batch["labels"])
+        return logits, F.cross_entropy(logits, batch.labels)
     states = model.decode(shown, ids, mask, delta=text).flatten(0, 1)
-    logits = task.lm_head(paddle.gather(states, batch["target_positions"]))
-    target = 0.9 * F.one_hot(batch["target_labels"], logits.shape[1]) + 0.1 / logits.shape[1]
+    logits = task.lm_head(paddle.gather(states, batch.target_positions))
+    target = 0.9 * F.one_hot(batch.target_labels, logits.shape[1]) + 0.1 / logits.shape[1]
     return logits, -(target * F.log_softmax(logits)).sum(1).mean()
 
 
@@ -94,7 +94,7 @@ def test_loss_and_gradients_are_those_of_the_plain_procedure(kind, setting, monk
     task, batch = make(kind, **SETTINGS[setting])
     config = task.config.adversarial
     rng = np.random.default_rng(0)
-    rows, length = batch["input_ids"].shape
+    rows, length = batch.input_ids.shape
     shapes = {"text": (rows, length, 16), "image": (rows, 5, 12)}
     noise = {name: rng.normal(0, 0.1, shape).astype("float32") for name, shape in shapes.items()}
     waiting = [paddle.to_tensor(noise[name]) for name in ("text", "image")]

@@ -1,5 +1,7 @@
 """Entailment: accuracy by class of a hand-made batch, and the loss."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import pytest
@@ -12,7 +14,7 @@ from unimo.tasks.entailment import EntailmentAccuracy
 def test_accuracy_over_all_and_by_class() -> None:
     metric = EntailmentAccuracy()
     labels, guesses = paddle.to_tensor([0, 0, 1, 2]), paddle.to_tensor([0, 1, 1, 0])
-    metric.update({"label_ids": guesses}, {"labels": labels})
+    metric.update({"label_ids": guesses}, SimpleNamespace(labels=labels))
     expected = {
         "accuracy": 50.0,
         "accuracy/contradiction": 50.0,
@@ -30,5 +32,5 @@ def test_loss_is_cross_entropy_of_three_classes() -> None:
     logits = task.logits(batch).numpy().astype(np.float64)
     assert logits.shape == (5, 3)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    expected = -logs[np.arange(5), batch["labels"].numpy()].mean()
+    expected = -logs[np.arange(5), batch.labels.numpy()].mean()
     assert task.losses(batch)[0]["entailment"].item() == pytest.approx(expected, rel=1e-5)

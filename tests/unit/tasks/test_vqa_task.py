@@ -1,6 +1,7 @@
 """VQA: loss and metric against hand-made numbers, result rows, the answer list."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -22,7 +23,7 @@ def test_loss_is_binary_cross_entropy_summed_over_answers() -> None:
     task.eval()
     batch = batch_of(task, data, run)
     logits = task.logits(batch).numpy().astype(np.float64)
-    targets = batch["answer_targets"].numpy()
+    targets = batch.answer_targets.numpy()
     probability = 1 / (1 + np.exp(-logits))
     expected = -(targets * np.log(probability) + (1 - targets) * np.log(1 - probability)).sum(axis=1).mean()
     losses, report = task.losses(batch)
@@ -35,7 +36,8 @@ def test_metric_takes_the_soft_score_of_the_best_answer_by_type() -> None:
     metric = VqaAccuracy()
     targets = paddle.to_tensor([[1.0, 0.3], [0.0, 0.6], [0.9, 0.0]])
     chosen = paddle.to_tensor([1, 1, 1])
-    metric.update({"answer_ids": chosen}, {"answer_targets": targets, "question_types": ["a", "a", "b"]})
+    batch = SimpleNamespace(answer_targets=targets, question_types=["a", "a", "b"])
+    metric.update({"answer_ids": chosen}, batch)
     values = metric.compute()
     assert values["overall"] == pytest.approx(30.0)
     assert values["a"] == pytest.approx(45.0)
@@ -48,7 +50,7 @@ def test_records_are_rows_of_the_server_file() -> None:
     task.eval()
     batch = batch_of(task, data, run)
     prediction = task.predict(batch)
-    assert [row["question_id"] for row in prediction["records"]] == batch["question_ids"]
+    assert [row["question_id"] for row in prediction["records"]] == batch.question_ids
     best = prediction["logits"].numpy().argmax(axis=1)
     assert [row["answer"] for row in prediction["records"]] == [task.answers[i] for i in best]
 
@@ -74,4 +76,4 @@ def test_rare_answers_can_be_left_out() -> None:
 def test_without_answers_there_is_no_task() -> None:
     task, _, _ = make_task(make_run("vqa"))
     with pytest.raises(CheckpointError, match="answers"):
-        VqaTask(task.model, VqaConfig())
+        VqaTask(task.model, VqaConfig(), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,11 @@ def test_loss_is_smoothed_cross_entropy_of_the_next_token():
     run, task, _, data = make()
     task.eval()
     batch = to_tensors(next(data.train_loader(run)))
-    image = task.model.encode_image(batch["pixels"])
-    states = task.model.decode(image, batch["input_ids"], batch["attention_mask"])
-    logits = task.lm_head(states.flatten(0, 1)).numpy().astype(np.float64)[batch["target_positions"].numpy()]
+    image = task.model.encode_image(batch.images)
+    states = task.model.decode(image, batch.input_ids, batch.attention_mask)
+    logits = task.lm_head(states.flatten(0, 1)).numpy().astype(np.float64)[batch.target_positions.numpy()]
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    labels = batch["target_labels"].numpy()
+    labels = batch.target_labels.numpy()
     right = log_probabilities[np.arange(len(labels)), labels]
     losses, report = task.losses(batch)
     expected = -(0.9 * right + 0.1 * log_probabilities.mean(axis=1)).mean()
@@ -72,9 +73,9 @@ def test_what_is_learned_by_heart_is_said_again():
         adam.clear_grad()
     assert loss.item() < 0.6 * first
     task.eval()
-    beams = task.generate(batch["pixels"], processor.tokenizer, BeamConfig(3, 0.6, 2, 30))
+    beams = task.generate(batch.images, processor.tokenizer, BeamConfig(3, 0.6, 2, 30))
     said = [processor.tokenizer.decode(beam[0].tokens) for beam in beams]
-    texts = [processor.tokenizer.decode(row) for row in batch["input_ids"].tolist()]
+    texts = [processor.tokenizer.decode(row) for row in batch.input_ids.tolist()]
     assert said == texts and all(beam[0].is_finished for beam in beams)
 
 
@@ -135,15 +136,13 @@ def test_metric_scores_perfect_captions():
     texts = ["a small red circle at the top left .", "a large blue cross above a small green square ."]
     objects = [(("red", "circle"),), (("blue", "cross"), ("green", "square"), ("red", "circle"))]
     for row in (0, 1):
-        batch = {
-            "image_ids": [str(row)],
-            "references": [(texts[row], "other words")],
-            "objects": [objects[row]],
-        }
+        batch = SimpleNamespace(
+            image_ids=[str(row)], references=[(texts[row], "other words")], objects=[objects[row]]
+        )
         metric.update({"captions": [texts[row]]}, batch)
     values = metric.compute()
     assert values["bleu_4"] == pytest.approx(100) and values["scenes_exact"] == 100
-    metric.update({"captions": ["a"]}, {"image_ids": ["2"], "references": [()]})
+    metric.update({"captions": ["a"]}, SimpleNamespace(image_ids=["2"], references=[()], objects=None))
     with pytest.raises(DataError, match=r"1 of 3 images have no reference captions, e\.g\. 2"):
         metric.compute()
 

@@ -54,10 +54,11 @@ def test_objects_are_those_of_the_pictures(scenes_processor: Processor):
 def test_evaluation_batches(scenes_processor: Processor):
     run = make_run()
     batch = next(iter(open_captions(run, scenes_processor).eval_loader("val", run, batch_size=3)))
-    assert set(batch) == {"pixels", "sample_ids", "image_ids", "references", "objects", "tokenizer"}
-    assert batch["pixels"].shape == (3, 3, 16, 16)
-    assert batch["image_ids"] == ["val-0", "val-1", "val-2"]
-    assert batch["tokenizer"] is scenes_processor.tokenizer
+    fields = {"images", "sample_ids", "image_ids", "references", "objects", "tokenizer"}
+    assert {name for name, value in vars(batch).items() if value is not None} == fields
+    assert batch.images.shape == (3, 3, 16, 16)
+    assert batch.image_ids == ["val-0", "val-1", "val-2"]
+    assert batch.tokenizer is scenes_processor.tokenizer
 
 
 def test_every_token_but_the_last_predicts_the_next(corpus_class: type, processor: Processor):
@@ -65,12 +66,12 @@ def test_every_token_but_the_last_predicts_the_next(corpus_class: type, processo
     collator = CaptionCollator(processor, train=False)
     batch = collator.collate([collator.prepare(corpus[index], rng) for index in range(5)], rng)
     rows = [processor.ids(corpus[index].text) for index in range(5)]
-    assert batch["input_ids"].shape == (5, max(map(len, rows)) - 1)
-    flat = batch["input_ids"].reshape(-1)
+    assert batch.input_ids.shape == (5, max(map(len, rows)) - 1)
+    flat = batch.input_ids.reshape(-1)
     expected = [(token, following) for ids in rows for token, following in zip(ids, ids[1:], strict=False)]
-    told = zip(flat[batch["target_positions"]].tolist(), batch["target_labels"].tolist(), strict=True)
+    told = zip(flat[batch.target_positions].tolist(), batch.target_labels.tolist(), strict=True)
     assert list(told) == expected
-    assert batch["attention_mask"].sum() == len(expected)
+    assert batch.attention_mask.sum() == len(expected)
     assert (flat != processor.tokenizer.eos_token_id).all()
 
 

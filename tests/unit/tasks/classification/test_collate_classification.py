@@ -23,21 +23,21 @@ def test_texts_are_padded_and_labelled(processor) -> None:
     first = Record("1", "c", text="a red circle", label=1, question_type="matched")
     second = Record("2", "c", text="the star", label=0)
     batch = collate(TextCollator(processor, 2, True), first, second)
-    assert batch["input_ids"].shape == (2, 5) and batch["attention_mask"].sum(axis=1).tolist() == [5, 4]
-    assert batch["labels"].tolist() == [1, 0] and batch["labels"].dtype == np.int64
-    assert batch["parts"] == ["matched", ""] and batch["sample_ids"] == ["1", "2"]
-    assert "pixels" not in batch and "scores" not in batch
+    assert batch.input_ids.shape == (2, 5) and batch.attention_mask.sum(axis=1).tolist() == [5, 4]
+    assert batch.labels.tolist() == [1, 0] and batch.labels.dtype == np.int64
+    assert batch.parts == ["matched", ""] and batch.sample_ids == ["1", "2"]
+    assert not hasattr(batch, "images") and batch.scores is None
 
 
 def test_scores_of_regression(processor) -> None:
     collator = TextCollator(processor, 0, False)
     batch = collate(collator, Record("1", "c", text="a", score=3.5), Record("2", "c", text="a"))
-    assert batch["scores"].dtype == np.float32 and batch["scores"][0] == 3.5 and np.isnan(batch["scores"][1])
+    assert batch.scores.dtype == np.float32 and batch.scores[0] == 3.5 and np.isnan(batch.scores[1])
 
 
 def test_samples_without_label_are_for_prediction_only(processor) -> None:
     record = Record("1", "c", text="a")
-    assert collate(TextCollator(processor, 2, False), record)["labels"].tolist() == [NO_LABEL]
+    assert collate(TextCollator(processor, 2, False), record).labels.tolist() == [NO_LABEL]
     with pytest.raises(RecordError, match="sample 1 has no label"):
         TextCollator(processor, 2, True).prepare(record, RNG)
     with pytest.raises(RecordError, match="has the label 2; expected 0 to 1"):
@@ -64,7 +64,7 @@ def test_pairs_are_joined_and_the_longer_one_is_cut(processor, first, second, li
 
 def test_pair_in_a_batch_fits_the_length(processor) -> None:
     record = Record("1", "c", text="a red circle " * 5, text_pair="the star " * 5, label=0)
-    ids = collate(TextCollator(processor, 3, True), record)["input_ids"][0]
+    ids = collate(TextCollator(processor, 3, True), record).input_ids[0]
     assert len(ids) == processor.config.max_text_len == 12
     with pytest.raises(RecordError, match="the text is empty"):
         TextCollator(processor, 3, True).prepare(Record("1", "c", text="a", text_pair=" ", label=0), RNG)
@@ -74,8 +74,8 @@ def test_images(processor, make_image) -> None:
     collator = ImageCollator(processor, 3, False)
     batch = collate(collator, Record("1", "c", images=(make_image(),), label=2))
     image = Image.open(io.BytesIO(make_image()))
-    np.testing.assert_array_equal(batch["pixels"][0], processor.pixels(image))
-    assert batch["labels"].tolist() == [2] and batch["sample_ids"] == ["1"]
+    np.testing.assert_array_equal(batch.images[0], processor.pixels(image))
+    assert batch.labels.tolist() == [2] and batch.sample_ids == ["1"]
     with pytest.raises(RecordError, match="has no image"):
         collator.prepare(Record("1", "c", label=2), RNG)
     with pytest.raises(RecordError, match="label 3; expected 0 to 2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -32,11 +33,11 @@ def gradients(task, batch) -> set[str]:
 def test_loss_is_cross_entropy_and_text_takes_no_part() -> None:
     run, task, data = setting()
     batch = to_tensors(next(data.train_loader(run)))
-    assert "input_ids" not in batch and task.classes == ["circle", "square", "triangle", "cross"]
+    assert not hasattr(batch, "input_ids") and task.classes == ["circle", "square", "triangle", "cross"]
     task.eval()
     logits = task.logits(batch).numpy().astype(np.float64)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    expected = -logs[np.arange(8), batch["labels"].numpy()].mean()
+    expected = -logs[np.arange(8), batch.labels.numpy()].mean()
     assert task.total(task.losses(batch)[0]).item() == pytest.approx(expected, rel=1e-5)
     touched = gradients(task, batch)
     assert touched == {name for name, p in task.named_parameters() if not p.stop_gradient}
@@ -65,7 +66,7 @@ def test_accuracy_counts_ties_and_nan_as_misses() -> None:
     logits[0, 2] = 1.0  # right
     logits[1] = [6, 5, 4, 3, 2, 1]  # fifth: among the best five
     logits[3] = np.nan
-    batch = {"labels": paddle.to_tensor([2, 4, 1, 0])}
+    batch = SimpleNamespace(labels=paddle.to_tensor([2, 4, 1, 0]))
     metric.update({"logits": paddle.to_tensor(logits)}, batch)
     assert metric.compute() == {"accuracy": 25.0, "accuracy_top5": 50.0, "majority": 25.0}
 

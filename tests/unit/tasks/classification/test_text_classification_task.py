@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import paddle
 import pytest
@@ -26,24 +29,24 @@ def test_loss_is_cross_entropy() -> None:
     logits = task.logits(batch).numpy().astype(np.float64)
     assert logits.shape == (8, 3)
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    expected = -logs[np.arange(8), batch["labels"].numpy()].mean()
+    expected = -logs[np.arange(8), batch.labels.numpy()].mean()
     losses, report = task.losses(batch)
     assert task.total(losses).item() == pytest.approx(expected, rel=1e-5)
-    hits = (logits.argmax(axis=1) == batch["labels"].numpy()).mean()
+    hits = (logits.argmax(axis=1) == batch.labels.numpy()).mean()
     assert report["accuracy"].item() == pytest.approx(100 * hits)
 
 
 def test_loss_of_regression_is_the_squared_error() -> None:
     run, task, data = setting("stsb")
     batch = to_tensors(next(data.train_loader(run)))
-    expected = ((task.logits(batch).numpy()[:, 0] - batch["scores"].numpy()) ** 2).mean()
+    expected = ((task.logits(batch).numpy()[:, 0] - batch.scores.numpy()) ** 2).mean()
     assert task.total(task.losses(batch)[0]).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_text_alone_reaches_encoder_dictionary_and_fusion() -> None:
     run, task, data = setting()
     batch = to_tensors(next(data.train_loader(run)))
-    assert "pixels" not in batch
+    assert not hasattr(batch, "images")
     task.train()
     task(batch)[0].backward()
     touched = {name for name, p in task.named_parameters() if p.grad is not None}
@@ -55,10 +58,11 @@ def test_text_alone_reaches_encoder_dictionary_and_fusion() -> None:
 def test_padding_changes_nothing() -> None:
     run, task, data = setting("cola")
     batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=3))))
-    longer = {
-        "input_ids": paddle.nn.functional.pad(batch["input_ids"], [0, 0, 0, 5], value=1),
-        "attention_mask": paddle.nn.functional.pad(batch["attention_mask"], [0, 0, 0, 5], value=0),
-    }
+    longer = dataclasses.replace(
+        batch,
+        input_ids=paddle.nn.functional.pad(batch.input_ids, [0, 0, 0, 5], value=1),
+        attention_mask=paddle.nn.functional.pad(batch.attention_mask, [0, 0, 0, 5], value=0),
+    )
     np.testing.assert_allclose(task.logits(batch).numpy(), task.logits(longer).numpy(), atol=1e-5)
 
 
@@ -82,17 +86,14 @@ def test_metrics_of_each_data_set(dataset: str, names: set[str]) -> None:
 def test_mnli_is_broken_down_and_samples_without_label_do_not_count() -> None:
     metric = GlueMetric("mnli")
     guesses = paddle.to_tensor([0, 1, 2, 2, 0])
-    batch = {
-        "labels": paddle.to_tensor([0, 2, 2, 1, -1]),
-        "parts": ["matched", "matched", "mismatched", "mismatched", "matched"],
-    }
+    parts = ["matched", "matched", "mismatched", "mismatched", "matched"]
+    batch = SimpleNamespace(labels=paddle.to_tensor([0, 2, 2, 1, -1]), scores=None, parts=parts)
     metric.update({"guesses": guesses}, batch)
     expected = {"accuracy": 50.0, "majority": 50.0, "accuracy/matched": 50.0, "accuracy/mismatched": 50.0}
     assert metric.compute() == expected
     nothing = GlueMetric("stsb")
-    nothing.update(
-        {"guesses": paddle.to_tensor([1.0])}, {"scores": paddle.to_tensor([np.nan]), "parts": [""]}
-    )
+    unknown = SimpleNamespace(labels=None, scores=paddle.to_tensor([np.nan]), parts=[""])
+    nothing.update({"guesses": paddle.to_tensor([1.0])}, unknown)
     assert nothing.compute() == {}
 
 

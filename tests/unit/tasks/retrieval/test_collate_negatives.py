@@ -28,7 +28,7 @@ def opened():
 
 
 def check(batch, pairs):
-    image = batch["image_index"]
+    image = batch.image_group
     for name in ("negative_images", "negative_texts"):
         rows = batch[name]
         assert rows.shape == (pairs, 10) and rows.max() < len(image)
@@ -38,22 +38,22 @@ def check(batch, pairs):
 def test_a_large_batch_has_its_own(opened):
     _, batch = opened
     found = batch(range(0, 64, 4))
-    assert len(found["sample_ids"]) == len(found["input_ids"]) == len(found["image_ids"]) == 16
+    assert len(found.sample_ids) == len(found.input_ids) == len(found.image_ids) == 16
     check(found, 16)
     for name in ("negative_images", "negative_texts"):  # each row once
         assert all(len(set(row)) == 10 for row in found[name].tolist())
-    assert (found["negative_images"] != found["negative_texts"]).any()
+    assert (found.negative_images != found.negative_texts).any()
 
 
 def test_a_small_batch_is_filled_up(opened):
     corpora, batch = opened
     found = batch([0, 1, 8])  # two images
-    assert found["sample_ids"] == [corpora["scenes"][index].sample_id for index in (0, 1, 8)]
-    assert len(found["input_ids"]) == 3 + 9 == len(found["regions"]["mask"])
-    assert len(set(found["image_ids"])) == 11
+    assert found.sample_ids == [corpora["scenes"][index].sample_id for index in (0, 1, 8)]
+    assert len(found.input_ids) == 3 + 9 == len(found.images["mask"])
+    assert len(set(found.image_ids)) == 11
     check(found, 3)
     # The first two samples have every other image once.
-    assert sorted(found["negative_images"][0].tolist()) == list(range(2, 12))
+    assert sorted(found.negative_images[0].tolist()) == list(range(2, 12))
 
 
 def test_chance_follows_from_the_seed(opened):
@@ -61,7 +61,7 @@ def test_chance_follows_from_the_seed(opened):
     first, again, other = batch([0, 8]), batch([0, 8]), batch([0, 8], seed=1)
     for name in ("input_ids", "negative_images", "negative_texts"):
         assert np.array_equal(first[name], again[name])
-    assert first["image_ids"] == again["image_ids"] != other["image_ids"]
+    assert first.image_ids == again.image_ids != other.image_ids
 
 
 def test_data_of_few_images():
@@ -77,7 +77,7 @@ def test_data_of_few_images():
                 read_batch(data.train_datasets(), data.collator(True), keys, 0, 5)
             continue
         found, _ = read_batch(data.train_datasets(), data.collator(True), keys, 0, 5)
-        assert len(set(found["image_ids"])) == 3
+        assert len(set(found.image_ids)) == 3
         check(found, 1)
 
 
@@ -85,4 +85,4 @@ def test_without_negatives_nothing_is_added():
     run = make_run("retrieval", **UNIMO)
     data = open_retrieval(run, build_processor(run.data, load_tokenizer("scenes")))
     found = next(data.train_loader(run))
-    assert "negative_images" not in found and len(found["input_ids"]) == 8
+    assert not hasattr(found, "negative_images") and len(found.input_ids) == 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,11 @@ def make(**changes: Any):
 
 def score(task, batch, text, image):
     """Of one pair by a pass of its own."""
-    one = {name: batch[name][text : text + 1] for name in ("input_ids", "attention_mask")}
-    one["regions"] = {name: value[image : image + 1] for name, value in batch["regions"].items()}
+    one = SimpleNamespace(
+        input_ids=batch.input_ids[text : text + 1],
+        attention_mask=batch.attention_mask[text : text + 1],
+        images={name: value[image : image + 1] for name, value in batch.images.items()},
+    )
     return task.match_logits(*task.encode(one))[0, 1]
 
 
@@ -41,14 +45,14 @@ def test_losses_are_those_of_single_passes():
     assert type(task) is CircleRetrievalTask
     task.eval()
     batch = to_tensors(next(data.train_loader(run)))
-    rows = range(batch["negative_images"].shape[0])
+    rows = range(batch.negative_images.shape[0])
     right = paddle.stack([score(task, batch, row, row) for row in rows]).unsqueeze(1)
     images, texts = (
         paddle.stack([paddle.stack([score(task, batch, *pair(row, other)) for other in chosen[row].tolist()])
                       for row in rows])
         for chosen, pair in (
-            (batch["negative_images"], lambda row, other: (row, other)),
-            (batch["negative_texts"], lambda row, other: (other, row)),
+            (batch.negative_images, lambda row, other: (row, other)),
+            (batch.negative_texts, lambda row, other: (other, row)),
         )
     )  # fmt: skip
     losses, report = task.losses(batch)

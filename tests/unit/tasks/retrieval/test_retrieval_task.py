@@ -1,15 +1,17 @@
 """Retrieval: both stages against exhaustive scoring, towers run once for each image, hard negatives."""
 
+import dataclasses
+
 import numpy as np
 import paddle
 import pytest
 from micro import make_run, make_task
 
+from unimo.data.record import Record
 from unimo.errors import DataError
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.scores import Gallery, concat_rows, score_pairs
-from unimo.tasks.retrieval.task import image_groups
 
 
 def setting(**task_config):
@@ -46,11 +48,12 @@ def test_scores_equal_a_plain_pass_over_every_pair(exhaustive) -> None:
     task, gallery, scores, data, run = exhaustive
     batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=20))))
     for text, image in ((0, 0), (7, 4), (19, 2)):
-        one = {
-            "input_ids": batch["input_ids"][text : text + 1],
-            "attention_mask": batch["attention_mask"][text : text + 1],
-            "pixels": batch["pixels"][4 * image : 4 * image + 1],
-        }
+        one = dataclasses.replace(
+            batch,
+            input_ids=batch.input_ids[text : text + 1],
+            attention_mask=batch.attention_mask[text : text + 1],
+            images=batch.images[4 * image : 4 * image + 1],
+        )
         with paddle.no_grad():
             encoded_text, encoded_image, _, _ = task.encode(one)
             expected = task.match_logits(encoded_text, encoded_image)[0, 1].item()
@@ -92,7 +95,7 @@ def test_perfect_scores_give_full_recall(exhaustive) -> None:
 def test_matches_among_drawn_pairs_are_labelled_as_matches() -> None:
     run, task, data = setting()
     batch = to_tensors(next(data.train_loader(run)))
-    batch["image_ids"] = ["one"] * 8
+    batch.image_group = paddle.zeros([8], "int64")
     task.itm_head.bias.set_value(paddle.to_tensor([-50.0, 50.0]))  # says "match" to everything
     losses, report = task.losses(batch)
     assert losses["itm"].item() == pytest.approx(0.0, abs=1e-6)
@@ -102,7 +105,7 @@ def test_matches_among_drawn_pairs_are_labelled_as_matches() -> None:
 def test_a_third_of_the_pairs_match_when_all_images_differ() -> None:
     run, task, data = setting()
     batch = to_tensors(next(data.train_loader(run)))
-    batch["image_ids"] = [str(row) for row in range(8)]
+    batch.image_group = paddle.arange(8, dtype="int64")
     task.itm_head.bias.set_value(paddle.to_tensor([-50.0, 50.0]))
     assert task.losses(batch)[1]["itm_accuracy"].item() == pytest.approx(100 / 3, rel=1e-5)
 
@@ -116,9 +119,9 @@ def test_temperature_is_clipped_without_changing_the_parameter() -> None:
 
 
 def test_groups_are_equal_for_equal_ids_only() -> None:
-    groups = image_groups(["a", "b", "a", "c"]).tolist()
+    groups = [Record(str(row), "c", image_id=name).image_group for row, name in enumerate("abac")]
     assert groups[0] == groups[2] and len(set(groups)) == 3
-    assert groups == image_groups(["a", "b", "a", "c"]).tolist()
+    assert groups == [Record(str(row), "c", image_id=name).image_group for row, name in enumerate("abac")]
 
 
 def test_nothing_to_evaluate() -> None:

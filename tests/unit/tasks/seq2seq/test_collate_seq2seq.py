@@ -47,35 +47,35 @@ def test_each_column_ends_and_counts_from_three(words: Tokenizer) -> None:
     batch = batch_of(words, record("red circle", "blue"), record("is it red ?"))
     first = [BOS, *ids(words, "red circle"), EOS, *ids(words, "blue"), EOS]
     second = [BOS, *ids(words, "is it red ?"), EOS]
-    assert batch["source_ids"].tolist() == [first, second]
-    assert batch["source_positions"].tolist() == [[2, 3, 4, 5, 3, 4], [2, 3, 4, 5, 6, 7]]
-    assert batch["source_mask"].all() and "source_roles" not in batch
+    assert batch.source_ids.tolist() == [first, second]
+    assert batch.source_positions.tolist() == [[2, 3, 4, 5, 3, 4], [2, 3, 4, 5, 6, 7]]
+    assert batch.source_mask.all() and batch.source_roles is None
     (short,) = batch_of(words, record("red"))["source_positions"].tolist()
     assert short == [2, 3, 4]
     padded = batch_of(words, record("red"), record("red circle"))
-    assert padded["source_ids"][0, -1] == PAD and padded["source_positions"][0].tolist() == [2, 3, 4, 1]
-    assert padded["source_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert padded.source_ids[0, -1] == PAD and padded.source_positions[0].tolist() == [2, 3, 4, 1]
+    assert padded.source_mask.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
 
 
 def test_targets_predict_the_next_token_and_end(words: Tokenizer) -> None:
     batch = batch_of(words, record("red", references=("red circle",)), record("red"))
     red, circle = ids(words, "red circle")
     (yes,) = ids(words, "yes")
-    assert batch["input_ids"].tolist() == [[BOS, red, circle], [BOS, yes, PAD]]
-    assert batch["target_positions"].tolist() == [0, 1, 2, 3, 4]
-    assert batch["target_labels"].tolist() == [red, circle, EOS, yes, EOS]
+    assert batch.input_ids.tolist() == [[BOS, red, circle], [BOS, yes, PAD]]
+    assert batch.target_positions.tolist() == [0, 1, 2, 3, 4]
+    assert batch.target_labels.tolist() == [red, circle, EOS, yes, EOS]
     masked = batch_of(words, record("red"), end_token="mask")
-    assert masked["target_labels"].tolist() == [yes, words.mask_token_id]
+    assert masked.target_labels.tolist() == [yes, words.mask_token_id]
 
 
 def test_what_is_too_long_is_cut_as_in_the_release(words: Tokenizer) -> None:
     long = "red blue green black white"
     batch = batch_of(words, record(long, long, references=(long,)), most=5, max_target_len=4)
     kept = [*ids(words, "red blue green"), EOS]  # a column has 4 ids, its end among them
-    assert batch["source_ids"].tolist() == [[BOS, *kept, *kept]]
-    assert batch["target_labels"].tolist() == ids(words, "red blue green")  # and does not end
+    assert batch.source_ids.tolist() == [[BOS, *kept, *kept]]
+    assert batch.target_labels.tolist() == ids(words, "red blue green")  # and does not end
     whole = batch_of(words, record("red", references=("red blue",)), max_target_len=4)
-    assert whole["target_labels"].tolist() == [*ids(words, "red blue"), EOS]
+    assert whole.target_labels.tolist() == [*ids(words, "red blue"), EOS]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -99,17 +99,17 @@ def test_only_the_newest_turns_are_read(words: Tokenizer) -> None:
     newest = batch_of(words, record(*turns[-15:], knowledge="circle"), dialog=True)
     for key in ("source_ids", "source_positions", "source_roles", "source_turns"):
         np.testing.assert_array_equal(cut[key], newest[key])
-    assert cut["source_turns"].max() == 15
+    assert cut.source_turns.max() == 15
     longer = batch_of(words, record(*turns, knowledge="circle"), dialog=False)
-    assert longer["source_ids"].shape[1] == 1 + 2 + 2 * 20
+    assert longer.source_ids.shape[1] == 1 + 2 + 2 * 20
 
 
 def test_evaluation_hands_over_what_metrics_and_files_need(words: Tokenizer) -> None:
     one = record("red", knowledge="circle", question_id="story", turn_id=3, question_type="cnn")
     batch = batch_of(words, one, record("red", references=("a", "b")), train=False)
-    assert batch["references"] == [("yes",), ("a", "b")] and "input_ids" not in batch
-    assert batch["dialogs"] == [("story", 3), None] and batch["parts"] == ["cnn", ""]
-    assert batch["sources"] == ["circle\tred", "\tred"] and batch["tokenizer"] is words
+    assert batch.references == [("yes",), ("a", "b")] and not hasattr(batch, "input_ids")
+    assert batch.dialogs == [("story", 3), None] and batch.parts == ["cnn", ""]
+    assert batch.sources == ["circle\tred", "\tred"] and batch.tokenizer is words
 
 
 def test_training_draws_one_of_several_references(words: Tokenizer) -> None:
@@ -146,8 +146,8 @@ def test_gpt2_ids_of_the_released_files(shared: Path) -> None:
     told = record(f"{written} [SEP] {written}", references=(f"{written} [SEP]",), is_tokenized=True)
     batch = batch_of(tokenizer, told, most=100)
     plain = ids(tokenizer, TEXT)
-    assert batch["source_ids"][0].tolist() == [BOS, *plain, EOS, *plain, EOS]
-    assert batch["target_labels"].tolist() == [*plain, EOS]
+    assert batch.source_ids[0].tolist() == [BOS, *plain, EOS, *plain, EOS]
+    assert batch.target_labels.tolist() == [*plain, EOS]
     assert batch_of(tokenizer, told, train=False, most=100)["references"] == [(TEXT,)]
     with pytest.raises(RecordError, match="'horse' is no GPT-2 id"):
         batch_of(tokenizer, record("32 horse", is_tokenized=True))
@@ -187,4 +187,4 @@ def test_scenes_as_dialogs(words: Tokenizer) -> None:
     assert {len(one.sources) for one in data} == {1, 3, 5}
     assert all(one.turn_id == (len(one.sources) + 1) // 2 and one.knowledge for one in data)
     batch = batch_of(words, *data, dialog=True, most=60)
-    assert set(batch["source_roles"].ravel().tolist()) == {0, 1, 2} and batch["source_turns"].max() == 5
+    assert set(batch.source_roles.ravel().tolist()) == {0, 1, 2} and batch.source_turns.max() == 5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,9 +48,9 @@ def test_loss_is_smoothed_cross_entropy_of_the_next_token() -> None:
     run, task, _, data = make()
     task.eval()
     batch = to_tensors(next(data.train_loader(run)))
-    states = task.model.decode(task.encode(batch), batch["input_ids"], batch["attention_mask"])
-    logits = task.lm_head(states.flatten(0, 1)).numpy().astype(np.float64)[batch["target_positions"].numpy()]
-    logs, labels = log_softmax(logits), batch["target_labels"].numpy()
+    states = task.model.decode(task.encode(batch), batch.input_ids, batch.attention_mask)
+    logits = task.lm_head(states.flatten(0, 1)).numpy().astype(np.float64)[batch.target_positions.numpy()]
+    logs, labels = log_softmax(logits), batch.target_labels.numpy()
     expected = -(0.9 * logs[np.arange(len(labels)), labels] + 0.1 * logs.mean(axis=1)).mean()
     losses, report = task.losses(batch)
     assert task.total(losses).item() == pytest.approx(expected, rel=1e-5)
@@ -82,10 +84,10 @@ def test_targets_see_the_source_and_nothing_that_comes_later() -> None:
         return states
 
     task.model.transformer.embeddings.at = remember
-    states = task.model.decode(task.encode(batch), batch["input_ids"], batch["attention_mask"])
+    states = task.model.decode(task.encode(batch), batch.input_ids, batch.attention_mask)
     (states[0, 2] * paddle.arange(16.0)).sum().backward()  # a plain sum is constant behind a LayerNorm
     source, target = (part.grad.numpy()[0] for part in seen)
-    length = int(batch["source_mask"][0].sum())
+    length = int(batch.source_mask[0].sum())
     # Paddle's softmax on CPU cuts logits at -64 below the largest, so that what is hidden weighs 1e-28.
     assert np.abs(source[:length]).max(axis=1).min() > 1e-3 and np.abs(source[length:]).max(initial=0) < 1e-24
     assert np.abs(target[:3]).max(axis=1).min() > 1e-3 and np.abs(target[3:]).max() < 1e-24
@@ -96,12 +98,12 @@ def test_padding_of_sources_changes_nothing() -> None:
     task.eval()
     batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=3))))
     together = task.generate(batch, processor.tokenizer, BeamConfig(3, 0.6, 0, 12))
-    assert len({int(row.sum()) for row in batch["source_mask"]}) > 1
+    assert len({int(row.sum()) for row in batch.source_mask}) > 1
     for row, hypotheses in enumerate(together):
-        length = int(batch["source_mask"][row].sum())
+        length = int(batch.source_mask[row].sum())
         keys = ("source_ids", "source_mask", "source_positions")
         alone = task.generate(
-            {key: batch[key][row : row + 1, :length] for key in keys},
+            dataclasses.replace(batch, **{key: getattr(batch, key)[row : row + 1, :length] for key in keys}),
             processor.tokenizer,
             BeamConfig(3, 0.6, 0, 12),
         )[0]
@@ -146,7 +148,7 @@ def test_what_is_learned_by_heart_is_said_again() -> None:
     task.eval()
     beams = task.generate(batch, processor.tokenizer, BeamConfig(3, 0.6, 0, 20))
     said = [processor.tokenizer.decode(beam[0].tokens) for beam in beams]
-    assert said == [processor.tokenizer.decode(row) for row in batch["input_ids"].tolist()]
+    assert said == [processor.tokenizer.decode(row) for row in batch.input_ids.tolist()]
     assert all(beam[0].is_finished for beam in beams)
 
 
@@ -156,7 +158,7 @@ def test_roles_and_turns_are_read() -> None:
     batch = to_tensors(next(data.train_loader(run)))
     loss = task(batch)[0].item()
     for key in ("source_roles", "source_turns"):
-        other = task({**batch, key: paddle.zeros_like(batch[key])})[0].item()
+        other = task(dataclasses.replace(batch, **{key: paddle.zeros_like(getattr(batch, key))}))[0].item()
         assert abs(other - loss) > 1e-6, key
 
 
@@ -193,11 +195,9 @@ def test_dialogs_make_the_result_file_of_coqa(tmp_path: Path) -> None:
 
 def update(metric: Seq2SeqMetric, *rows: tuple[str, str, str]) -> dict[str, float]:
     sources, texts, references = zip(*rows, strict=True)
-    batch = {
-        "sources": sources,
-        "references": [(text,) for text in references],
-        "parts": [""] * len(rows),
-    }
+    batch = SimpleNamespace(
+        sources=sources, references=[(text,) for text in references], parts=[""] * len(rows)
+    )
     metric.update({"texts": texts}, batch)
     return metric.compute()
 
