@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from unimo.config import merge_plain, parse_overrides
 from unimo.data.processor import ProcessorConfig
 from unimo.errors import ConfigError
-from unimo.files import write_text
 from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
 from unimo.registry import task_class

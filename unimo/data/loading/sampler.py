@@ -246,7 +246,8 @@ class MixtureSampler:
         if sizes != self.sizes or state["seed"] != self.seed:
             raise CheckpointError(
                 f"the data of the checkpoint ({sizes}, seed {state['seed']}) are not those of this run "
-                f"({self.sizes}, seed {self.seed}); start a new run from its weights (init_from) instead of resuming"
+                f"({self.sizes}, seed {self.seed}); start a new run from its weights (init_from) instead of "
+                "resuming"
             )
         self.step = state["step"]
         self._epoch = {name: corpus["epoch"] for name, corpus in state["corpora"].items()}
