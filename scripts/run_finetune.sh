@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tune a model by the recipe configs/<paper>/<size>_<task>.yaml:
+# Fine-tune a model by the recipe configs/<paper>/<task>.yaml:
 #
 #   bash scripts/run_finetune.sh --task vqa --model unimo3_base --init DIR
 #

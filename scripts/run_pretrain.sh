@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Pre-train a model by the recipe configs/<paper>/<size>_pretrain.yaml:
+# Pre-train a model by the recipe configs/<paper>/pretrain.yaml:
 #
 #   bash scripts/run_pretrain.sh unimo3_base
 #   bash scripts/run_pretrain.sh unimo3_tiny data.pairs=DIR train.max_steps=200 output_dir=DIR

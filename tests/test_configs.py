@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from unimo import create_model, list_models
-from unimo.config import CONFIG_ROOT, find_config, list_recipes, to_plain
+from unimo.config import CONFIG_ROOT, list_recipes, to_plain
 from unimo.data.images.transforms import RECIPES
 from unimo.errors import ConfigError
 from unimo.registry import TASKS, models_with, task_class
 from unimo.settings import build_run_config, load_run_config
 
-FILES = sorted(CONFIG_ROOT.glob("[!_]*/*.yaml"))
 PRESETS = ["unimo", "unimo2", "unimo3", "meter", "bridgetower"]
-# Recipes of a task for further data sets: `base_coqa_seq2seq.yaml` is one of the size `base`.
+RECIPES_OF = {kind: list_recipes(kind) for kind in TASKS}
+NAMES = [(name, kind) for kind, recipes in RECIPES_OF.items() for name in recipes]
+# Recipes of a task for further data sets: `unimo_base_coqa` is one of the size `base`.
 DATA_SETS = {"seq2seq": ("gigaword", "squad_qg", "coqa")}
 
 
-def split(path):
-    """Size and task of a recipe: `base_d1`, `pretrain` or `tiny`, `text_classification`."""
-    kind = max((kind for kind in TASKS if path.stem.endswith(f"_{kind}")), key=len)
-    size = path.stem.removesuffix(f"_{kind}")
-    for name in DATA_SETS.get(kind, ()):
-        size = size.removesuffix(f"_{name}")
-    return size, kind
+def test_every_file_is_of_a_task():
+    files = set(CONFIG_ROOT.glob("[!_]*/[!_]*.yaml"))
+    assert {file.stem for file in files} == set(TASKS)
+    sources = {source for recipes in RECIPES_OF.values() for source in recipes.values()}
+    assert {Path(source.rpartition(":")[0]) for source in sources} == files
 
 
-def load(path, overrides=()):
-    return load_run_config(str(path), split(path)[1], list(overrides))
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_recipe_builds_a_run(path):
-    size, kind = split(path)
-    run = load(path)
-    assert run.model.name == f"{path.parent.name}_{size}"
+@pytest.mark.parametrize(("name", "kind"), NAMES)
+def test_recipe_builds_a_run(name, kind):
+    run = load_run_config(name, kind)
+    assert load_run_config(RECIPES_OF[kind][name], kind) == run
+    model = name
+    for data_set in DATA_SETS.get(kind, ()):
+        model = model.removesuffix(f"_{data_set}")
+    assert run.model.name == model
     assert run.model.name in list_models()
     assert run.task.name == kind
-    assert find_config(f"{path.parent.name}_{path.stem.removesuffix(f'_{kind}')}", kind) == path
     if hasattr(run.model, "vision"):
         assert run.data.image_size == run.model.vision.image_size
         assert run.data.image_size % run.model.vision.patch_size == 0
@@ -47,16 +46,16 @@ def test_recipe_builds_a_run(path):
     assert [corpus.path for corpus in run.data.pairs + run.data.path] == ["scenes", "scenes"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_resolved_recipe_gives_itself(path):
-    run = load(path)
+@pytest.mark.parametrize(("name", "kind"), NAMES)
+def test_resolved_recipe_gives_itself(name, kind):
+    run = load_run_config(name, kind)
     assert build_run_config(to_plain(run)) == run
 
 
 def test_every_preset_has_the_tiny_recipe_of_every_task_it_can_do():
     for kind in TASKS:
         able = {f"{preset}_tiny" for preset in PRESETS} & set(models_with(task_class(kind).needs))
-        assert able and able <= set(list_recipes(kind)), kind
+        assert able and able <= set(RECIPES_OF[kind]), kind
 
 
 @pytest.mark.parametrize("name", ["unimo3_base", "unimo3_large", "meter_base", "bridgetower_base"])

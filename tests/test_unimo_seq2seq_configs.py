@@ -72,11 +72,11 @@ def test_recipes_run_in_small(tool: Tool, tmp_path: Path, monkeypatch: pytest.Mo
         "train": {"max_steps": 2, "batch_size": 4, "micro_batch_size": 2, "device": "cpu", "log_every": 1},
         "task": {"beam": {"max_length": 22, "size": 2}},
     }
-    path = CONFIG_ROOT / "unimo" / f"base{data}_seq2seq.yaml"
+    recipe = f"{CONFIG_ROOT}/unimo/seq2seq.yaml:base{data}"
     # METEOR's Java program takes longer than all the rest.
     quick = ["task.metrics=[bleu,coco_rouge_l]"] * (data == "_squad_qg")
     options = ("--init", "none", *words(small), *quick, "train.eval_every=1", "output_dir=out")
-    code, _, err = tool("finetune", "--task", "seq2seq", "--model", path, *options)
+    code, _, err = tool("finetune", "--task", "seq2seq", "--model", recipe, *options)
     assert code == 0, err
     scores = json.loads(Path("out/best/metrics.json").read_text())
     assert METRICS[data] in scores

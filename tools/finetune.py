@@ -6,16 +6,15 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.config import dump, find_config, list_recipes, read_yaml
+from unimo.config import dump, list_recipes, parse_overrides, read_recipe
 from unimo.errors import ConfigError, nearest
 from unimo.inference import loading
-from unimo.registry import TASKS, model_config
-from unimo.settings import RunConfig, load_run_config
+from unimo.registry import TASKS
+from unimo.settings import RunConfig, build_run_config, named_section
 
 DESCRIPTION = """Fine-tune a model on a task.
 Without --model and --init: the latest pre-trained UNIMO-3 in output/ (UNIMO-2 for captions and
@@ -27,7 +26,7 @@ logger = logging.getLogger("unimo.finetune")
 
 
 def main() -> None:
-    """Read the command line, settle where to start, train, print a summary."""
+    """Read the command line, choose where to start, train, print a summary."""
     options = parse()
     run = build_run(options)
     if options.dry_run:
@@ -41,11 +40,11 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Read the command line."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     tasks = ", ".join(sorted(fine_tuning_tasks()))
     parser.add_argument("--task", required=True, help=tasks)
-    parser.add_argument("--model", default="", help="registered name or recipe; default: that of --init")
+    parser.add_argument("--model", default="", help="recipe, or a YAML file; default: the model of --init")
     parser.add_argument(
         "--init", default="", help="model directory or run folder; `none`: start from scratch"
     )
@@ -54,64 +53,45 @@ def parse() -> argparse.Namespace:
 
 
 def fine_tuning_tasks() -> list[str]:
-    """All tasks but pre-training."""
+    """Return all tasks but pre-training."""
     return [name for name in TASKS if name != "pretrain"]
 
 
 def build_run(options: argparse.Namespace) -> RunConfig:
-    """The config of the run.
+    """Build the config of the run from the recipe, the model to start from and the command line.
 
     Raises:
         ConfigError: unknown task, model or override.
         CheckpointError: `--init` is no model directory.
     """
-    if options.task not in fine_tuning_tasks():
-        raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, fine_tuning_tasks())}")
-    recipes = list_recipes(options.task)
-    model = options.model
-    if model in recipes or is_file(model):
-        model = read_yaml(find_config(model, options.task)).get("model", {}).get("name", model)
-    if model:
-        model_config(model)
-    under: dict[str, Any] = {"task": {"name": options.task}}
-    default = next(name for name in DEFAULT_MODELS if name in recipes)
-    init = options.init or latest_pretrained(model, default.split("_")[0])
-    section: dict[str, Any] = {}
+    task = options.task
+    if task not in fine_tuning_tasks():
+        raise ConfigError(f"unknown task {task!r}; {nearest(task, fine_tuning_tasks())}")
+    recipe = read_recipe(options.model, task) if options.model else {}
+    model = named_section(recipe.get("model", {})).get("name", "")
+    default = next(name for name in DEFAULT_MODELS if name in list_recipes(task))
+    init = options.init or latest_pretrained(model, default.removesuffix("tiny"))
+    start, saved = {}, {}
     if init and init != "none":
-        under["init_from"] = str(loading.find_model(init))
-        section = loading.without_init(loading.read_model_config(init)["model"])
+        start = {"init_from": str(loading.find_model(init))}
+        saved = loading.without_init(loading.read_model_config(init)["model"])
     elif not init:
         logger.warning("no pre-trained %s in %s/: starting from scratch", model or default, loading.OUTPUT)
-    name = model or section.get("name", default)
-    recipe = recipe_for(options.model or name, options.task)
-    wanted = read_yaml(find_config(recipe, options.task)).get("model", {})
-    under["model"] = loading.model_section(name, section, wanted)
-    return load_run_config(recipe, options.task, options.overrides, **under)
+    name = model or saved.get("name", default)
+    recipe = recipe or read_recipe(name, task)
+    section = loading.model_section(name, saved, named_section(recipe.get("model", {})))
+    changes = {"task": {"name": task}, "model": section, **start}
+    return build_run_config(recipe, changes, parse_overrides(options.overrides))
 
 
-def latest_pretrained(model: str, family: str) -> str:
-    """The newest pre-trained model in output/: of that name, or of the family when no name is given."""
+def latest_pretrained(model: str, prefix: str) -> str:
+    """Return the newest pre-trained model in output/ of that name, or, without a name, with that prefix."""
     for directory in loading.list_saved("pretrain"):
         found = loading.read_model_config(directory)["model"]["name"]
-        if found == model or (not model and found.startswith(family)):
+        if found == model or (not model and found.startswith(prefix)):
             logger.info("starting from the latest pre-trained model, %s", directory)
             return str(directory)
     return ""
-
-
-def recipe_for(name: str, task: str) -> str:
-    """The recipe of a model, or that of the UNIMO-3 of the same size (METER and BridgeTower share it)."""
-    recipes = list_recipes(task)
-    if name in recipes or is_file(name):
-        return name
-    size = name.split("_")[1]
-    same_size = f"unimo3_{size}"
-    return same_size if same_size in recipes else name
-
-
-def is_file(name: str) -> bool:
-    """Whether `--model` names a recipe file instead of a registered model."""
-    return name.endswith((".yaml", ".yml"))
 
 
 if __name__ == "__main__":

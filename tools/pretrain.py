@@ -11,7 +11,7 @@ from unimo import cli  # noqa: E402 - works from a clone that is not installed
 def main() -> None:
     """Read the recipe, show it or run it, print the summary."""
     parser = cli.arguments(
-        "Pre-train a model by a recipe of configs/*/*_pretrain.yaml, or by a YAML file.",
+        "Pre-train a model by a recipe of configs/*/pretrain.yaml, or by a YAML file.",
         "python tools/pretrain.py unimo3_tiny train.max_steps=200 output_dir=output/try",
     )
     parser.add_argument("recipe", help="name such as unimo3_base, unimo3_tiny, meter_base, or a YAML file")

@@ -2,6 +2,7 @@
 
     merge_into(schema_instance, mapping, where)   fill a dataclass from plain data, checking names and types
     read_yaml(path)                               one YAML file, its `_base_` files merged underneath
+    read_recipe("unimo3_base", "vqa")             one entry of configs/unimo3/vqa.yaml, by its name
     parse_overrides(["train.max_steps=50"])       command-line words to a nested mapping
     to_plain(config) / dump(config)               back to plain data / YAML text
 
@@ -25,30 +26,61 @@ from unimo.files import write_text  # noqa: F401
 
 T = TypeVar("T")
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
+YAML_ENDINGS = (".yaml", ".yml")
 
 
 def read_yaml(
-    path: str | Path, base_key: str = "_base_", loader: type[yaml.SafeLoader] = yaml.SafeLoader
+    source: str | Path, base_key: str = "_base_", loader: type[yaml.SafeLoader] = yaml.SafeLoader
 ) -> dict[str, Any]:
-    """Read a YAML mapping; the files listed under `_base_` are merged first, later ones winning.
+    """Read a YAML mapping, merged over the files that it builds on.
+
+    `_base_` names one or several files, relative to the file it stands in; later ones win. A recipe file
+    also has a block `sizes:`, of which `FILE.yaml:SIZE` selects one entry. An entry is merged over the rest
+    of its file, unless it has a `_base_` of its own: another entry of the block, or another file, such as
+    `../_base_/tiny.yaml:vqa`.
 
     Args:
-        path: the file.
-        base_key: another name for `_base_`, which is known besides.
-        loader: a safe one that knows further tags.
+        source: a file, or `FILE.yaml:SIZE`.
+        base_key: another name for `_base_`, accepted in addition.
+        loader: a safe loader that knows further tags.
 
     Raises:
-        ConfigError: missing file, bad YAML, not a mapping, or `_base_` files that include each other.
+        ConfigError: missing file, bad YAML, not a mapping, `_base_` files that include each other, no such
+            size, or a file of several sizes of which none is selected.
     """
-    return _read_yaml(Path(path), ("_base_", base_key), loader, ())
+    return _read_yaml(str(source), ("_base_", base_key), loader, ())
 
 
 def _read_yaml(
-    path: Path, base_keys: Sequence[str], loader: type[yaml.SafeLoader], seen: tuple[Path, ...]
+    source: str, base_keys: tuple[str, str], loader: type[yaml.SafeLoader], seen: tuple[str, ...]
 ) -> dict[str, Any]:
-    path = path.resolve()
-    if path in seen:
-        raise ConfigError(f"{path}: its _base_ files include it again")
+    path, size = _split_source(source)
+    here = f"{path.resolve()}:{size}"
+    if here in seen:
+        raise ConfigError(f"{source}: its _base_ files include it again")
+    top, sizes = _load_yaml(path, loader)
+    layers = [top]
+    if size or sizes:
+        entry = _select(sizes, size, path)
+        layers = [entry] if any(key in entry for key in base_keys) else [top, entry]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for bases in [layer.pop(key) for key in dict.fromkeys(base_keys) if key in layer]:
+            for base in [bases] if isinstance(bases, str) else bases:
+                under = f"{path}:{base}" if base in sizes else str(path.parent / base)
+                merged = merge_plain(merged, _read_yaml(under, base_keys, loader, (*seen, here)))
+        merged = merge_plain(merged, layer)
+    return merged
+
+
+def _split_source(source: str) -> tuple[Path, str]:
+    """Split `FILE.yaml:SIZE`; the size is empty when none is selected."""
+    file, _, size = source.rpartition(":")
+    return (Path(file), size) if file.endswith(YAML_ENDINGS) else (Path(source), "")
+
+
+def _load_yaml(path: Path, loader: type[yaml.SafeLoader]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the top of one file as it stands, and its `sizes:` block."""
     try:
         content = yaml.load(path.read_text(encoding="utf8"), loader)
     except OSError as error:
@@ -58,12 +90,22 @@ def _read_yaml(
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
-    merged: dict[str, Any] = {}
-    for bases in [content.pop(key) for key in dict.fromkeys(base_keys) if key in content]:
-        for base in [bases] if isinstance(bases, str) else bases:
-            under = _read_yaml(path.parent / base, base_keys, loader, (*seen, path))
-            merged = merge_plain(merged, under)
-    return merge_plain(merged, content)
+    sizes = content.pop("sizes", {})
+    if not isinstance(sizes, dict) or not all(isinstance(entry, dict) for entry in sizes.values()):
+        raise ConfigError(f"{path}: expected a mapping of mappings under sizes")
+    return content, sizes
+
+
+def _select(sizes: Mapping[str, Any], size: str, path: Path) -> dict[str, Any]:
+    """Return the entry `size` of the `sizes:` block of a file."""
+    if not size:
+        raise ConfigError(
+            f"{path} holds several recipes, {', '.join(sizes)}: name one, e.g. {path}:{next(iter(sizes))}"
+        )
+    if size not in sizes:
+        known = nearest(size, sizes) if sizes else "it has no block sizes"
+        raise ConfigError(f"{path} has no recipe {size!r}; {known}")
+    return sizes[size]
 
 
 def merge_plain(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,11 +144,10 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 
 
 def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T:
-    """A copy of the dataclass instance `schema` with `values` put in, checked by its annotations.
+    """Return a copy of the dataclass instance `schema` with `values` put in, checked by its annotations.
 
-    A class attribute `RESOLVE = {"field": function}` may turn a field's plain mapping into a
-    dataclass itself (the model section needs the registry to know its own type), and `REMOVED = {"key":
-    reason}` names keys of older versions.
+    A class attribute `RESOLVE = {"field": function}` may read a field's plain value itself, such as the
+    list of transforms of a detector, and `REMOVED = {"key": reason}` names keys of older versions.
 
     Raises:
         ConfigError: unknown key (nearest known ones are named) or a value of the wrong type.
@@ -206,7 +247,7 @@ def _empty(kind: type, where: str) -> Any:
 
 
 def to_plain(config: Any) -> Any:
-    """Nested dataclasses to dicts and lists that YAML and JSON can write."""
+    """Convert nested dataclasses to dicts and lists that YAML and JSON can write."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -217,31 +258,35 @@ def to_plain(config: Any) -> Any:
 
 
 def dump(config: Any) -> str:
-    """YAML text of a config, in field order."""
+    """Return the YAML text of a config, in field order."""
     return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True, width=100)
 
 
-def find_config(name: str, suffix: str) -> Path:
-    """The file of a recipe: `unimo3_base` + `pretrain` -> configs/unimo3/base_pretrain.yaml.
+def read_recipe(name: str, task: str) -> dict[str, Any]:
+    """Read a recipe of a task: `unimo3_base` and `vqa` mean the entry `base` of `configs/unimo3/vqa.yaml`.
 
-    A path to an existing YAML file is returned as it is. Presets such as `meter_base` live in the
-    folder of the package that implements them.
+    Args:
+        name: recipe, or a YAML file, with `:SIZE` if it holds several (`configs/unimo3/vqa.yaml:base`).
+        task: task or `pretrain`.
 
     Raises:
-        ConfigError: no such recipe; the nearest names are given.
+        ConfigError: no such recipe (the nearest ones are named) or file, or what `read_yaml` raises.
     """
-    if name.endswith((".yaml", ".yml")) or os.sep in name:
-        if not Path(name).is_file():
-            raise ConfigError(f"no config file {name}; recipes: {', '.join(list_recipes(suffix))}")
-        return Path(name)
-    recipes = list_recipes(suffix)
+    recipes = list_recipes(task)
+    path, _ = _split_source(name)
+    if path.suffix in YAML_ENDINGS or os.sep in name:
+        if not path.is_file():
+            raise ConfigError(f"no config file {path}; recipes: {', '.join(recipes)}")
+        return read_yaml(name)
     if name not in recipes:
-        raise ConfigError(f"no {suffix} recipe {name!r}; {nearest(name, recipes)}")
-    return recipes[name]
+        raise ConfigError(f"no {task} recipe {name!r}; {nearest(name, recipes)}")
+    return read_yaml(recipes[name])
 
 
-def list_recipes(suffix: str) -> dict[str, Path]:
-    """All recipes of a kind: name -> file."""
-    ending = f"_{suffix}.yaml"
-    files = sorted(CONFIG_ROOT.glob(f"[!_]*/*{ending}"))
-    return {f"{path.parent.name}_{path.name[: -len(ending)]}": path for path in files}
+def list_recipes(task: str) -> dict[str, str]:
+    """Return the recipes of a task: name -> `FILE.yaml:SIZE`."""
+    found = {}
+    for path in sorted(CONFIG_ROOT.glob(f"[!_]*/{task}.yaml")):
+        _, sizes = _load_yaml(path, yaml.SafeLoader)
+        found |= {f"{path.parent.name}_{size}": f"{path}:{size}" for size in sizes}
+    return found

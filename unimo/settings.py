@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from unimo import registry
-from unimo.config import find_config, merge_into, merge_plain, parse_overrides, read_yaml
+from unimo.config import merge_into, merge_plain, parse_overrides, read_recipe
 from unimo.errors import ConfigError
 
 
@@ -44,7 +45,7 @@ class ScenesConfig:
     train_images: int = 20000
     val_images: int = 500
     captions_per_image: int = 4
-    """Of `pairs` and of texts alone; with 1, retrieval among N scenes scores N x N pairs."""
+    """Captions of an image; with 1, retrieval among N scenes scores N x N pairs."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,16 +57,16 @@ class ScenesConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is read and how it becomes batches."""
+    """Corpora, and how their records become batches."""
 
     pairs: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
     """Image-text corpora for pre-training; several make a weighted mixture."""
     texts: list[CorpusConfig] = field(default_factory=list)
-    """Text-only corpora that pre-training reads besides; weights count among those of `pairs`."""
+    """Text-only corpora that pre-training reads in addition; their weights are shares of the same mixture."""
     images: list[CorpusConfig] = field(default_factory=list)
-    """Image-only corpora that pre-training reads besides."""
+    """Image-only corpora that pre-training reads in addition."""
     pairs_only_epochs: float = 0.0
-    """Curriculum: passes over `pairs` before `texts` and `images` come in."""
+    """Curriculum: passes over `pairs` before `texts` and `images` are mixed in."""
     path: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
     """Data set of the fine-tuning task."""
     root: str = ""
@@ -84,9 +85,9 @@ class DataConfig:
     """Source of region features, for models that read regions: `grid`, `grid:CELLS:PIXELS`, a folder that
     tools/extract_features.py wrote, or a TSV file; see unimo/data/README.md."""
     max_regions: int = 100
-    """Regions of a picture at most, the best ones."""
+    """Largest number of regions of an image; those with the highest scores are kept."""
     blank_images: bool = False
-    """Replace every image by the same blank one: what can be answered without looking?"""
+    """Replace every image by the same blank one, to measure what can be answered without looking."""
     max_bad_rate: float = 0.01
     """A run fails when more than this share of the records read so far was broken."""
     num_workers: int = 2
@@ -134,16 +135,16 @@ class TrainConfig:
 
     max_steps: int = 1000
     max_minutes: float | None = None
-    """Stop early, with a checkpoint, after so many minutes of this process; None means never."""
+    """Minutes after which this process stops early, with a checkpoint; None means never."""
     batch_size: int = 64
     """Samples of one optimizer step over all ranks and rounds together."""
     micro_batch_size: int = 0
-    """Most samples that a rank takes through the model at a time; the rest of its share follows in further
+    """Largest number of samples that a rank processes at once; the rest of its share follows in further
     rounds, whose gradients add up. 0: the whole share in one round."""
     eval_batch_size: int = 64
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     on_unsupported_precision: Literal["error", "fp32"] = "error"
-    """What to do where Paddle's autocast does nothing (CPU): stop and say so, or go on in fp32."""
+    """Reaction where Paddle's autocast does nothing (CPU): an error, or training in fp32."""
     recompute: bool = False
     """Recompute activations of transformer blocks in the backward pass."""
     sharding_stage: Literal[0, 1, 2, 3] = 0
@@ -160,7 +161,7 @@ class TrainConfig:
     """Metric whose best model is kept as `best/`; empty means the last model."""
 
     def rounds(self, ranks: int) -> int:
-        """Rounds of one step: the fewest that cut the share of each of `ranks` into equal micro-batches.
+        """Return the rounds of one step: the fewest that cut the share of each rank into equal micro-batches.
 
         Raises:
             ConfigError: the batch does not divide among the ranks, or a size is out of range.
@@ -197,20 +198,19 @@ class RunConfig:
     """Model directory whose weights start this run."""
 
 
-def load_run_config(recipe: str, kind: str, overrides: list[str] | None = None, **under: Any) -> RunConfig:
-    """Build the run config of a recipe (`unimo3_base`, or a YAML path).
+def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), **under: Any) -> RunConfig:
+    """Build the run config of a recipe.
 
     Args:
-        recipe: name or path.
-        kind: last part of the file name: `pretrain`, `vqa`, `retrieval`, ...
+        recipe: name (`unimo3_base`) or YAML file; see `unimo.config.read_recipe`.
+        task: task or `pretrain`.
         overrides: dotted command-line words; they win over everything.
-        under: top-level fields that win over the file but lose to `overrides`.
+        under: top-level fields that win over the recipe but lose to `overrides`.
 
     Raises:
         ConfigError: unknown recipe, key or value.
     """
-    values = merge_plain(read_yaml(find_config(recipe, kind)), under)
-    return build_run_config(merge_plain(values, parse_overrides(overrides or [])))
+    return build_run_config(read_recipe(recipe, task), under, parse_overrides(overrides))
 
 
 MOVED = {
@@ -231,14 +231,14 @@ MOVED = {
 """Fields that stood elsewhere in versions before 0.2: where they stood, and where they stand now."""
 
 
-def build_run_config(values: Mapping[str, Any]) -> RunConfig:
-    """Check plain data against the schema and fill `output_dir`.
+def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
+    """Merge plain data, later layers over earlier ones, check it against the schema, and fill `output_dir`.
 
     Raises:
         ConfigError: unknown or moved key, or value of the wrong type.
     """
+    values = reduce(merge_plain, layers, {})
     _refuse_moved(values)
-    values = dict(values)
     model = _named(values.pop("model", None), "model", registry.model_config)
     task = _named(values.pop("task", None), "task", lambda name: registry.task_config(name, model.name))
     run = merge_into(RunConfig(model=model, task=task), values)
@@ -256,11 +256,16 @@ def _refuse_moved(values: Mapping[str, Any]) -> None:
         )
 
 
+def named_section(value: Any) -> Mapping[str, Any]:
+    """Return the section of a model or task; a name alone stands for one."""
+    return value if isinstance(value, Mapping) else {"name": value}
+
+
 def _named(value: Any, where: str, default_of: Callable[[str], Any]) -> Any:
-    """The section of a model or task over the defaults of the one it names; a name alone will do."""
+    """Build the config of a model or task over the defaults of the one that its section names."""
     if value is None:
         raise ConfigError("a run needs model.name and task.name")
-    section = value if isinstance(value, Mapping) else {"name": value}
+    section = named_section(value)
     if not section.get("name"):
         raise ConfigError(f"{where}.name is missing")
     return merge_into(default_of(section["name"]), section, where)

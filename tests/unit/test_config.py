@@ -153,8 +153,67 @@ def test_dump_can_be_read_again():
     assert config.merge_into(Outer(), yaml.safe_load(config.dump(outer))) == outer
 
 
-def test_find_config_takes_a_path(tmp_path):
+SIZES = """
+x: {a: 1, b: 1}
+sizes:
+  base: {x: {b: 2}}
+  base_qg: {_base_: base, x: {c: 3}}
+  tiny: {_base_: tiny.yaml:vqa, x: {b: 5}}
+  mixed: {_base_: [base, tiny.yaml:vqa]}
+  lost: {_base_: bsae}
+  loop: {_base_: loop}
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("base", {"x": {"a": 1, "b": 2}}),
+        ("base_qg", {"x": {"a": 1, "b": 2, "c": 3}}),
+        ("tiny", {"x": {"b": 5}, "y": 2, "z": 0}),
+        ("mixed", {"x": {"a": 1, "b": 2}, "y": 2, "z": 0}),
+    ],
+)
+def test_a_size_builds_on_the_top_of_its_file_or_on_what_it_names(tmp_path, size, expected):
+    write(tmp_path / "deepest.yaml", "z: 0")
+    write(tmp_path / "tiny.yaml", "_base_: deepest.yaml\ny: 1\nsizes: {vqa: {y: 2}}")
+    path = write(tmp_path / "recipe.yaml", SIZES)
+    assert config.read_yaml(f"{path}:{size}") == expected
+    mine = write(tmp_path / "mine.yaml", f"_base_: recipe.yaml:{size}\nw: 1")
+    assert config.read_yaml(mine) == {**expected, "w": 1}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("recipe.yaml", "holds several recipes, base, .*: name one, e.g. .*recipe.yaml:base"),
+        ("mine.yaml", "recipe.yaml holds several recipes, base"),
+        ("recipe.yaml:bsae", "no recipe 'bsae'; nearest: base"),
+        ("recipe.yaml:lost", "cannot read config .*bsae"),
+        ("recipe.yaml:loop", "include it again"),
+        ("plain.yaml:base", "no recipe 'base'; it has no block sizes"),
+        ("list.yaml:base", "expected a mapping of mappings under sizes"),
+    ],
+)
+def test_sizes_that_do_not_exist_are_refused(tmp_path, source, message):
+    write(tmp_path / "recipe.yaml", SIZES)
+    write(tmp_path / "mine.yaml", "_base_: recipe.yaml")
+    write(tmp_path / "plain.yaml", "x: 1")
+    write(tmp_path / "list.yaml", "sizes: [base]")
+    with pytest.raises(ConfigError, match=message):
+        config.read_yaml(tmp_path / source)
+
+
+def test_read_recipe_takes_a_path(tmp_path):
     path = write(tmp_path / "mine.yaml", "x: 1")
-    assert config.find_config(str(path), "pretrain") == path
+    assert config.read_recipe(str(path), "pretrain") == {"x": 1}
     with pytest.raises(ConfigError, match="no config file .*gone.yaml; recipes: .*unimo3_base"):
-        config.find_config(str(tmp_path / "gone.yaml"), "pretrain")
+        config.read_recipe(str(tmp_path / "gone.yaml"), "pretrain")
+
+
+def test_a_file_of_ones_own_builds_on_a_recipe(tmp_path):
+    text = f"_base_: {config.CONFIG_ROOT}/unimo3/pretrain.yaml:base\ndata: {{root: /data}}"
+    values = config.read_recipe(str(write(tmp_path / "mine.yaml", text)), "pretrain")
+    assert values == config.merge_plain(
+        config.read_recipe("unimo3_base", "pretrain"), {"data": {"root": "/data"}}
+    )

@@ -221,11 +221,13 @@ def without_init(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def model_section(name: str, *sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the model sections that are of a model `name`, later ones over earlier ones: sizes of saved
-    weights, and what the recipe of a task sets."""
+    """Merge the model sections that are of model `name` or name none, later ones over earlier ones.
+
+    The sections are those of saved weights, which have their sizes, and of the recipe of a task.
+    """
     merged: dict[str, Any] = {"name": name}
     for section in sections:
-        if section.get("name") == name:
+        if section.get("name", name) == name:
             merged = merge_plain(merged, section)
     return merged
 
