@@ -32,10 +32,10 @@ NEVER = -1e18
 
 
 class Reorderable(Protocol):
-    """What a decoder remembers, with one row for each hypothesis."""
+    """State of a decoder, with one row for each hypothesis."""
 
     def select(self, rows: Tensor) -> Any:
-        """The state whose row i is row `rows[i]` of this one; rows int64 [N], repeats allowed."""
+        """Return the state whose row i is row `rows[i]` of this one; rows int64 [N], repeats allowed."""
 
 
 State = TypeVar("State", bound=Reorderable)
@@ -45,10 +45,10 @@ Step = Callable[[State, Tensor], tuple[Tensor, State]]
 
 @dataclass(frozen=True)
 class BeamConfig:
-    """How sentences are searched. Lengths count tokens without `<s>`.
+    """Settings of the search. Lengths count tokens without `<s>`.
 
     Raises:
-        ConfigError: a size or length that cannot be.
+        ConfigError: a size or length is impossible.
     """
 
     size: int = 5
@@ -56,15 +56,15 @@ class BeamConfig:
     length_penalty: float = 0.6
     """Exponent alpha: 0 compares log-probabilities as they are, larger values favour longer sentences."""
     min_length: int = 5
-    """Tokens that precede `</s>` at least."""
+    """Least number of tokens before `</s>`."""
     max_length: int = 50
-    """Tokens at most, `</s>` included."""
+    """Largest number of tokens, `</s>` included."""
     block_trigrams: bool = False
-    """Let no sentence say the same three words twice."""
+    """Allow no sentence that has the same three words twice."""
     renormalise: bool = False
-    """What becomes of the probability of tokens that may not come, such as an early `</s>`. False: it is
-    lost, so that a sentence that would rather end loses against longer ones (fairseq, Hugging Face).
-    True: the other tokens share it (UNIMO's released decoder)."""
+    """Where the probability of forbidden tokens goes, such as that of an early `</s>`. False: it is lost, so
+    that a sentence that would end scores below others (fairseq, Hugging Face). True: the allowed tokens share
+    it (UNIMO's released decoder)."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -85,13 +85,13 @@ class Hypothesis:
     log_probability: float = 0.0
     """Natural logarithm, summed over tokens and `</s>`."""
     score: float = 0.0
-    """By which hypotheses are ranked: log-probability over length penalty."""
+    """Log-probability over length penalty, by which hypotheses are ranked."""
     is_finished: bool = False
-    """Whether `</s>` came."""
+    """Whether it ended with `</s>`."""
 
 
 def length_penalty(length: int, alpha: float) -> float:
-    """((5 + length) / 6) ** alpha."""
+    """Compute the penalty of GNMT, ((5 + length) / 6) ** alpha."""
     return ((5 + length) / 6) ** alpha
 
 
@@ -106,7 +106,7 @@ def beam_search(
     forbidden_ids: Iterable[int] = (),
     starts_word: np.ndarray | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best sentences for each source of a batch. Sources do not influence each other.
+    """Search the best sentences for each source of a batch. Sources do not influence each other.
 
     Only unfinished hypotheses go through the decoder, so the number of rows changes from step to step.
 
@@ -121,7 +121,7 @@ def beam_search(
             None: every token is a word. Used by `block_trigrams` only.
 
     Returns:
-        For each source its hypotheses, best first, `config.size` of them or fewer where so many do not exist.
+        For each source its hypotheses, best first: `config.size` of them, or all where fewer exist.
     """
     beams = [[Hypothesis()] for _ in range(batch_size)]
     last = [bos_id] * batch_size
@@ -144,12 +144,12 @@ def beam_search(
 
 
 def _propose(logits: Tensor, banned: Sequence[int], config: BeamConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The `config.size` most likely next tokens of each row, or as many as may come.
+    """Find the `config.size` most likely next tokens of each row, or all allowed ones if they are fewer.
 
     Args:
         logits: [N, vocabulary].
-        banned: distinct ids that may not come.
-        config: gives the size, and what becomes of the probability of `banned`.
+        banned: distinct ids that are forbidden.
+        config: the search.
 
     Returns:
         Log-probabilities float64 and ids int64, both [N, k], the most likely first.
@@ -174,7 +174,7 @@ def _extend(
     config: BeamConfig,
     blocker: TrigramBlocker | None,
 ) -> list[list[_Candidate]]:
-    """For each source all candidates for its next beam, in the order of the beam and of the proposals."""
+    """Return all candidates for the next beam of each source, in the order of beam and proposals."""
     row, sources = 0, []
     for beam in beams:
         candidates: list[_Candidate] = []
@@ -197,7 +197,7 @@ def _extend(
 def _keep_best(
     sources: Sequence[Sequence[_Candidate]], size: int
 ) -> tuple[list[list[Hypothesis]], list[int]]:
-    """The new beams, and for each unfinished hypothesis in them the row it came from."""
+    """Return the new beams, and for each unfinished hypothesis in them the row it came from."""
     kept = [sorted(candidates, key=lambda pair: -pair[0].score)[:size] for candidates in sources]
     beams = [[hypothesis for hypothesis, _ in beam] for beam in kept]
     parents = [row for beam in kept for hypothesis, row in beam if not hypothesis.is_finished]
@@ -205,7 +205,7 @@ def _keep_best(
 
 
 class TrigramBlocker:
-    """Tells whether the last three words of a sentence stood in it before.
+    """Finds sentences whose last three words occurred before.
 
     `</s>` and `<s>` are no words of their own: the released decoder joins special tokens to the word before,
     and a first token that does not start a word to `<s>`.
@@ -215,7 +215,7 @@ class TrigramBlocker:
         self._bos_id, self._starts_word = bos_id, starts_word
 
     def repeats(self, tokens: Sequence[int]) -> bool:
-        """Whether the newest trigram of words is in `tokens` twice; overlapping counts."""
+        """Return whether the newest trigram of words is in `tokens` twice; overlapping counts."""
         words = self._words(tokens)
         last = words[-3:]
         return any(words[start : start + 3] == last for start in range(len(words) - 3))

@@ -1,8 +1,8 @@
 """Step-by-step decoding with cached keys and values, for any stack of post-norm blocks.
 
-What all tokens of a text read (image, source) goes through the layers once; each layer's keys and values of
-it, the prefix, are kept apart from those of the text, which grow. Legend: N texts, P rows of the prefix, t
-tokens so far, H heads, D their width.
+Rows that all tokens of a text read (an image, a source text) go through the layers once. Their keys and
+values in each layer, the prefix, are kept apart from those of the text, which grow. Shapes: N texts, P rows
+of the prefix, t tokens so far, H heads, D width of a head.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class DecodingState:
-    """What N texts in the making need to go on, for each layer in the order in which they are passed."""
+    """Cache of N texts that are being generated; one entry for each layer, in the order in which they run."""
 
     own: tuple[Pair | None, ...]
     """Keys and values [N, H, t, D] of the text; None before the first token."""
     prefix: tuple[Pair | None, ...]
     """Keys and values [N, H, P, D] that all tokens read; None for layers that have none."""
     sources: np.ndarray
-    """[N] which source each text belongs to."""
+    """[N] number of the source that each text belongs to."""
     prefix_mask: Tensor | None = None
     """[N, 1, 1, P], added to the logits of the prefix; None where all of it is real."""
     length: int = 0
-    """Tokens so far."""
+    """t, tokens so far."""
 
     def select(self, rows: Tensor) -> DecodingState:
-        """The texts `rows` (int tensor [N'], repeats allowed), e.g. those that a beam goes on with.
+        """Return the state of the texts `rows` (int tensor [N'], repeats allowed), e.g. those a beam keeps.
 
         The large prefix is copied only when texts of other sources come in their place.
         """
@@ -61,13 +61,16 @@ class DecodingState:
 def read_prefix(
     layers: Iterable[Block], states: Tensor, mask: Tensor | None = None, kept: int = 0
 ) -> tuple[Pair, ...]:
-    """Run rows that read each other through all layers and keep what a text will read of them.
+    """Run rows that read each other through all layers, and keep their keys and values.
 
     Args:
-        layers: the blocks.
+        layers: post-norm blocks.
         states: [N, P', W].
         mask: [N, 1, 1, P'], added to the logits.
-        kept: a text reads the rows from this one on.
+        kept: first of the rows that a text reads; P = P' - kept.
+
+    Returns:
+        Keys and values [N, H, P, D] in each layer.
     """
     prefix = []
     layers = list(layers)
@@ -81,7 +84,7 @@ def read_prefix(
 
 
 def next_position(embeddings: TextEmbeddings, state: DecodingState) -> Tensor:
-    """Row [1, 1] of the position table for the next token.
+    """Return the row [1, 1] of the position table for the next token.
 
     Raises:
         ConfigError: the position table ends here.
@@ -96,7 +99,11 @@ def next_position(embeddings: TextEmbeddings, state: DecodingState) -> Tensor:
 
 
 def advance(layers: Iterable[Block], state: DecodingState, states: Tensor) -> tuple[Tensor, DecodingState]:
-    """One embedded token [N, 1, W] through all layers: its last state [N, W], and what follows `state`."""
+    """Run one embedded token [N, 1, W] through all layers.
+
+    Returns:
+        Its last state [N, W], and the cache with this token.
+    """
     own = []
     for layer, past, prefix in zip(layers, state.own, state.prefix, strict=True):
         query, key, value = layer.attention.project(states, heads_first=True)
@@ -114,7 +121,7 @@ def advance(layers: Iterable[Block], state: DecodingState, states: Tensor) -> tu
 def _mix_apart(
     attention: SelfAttention, query: Tensor, text: Pair, prefix: Pair, mask: Tensor | None
 ) -> Tensor:
-    """Attention over prefix and text together, without copying them into one tensor at every token."""
+    """Attend to prefix and text together, without copying them into one tensor at every token."""
     query, length = query * attention.scale, prefix[0].shape[2]
     before, own = (paddle.matmul(query, key, transpose_y=True) for key in (prefix[0], text[0]))
     weights = F.softmax(paddle.concat([before if mask is None else before + mask, own], axis=-1))

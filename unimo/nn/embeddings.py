@@ -1,4 +1,4 @@
-"""What goes into the towers: token embeddings and patch embeddings."""
+"""Inputs of the towers: token embeddings and patch embeddings."""
 
 from __future__ import annotations
 
@@ -39,13 +39,16 @@ class TextEmbeddings(nn.Layer):
         self.norm = LayerNorm(width, epsilon)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Ids and mask [B, T] to states [B, T, W]."""
+        """Embed ids [B, T] with mask [B, T] (1 = token) as states [B, T, W]."""
         return self.at(input_ids, token_positions(attention_mask, self.padding_id))
 
     def at(self, input_ids: Tensor, positions: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Ids [B, T] at given rows [B, T] (or [1, 1]) of the position table to states [B, T, W].
+        """Embed ids [B, T] as states [B, T, W].
 
-        `extra` [B, T, W] is added before the norm.
+        Args:
+            input_ids: [B, T].
+            positions: rows [B, T] or [1, 1] of the position table.
+            extra: [B, T, W], added before the norm.
         """
         states = self.word(input_ids) + self.position(positions)
         if extra is not None:
@@ -62,8 +65,8 @@ class PatchEmbedding(nn.Layer):
 
     Args:
         bias: add a vector [W] (ViT; CLIP has none).
-        padding: zero padding of the convolution, less than half a patch. The number of patches stays, but
-            they start so many pixels outside the image, whose last rows and columns are then not read.
+        padding: zero padding of the convolution in pixels, less than half a patch. The number of patches
+            stays, but they begin outside the image, whose last rows and columns are then not read.
     """
 
     def __init__(self, patch_size: int, width: int, std: float, bias: bool = False, padding: int = 0) -> None:
@@ -74,7 +77,7 @@ class PatchEmbedding(nn.Layer):
         self.bias = self.create_parameter([width], attr=constant_attr(0.0)) if bias else None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, 3, g * P, g * P] to patch states [B, g * g, W], rows of the image first."""
+        """Project pixels [B, 3, g * P, g * P] to patch states [B, g * g, W], row by row of the image."""
         size, grid = self.patch_size, pixels.shape[-1] // self.patch_size
         if self.padding:
             kept = grid * size - self.padding

@@ -10,7 +10,7 @@ backward:
 
 and on 5x50265 floats `F.log_softmax` takes 1490 / 1490, and here 1.0 / 0.3.
 
-The same sums are products with a row of ones, normalising rows is batch normalisation with the rows as
+The same sums are products with a row of ones, normalizing rows is batch normalization with the rows as
 channels, and NumPy draws 64 random bits at a time. Elsewhere than on a CPU Paddle's own kernels run.
 """
 
@@ -29,7 +29,7 @@ from paddle.autograd import PyLayer
 
 
 def _sum_rows(rows: Tensor) -> Tensor:
-    """[..., D] -> [D]."""
+    """Sum [..., D] over all but the last axis, to [D]."""
     rows = rows.reshape([-1, rows.shape[-1]])
     return paddle.matmul(paddle.ones([1, rows.shape[0]], rows.dtype), rows)[0]
 
@@ -64,11 +64,11 @@ class _ScaleShift(PyLayer):
 
 @functools.lru_cache(maxsize=64)
 def _row_statistics(rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scale 1, shift 0 and two tensors that batch_norm wants to keep its running statistics in."""
+    """Return scale 1, shift 0 and two tensors in which batch_norm keeps its running statistics."""
     return paddle.ones([rows]), paddle.zeros([rows]), paddle.zeros([rows]), paddle.ones([rows])
 
 
-def _normalise_rows(x: Tensor, epsilon: float) -> Tensor:
+def _normalize_rows(x: Tensor, epsilon: float) -> Tensor:
     size = x.shape[-1]
     rows = x.size // size
     one, zero, mean, variance = _row_statistics(rows)
@@ -83,8 +83,11 @@ _uses_paddle = False
 
 @contextlib.contextmanager
 def paddle_kernels() -> Iterator[None]:
-    """Context in which Paddle's own kernels run: `paddle.grad` fails at layers written in Python that give
-    gradients of parameters when it was asked for those of an input."""
+    """Run Paddle's own kernels inside a `with` block.
+
+    `paddle.grad` fails at layers written in Python that return gradients of parameters when it was asked for
+    those of an input.
+    """
     global _uses_paddle
     before, _uses_paddle = _uses_paddle, True
     try:
@@ -94,7 +97,7 @@ def paddle_kernels() -> Iterator[None]:
 
 
 def _is_slow(x: Tensor, *parameters: Tensor | None) -> bool:
-    """Whether Paddle's backward kernel would run, on a CPU."""
+    """Return whether Paddle's slow backward kernel would run, on a CPU."""
     if _uses_paddle:
         return False
     if not (paddle.is_grad_enabled() and x.place.is_cpu_place() and x.size):
@@ -103,7 +106,7 @@ def _is_slow(x: Tensor, *parameters: Tensor | None) -> bool:
 
 
 def add_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """x [..., D] + bias [D]."""
+    """Add a bias [D] to x [..., D]."""
     return _AddBias.apply(x, bias) if _is_slow(x, bias) else x + bias
 
 
@@ -143,7 +146,7 @@ class LayerNorm(nn.LayerNorm):
     """`paddle.nn.LayerNorm` over the last axis."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise [..., D] over D."""
+        """Normalize [..., D] over D."""
         if not _is_slow(x, self.weight, self.bias):
             return super().forward(x)
-        return _ScaleShift.apply(_normalise_rows(x, self._epsilon), self.weight, self.bias)
+        return _ScaleShift.apply(_normalize_rows(x, self._epsilon), self.weight, self.bias)

@@ -6,11 +6,11 @@ import paddle
 from paddle import Tensor
 
 BLOCKED = -1e4
-"""Added to the logits of what must not be read: exp() of it is 0 in fp32, and fp16 can hold it."""
+"""Added to the logits of keys that must not be read: exp() of it is 0 in fp32, and fp16 can hold it."""
 
 
 def additive_mask(mask: Tensor | None) -> Tensor | None:
-    """Key mask [B, S] (1 = token) to what is added to attention logits [B, H, Q, S]: [B, 1, 1, S].
+    """Turn a key mask [B, S] into one [B, 1, 1, S] that is added to attention logits [B, H, Q, S].
 
     None (everything may be read) stays None, which saves the addition.
     """
@@ -20,5 +20,5 @@ def additive_mask(mask: Tensor | None) -> Tensor | None:
 
 
 def causal_mask(length: int) -> Tensor:
-    """Additive mask [1, 1, T, T] in which no token reads a later one."""
+    """Return an additive mask [1, 1, T, T] in which no token reads a later one."""
     return (paddle.triu(paddle.ones([length, length]), 1) * BLOCKED).unsqueeze([0, 1])

@@ -1,6 +1,6 @@
-"""`Encoded`: what every model returns, whatever its architecture.
+"""`Encoded`: the result of every model, whatever its architecture.
 
-Legend of shapes: B batch, T text length, V visual length, D width, L layers, H heads.
+Shapes: B batch, T text length, V visual length, D width, H heads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from paddle import Tensor
 
 @dataclass(frozen=True)
 class Encoded:
-    """Named tensors of a forward pass; what a pass does not compute is None.
+    """Named tensors of a forward pass; those that a pass does not compute are None.
 
     All tensors have the batch first, so that rows can be picked (`select`), whatever the model.
     """
@@ -34,9 +34,9 @@ class Encoded:
     grounded: Tensor | None = None
     """[B, K, D] states of the grounded tokens after fusion (UNIMO-2)."""
     grounded_ids: Tensor | None = None
-    """[B, K] which row of the dictionary each grounded token is."""
+    """[B, K] row of the dictionary that each grounded token is."""
     pooled: Tensor | None = None
-    """[B, P] one vector a pair, for classifiers (two-tower models: text and image poolers, concatenated)."""
+    """[B, P] one vector for each pair, which classifiers read."""
     text_layers: tuple[Tensor, ...] = ()
     """Text tower states, embeddings first; on request."""
     image_layers: tuple[Tensor, ...] = ()
@@ -44,7 +44,7 @@ class Encoded:
     attentions: Mapping[str, Tensor] = field(default_factory=dict)
     """Name of the attention -> [B, H, queries, keys]; on request."""
     links: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the model's own `fuse` reads from a tower besides its last state."""
+    """Tensors of a tower besides its last state that the model's own `fuse` reads."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Encoded:
         """Apply `function` to every tensor."""
@@ -60,5 +60,5 @@ class Encoded:
         return replace(self, **changes)
 
     def select(self, rows: Tensor) -> Encoded:
-        """The batch rows `rows` (int tensor [N], repeats allowed) of every tensor."""
+        """Return the batch rows `rows` (int tensor [N], repeats allowed) of every tensor."""
         return self.map(lambda tensor: paddle.gather(tensor, rows, axis=0))

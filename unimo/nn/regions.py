@@ -1,4 +1,4 @@
-"""Region embeddings: [IMG] v_1 .. v_t (section 2; facts 1.5)."""
+"""Embeddings of images that are given as regions, as a detector finds them (UNIMO, section 2)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from unimo.nn.init import linear
 from unimo.nn.kernels import LayerNorm, dropout
 
 WHOLE = (0.0, 0.0, 1.0, 1.0, 1.0)
-"""Location of [IMG]: the whole picture."""
+"""Location of [IMG], the whole image: left, top, right, bottom and area as shares of the image's."""
 
 
 class RegionEmbeddings(nn.Layer):
-    """Feature and location of each region, projected and added, then LayerNorm and dropout.
+    """[IMG] v_1 .. v_t: feature and location of each region, projected and added, then LayerNorm and dropout.
 
-    [IMG] is not learned: it is the mean of the features of all regions that are shown, at the location of
-    the whole picture. A masked region is shown as zeros and takes no part in that mean, which would tell
-    what it hides.
+    [IMG] is not learned: as in UNIMO's release it is the mean feature of all regions that are shown, at the
+    location of the whole image. A masked region is shown as zeros (section 2.2) and takes no part in that
+    mean, which would give it away.
+
+    Args:
+        feature_size: F, width of a region feature.
+        width: W of the states.
+        std: initial scale of both projections.
+        dropout: after the norm.
     """
 
     def __init__(self, feature_size: int, width: int, std: float, dropout: float) -> None:
@@ -32,15 +38,18 @@ class RegionEmbeddings(nn.Layer):
         self.dropout = dropout
 
     def forward(self, regions: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Regions of B pictures to states [B, 1 + R, W] and their mask [B, 1 + R].
+        """Embed the regions of B images.
 
         Args:
-            regions: `features` [B, R, F], `locations` [B, R, 5], `mask` [B, R] (1 = region), and for masked
-                region modelling `masked` [B, R] (1 = to be predicted); `delta` [B, 1 + R, F], where there is
-                one, is added to the features with that of [IMG] before them (adversarial training).
+            regions: `features` [B, R, F]; `locations` [B, R, 5]; `mask` [B, R], 1 = region, 0 = padding. For
+                masked region modelling also `masked` [B, R], 1 = hidden; for adversarial training `delta`
+                [B, 1 + R, F], added to the features, that of [IMG] first.
+
+        Returns:
+            States [B, 1 + R, W], [IMG] first, and their mask [B, 1 + R].
 
         Raises:
-            ConfigError: features of another width.
+            ConfigError: features of another width than F.
         """
         features, mask = regions["features"], regions["mask"].astype("float32")
         if features.shape[2] != self.feature_size:

@@ -12,7 +12,7 @@ from unimo.nn.config import TextConfig, check_heads
 
 @dataclass(frozen=True)
 class RegionConfig:
-    """What is read of a picture (section 2, appendix A)."""
+    """Region features of images (section 2, appendix A)."""
 
     feature_size: int = 2048
     """F, width of a region feature; a run takes that of `data.regions`."""
@@ -50,8 +50,8 @@ class Config:
     """The Transformer that reads everything, and its token embeddings; `text.init` is RoBERTa."""
     regions: RegionConfig = field(default_factory=RegionConfig)
     pair_feature: Literal["product", "sum"] = "product"
-    """How the pooled image and text of a pair become one vector: the release multiplies them for retrieval
-    and adds them for SNLI-VE."""
+    """Pooled vector of a pair, made of pooled image and text: the release multiplies them for retrieval and
+    adds them for SNLI-VE."""
     role_types: int = 0
     """Rows of a role embedding (who speaks) for dialogues; the release has 3 for CoQA. 0: none."""
     turn_types: int = 0
@@ -74,7 +74,7 @@ class Config:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What contrastive pre-training knows of a pair besides itself (UNIMO, section 2.1 and appendix A)."""
+    """Positive and negative texts and images of each pair besides its own (section 2.1 and appendix A)."""
 
     rewrites: str = ""
     """jsonl of `augment_corpus.py rewrite`, or `scenes`; empty: none."""
@@ -83,15 +83,15 @@ class AugmentConfig:
     images: str = ""
     """jsonl of `augment_corpus.py retrieve-images`, or `scenes`; empty: none."""
     positives: int = 1
-    """Rewritten captions that a pair gets in a step, at most: a of Algorithm 1, which has no numbers."""
+    """Largest number of rewritten captions of a pair in a step: a of Algorithm 1, which gives no values."""
     negatives: int = 4
-    """Hard negative captions, at most: b."""
+    """Largest number of hard negative captions: b."""
     mismatched: int = 2
-    """Captions of other images of the batch that each image is read together with, negative as well."""
+    """Captions of other images of the batch that are fused with each image as further negatives."""
     related_images: int = 1
-    """c (Algorithm 1 and its comments give c and d in different order)."""
+    """Largest number of related images: c (Algorithm 1 and its comments give c and d in different order)."""
     related_texts: int = 1
-    """d."""
+    """Largest number of related texts: d."""
 
     def __post_init__(self) -> None:
         counts = ("positives", "negatives", "mismatched", "related_images", "related_texts")
@@ -107,11 +107,11 @@ class PretrainingConfig(PretrainConfig):
     seq2seq_probability: float = 0.0
     """Share of the texts that are generated in fragments instead of masked (section 2.3)."""
     fragment_share: float = 0.25
-    """Share of such a text's tokens that its fragments have."""
+    """Share of the tokens of such a text that lie in its fragments."""
     region_mask_probability: float = 0.15
     """Share of the regions to hide; those that overlap a hidden one by more than 0.3 go with it."""
     phrases: str = ""
-    """What finds the phrases that span masking and fragments treat as one word: `textblob`, or
-    `spacy:PIPELINE`; empty: words are words."""
+    """Parser of the phrases that span masking and fragments treat as one word: `textblob`, or
+    `spacy:PIPELINE`; empty: words are not joined."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Rewritten captions, related texts and images."""

@@ -24,10 +24,11 @@ TARGET = "is_target"
 
 
 class Unimo(Model):
-    """Pairs, single images and single texts through one network.
+    """One Transformer for pairs, images alone and texts alone.
 
-    `encode_image` and `encode_text` embed; `fuse` runs the Transformer over what it is given, so that an
-    image or a text alone is encoded by itself (the pseudo sequence of appendix A, masked out, is left out).
+    `encode_image` and `encode_text` only embed; `fuse` runs the Transformer over image, text, or both in one
+    sequence. (For an image or a text alone appendix A adds a pseudo sequence of the other kind and masks it
+    out; here it is left out.)
 
     Parameters: `transformer.{embeddings, layers}` as RoBERTa's, `regions.*`, `text_pooler`, `image_pooler`,
     `match_head`, and for dialogues `roles`, `turns`.
@@ -49,7 +50,7 @@ class Unimo(Model):
         self.turns = embedding(config.turn_types, width, std) if config.turn_types else None
 
     def parts_to_load(self) -> tuple[TowerSource, ...]:
-        """The one Transformer."""
+        """Return the one Transformer."""
         return (TowerSource(self.transformer, self.config.text.init),)
 
     @property
@@ -73,7 +74,16 @@ class Unimo(Model):
         return self.hidden_size, self.hidden_size
 
     def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
-        """Regions of B pictures to their embeddings `image` [B, 1 + R, H], [IMG] first, and `image_mask`."""
+        """Embed the regions of B images.
+
+        Args:
+            images: see `RegionEmbeddings.forward`.
+            layers: also return the embeddings as the states of a tower.
+            attentions: there are none before fusion.
+
+        Returns:
+            `image` [B, 1 + R, H], [IMG] first, and `image_mask` [B, 1 + R].
+        """
         states, mask = self.regions(images)
         return Encoded(image=states, image_mask=mask, image_layers=(states,) if layers else ())
 
@@ -90,14 +100,14 @@ class Unimo(Model):
         turns: Tensor | None = None,
         delta: Tensor | None = None,
     ) -> Encoded:
-        """Ids and mask [B, T] to embeddings `text` [B, T, H].
+        """Embed texts as `text` [B, T, H].
 
         Args:
-            input_ids, attention_mask: the texts.
-            layers: also return them as the states of a tower.
+            input_ids, attention_mask: [B, T]; the mask has 1 = token, 0 = padding.
+            layers: also return the embeddings as the states of a tower.
             attentions: there are none before fusion.
             positions: rows [B, T] of the position table; None counts tokens.
-            is_target: [B, T] 1 = to be generated: `fuse` lets it be read by later tokens of the target only.
+            is_target: [B, T] 1 = to be generated: in `fuse` only later tokens of the target read it.
             roles, turns: [B, T] of a dialogue, for models that have such embeddings; None means 0.
             delta: [B, T, H] perturbation, added before the norm (adversarial training).
         """
@@ -122,17 +132,17 @@ class Unimo(Model):
         attentions: bool = False,
         outputs: Outputs = "all",
     ) -> Encoded:
-        """Pairs, texts (no image) or images (no text) through the Transformer.
+        """Run the Transformer over pairs, texts (no image) or images (no text).
 
         Args:
-            text, image: what there is.
+            text, image: results of `encode_text` and `encode_image`; None for a modality that is absent.
             attentions: also return the attentions, `fusion.{layer}`.
             outputs: what is read afterwards. With `pooled` the last layer computes only [IMG] and [CLS]; the
                 numbers are the same.
 
         Returns:
-            `fused_image` [B, 1 + R, H], `fused_text` [B, T, H], and `pooled` [B, H]: of a pair the product or
-            sum of both poolers, else that of the one there is.
+            `fused_image` [B, 1 + R, H], `fused_text` [B, T, H], and `pooled` [B, H]: for a pair the product
+            or sum of pooled image and pooled text, otherwise the one of the two that exists.
         """
         if outputs == "pooled" and not attentions:
             return Encoded(pooled=self._pool(*self._firsts(text, image)))
@@ -151,9 +161,10 @@ class Unimo(Model):
         )
 
     def _firsts(self, text: Encoded | None, image: Encoded | None) -> tuple[Tensor | None, Tensor | None]:
-        """Last states [B, 1, H] of [CLS] and [IMG], which stand in front of all other rows for that.
+        """Compute the last states [B, 1, H] of [CLS] and [IMG] alone.
 
-        Order means nothing to rows that read each other; positions are in the embeddings.
+        Both are put in front, so that the last layer updates the first rows. The order of rows that read each
+        other changes nothing: positions are in the embeddings.
         """
         parts, masks = [], []
         if image is not None:
@@ -169,7 +180,7 @@ class Unimo(Model):
         return (None if text is None else first[-1]), (None if image is None else first[0])
 
     def _pool(self, text: Tensor | None, image: Tensor | None) -> Tensor:
-        """Pooled vector [B, H] of states [B, S, H] that begin with [CLS], [IMG]."""
+        """Pool states [B, S, H] that begin with [CLS] and [IMG] into one vector [B, H]."""
         words = None if text is None else self.text_pooler(text)
         seen = None if image is None else self.image_pooler(image)
         if words is None or seen is None:
@@ -192,26 +203,30 @@ class Unimo(Model):
         return visibility(paddle.concat(parts, axis=1), target)
 
     def text_vector(self, text: Encoded) -> Tensor:
-        """Pooled h_[CLS] [B, H] of texts that are encoded alone."""
+        """Return pooled h_[CLS] [B, H] of texts that are encoded alone."""
         return self.fuse(text, None, outputs="pooled").pooled
 
     def image_vector(self, image: Encoded) -> Tensor:
-        """Pooled h_[IMG] [B, H] of images that are encoded alone."""
+        """Return pooled h_[IMG] [B, H] of images that are encoded alone."""
         return self.fuse(None, image, outputs="pooled").pooled
 
     def score(self, pooled: Tensor) -> Tensor:
-        """d(V, W) [N] of the pooled products [N, H] of N pairs: the release's matching head (facts 1.7)."""
+        """Compute d(V, W) [N] from the pooled products [N, H] of N pairs, by the release's matching head."""
         return self.match_head(pooled).squeeze(1)
 
     def match(self, pooled: Tensor) -> Tensor:
-        """`score` behind dropout, as the release fine-tunes it. CMCL has none there: only pairs that are
-        encoded together would have it, and be told from parts encoded alone by it."""
+        """Compute `score` after dropout, as the release fine-tunes it.
+
+        CMCL calls `score` without dropout: only pairs that are encoded together could have it, and it would
+        set them apart from images and texts that are encoded alone.
+        """
         return self.score(dropout(pooled, self.config.text.attention_dropout, self.training))
 
     def match_all(self, image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
-        """d [A, B] of every image [A, H] with every text [B, H], from vectors of `*_vector`.
+        """Compute d [A, B] of every image [A, H] with every text [B, H], given as vectors of `*_vector`.
 
-        The same numbers as `score` of the products, as one matrix product.
+        The numbers are those of `score` of all products: w^T (v * t) + b = (w * v)^T t + b, and the right side
+        is one matrix product for all pairs.
         """
         weighted = image_vectors * self.match_head.weight[:, 0]
         return paddle.matmul(weighted, text_vectors, transpose_y=True) + self.match_head.bias
@@ -219,11 +234,11 @@ class Unimo(Model):
     def decode(
         self, source: Encoded, input_ids: Tensor, attention_mask: Tensor, *, delta: Tensor | None = None
     ) -> Tensor:
-        """Teacher-forced states [B, T, H], from which the next tokens are predicted.
+        """Compute the states [B, T, H] from which the next tokens are predicted (teacher forcing).
 
         Args:
             source: an image, a text, or both (their parts in one `Encoded`), which read no target.
-            input_ids, attention_mask: the targets; their positions begin anew.
+            input_ids, attention_mask: the targets [B, T]; their positions begin anew.
             delta: perturbation of the targets, as for `encode_text`.
         """
         is_target = paddle.ones_like(input_ids)
@@ -235,7 +250,7 @@ class Unimo(Model):
         return states[:, -input_ids.shape[1] :]
 
     def start_decoding(self, source: Encoded) -> DecodingState:
-        """State of a decoding before its first token; `step` gives the numbers of `decode`."""
+        """Return the state of a decoding before its first token; `step` gives the numbers of `decode`."""
         image = source if source.image is not None else None
         text = source if source.text is not None else None
         states, mask = self._join(image, text), self._visibility(image, text)
@@ -243,7 +258,10 @@ class Unimo(Model):
         return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]), mask)
 
     def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
-        """Append one token [B] to each text: its state [B, H], as in `decode`, and the next state.
+        """Append one token [B] to each text.
+
+        Returns:
+            The state [B, H] at that token, with the numbers of `decode`, and the next decoding state.
 
         Raises:
             ConfigError: the text is longer than the position table.
@@ -253,7 +271,7 @@ class Unimo(Model):
         return advance(self.transformer.layers, state, token.text)
 
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
-        """Whether a parameter takes part in what a task reads; see `Model.is_used`."""
+        """Return whether a parameter takes part in what a task reads; see `Model.is_used`."""
         part = parameter.partition(".")[0]
         if part == "match_head":
             return False
@@ -264,12 +282,12 @@ class Unimo(Model):
         return image if part == "regions" else True
 
     def lr_group(self, parameter: str) -> str:
-        """`towers` for the Transformer, else `cross_modal`."""
+        """Return `towers` for the Transformer, else `cross_modal`."""
         return "towers" if parameter.startswith("transformer.") else "cross_modal"
 
 
 def _append(source: Encoded, target: Encoded) -> Encoded:
-    """Source and target texts as one, in which only the latter is target."""
+    """Join source and target texts to one, in which only the latter is target."""
     mask = source.text_mask.astype("int64")
     return Encoded(
         text=paddle.concat([source.text, target.text], axis=1),

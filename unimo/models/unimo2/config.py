@@ -20,8 +20,8 @@ class GroundingConfig:
     enabled: bool = True
     """False: no dictionary at all, "w/o GD (P)" of Table 4."""
     enabled_at_inference: bool = True
-    """False: the dictionary is there, and pre-training, which passes `grounding` to `fuse`, uses it; whoever
-    leaves it to `fuse` goes without. "w/o GD (I)" of Table 4."""
+    """False: only pre-training, which passes `grounding` to `fuse`, uses the dictionary; where `fuse` has to
+    choose the tokens, there are none. "w/o GD (I)" of Table 4."""
     method: Literal["topk", "one_to_one"] = "topk"
     """topk: the K rows with the largest accumulated scores. one_to_one: the nearest row of each patch and
     token (VQ), "1-to-1 Map" of Tables 4 and 5, without K."""
@@ -31,7 +31,7 @@ class GroundingConfig:
     temperature_init: float = 100.0
     """Start of eta in Eq. (1). It is learned, and clipped to [1, 10000] where it is used."""
     mask_padding: bool = True
-    """Padding takes no part. False as in the release, where it is counted and changes what is chosen."""
+    """Padding takes no part. False as in the release, where it counts in Eq. (2) and changes the choice."""
     reduction: Literal["mean", "sum"] = "mean"
     """Eq. (3). sum: over positions (and K) and width, mean over samples, as printed; mean: over all
     elements of each term, as the release."""
@@ -82,7 +82,8 @@ class FusionConfig:
     pooler: Literal["relu", "tanh", "none"] = "relu"
     """Linear layer and activation on a first token; none takes its state as it is."""
     itm_feature: Literal["concat", "product", "sum"] = "concat"
-    """How the pooled parts of a pair are joined: [B, 2 D] as the paper, or [B, D] as the release."""
+    """Pooled vector of a pair: both parts concatenated [B, 2 H] as in the paper, or their product or sum
+    [B, H] as in the release."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class ObjectiveConfig:
     """Pre-training objective (section 3.2)."""
 
     itm_negatives: Literal["random", "hard"] = "random"
-    """random: the images that the batch names; hard: images drawn by contrastive similarity (ALBEF)."""
+    """Mismatched images. random: as the batch names them; hard: drawn by contrastive similarity (ALBEF)."""
     contrastive: bool = False
     """Add the release's image-text contrastive loss (CMCL), which the paper does not have."""
     contrastive_size: int = 256

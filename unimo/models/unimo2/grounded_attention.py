@@ -1,9 +1,10 @@
 """The Grounded Transformer: image and text rows read the grounded tokens, and these read everything (Fig. 2).
 
-The sequence is [image; grounded; text], so that whatever a row may read lies in one piece. A layer projects
-queries, keys and values of the whole sequence in one product and then attends once for each `View`: no
-logit is computed that Fig. 2 leaves white. With V, K, T rows that is V (V + K) + K (V + K + T) + T (K + T)
-logits instead of (V + K + T)^2.
+Image and text exchange nothing but through the grounded tokens: image rows read image and grounded rows, text
+rows read grounded and text rows, grounded rows read all. The sequence is [image; grounded; text], so that the
+keys of each kind of row lie in one piece. A layer projects queries, keys and values of the whole sequence in
+one product and then attends once for each `View`: no logit is computed that Fig. 2 leaves white. With V, K, T
+rows that is V (V + K) + K (V + K + T) + T (K + T) logits instead of (V + K + T)^2.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from unimo.nn.masks import additive_mask, causal_mask
 
 @dataclass(frozen=True)
 class View:
-    """Some rows and what they read."""
+    """Rows that ask, and the rows that they read."""
 
     name: str
     queries: slice
@@ -35,7 +36,7 @@ class View:
 
 @dataclass(frozen=True)
 class Layout:
-    """How many rows of each kind the sequence has, and which of them are padding."""
+    """Number of rows of each kind in the sequence, and which of them are padding."""
 
     image: int
     grounded: int
@@ -47,7 +48,7 @@ class Layout:
 
     @property
     def rows(self) -> dict[str, slice]:
-        """Where each kind lies."""
+        """Place of each kind in the sequence."""
         middle = self.image + self.grounded
         return {
             "image": slice(0, self.image),
@@ -56,13 +57,13 @@ class Layout:
         }
 
     def firsts(self) -> list[slice]:
-        """The class tokens of what is there, image first."""
+        """Return the places of the class tokens of image and text, of those there are."""
         rows = self.rows
         kinds = [kind for kind in ("image", "text") if getattr(self, kind)]
         return [slice(rows[kind].start, rows[kind].start + 1) for kind in kinds]
 
     def key_mask(self, keys: slice, batch: int) -> Tensor | None:
-        """Additive mask [B, 1, 1, keys], None where no row of `keys` can be padding."""
+        """Return an additive mask [B, 1, 1, keys], None where no row of `keys` can be padding."""
         parts, may_be_padding = [], False
         for kind, mask in (("image", None), ("grounded", self.grounded_mask), ("text", self.text_mask)):
             own = self.rows[kind]
@@ -76,7 +77,13 @@ class Layout:
 
 
 def understanding_views(layout: Layout, visibility: str, batch: int) -> list[View]:
-    """Views of pairs, images or texts: those of Fig. 2, or one view of everything with `full`."""
+    """Return the views of Fig. 2 for pairs, or one view of everything.
+
+    Args:
+        layout: an image or a text alone reads all of itself and the grounded tokens.
+        visibility: `grounded`, or `full` for one view of everything.
+        batch: B.
+    """
     rows, total = layout.rows, layout.image + layout.grounded + layout.text
     if visibility == "full" or not (layout.image and layout.text):
         everything = slice(0, total)
@@ -94,7 +101,7 @@ def understanding_views(layout: Layout, visibility: str, batch: int) -> list[Vie
 
 
 def caption_views(layout: Layout, sees_image: bool, batch: int) -> list[View]:
-    """Views of teacher-forced decoding.
+    """Return the views of teacher-forced decoding.
 
     Image and grounded rows read each other; a text row reads grounded rows, the text up to itself and, if
     `sees_image`, the image. So nothing depends on later tokens.
@@ -111,7 +118,7 @@ def caption_views(layout: Layout, sees_image: bool, batch: int) -> list[View]:
 
 
 def narrow(views: Sequence[View], rows: Sequence[slice]) -> list[View]:
-    """The parts of `views` that ask for `rows`, in their order."""
+    """Return the parts of `views` that update `rows`, in the order of `rows`."""
     parts = []
     for wanted in rows:
         for view in views:
@@ -126,15 +133,17 @@ def narrow(views: Sequence[View], rows: Sequence[slice]) -> list[View]:
 
 
 class GroundedBlock(Block):
-    """Post-norm layer with the parameters of RoBERTa's, whose rows read what their view shows."""
+    """Post-norm layer with the parameters of RoBERTa's, in which each row reads the keys of its view."""
 
     def forward(
         self, states: Tensor, views: Sequence[View], need_weights: bool = False
     ) -> tuple[Tensor | None, ...]:
-        """One layer over [B, S, W].
+        """Run the layer.
 
         Args:
-            views: of the rows to update; rows without a view are read and not returned.
+            states: [B, S, W].
+            views: those of the rows to update; rows without a view are read and not returned.
+            need_weights: also return attentions.
 
         Returns:
             New states [B, rows, W] in the order of the views, then for each view its probabilities
@@ -186,7 +195,7 @@ class GroundedTransformer(nn.Layer):
         )
 
     def join(self, image: Tensor | None, tokens: Tensor | None, text: Tensor | None) -> Tensor:
-        """What is there of image [B, V, W], grounded tokens [B, K, W] and text [B, T, W], in one sequence.
+        """Join image [B, V, W], grounded tokens [B, K, W] and text [B, T, W], of those there are.
 
         Encoder outputs enter as they are; grounded tokens go through their norm and dropout.
         """
@@ -203,10 +212,13 @@ class GroundedTransformer(nn.Layer):
         wanted: Sequence[slice] | None = None,
         need_weights: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """All layers over [B, S, W].
+        """Run all layers.
 
         Args:
+            states: [B, S, W], result of `join`.
+            views: those of all rows.
             wanted: rows that are read afterwards; the last layer computes only these. None means all.
+            need_weights: also return attentions.
 
         Returns:
             [B, S, W], or the wanted rows one after the other; on request attentions by

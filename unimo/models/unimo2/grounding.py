@@ -1,11 +1,27 @@
-"""The grounded dictionary: Eqs (1) to (3) of the paper, and the 1-to-1 map that it is compared with.
+"""The idea of UNIMO-2: patches and tokens are grounded in one dictionary (section 3.1, arXiv 2203.09067).
 
-Legend of shapes: B batch, S = M + N positions (patches, then tokens, class tokens left out), D width,
-C rows of the dictionary, K of them chosen. A mask has 1 where a position takes part.
+With patches v_1 .. v_M of an image, tokens t_1 .. t_N of a text, and the rows g_1 .. g_C of the dictionary:
 
-Gradients: choosing has none. What the Transformer does with the grounded tokens trains the dictionary's
-rows alone; the encoders and the temperature learn from the grounding loss, there through the direct
+    x_ij = sigmoid(eta v_i^T g_j)          similarity of patch i and row j      Eq. (1)    similarities
+    s_j  = sum_i x_ij + sum_k y_kj         y_kj the same of token k             Eq. (2)    accumulate
+    g_1 .. g_K = the K rows with the largest s_j, the grounded tokens                      GroundedDictionary
+    L_GD = sum_i |sg(v_i) - sum_j x_ij / (sum_k x_ik) g_j|^2
+           + beta sum_j |sg(g_j) - sum_i x_ij / s_j v_i|^2                      Eq. (3)    topk_terms
+
+The first term of the loss moves the chosen rows towards the patches and tokens that are like them. The
+second, the commitment, keeps patches and tokens near the rows; sg stops the gradient. An image or a text
+alone is grounded by its own part of s_j, so that both come to share rows without ever having been a pair.
+
+Patches and tokens are treated alike, so the code has one matrix of features for both, patches first, and one
+name, x, for both similarities. Class tokens take no part. The 1-to-1 map, with which the paper compares, is
+vector quantization (Oord et al., 2017): each position is mapped to its nearest row.
+
+Gradients: choosing has none. The losses behind the Transformer reach the dictionary's rows through the
+grounded tokens, but no encoder; the encoders and eta learn from the grounding loss, there through the
 targets and through the similarities, which are not detached (nor are they in the release).
+
+Shapes: B batch, S = M + N positions, D width, C rows of the dictionary, K chosen rows. A mask has 1 where a
+position takes part.
 """
 
 from __future__ import annotations
@@ -21,23 +37,25 @@ from unimo.losses.reduce import global_mean
 from unimo.models.unimo2.config import GroundingConfig
 
 TEMPERATURE_RANGE = (1.0, 1e4)
+"""Where eta is kept, as in the release."""
 EPSILON = 1e-18
+"""Added to sums of similarities that are divided by."""
 
 
 @dataclass(frozen=True)
 class Grounding:
-    """What a batch was grounded to."""
+    """Grounded tokens of a batch, and all that the grounding loss needs."""
 
     tokens: Tensor
     """[B, K, D] the chosen rows g_1 .. g_K, the best first; of the 1-to-1 map [B, S, D]."""
     ids: Tensor
-    """[B, K] their numbers in the dictionary; of the 1-to-1 map [B, S]."""
+    """[B, K] row numbers of the tokens in the dictionary; of the 1-to-1 map [B, S]."""
     scores: Tensor
-    """[B, C] accumulated scores s_j of Eq. (2), detached; of the 1-to-1 map how many positions chose j."""
+    """[B, C] accumulated scores s_j of Eq. (2), detached; of the 1-to-1 map the number of positions at j."""
     similarity: Tensor | None
     """[B, S, K] x_ij of Eq. (1) for the chosen rows, 0 at positions left out; the 1-to-1 map has none."""
     features: Tensor
-    """[B, S, D] what was grounded: v_1 .. v_M, t_1 .. t_N."""
+    """[B, S, D] the grounded patches and tokens, v_1 .. v_M, t_1 .. t_N."""
     mask: Tensor | None
     """[B, S] positions that take part; None means all."""
     token_mask: Tensor | None = None
@@ -45,34 +63,44 @@ class Grounding:
 
 
 def similarities(features: Tensor, rows: Tensor, temperature: Tensor) -> Tensor:
-    """Eq. (1), x_ij = sigmoid(eta v_i^T g_j), of features [B, S, D] and rows [C, D] or [B, K, D]."""
+    """Compute Eq. (1), x_ij = sigmoid(eta v_i^T g_j).
+
+    Args:
+        features: v_i, [B, S, D].
+        rows: g_j, [C, D] or [B, K, D].
+        temperature: eta.
+
+    Returns:
+        [B, S, C] or [B, S, K].
+    """
     return F.sigmoid(temperature * paddle.matmul(features, rows, transpose_y=True))
 
 
 def accumulate(similarity: Tensor, mask: Tensor | None) -> Tensor:
-    """Eq. (2), s_j: similarities [B, S, C] summed over the positions that take part, to [B, C]."""
+    """Compute Eq. (2), s_j [B, C]: similarities [B, S, C] summed over the positions that take part."""
     if mask is not None:
         similarity = similarity * mask.unsqueeze(-1)
     return similarity.sum(axis=1)
 
 
 def topk_terms(grounding: Grounding) -> tuple[Tensor, Tensor]:
-    """The squared errors of Eq. (3), j and k running over the chosen rows.
+    """Compute the squared errors of Eq. (3) before they are summed; j and k run over the chosen rows.
 
     Returns:
-        [B, S, D] of the first term, ||sg(v_i) - sum_j x_ij / (sum_k x_ik) g_j||^2 before the sum over D, 0 at
-        positions left out; [B, K, D] of the second, ||sg(g_j) - sum_i x_ij / s_j v_i||^2.
+        First term [B, S, D], 0 at positions that take no part, and second term [B, K, D].
     """
     x, tokens, features = grounding.similarity, grounding.tokens, grounding.features
+    # Each position as a mean of the chosen rows: x_ij / sum_k x_ik.
     by_row = x / (x.sum(axis=2, keepdim=True) + EPSILON)
     first = (features.detach() - paddle.matmul(by_row, tokens)).square()
+    # Each chosen row as a mean of the positions: x_ij / s_j, where s_j is the sum over i.
     by_column = x / (x.sum(axis=1, keepdim=True) + EPSILON)
     second = (tokens.detach() - paddle.matmul(by_column, features, transpose_x=True)).square()
     return _leave_out(first, grounding.mask), second
 
 
 def one_to_one_terms(grounding: Grounding) -> tuple[Tensor, Tensor]:
-    """The squared errors of VQ (Oord et al., 2017), [B, S, D] each: of the dictionary and of commitment."""
+    """Compute the squared errors of VQ (Oord et al., 2017), [B, S, D] each: of dictionary and commitment."""
     first = (grounding.features.detach() - grounding.tokens).square()
     second = (grounding.tokens.detach() - grounding.features).square()
     return _leave_out(first, grounding.mask), _leave_out(second, grounding.mask)
@@ -98,14 +126,15 @@ class GroundedDictionary(nn.Layer):
             self.temperature = self.create_parameter([1], default_initializer=start)
 
     def similarity(self, features: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Eq. (1) with the clipped temperature: features [B, S, D] to all C rows, or to given ones."""
+        """Compute Eq. (1) with the clipped temperature, of features [B, S, D] and all C rows, or of some."""
         temperature = paddle.clip(self.temperature, *TEMPERATURE_RANGE)
         return similarities(features, self.dictionary if rows is None else rows, temperature)
 
     def forward(self, features: Tensor, mask: Tensor | None = None) -> Grounding:
-        """Choose the grounded tokens of features [B, S, D], in float32 whatever the precision.
+        """Choose grounded tokens, in float32 whatever the precision of the run.
 
         Args:
+            features: [B, S, D] patches and tokens.
             mask: [B, S]; positions with 0 take no part.
         """
         with paddle.amp.auto_cast(enable=False):
@@ -117,12 +146,14 @@ class GroundedDictionary(nn.Layer):
                 scores = accumulate(self.similarity(features), mask)
                 ids = paddle.topk(scores, self.config.num_tokens, axis=1)[1]
             tokens = F.embedding(ids, self.dictionary)
-            return Grounding(
-                tokens, ids, scores, _leave_out(self.similarity(features, tokens), mask), features, mask
-            )
+            # Again, with gradient, but only for the chosen rows: C of 2,048 to K of 100.
+            chosen = _leave_out(self.similarity(features, tokens), mask)
+            return Grounding(tokens, ids, scores, chosen, features, mask)
 
     def _nearest(self, features: Tensor, mask: Tensor | None) -> Grounding:
+        """Map each position to its nearest row."""
         with paddle.no_grad():
+            # argmin_j |v - g_j|^2, without |v|^2, which is the same for all j.
             products = paddle.matmul(features, self.dictionary, transpose_y=True)
             ids = (self.dictionary.square().sum(axis=1) - 2 * products).argmin(axis=2)
             chosen = F.one_hot(ids, self.config.dictionary_size)
@@ -131,7 +162,7 @@ class GroundedDictionary(nn.Layer):
         return Grounding(tokens, ids, scores, None, features, mask, token_mask=mask)
 
     def loss(self, grounding: Grounding) -> Tensor:
-        """Eq. (3) of a batch over all ranks, scalar: alpha times the first and beta times the second term."""
+        """Compute Eq. (3) over the batches of all ranks, a scalar: alpha * first + beta * second term."""
         config = self.config
         terms = topk_terms if config.method == "topk" else one_to_one_terms
         with paddle.amp.auto_cast(enable=False):

@@ -28,7 +28,7 @@ from unimo.nn.vit import VitTower
 
 
 class Unimo2(TwoTowers):
-    """Pairs, single images and single texts through one network.
+    """Two encoders, a grounded dictionary and a fusion encoder for pairs, images alone and texts alone.
 
     Parameters: `text.*`, `vision.*`, `grounding.{dictionary, temperature}`, `fusion.*`, `text_pooler`,
     `image_pooler`, and with `grounding.project` also `text_projection`, `image_projection`.
@@ -72,8 +72,11 @@ class Unimo2(TwoTowers):
 
         Class tokens take no part, nor does padding unless `grounding.mask_padding` is false.
 
+        Args:
+            text, image: results of `encode_text` and `encode_image`; None for a modality that is absent.
+
         Returns:
-            None without a dictionary. `self.grounding.loss` makes Eq. (3) of it.
+            The input of `fuse` and of `self.grounding.loss`, Eq. (3); None without a dictionary.
         """
         if self.grounding is None:
             return None
@@ -102,18 +105,19 @@ class Unimo2(TwoTowers):
         attentions: bool = False,
         outputs: Outputs = "all",
     ) -> Encoded:
-        """Pairs, texts (no image) or images (no text) through the Grounded Transformer.
+        """Fuse pairs, texts (no image) or images (no text) by the Grounded Transformer.
 
         Args:
-            grounding: what `ground` returned for the same rows; None chooses the tokens here, unless
+            text, image: results of `encode_text` and `encode_image`; None for a modality that is absent.
+            grounding: result of `ground` for the same rows; None chooses the tokens here, unless
                 `grounding.enabled_at_inference` is false.
             attentions: also return the attentions of the fusion layers, `fusion.{view}.{layer}`.
             outputs: what is read afterwards: `all`; `text`: only `fused_text`; `pooled`: only `pooled`. The
                 last layer computes no more than that; the numbers are the same.
 
         Returns:
-            `fused_text`, `fused_image`, `grounded` (after fusion), `grounded_ids`, `pooled` [B, pooled_size],
-            which for a text or an image alone is its part [B, H].
+            `fused_text` [B, T, H], `fused_image` [B, V, H], `grounded` [B, K, H], `grounded_ids` [B, K], and
+            `pooled` [B, pooled_size], which for a text or an image alone is its part [B, H].
         """
         grounding = self._grounding_of(text, image) if grounding is None else grounding
         layout = self._layout(text, image, grounding)
@@ -174,7 +178,7 @@ class Unimo2(TwoTowers):
         )
 
     def _pool(self, firsts: Tensor, text: Encoded | None, image: Encoded | None) -> Tensor:
-        """First states [B, 1 or 2, H], image before text, to the pooled vector."""
+        """Pool first states [B, 1 or 2, H], image before text, into one vector for each row."""
         parts = []
         if text is not None:
             parts.append(self._pool_part(firsts[:, -1:], self.text_pooler))
@@ -197,7 +201,7 @@ class Unimo2(TwoTowers):
         return fusion.caption_sees_image or fusion.visibility == "full"
 
     def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Teacher-forced states [B, T, H], from which the next tokens are predicted.
+        """Compute the states [B, T, H] from which the next tokens are predicted (teacher forcing).
 
         Grounded tokens come from the image alone; they and the image read no text. A text row reads
         grounded tokens, the text up to itself and, with `fusion.caption_sees_image`, the image.
@@ -210,9 +214,10 @@ class Unimo2(TwoTowers):
         return self.fusion(states, views, [layout.rows["text"]])[0]
 
     def start_decoding(self, image: Encoded) -> DecodingState:
-        """State of a decoding of B images before its first token; `step` gives the numbers of `decode`.
+        """Return the state of a decoding of B images before its first token.
 
-        Image and grounded rows read no text, so they pass the Grounded Transformer once.
+        `step` gives the numbers of `decode`. Image and grounded rows read no text, so they pass the Grounded
+        Transformer once.
         """
         grounding = self._grounding_of(None, image)
         states = self.fusion.join(image.image, self._tokens(grounding), None)
@@ -222,7 +227,10 @@ class Unimo2(TwoTowers):
         return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]))
 
     def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
-        """Append one token [B] to each text: its state [B, H], as in `decode`, and the next state.
+        """Append one token [B] to each text.
+
+        Returns:
+            The state [B, H] at that token, with the numbers of `decode`, and the next decoding state.
 
         Raises:
             ConfigError: the text is longer than the position table.
@@ -232,7 +240,7 @@ class Unimo2(TwoTowers):
         return advance([*self.text.layers, *self.fusion.layers], state, states)
 
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
-        """Whether a parameter takes part in what a task reads; see `Model.is_used`."""
+        """Return whether a parameter takes part in what a task reads; see `Model.is_used`."""
         part = parameter.partition(".")[0]
         if part.endswith("_pooler") and not pooled:
             return False

@@ -1,8 +1,9 @@
-"""The fusion encoder (Eq. 5): text and image layers that update each other, fed through the links."""
+"""The fusion encoder (Eq. 5): text and image layers that read each other and, through links, the towers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from paddle import Tensor, nn
 
@@ -16,7 +17,7 @@ from unimo.nn.outputs import Encoded
 
 @dataclass(frozen=True)
 class FusionState:
-    """What stands before the last fusion layer: its inputs (Z tilde) and the masks of both streams."""
+    """Both streams between two layers, and their masks."""
 
     text: Tensor
     """[B, T, D]"""
@@ -29,13 +30,17 @@ class FusionState:
     attentions: dict[str, Tensor] = field(default_factory=dict)
 
     def rows(self, start: int, stop: int) -> FusionState:
-        """The pairs start .. stop - 1 of the batch, without attentions."""
+        """Return the pairs start .. stop - 1 of the batch, without attentions."""
         parts = (self.text, self.image, self.text_mask, self.image_mask)
         return FusionState(*(None if part is None else part[start:stop] for part in parts))
 
 
 class FusionEncoder(nn.Layer):
-    """L_F pairs of co-attention layers; the first m read the towers through `CrossLayerLinks`."""
+    """L_F pairs of co-attention layers, of which the first m read the towers through `CrossLayerLinks`.
+
+    Z_l^T, Z_l^V = Encoder_l(Z~_{l-1}^T, Z~_{l-1}^V)  (Eq. 5): both streams of a layer read the other stream's
+    input, not its new state, so neither comes first.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -60,60 +65,68 @@ class FusionEncoder(nn.Layer):
         self.image_links = CrossLayerLinks(fusion, config.vision.used_layers, fusion.image_start)
 
     def forward(self, text: Encoded, image: Encoded, need_weights: bool = False) -> FusionState:
-        """Run all layers but the last, up to the last one's inputs.
+        """Run all layers but the last, and compute the last one's inputs.
 
         Args:
-            text, image: towers' outputs with `links` from `Unimo3.encode_text` and `encode_image`.
+            text, image: results of `Unimo3.encode_text` and `encode_image`; only their `links` are read.
+            need_weights: also keep attentions.
         """
-        x, y = text.links["start"], image.links["start"]
-        x_mask, y_mask = additive_mask(text.text_mask), additive_mask(image.image_mask)
-        attentions: dict[str, Tensor] = {}
+        state = FusionState(
+            text.links["start"],
+            image.links["start"],
+            additive_mask(text.text_mask),
+            additive_mask(image.image_mask),
+        )
         for layer in range(1, self.num_layers + 1):
             if layer <= self.num_internal:
-                x = self.text_links(layer, x, text.links)
-                y = self.image_links(layer, y, image.links)
+                x = self.text_links(layer, state.text, text.links)
+                y = self.image_links(layer, state.image, image.links)
+                state = replace(state, text=x, image=y)
             if layer < self.num_layers:
-                new_x = self._layer(layer, "text", x, y, x_mask, y_mask, None, need_weights, attentions)
-                y = self._layer(layer, "image", y, x, y_mask, x_mask, None, need_weights, attentions)
-                x = new_x
-        return FusionState(x, y, x_mask, y_mask, attentions)
+                x = self._layer(layer, "text", state, need_weights=need_weights)
+                y = self._layer(layer, "image", state, need_weights=need_weights)
+                state = replace(state, text=x, image=y)
+        return state
 
     def last(
         self, state: FusionState, outputs: Outputs, need_weights: bool = False
     ) -> tuple[Tensor | None, Tensor | None, dict[str, Tensor]]:
-        """The last layer, only as far as it is read.
+        """Run the last layer, only as far as it is read.
 
         Args:
+            state: result of `forward`.
             outputs: `all` both streams; `text` the text stream alone; `pooled` token 0 of each stream.
+            need_weights: also return attentions.
 
         Returns:
-            Text [B, T or 1, D], image [B, V or 1, D] (None for `text`), and attentions by name.
+            Z_{L_F}: text [B, T or 1, D], image [B, V or 1, D] (None for `text`); and attentions of all layers
+            by `fusion.{text,image}_{self,cross}.{layer}`.
         """
+        state = replace(state, attentions=dict(state.attentions))
         queries = 1 if outputs == "pooled" else None
-        attentions = dict(state.attentions)
-        x, y, x_mask, y_mask = state.text, state.image, state.text_mask, state.image_mask
-        last = self.num_layers
-        text = self._layer(last, "text", x, y, x_mask, y_mask, queries, need_weights, attentions)
+        text = self._layer(self.num_layers, "text", state, queries, need_weights)
         if outputs == "text":
-            return text, None, attentions
-        image = self._layer(last, "image", y, x, y_mask, x_mask, queries, need_weights, attentions)
-        return text, image, attentions
+            return text, None, state.attentions
+        image = self._layer(self.num_layers, "image", state, queries, need_weights)
+        return text, image, state.attentions
 
     def _layer(
         self,
         number: int,
-        stream: str,
-        own: Tensor,
-        other: Tensor,
-        own_mask: Tensor | None,
-        other_mask: Tensor | None,
-        queries: int | None,
-        need_weights: bool,
-        attentions: dict[str, Tensor],
+        stream: Literal["text", "image"],
+        state: FusionState,
+        queries: int | None = None,
+        need_weights: bool = False,
     ) -> Tensor:
-        block = (self.text_layers if stream == "text" else self.image_layers)[number - 1]
+        """Run one stream of a layer, and put its attentions into `state`, if they are wanted."""
+        if stream == "text":
+            block, own, other = self.text_layers[number - 1], state.text, state.image
+            own_mask, other_mask = state.text_mask, state.image_mask
+        else:
+            block, own, other = self.image_layers[number - 1], state.image, state.text
+            own_mask, other_mask = state.image_mask, state.text_mask
         new, weights, cross = run_block(block, own, other, own_mask, other_mask, queries, need_weights)
         if need_weights:
-            attentions[f"fusion.{stream}_self.{number}"] = weights
-            attentions[f"fusion.{stream}_cross.{number}"] = cross
+            state.attentions[f"fusion.{stream}_self.{number}"] = weights
+            state.attentions[f"fusion.{stream}_cross.{number}"] = cross
         return new
