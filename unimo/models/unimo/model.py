@@ -225,8 +225,8 @@ class Unimo(Model):
     def match_all(self, image_vectors: Tensor, text_vectors: Tensor) -> Tensor:
         """Compute d [A, B] of every image [A, H] with every text [B, H], given as vectors of `*_vector`.
 
-        The numbers are those of `score` of all products: w^T (v * t) + b = (w * v)^T t + b, and the right side
-        is one matrix product for all pairs.
+        The numbers are those of `score` of all products: w^T (v * t) + b = (w * v)^T t + b, where the right
+        side is one matrix product for all pairs.
         """
         weighted = image_vectors * self.match_head.weight[:, 0]
         return paddle.matmul(weighted, text_vectors, transpose_y=True) + self.match_head.bias
