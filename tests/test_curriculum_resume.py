@@ -25,9 +25,9 @@ CHANGES: dict[str, Any] = {
         "texts": [{"path": "scenes", "weight": 0.25}],
         "images": [{"path": "scenes", "weight": 0.25}],
         "pairs_only_epochs": 0.5,
-        "masking": "span",
         "num_workers": 2,
     },
+    "task": {"masking": "span"},
     "train": {"max_steps": 7, "save_every": 1, "log_every": 2, "keep_checkpoints": 3},
 }
 
@@ -36,11 +36,13 @@ UNIMO: dict[str, Any] = {
     "data": {
         "texts": [{"path": "scenes", "weight": 0.25}],
         "images": [{"path": "scenes", "weight": 0.25}],
+        "regions": "grid:2:2",
+        "num_workers": 2,
+    },
+    "task": {
         "masking": "span",
         "seq2seq_probability": 0.5,
-        "regions": "grid:2:2",
         "augment": {"rewrites": "scenes", "texts": "scenes", "images": "scenes"},
-        "num_workers": 2,
     },
     "train": {"max_steps": 5, "save_every": 1, "log_every": 2, "keep_checkpoints": 3},
 }

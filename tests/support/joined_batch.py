@@ -8,15 +8,16 @@ Rank 0 writes `loss.json`; every rank writes what it has of the applied gradient
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
-from rank_step import write_step
+from rank_step import join_fields, write_step
 
 from unimo import cli, distributed
+from unimo.models.batches import PretrainBatch
 from unimo.models.paper import PretrainConfig
 from unimo.nn.block import set_recompute
 from unimo.registry import create_model
@@ -31,32 +32,34 @@ TARGETS = (1, 5)
 """MLM targets of the two halves: means over each half alone would be wrong."""
 
 
-def half(number: int) -> dict[str, Any]:
+def half(number: int) -> PretrainBatch:
     """Four pairs, two of them mismatched."""
     rng = np.random.default_rng(number)
     ids = rng.integers(5, VOCABULARY, size=(4, LENGTH))
     mask = (np.arange(LENGTH) < rng.integers(4, LENGTH + 1, size=(4, 1))).astype(np.int64)
     count = TARGETS[number]
-    return {
-        "pixels": rng.normal(size=(4, 3, SIZE, SIZE)).astype(np.float32),
-        "input_ids": ids,
-        "mlm_input_ids": np.where(rng.random(ids.shape) < 0.2, 4, ids),
-        "attention_mask": mask,
-        "mlm_positions": np.sort(rng.choice(np.flatnonzero(mask), count, replace=False)),
-        "mlm_labels": rng.integers(5, VOCABULARY, size=count),
-        "itm_image_index": np.array([0, 2, 1, 3]),
-        "itm_labels": np.array([1, 0, 0, 1]),
-    }
+    return PretrainBatch(
+        images=rng.normal(size=(4, 3, SIZE, SIZE)).astype(np.float32),
+        input_ids=ids,
+        mlm_input_ids=np.where(rng.random(ids.shape) < 0.2, 4, ids),
+        attention_mask=mask,
+        mlm_positions=np.sort(rng.choice(np.flatnonzero(mask), count, replace=False)),
+        mlm_labels=rng.integers(5, VOCABULARY, size=count),
+        itm_image_index=np.array([0, 2, 1, 3]),
+        itm_labels=np.array([1, 0, 0, 1]),
+        image_group=4 * number + np.arange(4),
+        sample_ids=[f"{number}/{row}" for row in range(4)],
+    )
 
 
-def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """The batch of eight pairs; positions and image rows of the second half move behind the first."""
-    moved = {
-        **second,
-        "mlm_positions": second["mlm_positions"] + 4 * LENGTH,
-        "itm_image_index": second["itm_image_index"] + 4,
-    }
-    return {name: np.concatenate([first[name], moved[name]]) for name in first}
+def join(first: PretrainBatch, second: PretrainBatch) -> PretrainBatch:
+    """Join the halves; positions and image rows of the second move behind those of the first."""
+    second = dataclasses.replace(
+        second,
+        mlm_positions=second.mlm_positions + 4 * LENGTH,
+        itm_image_index=second.itm_image_index + 4,
+    )
+    return join_fields(first, second)
 
 
 def main() -> None:

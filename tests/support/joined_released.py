@@ -22,8 +22,9 @@ from unimo import cli, distributed
 from unimo.registry import create_model
 from unimo.settings import TrainConfig
 from unimo.tasks.adversarial import AdversarialConfig
-from unimo.tasks.entailment import EntailmentConfig, EntailmentTask
+from unimo.tasks.entailment import EntailmentBatch, EntailmentConfig, EntailmentTask
 from unimo.tasks.retrieval.circle import CircleRetrievalTask
+from unimo.tasks.retrieval.negatives import NegativesBatch
 from unimo.tasks.retrieval.task import RetrievalConfig
 
 VOCABULARY, LENGTH, REGIONS, FEATURE, FILL = 50, 9, 4, 12, 2
@@ -32,7 +33,7 @@ PAIRS = (4, 3)
 
 
 def part_of(rank: int) -> dict[str, Any]:
-    """The batch of one rank."""
+    """Fields of the batch of one rank, those of both tasks."""
     rng = np.random.default_rng(rank)
     pairs, size = PAIRS[rank], PAIRS[rank] + FILL
     lengths = rng.integers(4, LENGTH + 1, size=(size, 1))
@@ -41,11 +42,12 @@ def part_of(rank: int) -> dict[str, Any]:
     return {
         "input_ids": rng.integers(5, VOCABULARY, size=(size, LENGTH)),
         "attention_mask": (np.arange(LENGTH) < lengths).astype(np.int64),
-        "regions": {
+        "images": {
             "features": rng.normal(size=(size, REGIONS, FEATURE)).astype(np.float32),
             "locations": rng.random((size, REGIONS, 5)).astype(np.float32),
             "mask": (np.arange(REGIONS) < counts).astype(np.int64),
         },
+        "image_group": np.arange(size) + 10 * rank,
         "labels": rng.integers(3, size=size),
         "negative_images": np.stack([rng.permutation(rows)[:3] for rows in others]),
         "negative_texts": np.stack([rng.permutation(rows)[:3] for rows in others]),
@@ -69,9 +71,24 @@ def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {name: rows(name, (first[name], second[name])) for name in first}
 
 
-def batch_of(ranks: Sequence[int]) -> dict[str, Any]:
-    """The batch of one rank, or that of both."""
-    return part_of(ranks[0]) if len(ranks) == 1 else join(part_of(0), part_of(1))
+def fields_of(ranks: Sequence[int]) -> dict[str, Any]:
+    """Fields of the batch of one rank, or of that of both."""
+    fields = part_of(ranks[0]) if len(ranks) == 1 else join(part_of(0), part_of(1))
+    return fields | {"sample_ids": [str(row) for row in range(len(fields["labels"]))]}
+
+
+def ranked(ranks: Sequence[int]) -> NegativesBatch:
+    """The batch of some ranks for retrieval."""
+    fields = fields_of(ranks)
+    del fields["labels"]
+    return NegativesBatch(**fields, image_ids=fields["sample_ids"])
+
+
+def labeled(ranks: Sequence[int]) -> EntailmentBatch:
+    """The batch of some ranks for entailment."""
+    fields = fields_of(ranks)
+    del fields["negative_images"], fields["negative_texts"]
+    return EntailmentBatch(**fields)
 
 
 def main() -> None:
@@ -85,11 +102,10 @@ def main() -> None:
         regions={"feature_size": FEATURE, "num_classes": 0},
     )
     if kind == "circle":
-        task = CircleRetrievalTask(model, RetrievalConfig(loss="circle", negatives=6))
+        take_step(output, CircleRetrievalTask(model, RetrievalConfig(loss="circle", negatives=6)), ranked)
     else:
         config = AdversarialConfig(steps=2, init_mag=0.0, projection="paper", max_norm=0.03)
-        task = EntailmentTask(model, EntailmentConfig(adversarial=config))
-    take_step(output, task, batch_of)
+        take_step(output, EntailmentTask(model, EntailmentConfig(adversarial=config)), labeled)
 
 
 if __name__ == "__main__":

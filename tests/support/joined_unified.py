@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
@@ -23,19 +22,18 @@ from unimo.data.processor import build_processor
 from unimo.data.record import Record
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
-from unimo.models.paper import PretrainConfig
 from unimo.models.unimo.augmented import open_augmentations
-from unimo.models.unimo.batches import UnifiedCollator
+from unimo.models.unimo.batches import UnifiedBatch, UnifiedCollator
+from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
 from unimo.registry import create_model
-from unimo.settings import AugmentConfig, DataConfig, ScenesConfig, TrainConfig
+from unimo.settings import DataConfig, ScenesConfig, TrainConfig
 from unimo.tasks.pretrain import PretrainTask
 
 SCENES = ScenesConfig(train_images=12, val_images=3)
 # Captions of other images are drawn from a rank's own batch, so they would differ.
-DATA = DataConfig(
-    regions="grid:2:2", masking="span", mlm_probability=0.3, seq2seq_probability=0.5, scenes=SCENES,
-    augment=AugmentConfig(mismatched=0),
-)  # fmt: skip
+OPTIONS = PretrainingConfig(
+    masking="span", mlm_probability=0.3, seq2seq_probability=0.5, augment=AugmentConfig(mismatched=0)
+)
 # Captions 0 to 3 are of one picture.
 PAIRS, TEXTS, IMAGES = ((0, 1, 5, 9), (2, 13, 5)), ((0,), (7, 9, 3)), ((1, 2), (3, 4, 5))
 
@@ -49,11 +47,11 @@ def records_of(rank: int) -> list[tuple[int, Record]]:
     return found
 
 
-def batch_of(ranks: Sequence[int]) -> dict[str, Any]:
+def batch_of(ranks: Sequence[int]) -> UnifiedBatch:
     """The batch of some ranks; each sample is masked by chance of its own."""
-    processor = build_processor(DATA, load_tokenizer("scenes"))
+    processor = build_processor(DataConfig(regions="grid:2:2", scenes=SCENES), load_tokenizer("scenes"))
     extras = open_augmentations("scenes", "scenes", "scenes", SCENES)
-    collator = UnifiedCollator(processor, DATA, extras)
+    collator = UnifiedCollator(processor, OPTIONS, extras)
     prepared = [
         collator.prepare(record, np.random.default_rng(number))
         for rank in ranks
@@ -77,7 +75,7 @@ def main() -> None:
     model = create_model(
         "unimo_tiny", text={**layer_sizes, "vocab_size": 300}, regions={"feature_size": 12, "num_classes": 0}
     )
-    task = PretrainTask(model, PretrainConfig())
+    task = PretrainTask(model, OPTIONS)
     take_step(output, task, batch_of)
 
 

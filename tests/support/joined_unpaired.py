@@ -9,6 +9,7 @@ from the whole batch; groups leave one candidate to all texts of both ranks, so 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 import numpy as np
 import paddle
-from rank_step import take_step
+from rank_step import join_fields, take_step
 
 from unimo import cli, distributed
+from unimo.models.batches import MaskedTextBatch, PretrainBatch
 from unimo.models.paper import PretrainConfig
+from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.registry import create_model
 from unimo.settings import TrainConfig
 from unimo.tasks.pretrain import PretrainTask
@@ -42,39 +45,45 @@ def masked_texts(rng: np.random.Generator, count: int) -> dict[str, Any]:
         "mlm_input_ids": masked,
         "mlm_positions": places,
         "mlm_labels": ids.reshape(-1)[places],
+        "sample_ids": [str(row) for row in range(count)],
     }
 
 
-def part_of(rank: int) -> dict[str, Any]:
+def part_of(rank: int) -> UnpairedBatch:
     """The batch of one rank."""
     rng = np.random.default_rng(rank)
     size = PAIRS[rank]
-    pairs = {
-        "pixels": rng.normal(size=(size, 3, SIZE, SIZE)).astype(np.float32),
-        "itm_image_index": np.roll(np.arange(size), 1),
-        "itm_labels": np.zeros(size, np.int64),
-        "image_index": ((np.arange(size) == 0) & (rank == 0)).astype(np.int64),
+    pairs = PretrainBatch(
+        images=rng.normal(size=(size, 3, SIZE, SIZE)).astype(np.float32),
+        itm_image_index=np.roll(np.arange(size), 1),
+        itm_labels=np.zeros(size, np.int64),
+        image_group=((np.arange(size) == 0) & (rank == 0)).astype(np.int64),
         **masked_texts(rng, size),
-    }
-    pairs["itm_image_index"][0], pairs["itm_labels"][0] = 0, 1
+    )
+    pairs.itm_image_index[0], pairs.itm_labels[0] = 0, 1
     views = rng.normal(size=(2, IMAGES[rank], 3, SIZE, SIZE)).astype(np.float32)
-    images = {"pixels": views[0], "pixels_2": views[1]}
-    return {"pairs": pairs, "texts": masked_texts(rng, TEXTS[rank]), "images": images}
+    names = [str(row) for row in range(IMAGES[rank])]
+    return UnpairedBatch(
+        pairs=pairs,
+        texts=MaskedTextBatch(**masked_texts(rng, TEXTS[rank])),
+        images=ViewsBatch(pixels=views[0], pixels_2=views[1], sample_ids=names),
+        sample_ids=[],
+    )
 
 
-def join(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def join(first: UnpairedBatch, second: UnpairedBatch) -> UnpairedBatch:
     """Both batches as one; positions and image rows of the second move behind those of the first."""
-    moved = {name: dict(part) for name, part in second.items()}
-    moved["pairs"]["itm_image_index"] = second["pairs"]["itm_image_index"] + PAIRS[0]
-    for name, count in (("pairs", PAIRS[0]), ("texts", TEXTS[0])):
-        moved[name]["mlm_positions"] = second[name]["mlm_positions"] + count * LENGTH
-    return {
-        name: {key: np.concatenate([part[key], moved[name][key]]) for key in part}
-        for name, part in first.items()
-    }
+    pairs, texts = second.pairs, second.texts
+    pairs = dataclasses.replace(
+        pairs,
+        itm_image_index=pairs.itm_image_index + PAIRS[0],
+        mlm_positions=pairs.mlm_positions + PAIRS[0] * LENGTH,
+    )
+    texts = dataclasses.replace(texts, mlm_positions=texts.mlm_positions + TEXTS[0] * LENGTH)
+    return join_fields(first, dataclasses.replace(second, pairs=pairs, texts=texts))
 
 
-def batch_of(ranks: Sequence[int]) -> dict[str, Any]:
+def batch_of(ranks: Sequence[int]) -> UnpairedBatch:
     """The batch of one rank, or that of both."""
     return part_of(ranks[0]) if len(ranks) == 1 else join(part_of(0), part_of(1))
 

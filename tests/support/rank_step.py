@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import paddle
 
 from unimo import distributed
@@ -14,6 +17,26 @@ from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.training import parallel
 from unimo.training.optimizer import build_optimizer, optimizer_tensors
 from unimo.weights.files import write_safetensors
+
+T = TypeVar("T")
+
+
+def join_fields(first: T, second: T) -> T:
+    """Join two batches field by field: arrays and lists end to end, and what is nested in the same way."""
+
+    def join(one: Any, other: Any) -> Any:
+        if dataclasses.is_dataclass(one):
+            return join_fields(one, other)
+        if isinstance(one, dict):
+            return {name: join(value, other[name]) for name, value in one.items()}
+        if one is None:
+            return None
+        return one + other if isinstance(one, list) else np.concatenate([one, other])
+
+    names = [item.name for item in dataclasses.fields(first)]
+    return dataclasses.replace(
+        first, **{name: join(getattr(first, name), getattr(second, name)) for name in names}
+    )
 
 
 def take_step(output: Path, task: Task, batch_of: Callable[[Sequence[int]], Batch]) -> None:

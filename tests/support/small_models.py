@@ -9,9 +9,11 @@ import paddle
 
 import unimo
 from unimo.config import merge_into
+from unimo.models.batches import PretrainBatch
 from unimo.models.unimo3 import SIZES
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.model import Unimo3
+from unimo.tasks.base import to_tensors
 
 VOCABULARY, IMAGE, TEXT = 60, 32, 9
 
@@ -58,16 +60,22 @@ def inputs(batch: int = 3, text: int = TEXT, seed: int = 1, image: int = IMAGE) 
     return paddle.to_tensor(pixels), paddle.to_tensor(ids), paddle.to_tensor(mask)
 
 
-def pretrain_batch(masked: int = 3) -> dict[str, paddle.Tensor]:
-    """A pre-training batch of three pairs with `masked` targets."""
+def pretrain_batch(masked: int = 3) -> PretrainBatch:
+    """A pre-training batch of three pairs of three images with `masked` targets."""
     pixels, ids, mask = inputs()
-    batch = {
-        "mlm_input_ids": ids.numpy().copy(),
-        "mlm_positions": np.array([1, TEXT + 2, 2 * TEXT + 4], dtype="int64")[:masked],
-        "itm_image_index": np.array([0, 2, 1], dtype="int64"),
-        "itm_labels": np.array([1, 0, 0], dtype="int64"),
-    }
-    batch["mlm_labels"] = ids.numpy().reshape(-1)[batch["mlm_positions"]]
-    batch["mlm_input_ids"].reshape(-1)[batch["mlm_positions"]] = VOCABULARY - 1
-    tensors = {key: paddle.to_tensor(value) for key, value in batch.items()}
-    return {"pixels": pixels, "input_ids": ids, "attention_mask": mask, **tensors}
+    masked_ids = ids.numpy().copy()
+    positions = np.array([1, TEXT + 2, 2 * TEXT + 4], dtype="int64")[:masked]
+    masked_ids.reshape(-1)[positions] = VOCABULARY - 1
+    batch = PretrainBatch(
+        images=pixels,
+        input_ids=ids,
+        attention_mask=mask,
+        image_group=np.array([7, 3, 9], dtype="int64"),
+        mlm_input_ids=masked_ids,
+        mlm_positions=positions,
+        mlm_labels=ids.numpy().reshape(-1)[positions],
+        itm_image_index=np.array([0, 2, 1], dtype="int64"),
+        itm_labels=np.array([1, 0, 0], dtype="int64"),
+        sample_ids=["0", "1", "2"],
+    )
+    return to_tensors(batch)

@@ -1,5 +1,6 @@
 """A small corpus in memory, and a processor for it."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -75,12 +76,17 @@ def processor() -> Processor:
 def same_batch():
     """A function that asserts two batches to be equal, bit for bit."""
 
-    def check(first, second):
-        assert first.keys() == second.keys()
-        for name, value in first.items():
-            if isinstance(value, np.ndarray):
-                np.testing.assert_array_equal(value, second[name], err_msg=name)
-            else:
-                assert value == second[name], name
+    def check(first, second, name="batch"):
+        assert type(first) is type(second)
+        if dataclasses.is_dataclass(first):
+            first, second = vars(first), vars(second)
+        if isinstance(first, dict):
+            assert first.keys() == second.keys()
+            for key, value in first.items():
+                check(value, second[key], key)
+        elif isinstance(first, np.ndarray):
+            np.testing.assert_array_equal(first, second, err_msg=name)
+        else:
+            assert first == second, name
 
     return check

@@ -78,53 +78,47 @@ def test_naive_batches_have_full_length_and_the_same_targets(steps):
     grouped, naive = steps
     batch, padded = grouped.batches[0], naive.batches[0]
     for name in ("pairs", "texts"):
-        short, full = batch[name]["language"], padded[name]["language"]
-        assert full["input_ids"].shape == (len(short["input_ids"]), 64)
-        assert full["attention_mask"].sum() == short["attention_mask"].sum()
+        short, full = getattr(batch, name).language, getattr(padded, name).language
+        assert full.input_ids.shape == (len(short.input_ids), 64)
+        assert full.attention_mask.sum() == short.attention_mask.sum()
         for kind in ("mlm", "seq2seq"):
-            rows, columns = np.divmod(short[f"{kind}_positions"], short["input_ids"].shape[1])
-            assert np.array_equal(np.divmod(full[f"{kind}_positions"], 64), [rows, columns])
-            ids = full["input_ids"].reshape(-1)[full[f"{kind}_positions"]]
-            assert np.array_equal(ids, short["input_ids"][rows, columns])
+            rows, columns = np.divmod(getattr(short, f"{kind}_positions"), short.input_ids.shape[1])
+            assert np.array_equal(np.divmod(getattr(full, f"{kind}_positions"), 64), [rows, columns])
+            ids = full.input_ids.reshape(-1)[getattr(full, f"{kind}_positions")]
+            assert np.array_equal(ids, short.input_ids[rows, columns])
     for name in ("pairs", "images"):
-        short, full = batch[name]["vision"], padded[name]["vision"]
-        assert full["regions"]["features"].shape[:2] == (len(short["regions"]["mask"]), 9)
-        hidden = full["regions"]["masked"].reshape(-1)[
-            full["positions"] // 10 * 9 + full["positions"] % 10 - 1
-        ]
-        assert hidden.all() and len(hidden) == short["regions"]["masked"].sum()
-    assert padded["pairs"]["contrast"]["captions"]["input_ids"].shape[1] == 64
-    assert batch["sample_ids"] == padded["sample_ids"]
+        short, full = getattr(batch, name).vision, getattr(padded, name).vision
+        assert full.regions["features"].shape[:2] == (len(short.regions["mask"]), 9)
+        hidden = full.regions["masked"].reshape(-1)[full.positions // 10 * 9 + full.positions % 10 - 1]
+        assert hidden.all() and len(hidden) == short.regions["masked"].sum()
+    assert padded.pairs.contrast.captions["input_ids"].shape[1] == 64
+    assert batch.sample_ids == padded.sample_ids
 
 
 def test_a_batch_of_full_length_stays_as_it_is(steps):
     once = steps[1].batches[0]
     twice = pad_batch(once, 9, 64, 1)
     for part in ("pairs", "texts"):
-        for name, array in once[part]["language"].items():
-            assert np.array_equal(twice[part]["language"][name], array)
+        for name, array in vars(getattr(once, part).language).items():
+            assert np.array_equal(getattr(getattr(twice, part).language, name), array)
 
 
 def test_passes_of_a_batch():
     run, processor = open_run("unimo_tiny", WORDS)
     batch = read_batches(run, processor, 1)[0]
-    contrast = batch["pairs"]["contrast"]
+    contrast = batch.pairs.contrast
     pairs, together, images, captions, *related, texts, alone = sequences.passes_of(batch)
-    caption = contrast["captions"]["input_ids"].shape[1]
-    assert pairs == Pass(10, 5, batch["pairs"]["language"]["input_ids"].shape[1])
-    assert together == Pass(10 + len(contrast["rewrite_row"]), 5, caption)
-    assert len(contrast["rewrite_row"]) >= 10
-    assert images == Pass(len(contrast["image_ids"]), 5, 0)
+    caption = contrast.captions["input_ids"].shape[1]
+    assert pairs == Pass(10, 5, batch.pairs.language.input_ids.shape[1])
+    assert together == Pass(10 + len(contrast.rewrite_row), 5, caption)
+    assert len(contrast.rewrite_row) >= 10
+    assert images == Pass(len(contrast.image_group), 5, 0)
     others = sum(one.count for one in related)
-    assert captions == Pass(len(contrast["text_ids"]) - others, 0, caption)
-    assert texts == Pass(2, 0, batch["texts"]["language"]["input_ids"].shape[1])
+    assert captions == Pass(len(contrast.text_ids) - others, 0, caption)
+    assert texts == Pass(2, 0, batch.texts.language.input_ids.shape[1])
     assert alone == Pass(2, 5, 0)
     tokens, regions = sequences.targets_of(batch)
-    assert (
-        regions
-        == batch["pairs"]["vision"]["regions"]["masked"].sum()
-        + batch["images"]["vision"]["regions"]["masked"].sum()
-    )
+    assert regions == batch.pairs.vision.regions["masked"].sum() + batch.images.vision.regions["masked"].sum()
     assert tokens > 12
 
 

@@ -31,14 +31,14 @@ def peer_python():
 def test_batch_has_the_collators_names_and_half_of_the_pairs_match():
     config = model_config("unimo3_tiny")
     batch = make_batch(config, {"batch_size": 5, "text_len": 8, "targets": 2})
-    assert batch["itm_labels"].sum() == 2
-    own = batch["itm_image_index"] == np.arange(5)
-    assert np.array_equal(own, batch["itm_labels"] == 1)
-    flat = batch["input_ids"].reshape(-1)
-    assert np.array_equal(flat[batch["mlm_positions"]], batch["mlm_labels"])
-    changed = np.flatnonzero(batch["mlm_input_ids"].reshape(-1) != flat)
-    assert np.array_equal(changed, batch["mlm_positions"]) and len(changed) == 10
-    assert batch["pixels"].shape == (5, 3, config.vision.image_size, config.vision.image_size)
+    assert batch.itm_labels.sum() == 2
+    own = batch.itm_image_index == np.arange(5)
+    assert np.array_equal(own, batch.itm_labels == 1)
+    flat = batch.input_ids.reshape(-1)
+    assert np.array_equal(flat[batch.mlm_positions], batch.mlm_labels)
+    changed = np.flatnonzero(batch.mlm_input_ids.reshape(-1) != flat)
+    assert np.array_equal(changed, batch.mlm_positions) and len(changed) == 10
+    assert batch.images.shape == (5, 3, config.vision.image_size, config.vision.image_size)
 
 
 def test_own_side_learns_its_batch():

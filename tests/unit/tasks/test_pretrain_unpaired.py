@@ -6,6 +6,8 @@ import pytest
 from micro import TOWER, make_run, make_task
 
 from unimo.errors import CapabilityError, ConfigError
+from unimo.models.batches import PretrainBatch
+from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.settings import load_run_config
 from unimo.tasks.base import to_tensors
 from unimo.training.optimizer import build_optimizer
@@ -21,7 +23,7 @@ UNPAIRED = {"texts": [{"path": "scenes", "weight": 0.25}], "images": [{"path": "
 
 
 def test_ten_steps_are_finite() -> None:
-    run = make_run("pretrain", model=MODEL, data={**UNPAIRED, "masking": "span"})
+    run = make_run("pretrain", model=MODEL, data=UNPAIRED, task={"masking": "span"})
     task, _, data = make_task(run)
     optimizer = build_optimizer(task, run.optim)
     loader = data.train_loader(run)
@@ -43,9 +45,9 @@ def test_training_batches_have_parts_and_held_out_ones_are_pairs() -> None:
     loader = data.train_loader(run)
     batch = next(loader)
     loader.close()
-    assert set(batch) == {"pairs", "texts", "images", "sample_ids"} and len(batch["sample_ids"]) == 8
+    assert None not in (batch.pairs, batch.texts, batch.images) and len(batch.sample_ids) == 8
     held_out = next(iter(data.eval_loader("val", run)))
-    assert "pixels" in held_out and "pairs" not in held_out
+    assert type(held_out) is PretrainBatch
     task.eval()
     metrics = task.evaluate([held_out])
     with paddle.no_grad():
@@ -62,12 +64,14 @@ def test_without_texts_or_without_images(left_out: str) -> None:
     batch = next(loader)
     loader.close()
     losses, _ = task.losses(to_tensors(batch))
-    assert left_out not in batch and np.isfinite(task.total(losses).item())
+    assert getattr(batch, left_out) is None and np.isfinite(task.total(losses).item())
 
 
 def test_tensors_of_nested_batches() -> None:
-    batch = to_tensors({"pairs": {"ids": np.arange(3), "sample_ids": ["x"]}, "sample_ids": ["x"]})
-    assert batch["pairs"]["ids"].tolist() == [0, 1, 2] and batch["pairs"]["sample_ids"] == ["x"]
+    views = ViewsBatch(pixels=np.arange(3), pixels_2=np.arange(2), sample_ids=["x"])
+    batch = to_tensors(UnpairedBatch(images=views, sample_ids=["x"]))
+    assert isinstance(batch.images.pixels, paddle.Tensor) and batch.pairs is None
+    assert batch.images.pixels.tolist() == [0, 1, 2] and batch.images.sample_ids == ["x"]
 
 
 @pytest.mark.parametrize("kind", ["texts", "images"])

@@ -15,7 +15,7 @@ from unimo.tasks.retrieval.batches import RetrievalCollator
 from unimo.tasks.vqa import VqaCollator
 
 # What the MLM pass reads: the objective gets these and nothing else besides positions and labels.
-MLM_INPUTS = ("pixels", "mlm_input_ids", "attention_mask", "mlm_positions")
+MLM_INPUTS = ("images", "mlm_input_ids", "attention_mask", "mlm_positions")
 
 
 def make_batch(collator, records, seed=0):
@@ -34,23 +34,25 @@ def records(corpus_class):
 def test_pairs(processor, records):
     batch = make_batch(PairCollator(processor, train=False), records)
     expected = processor(images=[r.image for r in records], texts=[r.text for r in records])
-    assert set(batch) == {*expected, "sample_ids"}
+    assert set(vars(batch)) == {"images", "input_ids", "attention_mask", "image_group", "sample_ids"}
+    np.testing.assert_array_equal(batch.images, expected.pop("pixels"))
     for name, value in expected.items():
-        np.testing.assert_array_equal(batch[name], value)
-    assert batch["sample_ids"][1] == "memory-3"
+        np.testing.assert_array_equal(getattr(batch, name), value)
+    assert batch.image_group.tolist() == [record.image_group for record in records]
+    assert batch.sample_ids[1] == "memory-3"
 
 
 def test_pretraining_batch(processor, records):
     batch = make_batch(PretrainCollator(processor, True, PretrainConfig(mlm_probability=0.5)), records)
-    ids, masked = batch["input_ids"], batch["mlm_input_ids"]
+    ids, masked = batch.input_ids, batch.mlm_input_ids
     assert masked.shape == ids.shape
-    np.testing.assert_array_equal(ids.reshape(-1)[batch["mlm_positions"]], batch["mlm_labels"])
+    np.testing.assert_array_equal(ids.reshape(-1)[batch.mlm_positions], batch.mlm_labels)
     changed = np.flatnonzero((ids != masked).reshape(-1))
-    assert set(changed) <= set(batch["mlm_positions"].tolist())
-    assert batch["attention_mask"].reshape(-1)[batch["mlm_positions"]].all()
-    assert len(batch["mlm_positions"]) > 10
+    assert set(changed) <= set(batch.mlm_positions.tolist())
+    assert batch.attention_mask.reshape(-1)[batch.mlm_positions].all()
+    assert len(batch.mlm_positions) > 10
     for name in ("mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"):
-        assert batch[name].dtype == np.int64, name
+        assert getattr(batch, name).dtype == np.int64, name
 
 
 def test_masked_tokens_cannot_be_read_from_what_the_model_sees(processor, records):
@@ -63,21 +65,21 @@ def test_masked_tokens_cannot_be_read_from_what_the_model_sees(processor, record
     collator = PretrainCollator(processor, True, PretrainConfig(mlm_probability=0.6))
     tokenizer = processor.tokenizer
     first = make_batch(collator, records)
-    hidden = first["mlm_positions"][
-        first["mlm_input_ids"].reshape(-1)[first["mlm_positions"]] == tokenizer.mask_token_id
+    hidden = first.mlm_positions[
+        first.mlm_input_ids.reshape(-1)[first.mlm_positions] == tokenizer.mask_token_id
     ]
     assert len(hidden) > 20
-    rows, columns = np.divmod(hidden, first["input_ids"].shape[1])
+    rows, columns = np.divmod(hidden, first.input_ids.shape[1])
     changed_records = list(records)
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
         words = changed_records[row].text.split(" ")
         words[column - 1] = "star" if words[column - 1] != "star" else "circle"
         changed_records[row] = dataclasses.replace(changed_records[row], text=" ".join(words))
     second = make_batch(collator, changed_records)
-    truth = first["mlm_labels"] != second["mlm_labels"]
-    np.testing.assert_array_equal(first["mlm_positions"][truth], hidden)
+    truth = first.mlm_labels != second.mlm_labels
+    np.testing.assert_array_equal(first.mlm_positions[truth], hidden)
     for name in (*MLM_INPUTS, "itm_labels", "itm_image_index"):
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name), err_msg=name)
 
 
 def test_the_places_of_targets_do_not_depend_on_the_words(processor, records):
@@ -85,7 +87,7 @@ def test_the_places_of_targets_do_not_depend_on_the_words(processor, records):
     collator = PretrainCollator(processor, True, PretrainConfig(mlm_probability=0.3))
     other = [dataclasses.replace(r, text=" ".join(["star"] * len(r.text.split(" ")))) for r in records]
     first, second = make_batch(collator, records), make_batch(collator, other)
-    np.testing.assert_array_equal(first["mlm_positions"], second["mlm_positions"])
+    np.testing.assert_array_equal(first.mlm_positions, second.mlm_positions)
 
 
 def test_targets_that_are_shown_are_the_tenth_that_stays(processor, records):
@@ -93,8 +95,8 @@ def test_targets_that_are_shown_are_the_tenth_that_stays(processor, records):
     shown = total = 0
     for seed in range(40):
         batch = make_batch(collator, records, seed)
-        seen = batch["mlm_input_ids"].reshape(-1)[batch["mlm_positions"]]
-        shown, total = shown + (seen == batch["mlm_labels"]).sum(), total + len(seen)
+        seen = batch.mlm_input_ids.reshape(-1)[batch.mlm_positions]
+        shown, total = shown + (seen == batch.mlm_labels).sum(), total + len(seen)
     assert shown / total == pytest.approx(0.1 + 0.1 / 13, abs=0.03)
 
 
@@ -112,7 +114,7 @@ def test_false_images_of_the_batch(processor, corpus_class, seed):
     corpus = corpus_class(size=12)
     records = [corpus[index] for index in range(11)]
     batch = make_batch(PretrainCollator(processor, True), records, seed)
-    index, labels = batch["itm_image_index"], batch["itm_labels"]
+    index, labels = batch.itm_image_index, batch.itm_labels
     assert labels.sum() == 5
     for row, record in enumerate(records):
         same = records[index[row]].image_id == record.image_id
@@ -155,35 +157,35 @@ def test_false_images_of_the_dataset(processor, records, make_image):
     collator = PretrainCollator(processor, True, PretrainConfig(false_images="dataset"))
     assert collator.needs_false_image
     batch = make_batch(collator, [dataclasses.replace(record, false_image=false) for record in records])
-    mismatched = np.flatnonzero(batch["itm_labels"] == 0)
-    assert len(mismatched) == 7 and batch["false_pixels"].shape == (7, 3, 16, 16)
-    np.testing.assert_array_equal(batch["itm_image_index"][mismatched], 14 + np.arange(7))
-    matched = np.flatnonzero(batch["itm_labels"])
-    np.testing.assert_array_equal(batch["itm_image_index"][matched], matched)
-    np.testing.assert_array_equal(batch["false_pixels"][3], processor.pixels(false))
+    mismatched = np.flatnonzero(batch.itm_labels == 0)
+    assert len(mismatched) == 7 and batch.false_pixels.shape == (7, 3, 16, 16)
+    np.testing.assert_array_equal(batch.itm_image_index[mismatched], 14 + np.arange(7))
+    matched = np.flatnonzero(batch.itm_labels)
+    np.testing.assert_array_equal(batch.itm_image_index[matched], matched)
+    np.testing.assert_array_equal(batch.false_pixels[3], processor.pixels(false))
     with pytest.raises(RecordError, match="no false image"):
         make_batch(collator, records)
 
 
 def test_vqa(processor, records):
     batch = make_batch(VqaCollator(processor, ["red", "green"], train=False), records)
-    assert batch["answer_targets"].dtype == np.float32
+    assert batch.answer_targets.dtype == np.float32
     # Record i answers WORDS[i % 3 + 1]: all of these are multiples of 3, so "red".
-    np.testing.assert_array_equal(batch["answer_targets"], np.tile([1.0, 0.0], (14, 1)))
-    assert batch["question_types"][:2] == ["shape", "color"]
-    assert batch["question_ids"][:2] == [0, 3]
+    np.testing.assert_array_equal(batch.answer_targets, np.tile([1.0, 0.0], (14, 1)))
+    assert batch.question_types[:2] == ["shape", "color"]
+    assert batch.question_ids[:2] == [0, 3]
 
 
 def test_soft_scores_and_unknown_answers(processor, records):
     record = dataclasses.replace(records[0], answer_scores={"green": 0.3, "maybe": 1.0, "red": 0.6})
     batch = make_batch(VqaCollator(processor, ["red", "green"], train=False), [record])
-    np.testing.assert_allclose(batch["answer_targets"], [[0.6, 0.3]])
+    np.testing.assert_allclose(batch.answer_targets, [[0.6, 0.3]])
 
 
 def test_entailment(processor, corpus_class):
     corpus = corpus_class()
     collator = EntailmentCollator(processor, train=False)
-    assert make_batch(collator, [corpus[i] for i in range(5)])["labels"].tolist() == [0, 1, 2, 0, 1]
+    assert make_batch(collator, [corpus[i] for i in range(5)]).labels.tolist() == [0, 1, 2, 0, 1]
     for label in (None, 3):
         with pytest.raises(RecordError, match="label"):
             collator.prepare(dataclasses.replace(corpus[0], label=label), np.random.default_rng(0))
@@ -192,8 +194,9 @@ def test_entailment(processor, corpus_class):
 def test_retrieval_groups(processor, corpus_class):
     corpus = corpus_class()
     batch = make_batch(RetrievalCollator(processor, train=True), [corpus[i] for i in (4, 0, 5, 9, 1)])
-    assert batch["image_index"].tolist() == [0, 1, 0, 2, 1]
-    assert batch["image_ids"][2] == "memory-image-2"
+    groups = batch.image_group.tolist()
+    assert groups[0] == groups[2] and groups[1] == groups[4] and len(set(groups)) == 3
+    assert batch.image_ids[2] == "memory-image-2"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_batches_do_not_depend_on_threads(make_loader, same_batch, workers, pref
 
 def test_ranks_and_accumulation_join_to_one_batch(make_loader, corpus_class, processor):
     def images_and_texts(batches):
-        rows = (zip(b["pixels"], b["input_ids"], b["sample_ids"], strict=True) for b in batches)
+        rows = (zip(b.images, b.input_ids, b.sample_ids, strict=True) for b in batches)
         return [(image.tobytes(), ids[ids != 1].tolist(), name) for part in rows for image, ids, name in part]
 
     whole = take(make_loader(), 6)
@@ -108,8 +108,8 @@ def test_close_and_go_on(make_loader, same_batch):
 def test_each_use_of_a_sample_is_drawn_anew(make_loader, corpus_class):
     loader = make_loader(corpora={"b": corpus_class("b", 8)})
     first, second = take(loader, 2)
-    row, other = first["sample_ids"].index("b-0"), second["sample_ids"].index("b-0")
-    assert (first["pixels"][row] != second["pixels"][other]).any()
+    row, other = first.sample_ids.index("b-0"), second.sample_ids.index("b-0")
+    assert (first.images[row] != second.images[other]).any()
 
 
 def test_broken_records_are_counted_logged_once_and_left_out(make_loader, corpus_class, caplog):
@@ -117,12 +117,12 @@ def test_broken_records_are_counted_logged_once_and_left_out(make_loader, corpus
     loader = make_loader(corpora=corpora, max_bad_rate=0.2)
     with caplog.at_level(logging.WARNING):
         batches = take(loader, 20)
-    names = [name for batch in batches for name in batch["sample_ids"]]
+    names = [name for batch in batches for name in batch.sample_ids]
     assert not {"b-3", "b-8", "b-5"} & set(names)
     bad = loader.counters["bad"]["b"]
     assert set(loader.counters["bad"]) == {"b"} and bad >= 5
     assert sum(loader.counters["read"].values()) == 160 == len(names) + bad
-    assert {len(batch["sample_ids"]) for batch in batches} > {8}
+    assert {len(batch.sample_ids) for batch in batches} > {8}
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1 and "b[" in messages[0] and "skipped" in messages[0]
 
@@ -192,11 +192,11 @@ def test_false_images_of_the_dataset(make_loader, processor, same_batch):
     expected = take(make_loader(collator=collator, num_workers=0), 3)
     for first, second in zip(expected, take(make_loader(collator=collator), 3), strict=True):
         same_batch(first, second)
-        assert first["false_pixels"].shape[0] == 4
-        false = first["itm_image_index"][first["itm_labels"] == 0]
-        pixels = np.concatenate([first["pixels"], first["false_pixels"]])
-        rows = np.flatnonzero(first["itm_labels"] == 0)
-        assert (pixels[false] != first["pixels"][rows]).any(axis=(1, 2, 3)).all()
+        assert first.false_pixels.shape[0] == 4
+        false = first.itm_image_index[first.itm_labels == 0]
+        pixels = np.concatenate([first.images, first.false_pixels])
+        rows = np.flatnonzero(first.itm_labels == 0)
+        assert (pixels[false] != first.images[rows]).any(axis=(1, 2, 3)).all()
 
 
 def test_false_image_of_a_corpus_with_one(corpus_class):
@@ -210,15 +210,15 @@ class TestEvalLoader:
         loader = EvalLoader(corpus_class("b", 23), VqaCollator(processor, ["red"], False), 5)
         batches = list(loader)
         assert len(loader) == len(batches) == 5
-        assert [row for b in batches for row in b["question_ids"]] == list(range(23))
-        assert len(batches[-1]["sample_ids"]) == 3
+        assert [row for b in batches for row in b.question_ids] == list(range(23))
+        assert len(batches[-1].sample_ids) == 3
 
     @pytest.mark.parametrize("world_size", [2, 3])
     def test_ranks_cover_all_once(self, processor, corpus_class, world_size):
         collator, ids = VqaCollator(processor, ["red"], False), []
         for rank in range(world_size):
             loader = EvalLoader(corpus_class("b", 23), collator, 4, rank, world_size)
-            own = [row for batch in loader for row in batch["question_ids"]]
+            own = [row for batch in loader for row in batch.question_ids]
             assert own == list(range(rank, 23, world_size))
             assert len(loader) == -(-len(own) // 4)
             ids += own
@@ -232,7 +232,7 @@ class TestEvalLoader:
     def test_broken_records(self, processor, corpus_class):
         collator = VqaCollator(processor, ["red"], False)
         few = EvalLoader(corpus_class("b", 20, broken=[4, 5, 6, 7]), collator, 4, max_bad_rate=0.2)
-        assert [len(batch["sample_ids"]) for batch in few] == [4, 4, 4, 4]
+        assert [len(batch.sample_ids) for batch in few] == [4, 4, 4, 4]
         assert few.counters == {"read": {"b": 20}, "bad": {"b": 4}}
         with pytest.raises(DataError, match="4 of 20 records"):
             list(EvalLoader(corpus_class("b", 20, broken=[4, 5, 6, 7]), collator, 4, max_bad_rate=0.1))

@@ -21,9 +21,9 @@ OPENERS = {
     open_pretrain: {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
     open_vqa: {"answer_targets", "question_types", "question_ids"},
     open_entailment: {"labels"},
-    open_retrieval: {"image_index", "image_ids"},
+    open_retrieval: {"image_ids"},
 }
-COMMON = {"pixels", "input_ids", "attention_mask", "sample_ids"}
+COMMON = {"images", "input_ids", "attention_mask", "image_group", "sample_ids"}
 
 
 def make_run(**changes) -> RunConfig:
@@ -50,10 +50,11 @@ def test_batches_of_each_task(opener, scenes_processor):
     train = data.train_loader(run, rank=1, world_size=3)
     batch = next(train)
     train.close()
-    assert set(batch) == COMMON | OPENERS[opener]
-    assert batch["pixels"].shape == (2, 3, 32, 32)
+    found = {name for name, value in vars(batch).items() if value is not None}
+    assert found == COMMON | OPENERS[opener]
+    assert batch.images.shape == (2, 3, 32, 32)
     loader = data.eval_loader("val", run)
-    ids = [name for part in loader for name in part["sample_ids"]]
+    ids = [name for part in loader for name in part.sample_ids]
     assert len(ids) == len(set(ids)) == len(data.eval_dataset("val"))
     assert data.collator(True).train and not data.collator(False).train
 
@@ -61,21 +62,21 @@ def test_batches_of_each_task(opener, scenes_processor):
 def test_answers_are_metadata(scenes_processor):
     data = open_vqa(make_run(), scenes_processor)
     batch = next(iter(data.eval_loader("val", make_run(), batch_size=16)))
-    assert batch["answer_targets"].shape == (16, len(data.metadata["answers"]))
-    assert (batch["answer_targets"].max(axis=1) == 1).all()
+    assert batch.answer_targets.shape == (16, len(data.metadata["answers"]))
+    assert (batch.answer_targets.max(axis=1) == 1).all()
 
 
 def test_answers_of_an_existing_model_win(scenes_processor):
     data = open_vqa(make_run(), scenes_processor, answers=["yes", "no"])
     assert data.metadata == {"answers": ["yes", "no"]}
-    assert next(iter(data.eval_loader("val", make_run())))["answer_targets"].shape[1] == 2
+    assert next(iter(data.eval_loader("val", make_run()))).answer_targets.shape[1] == 2
 
 
 def test_retrieval_evaluates_everything_on_every_rank(scenes_processor):
     run = make_run()
     shared, whole = open_pretrain(run, scenes_processor), open_retrieval(run, scenes_processor)
     lengths = [
-        [sum(len(b["sample_ids"]) for b in data.eval_loader("val", run, rank, 2)) for rank in (0, 1)]
+        [sum(len(b.sample_ids) for b in data.eval_loader("val", run, rank, 2)) for rank in (0, 1)]
         for data in (shared, whole)
     ]
     assert lengths == [[16, 16], [32, 32]]
@@ -96,8 +97,8 @@ def test_settings_reach_the_collator(scenes_processor):
     loader = open_pretrain(run, scenes_processor).train_loader(run)
     batch = next(loader)
     loader.close()
-    assert len(batch["mlm_labels"]) == (batch["attention_mask"].sum(axis=1) - 2).sum()
-    assert batch["false_pixels"].shape[0] == 3
+    assert len(batch.mlm_labels) == (batch.attention_mask.sum(axis=1) - 2).sum()
+    assert batch.false_pixels.shape[0] == 3
 
 
 def test_evaluation_leaves_out_corpora_without_the_split(scenes_processor, corpus_class):
@@ -124,8 +125,8 @@ def test_seed_decides_the_batches(scenes_processor):
         loader.close()
         return batch
 
-    np.testing.assert_array_equal(first_batch(1)["mlm_input_ids"], first_batch(1)["mlm_input_ids"])
-    assert first_batch(1)["sample_ids"] != first_batch(2)["sample_ids"]
+    np.testing.assert_array_equal(first_batch(1).mlm_input_ids, first_batch(1).mlm_input_ids)
+    assert first_batch(1).sample_ids != first_batch(2).sample_ids
 
 
 def test_augmented_corpora_are_opened_for_training_only():

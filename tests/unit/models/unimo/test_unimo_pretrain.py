@@ -8,7 +8,10 @@ import pytest
 from small_unimo import CLASSES, FEATURE, REGIONS, TEXT, VOCABULARY, regions, small_config, small_model, texts
 
 from unimo.errors import ConfigError
+from unimo.models.unimo.batches import LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
+from unimo.models.unimo.contrast import ContrastBatch
 from unimo.models.unimo.pretrain import Objective
+from unimo.tasks.base import to_tensors
 
 
 def language(seed=3, targets=True):
@@ -27,7 +30,7 @@ def language(seed=3, targets=True):
     if not targets:
         del batch["is_target"]
         batch["seq2seq_positions"] = batch["seq2seq_labels"] = np.zeros(0, np.int64)
-    return {name: paddle.to_tensor(array) for name, array in batch.items()}
+    return to_tensors(LanguageBatch(**batch))
 
 
 def vision(seed=4):
@@ -35,18 +38,20 @@ def vision(seed=4):
     masked = np.zeros((3, REGIONS), np.int64)
     masked[[0, 1, 1], [1, 0, 4]] = 1
     rows, columns = np.nonzero(masked)
-    return {
-        "regions": {**shown, "masked": paddle.to_tensor(masked)},
-        "positions": paddle.to_tensor(rows * (1 + REGIONS) + 1 + columns),
-        "features": paddle.to_tensor(shown["features"].numpy()[rows, columns]),
-        "class_probs": paddle.to_tensor(rng.random((3, CLASSES)).astype("float32")),
-    }
+    return to_tensors(
+        VisionBatch(
+            regions={**shown, "masked": masked},
+            positions=rows * (1 + REGIONS) + 1 + columns,
+            features=shown["features"].numpy()[rows, columns],
+            class_probs=rng.random((3, CLASSES)).astype("float32"),
+        )
+    )
 
 
 def contrast():
     """Three pairs of two pictures; pairs 0 and 1 share picture, related picture and related text."""
     integers = {
-        "image_ids": [11, 12, 13],
+        "image_group": [11, 12, 13],
         "text_ids": [21, 22, 23, 24],
         "image_row": [0, 0, 1],
         "text_row": [0, 1, 2],
@@ -57,30 +62,32 @@ def contrast():
         "rewrite_positive": [1, 0, 0],
     }
     captions = texts(batch=5, seed=6)
-    batch = {name: paddle.to_tensor(np.array(values, np.int64)) for name, values in integers.items()}
-    return {**batch, "regions": regions(seed=7), "captions": captions, "related": texts(batch=1, seed=8)}
+    arrays = {name: np.array(values, np.int64) for name, values in integers.items()}
+    shown = {"regions": regions(seed=7), "captions": captions, "related": texts(batch=1, seed=8)}
+    return to_tensors(ContrastBatch(**arrays, **shown))
 
 
-def matches():
-    return {
-        "itm_image_index": paddle.to_tensor(np.array([2, 1, 0])),
-        "itm_labels": paddle.to_tensor(np.array([0, 1, 0])),
-    }
+def batch_of(**parts):
+    return UnifiedBatch(**parts, sample_ids=["x"])
 
 
 def whole_batch():
-    return {
-        "pairs": {"language": language(), "vision": vision(), "contrast": contrast(), **matches()},
-        "texts": {"language": language(9)},
-        "images": {"vision": vision(10)},
-    }
+    pairs = UnifiedPart(
+        language=language(),
+        vision=vision(),
+        contrast=contrast(),
+        itm_image_index=paddle.to_tensor(np.array([2, 1, 0])),
+        itm_labels=paddle.to_tensor(np.array([0, 1, 0])),
+    )
+    texts_alone, images_alone = UnifiedPart(language=language(9)), UnifiedPart(vision=vision(10))
+    return batch_of(pairs=pairs, texts=texts_alone, images=images_alone)
 
 
 def test_every_parameter_gets_a_gradient_from_every_kind_of_batch():
     whole = whole_batch()
     for names in (("pairs", "texts", "images"), ("pairs",), ("texts",), ("images",)):
         model, objective = small_model(), Objective(small_config())
-        losses, _ = objective.losses(model, {name: whole[name] for name in names})
+        losses, _ = objective.losses(model, batch_of(**{name: getattr(whole, name) for name in names}))
         objective.total(losses).backward()
         for name, parameter in [*model.named_parameters(), *objective.named_parameters()]:
             assert parameter.grad is not None, (names, name)
@@ -104,11 +111,11 @@ def test_the_total_is_what_algorithm_1_adds():
 def test_matching_takes_the_place_of_contrast():
     model = small_model()
     objective = Objective(small_config(objective={"contrast": "itm"}))
-    losses, report = objective.losses(model, {"pairs": whole_batch()["pairs"]})
+    losses, report = objective.losses(model, batch_of(pairs=whole_batch().pairs))
     assert "itm" in losses and "cmcl" not in losses and "itm_accuracy" in report
     batch = contrast()
-    text = model.encode_text(**batch["captions"]).select(paddle.to_tensor([0, 1, 2]))
-    image = model.encode_image(batch["regions"]).select(paddle.to_tensor([1, 0, 0]))  # pairs 2, 1, 0
+    text = model.encode_text(**batch.captions).select(paddle.to_tensor([0, 1, 2]))
+    image = model.encode_image(batch.regions).select(paddle.to_tensor([1, 0, 0]))  # pairs 2, 1, 0
     scores = model.match(model.fuse(text, image).pooled).numpy().astype("float64")
     signs = np.array([1, -1, 1])
     assert losses["itm"].item() == pytest.approx(np.log1p(np.exp(signs * scores)).mean(), rel=1e-5)
@@ -116,9 +123,9 @@ def test_matching_takes_the_place_of_contrast():
 
 def test_cmcl_is_equation_6_of_scores_of_pairs_and_of_parts_encoded_alone():
     model, objective, batch = small_model(), Objective(small_config()), contrast()
-    losses, _ = objective.losses(model, {"pairs": whole_batch()["pairs"]})
-    image, captions = model.encode_image(batch["regions"]), model.encode_text(**batch["captions"])
-    related = model.encode_text(**batch["related"])
+    losses, _ = objective.losses(model, batch_of(pairs=whole_batch().pairs))
+    image, captions = model.encode_image(batch.regions), model.encode_text(**batch.captions)
+    related = model.encode_text(**batch.related)
 
     def pair(row, text):
         chosen = captions.select(paddle.to_tensor([text])), image.select(paddle.to_tensor([row]))
@@ -155,22 +162,23 @@ def test_related_images_and_texts_are_encoded_once_a_step():
 
         object.__setattr__(model, name, counted)
     losses: dict[str, paddle.Tensor] = {}
-    objective._contrast(model, {"contrast": contrast()}, losses, {})
+    objective._contrast(model, UnifiedPart(contrast=contrast()), losses, {})
     assert rows == {"encode_image": 3, "encode_text": 5 + 1}
 
 
 def test_without_detector_classes_only_features_are_regressed():
     objective = Objective(small_config(regions={"num_classes": 0}))
     batch = vision()
-    del batch["class_probs"]
-    losses, report = objective.losses(small_model(regions={"num_classes": 0}), {"images": {"vision": batch}})
+    batch.class_probs = None
+    model = small_model(regions={"num_classes": 0})
+    losses, report = objective.losses(model, batch_of(images=UnifiedPart(vision=batch)))
     assert set(losses) == {"image_region"} and not report
     assert objective.class_head is None and objective.region_head.weight.shape == [16, FEATURE]
 
 
 def test_a_batch_without_fragments_has_a_loss_of_zero_for_them():
     losses, _ = Objective(small_config()).losses(
-        small_model(), {"texts": {"language": language(targets=False)}}
+        small_model(), batch_of(texts=UnifiedPart(language=language(targets=False)))
     )
     assert losses["text_seq2seq"].item() == 0.0 and losses["text_mlm"].item() > 0
 

@@ -26,34 +26,38 @@ def batch_of(collator, records):
     return collator.collate(prepared, np.random.default_rng(9))
 
 
+def given(batch):
+    return {name for name, value in vars(batch).items() if value is not None}
+
+
 def test_parts(processor, records):
     batch = batch_of(UnpairedCollator(processor, PretrainingConfig(mlm_probability=0.5)), records)
-    assert set(batch) == {"pairs", "texts", "images", "sample_ids"}
-    assert batch["sample_ids"] == [f"memory-{index}" for index in range(8)]
-    assert batch["pairs"]["sample_ids"] == ["memory-0", "memory-2", "memory-3", "memory-7"]
-    assert set(batch["texts"]) == {
-        "input_ids", "attention_mask", "mlm_input_ids", "mlm_positions", "mlm_labels"
+    assert given(batch) == {"pairs", "texts", "images", "sample_ids"}
+    assert batch.sample_ids == [f"memory-{index}" for index in range(8)]
+    assert batch.pairs.sample_ids == ["memory-0", "memory-2", "memory-3", "memory-7"]
+    assert given(batch.texts) == {
+        "input_ids", "attention_mask", "mlm_input_ids", "mlm_positions", "mlm_labels", "sample_ids"
     }  # fmt: skip
-    assert batch["images"]["pixels"].shape == batch["images"]["pixels_2"].shape == (2, 3, 16, 16)
-    assert (batch["images"]["pixels"] != batch["images"]["pixels_2"]).any()
-    texts = batch["texts"]
-    assert texts["input_ids"].shape[0] == 2
-    np.testing.assert_array_equal(texts["input_ids"].reshape(-1)[texts["mlm_positions"]], texts["mlm_labels"])
+    assert batch.images.pixels.shape == batch.images.pixels_2.shape == (2, 3, 16, 16)
+    assert (batch.images.pixels != batch.images.pixels_2).any()
+    texts = batch.texts
+    assert texts.input_ids.shape[0] == 2
+    np.testing.assert_array_equal(texts.input_ids.reshape(-1)[texts.mlm_positions], texts.mlm_labels)
 
 
 def test_absent_parts_are_absent(processor, records):
     collator = UnpairedCollator(processor)
-    assert set(batch_of(collator, records[:1])) == {"pairs", "sample_ids"}
-    assert set(batch_of(collator, [records[1], records[5]])) == {"texts", "sample_ids"}
-    assert set(batch_of(collator, [records[4]])) == {"images", "sample_ids"}
+    assert given(batch_of(collator, records[:1])) == {"pairs", "sample_ids"}
+    assert given(batch_of(collator, [records[1], records[5]])) == {"texts", "sample_ids"}
+    assert given(batch_of(collator, [records[4]])) == {"images", "sample_ids"}
 
 
 def test_pairs_are_those_of_the_plain_collator(processor, records, same_batch):
     pairs = [records[index] for index in (0, 2, 3, 7)]
     plain = batch_of(PretrainCollator(processor, True), pairs)
-    found = batch_of(UnpairedCollator(processor), pairs)["pairs"]
-    groups = found.pop("image_index")
+    found = batch_of(UnpairedCollator(processor), pairs).pairs
     same_batch(found, plain)
+    groups = found.image_group
     assert groups[1] == groups[2] and len(set(groups.tolist())) == 3  # texts 2 and 3 are of one image
 
 

@@ -1,5 +1,7 @@
 """The objective of UNIMO-2 against its own definition: separate passes over pairs, texts and images."""
 
+import dataclasses
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -7,6 +9,8 @@ import pytest
 from small_models import inputs, pretrain_batch, set_parameters
 from small_unimo2 import small_unimo2, unimo2_config
 
+from unimo.models.batches import MaskedTextBatch
+from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.unimo2.pretrain import LOSSES, Objective
 from unimo.registry import build_model
 
@@ -25,9 +29,14 @@ def objective_of(model, seed=7):
 
 def unpaired_batch():
     pairs = pretrain_batch()
-    texts = {name: value for name, value in pretrain_batch().items() if name[:3] not in ("pix", "itm")}
+    texts = {item.name: getattr(pairs, item.name) for item in dataclasses.fields(MaskedTextBatch)}
     images = {"pixels": inputs(2, seed=3)[0], "pixels_2": inputs(2, seed=4)[0]}
-    return {"pairs": pairs, "texts": texts, "images": images, "sample_ids": ["x"]}
+    return UnpairedBatch(
+        pairs=pairs,
+        texts=MaskedTextBatch(**texts),
+        images=ViewsBatch(**images, sample_ids=["a", "b"]),
+        sample_ids=["x"],
+    )
 
 
 def gradients(model, objective):
@@ -41,21 +50,21 @@ def gradients(model, objective):
 
 def separate_passes(model, objective, batch):
     """Every objective in a pass of its own, the network called from pixels and ids each time."""
-    pairs, texts, images = batch["pairs"], batch["texts"], batch["images"]
+    pairs, texts, images = batch.pairs, batch.texts, batch.images
 
     def masked(part, pixels):
-        text = model.encode_text(part["mlm_input_ids"], part["attention_mask"])
+        text = model.encode_text(part.mlm_input_ids, part.attention_mask)
         image = None if pixels is None else model.encode_image(pixels)
-        states = model.fuse(text, image).fused_text.reshape([-1, 16])[part["mlm_positions"]]
-        mlm = F.cross_entropy(objective.mlm_head(states), part["mlm_labels"])
+        states = model.fuse(text, image).fused_text.reshape([-1, 16])[part.mlm_positions]
+        mlm = F.cross_entropy(objective.mlm_head(states), part.mlm_labels)
         return mlm, model.grounding.loss(model.ground(text, image))
 
-    mlm, grounding = masked(pairs, pairs["pixels"])
+    mlm, grounding = masked(pairs, pairs.images)
     text_mlm, text_grounding = masked(texts, None)
-    shown = model.encode_image(pairs["pixels"][pairs["itm_image_index"]])
-    clean = model.fuse(model.encode_text(pairs["input_ids"], pairs["attention_mask"]), shown)
-    itm = F.cross_entropy(objective.itm_head(clean.pooled), pairs["itm_labels"])
-    views = [model.encode_image(images[name]) for name in ("pixels", "pixels_2")]
+    shown = model.encode_image(pairs.images[pairs.itm_image_index])
+    clean = model.fuse(model.encode_text(pairs.input_ids, pairs.attention_mask), shown)
+    itm = F.cross_entropy(objective.itm_head(clean.pooled), pairs.itm_labels)
+    views = [model.encode_image(pixels) for pixels in (images.pixels, images.pixels_2)]
     first, second = (objective.vcl_head(model.fuse(None, view).pooled) for view in views)
     everything = paddle.concat([first, second])
     scores = paddle.matmul(everything, everything, transpose_y=True) / 0.1 - 1e9 * paddle.eye(4)
@@ -99,7 +108,9 @@ def test_each_image_of_the_pairs_is_encoded_once():
 def test_absent_parts_add_nothing_and_every_parameter_has_a_gradient(parts):
     model = small_unimo2()
     objective, whole = objective_of(model), unpaired_batch()
-    batch = {name: whole[name] for name in [*parts.split(), "sample_ids"]}
+    batch = UnpairedBatch(
+        **{name: getattr(whole, name) for name in parts.split()}, sample_ids=whole.sample_ids
+    )
     losses, report = objective.losses(model, batch)
     objective.total(losses).backward()
     names = {"pairs": PAIRS, "texts": TEXTS, "images": IMAGES}
@@ -121,7 +132,8 @@ def test_flat_batch_is_one_of_pairs():
     model = small_unimo2()
     objective, pairs = objective_of(model), pretrain_batch()
     with paddle.no_grad():
-        flat, nested = objective.losses(model, pairs)[0], objective.losses(model, {"pairs": pairs})[0]
+        flat = objective.losses(model, pairs)[0]
+        nested = objective.losses(model, UnpairedBatch(pairs=pairs, sample_ids=[]))[0]
     assert {name: float(x) for name, x in flat.items()} == {name: float(x) for name, x in nested.items()}
 
 
@@ -138,11 +150,11 @@ def test_dictionary_use_counts_distinct_entries():
     model = small_unimo2()
     objective, batch = objective_of(model), unpaired_batch()
     report = objective.losses(model, batch)[1]
-    pairs, texts, images = batch["pairs"], batch["texts"], batch["images"]
-    image = model.encode_image(pairs["pixels"])
-    masked = model.encode_text(pairs["mlm_input_ids"], pairs["attention_mask"])
-    views = model.encode_image(paddle.concat([images["pixels"], images["pixels_2"]]))
-    alone = model.encode_text(texts["mlm_input_ids"], texts["attention_mask"])
+    pairs, texts, images = batch.pairs, batch.texts, batch.images
+    image = model.encode_image(pairs.images)
+    masked = model.encode_text(pairs.mlm_input_ids, pairs.attention_mask)
+    views = model.encode_image(paddle.concat([images.pixels, images.pixels_2]))
+    alone = model.encode_text(texts.mlm_input_ids, texts.attention_mask)
     chosen = [model.ground(masked, image), model.ground(alone, None), model.ground(None, views)]
     distinct = set().union(*(grounding.ids.flatten().tolist() for grounding in chosen))
     assert float(report["dictionary_use"]) == pytest.approx(len(distinct) / 20)
@@ -185,8 +197,8 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
     objective.total(losses).backward()
     assert set(losses) == PAIRS | {"itc"}
     assert [name for name, gradient in gradients(model, objective).items() if gradient is None] == []
-    text = model.encode_text(batch["input_ids"], batch["attention_mask"])
-    image = model.encode_image(batch["pixels"])
+    text = model.encode_text(batch.input_ids, batch.attention_mask)
+    image = model.encode_image(batch.images)
     _, shown = objective._contrast(text, image, batch)
     assert paddle.equal_all(shown.image[0], image.image[0])
     assert not any(paddle.equal_all(shown.image[row], image.image[row]) for row in (1, 2))
@@ -205,13 +217,13 @@ def test_false_images_of_the_data_set():
     model = small_unimo2()
     objective, batch = objective_of(model), pretrain_batch()
     false = inputs(2, seed=9)[0]
-    shown = paddle.concat([batch["pixels"], false])[paddle.to_tensor([0, 4, 3])]
-    batch |= {"false_pixels": false, "itm_image_index": paddle.to_tensor([0, 4, 3])}
+    shown = paddle.concat([batch.images, false])[paddle.to_tensor([0, 4, 3])]
+    batch = dataclasses.replace(batch, false_pixels=false, itm_image_index=paddle.to_tensor([0, 4, 3]))
     with paddle.no_grad():
         losses, _ = objective.losses(model, batch)
-        clean = model.encode_text(batch["input_ids"], batch["attention_mask"])
+        clean = model.encode_text(batch.input_ids, batch.attention_mask)
         pooled = model.fuse(clean, model.encode_image(shown)).pooled
-        expected = F.cross_entropy(objective.itm_head(pooled), batch["itm_labels"])
+        expected = F.cross_entropy(objective.itm_head(pooled), batch.itm_labels)
     assert float(losses["itm"]) == pytest.approx(float(expected), abs=1e-5)
 
 

@@ -1,5 +1,7 @@
 """The pre-training objective against its own definition: two separate passes, one encoding of the images."""
 
+import dataclasses
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -19,17 +21,15 @@ def _objective(model, seed: int = 7) -> Objective:
 
 def _separate_passes(model, objective, batch):
     """MLM and ITM as METER trains them: full passes of their own."""
-    mask = batch["attention_mask"]
-    masked = model(batch["pixels"], batch["mlm_input_ids"], mask)
-    states = masked.fused_text.reshape([-1, 16])[batch["mlm_positions"]]
-    mlm = F.cross_entropy(objective.mlm_head(states), batch["mlm_labels"])
-    pixels = (
-        paddle.concat([batch["pixels"], batch["false_pixels"]])
-        if "false_pixels" in batch
-        else batch["pixels"]
-    )
-    clean = model(pixels[batch["itm_image_index"]], batch["input_ids"], mask)
-    itm = F.cross_entropy(objective.itm_head(clean.pooled), batch["itm_labels"])
+    mask = batch.attention_mask
+    masked = model(batch.images, batch.mlm_input_ids, mask)
+    states = masked.fused_text.reshape([-1, 16])[batch.mlm_positions]
+    mlm = F.cross_entropy(objective.mlm_head(states), batch.mlm_labels)
+    pixels = batch.images
+    if batch.false_pixels is not None:
+        pixels = paddle.concat([pixels, batch.false_pixels])
+    clean = model(pixels[batch.itm_image_index], batch.input_ids, mask)
+    itm = F.cross_entropy(objective.itm_head(clean.pooled), batch.itm_labels)
     return {"mlm": mlm, "itm": itm}
 
 
@@ -58,8 +58,8 @@ def test_losses_and_gradients_equal_two_separate_passes(name):
 def test_false_images_of_the_data_set():
     model = small_model()
     objective, batch = _objective(model), pretrain_batch()
-    batch["false_pixels"] = inputs(2, seed=9)[0]
-    batch["itm_image_index"] = paddle.to_tensor([0, 4, 3])
+    batch.false_pixels = inputs(2, seed=9)[0]
+    batch.itm_image_index = paddle.to_tensor([0, 4, 3])
     with paddle.no_grad():
         losses, _ = objective.losses(model, batch)
         expected = _separate_passes(model, objective, batch)
@@ -92,11 +92,11 @@ def test_no_masked_token_gives_zero_and_every_gradient():
 def test_mlm_reads_masked_text_and_itm_clean_text():
     model = small_model()
     objective, batch = _objective(model), pretrain_batch()
-    other = paddle.where(batch["input_ids"] == 1, batch["input_ids"], VOCABULARY - 2 - batch["input_ids"] % 9)
+    other = paddle.where(batch.input_ids == 1, batch.input_ids, VOCABULARY - 2 - batch.input_ids % 9)
     with paddle.no_grad():
         before = objective.losses(model, batch)[0]
-        clean = objective.losses(model, {**batch, "input_ids": other})[0]
-        masked = objective.losses(model, {**batch, "mlm_input_ids": other})[0]
+        clean = objective.losses(model, dataclasses.replace(batch, input_ids=other))[0]
+        masked = objective.losses(model, dataclasses.replace(batch, mlm_input_ids=other))[0]
     assert float(before["mlm"]) == float(clean["mlm"]) and float(before["itm"]) != float(clean["itm"])
     assert float(before["itm"]) == float(masked["itm"]) and float(before["mlm"]) != float(masked["mlm"])
 
@@ -110,10 +110,8 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
     assert set(losses) == {"mlm", "itm", "itc"}
     parameters = [*model.named_parameters(), *objective.named_parameters()]
     assert [n for n, p in parameters if p.grad is None] == []
-    text = model.encode_text(
-        paddle.concat([batch["input_ids"]] * 2), paddle.concat([batch["attention_mask"]] * 2)
-    )
-    _, rows = objective._contrast(text, model.encode_image(batch["pixels"]), batch)
+    text = model.encode_text(paddle.concat([batch.input_ids] * 2), paddle.concat([batch.attention_mask] * 2))
+    _, rows = objective._contrast(text, model.encode_image(batch.images), batch)
     assert int(rows[0]) == 0
     assert int(rows[1]) != 1 and int(rows[2]) != 2
 
