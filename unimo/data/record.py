@@ -66,7 +66,7 @@ class Record:
         """Identity of the image, in [0, 2**63): equal for samples that show the same picture.
 
         This is the only identity of an image: batches carry it as int64, contrastive losses never take
-        samples of one group for negatives, and no draw of a mismatched image returns a picture of the same
+        samples of one group as negatives, and no draw of a mismatched image returns a picture of the same
         group. It is a hash of the corpus and `image_id`, or of the corpus and the sample where there is no
         `image_id`, so it does not depend on the batch, the rank or the run.
         """

@@ -1,10 +1,10 @@
-"""Arrow tables as ViLT, METER, BridgeTower and VLMo write them: one row is one image with all its texts.
+"""Arrow tables in the format of ViLT, METER, BridgeTower and VLMo: a row is an image with all its texts.
 
 Columns: pairs `image, caption, image_id`; VQA `image, questions, answers, answer_labels, answer_scores,
 image_id, question_id`; entailment `image, sentences, labels`. Further columns are ignored.
 
 The index holds only list lengths. Images are read from the file by position and never through the
-memory map, so resident memory stays flat however much of a corpus has been visited.
+memory map, so resident memory does not grow with the number of images read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unimo.errors import DataError, RecordError
 from unimo.metrics.vqa import answer_type
 
 log = logging.getLogger(__name__)
-# Of `images` no text is read, and every row is one sample.
+# Missing for `images`: no text is read, and every row is one sample.
 TEXT_COLUMN: dict[Kind, str] = {
     "pairs": "caption",
     "vqa": "questions",
@@ -37,8 +37,8 @@ class ArrowDataset(Dataset):
 
     Args:
         path: RecordBatchFile.
-        kind: what to read from it.
-        name: name of the corpus; the file's own when empty.
+        kind: kind of samples to read.
+        name: name of the corpus; the stem of the file when empty.
 
     Raises:
         DataError: missing, truncated or damaged file, or columns of another kind.
@@ -92,7 +92,7 @@ class ArrowDataset(Dataset):
         return self._images.read(row)
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Image row and text index of a sample."""
+        """Return the image row and the text index of a sample."""
         check_index(index, len(self))
         row = int(np.searchsorted(self._starts, index, side="right")) - 1
         return row, index - int(self._starts[row])
@@ -133,14 +133,14 @@ class ArrowDataset(Dataset):
         return f"{self.path.stem}:{row}" if value is None else str(value)
 
     def _item(self, column: str, row: int, which: int) -> Any:
-        """Entry `which` of a list column; None where the table has none (test splits)."""
+        """Return entry `which` of a list column; None where the table has none (test splits)."""
         if column not in self._table.column_names:
             return None
         values = self._table.column(column)[row].values
         return values[which].as_py() if values is not None and which < len(values) else None
 
     def answers(self) -> dict[int, str]:
-        """VQA: label id -> answer, as far as this table tells it."""
+        """Return the VQA answer of each label id that occurs in this table."""
         if not {"answers", "answer_labels"} <= set(self._table.column_names):
             return {}
         pairs: dict[int, str] = {}
@@ -151,7 +151,7 @@ class ArrowDataset(Dataset):
 
 
 class _ImageColumn:
-    """The image column, read by file position: pyarrow would fetch values through the memory map."""
+    """The image column, read by file position: pyarrow would read values through the memory map."""
 
     def __init__(self, path: Path, memory: pa.MemoryMappedFile, column: pa.ChunkedArray) -> None:
         width = {pa.binary(): np.int32, pa.large_binary(): np.int64}.get(column.type)
@@ -165,7 +165,7 @@ class _ImageColumn:
             np.frombuffer(ends, width)[chunk.offset :]
             for chunk, (_, ends, _) in zip(self._chunks, buffers, strict=True)
         ]
-        # Position of each chunk's bytes in the file; compressed chunks were decompressed elsewhere.
+        # Position of each chunk's bytes in the file; None for compressed chunks, decompressed into memory.
         base = memory.read_buffer(1).address
         places = [values.address - base if values else 0 for _, _, values in buffers]
         self._places = [place if 0 <= place < memory.size() else None for place in places]
@@ -183,7 +183,7 @@ class _ImageColumn:
 
 
 def column_names(path: Path) -> list[str]:
-    """Column names of an Arrow file, from its footer only.
+    """Read the column names of an Arrow file, from its footer only.
 
     Raises:
         DataError: missing, truncated or damaged file.
@@ -203,7 +203,7 @@ def _open_table(path: Path) -> tuple[pa.MemoryMappedFile, pa.Table]:
         size = path.stat().st_size if path.exists() else 0
         raise DataError(
             f"{path} ({size} bytes) is not a complete Arrow file: {error}; "
-            "copy it again or write it anew with tools/prepare_data.py"
+            "copy it again or rebuild it with tools/prepare_data.py"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What every reader offers: random access to records, one sample a text."""
+"""The interface of all readers: random access to records, one sample for each text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Dataset(ABC):
-    """A corpus split with random access. Reading a sample does not decode its image."""
+    """A split of a corpus with random access. Reading a sample does not decode its image."""
 
     name: str
-    """Name of the corpus, put into every record."""
+    """Name of the corpus, stored in every record."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of samples: every caption, question or hypothesis counts as one."""
+        """Return the number of samples: every caption, question or hypothesis counts as one."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Record:
@@ -36,19 +36,19 @@ class Dataset(ABC):
         """
 
     def __iter__(self) -> Iterator[Record]:
-        """All samples in order; stops at the first broken one with its RecordError."""
+        """Iterate over all samples in order; the first broken one raises its RecordError."""
         return (self[index] for index in range(len(self)))
 
     @abstractmethod
     def image_source(self, index: int) -> ImageSource:
-        """The image of one sample, not decoded. Does not look at its text.
+        """Return the image of one sample, not decoded, without reading its text.
 
         Raises:
             RecordError: there is none.
         """
 
     def image_id(self, index: int) -> str:
-        """`Record.image_id` of one sample; readers that know it without reading the image say so.
+        """Return `Record.image_id` of one sample; overridden by readers that need not read the image.
 
         Raises:
             RecordError: this sample is broken.
@@ -56,8 +56,15 @@ class Dataset(ABC):
         return self[index].image_id
 
 
+class TextDataset(Dataset):
+    """Base of the readers of texts without images."""
+
+    def image_source(self, index: int) -> ImageSource:
+        raise RecordError(f"{self.name} has no images")
+
+
 class ConcatDataset(Dataset):
-    """Several datasets one after the other, for a split that lies in several files."""
+    """Several datasets one after the other, for a split in several files."""
 
     def __init__(self, parts: Sequence[Dataset], name: str) -> None:
         self.name = name
@@ -85,8 +92,13 @@ class ConcatDataset(Dataset):
         return self._parts[part], index - int(self._starts[part])
 
 
+def concat(parts: Sequence[Dataset], name: str) -> Dataset:
+    """Join datasets under a name; a single one is returned as it is."""
+    return parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+
+
 class SubsetDataset(Dataset):
-    """Chosen samples of another dataset."""
+    """Selected samples of another dataset."""
 
     def __init__(self, whole: Dataset, indices: np.ndarray) -> None:
         self.name = whole.name
@@ -116,10 +128,10 @@ def check_index(index: int, length: int) -> None:
 
 
 def check_text(text: object, where: str) -> str:
-    """The text of a sample, without surrounding blanks.
+    """Return the text of a sample without surrounding blanks.
 
     Raises:
-        RecordError: not a string, or nothing in it.
+        RecordError: not a string, or an empty one.
     """
     if not isinstance(text, str):
         raise RecordError(f"{where}: expected a text, found {text!r}")
@@ -129,10 +141,10 @@ def check_text(text: object, where: str) -> str:
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:
-    """Read `size` bytes from `offset`. Opens the file anew, so that thousands of shards need no handles.
+    """Read `size` bytes at `offset`. Opens the file each time, so that thousands of shards need no handles.
 
     Raises:
-        RecordError: the file is gone or ends before that.
+        RecordError: the file is gone or too short.
     """
     try:
         with open(path, "rb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as their authors distribute them, the Python version and the binary version.
+"""CIFAR-10 and CIFAR-100 as their authors distribute them, in the Python or the binary version.
 
     CIFAR-10    data_batch_1 .. 5, test_batch, batches.meta      or   *.bin, batches.meta.txt
     CIFAR-100   train, test, meta                                or   *.bin, fine_label_names.txt
@@ -28,16 +28,16 @@ PIXELS = 3 * SIDE * SIDE
 
 @dataclass(frozen=True)
 class CifarLayout:
-    """Which files hold what, in one of the two sets."""
+    """Names and format of the files of one of the two data sets."""
 
     folders: tuple[str, ...]
-    """Names of the folder inside the archives, Python version first."""
+    """Folder inside the archives of the Python and the binary version."""
     train: tuple[str, ...]
     test: str
     label_key: str
     """Key of the labels in the Python version."""
     label_bytes: int
-    """Bytes before the pixels in the binary version; the last of them is the label."""
+    """Number of bytes before the pixels in the binary version; the last one is the label."""
     names: tuple[str, str]
     """File and key of the class names in the Python version."""
     names_text: str
@@ -77,10 +77,10 @@ class CifarFolder:
 
 
 class CifarImages(LabeledImages):
-    """The pictures of some CIFAR files, in memory (3 kB each).
+    """The images of some CIFAR files, in memory (3 kB each).
 
     Args:
-        folder: where they lie.
+        folder: folder of the files.
         files: names of the files, without `.bin`.
         name: name of the corpus.
 
@@ -109,19 +109,19 @@ class CifarImages(LabeledImages):
 
     def image_source(self, index: int) -> bytes:
         check_index(index, len(self))
-        picture = self._pixels[index].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
+        pixels = self._pixels[index].reshape(3, SIDE, SIDE).transpose(1, 2, 0)
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, format="BMP")
+        Image.fromarray(pixels).save(buffer, format="BMP")
         return buffer.getvalue()
 
 
 def find_cifar(path: Path) -> CifarFolder | None:
-    """The CIFAR files in a folder, or in the folder of an unpacked archive in it; None without any."""
+    """Find the CIFAR files in a folder, or in the folder of an unpacked archive in it; None without any."""
     for layout in (CIFAR10, CIFAR100):
-        for place in (path, *(path / folder for folder in layout.folders)):
-            for binary, mark in ((False, layout.names[0]), (True, layout.names_text)):
-                if (place / mark).is_file():
-                    return CifarFolder(place, layout, binary)
+        for folder in (path, *(path / name for name in layout.folders)):
+            for binary, file in ((False, layout.names[0]), (True, layout.names_text)):
+                if (folder / file).is_file():
+                    return CifarFolder(folder, layout, binary)
     return None
 
 
@@ -138,7 +138,7 @@ def open_cifar(folder: CifarFolder, split: str, name: str) -> CifarImages:
 
 
 def _read_python(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [N] and pixels uint8 [N, 3072] of a pickle."""
+    """Read labels [N] and pixels uint8 [N, 3072] of a pickle."""
     path = folder.path / file
     content = read_numpy_pickle(path)
     pixels, labels = content.get("data"), content.get(folder.layout.label_key)
@@ -150,7 +150,7 @@ def _read_python(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray
 
 
 def _read_binary(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [N] and pixels uint8 [N, 3072] of a .bin file."""
+    """Read labels [N] and pixels uint8 [N, 3072] of a .bin file."""
     path = folder.path / f"{file}.bin"
     row = folder.layout.label_bytes + PIXELS
     try:

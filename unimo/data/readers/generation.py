@@ -1,20 +1,20 @@
-"""Samples of text generation: the record, and the formats that have one sample a line.
+"""Samples of text generation: the record, and the formats with one sample a line.
 
     lines   two files with one text a line: sources and targets
-    tsv     a header that names `tgt` (or `target`), maybe `knowledge`, and one or more columns of sources
-    jsonl   {"source": "...", "target": "..."}; either may be a list: columns, and several right answers
+    tsv     a header with `tgt` (or `target`), optionally `knowledge`, and one or more columns of sources
+    jsonl   {"source": "...", "target": "..."}; either may be a list: columns, and several references
 
-Lines are located when a file is opened and decoded when they are read.
+Lines are located when a file is opened and decoded when read.
 """
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unimo.data.readers.base import Dataset, check_index, check_text, read_at
+from unimo.data.readers.base import TextDataset, check_index, check_text
+from unimo.data.readers.lines import LineFile
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json
@@ -25,94 +25,34 @@ KNOWLEDGE = "knowledge"
 
 @dataclass(frozen=True)
 class GenerationRecord(Record):
-    """A text to write, and what it is written from."""
+    """A source and the texts to generate from it."""
 
     sources: tuple[str, ...] = ()
-    """Columns of the source, e.g. passage and answer; of a dialog its turns, the newest last."""
+    """Columns of the source, e.g. passage and answer; the turns of a dialog, the newest last."""
     knowledge: str | None = None
-    """What a dialog is about, if anything; without dialogs a column before the others."""
+    """Background of a dialog; without dialogs a column before the others."""
     references: tuple[str, ...] = ()
-    """Texts that would be right; training reads one of them."""
+    """Correct targets; training reads one of them."""
     is_tokenized: bool = False
-    """Texts are GPT-2 ids in decimal with spaces between, as in UNIMO's released files."""
+    """Whether texts are GPT-2 ids in decimal, separated by blanks, as in UNIMO's released files."""
     turn_id: int | None = None
-    """Of a dialog: number of the turn; `question_id` is then the id of the dialog."""
+    """Number of the turn of a dialog, whose id is `question_id`."""
 
 
-class LineFile:
-    """The lines of a UTF-8 file.
-
-    Args:
-        path: the file.
-        keep_blank: lines without text count, too.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-
-    def __init__(self, path: Path, keep_blank: bool = False) -> None:
-        self.path = path
-        self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
-        begin = 0
-        try:
-            with open(path, "rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if keep_blank or line.strip():
-                        self._begins.append(begin)
-                        self._sizes.append(len(line))
-                        self._numbers.append(number)
-                    begin += len(line)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-
-    def __len__(self) -> int:
-        return len(self._begins)
-
-    def where(self, index: int) -> str:
-        """File and line number, for messages."""
-        return f"{self.path}, line {self._numbers[index]}"
-
-    def sample_id(self, index: int) -> str:
-        """File and line number, for records."""
-        return f"{self.path.stem}:{self._numbers[index]}"
-
-    def content(self, index: int) -> bytes:
-        """One line as it stands in the file."""
-        return read_at(self.path, self._begins[index], self._sizes[index])
-
-    def text(self, index: int) -> str:
-        """One line without its end.
-
-        Raises:
-            RecordError: not UTF-8.
-        """
-        try:
-            return self.content(index).decode("utf8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise RecordError(f"{self.where(index)}: not valid UTF-8 at byte {error.start}") from error
-
-
-class GenerationDataset(Dataset):
-    """Base of the readers of text generation: no images."""
-
-    def image_source(self, index: int) -> Path:
-        raise RecordError(f"{self.name} has no images")
-
-
-class LinePairs(GenerationDataset):
-    """Sources in one file, targets in the same lines of another.
+class LinePairs(TextDataset):
+    """Sources in one file, their targets in the same lines of another.
 
     Args:
-        files: the two files.
+        files: source and target file.
         name: name of the corpus.
 
     Raises:
-        DataError: a file cannot be read, or they differ in their numbers of lines.
+        DataError: a file cannot be read, or their numbers of lines differ.
     """
 
     def __init__(self, files: tuple[Path, Path], name: str) -> None:
         self.name = name
-        self._sources, self._targets = (LineFile(file, keep_blank=True) for file in files)
+        self._sources, self._targets = (LineFile(file, keep=lambda number, line: True) for file in files)
         if len(self._sources) != len(self._targets):
             raise DataError(
                 f"{files[0]} has {len(self._sources)} lines and {files[1]} has {len(self._targets)}; "
@@ -132,14 +72,14 @@ class LinePairs(GenerationDataset):
         )
 
 
-class TsvFile(GenerationDataset):
+class TsvFile(TextDataset):
     """A tab-separated file with a header and without quoting.
 
     Args:
         path: the file.
         name: name of the corpus.
         is_tokenized: its cells hold GPT-2 ids.
-        splits_turns: the texts that ` [SEP] ` separates in a source are the turns of a dialog.
+        splits_turns: a source holds the turns of a dialog, separated by ` [SEP] `.
 
     Raises:
         DataError: the file cannot be read, or its header lacks a column.
@@ -185,8 +125,8 @@ class TsvFile(GenerationDataset):
         )
 
 
-class JsonlFile(GenerationDataset):
-    """One JSON object a line, with `source` and `target`, and maybe `knowledge`.
+class JsonlFile(TextDataset):
+    """One JSON object a line, with `source`, `target` and optionally `knowledge`.
 
     Raises:
         DataError: the file cannot be read.
@@ -216,7 +156,7 @@ class JsonlFile(GenerationDataset):
 
 
 def texts_of(item: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
-    """The text or texts under a key of a JSON object.
+    """Return the text or texts under a key of a JSON object.
 
     Raises:
         RecordError: the key is missing, there is no text, or one of them is empty.

@@ -1,47 +1,46 @@
-"""SST-2, MNLI, CoLA and STS-B as GLUE distributes them: one folder a task, tab-separated files, no quoting.
+"""SST-2, MNLI, CoLA and STS-B as GLUE distributes them: a folder for each task, tab-separated, no quoting.
 
     SST-2   train.tsv dev.tsv (sentence, label), test.tsv (index, sentence); also without their header
     MNLI    train.tsv, dev_matched.tsv, dev_mismatched.tsv, test_matched.tsv, test_mismatched.tsv
     CoLA    train.tsv and dev.tsv without header (source, label, mark, sentence), test.tsv (index, sentence)
     STS-B   train.tsv dev.tsv test.tsv (..., sentence1, sentence2, score)
 
-Columns are found by their names; further ones are ignored. The test files of GLUE have no labels. Lines are
-located and their labels checked when a file is opened; texts are read when they are asked for.
+Columns are found by name; others are ignored. The test files of GLUE have no labels. Lines are located and
+their labels checked when a file is opened; texts are read when needed.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unimo.data.readers.base import Dataset, check_index, check_text, read_at
+from unimo.data.readers.base import TextDataset, check_index, check_text
+from unimo.data.readers.lines import LineFile
 from unimo.data.record import Record
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError
 
-log = logging.getLogger(__name__)
 GlueName = Literal["sst2", "mnli", "cola", "stsb"]
 
 
 @dataclass(frozen=True)
 class GlueTask:
-    """What the files of one GLUE task look like."""
+    """Format of the files of one GLUE task."""
 
     texts: tuple[str, ...]
     """Columns of the one or two sentences."""
     label: str
     """Column of the label."""
     classes: tuple[str, ...]
-    """Labels as the files spell them, in the order of the classes; none for regression."""
+    """Labels as spelled in the files, in the order of the classes; empty for regression."""
     class_names: tuple[str, ...]
-    """What they mean."""
+    """Names of the classes."""
     headless: tuple[str, ...] = ()
-    """Columns of a file without header; empty: there is always one."""
+    """Columns of a file without header; empty if all files have one."""
     max_score: float = 0.0
-    """Regression: scores lie in 0 .. max_score."""
+    """Largest score of regression; the smallest is 0."""
 
 
 NLI = ("contradiction", "neutral", "entailment")
@@ -58,18 +57,18 @@ TASKS: dict[GlueName, GlueTask] = {
     "stsb": GlueTask(("sentence1", "sentence2"), "score", (), (), max_score=5.0),
 }
 FOLDERS: dict[GlueName, str] = {"sst2": "SST-2", "mnli": "MNLI", "cola": "CoLA", "stsb": "STS-B"}
-"""Names of the folders in the archives of GLUE."""
+"""Folders in the archives of GLUE."""
 
 
-class GlueFile(Dataset):
+class GlueFile(TextDataset):
     """One tab-separated file.
 
     Args:
         path: the file.
-        task: what its columns are.
+        task: its format.
         name: name of the corpus.
-        part: `matched` or `mismatched` (MNLI); accuracy is broken down by it.
-        needs_labels: refuse a file without the column of labels.
+        part: `matched` or `mismatched` (MNLI); accuracy is also reported for each part.
+        needs_labels: refuse a file without labels.
 
     Raises:
         DataError: missing file, column or field, or an unknown label; names file and line.
@@ -79,39 +78,29 @@ class GlueFile(Dataset):
         self, path: Path, task: GlueTask, name: str, part: str = "", needs_labels: bool = True
     ) -> None:
         self.path, self.task, self.name, self.part = path, task, name, part
-        self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
+        self._needs_labels = needs_labels
         self._labels = array("d")
         self._columns: dict[str, int] = {}
-        try:
-            self._scan(needs_labels)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
-        if not self._begins:
+        self._lines = LineFile(path, self._scan)
+        if not len(self._lines):
             raise DataError(f"{path} has no samples")
 
-    def _scan(self, needs_labels: bool) -> None:
-        begin = 0
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                fields = _split(line)
-                if number == 1 and self._read_header(fields, needs_labels):
-                    begin += len(line)
-                    continue
-                if line.strip():
-                    self._begins.append(begin)
-                    self._sizes.append(len(line))
-                    self._numbers.append(number)
-                    self._labels.append(self._read_label(fields, f"{self.path}, line {number}"))
-                begin += len(line)
+    def _scan(self, number: int, line: bytes) -> bool:
+        """Read the header or the label of a line; return whether it is a sample."""
+        fields = _split(line)
+        if (number == 1 and self._read_header(fields)) or not line.strip():
+            return False
+        self._labels.append(self._read_label(fields, f"{self.path}, line {number}"))
+        return True
 
-    def _read_header(self, fields: list[str], needs_labels: bool) -> bool:
-        """Set the columns from the first line; False when that is a sample already."""
+    def _read_header(self, fields: list[str]) -> bool:
+        """Set the columns from the first line; return False if it is already a sample."""
         wanted = (*self.task.texts, self.task.label)
         is_header = not self.task.headless or any(field in (*wanted, "index") for field in fields)
         columns = fields if is_header else self.task.headless
         self._columns = {column: place for place, column in enumerate(columns)}
         missing = [column for column in wanted if column not in self._columns]
-        if missing == [self.task.label] and not needs_labels:
+        if missing == [self.task.label] and not self._needs_labels:
             missing = []
         if missing:
             found = ", ".join(field[:30] for field in fields[:12]) or "nothing"
@@ -121,7 +110,7 @@ class GlueFile(Dataset):
         return is_header
 
     def _read_label(self, fields: list[str], where: str) -> float:
-        """Class or score of a line; nan in a file without labels."""
+        """Return the class or score of a line; NaN in a file without labels."""
         last = max(
             self._columns[name] for name in (*self.task.texts, self.task.label) if name in self._columns
         )
@@ -149,17 +138,16 @@ class GlueFile(Dataset):
         return score
 
     def __len__(self) -> int:
-        return len(self._begins)
+        return len(self._lines)
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
-        where = f"{self.path}, line {self._numbers[index]}"
-        fields = _split(read_at(self.path, self._begins[index], self._sizes[index]))
+        where, fields = self._lines.where(index), _split(self._lines.content(index))
         texts = [check_text(fields[self._columns[name]], where) for name in self.task.texts]
         label, is_class = self._labels[index], bool(self.task.classes)
         known = not math.isnan(label)
         return Record(
-            sample_id=f"{self.path.stem}:{self._numbers[index]}",
+            sample_id=self._lines.sample_id(index),
             corpus=self.name,
             text=texts[0],
             text_pair=texts[1] if len(texts) > 1 else None,
@@ -168,9 +156,6 @@ class GlueFile(Dataset):
             label_name=self.task.class_names[int(label)] if known and is_class else "",
             score=label if known and not is_class else None,
         )
-
-    def image_source(self, index: int) -> Path:
-        raise RecordError(f"{self.path} has no images")
 
 
 def _split(line: bytes) -> list[str]:

@@ -1,7 +1,7 @@
-"""A tree of pictures with one folder a class: `train/<class>/*.jpg` and `val/<class>/*.jpg`.
+"""A tree of images with one folder for each class: `train/<class>/*.jpg` and `val/<class>/*.jpg`.
 
 The classes are the folders of `train` in alphabetical order, as in ImageNet's usual layout. Without folders
-of splits (`<class>/*.jpg`) the pictures are dealt out by hash: 90% train, 5% val, 5% test.
+of splits (`<class>/*.jpg`) the images are split by hash: 90% train, 5% val, 5% test.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ SPLIT_FOLDERS = {
 
 
 class ImageFolder(LabeledImages):
-    """The pictures below the class folders of one folder, sub-folders included, sorted by path.
+    """The images in the class folders of one folder, including subfolders, sorted by path.
 
     Args:
         root: folder of the class folders.
         name: name of the corpus.
-        class_names: classes that labels count in; the folders found when None.
+        class_names: classes that labels refer to; the folders found when None.
 
     Raises:
-        DataError: no class folders, no pictures, or a folder that is not among `class_names`.
+        DataError: no class folders, no images, or a folder that is not among `class_names`.
     """
 
     def __init__(self, root: str | Path, name: str = "", class_names: Sequence[str] | None = None) -> None:
@@ -44,13 +44,10 @@ class ImageFolder(LabeledImages):
         self.name = name or self.root.name
         found = class_folders(self.root)
         self.class_names = list(class_names if class_names is not None else found)
-        strange = sorted(set(found) - set(self.class_names))
-        if strange or not found:
-            raise DataError(
-                f"{self.root} has classes that train does not have: {', '.join(strange[:5])}"
-                if strange
-                else f"{self.root} holds no class folders; expected <class>/*.jpg in it"
-            )
+        if unknown := sorted(set(found) - set(self.class_names)):
+            raise DataError(f"{self.root} has classes that train does not have: {', '.join(unknown[:5])}")
+        if not found:
+            raise DataError(f"{self.root} holds no class folders; expected <class>/*.jpg in it")
         self._names: list[str] = []
         self._labels = array("i")
         for label, folder in enumerate(self.class_names):
@@ -80,30 +77,30 @@ class ImageFolder(LabeledImages):
         return self.root / self._names[index]
 
     def image_name(self, index: int) -> str:
-        """Path of a picture below the root."""
+        """Return the path of an image relative to the root."""
         return self._names[index]
 
 
 def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
-    """One split of a tree, see the top of this file.
+    """Open one split of a tree as described at the top of this file.
 
     Raises:
-        DataError: no such split, or nothing in it.
+        DataError: no such split, or an empty one.
     """
     known = {folder for folders in SPLIT_FOLDERS.values() for folder in folders}
-    there = [folder for folder in class_folders(root) if folder in known]
-    if not there:
-        return _deal_out(ImageFolder(root, name), split)
-    chosen = next((folder for folder in SPLIT_FOLDERS.get(split, (split,)) if folder in there), None)
+    found = [folder for folder in class_folders(root) if folder in known]
+    if not found:
+        return _split_by_hash(ImageFolder(root, name), split)
+    chosen = next((folder for folder in SPLIT_FOLDERS.get(split, (split,)) if folder in found), None)
     if chosen is None:
-        raise DataError(f"{root} has no split {split!r}; found: {', '.join(there)}")
-    train = next((folder for folder in SPLIT_FOLDERS["train"] if folder in there), chosen)
+        raise DataError(f"{root} has no split {split!r}; found: {', '.join(found)}")
+    train = next((folder for folder in SPLIT_FOLDERS["train"] if folder in found), chosen)
     dataset = ImageFolder(root / chosen, name, class_folders(root / train))
     log.info("%s, %s: %d images of %d classes", name, split, len(dataset), len(dataset.class_names))
     return dataset
 
 
-def _deal_out(whole: ImageFolder, split: str) -> LabeledImages:
+def _split_by_hash(whole: ImageFolder, split: str) -> LabeledImages:
     if split not in SPLIT_FOLDERS:
         raise DataError(f"{whole.root} has no split {split!r}; found: {', '.join(SPLIT_FOLDERS)}")
     subset = SubsetDataset(whole, hash_split(whole, split))
@@ -113,13 +110,13 @@ def _deal_out(whole: ImageFolder, split: str) -> LabeledImages:
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; hidden ones are left out."""
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
 
 
 def _pictures(root: Path, folder: str) -> Iterator[str]:
-    """Paths below `root` of the pictures in one class folder (which may be missing)."""
-    for place, _, files in os.walk(root / folder, followlinks=True):
+    """Yield the paths, relative to `root`, of the images in one class folder (which may be missing)."""
+    for parent, _, files in os.walk(root / folder, followlinks=True):
         for file in files:
             if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                yield os.path.relpath(os.path.join(place, file), root)
+                yield os.path.relpath(os.path.join(parent, file), root)

@@ -4,10 +4,10 @@ pairs       {"text": "..."} or {"texts": ["...", "..."]} (also `caption`, `capti
 vqa         {"question": "...", "answer": "yes"} or {"answers": [strings of the annotators]} or
             {"answers": {"yes": 1.0, "no": 0.3}}; optional question_id, question_type
 texts       as pairs, without an image
-images      an image; texts beside it are not read
+images      an image; texts with it are ignored
 entailment  {"text": "hypothesis", "label": "entailment" | "neutral" | "contradiction" | 2 | 1 | 0}
 
-Several samples of one image may stand in a list.
+A list holds several samples of one image.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
 
 
 def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
-    """One mapping a sample. Texts and labels are not checked yet: one bad text spoils only itself.
+    """Split an item into one mapping for each sample, without checking texts and labels.
+
+    They are checked by `record_fields`, so that a bad text affects only its own sample.
 
     Raises:
         RecordError: not a mapping, or without the key that `kind` needs.
@@ -50,7 +52,7 @@ def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
 
 
 def count_samples(content: bytes, kind: Kind) -> int:
-    """How many samples a JSON text holds; 1 if it is broken, so that reading it reports the error."""
+    """Count the samples of a JSON text; 1 if it is broken, so that reading it reports the error."""
     try:
         return len(split_item(parse_json(content, "", RecordError), kind, ""))
     except RecordError:
@@ -58,9 +60,9 @@ def count_samples(content: bytes, kind: Kind) -> int:
 
 
 def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: str) -> dict[str, Any]:
-    """The fields of `Record` that one sample of `split_item` gives.
+    """Convert one sample of `split_item` to fields of `Record`.
 
-    A question without id gets that of the sample, so that predictions can be told apart.
+    A question without id gets that of the sample, so that predictions can be distinguished.
 
     Raises:
         RecordError: empty text, bad answers or unknown label.

@@ -1,7 +1,7 @@
-"""JSON lines beside a folder of images: `{"image": "images/1.jpg", "text": "..."}`, one image a line.
+"""JSON lines with a folder of images: `{"image": "images/1.jpg", "text": "..."}`, one image a line.
 
 Paths are relative to the jsonl file. Lines are located when the file is opened and parsed when read.
-The other keys are those of `readers/items.py`.
+The other keys are described in `readers/items.py`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Protocol
 
 import numpy as np
 
-from unimo.data.readers.base import Dataset, Kind, check_index, read_at
+from unimo.data.readers.base import Dataset, Kind, check_index
 from unimo.data.readers.items import count_samples, record_fields, split_item
+from unimo.data.readers.lines import LineFile
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json
 
 HELD_OUT_SHARE = 0.05
-"""Share of the images that goes to val, and the same to test, where files name no split."""
+"""Share of the images in val, and also in test, where file names name no split."""
 
 
 class JsonlDataset(Dataset):
@@ -29,12 +30,12 @@ class JsonlDataset(Dataset):
 
     Args:
         path: the file.
-        kind: what its lines hold.
-        name: name of the corpus; the file's own when empty.
-        image_root: folder that image paths start from; the file's own when None.
+        kind: kind of samples in its lines.
+        name: name of the corpus; the stem of the file when empty.
+        image_root: folder that image paths are relative to; that of the file when None.
 
     Raises:
-        DataError: missing file, or not one of the images looked for exists.
+        DataError: missing file, or none of a sample of its images exists.
     """
 
     def __init__(self, path: str | Path, kind: Kind, name: str = "", image_root: Path | None = None) -> None:
@@ -42,29 +43,22 @@ class JsonlDataset(Dataset):
         self.kind = kind
         self.name = name or self.path.stem
         self.image_root = Path(image_root) if image_root is not None else self.path.parent
-        # Per line: first byte and number in the file (from 1). Per sample: its line, and which of it.
-        self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
-        self._lines, self._which = array("q"), array("i")
-        try:
-            self._scan()
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+        # For each sample its line, and its index among the samples of the line.
+        self._line_of, self._which = array("q"), array("i")
+        self._lines = LineFile(self.path, self._count)
         if kind != "texts":
             self._check_images_exist()
 
-    def _scan(self) -> None:
-        begin = 0
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    self._begins.append(begin)
-                    self._sizes.append(len(line))
-                    self._numbers.append(number)
-                    several = self.kind != "images" and (b'"texts"' in line or b'"captions"' in line)
-                    for which in range(count_samples(line, self.kind) if several else 1):
-                        self._lines.append(len(self._begins) - 1)
-                        self._which.append(which)
-                begin += len(line)
+    def _count(self, _: int, line: bytes) -> bool:
+        """Add the samples of a line; return whether it has any."""
+        if not line.strip():
+            return False
+        several = self.kind != "images" and (b'"texts"' in line or b'"captions"' in line)
+        count = count_samples(line, self.kind) if several else 1
+        index = self._line_of[-1] + 1 if self._line_of else 0
+        self._line_of.extend([index] * count)
+        self._which.extend(range(count))
+        return count > 0
 
     def _check_images_exist(self, probes: int = 20) -> None:
         missing = []
@@ -83,17 +77,17 @@ class JsonlDataset(Dataset):
             )
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._which)
 
     def where(self, index: int) -> str:
-        """File and line number of a sample."""
-        return f"{self.path}, line {self._numbers[self._lines[index]]}"
+        """Return file and line number of a sample."""
+        return self._lines.where(self._line_of[index])
 
     def image_name(self, index: int) -> str:
-        """The `image` value of a sample's line.
+        """Return the `image` value of a sample's line.
 
         Raises:
-            RecordError: broken line, or one without it.
+            RecordError: broken line, or one without an image.
         """
         return self._image_name(self._item(index), self.where(index))
 
@@ -102,7 +96,7 @@ class JsonlDataset(Dataset):
         where = self.where(index)
         item = self._item(index)
         which = self._which[index]
-        sample_id = f"{self.path.stem}:{self._numbers[self._lines[index]]}#{which}"
+        sample_id = f"{self._lines.sample_id(self._line_of[index])}#{which}"
         fields = record_fields(split_item(item, self.kind, where)[which], self.kind, where, sample_id)
         if self.kind == "texts":
             return Record(sample_id, self.name, **fields)
@@ -130,9 +124,7 @@ class JsonlDataset(Dataset):
         return path
 
     def _item(self, index: int) -> dict:
-        line = self._lines[index]
-        content = read_at(self.path, self._begins[line], self._sizes[line])
-        item = parse_json(content, self.where(index), RecordError)
+        item = parse_json(self._lines.content(self._line_of[index]), self.where(index), RecordError)
         if not isinstance(item, dict):
             raise RecordError(f"{self.where(index)}: expected a JSON object, found {item!r:.80}")
         return item
@@ -146,31 +138,36 @@ class JsonlDataset(Dataset):
 
 
 class NamedImages(Protocol):
-    """Samples whose images have names, which stay the same when others are added."""
+    """Samples whose images have names that do not change when others are added."""
 
     def __len__(self) -> int: ...
 
     def image_name(self, index: int) -> str:
-        """Name of a sample's image; RecordError when it has none."""
+        """Return the name of a sample's image.
+
+        Raises:
+            RecordError: it has none.
+        """
 
 
 def hash_split(dataset: NamedImages, split: str) -> np.ndarray:
-    """Indices of the samples of `split` where files name no split: 90% train, 5% val, 5% test.
+    """Select the samples of `split` where file names name no split: 90% train, 5% val, 5% test.
 
-    An image's share follows from the hash of its `image` value alone, so it stays where it is when
-    other images are added. Small sets get at least one val and one test image (from three images
-    on). Broken lines go to train, where the loader counts them.
+    The split of an image follows from the hash of its name alone, so it does not change when other images
+    are added. From three images on, val and test have at least one image each. Broken lines go to train,
+    where the loader counts them.
+
+    Returns:
+        Indices int64 of the samples, ascending.
     """
-    names = [_name_or_none(dataset, index) for index in range(len(dataset))]
+    names: list[str | None] = []
+    for index in range(len(dataset)):
+        try:
+            names.append(dataset.image_name(index))
+        except RecordError:
+            names.append(None)
     splits = _assign(name for name in names if name is not None)
     return np.array([i for i, name in enumerate(names) if splits.get(name, "train") == split], np.int64)
-
-
-def _name_or_none(dataset: NamedImages, index: int) -> str | None:
-    try:
-        return dataset.image_name(index)
-    except RecordError:
-        return None
 
 
 def _assign(images: Iterable[str]) -> dict[str | None, str]:

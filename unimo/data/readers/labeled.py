@@ -1,4 +1,4 @@
-"""Images with class labels: what their readers share."""
+"""Images with class labels: the base of their readers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from unimo.errors import DataError
 
 
 class LabeledImages(Dataset):
-    """Images whose `Record.label` is a place in `class_names`; they have no text."""
+    """Images without text whose `Record.label` is an index into `class_names`."""
 
     class_names: Sequence[str]
-    """One name a class, in the order of the labels."""
+    """Names of the classes, in the order of the labels."""
 
 
 def spoken(class_name: str) -> str:
-    """A class name as a person would say it: `polar_bear` is a polar bear."""
+    """Return a class name in ordinary words: `polar_bear` becomes `polar bear`."""
     return class_name.replace("_", " ").strip()
 
 
 class RelabeledImages(LabeledImages):
-    """Another data set with its labels as places in `class_names`.
+    """A data set with the labels of other classes.
 
     Args:
-        dataset: what is read.
-        class_names: the classes to count in, for example those of a trained model.
-        class_of: for each label of `dataset` its place in `class_names`.
+        dataset: the data set.
+        class_names: the new classes, for example those of a trained model.
+        class_of: for each label of `dataset` its index in `class_names`.
     """
 
     def __init__(self, dataset: Dataset, class_names: Sequence[str], class_of: Sequence[int]) -> None:
@@ -47,18 +47,18 @@ class RelabeledImages(LabeledImages):
 
 
 def relabel(dataset: LabeledImages, class_names: Sequence[str]) -> LabeledImages:
-    """The data set with labels that count in `class_names`, by name.
+    """Map the labels of a data set to `class_names`, by the names of its classes.
 
     Raises:
         DataError: it has classes that are not among them.
     """
     if list(dataset.class_names) == list(class_names):
         return dataset
-    place = {name: number for number, name in enumerate(class_names)}
-    strange = [name for name in dataset.class_names if name not in place]
-    if strange:
+    index_of = {name: index for index, name in enumerate(class_names)}
+    unknown = [name for name in dataset.class_names if name not in index_of]
+    if unknown:
         raise DataError(
-            f"{dataset.name} has {len(strange)} classes that the model does not know: "
-            f"{', '.join(strange[:5])}; its {len(class_names)} classes: {', '.join(class_names[:5])} ..."
+            f"{dataset.name} has {len(unknown)} classes that the model does not know: "
+            f"{', '.join(unknown[:5])}; its {len(class_names)} classes: {', '.join(class_names[:5])} ..."
         )
-    return RelabeledImages(dataset, class_names, [place[name] for name in dataset.class_names])
+    return RelabeledImages(dataset, class_names, [index_of[name] for name in dataset.class_names])

@@ -1,21 +1,21 @@
 """Finding the files of a corpus split and opening them with the reader of their format.
 
-The split stands at the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2_train_fix.arrow`,
+The split is the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2_train_fix.arrow`,
 `conceptual_caption_train_7.arrow`, `val.jsonl`, `train-000012.tar`. Rules:
 
 - a file whose name ends with no split (`vg.arrow`, `sbu_3.arrow`, `00042.tar`) belongs to train;
-- `train` takes `restval` along, where there is one (everybody trains on both); `val` also finds `dev`,
-  else `rest_val`; `test` is only `test`; several splits are joined with a plus: `train+val`;
-- VQA files written twice, raw and normalised (`_fix`): the raw ones are read, `train_fix` asks for the
+- `train` includes `restval`, where there is one (as is usual); `val` also finds `dev`, else `rest_val`;
+  `test` is only `test`; several splits are joined with a plus: `train+val`;
+- of VQA files written twice, raw and normalised (`_fix`), the raw ones are read; `train_fix` selects the
   others;
-- a folder may hold several kinds of Arrow tables (ViLT users keep all of theirs in one): those with the
-  columns of the wanted kind are read;
-- of several formats in one folder Arrow is read before tar, and tar before jsonl;
-- if no jsonl file of the folder names a split, images are dealt out by hash (`readers/jsonl.py`);
-- texts alone may also lie in `*.txt`, one sentence a line; images alone in a folder of picture files, with
-  a subfolder for each split or without splits (all of them train). Such corpora are not dealt out by hash.
+- in a folder with several kinds of Arrow tables (ViLT users keep all of theirs together), those with the
+  columns of the requested kind are read;
+- of several formats in one folder Arrow goes before tar, and tar before jsonl;
+- if no jsonl file of the folder names a split, images are split by hash (`readers/jsonl.py`);
+- texts alone may also be `*.txt` files, one sentence a line; images alone a folder of image files, with a
+  subfolder for each split or without splits (all of them train). Such corpora are not split by hash.
 
-Labelled images are found by `readers/labeled.py`, GLUE's files by `readers/glue.py`.
+Labelled images are opened by `open_labeled.py`, GLUE's files by `open_glue.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
-from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
+from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset, concat
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
 from unimo.data.readers.open_labeled import open_labeled_images
 from unimo.data.readers.tar import TarDataset
@@ -63,12 +63,12 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     Args:
         corpus: `scenes`, a folder, one file, or a pattern such as `arrows/coco_*`.
         split: `train`, `val`, `test`, another name in the file names, or several joined by `+`.
-        kind: what to read, see `Kind`. Pairs of a corpus with a `prompt` are made from labelled images.
-        data: gives the root of relative paths and the size of `scenes`.
+        kind: kind of samples. Pairs of a corpus with a `prompt` are made from labelled images.
+        data: the root of relative paths and the size of `scenes`.
 
     Raises:
-        DataError: nothing there, no such split (those found are listed), damaged files, or
-            annotations without images.
+        DataError: no such corpus or split (those found are listed), damaged files, or annotations without
+            images.
     """
     if corpus.prompt and kind == "pairs":
         return PromptDataset(open_labeled_images(corpus, split, data), corpus.prompt)
@@ -83,7 +83,7 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     parts = [_open(file.path, kind, name) for word in split.split("+") for file in _of_split(files, word)]
     if not parts:
         raise DataError(f"{path} has no split {split!r} of {kind}; found: {', '.join(_split_names(files))}")
-    dataset = parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+    dataset = concat(parts, name)
     if len(dataset) == 0:
         raise DataError(f"split {split!r} in {path} has no samples")
     log.info("corpus %s, %s: %d samples in %d files", name, split, len(dataset), len(parts))
@@ -91,7 +91,7 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
 
 
 def open_all_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> Dataset:
-    """Everything of a corpus; of a folder of pictures also what lies in no split's subfolder.
+    """Open all splits of a corpus; of a folder of image files also those outside the subfolders of splits.
 
     Raises:
         DataError: as `open_corpus`.
@@ -99,14 +99,14 @@ def open_all_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> Datas
     folder = corpus.path != "scenes" and kind == "images" and _picture_folder(_resolve(corpus, data))
     words = [_WHOLE] if folder else find_splits(corpus, kind, data)
     parts = [open_corpus(corpus, word, kind, data) for word in words]
-    return parts[0] if len(parts) == 1 else ConcatDataset(parts, parts[0].name)
+    return concat(parts, parts[0].name)
 
 
 def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]:
-    """Names of the splits that `open_corpus` would find under their own name.
+    """Return the names of the splits of a corpus.
 
     Raises:
-        DataError: nothing there.
+        DataError: no such corpus.
     """
     if corpus.path == "scenes":
         return list(_HASHED)
@@ -118,10 +118,10 @@ def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]
 
 
 def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
-    """The answer classes of a VQA corpus, in the order of their ids.
+    """Return the answer classes of a VQA corpus, in the order of their ids.
 
-    `answers.json` beside the files if there is one; else the (label, answer) pairs of the Arrow
-    tables, as the ViLT family rebuilds them; else all training answers in first-seen order.
+    They are read from `answers.json` beside the files if there is one; else from the (label, answer) pairs of
+    the Arrow tables, as in ViLT; else they are all training answers in first-seen order.
 
     Raises:
         DataError: no answers, or tables whose ids contradict each other or leave gaps.
@@ -139,12 +139,11 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
 
 
 def _resolve(corpus: CorpusConfig, data: DataConfig) -> Path:
-    path = Path(corpus.path).expanduser()
-    return Path(data.root).expanduser() / path if data.root else path
+    return Path(data.root).expanduser() / Path(corpus.path).expanduser()
 
 
 def _find_files(path: Path, kind: Kind) -> list[_File]:
-    """Files of the best format that the folder, file or pattern offers."""
+    """Find the files of the preferred format of a folder, file or pattern."""
     if path.is_dir():
         candidates = sorted(path.iterdir())
     elif path.is_file():
@@ -173,12 +172,12 @@ def _find_files(path: Path, kind: Kind) -> list[_File]:
 
 
 def _suffixes(kind: Kind) -> tuple[str, ...]:
-    """File endings that hold a kind, the best format first."""
+    """Return the suffixes of the formats of a kind, in order of preference."""
     return (".arrow", ".tar", ".jsonl", *((".txt",) if kind == "texts" else ()))
 
 
 def _picture_folder(path: Path) -> Path | None:
-    """The folder itself if its pictures are plain files rather than in tables or shards."""
+    """Return the folder if its images are plain files rather than in tables or shards."""
     if path.is_dir() and not any(file.suffix in _suffixes("images") for file in path.iterdir()):
         return path
     return None
@@ -189,7 +188,7 @@ def _picture_splits(folder: Path) -> list[str]:
 
 
 def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
-    """The pictures of a split's subfolder, or of the whole folder; without such subfolders that is train."""
+    """Open the images of a split's subfolder, or of the whole folder, which without subfolders is train."""
     words, splits = split.split("+"), _picture_splits(folder)
     if not set(words) <= {*splits, _WHOLE}:
         raise DataError(f"{folder} has no split {split!r} of images; found: {', '.join(splits)}")
@@ -203,13 +202,13 @@ def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
 
 
 def split_of(path: Path) -> str:
-    """The split that a file name ends with, `_fix` included; empty if it names none."""
+    """Return the split at the end of a file name, including `_fix`; empty if there is none."""
     match = _SPLIT.fullmatch(path.stem)
     return match["split"] + (match["fix"] or "") if match else ""
 
 
 def _of_split(files: list[_File], split: str) -> list[_File]:
-    """The files of one split, aliases considered; see the rules at the top."""
+    """Select the files of one split by the rules at the top of this file."""
     for name in (split, *_INSTEAD.get(split, ())):
         for ending in ("", "_fix"):
             names = {part + ending for part in _ALSO.get(name, (name,))}
@@ -268,7 +267,7 @@ def _answers_of_tables(paths: Iterable[Path]) -> list[str]:
             if found.setdefault(label, answer) != answer:
                 raise DataError(f"{path}: answer {label} is {answer!r} here and {found[label]!r} elsewhere")
     if sorted(found) != list(range(len(found))):
-        # Rare answers may have lost all their questions; their class keeps its place, without a name.
+        # Rare answers may have lost all their questions; their class keeps its id, with a placeholder name.
         log.warning("%d of %d answer ids occur in no table", max(found) + 1 - len(found), max(found) + 1)
         return [found.get(label, f"<answer {label}>") for label in range(max(found) + 1)]
     return [found[label] for label in range(len(found))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from unimo.data.readers.base import ConcatDataset, Dataset
+from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
 from unimo.data.scenes.glue import SceneTexts
 from unimo.errors import DataError
@@ -15,22 +15,21 @@ log = logging.getLogger(__name__)
 
 
 def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueName) -> Dataset:
-    """One split of a GLUE task.
+    """Open one split of a GLUE task.
 
     Args:
-        corpus: the folder of its files, a folder that holds it under its GLUE name, or `scenes`.
+        corpus: the folder of its files, a folder that contains it under its GLUE name, or `scenes`.
         split: `train`, `val` (GLUE's dev), `test`, or several joined by `+`. For MNLI `val` and `test` are
-            the matched and the mismatched file; `val_matched` and the like are one of them.
-        data: gives the root of relative paths and the size of `scenes`.
-        dataset: which task.
+            the matched and the mismatched file; `val_matched`, for example, is one of them.
+        data: the root of relative paths and the size of `scenes`.
+        dataset: name of the task.
 
     Raises:
-        DataError: no such folder or split, or what `GlueFile` refuses.
+        DataError: no such folder or split, or a file that `GlueFile` refuses.
     """
     if corpus.path == "scenes":
         return SceneTexts(dataset, split, data.scenes)
-    path = Path(corpus.path).expanduser()
-    path = Path(data.root).expanduser() / path if data.root else path
+    path = Path(data.root).expanduser() / Path(corpus.path).expanduser()
     folder = path / FOLDERS[dataset] if (path / FOLDERS[dataset]).is_dir() else path
     if not folder.is_dir():
         raise DataError(
@@ -42,13 +41,13 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
         for word in split.split("+")
         for file, part in _files(folder, word)
     ]
-    whole = parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+    whole = concat(parts, name)
     log.info("%s, %s: %d samples of %s in %d files", name, split, len(whole), dataset, len(parts))
     return whole
 
 
 def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
-    """Files of one split, each with its part (`matched`, `mismatched` or nothing)."""
+    """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
     stem, _, part = split.partition("_")
     name = "dev" if stem == "val" else stem
     parts = [part] if part else ["", "matched", "mismatched"]

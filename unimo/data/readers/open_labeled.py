@@ -1,10 +1,10 @@
-"""Finding and opening a set of labelled images."""
+"""Finding and opening a data set of labelled images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from unimo.data.readers.base import ConcatDataset
+from unimo.data.readers.base import concat
 from unimo.data.readers.cifar import find_cifar, open_cifar
 from unimo.data.readers.image_folder import open_image_folder
 from unimo.data.readers.labeled import LabeledImages, RelabeledImages, relabel
@@ -17,27 +17,26 @@ def open_labeled_images(corpus: CorpusConfig, split: str, data: DataConfig) -> L
     """Open one split of an image classification set.
 
     Args:
-        corpus: `scenes` (which shape is it?), a folder tree with one folder a class
+        corpus: `scenes` (the shape of an object), a tree with one folder for each class
             (`readers/image_folder.py`), or a folder of CIFAR files (`readers/cifar.py`).
         split: `train`, `val`, `test`, or several joined by `+`.
-        data: gives the root of relative paths and the size of `scenes`.
+        data: the root of relative paths and the size of `scenes`.
 
     Raises:
-        DataError: nothing there, no such split, or damaged files.
+        DataError: no such data set or split, or damaged files.
     """
     parts = [_open_split(corpus, word, data) for word in split.split("+")]
     if len(parts) == 1:
         return parts[0]
     names = parts[0].class_names
-    whole = ConcatDataset([relabel(part, names) for part in parts], parts[0].name)
+    whole = concat([relabel(part, names) for part in parts], parts[0].name)
     return RelabeledImages(whole, names, range(len(names)))
 
 
 def _open_split(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledImages:
     if corpus.path == "scenes":
         return SceneShapes(split, data.scenes)
-    path = Path(corpus.path).expanduser()
-    path = Path(data.root).expanduser() / path if data.root else path
+    path = Path(data.root).expanduser() / Path(corpus.path).expanduser()
     if not path.is_dir():
         raise DataError(
             f"no folder {path.absolute()}; expected one folder a class (train/<class>/*.jpg) or the files "

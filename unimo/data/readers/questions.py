@@ -1,9 +1,9 @@
 """CoQA and SQuAD as their authors distribute them, for text generation.
 
-CoQA     coqa-train-v1.0.json: stories with questions and answers; a sample is a question, with all that
-         was asked and answered before it
-SQuAD    train-v1.1.json: passages with questions and answers; a sample is a passage and an answer, and the
-         text to write is the question
+CoQA     coqa-train-v1.0.json: stories with questions and answers; a sample is a question with all earlier
+         questions and answers, its target the answer
+SQuAD    train-v1.1.json: passages with questions and answers; a sample is a passage with an answer, its
+         target the question
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unimo.data.readers.base import check_index, check_text
-from unimo.data.readers.generation import GenerationDataset, GenerationRecord
+from unimo.data.readers.base import TextDataset, check_index, check_text
+from unimo.data.readers.generation import GenerationRecord
 from unimo.errors import DataError
 from unimo.files import read_json
 
 
-class CoqaFile(GenerationDataset):
+class CoqaFile(TextDataset):
     """Questions about stories; `references` are the answers of all annotators, `question_type` the domain.
 
     Args:
@@ -26,7 +26,7 @@ class CoqaFile(GenerationDataset):
         name: name of the corpus.
 
     Raises:
-        DataError: the file cannot be read, or lacks a key; the story is named.
+        DataError: the file cannot be read, or a story lacks a key.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -49,20 +49,17 @@ class CoqaFile(GenerationDataset):
     def __getitem__(self, index: int) -> GenerationRecord:
         check_index(index, len(self))
         number, turn = self._turns[index]
-        story, where = (
-            self._stories[number],
-            f"{self._path}, story {number}, turn {self._turns[index][1] + 1}",
-        )
+        story, where = self._stories[number], f"{self._path}, story {number}, turn {turn + 1}"
         questions, answers = story["questions"], story["answers"]
-        said = [text for pair in zip(questions[:turn], answers[:turn], strict=True) for text in pair]
+        earlier = [text for pair in zip(questions[:turn], answers[:turn], strict=True) for text in pair]
         others = (story.get("additional_answers") or {}).values()
-        right = [answers[turn], *(given[turn] for given in others if turn < len(given))]
+        accepted = [answers[turn], *(given[turn] for given in others if turn < len(given))]
         return GenerationRecord(
             sample_id=f"{self._path.stem}:{story.get('id', number)}#{turn + 1}",
             corpus=self.name,
-            sources=tuple(_said(item, where) for item in [*said, questions[turn]]),
+            sources=tuple(_input_text(item, where) for item in [*earlier, questions[turn]]),
             knowledge=check_text(story["story"], where),
-            references=tuple(_said(item, where) for item in right),
+            references=tuple(_input_text(item, where) for item in accepted),
             question_id=story.get("id", number),
             question_type=str(story.get("source", "")),
             turn_id=int(questions[turn].get("turn_id", turn + 1)),
@@ -75,15 +72,15 @@ class _Place(NamedTuple):
     question: int
 
 
-class SquadQuestions(GenerationDataset):
-    """Questions to ask: a passage and an answer are the source, the question is the target.
+class SquadQuestions(TextDataset):
+    """Question generation: a passage and an answer are the source, the question is the target.
 
     Args:
         path: the file: `{"data": [articles]}`, or the list of articles itself.
         name: name of the corpus.
 
     Raises:
-        DataError: the file cannot be read, or lacks a key; the article is named.
+        DataError: the file cannot be read, or an article lacks a key.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -120,7 +117,7 @@ class SquadQuestions(GenerationDataset):
 
 
 def _articles(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of `data` of a JSON file."""
+    """Yield the entries of `data` in a JSON file."""
     content = read_json(path, DataError)
     entries = content.get("data") if isinstance(content, Mapping) else content
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -136,5 +133,5 @@ def _list(item: Any, key: str, where: str) -> list[dict[str, Any]]:
     return value
 
 
-def _said(item: dict[str, Any], where: str) -> str:
+def _input_text(item: dict[str, Any], where: str) -> str:
     return check_text(item.get("input_text"), f"{where}, 'input_text'")

@@ -1,11 +1,11 @@
-"""Tar shards as webdataset and img2dataset write them: members of one sample share the name up to the dot.
+"""Tar shards in the format of webdataset and img2dataset: members of a sample share the name up to the dot.
 
     000017.jpg   the image (jpg, jpeg, png or webp)
     000017.txt   one caption, UTF-8
     000017.json  instead of txt: the keys of `readers/items.py`, or a list of such objects
 
 Opening a shard reads its headers (and the json members, to count their texts); images are read by
-position when asked for.
+position when needed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class TarDataset(Dataset):
 
     Args:
         path: the shard.
-        kind: what its text members hold.
-        name: name of the corpus; the file's own when empty.
+        kind: kind of samples in its text members.
+        name: name of the corpus; the stem of the file when empty.
 
     Raises:
         DataError: missing, compressed, truncated or damaged shard.
@@ -43,7 +43,7 @@ class TarDataset(Dataset):
         self.path = Path(path)
         self.kind = kind
         self.name = name or self.path.stem
-        # Flat arrays, because millions of small objects would cost gigabytes.
+        # Flat arrays: millions of small objects would cost gigabytes.
         self._key_ends, self._spans = array("q", [0]), array("q")
         self._key_text = bytearray()
         self._keys, self._which = array("q"), array("i")
@@ -103,14 +103,14 @@ class TarDataset(Dataset):
         return read_at(self.path, offset, size)
 
     def _key(self, index: int) -> tuple[str, str]:
-        """Name of a sample's members, and where they are, for messages."""
+        """Return the common name of a sample's members, and file and name for messages."""
         number = self._keys[index]
         begin, end = self._key_ends[number], self._key_ends[number + 1]
         key = self._key_text[begin:end].decode("utf8", "replace")
         return key, f"{self.path}, {key}"
 
     def _span(self, index: int) -> array[int]:
-        """Image offset and size, text offset and size, 1 if the text is a txt."""
+        """Return image offset and size, text offset and size, and 1 if the text is a txt."""
         number = self._keys[index]
         return self._spans[number * 5 : number * 5 + 5]
 
@@ -123,7 +123,7 @@ def _decode(content: bytes, where: str) -> str:
 
 
 def _scan(path: Path) -> dict[str, dict[str, Span]]:
-    """Name up to the first dot -> lower-case suffix -> (offset, size), in the order of the shard."""
+    """Return (offset, size) by name up to the first dot and lower-case suffix, in the order of the shard."""
     found: dict[str, dict[str, Span]] = {}
     for name, offset, size in tar_files(path):
         folder, slash, file_name = name.rpartition("/")

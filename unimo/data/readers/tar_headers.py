@@ -1,7 +1,7 @@
-"""The headers of a tar file: names, places and sizes of its files, in one pass that skips their contents.
+"""The headers of a tar file: names, offsets and sizes of its files, in one pass that skips their contents.
 
-The standard library's `tarfile` gives the same list (a test compares them) at several times the cost,
-which is minutes at every start for a corpus of some hundred shards.
+The standard library's `tarfile` gives the same list (a test compares them) in several times the time,
+which would be minutes at every start with a corpus of some hundred shards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHECKSUM = slice(148, 156)
 
 
 def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, offset of the content, size) of each regular file, in order. Reads ustar, GNU and pax headers.
+    """Yield (name, offset of the content, size) of each regular file, in order; ustar, GNU or pax headers.
 
     Raises:
         DataError: missing, compressed, truncated or damaged file.
@@ -57,11 +57,11 @@ def _walk(file: int, path: Path) -> Iterator[tuple[str, int, int]]:
             longer_name, pax = b"", {}
     if total == 0:
         raise DataError(f"{path} is not a complete, uncompressed tar file: it has 0 bytes")
-    log.warning("%s has no end mark; it may have been cut off between two files", path)
+    log.warning("%s has no end mark; it may be truncated between two files", path)
 
 
 def _check(header: bytes, path: Path, offset: int) -> None:
-    """Raise DataError unless the header carries its own checksum."""
+    """Raise DataError unless the header contains its own checksum."""
     stated = header[_CHECKSUM].strip(b" \0")
     actual = sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ")
     if len(header) < BLOCK or not stated.isdigit() or int(stated, 8) != actual:
@@ -69,7 +69,7 @@ def _check(header: bytes, path: Path, offset: int) -> None:
 
 
 def _number(field: bytes) -> int:
-    """Octal text, or for 8 GiB and more GNU's base 256 after a set first bit."""
+    """Decode octal text, or GNU's base 256 after a set first bit, used from 8 GiB on."""
     if field[0] & 0x80:
         return int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
     return int(field.strip(b" \0") or b"0", 8)
@@ -82,7 +82,7 @@ def _name(header: bytes) -> bytes:
 
 
 def _pax_records(content: bytes) -> dict[bytes, bytes]:
-    """Lines of `LENGTH KEY=VALUE`, where LENGTH counts the whole line."""
+    """Parse lines of `LENGTH KEY=VALUE`, where LENGTH is that of the whole line."""
     records = {}
     while content.strip(b"\0"):
         length, _, _ = content.partition(b" ")

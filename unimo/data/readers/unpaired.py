@@ -1,15 +1,15 @@
-"""Corpora of texts alone and of images alone: plain text files, and folders of pictures."""
+"""Corpora of texts alone and of images alone: plain text files and folders of image files."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from array import array
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from unimo.data.readers.base import Dataset, check_index, check_text, read_at
+from unimo.data.readers.base import Dataset, TextDataset, check_index, check_text
+from unimo.data.readers.lines import LineFile
 from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError, RecordError
 
@@ -17,67 +17,43 @@ log = logging.getLogger(__name__)
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 
-class TextLinesDataset(Dataset):
-    """A UTF-8 file with one sentence a line; empty lines are left out.
-
-    Lines are located when the file is opened and decoded when read.
+class TextLinesDataset(TextDataset):
+    """A UTF-8 file with one sentence a line; empty lines are skipped.
 
     Args:
         path: the file.
-        name: name of the corpus; the file's own when empty.
+        name: name of the corpus; the stem of the file when empty.
 
     Raises:
         DataError: the file cannot be read.
     """
 
     def __init__(self, path: Path, name: str = "") -> None:
-        self.path = Path(path)
-        self.name = name or self.path.stem
-        self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
-        try:
-            with open(self.path, "rb") as file:
-                begin = 0
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        self._begins.append(begin)
-                        self._sizes.append(len(line))
-                        self._numbers.append(number)
-                    begin += len(line)
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+        self._lines = LineFile(path)
+        self.name = name or path.stem
 
     def __len__(self) -> int:
-        return len(self._begins)
+        return len(self._lines)
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
-        number = self._numbers[index]
-        content = read_at(self.path, self._begins[index], self._sizes[index])
-        try:
-            text = content.decode("utf8")
-        except UnicodeDecodeError as error:
-            raise RecordError(f"{self.path}, line {number}: not valid UTF-8 at byte {error.start}") from error
-        where = f"{self.path}, line {number}"
-        return Record(f"{self.path.stem}:{number}", self.name, text=check_text(text, where))
-
-    def image_source(self, index: int) -> ImageSource:
-        check_index(index, len(self))
-        raise RecordError(f"{self.path}: a text file has no images")
+        text = check_text(self._lines.text(index), self._lines.where(index))
+        return Record(self._lines.sample_id(index), self.name, text=text)
 
 
 class PictureDataset(Dataset):
-    """Picture files, each a sample without text.
+    """Image files, each a sample without text.
 
     Args:
-        files: the pictures.
-        root: folder that sample names start from.
+        files: the files.
+        root: folder that names of samples are relative to.
         name: name of the corpus.
     """
 
     def __init__(self, files: Sequence[Path], root: Path, name: str) -> None:
         self.name = name
         self._root = root
-        # One string instead of a Path object each: image collections have millions of files.
+        # Strings instead of Path objects: image collections have millions of files.
         self._files = [str(file.relative_to(root)) for file in files]
 
     def __len__(self) -> int:
@@ -96,14 +72,14 @@ class PictureDataset(Dataset):
 
 
 class PromptDataset(Dataset):
-    """Pseudo pairs: the text of a labelled image is its label in a sentence (UNIMO-2, section 4).
+    """Pseudo pairs: the text of a labelled image is a sentence with its label (UNIMO-2, section 4).
 
-    All images of a class have the same `image_id`, so that none of them is taken for a mismatch of the
-    sentence of another one.
+    All images of a class have the same `image_id`, because the sentence of one is true of the others: none of
+    them may be its mismatched image.
 
     Args:
         labeled: images whose records have a `label_name`.
-        prompt: the sentence, with `{}` in the place of the label.
+        prompt: the sentence, with `{}` for the label.
 
     Raises:
         DataError: the prompt has no `{}`.
@@ -130,7 +106,7 @@ class PromptDataset(Dataset):
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Picture files of a folder and its subfolders, sorted; hidden ones are left out, other files too."""
+    """Find the image files in a folder and its subfolders, sorted; hidden and other files are skipped."""
     pictures, others = [], Counter()
     for path in folder.rglob("*"):
         if any(part[0] == "." for part in path.relative_to(folder).parts):

@@ -13,20 +13,19 @@ import dataclasses
 import numpy as np
 
 from unimo.data.loading.sampler import generator
-from unimo.data.readers.base import Dataset, check_index
+from unimo.data.readers.base import TextDataset, check_index
 from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.record import Record
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.scenes.language import captions, describe, hypotheses
 from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
-from unimo.errors import RecordError
 from unimo.settings import ScenesConfig
 
 Sample = tuple[str, str | None, float]
 """First sentence, second sentence, class or score."""
 
 
-class SceneTexts(Dataset):
+class SceneTexts(TextDataset):
     """One sample of a GLUE-like task for each scene of a split.
 
     Args:
@@ -61,9 +60,6 @@ class SceneTexts(Dataset):
             label_name=names[int(value)] if names else "",
             score=None if names else value,
         )
-
-    def image_source(self, index: int) -> bytes:
-        raise RecordError("these scenes have no images")
 
 
 def _mood(scene: Scene, rng: np.random.Generator) -> Sample:

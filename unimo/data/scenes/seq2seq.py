@@ -8,8 +8,8 @@ answers follow, and the target is the answer to the last question, as in CoQA.
 from __future__ import annotations
 
 from unimo.data.loading.sampler import generator
-from unimo.data.readers.base import check_index
-from unimo.data.readers.generation import GenerationDataset, GenerationRecord
+from unimo.data.readers.base import TextDataset, check_index
+from unimo.data.readers.generation import GenerationRecord
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.scenes.language import ABOUT_ONE, describe, questions
 from unimo.data.scenes.scene import Scene
@@ -19,7 +19,7 @@ TURNS = 3
 """Largest number of questions in a dialog."""
 
 
-class SceneWriting(GenerationDataset):
+class SceneWriting(TextDataset):
     """One sample for each scene of a split.
 
     Args:
