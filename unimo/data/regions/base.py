@@ -1,6 +1,6 @@
-"""Region features of one picture, and where they come from.
+"""Region features of an image, and the interface of their sources.
 
-Legend: R regions of a picture, F width of a feature, C classes of the detector.
+Legend: R regions of an image, F width of a feature, C classes of the detector.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from unimo.errors import RecordError
 
 @dataclass(frozen=True)
 class Regions:
-    """The regions of one picture, best first."""
+    """The regions of one image, best first."""
 
     features: np.ndarray = field(repr=False)
     """[R, F] float32."""
     boxes: np.ndarray = field(repr=False)
-    """[R, 4] float32: x1, y1, x2, y2 in pixels of the picture."""
+    """[R, 4] float32: x1, y1, x2, y2 in pixels."""
     width: int
-    """Of the picture, pixels."""
+    """Width of the image in pixels."""
     height: int
-    """Of the picture, pixels."""
+    """Height of the image in pixels."""
     class_probs: np.ndarray | None = field(default=None, repr=False)
-    """[R, C] float32, what the detector takes each region for, without background; None without detector."""
+    """[R, C] float32: the detector's class probabilities without background; None without a detector."""
 
     def __len__(self) -> int:
         return len(self.features)
 
     def best(self, count: int) -> Regions:
-        """The first `count` regions."""
+        """Return the first `count` regions."""
         if len(self) <= count:
             return self
         probs = None if self.class_probs is None else self.class_probs[:count]
@@ -41,7 +41,7 @@ class Regions:
 
     @property
     def locations(self) -> np.ndarray:
-        """[R, 5] float32: x1 / w, y1 / h, x2 / w, y2 / h and the share of the picture's area (facts 1.5)."""
+        """[R, 5] float32: x1 / w, y1 / h, x2 / w, y2 / h and the share of the area (UNIMO's code)."""
         x1, y1, x2, y2 = self.boxes.T
         w, h = self.width, self.height
         columns = (x1 / w, y1 / h, x2 / w, y2 / h, (x2 - x1) * (y2 - y1) / (w * h))
@@ -49,15 +49,15 @@ class Regions:
 
 
 class RegionSource(Protocol):
-    """Where the regions of a record come from."""
+    """A source of the regions of records."""
 
     feature_size: int
     """F."""
     num_classes: int
-    """C; 0 where there are no class probabilities."""
+    """C; 0 without class probabilities."""
 
     def of(self, record: Record) -> Regions:
-        """The regions of a record's image.
+        """Return the regions of a record's image.
 
         Raises:
             RecordError: the image is unknown or broken, or its regions cannot be used.
@@ -65,16 +65,17 @@ class RegionSource(Protocol):
 
 
 def check_regions(regions: Regions, name: str, feature_size: int, num_classes: int = 0) -> Regions:
-    """The regions themselves, if a model can read them.
+    """Return the regions after checking that a model can read them.
 
     Args:
-        regions, name: of a picture.
+        regions: regions of an image.
+        name: name of the image, for messages.
         feature_size: F.
-        num_classes: C where class probabilities are wanted; 0 where it does not matter.
+        num_classes: C if class probabilities are required, else 0.
 
     Raises:
-        RecordError: none, another width, no class probabilities or of other classes, numbers that are not
-            finite, or a box outside of the picture.
+        RecordError: no regions, another width, no class probabilities or another number of classes, numbers
+            that are not finite, or a box outside of the image.
     """
     features, boxes, probs = regions.features, regions.boxes, regions.class_probs
     if len(features) == 0:
@@ -91,7 +92,7 @@ def check_regions(regions: Regions, name: str, feature_size: int, num_classes: i
         raise RecordError(f"image {name}: features, boxes or class probabilities are not finite")
     if regions.width < 1 or regions.height < 1:
         raise RecordError(f"image {name} is {regions.width} x {regions.height} pixels")
-    limits = np.array([regions.width, regions.height] * 2) + 1.0  # detectors round to the pixel behind
+    limits = np.array([regions.width, regions.height] * 2) + 1.0  # detectors round up to the next pixel
     if (boxes < -1.0).any() or (boxes > limits).any() or (boxes[:, :2] > boxes[:, 2:]).any():
         raise RecordError(
             f"image {name}: a box lies outside of its {regions.width} x {regions.height} pixels"

@@ -1,4 +1,4 @@
-"""Regions without a detector."""
+"""Regions without a detector: the cells of a grid."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from unimo.errors import ConfigError, RecordError
 
 
 class GridRegions:
-    """Regions without a detector: the cells of a grid over the picture, each as its shrunken pixels.
+    """The cells of a grid over the image as regions; the feature of a cell is its pixels, scaled down.
 
-    Works for every picture on a fresh machine; on `scenes` a cell of the 2 x 2 grid holds one object at most.
+    Works for every image on a fresh machine; on `scenes` a cell of the 2 x 2 grid holds at most one object.
 
     Args:
-        cells: along each side of the picture.
-        pixels: side of the shrunken cell; F is 3 * pixels ** 2.
+        cells: number of cells along each side of the image.
+        pixels: side of a cell after scaling; F is 3 * pixels ** 2.
     """
 
     num_classes = 0
@@ -30,7 +30,7 @@ class GridRegions:
         self.feature_size = 3 * pixels**2
 
     def of(self, record: Record) -> Regions:
-        """The cells of the picture, row by row; features are colours in [-1, 1]."""
+        """Return the cells of the image, row by row; features are colours in [-1, 1]."""
         if record.image is None:
             raise RecordError(f"sample {record.sample_id}: a grid needs the picture of {record.image_id}")
         if isinstance(record.image, Image.Image):
@@ -38,7 +38,7 @@ class GridRegions:
         return self.of_image(open_image(record.image, self.cells * self.pixels))
 
     def of_image(self, image: Image.Image) -> Regions:
-        """The cells of an opened picture."""
+        """Return the cells of an opened image."""
         image = image.convert("RGB")
         width, height = image.size
         side = self.cells * self.pixels

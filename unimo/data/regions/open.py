@@ -12,14 +12,15 @@ from unimo.errors import ConfigError
 
 
 def open_regions(name: str) -> RegionSource:
-    """The source that `data.regions` names.
+    """Open the source named by `data.regions`.
 
     Args:
-        name: `grid`; `grid:CELLS:PIXELS`; a folder that tools/extract_features.py wrote; or a TSV file of
-            the released format.
+        name: `grid`; `grid:CELLS:PIXELS`; a folder written by tools/extract_features.py; or a TSV file in the
+            format of UNIMO's release.
+
     Raises:
-        ConfigError: a grid that cannot be read.
-        DataError: no features at that place, or damaged ones.
+        ConfigError: malformed name of a grid.
+        DataError: no features at that path, or damaged ones.
     """
     kind, *numbers = name.split(":")
     if kind == "grid" and all(number.isdigit() for number in numbers) and len(numbers) in (0, 2):
@@ -30,11 +31,14 @@ def open_regions(name: str) -> RegionSource:
 
 
 def open_store(path: Path) -> StoredRegions:
-    """Stored features: a folder of `tools/extract_features.py`, a TSV file of the released format, a folder
-    of such files, or several of these joined by commas.
+    """Open stored features.
+
+    Args:
+        path: a folder written by tools/extract_features.py, a TSV file in the format of UNIMO's release, a
+            folder of such files, or several of these separated by commas.
 
     Raises:
-        DataError: no features at that place, damaged ones, or ones of different detectors.
+        DataError: no features at that path, damaged ones, or features of different detectors.
     """
     names = str(path).split(",")
     if len(names) > 1 and not path.exists():

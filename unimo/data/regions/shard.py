@@ -1,13 +1,12 @@
-"""One file of region features: the pictures of a stretch of an image list, and those left out of it.
+"""One file of region features: consecutive images of an image list, and those of them that were skipped.
 
-A safetensors file. Legend: I pictures, R regions of all of them, F width of a feature, C classes,
-A attributes.
+A safetensors file. Legend: I images, R regions of all of them, F width of a feature, C classes, A attributes.
 
     ids         uint8   JSON list of the I image ids
     skipped     uint8   JSON list of [image id, reason]
-    starts      int64   [I + 1] first region of each picture
+    starts      int64   [I + 1] first region of each image
     sizes       int32   [I, 2] width and height in pixels
-    boxes       float32 [R, 4] x1, y1, x2, y2 in pixels of the picture, best region first
+    boxes       float32 [R, 4] x1, y1, x2, y2 in pixels, best region first
     features    float16 [R, F]
     class_probs float16 [R, C] without background
     labels      int32   [R] class of each region
@@ -33,7 +32,7 @@ from unimo.weights.files import write_safetensors
 
 @dataclass(frozen=True)
 class Widths:
-    """How wide the tables of a store are."""
+    """Widths of the tables of a store."""
 
     features: int
     classes: int
@@ -42,31 +41,31 @@ class Widths:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """All that is stored of one picture."""
+    """All that is stored for one image."""
 
     image_id: str
     regions: Regions
     labels: np.ndarray = field(repr=False)
-    """[R] int32, class of each region."""
+    """[R] int32: class of each region."""
     scores: np.ndarray = field(repr=False)
-    """[R] float32, probability of that class."""
+    """[R] float32: probability of that class."""
     attributes: np.ndarray | None = field(default=None, repr=False)
     """[R, A] float32; None without attributes."""
 
 
 class Skipped(NamedTuple):
-    """A picture that was left out."""
+    """An image without regions, and why."""
 
     image_id: str
     reason: str
 
 
 def halve(found: StoredImage, widths: Widths) -> StoredImage:
-    """The picture with its wide tables in half precision, as a file keeps them.
+    """Convert the wide tables of an image to half precision, in which they are stored.
 
     Raises:
-        RecordError: no regions, another width, a box outside of the picture, or numbers that are not
-            finite (in half precision).
+        RecordError: no regions, another width, a box outside of the image, or numbers that are not finite
+            (in half precision).
     """
     name, regions = found.image_id, found.regions
     with np.errstate(over="ignore"):
@@ -92,10 +91,10 @@ def write_shard(
     """Write a file whole or not at all; the same content gives the same bytes.
 
     Args:
-        path: of the file.
-        images: what `halve` let through.
-        skipped: the others.
-        widths: of the store.
+        path: the file.
+        images: results of `halve`.
+        skipped: the other images of the file's part of the list.
+        widths: widths of the store.
     """
     counts = [len(image.regions) for image in images]
     rows = sum(counts)
@@ -129,7 +128,7 @@ def _json_bytes(value: Any) -> np.ndarray:
 
 
 class ShardReader:
-    """An opened file; close it (or use it in `with`) to give its memory map back.
+    """An opened file; use it in `with`, which releases its memory map at the end.
 
     Raises:
         RecordError: missing, truncated or damaged file.
@@ -158,15 +157,15 @@ class ShardReader:
         self._file.__exit__(None, None, None)
 
     def ids(self) -> list[str]:
-        """Image ids, in the order of the file."""
+        """Return the image ids, in the order of the file."""
         return json.loads(self._file.get_tensor("ids").tobytes())
 
     def skipped(self) -> list[Skipped]:
-        """What was left out."""
+        """Return the skipped images."""
         return [Skipped(*entry) for entry in json.loads(self._file.get_tensor("skipped").tobytes())]
 
     def regions(self, row: int) -> Regions:
-        """The regions of picture number `row`, float32."""
+        """Return the regions of image number `row`, float32."""
         begin, end = self._tables["starts"][row : row + 2].tolist()
         width, height = self._tables["sizes"][row : row + 1][0].tolist()
         boxes = self._tables["boxes"][begin:end]
@@ -175,19 +174,19 @@ class ShardReader:
         )
 
     def image(self, row: int, image_id: str) -> StoredImage:
-        """Everything of picture number `row`, whose id the caller knows."""
+        """Return all that is stored for image number `row`, whose id the caller knows."""
         begin, end = self._tables["starts"][row : row + 2].tolist()
         labels, scores = (self._tables[name][begin:end] for name in ("labels", "scores"))
         attributes = self._wide("attributes", begin, end)
         return StoredImage(image_id, self.regions(row), labels, scores, attributes)
 
     def images(self) -> Iterator[StoredImage]:
-        """Everything of every picture."""
+        """Yield all that is stored for every image."""
         for row, image_id in enumerate(self.ids()):
             yield self.image(row, image_id)
 
     def labels(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Id, labels and scores of every picture."""
+        """Yield id, labels and scores of every image."""
         starts, labels, scores = map(self._file.get_tensor, ("starts", "labels", "scores"))
         for image_id, begin, end in zip(self.ids(), starts[:-1], starts[1:], strict=True):
             yield image_id, labels[begin:end], scores[begin:end]

@@ -1,17 +1,18 @@
-"""A folder of region features, read at random: what `tools/extract_features.py` writes.
+"""A folder of region features with random access, written by `tools/extract_features.py`.
 
-    regions-00000.safetensors ...   pictures in the order of the image list (`region_shard.py`)
-    index.json                      widths, names of classes and attributes, who was left out and why
-    index.arrow                     name of a picture (sorted) -> file and place in it
-    labels.jsonl                    {"image_id", "labels"}: names of the detected objects of each picture
+    regions-00000.safetensors ...   images in the order of the image list (`shard.py`)
+    index.json                      widths, names of classes and attributes, skipped images with reasons
+    index.arrow                     name of an image (sorted), its file and its row in it
+    labels.jsonl                    {"image_id", "labels"}: names of the detected objects of each image
 
-A picture is found under its id and, where no other picture has the same (left-out ones too), under its
-file name with and without suffix. Nothing is kept open: a read maps one file and gives it back, so memory
-does not grow with use, and threads may read at once.
+An image is found by its id and, unless another image (also a skipped one) has the same, by its file name with
+and without suffix. Nothing is kept open: each read maps one file and releases it, so memory does not grow
+with use, and threads may read at the same time.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -32,9 +33,9 @@ FORMAT = 1
 INDEX, KEYS, LABELS = "index.json", "index.arrow", "labels.jsonl"
 _KEY_SCHEMA = pa.schema({"key": pa.string(), "shard": pa.int32(), "row": pa.int32()})
 _SEVERAL = (-1, -1)
-"""Stands in `KEYS` for the place of a shortened name that several pictures have."""
+"""Marks in `KEYS` a shortened name that several images have."""
 Place = Any
-"""Where a source keeps a picture; only the source itself looks into it."""
+"""Position of an image in a source, in the source's own form."""
 
 
 class StoredRegions(ABC):
@@ -43,26 +44,26 @@ class StoredRegions(ABC):
     feature_size: int
     """F."""
     num_classes: int
-    """C; 0 where there are no class probabilities."""
+    """C; 0 without class probabilities."""
     classes: Sequence[str] = ()
     """Names of the classes, where known."""
     where: str
-    """For messages."""
+    """File or folder, for messages."""
 
     @abstractmethod
     def find(self, key: str) -> Place | None:
-        """Where the picture of that name is; None when it is not here."""
+        """Return the position of the image with that name; None if there is none."""
 
     @abstractmethod
     def read(self, place: Place) -> Regions:
-        """The regions at a place, not checked.
+        """Read the regions at a position, without checking them.
 
         Raises:
             RecordError: they cannot be read.
         """
 
     def of(self, record: Record) -> Regions:
-        """The regions of a record's image, found by its id or file name.
+        """Read the regions of a record's image, found by its id or file name.
 
         Raises:
             RecordError: the image is unknown, or its regions cannot be used.
@@ -70,7 +71,7 @@ class StoredRegions(ABC):
         return self._checked(_names_of(record), record.image_id or record.sample_id)
 
     def of_id(self, image_id: str) -> Regions:
-        """The regions of one picture; raises as `of` does."""
+        """Read the regions of one image by its id; raises as `of` does."""
         return self._checked([image_id], image_id)
 
     def _checked(self, keys: Sequence[str], name: str) -> Regions:
@@ -82,26 +83,26 @@ class StoredRegions(ABC):
             if place is not None:
                 return place
             if self._reason([key]):
-                break  # it was left out, so a picture of the same file name is another one
+                break  # it was skipped, so an image with the same file name is another one
         raise RecordError(
             f"no regions of image {name} in {self.where}; extract them with tools/extract_features.py, "
             f"or name the store that has them{self._reason(keys)}"
         )
 
     def _find_as(self, key: str, is_id: bool) -> Place | None:
-        """As `find`; `is_id` says that the name is the whole id of a picture, not its shortened one."""
+        """Like `find`; `is_id` tells whether the name is the complete id of an image or a shortened one."""
         return self.find(key)
 
     def _has_id(self, key: str, place: Place) -> bool:
-        """Whether the picture that was found under a name has it as its id."""
+        """Return whether the image found under a name has it as its id."""
         return True
 
     def _has_several(self, key: str) -> bool:
-        """Whether the name is the shortened one of several pictures."""
+        """Return whether several images share this shortened name."""
         return False
 
     def _reason(self, keys: Sequence[str]) -> str:
-        """Why a picture is not here, if that is known."""
+        """Return why an image is missing, if that is known."""
         return ""
 
 
@@ -117,13 +118,10 @@ def _short_names(image_id: str) -> tuple[str, str]:
 
 
 class RegionStore(StoredRegions):
-    """A finished folder.
-
-    Args:
-        folder: where it lies.
+    """The folder of a finished extraction.
 
     Raises:
-        DataError: no such folder, an extraction that has not ended, or a damaged index.
+        DataError: no such folder, an unfinished extraction, or a damaged index.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -135,10 +133,10 @@ class RegionStore(StoredRegions):
         self.classes: list[str] = about["classes"]
         self.attributes: list[str] = about["attributes"]
         self.skipped = [Skipped(*entry) for entry in about["skipped"]]
-        """Pictures that were left out, with the reasons."""
+        """Skipped images, with the reasons."""
         self._reasons = {entry.image_id: entry.reason for entry in self.skipped}
         self.counts = {name: about[name] for name in ("images", "regions")} | {"skipped": len(self.skipped)}
-        """Numbers of `images`, `regions` and `skipped` pictures."""
+        """Numbers of `images`, `regions` and `skipped` images."""
         self._shards = about["shards"]
         try:
             table = pa.ipc.open_file(pa.memory_map(str(self.folder / KEYS))).read_all().combine_chunks()
@@ -150,7 +148,7 @@ class RegionStore(StoredRegions):
         return self.counts["images"]
 
     def find(self, key: str) -> tuple[int, int] | None:
-        """Number of the file and place in it."""
+        """Return the number of the file and the row in it."""
         place = self._look_up(key)
         return None if place == _SEVERAL else place
 
@@ -158,17 +156,12 @@ class RegionStore(StoredRegions):
         return self._look_up(key) == _SEVERAL
 
     def _look_up(self, key: str) -> tuple[int, int] | None:
-        low, high = 0, len(self._keys)
-        while low < high:  # the names stay on the disk; each step looks at one
-            middle = (low + high) // 2
-            if self._keys[middle].as_py() < key:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self._keys) or self._keys[low].as_py() != key:
+        # The names stay on the disk; each step of the bisection reads one of them.
+        found = bisect.bisect_left(range(len(self._keys)), key, key=lambda index: self._keys[index].as_py())
+        if found == len(self._keys) or self._keys[found].as_py() != key:
             return None
         shard, row = self._places
-        return shard[low].as_py(), row[low].as_py()
+        return shard[found].as_py(), row[found].as_py()
 
     def _has_id(self, key: str, place: tuple[int, int]) -> bool:
         with ShardReader(shard_path(self.folder, place[0])) as shard:
@@ -179,10 +172,10 @@ class RegionStore(StoredRegions):
             return shard.regions(place[1])
 
     def image_of(self, record: Record) -> StoredImage:
-        """Everything that is stored of a record's image.
+        """Read all that is stored for a record's image.
 
         Raises:
-            RecordError: it is not here.
+            RecordError: the image is unknown.
         """
         name = record.image_id or record.sample_id
         number, row = self._place(_names_of(record), name)
@@ -190,7 +183,7 @@ class RegionStore(StoredRegions):
             return shard.image(row, name)
 
     def images(self) -> Iterator[StoredImage]:
-        """Everything of every picture, in the order of the image list; an id that comes twice, once."""
+        """Yield all that is stored for every image, in the order of the image list, repeated ids once."""
         seen: set[str] = set()
         for number in range(self._shards):
             with ShardReader(shard_path(self.folder, number)) as shard:
@@ -200,7 +193,7 @@ class RegionStore(StoredRegions):
                         yield image
 
     def labels(self) -> Iterator[tuple[str, list[str]]]:
-        """Image ids with the names of their detected objects, from `labels.jsonl`."""
+        """Yield image ids with the names of their detected objects, from `labels.jsonl`."""
         with open(self.folder / LABELS, encoding="utf8") as file:
             for line in file:
                 entry = json.loads(line)
@@ -212,11 +205,13 @@ class RegionStore(StoredRegions):
 
 
 class JoinedRegions(StoredRegions):
-    """Several sources as one. The first that has a picture under its whole id gives it; a shortened name that
-    several of them know is that of different pictures, and refused.
+    """Several sources as one.
+
+    An image comes from the first source that has it under its complete id. A shortened name that several
+    sources know is refused, because it may belong to different images.
 
     Raises:
-        DataError: they are of different detectors.
+        DataError: the sources come from different detectors.
     """
 
     def __init__(self, sources: Sequence[StoredRegions]) -> None:
@@ -270,25 +265,25 @@ _AGAIN = "run the same extraction again, which keeps what is done"
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """File number `number` of a store."""
+    """Return the path of file number `number` of a store."""
     return folder / f"regions-{number:05d}.safetensors"
 
 
 def write_index(
     folder: Path, shards: int, widths: Widths, names: Mapping[str, Sequence[str]], label_score: float
 ) -> dict[str, int]:
-    """Finish a folder whose files are all there; doing so again gives the same bytes.
+    """Write the index of a folder whose files are complete; repeating it gives the same bytes.
 
     Args:
-        folder: of the store.
+        folder: folder of the store.
         shards: number of its files.
-        widths: of its tables.
-        names: `classes` and `attributes`; classes without names are `class 0`, ...
-        label_score: least probability of an object in `labels.jsonl`; of each picture the best one stands
-            there in any case.
+        widths: widths of its tables.
+        names: `classes` and `attributes`; classes without names become `class 0`, ...
+        label_score: smallest probability of an object in `labels.jsonl`; the best one of each image is always
+            listed.
 
     Returns:
-        Numbers of `images`, `regions` and `skipped` pictures.
+        Numbers of `images`, `regions` and `skipped` images.
     """
     places: dict[str, tuple[int, int]] = {}
     skipped: list[Skipped] = []

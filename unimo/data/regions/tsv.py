@@ -1,23 +1,22 @@
-"""Region features as UNIMO released them: one picture a line, seven columns with TABs between.
+"""Region features in the format of UNIMO's release: one image a line, seven columns separated by TABs.
 
     image name, width, height, number of boxes n, boxes [n, 4], features [n, F], class probabilities [n, C]
 
 The last three are base64 of raw little-endian float32. The released training reader takes columns 2 and 3
-for width and height, its dev and test reader for height and width (facts 1.17), so the order is an option.
+for width and height, its dev and test reader for height and width, so the order is an option.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from unimo.data.readers.base import read_at
+from unimo.data.readers.lines import LineFile
 from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import StoredImage
 from unimo.data.regions.store import StoredRegions
@@ -31,28 +30,24 @@ _LARGEST = 2**31 - 1
 
 
 class TsvRegions(StoredRegions):
-    """Random access to a TSV file; opening it finds the lines, a line is decoded when asked for.
+    """Random access to a TSV file: lines are located when it is opened and decoded when read.
 
-    A broken line spoils only its own picture.
+    A broken line affects only its own image.
 
     Args:
         path: the file.
-        order: what columns 2 and 3 are.
+        order: meaning of columns 2 and 3.
 
     Raises:
-        DataError: no such file, an empty one, or a first line that is not of this format.
+        DataError: missing or empty file, or a first line in another format.
     """
 
     def __init__(self, path: str | Path, order: Order = "width-height") -> None:
         self.path, self.order = Path(path), order
         self.where = str(self.path)
-        self._begins, self._sizes = array("q"), array("q")
-        self._lines: dict[str, int] = {}
-        try:
-            self._scan()
-        except OSError as error:
-            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
-        if not self._lines:
+        self._index: dict[str, int] = {}
+        self._lines = LineFile(self.path, self._add)
+        if not self._index:
             raise DataError(f"{self.path} holds no region features: the file is empty")
         try:
             first = self.read(0)
@@ -61,38 +56,32 @@ class TsvRegions(StoredRegions):
         self.feature_size = first.features.shape[1]
         self.num_classes = 0 if first.class_probs is None else first.class_probs.shape[1]
 
-    def _scan(self) -> None:
-        with open(self.path, "rb") as file:
-            begin = 0
-            for number, line in enumerate(file):
-                self._begins.append(begin)
-                self._sizes.append(len(line))
-                begin += len(line)
-                name = line.partition(b"\t")[0].strip().decode("utf8", "replace")
-                if name:
-                    self._lines.setdefault(name, number)
+    def _add(self, number: int, line: bytes) -> bool:
+        """Note the name of a line's image, the first of several lines with one name; all lines are kept."""
+        if name := line.partition(b"\t")[0].strip().decode("utf8", "replace"):
+            self._index.setdefault(name, number - 1)
+        return True
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._index)
 
     def names(self) -> list[str]:
-        """Names of the pictures, in the order of the file."""
-        return list(self._lines)
+        """Return the names of the images, in the order of the file."""
+        return list(self._index)
 
     def find(self, key: str) -> int | None:
-        """Number of the line, from 0."""
-        return self._lines.get(key)
+        """Return the number of the line, from 0."""
+        return self._index.get(key)
 
     def read(self, place: int) -> Regions:
-        where = f"{self.path}, line {place + 1}"
-        line = read_at(self.path, self._begins[place], self._sizes[place])
-        return _parse(line.rstrip(b"\r\n").split(b"\t"), self.order, where)
+        columns = self._lines.content(place).rstrip(b"\r\n").split(b"\t")
+        return _parse(columns, self.order, self._lines.where(place))
 
     def image(self, name: str) -> StoredImage:
-        """One picture with its best classes.
+        """Read one image with the most probable class of each region.
 
         Raises:
-            RecordError: it is not here, or its line is broken.
+            RecordError: it is not in the file, or its line is broken.
         """
         regions = self.of_id(name)
         probs = regions.class_probs
@@ -137,19 +126,19 @@ def _table(text: bytes, rows: int, where: str) -> np.ndarray:
 def write_tsv(
     path: Path, images: Iterable[StoredImage], order: Order = "width-height", stems: bool = False
 ) -> int:
-    """Write a file of the released format, whole or not at all.
+    """Write a file in the format of UNIMO's release, whole or not at all.
 
     Args:
         path: the file.
-        images: what to write; attributes have no column.
-        order: what columns 2 and 3 are.
-        stems: write `17` for `flickr/17.jpg`; the released readers want names that are numbers.
+        images: images to write; attributes have no column.
+        order: meaning of columns 2 and 3.
+        stems: write `17` for `flickr/17.jpg`; the released readers require numbers as names.
 
     Returns:
         Number of lines.
 
     Raises:
-        DataError: two pictures would have the same name, or the disk is full.
+        DataError: two images would have the same name, or the file cannot be written.
     """
     seen: set[str] = set()
     try:
