@@ -1,4 +1,4 @@
-"""Turn Detectron2 weights of bottom-up attention (pickled arrays or safetensors) into a detector's folder."""
+"""Convert Detectron2 weights of bottom-up attention (pickle of arrays or safetensors) to a detector's folder."""
 
 import argparse
 import sys
@@ -19,14 +19,14 @@ def main(words: list[str] | None = None) -> None:
     from ppdet_features.config import dump_config, load_config
     from ppdet_features.detector import build_detector
     from ppdet_features.detectron2_names import convert
-    from ppdet_features.weights import read_weights
     from unimo.config import parse_overrides
     from unimo.files import write_text
-    from unimo.weights.files import load_into, tensors_of, write_safetensors
+    from unimo.weights.files import read_tensors, write_safetensors
+    from unimo.weights.layers import load_into, tensors_of
 
     config = load_config(args.config, parse_overrides(args.overrides))
     detector = build_detector(config)
-    load_into(detector, convert(read_weights(args.weights), args.background == "first"), args.weights)
+    load_into(detector, convert(read_tensors(args.weights), args.background == "first"), args.weights)
     output = Path(args.out)
     output.mkdir(parents=True, exist_ok=True)
     write_safetensors(output / "model.safetensors", tensors_of(detector))

@@ -19,7 +19,8 @@ from ppdet_features.resnet import ResNet, stage_channels
 from ppdet_features.roi_head import AttributeHead, BBoxHead
 from ppdet_features.rpn import RPNHead
 from ppdet_features.selection import select_objects, select_regions
-from ppdet_features.weights import load_weights
+from unimo.weights.files import read_tensors
+from unimo.weights.layers import load_into
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,6 @@ def load_detector(config: str | Path | DetectorConfig, weights_path: str | Path 
     """
     detector = build_detector(config if isinstance(config, DetectorConfig) else load_config(config))
     if weights_path is not None:
-        load_weights(detector, weights_path)
+        load_into(detector, read_tensors(weights_path), str(weights_path))
     detector.eval()
     return detector

@@ -30,7 +30,8 @@ def main(words: list[str] | None = None) -> None:
     from ppdet_features.training import Trainer
     from ppdet_features.weights import start_training
     from unimo.config import parse_overrides, write_text
-    from unimo.weights.files import tensors_of, write_safetensors
+    from unimo.weights.files import write_safetensors
+    from unimo.weights.layers import tensors_of
 
     logging.getLogger("ppdet_features").setLevel(logging.WARNING if args.quiet else logging.INFO)
     config, output = load_config(args.config, parse_overrides(args.overrides)), Path(args.out)

@@ -32,7 +32,8 @@ from unimo.jobs import Bar
 from unimo.training.checkpoint import STATE, WEIGHTS, find_last, folder_of, list_complete
 from unimo.training.optimizer import GlobalNormClip, decays, load_optimizer_tensors, optimizer_tensors
 from unimo.training.schedule import factor
-from unimo.weights.files import load_into, read_safetensors, tensors_of, write_safetensors
+from unimo.weights.files import read_safetensors, write_safetensors
+from unimo.weights.layers import load_into, tensors_of
 
 logger = logging.getLogger(__name__)
 _OPTIMIZER = "optimizer.safetensors"

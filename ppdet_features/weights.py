@@ -1,75 +1,33 @@
-"""Weights of a detector from disk: our safetensors, or what PaddleDetection and Detectron2 saved."""
+"""Weights that the training of a detector starts from: a detector, or an image classifier as its backbone."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from paddle import nn
 
-from unimo.data.readers.numpy_pickle import read_numpy_pickle
-from unimo.errors import CheckpointError, ConfigError, DataError
-from unimo.weights.files import load_into, read_safetensors
+from unimo.errors import ConfigError
+from unimo.weights.files import read_tensors
+from unimo.weights.layers import load_into
 
 logger = logging.getLogger(__name__)
 _ATTRIBUTES = "attribute_head."
 _OF_CLASSES = ("bbox_head.bbox_score.", "bbox_head.bbox_delta.", _ATTRIBUTES)
-_PICKLES = (".pdparams", ".pkl")
-# What stands beside the arrays in PaddleDetection's files.
-_NAME_TABLE = "StructuredToParameterName@@"
-
-
-def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors by name from `.safetensors`, `.pdparams` or Detectron2's `.pkl`; no code in a pickle is run.
-
-    Raises:
-        CheckpointError: missing, damaged, or a pickle with anything but arrays.
-    """
-    path = Path(path)
-    if path.suffix not in _PICKLES:
-        return read_safetensors(path)
-    try:
-        content = read_numpy_pickle(path)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-    tensors = content.get("model", content)  # Detectron2 wraps them
-    if not isinstance(tensors, dict):
-        raise CheckpointError(f"{path}: 'model' is no mapping; expected arrays by name")
-    named = {_text(name): value for name, value in tensors.items() if _text(name) != _NAME_TABLE}
-    wrong = [name for name, value in named.items() if not isinstance(value, np.ndarray)]
-    if wrong:
-        raise CheckpointError(
-            f"{path}: {wrong[0]} is {type(named[wrong[0]]).__name__}; expected arrays by name"
-        )
-    return named
-
-
-def _text(name: Any) -> str:
-    return name.decode("utf8", "replace") if isinstance(name, bytes) else str(name)
-
-
-def load_weights(detector: nn.Layer, path: str | Path) -> None:
-    """Fill a detector, or change nothing.
-
-    Raises:
-        CheckpointError: unreadable, or names every missing, extra and mis-shaped parameter.
-    """
-    load_into(detector, read_weights(path), str(path))
 
 
 def start_training(detector: nn.Layer, init: str | None, backbone: str | None) -> None:
     """Fill a fresh detector with the weights that its training starts from.
 
     Args:
-        detector: what is trained.
-        init: weights of a detector; one of other classes or attributes gives all but what depends on them.
+        detector: the detector to train.
+        init: weights of a detector. Of one with other classes or attributes, all layers are taken but those
+            whose shapes depend on them.
         backbone: weights of an image classifier, see `load_backbone`.
 
     Raises:
-        ConfigError: neither of them, although layers that the config freezes would stay random.
-        CheckpointError: weights that cannot be read or do not fit.
+        ConfigError: neither is given, although layers that the config freezes would stay random.
+        CheckpointError: the weights cannot be read or do not fit.
     """
     config = detector.config
     frozen = {
@@ -91,21 +49,22 @@ def start_training(detector: nn.Layer, init: str | None, backbone: str | None) -
 
 
 def load_backbone(detector: nn.Layer, path: str | Path) -> None:
-    """Fill stem and res2 to res5 from an image classifier in PaddleDetection's names; the rest stays fresh.
+    """Fill stem and res2 to res5 from an image classifier in PaddleDetection's names; the rest stays random.
 
     Raises:
-        CheckpointError: unreadable, or names every missing, extra and mis-shaped parameter.
+        CheckpointError: the file cannot be read, or the message names every missing, extra and mis-shaped
+            parameter.
     """
     tensors = {
         f"{'bbox_head.head' if name.startswith('res5.') else 'backbone'}.{name}": value
-        for name, value in read_weights(path).items()
+        for name, value in read_tensors(path).items()
         if not name.startswith("fc.")
     }
     load_into(detector, tensors, str(path), ignore=("rpn_head.", *_OF_CLASSES))
 
 
 def _load_other_classes(detector: nn.Layer, path: str) -> None:
-    tensors, state = read_weights(path), detector.state_dict()
+    tensors, state = read_tensors(path), detector.state_dict()
     fresh = [
         name
         for name in state

@@ -20,7 +20,8 @@ from ppdet_features.extract import ExtractionSettings, detect_all, load_extracto
 from ppdet_features.image_list import open_images
 from unimo.data.regions.store import RegionStore
 from unimo.data.scenes.scene import make_scene, render
-from unimo.weights.files import tensors_of, write_safetensors
+from unimo.weights.files import write_safetensors
+from unimo.weights.layers import tensors_of
 
 CONFIG = "ppdet_features/configs/scenes_tiny.yaml"
 PICTURES, PER_SHARD = 30, 3

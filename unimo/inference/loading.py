@@ -21,6 +21,7 @@ from unimo import registry
 from unimo.config import merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import CheckpointError
 from unimo.files import publish_folder, published, write_text
+from unimo.weights.files import read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +48,7 @@ def save_model(
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; the older one is intact.
     """
-    from unimo.weights.files import tensors_of, write_safetensors
+    from unimo.weights.layers import tensors_of
 
     directory = Path(directory)
     fresh = directory.with_name(f".{directory.name}.writing")
@@ -105,7 +106,7 @@ def load_task(
     Args:
         config: task config to use instead of the saved one.
     """
-    from unimo.weights.files import load_into
+    from unimo.weights.layers import load_into
 
     directory = find_model(path)
     model, reader, content, tensors = _open(directory, image_size, processor, overrides)
@@ -128,8 +129,6 @@ def start_from(task: Task, path: str | Path) -> list[str]:
     Raises:
         CheckpointError: nothing there, or the model does not fit.
     """
-    from unimo.weights.files import read_safetensors
-
     directory = find_model(path)
     tensors = read_safetensors(directory / WEIGHTS)
     _load_model_part(task.model, tensors, directory)
@@ -196,7 +195,6 @@ def _open(
     overrides: Mapping[str, Any],
 ) -> tuple[Model, Processor, dict[str, Any], dict[str, np.ndarray]]:
     from unimo.data.processor import load_processor
-    from unimo.weights.files import read_safetensors
 
     content = _read_config(directory)
     for section in ("model", "task"):
@@ -233,7 +231,7 @@ def model_section(name: str, *sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory: Path) -> None:
-    from unimo.weights.files import load_into
+    from unimo.weights.layers import load_into
 
     part = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
     if not part:

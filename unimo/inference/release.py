@@ -124,7 +124,7 @@ def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
     """The task with the converted weights in it."""
     import paddle
 
-    from unimo.weights.files import load_into
+    from unimo.weights.layers import load_into
 
     paddle.seed(run.seed)
     task = task_class(run.task.name).create(build_model(run.model), run.task)

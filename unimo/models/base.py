@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from unimo.errors import CapabilityError
 from unimo.nn.outputs import Encoded
 from unimo.registry import models_with, paper_of
-from unimo.weights.files import load_tower
+from unimo.weights.towers import load_tower
 
 Outputs = Literal["all", "text", "pooled"]
 Images = Tensor | Mapping[str, Tensor]

@@ -1,7 +1,8 @@
-"""Positions: RoBERTa's numbering, and tables that follow the image size."""
+"""Positions: RoBERTa's numbering of tokens, and tables that follow the size of an image."""
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -15,16 +16,22 @@ Table = TypeVar("Table", np.ndarray, Tensor)
 
 
 def token_positions(attention_mask: Tensor, padding_id: int = 1) -> Tensor:
-    """Position ids [B, T] of RoBERTa: tokens count from padding_id + 1, padding gets padding_id."""
+    """Return RoBERTa's position ids [B, T]: tokens count from padding_id + 1, padding gets padding_id."""
     mask = attention_mask.astype("int64")
     return paddle.cumsum(mask, axis=1) * mask + padding_id
+
+
+def table_grid(rows: int) -> int | None:
+    """Return g for a position table of 1 + g * g rows (class row and square grid), None for other numbers."""
+    grid = math.isqrt(max(0, rows - 1))
+    return grid if grid and grid * grid + 1 == rows else None
 
 
 def resize_positions(table: Table, new_grid: int) -> Table:
     """Resize a position table [1 + g * g, D] to [1 + new_grid * new_grid, D].
 
-    Row 0 (class token) is untouched, the square grid is interpolated bicubically with
-    align_corners=False, as METER and BridgeTower do. An equal grid gives back the same object.
+    Row 0 (class token) is kept, the square grid is interpolated bicubically with align_corners=False, as
+    METER and BridgeTower do. A table of that grid is returned as the same object.
 
     Args:
         table: NumPy array or tensor; the result is of the same kind.
@@ -33,8 +40,8 @@ def resize_positions(table: Table, new_grid: int) -> Table:
     Raises:
         ConfigError: the table without its first row is not a square grid.
     """
-    old_grid = round((table.shape[0] - 1) ** 0.5)
-    if old_grid * old_grid + 1 != table.shape[0]:
+    old_grid = table_grid(table.shape[0])
+    if old_grid is None:
         raise ConfigError(
             f"a position table of {table.shape[0]} rows is not a class row and a square grid; "
             "expected 1 + g * g rows, e.g. 197 for 14 x 14 patches"

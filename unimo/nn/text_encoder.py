@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 from paddle import Tensor, nn
 
@@ -24,6 +25,9 @@ class RobertaTower(nn.Layer):
             frozen (`stop_gradient`), because data parallelism waits for gradients that never come.
         token_type: keep the one token-type row; `load_tower` adds it to the positions otherwise.
     """
+
+    tower_kind: ClassVar[str] = "roberta"
+    """Kind of tower folder that `unimo.weights.towers.load_tower` reads into it."""
 
     def __init__(
         self,

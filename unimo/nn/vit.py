@@ -6,7 +6,9 @@ Both are pre-norm; equation numbers are those of the UNIMO-3 paper, which writes
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -15,6 +17,7 @@ from unimo.nn.config import ClipVisionConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding
 from unimo.nn.init import normal_attr
 from unimo.nn.kernels import LayerNorm, dropout
+from unimo.nn.position import resize_positions, table_grid
 
 
 class VisionTower(nn.Layer):
@@ -35,6 +38,14 @@ class VisionTower(nn.Layer):
         self.position_embedding = self.create_parameter(
             [1 + self.grid**2, width], attr=normal_attr(position_std)
         )
+
+    def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
+        """Resize a stored position table of another image size to the grid of this tower.
+
+        `unimo.weights.layers.load_into` asks for it; anything else is returned as it is.
+        """
+        is_grid = name == "position_embedding" and table.ndim == 2 and table_grid(len(table)) is not None
+        return resize_positions(table, self.grid) if is_grid else table
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embed pixels [B, 3, S, S] as [B, 1 + g * g, W], class token first (Eq. 1)."""
@@ -66,6 +77,9 @@ class ClipVisionTower(VisionTower):
         position_std: initial scale of the position embeddings; None means width ** -0.5.
         init_layers: depth that the initial scale is computed for; the whole CLIP has as many blocks.
     """
+
+    tower_kind: ClassVar[str] = "clip_vit"
+    """Kind of tower folder that `unimo.weights.towers.load_tower` reads into it."""
 
     def __init__(
         self,
@@ -120,6 +134,9 @@ class VitTower(VisionTower):
         position_std: initial scale of the position embeddings; None means `std`.
         std: initial scale of the blocks. Patches start at a scale that keeps the variance of pixels.
     """
+
+    tower_kind: ClassVar[str] = "vit"
+    """Kind of tower folder that `unimo.weights.towers.load_tower` reads into it."""
 
     def __init__(
         self,

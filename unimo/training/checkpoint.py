@@ -31,7 +31,8 @@ from unimo.errors import CheckpointError
 from unimo.files import publish_folder, read_json, write_text
 from unimo.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from unimo.training.state import TrainState
-from unimo.weights.files import load_into, read_safetensors, tensors_of, write_safetensors
+from unimo.weights.files import read_safetensors, write_safetensors
+from unimo.weights.layers import load_into, tensors_of
 
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.json", "model.safetensors"

@@ -1,36 +1,26 @@
-"""Weights on disk: safetensors in and out (by the `safetensors` package), and strict loading into a layer.
+"""Tensors by name in files: safetensors in both directions, and pickles of arrays that others have written.
 
-Nothing here unpickles.
+Nothing in a file is ever run: safetensors hold numbers only, and pickles are read by `numpy_pickle`.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, DataError
 from unimo.files import replacing
-
-if TYPE_CHECKING:
-    from paddle import nn
-
-logger = logging.getLogger(__name__)
+from unimo.weights.numpy_pickle import read_numpy_pickle
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pdparams", ".pdopt"}
-_LISTED = 20
-_TOWERS = {
-    "RobertaTower": "roberta",
-    "ClipVisionTower": "clip_vit",
-    "VitTower": "vit",
-    "GroundedTransformer": "roberta",
-}
+_ARRAY_PICKLES = {".pdparams", ".pkl"}
+_PADDLE_NAME_TABLE = "StructuredToParameterName@@"
+"""Entry that `paddle.save` puts beside the arrays."""
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -60,10 +50,10 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def refuse_pickle(path: Path) -> None:
-    """Stop at files that only unpickling could open.
+    """Refuse files that only unpickling could open.
 
     Raises:
-        CheckpointError: the suffix is one of pickled formats; says how to convert.
+        CheckpointError: the suffix is that of a pickled format; the message says how to convert the file.
     """
     if path.suffix.lower() in _PICKLES:
         raise CheckpointError(
@@ -76,7 +66,7 @@ def refuse_pickle(path: Path) -> None:
 
 
 def _read_bf16(path: Path) -> dict[str, np.ndarray]:
-    """The bf16 tensors of a file, which NumPy has no type for: their bits are the upper half of a float32."""
+    """Read the bf16 tensors, a type that NumPy lacks: their bits are the upper half of a float32."""
     return {
         name: (np.frombuffer(entry["data"], np.uint16).astype(np.uint32) << 16)
         .view(np.float32)
@@ -95,6 +85,35 @@ def _read_tensor(file: Any, path: Path, name: str, kind: str) -> np.ndarray:
             "convert the file to one of these"
         ) from error
     return values.astype(np.float32) if kind == "F16" else values
+
+
+def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Read tensors by name from `.safetensors`, or from a pickle of arrays.
+
+    Pickles are `.pdparams`, as Paddle writes it, and `.pkl`, as Detectron2 does; no code in them is run.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or a pickle of anything but arrays.
+    """
+    path = Path(path)
+    if path.suffix not in _ARRAY_PICKLES:
+        return read_safetensors(path)
+    try:
+        content = read_numpy_pickle(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    tensors = content.get("model", content)  # Detectron2 wraps them
+    if not isinstance(tensors, dict):
+        raise CheckpointError(f"{path}: 'model' is not a mapping; expected arrays by name")
+    named = {
+        name.decode("utf8", "replace") if isinstance(name, bytes) else str(name): value
+        for name, value in tensors.items()
+    }
+    named.pop(_PADDLE_NAME_TABLE, None)
+    for name, value in named.items():
+        if not isinstance(value, np.ndarray):
+            raise CheckpointError(f"{path}: {name} is {type(value).__name__}; expected arrays by name")
+    return named
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -120,115 +139,3 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> No
             f"could not write {path} ({size:.1f} MB): {reason}; {kept}. "
             f"Free some space or choose another output folder"
         ) from error
-
-
-def tensors_of(layer: nn.Layer) -> dict[str, np.ndarray]:
-    """Parameters and persistable buffers by structured name, as NumPy; bf16 becomes float32."""
-    import paddle
-
-    narrow = {paddle.bfloat16, paddle.float16}
-    return {
-        name: (value.astype("float32") if value.dtype in narrow else value).numpy()
-        for name, value in layer.state_dict().items()
-    }
-
-
-def load_into(
-    layer: nn.Layer, tensors: Mapping[str, np.ndarray], where: str, ignore: Iterable[str] = ()
-) -> None:
-    """Put `tensors` into all parameters and persistable buffers of `layer`, or change nothing.
-
-    Vision position tables of another grid are resized (bicubic, class row kept).
-
-    Args:
-        layer: what is filled; its structured names are the names of the tensors.
-        tensors: arrays by name.
-        where: file or folder, for messages.
-        ignore: name prefixes that may be missing or extra, e.g. `("mlm_head.",)`.
-
-    Raises:
-        CheckpointError: names every missing, extra and mis-shaped tensor.
-    """
-    state, ignored = layer.state_dict(), tuple(ignore)
-    fitted = {name: _fit(name, tensors[name], state[name].shape) for name in state if name in tensors}
-    problems = {
-        "missing": [name for name in state if name not in tensors and not name.startswith(ignored)],
-        "extra": [name for name in tensors if name not in state and not name.startswith(ignored)],
-        "mis-shaped": [
-            f"{name} (file {list(array.shape)}, model {list(state[name].shape)})"
-            for name, array in fitted.items()
-            if list(array.shape) != list(state[name].shape)
-        ],
-    }
-    if any(problems.values()):
-        raise CheckpointError(
-            f"the weights in {where} do not fit this model; "
-            + "; ".join(_listing(kind, names) for kind, names in problems.items() if names)
-            + ". Check that model.name and its sizes are those the weights were made with"
-        )
-    for name, array in fitted.items():
-        state[name].set_value(array.astype(np.float32) if array.dtype == np.float64 else array)
-
-
-def _listing(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{more}"
-
-
-def _fit(name: str, array: np.ndarray, shape: list[int]) -> np.ndarray:
-    """A vision position table resized to the model's grid; anything else as it is."""
-    is_table = name.rpartition(".")[2] == "position_embedding" and array.ndim == len(shape) == 2
-    grids = [math.isqrt(max(0, rows - 1)) for rows in (array.shape[0], shape[0])] if is_table else []
-    if not is_table or array.shape[1] != shape[1] or array.shape[0] == shape[0]:
-        return array
-    if [grid * grid + 1 for grid in grids] != [array.shape[0], shape[0]]:
-        return array
-    from unimo.nn.position import resize_positions
-
-    logger.info("%s: resized from a %d x %d grid to %d x %d", name, grids[0], grids[0], grids[1], grids[1])
-    return resize_positions(array, grids[1])
-
-
-def load_tower(
-    layer: nn.Layer, directory: str | Path, drop_layers: int = 0, ignore: tuple[str, ...] = ()
-) -> None:
-    """Fill a text or vision tower from a folder that `tools/convert_checkpoint.py` wrote.
-
-    RoBERTa's pooler may be missing there: no model here uses it. Its one token type, a constant, is added
-    to the positions when the tower has none.
-
-    Args:
-        layer: `RobertaTower`, `ClipVisionTower`, `VitTower`, or a `GroundedTransformer`, whose layers are
-            those of RoBERTa.
-        directory: holds `config.yaml` and `model.safetensors`.
-        drop_layers: so many of the file's last blocks are left out on purpose (METER drops one).
-        ignore: name prefixes of what only the file or only `layer` has.
-
-    Raises:
-        CheckpointError: not such a folder, another kind of tower, or other sizes.
-    """
-    from unimo.config import read_yaml
-
-    folder = Path(directory)
-    if not (folder / "config.yaml").is_file() or not (folder / "model.safetensors").is_file():
-        raise CheckpointError(
-            f"{folder} is not a folder of tower weights (config.yaml and model.safetensors); make one with "
-            f"python tools/convert_checkpoint.py --from hf-roberta|hf-clip-vit|hf-vit ... (see --help)"
-        )
-    config = read_yaml(folder / "config.yaml")
-    depth, blocks = config.get("num_layers", 0) - drop_layers, layer.layers
-    found = (config.get("tower"), depth, config.get("num_heads"))
-    wanted = (_TOWERS[type(layer).__name__], len(blocks), blocks[0].attention.num_heads)
-    if found != wanted:
-        texts = ["a {} tower of {} layers and {} heads".format(*kind) for kind in (found, wanted)]
-        raise CheckpointError(
-            f"{folder} holds {texts[0]}, the model wants {texts[1]}; give the folder of another model"
-        )
-    tensors = read_safetensors(folder / "model.safetensors")
-    token_type = "embeddings.token_type.weight"
-    if token_type in tensors and token_type not in layer.state_dict():
-        tensors["embeddings.position.weight"] = tensors["embeddings.position.weight"] + tensors.pop(
-            token_type
-        )
-    dropped = tuple(f"layers.{depth + i}." for i in range(drop_layers))
-    load_into(layer, tensors, str(folder), ignore=("pooler.", *ignore, *dropped))

@@ -1,10 +1,11 @@
 """Weights in a folder with one file for each parameter, as static-graph Paddle 1.x and 2.x wrote them.
 
 The name of a file is that of the parameter. Its content, little endian: uint32 0; uint64 number of sequence
-levels, then for each a uint64 size and so many bytes; uint32 0; int32 size of a protobuf message, whose field
-1 is the data type and whose field 2 repeats the dimensions; the values, row by row.
+levels, then for each a uint64 size and that many bytes; uint32 0; int32 size of a protobuf message of type
+`VarType.TensorDesc`, which Paddle still ships (its own reader finds nothing in such folders since 3.0); the
+values, row by row.
 
-Nothing unpickles, and Paddle is not needed (its own reader finds nothing in such folders since 3.0).
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import logging
 import math
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,24 +24,23 @@ from unimo.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 DTYPES = {2: "int32", 3: "int64", 4: "float16", 5: "float32", 6: "float64"}
-# What training leaves beside the parameters: accumulators of Adam, fp32 copies of fp16 weights, rates,
-# counters and loss scales; and tables of the decoder that blocks repeated trigrams.
+# Left beside the parameters by training: accumulators of Adam, fp32 copies of fp16 weights, learning rates,
+# counters and loss scales. Left by decoding: tables that block repeated trigrams.
 NOT_WEIGHTS = re.compile(
     r"_(moment[12]|beta[12]_pow_acc|fp32_master)_\d+$|^@\w+@$|^(scheduled_)?learning_rate(_\d+)?$"
     r"|^(num_(good|bad)_steps|loss_scaling)(_\d+)?$|^duplicated_trigram_blocking_"
 )
 _MOST_LEVELS, _LONGEST_MESSAGE, _MOST_AXES, _LARGEST_AXIS = 16, 1024, 8, 2**31 - 1
-_VARINT, _BYTES = 0, 2
 _AGAIN = "download or copy it again"
 
 
 def read_folder(folder: str | Path) -> dict[str, np.ndarray]:
     """Read all parameters of a folder; fp16 becomes float32.
 
-    What training or decoding left there, hidden files and folders are skipped.
+    Hidden files, folders, and files left by training or decoding are skipped.
 
     Raises:
-        CheckpointError: no such folder, no parameters in it, or a file that is damaged or none.
+        CheckpointError: no such folder, no parameters in it, or a file that is damaged or of another format.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -67,7 +66,7 @@ def read_parameter(path: str | Path) -> np.ndarray:
     """Read one file; fp16 becomes float32.
 
     Raises:
-        CheckpointError: it cannot be read, is cut short, or is no such file.
+        CheckpointError: it cannot be read, is truncated, or is of another format.
     """
     path = Path(path)
     try:
@@ -88,7 +87,7 @@ def read_parameter(path: str | Path) -> np.ndarray:
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[str, tuple[int, ...]]:
-    """Data type and shape; leaves the file at its first value."""
+    """Read data type and shape; the file is then at its first value."""
     _check_version(file, path, "format")
     levels = _take(file, path, "<Q")
     if levels > _MOST_LEVELS:
@@ -103,26 +102,35 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, tuple[int, ...]]:
         raise CheckpointError(
             f"{path} says that its description has {length} bytes, expected 1 to {_LONGEST_MESSAGE}; {_AGAIN}"
         )
-    message = _take_bytes(file, path, length)
-    try:
-        kinds, dims = _parse(message)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path} has a damaged description of its tensor: expected a data type and dimensions, "
-            f"{error}; {_AGAIN}"
-        ) from error
-    if len(kinds) != 1 or kinds[0] not in DTYPES:
+    kind, dims = _parse(_take_bytes(file, path, length), path)
+    if kind not in DTYPES:
         known = ", ".join(f"{code} ({name})" for code, name in DTYPES.items())
         raise CheckpointError(
-            f"{path} has data type {', '.join(map(str, kinds)) or 'none'}, expected one of {known}; save the "
-            "weights as float32"
+            f"{path} has data type {kind or 'none'}, expected one of {known}; save the weights as float32"
         )
     if len(dims) > _MOST_AXES or not all(1 <= dim <= _LARGEST_AXIS for dim in dims):
         raise CheckpointError(
             f"{path} has dimensions {dims[: _MOST_AXES + 1]}, expected at most {_MOST_AXES} of 1 to "
             f"{_LARGEST_AXIS}; {_AGAIN}"
         )
-    return DTYPES[kinds[0]], tuple(dims)
+    return DTYPES[kind], tuple(dims)
+
+
+def _parse(message: bytes, path: Path) -> tuple[int | None, list[int]]:
+    """Return the code of the data type, None if there is none that Paddle knows, and the dimensions."""
+    from google.protobuf.message import DecodeError
+    from paddle.base.proto.framework_pb2 import VarType
+
+    description = VarType.TensorDesc()
+    try:
+        # Unlike `ParseFromString` this allows a missing data type, for which there is a better message.
+        description.MergeFromString(message)
+    except DecodeError as error:
+        raise CheckpointError(
+            f"{path} has a damaged description of its tensor: expected a data type and dimensions, found "
+            f"{message[:16].hex(' ')}; {_AGAIN}"
+        ) from error
+    return (description.data_type if description.HasField("data_type") else None), list(description.dims)
 
 
 def _check_version(file: BinaryIO, path: Path, what: str) -> None:
@@ -146,50 +154,3 @@ def _take_bytes(file: BinaryIO, path: Path, count: int) -> bytes:
             f"{path} is truncated: expected {count:,} more bytes of its header, found {left:,}; {_AGAIN}"
         )
     return file.read(count)
-
-
-def _parse(message: bytes) -> tuple[list[int], list[int]]:
-    """Data types and dimensions of a protobuf message; dimensions may be packed or not."""
-    kinds: list[int] = []
-    dims: list[int] = []
-    for number, value in _fields(message):
-        values = [value] if isinstance(value, int) else list(_varints(value))
-        if number == 1:
-            kinds += values
-        elif number == 2:
-            dims += values
-    return kinds, dims
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        value, at = _varint(message, at)
-        if key & 7 == _VARINT:
-            yield key >> 3, value
-        elif key & 7 == _BYTES and at + value <= len(message):
-            yield key >> 3, message[at : at + value]
-            at += value
-        else:
-            raise ValueError(f"found a field {key >> 3} of kind {key & 7} at byte {at}")
-
-
-def _varints(message: bytes) -> Iterator[int]:
-    at = 0
-    while at < len(message):
-        value, at = _varint(message, at)
-        yield value
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, seven bits a byte, the lowest first, and the place after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            raise ValueError("found its end in the middle of a number")
-        value |= (message[at] & 0x7F) << shift
-        at += 1
-        if message[at - 1] < 0x80:
-            return value, at
-    raise ValueError(f"found a number of more than 10 bytes at byte {at}")

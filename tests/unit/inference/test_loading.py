@@ -125,7 +125,7 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old(
         raise CheckpointError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("unimo.weights.files.write_safetensors", full)
+        patch.setattr(loading, "write_safetensors", full)
         with pytest.raises(CheckpointError, match="No space"):
             loading.save_model(task, processor, directory)
     assert (directory / "model.safetensors").read_bytes() == before

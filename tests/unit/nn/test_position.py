@@ -6,6 +6,7 @@ import pytest
 
 from unimo.errors import ConfigError
 from unimo.nn.position import resize_positions, token_positions
+from unimo.nn.vit import ClipVisionTower
 
 
 def test_positions_start_after_padding_and_skip_it():
@@ -62,3 +63,15 @@ def test_tensors_stay_tensors():
 def test_tables_that_are_no_grid_are_refused():
     with pytest.raises(ConfigError, match="196 rows"):
         resize_positions(np.zeros((196, 2), dtype="float32"), 10)
+
+
+def test_the_tower_resizes_its_own_table_and_nothing_else():
+    small, large = (ClipVisionTower(8, 1, 2, 16, patch_size=4, image_size=size) for size in (16, 24))
+    table = small.position_embedding.numpy()
+    assert np.array_equal(large.fit_table("position_embedding", table), resize_positions(table, 6))
+    for name, other in (
+        ("position_embedding", np.zeros((12, 8), "float32")),  # no square grid
+        ("position_embedding", np.zeros((1, 8), "float32")),  # a class row alone
+        ("class_embedding", table),
+    ):
+        assert large.fit_table(name, other) is other

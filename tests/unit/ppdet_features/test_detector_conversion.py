@@ -15,7 +15,7 @@ from ppdet_features.convert_weights import main
 from ppdet_features.detector import build_detector, load_detector
 from ppdet_features.detectron2_names import convert
 from unimo.errors import CheckpointError
-from unimo.weights.files import load_into
+from unimo.weights.layers import load_into
 
 WIDTH, CLASSES, ATTRIBUTES, ANCHORS = 4, 5, 3, 12
 COUNTS = {2: 3, 3: 4, 4: 23, 5: 3}

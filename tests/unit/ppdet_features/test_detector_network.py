@@ -13,9 +13,9 @@ from PIL import Image
 from ppdet_features.config import dump_config, load_config
 from ppdet_features.detector import build_detector, load_detector
 from ppdet_features.preprocess import preprocess, resized_size
-from ppdet_features.weights import load_weights
 from unimo.errors import CheckpointError
-from unimo.weights.files import tensors_of, write_safetensors
+from unimo.weights.files import write_safetensors
+from unimo.weights.layers import tensors_of
 
 BOTTOM_UP = SCENES.with_name("bottom_up_r101_c4.yaml")
 
@@ -109,12 +109,12 @@ def test_a_file_that_paddle_saved_loads_as_it_is(tmp_path: Path):
 def test_weights_of_another_config_name_the_parameters(tmp_path: Path):
     write_safetensors(tmp_path / "model.safetensors", tensors_of(micro_detector()))
     with pytest.raises(CheckpointError, match="bbox_head.bbox_score.weight"):
-        load_weights(micro_detector(num_classes=7, class_names=None), tmp_path / "model.safetensors")
+        load_detector(micro_detector(num_classes=7, class_names=None).config, tmp_path / "model.safetensors")
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path):
     evil = tmp_path / "evil.pdparams"
     evil.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
     with pytest.raises(CheckpointError, match="os.system"):
-        load_weights(micro_detector(), evil)
+        load_detector(micro_detector().config, evil)
     assert not (tmp_path / "ran").exists()

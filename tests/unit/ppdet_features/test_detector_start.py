@@ -15,7 +15,8 @@ from ppdet_features.detector import build_detector
 from ppdet_features.train_detector import main
 from ppdet_features.weights import load_backbone, start_training
 from unimo.errors import CheckpointError, ConfigError
-from unimo.weights.files import tensors_of, write_safetensors
+from unimo.weights.files import write_safetensors
+from unimo.weights.layers import tensors_of
 
 BACKBONE, RES5 = "backbone.", "bbox_head.head."
 

@@ -21,7 +21,7 @@ from ppdet_features.targets import Targets, region_targets, rpn_targets
 from ppdet_features.train_detector import main
 from ppdet_features.training import Batches, Trainer
 from unimo.errors import CheckpointError, ConfigError, TrainingError
-from unimo.weights.files import tensors_of
+from unimo.weights.layers import tensors_of
 
 
 def batch(detector: FasterRCNN, number: int = 3) -> tuple[paddle.Tensor, list[Targets]]:

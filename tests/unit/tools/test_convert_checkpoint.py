@@ -13,7 +13,8 @@ from released_folder import random_release, write_folder
 import unimo
 from unimo.data.tokenizers import load_tokenizer
 from unimo.nn.text_encoder import RobertaTower
-from unimo.weights.files import load_tower, read_safetensors
+from unimo.weights.files import read_safetensors
+from unimo.weights.towers import load_tower
 
 ROOT = Path(__file__).resolve().parents[3]
 ASSETS = ROOT / "tests" / "assets"

@@ -10,8 +10,9 @@ import pytest
 from unimo.errors import CheckpointError, ConfigError
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower, VitTower
-from unimo.weights.files import load_into, read_safetensors, tensors_of
+from unimo.weights.files import read_safetensors
 from unimo.weights.huggingface import CLIP_VISION, ROBERTA, VIT, from_hf, read_sizes, to_hf
+from unimo.weights.layers import load_into, tensors_of
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 TOLERANCE = 1e-4

@@ -14,7 +14,9 @@ from unimo.errors import CheckpointError
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower
-from unimo.weights.files import load_into, load_tower, read_safetensors, tensors_of, write_safetensors
+from unimo.weights.files import read_safetensors, write_safetensors
+from unimo.weights.layers import load_into, tensors_of
+from unimo.weights.towers import load_tower
 
 
 def some_tensors():

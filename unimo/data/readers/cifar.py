@@ -18,9 +18,9 @@ from PIL import Image
 
 from unimo.data.readers.base import check_index
 from unimo.data.readers.labeled import LabeledImages, spoken
-from unimo.data.readers.numpy_pickle import read_numpy_pickle
 from unimo.data.record import Record
 from unimo.errors import DataError
+from unimo.weights.numpy_pickle import read_numpy_pickle
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import paddle
 from paddle import Tensor, nn
@@ -173,6 +174,9 @@ class GroundedTransformer(nn.Layer):
 
     Names: `grounded_norm` (norm of the grounded tokens, as in the release), `layers.{i}` as RoBERTa's.
     """
+
+    tower_kind: ClassVar[str] = "roberta"
+    """Kind of tower folder that `unimo.weights.towers.load_tower` reads into it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

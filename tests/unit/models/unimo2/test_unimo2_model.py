@@ -14,7 +14,8 @@ from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import VitTower
 from unimo.registry import build_model
-from unimo.weights.files import tensors_of, write_safetensors
+from unimo.weights.files import write_safetensors
+from unimo.weights.layers import tensors_of
 
 OPTIONS = [
     {},

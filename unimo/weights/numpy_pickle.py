@@ -1,8 +1,8 @@
-"""Arrays and plain values out of a pickle, without running anything that its author put in.
+"""Arrays and plain values from a pickle, without running anything that its author put in.
 
-Some data sets (CIFAR) are distributed as pickles, and unpickling calls whatever function the file names.
-Here only the names that rebuild NumPy arrays and mappings are known, and they stand for functions of this
-file or for plain types.
+Some data sets (CIFAR) and weights (`.pdparams`, Detectron2) are distributed as pickles, and unpickling calls
+whatever function the file names. Here only the names that rebuild NumPy arrays and mappings are known, and
+they stand for functions of this file or for plain types.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from unimo.errors import DataError
 
 
 def _empty_array(subtype: object, shape: object, kind: object) -> np.ndarray:
-    """What an array is before its state is set; its real shape and type come with the state."""
+    """Return an array whose shape and type are set with its state, which comes later in the file."""
     return np.ndarray.__new__(np.ndarray, (0,), "u1")
 
 
 def _scalar(kind: np.dtype, data: bytes) -> np.generic:
-    """A number of NumPy; object types, which would hold whatever the bytes say, are refused by NumPy."""
+    """Return a NumPy number; NumPy refuses object types, whose bytes would be pointers."""
     return np.frombuffer(data, kind)[0]
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes that Python 3 wrote in the old protocols."""
+    """Return bytes that Python 3 wrote as text, as it does in the old protocols."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes as {encoding!r}")
     return text.encode("latin1")
 
 
-# Global name in the file -> what it means here. The array class is only ever an argument, so it is a mark.
+# Global name in the file -> its meaning here. The array class is only an argument, so a string stands for it.
 _KNOWN: Mapping[tuple[str, str], Callable[..., Any] | str] = {
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy._core.multiarray", "_reconstruct"): _empty_array,
@@ -48,7 +48,7 @@ _KNOWN: Mapping[tuple[str, str], Callable[..., Any] | str] = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that knows `_KNOWN` and nothing else."""
+    """An unpickler that knows the names in `_KNOWN` and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
@@ -57,12 +57,12 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def read_numpy_pickle(path: str | Path) -> dict[str, Any]:
-    """The mapping in a pickle of arrays, numbers, strings, bytes, lists and mappings.
+    """Read a mapping from a pickle of arrays, numbers, strings, bytes, lists and mappings.
 
-    Strings of Python 2 come as bytes, but keys are strings.
+    Strings of Python 2 are returned as bytes, but keys are strings.
 
     Raises:
-        DataError: missing or damaged file, no mapping, or a pickle that asks for anything else.
+        DataError: the file is missing or damaged, holds no mapping, or asks for anything else.
     """
     path = Path(path)
     try:

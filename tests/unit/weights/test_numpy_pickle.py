@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.data.readers.numpy_pickle import read_numpy_pickle
 from unimo.errors import DataError
+from unimo.weights.numpy_pickle import read_numpy_pickle
 
 CONTENT = {"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [2, 0, 1], "names": [b"a", b"b"]}
 # What Python 2.7 wrote for {"data": array([[1, 2]], uint8), "labels": [7]} with protocol 2.
