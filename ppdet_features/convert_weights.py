@@ -1,4 +1,4 @@
-"""Convert Detectron2 weights of bottom-up attention (pickle of arrays or safetensors) to a detector's folder."""
+"""Convert Detectron2 weights of bottom-up attention (array pickle or safetensors) to a detector's folder."""
 
 import argparse
 import sys
