@@ -1,0 +1,111 @@
+"""Run a study: a grid of trainings with several seeds, its tables and a plot."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from unimo import cli
+from unimo.errors import CheckpointError, ConfigError
+from unimo.files import write_text
+from unimo.studies import report, runner
+from unimo.studies.catalogue import STUDIES, find_study
+from unimo.studies.study import Job, Study
+
+DESCRIPTION = """Run a study: pre-train, fine-tune and evaluate every row with every seed, by public commands.
+Finished stages are kept: the same command goes on where it was stopped. OUTPUT gets table.md, table.csv
+(every row and seed) and table.png."""
+EXAMPLE = """python tools/study.py --list
+  python tools/study.py unimo2 --help
+  python tools/study.py unimo2 --seeds 0 1 2 --jobs 2 --pretrain-steps 1000
+  python tools/study.py scenes --rows unimo3_tiny meter_tiny --seeds 0 train.batch_size=32"""
+
+
+def main() -> None:
+    """Say what is going to run, run it, then print the tables, write them and draw them."""
+    words = sys.argv[1:]
+    if not words or words[0].startswith("-"):
+        list_studies(words)
+        return
+    study = find_study(words[0])
+    args = parse(study, words[1:])
+    steps = {each.name: getattr(args, f"{each.name}_steps") for each in study.steps}
+    jobs = runner.make_jobs(study, args.rows, args.seeds, steps, args.overrides)
+    results = runner.collect(study, jobs, args.output)
+    print(report.describe_plan(study, jobs, results, args.output, args.jobs), flush=True)
+    if args.dry_run:
+        for job in jobs:
+            for command in job.commands(args.output).values():
+                print("  python tools/" + shlex.join(command))
+        return
+    runner.run_jobs(jobs, args.output, args.jobs)
+    results = runner.collect(study, jobs, args.output)
+    print(f"\n{write(study, jobs, results, args)}\n")
+    print(f"written: {', '.join(str(args.output / f'table.{end}') for end in ('md', 'csv', 'png'))}")
+    print(report.next_commands(study, jobs, results, args.output))
+
+
+def list_studies(words: list[str]) -> None:
+    """Print a line for each study: `--list`, or no words at all."""
+    parser = cli.arguments(DESCRIPTION, EXAMPLE)
+    parser.usage = "study.py NAME [--seeds 0 1 2] [--jobs N] [options] [KEY=VALUE ...] | NAME --help | --list"
+    parser.add_argument("--list", action="store_true", help="list the studies, one line each")
+    if not parser.parse_args(words).list:
+        parser.error(f"the name of a study comes first: {', '.join(STUDIES)}")
+    for study in STUDIES.values():
+        rows, seeds = len(study.choose_rows()), len(study.seeds)
+        print(f"{study.name:<8}{study.question} {rows} rows, {seeds} seeds; {study.paper}")
+
+
+def parse(study: Study, words: list[str]) -> argparse.Namespace:
+    """Parse what follows the name of a study."""
+    parser = cli.arguments(
+        f"{study.question}\n{study.paper}.", f"python tools/study.py {study.name} --jobs 2"
+    )
+    parser.prog = f"study.py {study.name}"
+    names, seeds = "; ".join(row.name for row in study.rows), " ".join(map(str, study.seeds))
+    default = "; ".join(row.name for row in study.choose_rows())
+    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=f"of {names} [{default}]")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help=f"[{seeds}]")
+    for each in study.steps:
+        about = f"{each.about} [%(default)s]"
+        parser.add_argument(f"--{each.name}-steps", type=int, default=each.default, metavar="N", help=about)
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="rows at a time; they share the cores"
+    )
+    output = Path("output/studies") / study.name
+    parser.add_argument("--output", type=Path, default=output, metavar="DIR", help="[%(default)s]")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, with all commands")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")
+    args = parser.parse_intermixed_args(words)
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs is {args.jobs}, expected 1 or more")
+    return args
+
+
+def write(study: Study, jobs: list[Job], results: list[runner.Result], args: argparse.Namespace) -> str:
+    """Write table.md, table.csv and table.png; return the tables.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    from unimo.studies.plot import draw
+
+    steps = ", ".join(f"{name} {count}" for name, count in jobs[0].steps.items())
+    text = report.format_report(study, results, args.overrides)
+    head = f"# {study.question}\n\n{study.paper}. Steps: {steps}. {' '.join(args.overrides)}".rstrip()
+    try:
+        write_text(args.output / "table.md", f"{head}\n\n{text}\n")
+        write_text(args.output / "table.csv", report.format_csv(results))
+        draw(study, results, f"steps: {steps}", args.overrides).save(args.output / "table.png")
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {args.output}: {error.strerror}") from error
+    return text
+
+
+if __name__ == "__main__":
+    cli.run(main)

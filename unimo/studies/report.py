@@ -1,0 +1,161 @@
+"""What a study prints and writes: its plan, tables, every row and seed, the claims of the paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from unimo._runtime import available_cores
+from unimo.studies.runner import Result, estimate_minutes, waiting_stages
+from unimo.studies.stages import Evaluate
+from unimo.studies.study import Claim, Column, Job, Row, Study, Table
+
+CHANCE_KEYS = ("data.path=", "data.scenes.val_images=")
+"""Overrides that change the number of candidates or classes: the declared chance levels no longer hold."""
+
+
+def describe_plan(
+    study: Study, jobs: Sequence[Job], results: Sequence[Result], output: Path, workers: int
+) -> str:
+    """Return what is going to run: rows, seeds, steps, and about how long it takes.
+
+    Args:
+        study: the declaration.
+        jobs: all rows and seeds that were asked for.
+        results: finished ones, from which times of other seeds follow.
+        output: folder of the study.
+        workers: jobs at a time.
+    """
+    waiting = [stages for job in jobs if (stages := waiting_stages(job, output))]
+    evaluations = sum(isinstance(stage, Evaluate) for stages in waiting for stage in stages)
+    trainings = sum(map(len, waiting)) - evaluations
+    minutes = estimate_minutes(study, jobs, results, output)
+    cores = available_cores()
+    steps = ", ".join(f"{each.name} {jobs[0].steps[each.name]}" for each in study.steps)
+    lines = [
+        f"{study.name}: {study.question} ({study.paper})",
+        f"rows: {'; '.join(dict.fromkeys(job.row.name for job in jobs))}",
+        f"seeds: {' '.join(dict.fromkeys(str(job.seed) for job in jobs))}",
+        f"steps: {steps}",
+        f"finished: {len(jobs) - len(waiting)} of {len(jobs)} rows and seeds",
+        f"to do: {trainings} trainings and {evaluations} evaluations, {workers} at a time "
+        f"on {max(1, cores // workers)} of {cores} cores each",
+    ]
+    if waiting and minutes is None:
+        lines.append("time: not known before a row is finished")
+    elif waiting:
+        lines.append(f"time: about {minutes / min(workers, len(waiting)):.0f} minutes on a quiet machine")
+    return "\n".join([*lines, f"output: {output}"])
+
+
+def mean_and_each(results: Sequence[Result], column: Column) -> str:
+    """Return a cell such as `**82.1** (80.0, 84.2)`: the mean of a score over seeds, and each one.
+
+    A seed without the score is shown as a dash; the cell is empty when no seed has it.
+    """
+    values = [result.get(column.key) for result in results]
+    known = [float(value) for value in values if value is not None]
+    if not known:
+        return ""
+    mean = f"{statistics.mean(known):.1f}"
+    if not column.each_seed:
+        return mean
+    each = ", ".join("-" if value is None else f"{value:.1f}" for value in values)
+    return f"**{mean}** ({each})"
+
+
+def group_by_row(study: Study, results: Sequence[Result]) -> dict[Row, list[Result]]:
+    """Return the results of each row that has any, in declared order."""
+    groups = {row: [each for each in results if each["row"] == row.name] for row in study.rows}
+    return {row: found for row, found in groups.items() if found}
+
+
+def chance_levels(study: Study, overrides: Sequence[str]) -> dict[str, float]:
+    """Return the declared chance level of each column, or none if an override changed what is guessed."""
+    if any(word.startswith(CHANCE_KEYS) for word in overrides):
+        return {}
+    return {key: column.chance for key, column in study.columns.items() if column.chance is not None}
+
+
+def format_report(study: Study, results: Sequence[Result], overrides: Sequence[str] = ()) -> str:
+    """Return the tables, the chance levels and what became of the claims, as Markdown."""
+    groups = group_by_row(study, results)
+    parts = [text for table in study.tables if (text := _format_table(table, groups))]
+    chance = chance_levels(study, overrides)
+    if chance:
+        named = (f"{study.columns[key].title} {level:g}" for key, level in chance.items())
+        parts.append(f"Chance: {'; '.join(named)}.")
+    claims = [f"- {text}" for claim in study.claims if (text := _check_claim(study, claim, results))]
+    if claims:
+        parts.append("Claims of the paper, and what was found here:\n\n" + "\n".join(claims))
+    return "\n\n".join(parts)
+
+
+def _format_table(table: Table, groups: dict[Row, list[Result]]) -> str:
+    if not table.only_row:
+        head = [*table.head, *(column.title for column in table.columns)]
+        lines = [
+            [*row.label, *(mean_and_each(found, column) for column in table.columns)]
+            for row, found in groups.items()
+        ]
+        return markdown_table(head, lines)
+    found = [result for row, results in groups.items() if row.name == table.only_row for result in results]
+    # A caption that names no colour or shape has no score for them.
+    cells = [[column.title, mean_and_each(found, column)] for column in table.columns]
+    lines = [line for line in cells if line[1]]
+    return markdown_table([*table.head, "mean (each seed)"], lines) if lines else ""
+
+
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a table for a README."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+
+
+def _check_claim(study: Study, claim: Claim, results: Sequence[Result]) -> str:
+    """Return for how many seeds each score has the claimed order, or nothing without both rows."""
+    found = []
+    for key in claim.columns:
+        scores = [
+            {result["seed"]: result[key] for result in results if result["row"] == name and key in result}
+            for name in (claim.better, claim.worse)
+        ]
+        seeds = sorted(scores[0].keys() & scores[1].keys())
+        if seeds:
+            means = [statistics.mean(each[seed] for seed in seeds) for each in scores]
+            wins = sum(scores[0][seed] > scores[1][seed] for seed in seeds)
+            title = study.columns[key].title
+            found.append(f"{title} {means[0]:.1f} to {means[1]:.1f} ({wins} of {len(seeds)} seeds)")
+    return f"{claim.text} ({claim.better} over {claim.worse}): {'; '.join(found)}" if found else ""
+
+
+def format_csv(results: Sequence[Result]) -> str:
+    """Return one line for each row and seed, with every score that any evaluation gave."""
+    names = dict.fromkeys(name for result in results for name in result)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    return text.getvalue()
+
+
+def next_commands(study: Study, jobs: Sequence[Job], results: Sequence[Result], output: Path) -> str:
+    """Return what to type next: the rest of the declared study with the same settings, and a closer look."""
+    done = {(result["row"], result["seed"]) for result in results}
+    chosen, lines = jobs[0], []
+    if any((row.name, seed) not in done for row in study.choose_rows() for seed in study.seeds):
+        steps = [
+            word
+            for each in study.steps
+            if chosen.steps[each.name] != each.default
+            for word in (f"--{each.name}-steps", str(chosen.steps[each.name]))
+        ]
+        words = [study.name, *steps, "--output", str(output), *chosen.overrides]
+        lines.append(f"python tools/study.py {shlex.join(words)}  # all rows and seeds")
+    row = study.choose_rows((results[0]["row"],))[0]
+    lines.append(study.next_command.format(row=shlex.quote(str(output / row.folder(results[0]["seed"])))))
+    return "\n  ".join(["next:", *lines])

@@ -1,0 +1,240 @@
+"""Run the rows of a study by the public commands, several at a time, and keep every finished stage.
+
+`ROW_SEED/row.json` in the output folder holds the commands of a row and the scores and minutes of each stage
+that is done; `ROW_SEED/log.txt` what the commands log. Killed at any moment, the same call goes on: finished
+stages are read, and a training resumes from its own last checkpoint.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unimo._runtime import available_cores
+from unimo.errors import ConfigError, UnimoError
+from unimo.files import read_json_object, write_text
+from unimo.studies.stages import Evaluate, Stage
+from unimo.studies.study import Job, Study
+
+logger = logging.getLogger(__name__)
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+RECORD = "row.json"
+# A study that is killed must not leave a training behind, which would keep its folder locked: with
+# PR_SET_PDEATHSIG Linux kills the training too.
+TIED = (
+    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+Result = dict[str, Any]
+"""Row, seed, minutes, training_minutes and every score as `STAGE.METRIC`."""
+
+
+def make_jobs(
+    study: Study,
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    steps: dict[str, int] | None = None,
+    overrides: Sequence[str] = (),
+) -> list[Job]:
+    """Return every chosen row with every seed, seed by seed, so that the first seed is complete first.
+
+    Args:
+        study: the declaration.
+        rows: names of rows; empty: its default ones.
+        seeds: empty: those of the study.
+        steps: numbers of steps by name, where they differ from the declared ones.
+        overrides: `KEY=VALUE` words for every training.
+
+    Raises:
+        ConfigError: unknown row, or fewer steps than the study needs.
+    """
+    chosen = {each.name: (steps or {}).get(each.name, each.default) for each in study.steps}
+    for each in study.steps:
+        if chosen[each.name] < each.least:
+            raise ConfigError(f"--{each.name}-steps is {chosen[each.name]}, expected {each.least} or more")
+    return [
+        Job(row, seed, chosen, tuple(overrides))
+        for seed in dict.fromkeys(seeds or study.seeds)
+        for row in study.choose_rows(tuple(rows))
+    ]
+
+
+def run_jobs(jobs: Sequence[Job], output: Path, workers: int) -> None:
+    """Run what is not finished of every job.
+
+    Args:
+        jobs: from `make_jobs`.
+        output: folder of the study.
+        workers: jobs at a time; the cores are shared among them.
+
+    Raises:
+        ConfigError: the folder holds a row that was made with other settings.
+        UnimoError: a command failed. Rows that run then are stopped; what is finished is kept.
+    """
+    for job in jobs:
+        _read_record(job, output)  # refuses before hours are spent
+    threads, stop = max(1, available_cores() // workers), threading.Event()
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(_run_job, job, output, threads, stop) for job in jobs]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _run_job(job: Job, output: Path, threads: int, stop: threading.Event) -> None:
+    folder, record = output / job.row.folder(job.seed), _read_record(job, output)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / RECORD, json.dumps(record, indent=1))
+    for name, words in job.commands(output).items():
+        if name in record["stages"]:
+            continue
+        if stop.is_set():
+            return
+        started = time.monotonic()
+        printed = _call(words, folder / "log.txt", threads, stop)
+        # A training that was interrupted counts from its last start.
+        done: dict[str, Any] = {"minutes": round((time.monotonic() - started) / 60, 2)}
+        if isinstance(job.stages[name], Evaluate):
+            done["scores"] = json.loads(printed)["metrics"]
+        else:  # a training that a signal stops saves what it has, and ends with code 0
+            by = read_json_object(folder / name / "summary.json", ConfigError)["stopped_by"]
+            if by.startswith("SIG"):
+                raise UnimoError(f"{folder / name} was stopped by {by}; the same command goes on there")
+        record["stages"][name] = done
+        write_text(folder / RECORD, json.dumps(record, indent=1))
+        logger.info("%s, seed %d: %s took %.1f minutes", job.row.name, job.seed, name, done["minutes"])
+
+
+def _call(words: Sequence[str], log: Path, threads: int, stop: threading.Event) -> str:
+    """Return what a tool of `tools/` prints; `stop` ends it, so that it saves what it has."""
+    with log.open("a", encoding="utf8") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TIED, str(TOOLS / words[0]), *words[1:]],
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
+        while True:
+            try:
+                printed = process.communicate(timeout=0.5)[0]
+                break
+            except subprocess.TimeoutExpired:
+                if stop.is_set():
+                    process.terminate()
+    if process.returncode:
+        raise UnimoError(
+            f"tools/{words[0]} ended with code {process.returncode}; see {log}. "
+            "Finished stages are kept: the same command goes on there"
+        )
+    return printed
+
+
+def _read_record(job: Job, output: Path) -> dict[str, Any]:
+    """Return what an earlier call kept of a job, with the commands of this one.
+
+    Raises:
+        ConfigError: a stage was made with another command, or the file is broken.
+    """
+    path, commands = output / job.row.folder(job.seed) / RECORD, job.commands()
+    if not path.is_file():
+        return {"commands": commands, "stages": {}}
+    record = read_json_object(path, ConfigError)
+    kept, stages = record["commands"], record["stages"]
+    for name, words in commands.items():
+        before = kept.get(name, words)
+        if before != words:
+            there = " ".join(word for word in before if word not in words) or "less"
+            now = " ".join(word for word in words if word not in before) or "less"
+            raise ConfigError(
+                f"{path.parent}: {name} was made with {there}, and is {now} now; "
+                "give another --output, or remove that folder"
+            )
+    return {"commands": kept | commands, "stages": stages}
+
+
+def waiting_stages(job: Job, output: Path) -> list[Stage]:
+    """Return the stages of a job that are not done yet.
+
+    Raises:
+        ConfigError: the folder holds the row with other settings.
+    """
+    done = _read_record(job, output)["stages"]
+    return [stage for name, stage in job.stages.items() if name not in done]
+
+
+def read_result(job: Job, output: Path) -> Result:
+    """Return the flat result of a finished job."""
+    kept = _read_record(job, output)["stages"]
+    stages = {name: kept[name] for name in job.stages}
+    trained = [name for name, stage in job.stages.items() if not isinstance(stage, Evaluate)]
+    minutes = {name: done["minutes"] for name, done in stages.items()}
+    scores = {
+        f"{name}.{metric}": value
+        for name, done in stages.items()
+        for metric, value in done.get("scores", {}).items()
+    }
+    return {
+        "row": job.row.name,
+        "seed": job.seed,
+        "minutes": round(sum(minutes.values()), 2),
+        "training_minutes": round(sum(minutes[name] for name in trained), 2),
+        **scores,
+    }
+
+
+def collect(study: Study, jobs: Sequence[Job], output: Path) -> list[Result]:
+    """Return all finished rows of an output folder, in declared order, from this call and earlier ones.
+
+    Rows of other settings than those of `jobs` are left out, and the log names them.
+    """
+    results = []
+    for row in study.rows:
+        found = [re.fullmatch(rf"{re.escape(row.slug)}_(\d+)", path.name) for path in output.glob("*")]
+        for seed in sorted(int(match[1]) for match in found if match):
+            job = Job(row, seed, jobs[0].steps, jobs[0].overrides)
+            try:
+                if not waiting_stages(job, output):
+                    results.append(read_result(job, output))
+            except ConfigError as error:
+                logger.warning("left out of the table: %s", error)
+    return results
+
+
+def estimate_minutes(
+    study: Study, jobs: Sequence[Job], results: Sequence[Result], output: Path
+) -> float | None:
+    """Return about how many minutes what is left of `jobs` takes with one row at a time, None if not known.
+
+    A row that is finished with another seed says how long it takes; the declared minutes, those of default
+    rows, say the rest.
+    """
+    declared, usual, total = {each.name: each.minutes for each in study.steps}, study.choose_rows(), 0.0
+    for job in jobs:
+        waiting = waiting_stages(job, output)
+        before = [result["minutes"] for result in results if result["row"] == job.row.name]
+        if before and len(waiting) == len(job.stages):
+            total += sum(before) / len(before)
+            continue
+        for stage in waiting:
+            if isinstance(stage, Evaluate):
+                continue
+            minutes = declared[stage.steps]
+            if minutes is None or job.row not in usual:
+                return None
+            total += job.steps[stage.steps] * minutes / 1000
+    return total
