@@ -1,4 +1,4 @@
-"""The processor: what turns a person's images and texts into the arrays that a model reads.
+"""The processor: converts images and texts to the arrays that a model reads.
 
 It is saved in the model directory, so that a model is served exactly as it was trained.
 """
@@ -27,7 +27,7 @@ from unimo.settings import DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class ProcessorConfig:
-    """The part of a processor that goes into `config.yaml`; fields as in `DataConfig`."""
+    """The part of a processor that is saved in `config.yaml`; fields as in `DataConfig`."""
 
     image_size: int = 224
     max_text_len: int = 50
@@ -39,21 +39,21 @@ class ProcessorConfig:
 
 
 class Processor:
-    """Images and texts to padded numpy arrays.
+    """Convert images and texts to padded NumPy arrays.
 
         batch = processor(images="cat.jpg", texts="What is on the mat?")
 
     Args:
-        tokenizer: see `load_tokenizer`.
-        image_size: side S of the pixels.
-        max_text_len: longest text T, tokens with specials; longer ones are cut.
-        train_transform, eval_transform: names of `unimo/data/images/transforms.py`.
-        blank_images: give every image the same colour (an analysis, see `blank_pixels`).
+        tokenizer: tokenizer, see `load_tokenizer`.
+        image_size: side S of the image in pixels.
+        max_text_len: largest number T of tokens of a text, special ones included; longer texts are cut.
+        train_transform, eval_transform: names of transforms in `unimo/data/images/transforms.py`.
+        blank_images: replace every image by one colour (for analysis, see `blank_pixels`).
         regions: source of region features; empty for models that read pixels.
-        max_regions: of a picture; the source has the best ones first.
+        max_regions: largest number of regions of an image, the best ones.
 
     Raises:
-        ConfigError: a size or name that cannot be.
+        ConfigError: impossible size or unknown name.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class Processor:
         images: ImageLike | Sequence[ImageLike] | None = None,
         texts: str | Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Arrays of images, of texts, or of both; one of either counts as a list of one.
+        """Convert images, texts, or both; a single one counts as a list of one.
 
         Returns:
             `pixels` float32 [B, 3, S, S] of images, or their `regions`; `input_ids` and `attention_mask`
-            int64 [B, T] of texts (T is the longest of this call, mask 1 = token).
+            int64 [B, T] of texts (T is the longest of this call; mask 1 = token).
 
         Raises:
-            RecordError: an image that cannot be decoded, or a text that is empty or no text.
+            RecordError: an image that cannot be decoded, or a text that is empty or not a string.
         """
         batch: dict[str, np.ndarray] = {}
         if images is not None:
@@ -104,7 +104,7 @@ class Processor:
 
     @functools.cached_property
     def visual(self) -> RegionInput | None:
-        """Reads regions, for models that want them; opened when it is first used.
+        """Reader of regions, for models that use them; opened at its first use.
 
         Raises:
             ConfigError, DataError: there is no such source.
@@ -115,7 +115,7 @@ class Processor:
         return RegionInput(config.regions, config.max_regions, config.blank_images)
 
     def image(self, record: Record, rng: np.random.Generator | None = None, train: bool = False) -> Any:
-        """What the model reads of the image of a record, for `join_images`: pixels [3, S, S], or `Regions`.
+        """Read the image of a record as the model needs it: pixels [3, S, S], or `Regions`.
 
         Raises:
             RecordError: there is no image, or it is broken.
@@ -128,15 +128,15 @@ class Processor:
 
     @property
     def image_key(self) -> str:
-        """Name of the images in what a call returns: `pixels` or `regions`."""
+        """Key of the images in the result of a call: `pixels` or `regions`."""
         return "regions" if self.config.regions else "pixels"
 
     def join_images(self, images: Sequence[Any]) -> np.ndarray | dict[str, np.ndarray]:
-        """Join what `image` gave: pixels [B, 3, S, S], or the arrays of regions (`RegionInput.join`)."""
+        """Join results of `image`: pixels [B, 3, S, S], or the arrays of regions (`RegionInput.join`)."""
         return np.stack(images) if self.visual is None else self.visual.join(images)
 
     def open(self, image: ImageLike) -> Image.Image:
-        """Decode an image as far as its pixels are needed.
+        """Decode an image, at reduced size where `image_size` allows it.
 
         Raises:
             RecordError: the image cannot be decoded.
@@ -152,13 +152,13 @@ class Processor:
         train: bool = False,
         transform: Transform | None = None,
     ) -> np.ndarray:
-        """Pixels float32 [3, S, S] of one image.
+        """Convert one image to pixels float32 [3, S, S].
 
         Args:
-            image: file, its bytes, or an opened picture.
-            rng: chance for transforms that augment; a fixed one when None.
+            image: file, its bytes, or an opened image.
+            rng: randomness of augmentation; a fixed seed when None.
             train: use the training transform.
-            transform: use this one instead.
+            transform: transform to use instead.
 
         Raises:
             RecordError: the image cannot be decoded.
@@ -171,25 +171,27 @@ class Processor:
         return transform(image, np.random.default_rng(0) if rng is None else rng)
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of one text, `<s>` and `</s>` included.
+        """Convert one text to token ids, including `<s>` and `</s>`.
 
         Raises:
-            RecordError: the text is empty or no text.
+            RecordError: the text is empty or not a string.
         """
         return self.tokenizer.encode(check_text(text), self.config.max_text_len)
 
     def ids_and_words(
         self, text: str, phrases: Callable[[str], Sequence[tuple[int, int]]] | None = None
     ) -> tuple[list[int], list[int]]:
-        """Like `ids`, and the number of the word that each token is part of (-1: special).
+        """Like `ids`, with the number of the word that each token is part of (-1: special).
 
-        With `phrases`, which tells where those of a text are, the words of each have one number.
+        Args:
+            text: the text.
+            phrases: finds the characters of the phrases of a text; the words of a phrase share a number.
         """
         found = phrases(check_text(text)) if phrases else ()
         return self.tokenizer.encode_words(check_text(text), self.config.max_text_len, found)
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.json`, and the section `processor` of `config.yaml`, into a folder."""
+        """Write `tokenizer.json` and the section `processor` of `config.yaml` into a folder."""
         folder = Path(folder)
         self.tokenizer.save(folder)
         path = folder / "config.yaml"
@@ -199,7 +201,7 @@ class Processor:
 
 
 def load_processor(folder: str | Path, **overrides: Any) -> Processor:
-    """Read what `Processor.save` wrote; keyword arguments replace fields (`image_size=288`).
+    """Load a processor that `Processor.save` wrote; keyword arguments replace fields (`image_size=288`).
 
     Raises:
         DataError: the folder has no saved processor.
@@ -215,25 +217,25 @@ def load_processor(folder: str | Path, **overrides: Any) -> Processor:
 
 
 def build_processor(data: DataConfig, tokenizer: Tokenizer) -> Processor:
-    """The processor that a run's `data` section describes."""
+    """Build the processor described by the `data` section of a run."""
     fields = (field.name for field in dataclasses.fields(ProcessorConfig))
     return Processor(tokenizer, **{name: getattr(data, name) for name in fields})
 
 
 def _record_of(image: ImageLike) -> Record:
-    """A record of a person's picture; stored features are found by its file name."""
+    """Make a record of a caller's image; stored features are found by its file name."""
     name = Path(image).name if isinstance(image, (str, Path)) else ""
     source = Path(image) if isinstance(image, str) else image
     return Record("picture", "", images=(source,), image_id=name)
 
 
 def check_text(text: Any) -> str:
-    """The text itself, if it is one.
+    """Return the text if it is valid.
 
-    Readers decode with `surrogateescape`, so that bytes which are not UTF-8 are found here.
+    Readers decode with `surrogateescape`, so bytes that are not UTF-8 are found here.
 
     Raises:
-        RecordError: not a string, empty but for white space, or not valid Unicode.
+        RecordError: not a string, only white space, or not valid Unicode.
     """
     if not isinstance(text, str):
         raise RecordError(f"expected a text, found {type(text).__name__}")
@@ -247,7 +249,7 @@ def check_text(text: Any) -> str:
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, np.ndarray]:
-    """Token ids of B texts to `input_ids` and `attention_mask`, int64 [B, longest]."""
+    """Pad token ids of B texts; return `input_ids` and `attention_mask`, int64 [B, longest]."""
     longest = max(map(len, rows), default=0)
     ids = np.full((len(rows), longest), pad_id, np.int64)
     mask = np.zeros((len(rows), longest), np.int64)

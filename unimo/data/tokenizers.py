@@ -1,7 +1,7 @@
-"""Text to token ids: byte-level BPE of RoBERTa and UNIMO, WordPiece, and a word list for `scenes`.
+"""Tokenizers: byte-level BPE of RoBERTa and UNIMO, WordPiece, and a word list for `scenes`.
 
-One class wraps the `tokenizers` library. Special tokens are added here and nowhere else: their names
-inside raw text ("<mask>") are ordinary characters, as in UNIMO's own tokenizer.
+One class wraps the `tokenizers` library. Only this class adds special tokens: their names inside a text
+("<mask>") are ordinary characters, as in UNIMO's own tokenizer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from unimo.errors import DataError
 from unimo.files import read_json_object
 
-# Names of (begin, padding, end, unknown, mask) in the families that we read.
+# Names of (begin, padding, end, unknown, mask) in the supported families.
 SPECIAL_NAMES = (
     ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"),
@@ -29,13 +29,13 @@ UNIMO_FILES = (".encoder.json", ".vocab.bpe", ".vocab.txt")
 
 
 class Tokenizer:
-    """Token ids of a text, with the special tokens of its family around them.
+    """Converts texts to token ids between the special tokens of its family, and back.
 
     Attributes:
-        vocab_size: number of ids; all ids are below it.
+        vocab_size: number of ids; all ids are smaller.
         bos_token_id, pad_token_id, eos_token_id, unk_token_id, mask_token_id: the special ids
             (0, 1, 2, 3 and the last one in RoBERTa's, UNIMO's and our own vocabularies).
-        special_ids: those five and the ids that never stand for text; MLM neither masks nor draws them.
+        special_ids: these five and the ids that never represent text; MLM neither masks nor draws them.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, where: str = "tokenizer") -> None:
@@ -57,15 +57,15 @@ class Tokenizer:
         self.special_ids = frozenset((*ids, *unused))
 
     def encode(self, text: str, max_length: int) -> list[int]:
-        """Ids of `<s> text </s>`, cut to `max_length` with both special tokens kept."""
+        """Return the ids of `<s> text </s>`, cut to `max_length` with both special tokens kept."""
         return self.encode_words(text, max_length)[0]
 
     def encode_words(
         self, text: str, max_length: int, phrases: Sequence[tuple[int, int]] = ()
     ) -> tuple[list[int], list[int]]:
-        """Like `encode`, and for each token the number of the word it is part of (-1: special).
+        """Like `encode`, with the number of the word that each token is part of (-1: special).
 
-        Words that have characters of one phrase, given as where it begins and ends, count as one word.
+        Words with characters of the same phrase, given by its begin and end, count as one word.
         """
         encoding = self.backend.encode(text, add_special_tokens=False)
         ids, words = encoding.ids[: max_length - 2], encoding.word_ids[: max_length - 2]
@@ -74,7 +74,7 @@ class Tokenizer:
         return [self.bos_token_id, *ids, self.eos_token_id], [-1, *words, -1]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids; special tokens leave nothing behind."""
+        """Return the text of ids, without special tokens."""
         kept = [int(index) for index in ids if int(index) not in self.special_ids]
         return self.backend.decode(kept, skip_special_tokens=False)
 
@@ -88,7 +88,7 @@ class Tokenizer:
 def _join_words(
     words: Sequence[int], places: Sequence[tuple[int, int]], phrases: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """New numbers of words, equal for all that touch the characters of one phrase."""
+    """Renumber words, with the same number for all that overlap the characters of a phrase."""
     joined: dict[int, int] = {}  # word -> phrase
     for word, (begin, end) in zip(words, places, strict=False):
         for number, (first, behind) in enumerate(phrases):
@@ -100,7 +100,7 @@ def _join_words(
 
 
 def build_word_tokenizer(words: Iterable[str]) -> Tokenizer:
-    """A lower-casing tokenizer with one id a word: `<s> <pad> </s> <unk>`, the words, `<mask>`."""
+    """Build a lower-casing tokenizer with one id a word: `<s> <pad> </s> <unk>`, the words, `<mask>`."""
     names = SPECIAL_NAMES[0]
     ordinary = sorted({word.lower() for word in words} - set(names))
     vocabulary = {name: index for index, name in enumerate((*names[:4], *ordinary, names[4]))}
@@ -116,7 +116,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
     Args:
         source: `scenes`, or a folder with `tokenizer.json`, with RoBERTa's `vocab.json` and
             `merges.txt`, or with UNIMO's `*.encoder.json`, `*.vocab.bpe` and `*.vocab.txt`.
-        add_prefix_space: read byte-level BPE as if a space came before the text (" a" and "a" differ).
+        add_prefix_space: encode with byte-level BPE as if a space preceded the text (" a" and "a" differ).
             A `tokenizer.json` keeps its own setting.
 
     Raises:
@@ -143,7 +143,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
 
 
 def _load_json(path: Path) -> Tokenizer:
-    """A `tokenizer.json`, ours or another's; what would recognise or add special tokens is taken out."""
+    """Load any `tokenizer.json`, without the parts that would recognise or add special tokens."""
     content = read_json_object(path, DataError)
     vocabulary = content.get("model", {}).get("vocab")
     added = content.get("added_tokens") or []
@@ -159,7 +159,7 @@ def _load_json(path: Path) -> Tokenizer:
 
 
 def _load_unimo(encoder_path: Path, add_prefix_space: bool) -> Tokenizer:
-    """UNIMO's files: BPE string -> GPT-2 id, merges, and the GPT-2 id (or name) of each model id."""
+    """Load UNIMO's files: GPT-2 ids of BPE strings, merges, and the GPT-2 id (or name) of each model id."""
     stem = encoder_path.name[: -len(UNIMO_FILES[0])]
     merges_path, ids_path = (encoder_path.with_name(stem + ending) for ending in UNIMO_FILES[1:])
     strings = {str(index): string for string, index in read_json_object(encoder_path, DataError).items()}
@@ -192,9 +192,9 @@ def _read_lines(path: Path) -> Sequence[str]:
 
 @lru_cache(maxsize=4)
 def starts_word(tokenizer: Tokenizer) -> np.ndarray:
-    """Which tokens begin a word, bool [vocabulary].
+    """Return which tokens begin a word, bool [vocabulary].
 
-    Those with a space before them (byte-level BPE), or without a `##` (WordPiece); special tokens do not.
+    These are tokens with a leading space (byte-level BPE) or without `##` (WordPiece), but no special ones.
     """
     vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
     is_byte_level = any(name.startswith("Ġ") for name in vocabulary)

@@ -1,1 +1,1 @@
-"""Corpora of others to Arrow tables in the layout of the ViLT family (`tools/prepare_data.py`)."""
+"""Preparation of data sets: Arrow tables in the layout of the ViLT family (`tools/prepare_data.py`)."""

@@ -1,4 +1,4 @@
-"""A person's own images and texts (jsonl lines) to checked Arrow tables."""
+"""Own images and texts (jsonl lines) to checked Arrow tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unimo.data.prepare.writer import (
     no_progress,
     write_json,
 )
-from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset
+from unimo.data.readers.base import Dataset, Kind, SubsetDataset, concat
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
 from unimo.data.readers.open import split_of
 from unimo.data.record import Record
@@ -29,7 +29,7 @@ from unimo.errors import DataError, RecordError
 log = logging.getLogger(__name__)
 _CHECK_SIZE = 32
 _SHOWN = 10
-# A person's images and questions have names, unlike the COCO numbers of VQA v2.
+# Own images and questions have names, unlike the COCO numbers of VQA v2.
 _NAMES = {"image_id": pa.string(), "question_id": pa.list_(pa.string())}
 _SCHEMAS: dict[Kind, pa.Schema] = {
     "pairs": PAIRS_SCHEMA,
@@ -51,17 +51,17 @@ def prepare_jsonl(
 ) -> dict[str, Any]:
     """Write `<name>_caption_<split>.arrow` (or `_vqa_`, `_entailment_`), `summary.json`, VQA `answers.json`.
 
-    Splits are those that the files name (`train.jsonl`, `val.jsonl`); a file that names none is dealt
-    out by the hash of its images, 90% train, 5% val, 5% test. Every line is read and every image decoded;
-    broken ones are logged with their line number, left out, and listed in the summary.
+    Splits are those of the file names (`train.jsonl`, `val.jsonl`); if no file names one, images are split by
+    hash: 90% train, 5% val, 5% test. Every line is read and every image decoded; broken ones are logged with
+    their line number, skipped, and listed in the summary.
 
     Args:
         source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
         out: folder to write to.
         kind: `pairs`, `vqa` or `entailment`.
         name: first part of the file names.
-        images: folder that image paths start from; the file's own when None.
-        min_count: VQA: answers given to fewer questions of train and val do not become classes.
+        images: folder that image paths are relative to; that of the file when None.
+        min_count: VQA: smallest number of questions of train and val whose answer becomes a class.
         max_missing_rate: share of samples that may be broken.
         progress: wraps the iteration, as tqdm does.
 
@@ -69,7 +69,7 @@ def prepare_jsonl(
         The content of `summary.json`.
 
     Raises:
-        DataError: nothing to read, too many broken samples, or a full disk.
+        DataError: no files, too many broken samples, or a full disk.
     """
     splits = _open_splits(Path(source), kind, None if images is None else Path(images))
     broken: list[str] = []
@@ -95,7 +95,7 @@ def prepare_jsonl(
         summary["splits"][split] = {
             "images": writer.rows,
             "samples": sum(map(len, group.values())),
-            "files": [path.name for path in writer.files],
+            "files": writer.file_names,
         }
     summary |= {"broken": len(broken), "examples": broken[:100]}
     if kind == "vqa":
@@ -118,11 +118,11 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dat
             continue
         for split in ("train", "val", "test"):
             parts.setdefault(split, []).append(SubsetDataset(data, hash_split(data, split)))
-    return {split: ConcatDataset(many, "own") for split, many in parts.items()}
+    return {split: concat(datasets, "own") for split, datasets in parts.items()}
 
 
 def _group(indices: Iterable[int], data: Dataset, kind: Kind, broken: list[str]) -> dict[str, list[Record]]:
-    """Sound records by image, images in first-seen order; messages of the others go to `broken`."""
+    """Group valid records by image, in first-seen order; messages of the others are added to `broken`."""
     groups: dict[str, list[Record]] = {}
     for index in indices:
         try:
@@ -140,11 +140,10 @@ def _group(indices: Iterable[int], data: Dataset, kind: Kind, broken: list[str])
 
 
 def _vocabulary(groups: Mapping[str, Mapping[str, list[Record]]], min_count: int) -> dict[str, int]:
-    """Answer -> label, in first-seen order over train and val."""
+    """Return the label of each frequent answer, in first-seen order over train and val."""
     learned = [group for split, group in groups.items() if not split.startswith("test")]
-    counts = Counter(
-        answer for group in learned for many in group.values() for r in many for answer in r.answer_scores
-    )
+    records = (record for group in learned for of_image in group.values() for record in of_image)
+    counts = Counter(answer for record in records for answer in record.answer_scores)
     answers = [answer for answer, count in counts.items() if count >= min_count]
     if not answers:
         raise DataError(f"no answer occurs {min_count} times or more; lower --min-count")
@@ -154,7 +153,7 @@ def _vocabulary(groups: Mapping[str, Mapping[str, list[Record]]], min_count: int
 def _row(
     image_id: str, records: list[Record], split: str, kind: Kind, labels: Mapping[str, int]
 ) -> dict[str, Any] | None:
-    """One table row; None when none of its questions has an answer in the vocabulary."""
+    """Build a table row; None when none of its questions has an answer in the vocabulary."""
     row: dict[str, Any] = {"image": records[0].image.read_bytes()}
     if kind == "pairs":
         return row | {"caption": [r.text for r in records], "image_id": image_id, "split": split}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, check_folder
+from unimo.data.prepare.sources import ImageFolder, check_folder, write_rows
 from unimo.data.prepare.writer import PAIRS_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
 from unimo.files import read_json
@@ -28,18 +28,18 @@ def prepare_karpathy(
 
     Args:
         annotations: `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
-        images: folder of the image files; for COCO the one with `train2014` and `val2014`.
+        images: folder of the image files; for COCO that with `train2014` and `val2014`.
         out: folder to write to.
         name: first part of the file names; from the annotations when empty (Flickr30k: `f30k`).
         max_missing_rate: share of images that may be missing or broken.
-        rows_per_file: images of one file; 0 means one file for a split.
+        rows_per_file: images of one file; 0 means one file for each split.
         progress: wraps the iteration, as tqdm does.
 
     Returns:
         The content of `summary.json`.
 
     Raises:
-        DataError: bad annotations, too many missing images, or a full disk.
+        DataError: malformed annotations, too many missing images, or a full disk.
     """
     entries, dataset = _read_annotations(Path(annotations))
     folder = ImageFolder(check_folder(images, "the image files"), max_missing_rate)
@@ -50,16 +50,13 @@ def prepare_karpathy(
     for split in found:
         chosen = [entry for entry in entries if entry["split"] == split]
         stem = f"{name}_caption_karpathy_{split}"
-        captions = 0
-        with ArrowWriter(out, stem, PAIRS_SCHEMA, rows_per_file) as writer:
-            for row in _rows(progress(chosen, total=len(chosen), desc=stem), folder):
-                writer.write(row)
-                captions += len(row["caption"])
-            folder.check_rate()
+        writer = ArrowWriter(out, stem, PAIRS_SCHEMA, rows_per_file)
+        rows = _rows(progress(chosen, total=len(chosen), desc=stem), folder)
+        captions = write_rows(writer, rows, "caption", folder)
         summary["splits"][split] = {
             "images": writer.rows,
             "captions": captions,
-            "files": [path.name for path in writer.files],
+            "files": writer.file_names,
         }
     summary |= folder.report()
     write_json(Path(out) / "summary.json", summary)

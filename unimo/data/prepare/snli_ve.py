@@ -1,4 +1,4 @@
-"""SNLI-VE: its jsonl files and the Flickr30k images to entailment tables."""
+"""SNLI-VE: its jsonl files and the images of Flickr30k to entailment tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, check_folder
+from unimo.data.prepare.sources import ImageFolder, check_folder, write_rows
 from unimo.data.prepare.writer import SNLI_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.data.readers.items import LABELS
 from unimo.errors import DataError, RecordError
@@ -25,7 +25,7 @@ def prepare_snli_ve(
 ) -> dict[str, Any]:
     """Write `snli_<split>.arrow` for train, dev and test, and `summary.json`.
 
-    Lines without an agreed label (gold label `-`) are left out.
+    Lines without an agreed label (gold label `-`) are skipped.
 
     Args:
         annotations: folder of `snli_ve_train.jsonl`, `snli_ve_dev.jsonl`, `snli_ve_test.jsonl`.
@@ -38,7 +38,7 @@ def prepare_snli_ve(
         The content of `summary.json`.
 
     Raises:
-        DataError: missing files, bad lines, too many missing images, or a full disk.
+        DataError: missing files, malformed lines, too many missing images, or a full disk.
     """
     source = check_folder(annotations, "snli_ve_train.jsonl, snli_ve_dev.jsonl, snli_ve_test.jsonl")
     files = {split: source / f"snli_ve_{split}.jsonl" for split in SPLITS}
@@ -50,18 +50,14 @@ def prepare_snli_ve(
     folder.check_present((f"{image}.jpg",) for many, _ in content.values() for image in many)
     summary: dict[str, Any] = {"splits": {}}
     for split, (by_image, unlabelled) in content.items():
-        sentences = 0
-        with ArrowWriter(out, f"snli_{split}", SNLI_SCHEMA) as writer:
-            items = progress(by_image.items(), total=len(by_image), desc=f"snli_{split}")
-            for row in _rows(items, folder):
-                writer.write(row)
-                sentences += len(row["labels"])
-            folder.check_rate()
+        writer = ArrowWriter(out, f"snli_{split}", SNLI_SCHEMA)
+        items = progress(by_image.items(), total=len(by_image), desc=f"snli_{split}")
+        sentences = write_rows(writer, _rows(items, folder), "labels", folder)
         summary["splits"][split] = {
             "images": writer.rows,
             "sentences": sentences,
             "without_label": unlabelled,
-            "files": [path.name for path in writer.files],
+            "files": writer.file_names,
         }
     summary |= folder.report()
     write_json(Path(out) / "summary.json", summary)
@@ -69,7 +65,7 @@ def prepare_snli_ve(
 
 
 def _read_split(path: Path) -> tuple[dict[str, list[Sentence]], int]:
-    """Image -> its (premise, hypothesis, label), and the number of lines without label."""
+    """Read (premise, hypothesis, label) by image, and count the lines without label."""
     by_image: dict[str, list[Sentence]] = {}
     unlabelled = 0
     with open(path, "rb") as file:

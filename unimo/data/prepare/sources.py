@@ -1,20 +1,21 @@
-"""Reading the inputs of preparation, with messages for a person who mistyped a path."""
+"""Inputs of preparation: folders and image files, with messages that help when a path is wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unimo.data.images.open import open_image
+from unimo.data.prepare.writer import ArrowWriter
 from unimo.errors import DataError, RecordError
 
 _CHECK_SIZE = 32
 
 
 def check_folder(path: str | Path, what: str) -> Path:
-    """The folder as a Path.
+    """Return the path of an existing folder.
 
     Raises:
         DataError: it does not exist.
@@ -27,11 +28,11 @@ def check_folder(path: str | Path, what: str) -> Path:
 
 @dataclass
 class ImageFolder:
-    """Image files of a corpus, and which of those asked for could not be used.
+    """The image files of a corpus, with a record of missing and broken ones.
 
     Args:
         root: the folder.
-        max_missing_rate: share of the images asked for that may be missing or broken.
+        max_missing_rate: share of the requested images that may be missing or broken.
     """
 
     root: Path
@@ -41,9 +42,9 @@ class ImageFolder:
     _sound: set[str] = field(default_factory=set)
 
     def read(self, *candidates: str) -> bytes | None:
-        """Bytes of the first candidate that exists, relative to the root; None (and counted) if unusable.
+        """Read the first existing candidate, relative to the root; None (and counted) if it is unusable.
 
-        An image is decoded once, at low resolution, to know that it is whole.
+        An image is decoded once, at low resolution, to check that it is complete.
         """
         name = next((name for name in candidates if (self.root / name).is_file()), None)
         if name is None:
@@ -60,10 +61,13 @@ class ImageFolder:
         return content
 
     def check_present(self, wanted: Iterable[tuple[str, ...]]) -> None:
-        """Fail before anything is written when too many images are missing.
+        """Check before anything is written that enough images exist.
+
+        Args:
+            wanted: candidate names of each image.
 
         Raises:
-            DataError: more than `max_missing_rate` of `wanted` (candidate names each) are missing.
+            DataError: more than `max_missing_rate` of them are missing.
         """
         total = 0
         lost = []
@@ -79,7 +83,11 @@ class ImageFolder:
         self._check_rate(lost, total, "missing from")
 
     def check_rate(self) -> None:
-        """Fail when too many of the images read so far were missing or broken."""
+        """Check that enough of the images read so far were usable.
+
+        Raises:
+            DataError: more than `max_missing_rate` of them were missing or broken.
+        """
         lost = [*self.missing, *self.broken]
         self._check_rate(lost, len(lost) + len(self._sound), "missing or broken in")
 
@@ -92,7 +100,7 @@ class ImageFolder:
             )
 
     def report(self) -> dict[str, Any]:
-        """Counts for summary.json, with the first few names."""
+        """Return counts for summary.json, with the first few names."""
         examples = [f"{name}: not found" for name in sorted(self.missing)[:5]]
         examples += [f"{name}: {reason}" for name, reason in sorted(self.broken.items())[:5]]
         return {
@@ -100,3 +108,20 @@ class ImageFolder:
             "images_broken": len(self.broken),
             "examples": examples,
         }
+
+
+def write_rows(
+    writer: ArrowWriter, rows: Iterable[Mapping[str, Any]], texts: str, folder: ImageFolder
+) -> int:
+    """Write the rows of a file whose images come from `folder`; return the number of texts in column `texts`.
+
+    Raises:
+        DataError: too many images were missing or broken, or the file cannot be written; it is removed then.
+    """
+    count = 0
+    with writer:
+        for row in rows:
+            writer.write(row)
+            count += len(row[texts])
+        folder.check_rate()
+    return count

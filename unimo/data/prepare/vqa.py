@@ -1,4 +1,4 @@
-"""VQA v2: the official question and annotation files to tables, with the 3,129-answer vocabulary."""
+"""VQA v2: the official question and annotation files to tables, with the vocabulary of 3,129 answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from unimo.data.prepare.sources import ImageFolder, check_folder
+from unimo.data.prepare.sources import ImageFolder, check_folder, write_rows
 from unimo.data.prepare.writer import VQA_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
 from unimo.files import read_json
@@ -23,21 +23,25 @@ _IMAGES_OF = {"train": "train2014", "val": "val2014", "test": "test2015", "test-
 
 
 class Question(NamedTuple):
-    """One question; `answers` are the annotators' strings, empty in test splits."""
+    """A question with the answers of its annotators."""
 
     question_id: int
     image_id: int
     text: str
     majority: str
+    """Most frequent answer; empty in test splits."""
     answers: tuple[str, ...]
+    """All answers; none in test splits."""
 
 
 @dataclass
 class VqaSplit:
-    """Questions of a split by image, in the order of the question file."""
+    """The questions of a split."""
 
     images: dict[int, list[Question]]
+    """Questions by image, in the order of the question file."""
     questions_read: int
+    """Number of questions in the file."""
 
 
 def prepare_vqa(
@@ -52,19 +56,19 @@ def prepare_vqa(
 ) -> dict[str, Any]:
     """Write `vqav2_<split>.arrow`, `answers.json` and `summary.json`.
 
-    Splits: train, val, then val cut into `trainable_val` and its last `rest_images` images, `rest_val`;
-    test and test-dev where their questions are. Questions without any answer in the vocabulary are
-    left out of train and val.
+    Splits: train; val, also divided into `trainable_val` and its last `rest_images` images, `rest_val`; test
+    and test-dev if their questions are present. Questions of train and val without any answer in the
+    vocabulary are skipped.
 
     Args:
         annotations: folder of `v2_OpenEnded_mscoco_train2014_questions.json`,
-            `v2_mscoco_train2014_annotations.json` and so on.
+            `v2_mscoco_train2014_annotations.json` etc.
         images: folder of `train2014`, `val2014`, `test2015`.
         out: folder to write to.
-        variant: `raw` counts the annotators' strings as they are (ViLT, METER, VLMo); `normalised`
+        variant: `raw` counts the annotators' answers as they are (ViLT, METER, VLMo); `normalised`
             normalises them first (BridgeTower) and adds `_fix` to the file names.
-        min_count: how often an answer must be the majority answer to become a class.
-        rest_images: images of `rest_val`.
+        min_count: number of questions for which an answer must be the majority answer to become a class.
+        rest_images: number of images of `rest_val`.
         max_missing_rate: share of images that may be missing or broken.
         progress: wraps the iteration, as tqdm does.
 
@@ -78,34 +82,30 @@ def prepare_vqa(
     folder = ImageFolder(check_folder(images, "train2014, val2014, test2015"), max_missing_rate)
     folder.check_present(_candidates(s, image) for s, content in splits.items() for image in content.images)
     labelled = (splits[split] for split in LABELLED if split in splits)
-    questions = (question for content in labelled for many in content.images.values() for question in many)
+    questions = (question for content in labelled for asked in content.images.values() for question in asked)
     vocabulary = build_vocabulary((question.majority for question in questions), min_count)
     labels = {answer: label for label, answer in enumerate(vocabulary)}
     ending = "_fix" if variant == "normalised" else ""
     summary: dict[str, Any] = {"variant": variant, "answers": len(vocabulary), "splits": {}}
     for split, content in splits.items():
         for name, chosen in _parts(split, _label(content, split, labels, variant), rest_images):
-            items = progress(chosen, total=len(chosen), desc=f"vqav2_{name}{ending}")
-            counts = _write(Path(out), f"vqav2_{name}{ending}", _rows(split, name, items, folder), folder)
-            summary["splits"][name] = counts | {"questions_read": content.questions_read}
+            writer = ArrowWriter(out, f"vqav2_{name}{ending}", VQA_SCHEMA)
+            items = progress(chosen, total=len(chosen), desc=writer.stem)
+            questions = write_rows(writer, _rows(split, name, items, folder), "questions", folder)
+            summary["splits"][name] = {
+                "images": writer.rows,
+                "questions": questions,
+                "files": writer.file_names,
+                "questions_read": content.questions_read,
+            }
     summary |= folder.report()
     write_json(Path(out) / "answers.json", vocabulary)
     write_json(Path(out) / "summary.json", summary)
     return summary
 
 
-def _write(out: Path, stem: str, rows: Iterable[dict[str, Any]], folder: ImageFolder) -> dict[str, Any]:
-    questions = 0
-    with ArrowWriter(out, stem, VQA_SCHEMA) as writer:
-        for row in rows:
-            writer.write(row)
-            questions += len(row["questions"])
-        folder.check_rate()
-    return {"images": writer.rows, "questions": questions, "files": [path.name for path in writer.files]}
-
-
 def build_vocabulary(majority_answers: Iterable[str], min_count: int = 9) -> list[str]:
-    """Answers given at least `min_count` times after normalisation, in first-seen order.
+    """Return the answers given at least `min_count` times after normalisation, in first-seen order.
 
     Raises:
         DataError: no answer is that frequent.
@@ -120,7 +120,7 @@ def build_vocabulary(majority_answers: Iterable[str], min_count: int = 9) -> lis
 def score_answers(
     answers: Sequence[str], labels: Mapping[str, int], variant: Variant
 ) -> list[tuple[str, int, float]]:
-    """(answer, label, soft score) of the annotators' answers that are in the vocabulary."""
+    """Return (answer, label, soft score) of the annotators' answers that are in the vocabulary."""
     if variant == "normalised":
         answers = [normalise_answer(answer) for answer in answers]
     counts = Counter(answers)
@@ -157,7 +157,7 @@ def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
     try:
         if annotations is not None:
             for entry in read_json(annotations, DataError)["annotations"]:
-                # Interned: ten answers for each of 650,000 questions, few of them different.
+                # Interned, because few of the ten answers to each of 650,000 questions differ.
                 answers = tuple(sys.intern(answer["answer"]) for answer in entry["answers"])
                 by_id[entry["question_id"]] = (sys.intern(entry["multiple_choice_answer"]), answers)
         images: dict[int, list[Question]] = {}
@@ -176,7 +176,7 @@ def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
 def _label(
     content: VqaSplit, split: str, labels: Mapping[str, int], variant: Variant
 ) -> list[tuple[int, list[tuple[Question, list[tuple[str, int, float]]]]]]:
-    """Images with their labelled questions; those without a label, and then empty images, left out."""
+    """Return images with their scored questions; in train and val only questions with a known answer."""
     kept = []
     for image_id, questions in content.images.items():
         scored = [(question, score_answers(question.answers, labels, variant)) for question in questions]

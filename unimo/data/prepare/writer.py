@@ -1,4 +1,4 @@
-"""Writing Arrow tables: bounded memory, and a file has its name only when it is complete."""
+"""Writing Arrow tables in bounded memory; a file gets its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ _BATCH_ROWS = 1000
 
 
 def no_progress(items: Iterable, **_: Any) -> Iterable:
-    """The items, silently."""
+    """Return the items without showing progress."""
     return items
 
 
 class ArrowWriter:
     """Context manager that writes rows to `<folder>/<stem>.arrow`, or numbered files of limited size.
 
-    Files are flushed to disk and renamed when the block ends well, and removed when it does not.
-    Files of the same stem that an earlier run wrote are replaced.
+    Files are flushed to disk and renamed when the block ends, and removed when it raises. They replace files
+    of the same stem from an earlier run.
 
     Args:
-        folder: made when it does not exist.
+        folder: folder to write to, created if needed.
         stem: file name without suffix.
         schema: columns.
-        rows_per_file: start `<stem>_1.arrow`, `<stem>_2.arrow` ... after so many rows; 0 means one file.
+        rows_per_file: rows of each of `<stem>_0.arrow`, `<stem>_1.arrow`, ...; 0 means one file.
 
     Raises:
         DataError: the disk is full or the folder cannot be written.
@@ -72,6 +72,11 @@ class ArrowWriter:
         self._sink: pa.NativeFile | None = None
         self._writer: pa.RecordBatchFileWriter | None = None
 
+    @property
+    def file_names(self) -> list[str]:
+        """Names of the finished files."""
+        return [path.name for path in self.files]
+
     def __enter__(self) -> ArrowWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +86,11 @@ class ArrowWriter:
         return self
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row: column -> value."""
+        """Add one row, a mapping of columns to values.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
         if self.rows_per_file and self.rows and self.rows % self.rows_per_file == 0:
             self._guarded(self._close_file)
             self._guarded(self._open)
@@ -146,7 +155,7 @@ class ArrowWriter:
                 if resource is not None:
                     resource.close()
             except (OSError, pa.ArrowException):
-                log.debug("closing %s failed after an earlier error", self.stem)
+                log.debug("cannot close %s after an earlier error", self.stem)
         for path in self._temporary:
             path.unlink(missing_ok=True)
 
@@ -155,7 +164,7 @@ class ArrowWriter:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all; its folder is made when it does not exist.
+    """Write a JSON file, whole or not at all; its folder is created if needed.
 
     Raises:
         DataError: it cannot be written.

@@ -1,6 +1,6 @@
-"""Reading the regions of a batch, for models of regions.
+"""Reading and joining the regions of a batch.
 
-Legend: B batch, R most regions of a picture of the batch, F width of a feature.
+Legend: B batch, R largest number of regions of an image in the batch, F width of a feature.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from unimo.errors import ConfigError
 
 
 class RegionInput:
-    """Reads the regions of records and joins them.
+    """Reader of the regions of records for a model.
 
     Args:
         source: name of the source, see `open_regions`.
-        max_regions: of a picture.
-        blank: show one empty region the size of the picture instead (an analysis).
+        max_regions: largest number of regions of an image.
+        blank: replace the regions of every image by one empty region of its size (for analysis).
 
     Raises:
         ConfigError, DataError: there is no such source.
@@ -35,16 +35,16 @@ class RegionInput:
 
     @property
     def feature_size(self) -> int:
-        """F."""
+        """Width F of a feature."""
         return self.source.feature_size
 
     @property
     def num_classes(self) -> int:
-        """Classes of the detector; 0 without one."""
+        """Number of classes of the detector; 0 without one."""
         return self.source.num_classes
 
     def read(self, record: Record) -> Regions:
-        """The best regions of a record's image.
+        """Return the best regions of a record's image.
 
         Raises:
             RecordError: the image is unknown or broken, or its regions cannot be used.
@@ -59,7 +59,7 @@ class RegionInput:
         return found.best(self.max_regions)
 
     def join(self, images: Sequence[Regions]) -> dict[str, np.ndarray]:
-        """Return `features` [B, R, F], `locations` [B, R, 5] and `mask` [B, R] (1 = region)."""
+        """Pad and join regions to `features` [B, R, F], `locations` [B, R, 5], `mask` [B, R] (1 = region)."""
         longest = max(len(regions) for regions in images)
         size = len(images), longest
         features = np.zeros((*size, self.feature_size), np.float32)
