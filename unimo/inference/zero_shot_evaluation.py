@@ -13,9 +13,8 @@ from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labe
 from unimo.inference.loading import read_model_config
 from unimo.inference.zero_shot import ZeroShotClassification, open_matcher
 from unimo.settings import RunConfig
-from unimo.tasks.classification.data import class_names, open_image_classification
-from unimo.tasks.retrieval.data import open_retrieval
-from unimo.tasks.retrieval.task import RetrievalConfig
+from unimo.tasks.classification.image import ImageClassificationTask, class_names
+from unimo.tasks.retrieval.task import RetrievalConfig, RetrievalTask
 
 ZERO_SHOT_TASKS = ("retrieval", "image_classification")
 
@@ -65,12 +64,14 @@ def evaluate_zero_shot(
     if task == "retrieval":
         run = _with_pairs(run, overrides)
         matcher, processor = open_matcher(directory, size, changes, config)
-        return measure(matcher, open_retrieval(run, processor), split, run)
+        return measure(matcher, RetrievalTask.open_data(run, processor), split, run)
     classes = class_names(run, split)
     names = align_labels(names, classes, labels) if names else classes
     matcher, processor = open_matcher(directory, size, changes, config)
     classifier = ZeroShotClassification(matcher, processor, names, prompt)
-    return measure(classifier, open_image_classification(run, processor, classes), split, run)
+    return measure(
+        classifier, ImageClassificationTask.open_data(run, processor, {"classes": classes}), split, run
+    )
 
 
 def _with_pairs(run: RunConfig, overrides: Sequence[str]) -> RunConfig:

@@ -71,7 +71,13 @@ class EntailmentTask(Task):
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
         """The labelled sentences of `data.path`."""
-        return open_entailment(run, processor)
+        return corpus_data(
+            run,
+            run.data.path,
+            "entailment",
+            processor,
+            lambda train: EntailmentCollator(processor, train),
+        )
 
     def logits(self, batch: Batch, *, text: Tensor | None = None, image: Tensor | None = None) -> Tensor:
         """Class logits [B, 3]; perturbations `text` and `image` as in `unimo/tasks/adversarial.py`."""
@@ -158,13 +164,6 @@ class EntailmentCollator(PairCollator):
         """Join prepared samples."""
         labels = np.array([sample["record"].label for sample in prepared], np.int64)
         return EntailmentBatch(**self.join(prepared), labels=labels)
-
-
-def open_entailment(run: RunConfig, processor: Processor) -> TaskData:
-    """Hypotheses with labels of `data.path`."""
-    return corpus_data(
-        run, run.data.path, "entailment", processor, lambda train: EntailmentCollator(processor, train)
-    )
 
 
 TASK = EntailmentTask

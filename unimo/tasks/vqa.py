@@ -18,6 +18,7 @@ from unimo.data.loading.batch import Array, PairBatch
 from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
+from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_answers
 from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.losses.reduce import global_mean
@@ -66,11 +67,23 @@ class VqaTask(Task):
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
-        """The questions of `data.path`, with the answers of an existing model (`metadata`) or their own."""
+        """Open the questions of `data.path`, with the answers of an existing model or those of the corpora.
+
+        Raises:
+            ConfigError: no answer is as frequent as `task.min_answer_count` wants.
+            DataError: a corpus has no answers.
+        """
         answers = (metadata or {}).get("answers")
-        data = open_vqa(run, processor, answers)
-        if answers is None and run.task.min_answer_count > 1:
-            data = open_vqa(run, processor, frequent_answers(data, run.task.min_answer_count))
+        if answers is None:
+            lists = (open_answers(corpus, run.data) for corpus in run.data.path)
+            answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
+            if run.task.min_answer_count > 1:
+                whole = corpus_data(run, run.data.path, "vqa", processor, lambda train: None)
+                answers = frequent_answers(whole.train_datasets(), answers, run.task.min_answer_count)
+        data = corpus_data(
+            run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
+        )
+        data.metadata["answers"] = list(answers)
         return data
 
     def logits(self, batch: Batch) -> Tensor:
@@ -132,18 +145,18 @@ class VqaAccuracy:
         return accuracy_by_type(scores, types)
 
 
-def frequent_answers(data: TaskData, minimum: int) -> list[str]:
-    """The answers that at least `minimum` training questions have, in the order of `data`.
+def frequent_answers(datasets: Mapping[str, Dataset], answers: Sequence[str], minimum: int) -> list[str]:
+    """Return the answers that at least `minimum` training questions have, in their order.
 
     Raises:
         ConfigError: none of them is so frequent.
     """
     counts: Counter[str] = Counter()
-    for dataset in data.train_datasets().values():
+    for dataset in datasets.values():
         for index in range(len(dataset)):
             with contextlib.suppress(RecordError):
                 counts.update(dataset[index].answer_scores.keys())
-    kept = [answer for answer in data.metadata["answers"] if counts[answer] >= minimum]
+    kept = [answer for answer in answers if counts[answer] >= minimum]
     if not kept:
         most = max(counts.values(), default=0)
         raise ConfigError(
@@ -190,27 +203,6 @@ class VqaCollator(PairCollator):
             question_ids=[record.question_id for record in records],
             question_types=[record.question_type for record in records],
         )
-
-
-def open_vqa(run: RunConfig, processor: Processor, answers: Sequence[str] | None = None) -> TaskData:
-    """Questions of `data.path`; `metadata["answers"]` lists the answer classes.
-
-    Args:
-        run: the run.
-        processor: of the model.
-        answers: classes of an existing model; by default those of the corpora, in their order.
-
-    Raises:
-        DataError: a corpus has no answers.
-    """
-    if answers is None:
-        lists = (open_answers(corpus, run.data) for corpus in run.data.path)
-        answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
-    task_data = corpus_data(
-        run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
-    )
-    task_data.metadata["answers"] = list(answers)
-    return task_data
 
 
 TASK = VqaTask

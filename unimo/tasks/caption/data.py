@@ -6,20 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.base import Dataset, check_index
-from unimo.data.readers.open import open_corpus
 from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError, RecordError
 from unimo.files import read_json
 from unimo.settings import ScenesConfig
-from unimo.tasks.caption.batches import CaptionCollator, CaptionRecord, Objects, ReferenceCollator
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
+from unimo.tasks.caption.batches import CaptionRecord, Objects
 
 ImageId = int | str
 References = Mapping[ImageId, tuple[str, ...]]
@@ -157,20 +152,3 @@ class CaptionData(TaskData):
             return tuple((item.color, item.shape) for item in scene.objects)
 
         return objects_of
-
-
-def open_captions(run: RunConfig, processor: Processor) -> CaptionData:
-    """The image-text pairs of `data.path`, with the references of `task.references` if it names a file.
-
-    Raises:
-        DataError: the file of references cannot be used.
-    """
-    only_scenes = all(corpus.path == "scenes" for corpus in run.data.path)
-    return CaptionData(
-        corpora=run.data.path,
-        open_split=lambda corpus, split: open_corpus(corpus, split, "pairs", run.data),
-        processor=processor,
-        collator=lambda train: (CaptionCollator if train else ReferenceCollator)(processor, train),
-        references=read_references(run.task.references) if run.task.references else None,
-        scenes=run.data.scenes if only_scenes else None,
-    )

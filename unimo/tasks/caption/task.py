@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import paddle.distributed as dist
 from paddle import Tensor
 
+from unimo.data.readers.open import open_corpus
 from unimo.data.tokenizers import Tokenizer
 from unimo.losses.seq2seq import token_accuracy
 from unimo.metrics import caption_java
@@ -23,7 +24,8 @@ from unimo.models.base import Images, Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
 from unimo.tasks.base import Answer, Batch, Question, to_tensors
-from unimo.tasks.caption.data import CaptionData, open_captions, result_image_id
+from unimo.tasks.caption.batches import CaptionCollator, ReferenceCollator
+from unimo.tasks.caption.data import CaptionData, read_references, result_image_id
 from unimo.tasks.caption.scene_scores import scene_caption_scores
 from unimo.tasks.generation import GenerationConfig, GenerationTask, written
 
@@ -65,8 +67,20 @@ class CaptionTask(GenerationTask):
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> CaptionData:
-        """The captioned images of `data.path`."""
-        return open_captions(run, processor)
+        """Open the image-text pairs of `data.path`, and the references of `task.references` if there are any.
+
+        Raises:
+            DataError: the file of references cannot be used.
+        """
+        only_scenes = all(corpus.path == "scenes" for corpus in run.data.path)
+        return CaptionData(
+            corpora=run.data.path,
+            open_split=lambda corpus, split: open_corpus(corpus, split, "pairs", run.data),
+            processor=processor,
+            collator=lambda train: (CaptionCollator if train else ReferenceCollator)(processor, train),
+            references=read_references(run.task.references) if run.task.references else None,
+            scenes=run.data.scenes if only_scenes else None,
+        )
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Label-smoothed cross-entropy, mean over tokens, with adversarial training also its terms; report:

@@ -15,15 +15,18 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from unimo.data.loading.task_data import TaskData
-from unimo.errors import CheckpointError
+from unimo.data.readers.base import Dataset
+from unimo.data.readers.labeled import relabel
+from unimo.data.readers.open_labeled import open_labeled_images
+from unimo.errors import CheckpointError, DataError
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages, gather_objects
 from unimo.metrics.glue import majority
 from unimo.models.base import Model
 from unimo.nn.init import linear
+from unimo.settings import CorpusConfig
 from unimo.tasks.base import Answer, Batch, Question, Task, ranked, to_tensors
-from unimo.tasks.classification.batches import ImageBatch
-from unimo.tasks.classification.data import open_image_classification
+from unimo.tasks.classification.batches import ImageBatch, ImageCollator
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -69,8 +72,23 @@ class ImageClassificationTask(Task):
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
-        """The labelled images of `data.path`, with the classes of `metadata` or their own."""
-        return open_image_classification(run, processor, (metadata or {}).get("classes"))
+        """Open the labelled images of `data.path`, with the classes of an existing model or of their own.
+
+        Raises:
+            DataError: a corpus cannot be opened, or has no training split to take the classes from.
+        """
+        classes = (metadata or {}).get("classes") or class_names(run)
+
+        def open_split(corpus: CorpusConfig, split: str) -> Dataset:
+            return relabel(open_labeled_images(corpus, split, run.data), classes)
+
+        return TaskData(
+            corpora=run.data.path,
+            open_split=open_split,
+            processor=processor,
+            collator=lambda train: ImageCollator(processor, len(classes), train),
+            metadata={"classes": list(classes)},
+        )
 
     def train(self) -> None:
         """Training mode; a probed model stays in evaluation mode."""
@@ -150,6 +168,19 @@ class TopAccuracy:
         """The accuracies, over all ranks."""
         labels = [label for part in gather_objects(self._labels) for label in part]
         return self._averages.compute() | ({"majority": majority(labels)} if labels else {})
+
+
+def class_names(run: RunConfig, split: str = "train") -> list[str]:
+    """Classes of all corpora of `data.path` in first-seen order.
+
+    Raises:
+        DataError: a corpus cannot be opened.
+    """
+    opened = (open_labeled_images(corpus, split, run.data) for corpus in run.data.path)
+    names = list(dict.fromkeys(name for dataset in opened for name in dataset.class_names))
+    if len(names) < 2:
+        raise DataError(f"image classification needs at least 2 classes; found: {', '.join(names)}")
+    return names
 
 
 TASK = ImageClassificationTask

@@ -16,6 +16,7 @@ from paddle.nn import functional as F
 
 from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.glue import TASKS, GlueName
+from unimo.data.readers.open_glue import open_glue
 from unimo.data.record import Record
 from unimo.errors import ConfigError
 from unimo.losses.reduce import global_mean
@@ -25,7 +26,6 @@ from unimo.models.base import Model
 from unimo.nn.init import linear
 from unimo.tasks.base import Answer, Batch, Question, Task, ranked, to_tensors
 from unimo.tasks.classification.batches import NO_LABEL, TextCollator
-from unimo.tasks.classification.data import open_text_classification
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -65,8 +65,16 @@ class TextClassificationTask(Task):
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
-        """The sentences of `data.path`, read as `task.dataset` says."""
-        return open_text_classification(run, processor, run.task.dataset)
+        """Open the sentences of `data.path`, read as `task.dataset` says."""
+        dataset = run.task.dataset
+        classes = TASKS[dataset].class_names
+        return TaskData(
+            corpora=run.data.path,
+            open_split=lambda corpus, split: open_glue(corpus, split, run.data, dataset),
+            processor=processor,
+            collator=lambda train: TextCollator(processor, len(classes), train),
+            metadata={"classes": list(classes)},
+        )
 
     def logits(self, batch: Batch) -> Tensor:
         """Class logits [B, classes]; for regression the scores [B, 1], in the units of the files."""

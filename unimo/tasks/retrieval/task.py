@@ -15,7 +15,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.loading.task_data import TaskData
+from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.errors import ConfigError
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
 from unimo.losses.itm import matching_loss
@@ -23,9 +23,10 @@ from unimo.models.base import Model
 from unimo.nn.heads import ProjectionHead
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch
+from unimo.tasks.retrieval.batches import RetrievalCollator
 from unimo.tasks.retrieval.circle import CircleRetrievalTask
-from unimo.tasks.retrieval.data import open_retrieval
 from unimo.tasks.retrieval.matching import MatchingTask
+from unimo.tasks.retrieval.negatives import NegativesCollator
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -95,9 +96,20 @@ class RetrievalTask(MatchingTask):
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
-        """The image-text pairs of `data.path`."""
-        negatives = run.task.negatives // 2 if run.task.loss == "circle" else 0
-        return open_retrieval(run, processor, negatives)
+        """Open the image-text pairs of `data.path`.
+
+        Every rank evaluates the whole split, whose pairs it then shares. With the circle loss, training
+        batches name mismatched images and captions for each pair.
+        """
+
+        def collator(train: bool) -> RetrievalCollator:
+            if train and run.task.loss == "circle":
+                return NegativesCollator(processor, run.task.negatives // 2)
+            return RetrievalCollator(processor, train)
+
+        data = corpus_data(run, run.data.path, "pairs", processor, collator)
+        data.share_eval = False
+        return data
 
     def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:
         """Towers of a batch: text, image, and their contrastive unit vectors [B, itc_size]."""

@@ -10,16 +10,14 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.base import ConcatDataset, Dataset
 from unimo.data.readers.generation import JsonlFile, LinePairs, TsvFile
 from unimo.data.readers.questions import CoqaFile, SquadQuestions
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig
-from unimo.tasks.seq2seq.batches import Layout, Seq2SeqCollator
+from unimo.tasks.seq2seq.batches import Layout
 
 if TYPE_CHECKING:
-    from unimo.data.processor import Processor
     from unimo.settings import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -39,17 +37,6 @@ FILES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """Format -> the names that its files may have; where there are two, source and target."""
 STEMS = {"val": ("val", "valid", "dev", "validation")}
-
-
-def open_seq2seq(run: RunConfig, processor: Processor) -> TaskData:
-    """Texts and what they are written from, of `data.path`, read as `task.format` says."""
-    layout = layout_of(run.task)
-    return TaskData(
-        corpora=run.data.path,
-        open_split=lambda corpus, split: open_generation(corpus, split, run),
-        processor=processor,
-        collator=lambda train: Seq2SeqCollator(processor, layout, train),
-    )
 
 
 def layout_of(task: Any) -> Layout:

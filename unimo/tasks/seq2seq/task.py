@@ -30,7 +30,7 @@ from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Answer, Batch, Question, to_tensors
 from unimo.tasks.generation import GenerationConfig, GenerationTask, written
 from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, Seq2SeqCollator, end_id
-from unimo.tasks.seq2seq.data import Format, layout_of, open_seq2seq
+from unimo.tasks.seq2seq.data import Format, layout_of, open_generation
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -103,7 +103,13 @@ class Seq2SeqTask(GenerationTask):
                 f"data.max_text_len {run.data.max_text_len}: {run.model.name} has text positions for "
                 f"{longest} tokens; set it to at most that"
             )
-        return open_seq2seq(run, processor)
+        layout = layout_of(run.task)
+        return TaskData(
+            corpora=run.data.path,
+            open_split=lambda corpus, split: open_generation(corpus, split, run),
+            processor=processor,
+            collator=lambda train: Seq2SeqCollator(processor, layout, train),
+        )
 
     def encode(self, batch: Batch) -> Encoded:
         """The sources of a batch."""

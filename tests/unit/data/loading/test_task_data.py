@@ -8,20 +8,14 @@ from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError, DataError
-from unimo.registry import model_config, task_config
+from unimo.registry import model_config, task_class, task_config
 from unimo.settings import CorpusConfig, RunConfig
-from unimo.tasks.entailment import open_entailment
-from unimo.tasks.pretrain import PretrainTask
-from unimo.tasks.retrieval.data import open_retrieval
-from unimo.tasks.vqa import open_vqa
 
-open_pretrain = PretrainTask.open_data
-
-OPENERS = {
-    open_pretrain: {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
-    open_vqa: {"answer_targets", "question_types", "question_ids"},
-    open_entailment: {"labels"},
-    open_retrieval: {"image_ids"},
+FIELDS = {
+    "pretrain": {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
+    "vqa": {"answer_targets", "question_types", "question_ids"},
+    "entailment": {"labels"},
+    "retrieval": {"image_ids"},
 }
 COMMON = {"images", "input_ids", "attention_mask", "image_group", "sample_ids"}
 
@@ -33,7 +27,8 @@ def make_run(**changes) -> RunConfig:
         "seed": 1,
     }
     name = changes.pop("model", "unimo3_tiny")
-    task = merge_into(task_config("pretrain", name), changes.pop("task", {}))
+    kind = changes.pop("kind", "pretrain")
+    task = merge_into(task_config(kind, name), changes.pop("task", {}))
     run = RunConfig(model=model_config(name), task=task)
     return merge_into(merge_into(run, values), changes)
 
@@ -43,15 +38,19 @@ def scenes_processor():
     return build_processor(make_run().data, load_tokenizer("scenes"))
 
 
-@pytest.mark.parametrize("opener", OPENERS)
-def test_batches_of_each_task(opener, scenes_processor):
-    run = make_run(train={"micro_batch_size": 2})
-    data = opener(run, scenes_processor)
+def open_data(run, processor, metadata=None):
+    return task_class(run.task.name).open_data(run, processor, metadata)
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_batches_of_each_task(kind, scenes_processor):
+    run = make_run(kind=kind, train={"micro_batch_size": 2})
+    data = open_data(run, scenes_processor)
     train = data.train_loader(run, rank=1, world_size=3)
     batch = next(train)
     train.close()
     found = {name for name, value in vars(batch).items() if value is not None}
-    assert found == COMMON | OPENERS[opener]
+    assert found == COMMON | FIELDS[kind]
     assert batch.images.shape == (2, 3, 32, 32)
     loader = data.eval_loader("val", run)
     ids = [name for part in loader for name in part.sample_ids]
@@ -60,21 +59,21 @@ def test_batches_of_each_task(opener, scenes_processor):
 
 
 def test_answers_are_metadata(scenes_processor):
-    data = open_vqa(make_run(), scenes_processor)
+    data = open_data(make_run(kind="vqa"), scenes_processor)
     batch = next(iter(data.eval_loader("val", make_run(), batch_size=16)))
     assert batch.answer_targets.shape == (16, len(data.metadata["answers"]))
     assert (batch.answer_targets.max(axis=1) == 1).all()
 
 
 def test_answers_of_an_existing_model_win(scenes_processor):
-    data = open_vqa(make_run(), scenes_processor, answers=["yes", "no"])
+    data = open_data(make_run(kind="vqa"), scenes_processor, {"answers": ["yes", "no"]})
     assert data.metadata == {"answers": ["yes", "no"]}
     assert next(iter(data.eval_loader("val", make_run()))).answer_targets.shape[1] == 2
 
 
 def test_retrieval_evaluates_everything_on_every_rank(scenes_processor):
     run = make_run()
-    shared, whole = open_pretrain(run, scenes_processor), open_retrieval(run, scenes_processor)
+    shared, whole = open_data(run, scenes_processor), open_data(make_run(kind="retrieval"), scenes_processor)
     lengths = [
         [sum(len(b.sample_ids) for b in data.eval_loader("val", run, rank, 2)) for rank in (0, 1)]
         for data in (shared, whole)
@@ -85,16 +84,16 @@ def test_retrieval_evaluates_everything_on_every_rank(scenes_processor):
 def test_weights_and_names_of_corpora(scenes_processor):
     corpora = [{"path": "scenes", "weight": 0.8}, {"path": "scenes", "name": "more", "weight": 0.2}]
     run = make_run(data={"pairs": corpora})
-    loader = open_pretrain(run, scenes_processor).train_loader(run)
+    loader = open_data(run, scenes_processor).train_loader(run)
     assert loader.sampler.shares == pytest.approx({"scenes": 0.8, "more": 0.2})
     with pytest.raises(ConfigError, match="two corpora are named 'scenes'"):
         run = make_run(data={"pairs": ["scenes", "scenes"]})
-        open_pretrain(run, scenes_processor).train_loader(run)
+        open_data(run, scenes_processor).train_loader(run)
 
 
 def test_settings_reach_the_collator(scenes_processor):
     run = make_run(task={"mlm_probability": 1.0, "false_images": "dataset"})
-    loader = open_pretrain(run, scenes_processor).train_loader(run)
+    loader = open_data(run, scenes_processor).train_loader(run)
     batch = next(loader)
     loader.close()
     assert len(batch.mlm_labels) == (batch.attention_mask.sum(axis=1) - 2).sum()
@@ -107,7 +106,7 @@ def test_evaluation_leaves_out_corpora_without_the_split(scenes_processor, corpu
             raise DataError(f"no split {split}")
         return corpus_class(corpus.path, 6)
 
-    collator = open_pretrain(make_run(), scenes_processor).collator
+    collator = open_data(make_run(), scenes_processor).collator
     corpora = [CorpusConfig("coco"), CorpusConfig("sbu"), CorpusConfig("vg")]
     data = TaskData(corpora, open_split, scenes_processor, collator)
     assert len(data.train_datasets()) == 3
@@ -120,7 +119,7 @@ def test_evaluation_leaves_out_corpora_without_the_split(scenes_processor, corpu
 def test_seed_decides_the_batches(scenes_processor):
     def first_batch(seed):
         run = make_run(seed=seed)
-        loader = open_pretrain(run, scenes_processor).train_loader(run)
+        loader = open_data(run, scenes_processor).train_loader(run)
         batch = next(loader)
         loader.close()
         return batch
@@ -133,7 +132,7 @@ def test_augmented_corpora_are_opened_for_training_only():
     run = make_run(
         model="unimo_tiny", data={"regions": "grid:2:16"}, task={"augment": {"rewrites": "gone.jsonl"}}
     )
-    data = open_pretrain(run, build_processor(run.data, load_tokenizer("scenes")))
+    data = open_data(run, build_processor(run.data, load_tokenizer("scenes")))
     assert len(list(data.eval_loader("val", run))) > 0
     with pytest.raises(DataError, match=r"gone\.jsonl"):
         data.train_loader(run)

@@ -14,8 +14,8 @@ from unimo.data.tokenizers import build_word_tokenizer, load_tokenizer, starts_w
 from unimo.errors import DataError
 from unimo.settings import RunConfig
 from unimo.tasks.caption.batches import CaptionCollator
-from unimo.tasks.caption.data import ImageCaptions, open_captions, read_references, result_image_id
-from unimo.tasks.caption.task import CaptionConfig
+from unimo.tasks.caption.data import ImageCaptions, read_references, result_image_id
+from unimo.tasks.caption.task import CaptionConfig, CaptionTask
 
 
 def make_run(references: str = "", **data: object) -> RunConfig:
@@ -33,7 +33,7 @@ def scenes_processor() -> Processor:
 
 def test_training_reads_captions_and_evaluation_images(scenes_processor: Processor):
     run = make_run()
-    data = open_captions(run, scenes_processor)
+    data = CaptionTask.open_data(run, scenes_processor)
     assert len(data.train_datasets()["scenes"]) == 24
     images = data.eval_dataset("val")
     assert len(images) == 5
@@ -45,7 +45,7 @@ def test_training_reads_captions_and_evaluation_images(scenes_processor: Process
 
 
 def test_objects_are_those_of_the_pictures(scenes_processor: Processor):
-    for record in open_captions(make_run(), scenes_processor).eval_dataset("val"):
+    for record in CaptionTask.open_data(make_run(), scenes_processor).eval_dataset("val"):
         said = " ".join(record.references)
         named = {(color, shape) for color, shape in record.objects if f"{color} {shape}" in said}
         assert named, said
@@ -53,7 +53,7 @@ def test_objects_are_those_of_the_pictures(scenes_processor: Processor):
 
 def test_evaluation_batches(scenes_processor: Processor):
     run = make_run()
-    batch = next(iter(open_captions(run, scenes_processor).eval_loader("val", run, batch_size=3)))
+    batch = next(iter(CaptionTask.open_data(run, scenes_processor).eval_loader("val", run, batch_size=3)))
     fields = {"images", "sample_ids", "image_ids", "references", "objects", "tokenizer"}
     assert {name for name, value in vars(batch).items() if value is not None} == fields
     assert batch.images.shape == (3, 3, 16, 16)
@@ -106,14 +106,14 @@ def write_references(path: Path, images: list[str]) -> Path:
 
 def test_references_of_a_file_take_the_place_of_the_captions(tmp_path: Path, scenes_processor: Processor):
     file = write_references(tmp_path / "captions.json", [f"val-{i}" for i in range(7)])
-    images = open_captions(make_run(str(file)), scenes_processor).eval_dataset("val")
+    images = CaptionTask.open_data(make_run(str(file)), scenes_processor).eval_dataset("val")
     assert {record.references for record in images} == {("caption 0", "caption 1")}
     assert images[2].objects
 
 
 def test_missing_references_are_named(tmp_path: Path, scenes_processor: Processor):
     file = write_references(tmp_path / "captions.json", ["val-0", "val-1", "val-3"])
-    data = open_captions(make_run(str(file)), scenes_processor)
+    data = CaptionTask.open_data(make_run(str(file)), scenes_processor)
     with pytest.raises(DataError, match=r"no captions for 2 of 5 images, e\.g\. val-2, val-4.*val-0, val-1"):
         data.eval_dataset("val")
 

@@ -10,14 +10,16 @@ from unimo.data.loading.sampler import SampleKey
 from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import DataError
-from unimo.tasks.retrieval.data import open_retrieval
+from unimo.tasks.retrieval.task import RetrievalTask
+
+CIRCLE = {"model": UNIMO["model"], "task": {"loss": "circle", "negatives": 20}}
 
 
 @pytest.fixture(scope="module")
 def opened():
     """Corpora (24 scenes with 4 captions each) and a maker of batches of given samples."""
-    run = make_run("retrieval", **{**UNIMO, "data": {**UNIMO["data"], "scenes": {"train_images": 24}}})
-    data = open_retrieval(run, build_processor(run.data, load_tokenizer("scenes")), negatives=10)
+    run = make_run("retrieval", **CIRCLE, data={**UNIMO["data"], "scenes": {"train_images": 24}})
+    data = RetrievalTask.open_data(run, build_processor(run.data, load_tokenizer("scenes")))
     corpora = data.train_datasets()
 
     def batch(indices, seed=0):
@@ -67,10 +69,8 @@ def test_chance_follows_from_the_seed(opened):
 def test_data_of_few_images():
     """Draws are then independent, as in the release; a single image is an error."""
     for images in (3, 1):
-        run = make_run(
-            "retrieval", **{**UNIMO, "data": {**UNIMO["data"], "scenes": {"train_images": images}}}
-        )
-        data = open_retrieval(run, build_processor(run.data, load_tokenizer("scenes")), negatives=10)
+        run = make_run("retrieval", **CIRCLE, data={**UNIMO["data"], "scenes": {"train_images": images}})
+        data = RetrievalTask.open_data(run, build_processor(run.data, load_tokenizer("scenes")))
         keys = [SampleKey("scenes", 0, 0)]
         if images == 1:
             with pytest.raises(DataError, match="scenes: found a single image; mismatched pairs need others"):
@@ -83,6 +83,6 @@ def test_data_of_few_images():
 
 def test_without_negatives_nothing_is_added():
     run = make_run("retrieval", **UNIMO)
-    data = open_retrieval(run, build_processor(run.data, load_tokenizer("scenes")))
+    data = RetrievalTask.open_data(run, build_processor(run.data, load_tokenizer("scenes")))
     found = next(data.train_loader(run))
     assert not hasattr(found, "negative_images") and len(found.input_ids) == 8
