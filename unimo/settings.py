@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -239,8 +239,9 @@ def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     """
     values = reduce(merge_plain, layers, {})
     _refuse_moved(values)
-    model = _named(values.pop("model", None), "model", registry.model_config)
-    task = _named(values.pop("task", None), "task", lambda name: registry.task_config(name, model.name))
+    model = _named(values.pop("model", None), "config.model", registry.model_config)
+    default = partial(registry.task_config, model=model.name)
+    task = _named(values.pop("task", None), "config.task", default)
     run = merge_into(RunConfig(model=model, task=task), values)
     return run if run.output_dir else replace(run, output_dir=f"output/{model.name}_{task.name}")
 
