@@ -1,5 +1,5 @@
-"""Convert weights of others: a tower into a folder for `model.text.init` or `model.vision.init`, or a whole
-released model into a model directory."""
+"""Convert released weights: a tower to a folder for `model.text.init` or `model.vision.init`, or a whole
+model to a model directory."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import yaml  # noqa: E402
-
 from unimo import cli  # noqa: E402
-from unimo.errors import CheckpointError, ConfigError  # noqa: E402
-from unimo.files import read_json_object, write_text  # noqa: E402
+from unimo.errors import ConfigError  # noqa: E402
 from unimo.inference.release import convert_release, releases  # noqa: E402
-from unimo.weights.files import read_safetensors, write_safetensors  # noqa: E402
-from unimo.weights.huggingface import SOURCES, from_hf, read_sizes  # noqa: E402
+from unimo.weights.huggingface import SOURCES, convert_tower  # noqa: E402
 
 EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input roberta-base/model.safetensors \\
       --config roberta-base/config.json --out weights/roberta_base
@@ -34,10 +30,10 @@ EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input robert
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line.
+    """Parse the command line.
 
     Raises:
-        ConfigError: `--config` or `--tokenizer` is missing, or there where it means nothing.
+        ConfigError: `--config` or `--tokenizer` is missing, or given where it has no meaning.
     """
     parser = cli.arguments(__doc__, EXAMPLE)
     sources = sorted({**SOURCES, **releases()})
@@ -59,27 +55,13 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def convert_tower(arguments: argparse.Namespace) -> None:
-    """Read, rename, write; the folder is made only when everything fits."""
-    source = SOURCES[arguments.source]
-    sizes = read_sizes(source, read_json_object(arguments.config, ConfigError))
-    tensors = from_hf(source, read_safetensors(arguments.input), sizes)
-    config = {"tower": source.tower, "source": arguments.source, **sizes}
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        write_text(arguments.out / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    except OSError as error:
-        raise CheckpointError(f"cannot write into {arguments.out}: {error.strerror}") from error
-    write_safetensors(arguments.out / "model.safetensors", tensors)
-    count = sum(tensor.size for tensor in tensors.values())
-    print(f"{arguments.out}: {source.tower} tower, {count:,} parameters in {len(tensors)} tensors")
-
-
 def main() -> None:
-    """Convert a tower or a release, and say how much was written."""
+    """Convert a tower or a release, and print the number of parameters."""
     arguments = parse_arguments()
     if arguments.source in SOURCES:
-        convert_tower(arguments)
+        tensors = convert_tower(arguments.source, arguments.input, arguments.config, arguments.out)
+        tower, count = SOURCES[arguments.source].tower, sum(tensor.size for tensor in tensors.values())
+        print(f"{arguments.out}: {tower} tower, {count:,} parameters in {len(tensors)} tensors")
         return
     given = (arguments.input, arguments.tokenizer, arguments.out, arguments.task, arguments.overrides)
     done = convert_release(arguments.source, *given)

@@ -1,4 +1,4 @@
-"""From a folder of released weights to a model directory."""
+"""Convert a folder of released weights to a model directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def releases() -> dict[str, Converter]:
-    """Name of every release -> converter of its weights."""
+    """Return the converter of every release by name, those of all papers."""
     return {name: converter for paper in papers() for name, converter in paper.converters.items()}
 
 
@@ -41,24 +41,24 @@ def convert_release(
 ) -> dict[str, int]:
     """Write a model directory that `unimo.load`, fine-tuning and evaluation open.
 
-    Heads that the folder lacks are not written, so that nobody takes random numbers for learned ones. Poolers
-    are part of the model and start at random, as does what the release does not have of our objective.
+    Heads that the folder lacks are not written, so that nobody mistakes random numbers for learned ones.
+    Poolers are part of the model and start at random, as do parts of our objective that the release lacks.
 
     Args:
-        release: one of `releases()`.
-        folder: one file for each parameter.
-        tokenizer: as for `load_tokenizer`; the one that the weights were made with.
-        directory: what is written; an older model directory there is replaced.
-        task: what the weights were trained for.
+        release: name of the release, a key of `releases()`.
+        folder: folder with one file for each parameter.
+        tokenizer: the tokenizer that the weights were trained with, see `load_tokenizer`.
+        directory: model directory to write; an older one there is replaced.
+        task: task that the weights were trained for.
         overrides: words such as `data.regions=DIR` over the recipe of that task.
 
     Returns:
-        `parameters` and `tensors` that came from the folder.
+        Numbers of `parameters` and `tensors` that were converted.
 
     Raises:
         ConfigError: unknown release, a task that it has no heads for, or a wrong override.
         DataError: no such tokenizer.
-        CheckpointError: the folder, the tokenizer's size or the output folder do not fit.
+        CheckpointError: the folder, the size of the tokenizer or the output folder do not fit.
     """
     converters = releases()
     if release not in converters:
@@ -77,7 +77,7 @@ def convert_release(
 
 
 def _check_free(directory: Path) -> None:
-    """Stop at a folder with other things in it, which saving would replace."""
+    """Refuse a folder with other content, which saving would replace."""
     if not directory.exists():
         return
     is_model = (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()
@@ -98,7 +98,7 @@ def _check_vocabulary(tokenizer: Tokenizer, source: str | Path, converted: Conve
 
 
 def _check_regions(run: RunConfig, processor: Processor) -> None:
-    """Say when the source of region features is none that the weights can read."""
+    """Warn when the weights cannot read the configured region features."""
     if processor.visual is None:
         return
     found, wanted = processor.visual.feature_size, run.model.regions.feature_size
@@ -113,7 +113,7 @@ def _check_regions(run: RunConfig, processor: Processor) -> None:
 
 
 def _run_of(converted: Converted, overrides: Sequence[str]) -> RunConfig:
-    """The recipe of the model and task, with the sizes and settings of the weights."""
+    """Read the recipe of the model and task, with the sizes and settings of the weights."""
     model, task = to_plain(converted.config), converted.task
     return load_run_config(
         model["name"], task["name"], list(overrides), model=model, task=task, data=converted.data
@@ -121,7 +121,7 @@ def _run_of(converted: Converted, overrides: Sequence[str]) -> RunConfig:
 
 
 def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
-    """The task with the converted weights in it."""
+    """Return the task with the converted weights; heads that the release lacks are removed."""
     import paddle
 
     from unimo.weights.layers import load_into

@@ -1,4 +1,4 @@
-"""Name maps between Hugging Face towers and ours, in both directions.
+"""Towers of Hugging Face: name maps in both directions, and conversion to a folder that `load_tower` reads.
 
 Each map is data, rows of unimo/weights/name_map.py. Linear weights are [out, in] there and [in, out] here.
 """
@@ -8,11 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 
 from unimo.errors import CheckpointError, ConfigError
+from unimo.files import read_json_object, write_text
+from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.name_map import Row, Spelling, Tensors, expand, join
 
 logger = logging.getLogger(__name__)
@@ -21,21 +25,22 @@ SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_t
 
 @dataclass(frozen=True)
 class Source:
-    """A family of files: names, sizes, and what around the tower is left out."""
+    """Names and sizes in a family of files, and the parts outside the tower that are left out."""
 
     tower: str
-    """Kind of tower, as `config.yaml` of the converted folder says."""
+    """Kind of tower, the `tower_kind` of the layers that may start from it."""
     prefix: str
-    """In front of all tower names in files that hold more than the tower."""
+    """Prefix of all names of the tower in files that hold more than that."""
     rows: tuple[Row, ...]
+    """Name map."""
     sizes: Mapping[str, str]
     """Our size -> key of their config.json."""
     shapes: Mapping[str, tuple[str | int, ...]]
     """Our tensor -> shape in terms of sizes, to catch a config that belongs to another file."""
     fixed: Mapping[str, Any]
-    """Keys of their config.json that our tower knows only one value of."""
+    """Keys of their config.json for which our tower supports a single value."""
     around: tuple[str, ...]
-    """Prefixes of heads and other towers."""
+    """Prefixes of heads and other towers in the same file."""
 
 
 def _block(kind: Literal["linear", "norm"], ours: str, *theirs: str) -> Row:
@@ -156,10 +161,10 @@ SOURCES = {"hf-roberta": ROBERTA, "hf-clip-vit": CLIP_VISION, "hf-vit": VIT}
 
 
 def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
-    """Our sizes from their config.json (for CLIP also that of both towers).
+    """Read our sizes from their config.json; for CLIP also from that of both towers.
 
     Raises:
-        ConfigError: a key is missing, or has a value that our tower cannot reproduce.
+        ConfigError: a key is missing, or has a value that our tower does not support.
     """
     config = config.get("vision_config", config) if source is CLIP_VISION else config
     missing = [key for key in source.sizes.values() if key not in config]
@@ -176,7 +181,7 @@ def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
 
 
 def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Their tensors to ours; what lies around the tower is left out and logged.
+    """Convert their tensors to ours; parts outside the tower are left out and logged.
 
     Raises:
         CheckpointError: tensors are missing or unknown, or the sizes belong to another file.
@@ -210,7 +215,7 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
 
 
 def to_hf(source: Source, tensors: Tensors, num_layers: int) -> dict[str, np.ndarray]:
-    """Our tensors under their names, with their prefix; the inverse of `from_hf`."""
+    """Convert our tensors to theirs, with their prefix; the inverse of `from_hf`."""
     theirs = {}
     for row in expand(source.rows, num_layers, SPELLING):
         if row.ours not in tensors:
@@ -221,6 +226,35 @@ def to_hf(source: Source, tensors: Tensors, num_layers: int) -> dict[str, np.nda
                 part = part.reshape((1,) * (3 - part.ndim) + part.shape)
             theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "turned" else part)
     return theirs
+
+
+def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dict[str, np.ndarray]:
+    """Convert a tower and write it to a folder, which is made only when everything fits.
+
+    Args:
+        source: a key of `SOURCES`.
+        weights: their weights, a safetensors file.
+        config: their config.json.
+        folder: folder to write, with `config.yaml` and `model.safetensors`.
+
+    Returns:
+        The tensors that were written.
+
+    Raises:
+        ConfigError: config.json cannot be read, or our tower does not support it.
+        CheckpointError: the weights cannot be read or do not fit, or the folder cannot be written.
+    """
+    kind = SOURCES[source]
+    sizes = read_sizes(kind, read_json_object(config, ConfigError))
+    tensors = from_hf(kind, read_safetensors(weights), sizes)
+    content = {"tower": kind.tower, "source": source, **sizes}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False))
+    except OSError as error:
+        raise CheckpointError(f"cannot write into {folder}: {error.strerror}") from error
+    write_safetensors(folder / "model.safetensors", tensors)
+    return tensors
 
 
 def _check_shapes(source: Source, ours: Tensors, sizes: Mapping[str, int]) -> None:

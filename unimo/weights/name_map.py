@@ -1,7 +1,7 @@
-"""Name maps between the files of others and our layers, as data: which of ours is made from which of theirs.
+"""Name maps from other people's files to our layers, as data: which of our tensors is made of which of theirs.
 
-Several of their tensors are put side by side (fused queries, keys, values); matrices are turned where they
-are stored the other way.
+Where we fuse layers (queries, keys, values), several of their tensors are joined side by side. Matrices that
+are stored the other way round are transposed.
 """
 
 from __future__ import annotations
@@ -17,46 +17,53 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """One of our layers or tensors; `{i}` stands for the number of the block, from 0."""
+    """One of our layers or tensors, and theirs that it is made of; `{i}` stands for the number of the block."""
 
     ours: str
     theirs: tuple[str, ...]
     kind: Literal["linear", "norm", "tensor", "batch", "turned"]
-    """linear, norm: a weight and a bias, whose endings `Spelling` has; the others are whole names. tensor: as
-    it is; batch: of three axes there, the leading ones of length 1; turned: a matrix, transposed."""
+    """`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. The others
+    are single tensors: `tensor` is copied, `batch` has three axes there, the leading ones of length 1, and
+    `turned` is a matrix that is transposed."""
     optional: bool = False
+    """Whether their file may lack it."""
     shape: tuple[str | int, ...] = ()
-    """Of each of theirs, in names of sizes; empty: not checked by it."""
+    """Shape of each of theirs, sizes by their symbols; empty where it is not checked."""
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a family of files ends the names of weights and biases."""
+    """Endings of the names of weights and biases in a family of files."""
 
     linear: tuple[str, str]
+    """Endings of weight and bias of a linear layer."""
     norm: tuple[str, str]
+    """Endings of scale and bias of a norm."""
     is_turned: bool
     """Whether the weights of linear layers are [out, in]; ours are [in, out]."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a folder of released weights became."""
+    """Released weights under our names, and the config that they need."""
 
     config: Any
     """Config of the model."""
     tensors: dict[str, np.ndarray]
-    """By the names of the task: `model.*`, and of pre-training `objective.*`."""
+    """Tensors by the names of the task: `model.*`, and for pre-training `objective.*`."""
     data: dict[str, Any] = field(default_factory=dict)
     """Fields of the data section that the weights were made with: image size, transforms, ..."""
     absent: tuple[str, ...] = ()
-    """Layers of the model or objective for which the folder has nothing."""
+    """Layers of the model or objective that the release has no weights for."""
     task: dict[str, Any] = field(default_factory=lambda: {"name": "pretrain"})
-    """Name of the task whose heads are among them, and further fields of the task section."""
+    """Name of the task whose heads are included, and further fields of the task section."""
 
 
 def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row]:
-    """Rows of single tensors, of kind tensor, batch or turned: blocks numbered, weights and biases apart."""
+    """Return one row for each tensor (kind tensor, batch or turned), with blocks numbered.
+
+    A row of kind linear or norm becomes two, for weight and bias.
+    """
     single = []
     for row in rows:
         for i in range(num_layers) if "{i}" in row.ours else (0,):
@@ -75,7 +82,7 @@ def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row
 
 
 def join(parts: list[np.ndarray], kind: str) -> np.ndarray:
-    """Their tensors of one row of `expand` to ours."""
+    """Make our tensor of theirs, those of one row of `expand`."""
     if kind == "batch":
         (part,) = parts
         return part.reshape([size for axis, size in enumerate(part.shape) if axis == 2 or size > 1])

@@ -1,4 +1,4 @@
-"""How Baidu's released folders of UNIMO and UNIMO-2 spell their parameters, and what is checked of them.
+"""Names that Baidu's released folders of UNIMO and UNIMO-2 share, and checks of such folders.
 
 Both were written by the same code: layers are called `encoder_layer_{i}_*`, linear weights are [in, out].
 """
@@ -19,17 +19,17 @@ logger = logging.getLogger(__name__)
 
 SPELLING = Spelling(linear=(".w_0", ".b_0"), norm=("_scale", "_bias"), is_turned=False)
 HEAD_SIZE = 64
-"""Width of an attention head in all released configs; shapes do not tell it."""
+"""Width of an attention head in all released configs, which cannot be read from shapes."""
 Heads = Mapping[str, tuple[Row, ...]]
 """Our layer -> its rows."""
 
 
 def layer_rows(ours: str, theirs: str, norm: str) -> tuple[Row, ...]:
-    """Transformer layers of one encoder.
+    """Return the rows of the Transformer layers of one encoder.
 
     Args:
         ours: place of `layers` in our names.
-        theirs: what their names begin with, a dot at the end included.
+        theirs: prefix of their names, including a dot at the end.
         norm: where the norms of a layer are, `pre` or `post`.
     """
     mine, layer = f"{ours}.layers.{{i}}.", f"{theirs}encoder_layer_{{i}}_"
@@ -45,7 +45,12 @@ def layer_rows(ours: str, theirs: str, norm: str) -> tuple[Row, ...]:
 
 
 def language_head_rows(ours: str, theirs: str) -> tuple[Row, ...]:
-    """The head over the vocabulary, but for its matrix; `theirs` is what their names begin with."""
+    """Return the rows of the head over the vocabulary, except its matrix.
+
+    Args:
+        ours: our name of the head.
+        theirs: prefix of their names.
+    """
     return (
         Row(f"{ours}.dense", (f"{theirs}mask_lm_trans_fc",), "linear", shape=("H", "H")),
         Row(f"{ours}.norm", (f"{theirs}mask_lm_trans_layer_norm",), "norm", shape=("H",)),
@@ -54,7 +59,7 @@ def language_head_rows(ours: str, theirs: str) -> tuple[Row, ...]:
 
 
 def output_matrix_row(ours: str, theirs: str, words: str, tensors: Tensors) -> Row:
-    """The matrix of that head, which is one of its own here.
+    """Return the row of the matrix of that head, which shares no weights here.
 
     Theirs is the table of `words`, unless their `weight_sharing` was off.
     """
@@ -65,8 +70,10 @@ def output_matrix_row(ours: str, theirs: str, words: str, tensors: Tensors) -> R
 
 
 def depth(tensors: Tensors, prefix: str) -> int:
-    """Layers of the encoder whose names begin with `prefix`; at least one, so that the names of one are
-    missed where there are none."""
+    """Count the layers of the encoder whose names begin with `prefix`.
+
+    The result is at least one, so that an absent encoder is reported by the missing names of its first layer.
+    """
     pattern = re.compile(rf"{re.escape(prefix)}encoder_layer_(\d{{1,3}})_")
     return 1 + max((int(found[1]) for name in tensors if (found := pattern.match(name))), default=0)
 
@@ -74,7 +81,7 @@ def depth(tensors: Tensors, prefix: str) -> int:
 def head_rows(
     tensors: Tensors, heads: Heads, required: Sequence[str] = ()
 ) -> tuple[list[Row], tuple[str, ...]]:
-    """Single rows of the heads of which there is a part or which are required; our names of the others."""
+    """Return the single rows of heads that are present in part or required, and our names of the others."""
     rows: list[Row] = []
     absent = []
     for head, part in heads.items():
@@ -87,10 +94,10 @@ def head_rows(
 
 
 def num_heads(width: int, advice: str) -> int:
-    """Attention heads of a width.
+    """Return the number of attention heads of a width.
 
     Raises:
-        CheckpointError: heads of 64 do not divide it; `advice` says which folder is meant.
+        CheckpointError: the width is not a multiple of 64; `advice` says which folder to give.
     """
     if width % HEAD_SIZE:
         raise CheckpointError(
@@ -102,28 +109,25 @@ def num_heads(width: int, advice: str) -> int:
 
 @dataclass(frozen=True)
 class Folder:
-    """A released folder that was read.
-
-    Attributes:
-        tensors: by their names.
-        where: the folder, for messages.
-        release: name of the model.
-        advice: which folder is meant.
-    """
+    """The content of a released folder."""
 
     tensors: Tensors
+    """Tensors by their names."""
     where: str
+    """Path of the folder, for messages."""
     release: str
+    """Name of the model, for messages."""
     advice: str
+    """Which folder to give, for messages."""
 
     def shapes(self, axes: Mapping[str, int]) -> list[tuple[int, ...]]:
-        """Shapes of the tensors that tell the sizes.
+        """Return the shapes of tensors from which the sizes are read.
 
         Args:
             axes: name -> number of axes.
 
         Raises:
-            CheckpointError: one is missing or has other axes.
+            CheckpointError: a tensor is missing or has another number of axes.
         """
         missing = [name for name in axes if name not in self.tensors]
         wrong = [n for n, count in axes.items() if n in self.tensors and self.tensors[n].ndim != count]
@@ -142,13 +146,13 @@ class Folder:
         left_out: Mapping[str, str],
         misshaped: Sequence[str] = (),
     ) -> dict[str, np.ndarray]:
-        """Our tensors by our names; what is left out is logged.
+        """Convert the tensors to ours, by our names; what is left out is logged.
 
         Args:
-            rows: single ones.
-            sizes: by the symbols of their shapes.
-            left_out: prefix of their names -> what that is.
-            misshaped: what else was found wrong.
+            rows: rows of single tensors.
+            sizes: sizes by the symbols in the shapes of the rows.
+            left_out: prefix of their names without a counterpart -> description.
+            misshaped: further tensors of wrong shapes, for the message.
 
         Raises:
             CheckpointError: names everything missing, unknown or mis-shaped.

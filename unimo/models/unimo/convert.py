@@ -1,7 +1,7 @@
-"""The weights that Baidu released for UNIMO, or that their fine-tuning saved, under our names.
+"""Convert the weights that Baidu released for UNIMO, or that their fine-tuning saved.
 
-The name map is data, sizes are read from the shapes. Which head is taken follows from the task whose model
-directory is wanted (facts 1.3); the others are left out. Needs no Paddle.
+The name map is data, and sizes are read from the shapes. The task of the model directory decides which head
+is taken; the others are left out. Needs no Paddle.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from unimo.weights.released import (
 )
 
 ADVICE = "the folder that unimo_base_en.tar.gz or another of its archives unpacks to"
-"""What messages ask for."""
+"""Folder that error messages ask for."""
 _TEXT = "model.transformer.embeddings"
 CORE: tuple[Row, ...] = (
     Row(f"{_TEXT}.word.weight", ("word_embedding",), "tensor", shape=("V", "H")),
@@ -39,7 +39,7 @@ CORE: tuple[Row, ...] = (
     *layer_rows("model.transformer", "", "post"),
 )
 
-# Parts of our model that a folder may lack: it starts them at random.
+# Parts of our model that a folder may lack; they then start at random.
 PARTS: Heads = {
     "model.text_pooler": (Row("model.text_pooler.dense", ("pooled_fc_text",), "linear", shape=("H", "H")),),
     "model.image_pooler": (
@@ -58,15 +58,15 @@ _ENTAILMENT = (
     Row("classifier.out.weight", ("cls_out_w_1",), "tensor", shape=("D", 3)),
     Row("classifier.out.bias", ("cls_out_b_1",), "tensor", shape=(3,)),
 )
-_OF_TEXTS = re.compile(r"cls_out_(\d+)_w")
+_TEXT_CLASSIFIER = re.compile(r"cls_out_(\d+)_w")
 DATASETS: Mapping[int, str] = {1: "stsb", 2: "sst2", 3: "mnli"}
-"""Classes of a text classifier -> `task.dataset`, unless the command line says another (CoLA has 2, too)."""
+"""Classes of a text classifier -> default of `task.dataset` (CoLA has 2 classes, too)."""
 LANGUAGE: Mapping[str, str] = {
     "pretrain": "objective.mlm_head",
     "caption": "lm_head",
     "seq2seq": "lm_head",
 }
-"""Task -> our place of the head over the vocabulary."""
+"""Task -> our name of the head over the vocabulary."""
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "pretrain": (),
     "caption": ("lm_head",),
@@ -75,9 +75,9 @@ REQUIRED: Mapping[str, tuple[str, ...]] = {
     "retrieval": ("model.text_pooler", "model.image_pooler", "model.match_head"),
     "text_classification": ("model.text_pooler",),
 }
-"""Task -> what it trained of the above, without which a folder is not whole."""
+"""Task -> the parts above that it trained, without which a folder is incomplete."""
 
-# Prefix of their names -> what that is; left out where the task has no use for it.
+# Prefix of their names -> description; left out where the task has no use for it.
 LEFT_OUT: Mapping[str, str] = {
     "mask_lm_": "language head",
     "cls_out_": "classifiers, for --task entailment or text_classification",
@@ -91,14 +91,14 @@ _MEASURED: Mapping[str, int] = {
 
 
 def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretrain") -> Converted:
-    """Released tensors by their names to ours, with the config they need; what is left out is logged.
+    """Convert released tensors to ours, with the config that they need; what is left out is logged.
 
-    Of the heads of other tasks than pre-training nothing may be absent.
+    Heads may be absent for pre-training only.
 
     Args:
-        tensors: what `unimo.weights.paddle_folder.read_folder` gave.
-        where: the folder, for messages.
-        task: whose model directory is made, a key of `REQUIRED`.
+        tensors: tensors by their names, as `unimo.weights.paddle_folder.read_folder` returns them.
+        where: path of the folder, for messages.
+        task: task of the model directory, a key of `REQUIRED`.
 
     Raises:
         ConfigError: another task.
@@ -125,11 +125,13 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
 
 
 def read_sizes(tensors: Tensors, where: str = "the folder") -> dict[str, int]:
-    """Sizes by the symbols of the rows: H width, I inner, V words, P positions, F width of a region feature;
-    R roles and U turns, 0 without; D inner width of the SNLI-VE classifier, 2048 without.
+    """Read the sizes by the symbols of the rows from the shapes.
+
+    H width, I inner width, V words, P positions, F width of a region feature; R roles and U turns, 0 without
+    them; D inner width of the SNLI-VE classifier, 2048 without it.
 
     Raises:
-        CheckpointError: a tensor that tells a size is missing or has other axes.
+        CheckpointError: a tensor that holds a size is missing or has another number of axes.
     """
     word, position, feature, inner = Folder(tensors, where, "UNIMO", ADVICE).shapes(_MEASURED)
     sizes = {"V": word[0], "H": word[1], "P": position[0], "F": feature[0], "I": inner[1]}
@@ -140,10 +142,10 @@ def read_sizes(tensors: Tensors, where: str = "the folder") -> dict[str, int]:
 
 
 def present_rows(tensors: Tensors, task: str = "pretrain") -> tuple[list[Row], tuple[str, ...]]:
-    """Single rows for what the tensors hold of the model, and for the language head of the task.
+    """Select the single rows of the model's parts that are present, and of the language head of the task.
 
     Returns:
-        The rows, and our names of what is absent, which is nothing that the task trained.
+        The rows, and our names of the absent parts; a part that the task trained is never among these.
     """
     rows = expand(CORE, depth(tensors, ""), SPELLING) + head_rows(tensors, DIALOGUE)[0]
     language = LANGUAGE.get(task)
@@ -155,12 +157,12 @@ def present_rows(tensors: Tensors, task: str = "pretrain") -> tuple[list[Row], t
 
 
 def read_classes(tensors: Tensors, where: str = "the folder") -> int:
-    """Outputs of the one text classifier in a folder.
+    """Return the number of outputs of the one text classifier in a folder.
 
     Raises:
-        CheckpointError: there is none, there are several, or it has a number that no data set has.
+        CheckpointError: there is none, there are several, or no data set has that number of classes.
     """
-    found = sorted(int(match[1]) for name in tensors if (match := _OF_TEXTS.fullmatch(name)))
+    found = sorted(int(match[1]) for name in tensors if (match := _TEXT_CLASSIFIER.fullmatch(name)))
     if len(found) != 1 or found[0] not in DATASETS:
         names = ", ".join(f"cls_out_{count}_w" for count in found) or "none"
         raise CheckpointError(
@@ -171,15 +173,15 @@ def read_classes(tensors: Tensors, where: str = "the folder") -> int:
 
 
 def release_config(sizes: Mapping[str, int], num_layers: int, task: str = "pretrain") -> Config:
-    """The release's own settings for a task; pooled vectors are added for SNLI-VE, else multiplied.
+    """Return the release's own settings for a task; pooled vectors are added for SNLI-VE, else multiplied.
 
     Args:
-        sizes: as `read_sizes` gives them.
-        num_layers: of the Transformer.
+        sizes: result of `read_sizes`.
+        num_layers: number of layers of the Transformer.
         task: a key of `REQUIRED`.
 
     Raises:
-        CheckpointError: heads of 64 do not divide the width.
+        CheckpointError: the width is not a multiple of 64, the width of a head.
     """
     width = sizes["H"]
     return Config(

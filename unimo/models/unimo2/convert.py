@@ -1,7 +1,7 @@
-"""The weights that Baidu released for UNIMO-2, under our names and with the release's settings.
+"""Convert the weights that Baidu released for UNIMO-2.
 
-The name map is data, sizes are read from the shapes, and what README.md lists under "Paper and release" is
-set as the released fine-tuning scripts have it. Needs no Paddle.
+The name map is data, sizes are read from the shapes, and the settings that README.md lists under "Paper and
+release" are those of the released fine-tuning scripts. Needs no Paddle.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from unimo.weights.released import (
 )
 
 ADVICE = "the folder of UNIMO-2.tar.gz"
-"""What messages ask for."""
+"""Folder that error messages ask for."""
 NUM_TOKENS = 100
-"""K of the released scripts; shapes do not tell it."""
+"""K of the released scripts, which cannot be read from shapes."""
 
 _VISION, _TEXT = "model.vision.", "model.text.embeddings."
-# Prefix of their layers -> rows with as many blocks as that prefix has.
+# Prefix of their layers -> rows; an encoder has as many blocks as there are layers of that prefix.
 ENCODERS: Mapping[str, tuple[Row, ...]] = {
     "vit": (
         Row(f"{_VISION}class_embedding", ("vit.cls_token_embeddings",), "batch", shape=(1, 1, "H")),
@@ -79,7 +79,7 @@ HEADS: Heads = {
     ),
     _MLM: language_head_rows(_MLM, "grounded."),
 }
-# Prefix of their names -> what that is. Nothing here has a counterpart under the release's own settings.
+# Prefix of their names -> description. None of these has a counterpart under the release's own settings.
 LEFT_OUT: Mapping[str, str] = {
     "cmcl_temperature": "temperature of the contrastive loss, which has no heads",
     "grounded.mask_g_": "head of masked grounded tokens",
@@ -98,12 +98,12 @@ _MEASURED: Mapping[str, int] = {
 
 
 def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretrain") -> Converted:
-    """Released tensors by their names to ours, with the config they need; what is left out is logged.
+    """Convert released tensors to ours, with the config that they need; what is left out is logged.
 
     Args:
-        tensors: what `unimo.weights.paddle_folder.read_folder` gave.
-        where: the folder, for messages.
-        task: whose heads are wanted; only those of pre-training have counterparts.
+        tensors: tensors by their names, as `unimo.weights.paddle_folder.read_folder` returns them.
+        where: path of the folder, for messages.
+        task: task whose heads are converted; only those of pre-training have counterparts.
 
     Raises:
         ConfigError: another task.
@@ -127,11 +127,13 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
 
 
 def read_sizes(tensors: Tensors, where: str = "the folder") -> dict[str, int]:
-    """Sizes by the symbols of the rows: H width, I inner, V words, P positions, C rows of the dictionary,
-    G rows of the image's position table, patch.
+    """Read the sizes by the symbols of the rows from the shapes.
+
+    H width, I inner width, V words, P positions, C rows of the dictionary, G rows of the image's position
+    table, patch.
 
     Raises:
-        CheckpointError: a tensor that tells a size is missing or has other axes.
+        CheckpointError: a tensor that holds a size is missing or has another number of axes.
     """
     word, position, dictionary, inner, grid, patch = _folder(tensors, where).shapes(_MEASURED)
     names = ("V", "H", "P", "C", "I", "G", "patch")
@@ -140,10 +142,10 @@ def read_sizes(tensors: Tensors, where: str = "the folder") -> dict[str, int]:
 
 
 def present_rows(tensors: Tensors) -> tuple[list[Row], tuple[str, ...]]:
-    """Single rows for what the tensors hold: the encoders, and heads of which there is a part.
+    """Select the single rows of the encoders, and of heads that are present in part.
 
     Returns:
-        The rows, and our names of the heads that are absent.
+        The rows, and our names of the absent heads.
     """
     rows = [
         row for key, part in ENCODERS.items() for row in expand(part, depth(tensors, f"{key}."), SPELLING)
@@ -155,14 +157,14 @@ def present_rows(tensors: Tensors) -> tuple[list[Row], tuple[str, ...]]:
 
 
 def release_config(sizes: Mapping[str, int], depths: Mapping[str, int]) -> Config:
-    """The release's own settings.
+    """Return the release's own settings.
 
     Args:
-        sizes: as `read_sizes` gives them.
-        depths: layers of `vit`, `text` and `grounded`.
+        sizes: result of `read_sizes`.
+        depths: numbers of layers of `vit`, `text` and `grounded`.
 
     Raises:
-        CheckpointError: heads of 64 do not divide the width.
+        CheckpointError: the width is not a multiple of 64, the width of a head.
     """
     width = sizes["H"]
     layer = {"hidden_size": width, "num_heads": num_heads(width, ADVICE), "intermediate_size": sizes["I"]}
