@@ -1,4 +1,4 @@
-"""Name maps from other people's files to our layers, as data: which of our tensors is made of which of theirs.
+"""Name maps from other people's files to our layers, as data: which of ours is made of which of theirs.
 
 Where we fuse layers (queries, keys, values), several of their tensors are joined side by side. Matrices that
 are stored the other way round are transposed.
@@ -17,12 +17,12 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """One of our layers or tensors, and theirs that it is made of; `{i}` stands for the number of the block."""
+    """One of our layers or tensors, and theirs that it is made of; `{i}` stands for the block number."""
 
     ours: str
     theirs: tuple[str, ...]
     kind: Literal["linear", "norm", "tensor", "batch", "turned"]
-    """`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. The others
+    """`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. Others
     are single tensors: `tensor` is copied, `batch` has three axes there, the leading ones of length 1, and
     `turned` is a matrix that is transposed."""
     optional: bool = False
