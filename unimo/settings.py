@@ -198,7 +198,7 @@ class RunConfig:
     """Model directory whose weights start this run."""
 
 
-def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), **under: Any) -> RunConfig:
+def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), /, **under: Any) -> RunConfig:
     """Build the run config of a recipe.
 
     Args:
