@@ -268,7 +268,7 @@ class ReaderConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainingConfig:
     """Section `Training` (ours): the schedule of train_detector.py."""
 
     steps: int = 90000
@@ -306,13 +306,18 @@ class DetectorConfig:
     post_process: PostProcessConfig = field(default_factory=PostProcessConfig)
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     reader: ReaderConfig = field(default_factory=ReaderConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
         for names, number in (("class_names", "num_classes"), ("attribute_names", "num_attributes")):
             given, wanted = getattr(self, names), getattr(self, number)
             if given is not None and len(given) != wanted:
                 raise ConfigError(f"{names} has {len(given)} names, {number} is {wanted}")
+
+    @property
+    def name(self) -> str:
+        """Name of the architecture."""
+        return self.architecture
 
     @property
     def classes(self) -> list[str]:

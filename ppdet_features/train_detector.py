@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, and not this folder
 
-from unimo.cli import arguments, run  # noqa: E402 - works from a clone that is not installed
+from unimo.cli import arguments, is_main_rank, run  # noqa: E402 - works from a clone that is not installed
 
 EXAMPLE = """python ppdet_features/train_detector.py --config ppdet_features/configs/scenes_tiny.yaml \\
     --scenes --out output/detector --minutes 20"""
@@ -19,35 +19,33 @@ SCENES_TRAIN, SCENES_VAL = 20000, 500
 
 
 def main(words: list[str] | None = None) -> None:
-    """Train, or go on with a stopped run; then evaluate and write the detector."""
+    """Train a detector, or resume a stopped run; then evaluate and write it."""
     args = _parser().parse_args(words)
     # Paddle is slow to import; --help does without it.
-    import paddle
-
-    from ppdet_features.coco import evaluate
     from ppdet_features.config import load_config
-    from ppdet_features.detector import build_detector
-    from ppdet_features.training import Trainer
-    from ppdet_features.weights import start_training
-    from unimo.config import parse_overrides, write_text
-    from unimo.weights.files import write_safetensors
-    from unimo.weights.layers import tensors_of
+    from ppdet_features.training import train
+    from unimo.config import parse_overrides
 
-    logging.getLogger("ppdet_features").setLevel(logging.WARNING if args.quiet else logging.INFO)
-    config, output = load_config(args.config, parse_overrides(args.overrides)), Path(args.out)
-    train, held_out = _pictures(args, config)
-    paddle.seed(config.train.seed)
-    detector = build_detector(config)
-    start_training(detector, args.init, args.backbone)
-    trainer = Trainer(detector, train, output)
-    if not trainer.run(_bar, args.minutes):
-        print(f"stopped at step {trainer.step} of {config.train.steps}: time is over", file=sys.stderr)
-    write_safetensors(output / "model.safetensors", tensors_of(detector))
-    metrics = {"step": trainer.step, "minutes": round(trainer.seconds / 60, 2)}
-    if held_out is not None:
-        bar = functools.partial(tqdm, desc="evaluation", disable=None)
-        metrics |= evaluate(detector, held_out, bar)
-    write_text(output / "metrics.json", json.dumps(metrics, indent=1))
+    logging.getLogger("ppdet_features").setLevel(logging.INFO if is_main_rank() else logging.WARNING)
+    config = load_config(args.config, parse_overrides(args.overrides))
+    pictures, held_out = _pictures(args, config)
+    metrics = train(
+        config,
+        pictures,
+        Path(args.out),
+        init=args.init,
+        backbone=args.backbone,
+        held_out=held_out,
+        minutes=args.minutes,
+        quiet=args.quiet,
+        progress=functools.partial(tqdm, desc="evaluation", disable=None),
+    )
+    if not is_main_rank():
+        return
+    if "stopped_by" in metrics:
+        reason, step = metrics["stopped_by"], metrics["step"]
+        message = f"stopped by {reason} at step {step} of {config.train.steps} and saved"
+        print(f"{message}; the same command resumes training", file=sys.stderr)
     print(json.dumps(metrics))
 
 
@@ -66,15 +64,11 @@ def _pictures(args: argparse.Namespace, config: object) -> tuple[object, object]
     return train, CocoPictures(args.val_annotations, args.val_images or args.images, config)
 
 
-def _bar(what: str, total: int) -> tqdm:
-    return tqdm(desc=what, total=total, disable=None)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = arguments(__doc__, EXAMPLE)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. Training.steps=5000")
     parser.add_argument("--config", required=True, help="YAML file of the detector")
-    parser.add_argument("--out", required=True, help="folder to write; a run that was stopped there goes on")
+    parser.add_argument("--out", required=True, help="folder to write; a run stopped there is resumed")
     parser.add_argument("--annotations", help="COCO JSON to train on; objects may have attribute_ids")
     parser.add_argument("--images", help="folder of its pictures (that of the JSON)")
     parser.add_argument("--val-annotations", help="COCO JSON to evaluate on at the end")
@@ -87,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         "--init", help="detector to start from: .safetensors, .pdparams; may have other classes"
     )
     start.add_argument("--backbone", help="ImageNet ResNet to start from, in PaddleDetection's names")
-    parser.add_argument("--minutes", type=float, help="stop training then, whatever Training.steps says")
-    parser.add_argument("--quiet", action="store_true", help="no lines of losses")
+    parser.add_argument("--minutes", type=float, help="end training after that time in this process")
+    parser.add_argument("--quiet", action="store_true", help="log no losses")
     return parser
 
 

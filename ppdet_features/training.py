@@ -1,216 +1,196 @@
-"""Training of a detector: batches, optimizer, checkpoints to go on from, log.
-
-Everything random derives from the seed and the step, so a killed run goes on as if it had not been.
-"""
+"""Training of a detector: its losses as a task for the loop of `unimo.training`, and its output folder."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
-from paddle import Tensor
-from PIL import Image
+from paddle import Tensor, nn
 
-from ppdet_features.config import DetectorConfig, dump_config
-from ppdet_features.detector import FasterRCNN
+from ppdet_features.batches import DetectionBatch, train_loader
+from ppdet_features.coco import evaluate
+from ppdet_features.config import DetectorConfig, TrainingConfig, dump_config
+from ppdet_features.detector import FasterRCNN, build_detector
 from ppdet_features.losses import detection_losses
 from ppdet_features.pictures import Pictures
-from ppdet_features.preprocess import preprocess
-from ppdet_features.targets import Targets
-from unimo.config import to_plain, write_text
-from unimo.errors import CheckpointError, TrainingError
-from unimo.jobs import Bar
-from unimo.training.checkpoint import STATE, WEIGHTS, find_last, folder_of, list_complete
-from unimo.training.optimizer import GlobalNormClip, decays, load_optimizer_tensors, optimizer_tensors
-from unimo.training.schedule import factor
-from unimo.weights.files import read_safetensors, write_safetensors
-from unimo.weights.layers import load_into, tensors_of
+from ppdet_features.weights import start_training
+from unimo import distributed
+from unimo.files import write_text
+from unimo.settings import OptimConfig, TrainConfig
+from unimo.training import callbacks, checkpoint, parallel
+from unimo.training.optimizer import build_optimizer
+from unimo.training.precision import Precision
+from unimo.training.session import carry_out, only_run_in
+from unimo.training.state import TrainState
+from unimo.weights.files import write_safetensors
+from unimo.weights.layers import tensors_of
 
-logger = logging.getLogger(__name__)
-_OPTIMIZER = "optimizer.safetensors"
-_KEPT = 2
-
-
-class Batches:
-    """The pictures of each step, decoded by threads one step ahead."""
-
-    def __init__(self, pictures: Pictures, config: DetectorConfig, threads: int = 2) -> None:
-        self._pictures, self._config = pictures, config
-        self._pool = ThreadPoolExecutor(threads)
-        self._next: tuple[int, list[Future]] | None = None
-
-    def of(self, step: int) -> tuple[np.ndarray, list[Targets]]:
-        """Pictures [B, 3, H, W], smaller ones padded with zeros below and on the right, and their objects."""
-        samples = self._next[1] if self._next and self._next[0] == step else self._ask(step)
-        self._next = (step + 1, self._ask(step + 1))
-        images, targets = zip(*(sample.result() for sample in samples), strict=True)
-        height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
-        batch = np.zeros((len(images), 3, height, width), np.float32)
-        for row, image in zip(batch, images, strict=True):
-            row[:, : image.shape[1], : image.shape[2]] = image
-        return batch, list(targets)
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def _ask(self, step: int) -> list[Future]:
-        size, number = self._config.train.batch_size, len(self._pictures)
-        return [self._pool.submit(self._sample, n, number) for n in range(step * size, (step + 1) * size)]
-
-    def _sample(self, place: int, number: int) -> tuple[np.ndarray, Targets]:
-        """The picture at `place` of the endless stream: one random order of all pictures after the other."""
-        train = self._config.train
-        epoch, turn = divmod(place, number)
-        index = int(np.random.default_rng([train.seed, 0, epoch]).permutation(number)[turn])
-        flip = train.flip and np.random.default_rng([train.seed, 1, place]).random() < 0.5
-        known, image = self._pictures.annotations(index), self._pictures.image(index)
-        boxes = known.boxes
-        if flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            boxes = np.stack(
-                [known.width - boxes[:, 2], boxes[:, 1], known.width - boxes[:, 0], boxes[:, 3]], axis=1
-            )
-        array = preprocess(image, self._config)
-        scale = np.array([array.shape[2] / known.width, array.shape[1] / known.height] * 2, np.float32)
-        learned = ~known.crowd
-        return array, Targets((boxes * scale)[learned], known.labels[learned], known.attributes[learned])
+LOG = "log.jsonl"
+WEIGHTS = "model.safetensors"
 
 
-class Trainer:
-    """A run of `config.train.steps` steps in the folder `output`.
+@dataclass(frozen=True)
+class DetectorRun:
+    """The training of a detector as the loop reads it: `Training` in the terms of all trainings."""
+
+    IDENTITY: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: DetectorConfig
+    """The detector, with the defaults of `Training`, which may change when a run is resumed."""
+    train: TrainConfig
+    optim: OptimConfig
+    output_dir: str
+    seed: int
+
+    @classmethod
+    def of(cls, config: DetectorConfig, output: Path, minutes: float | None = None) -> DetectorRun:
+        """Return the run of a config in a folder, which ends early after `minutes` of this process."""
+        train = config.train
+        return cls(
+            model=replace(config, train=TrainingConfig()),
+            train=TrainConfig(
+                max_steps=train.steps,
+                max_minutes=minutes,
+                batch_size=train.batch_size,
+                log_every=train.log_every,
+                save_every=train.save_every,
+            ),
+            optim=OptimConfig(
+                lr=train.learning_rate,
+                lr_multipliers={},
+                weight_decay=train.weight_decay,
+                betas=[0.9, 0.999],
+                warmup=train.warmup,
+                schedule="cosine",
+                clip_grad_norm=train.clip_norm,
+            ),
+            output_dir=str(output),
+            seed=train.seed,
+        )
+
+
+class DetectionTask(nn.Layer):
+    """A detector with its losses."""
+
+    def __init__(self, detector: FasterRCNN) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        """Return the named scalar losses of a batch; see `detection_losses`."""
+        rng = np.random.default_rng(batch.draw_seed)
+        return detection_losses(self.detector, batch.images, batch.targets, rng)
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum of the losses."""
+        weights = {"attribute": self.detector.config.train.attribute_weight}
+        return sum(loss * weights.get(name, 1.0) for name, loss in losses.items())
+
+    def forward(self, batch: DetectionBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total loss and the losses by name."""
+        losses = self.losses(batch)
+        return self.total(losses), losses
+
+    def lr_group(self, parameter: str) -> str:
+        """Return the learning-rate group of a parameter, the same for all."""
+        return "detector"
+
+
+def train(
+    config: DetectorConfig,
+    pictures: Pictures,
+    output: Path,
+    *,
+    init: str | None = None,
+    backbone: str | None = None,
+    held_out: Pictures | None = None,
+    minutes: float | None = None,
+    quiet: bool = False,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, Any]:
+    """Train a detector, or resume from the last checkpoint of the output folder; then evaluate it.
+
+    The folder gets `config.yaml`, `log.jsonl`, `checkpoints/` and, unless a signal ended the run,
+    `model.safetensors` and `metrics.json`.
 
     Args:
-        detector: what is trained, in place.
+        config: of the detector.
         pictures: to train on.
-        output: checkpoints and `log.jsonl` lie there; a run that was stopped there goes on.
+        output: folder to write.
+        init: weights of a detector to start from, see `start_training`.
+        backbone: weights of an image classifier to start from.
+        held_out: pictures to evaluate on.
+        minutes: end training after that time in this process.
+        quiet: log no losses.
+        progress: wraps the picture numbers of the evaluation.
+
+    Returns:
+        The content of `metrics.json`: `step`, `minutes` of this process, `stopped_by` if training ended
+        early, and COCO's metrics.
 
     Raises:
-        CheckpointError: `output` holds a run of another detector.
+        UnimoError: weights or pictures cannot be used, another process trains in the folder, it holds
+            checkpoints of another detector, or the loss is not finite.
     """
-
-    def __init__(self, detector: FasterRCNN, pictures: Pictures, output: Path) -> None:
-        self.detector, self.config, self.output = detector, detector.config, output
-        self.step, self.seconds = 0, 0.0
-        train = self.config.train
-        trainable = {name: p for name, p in detector.named_parameters() if not p.stop_gradient}
-        decayed = frozenset(p.name for name, p in trainable.items() if decays(name, p))
-        self._optimizer = paddle.optimizer.AdamW(
-            train.learning_rate,
-            parameters=list(trainable.values()),
-            weight_decay=train.weight_decay,
-            apply_decay_param_fun=decayed.__contains__,
-            grad_clip=GlobalNormClip(train.clip_norm),
-        )
-        self._batches = Batches(pictures, self.config)
-        output.mkdir(parents=True, exist_ok=True)
-        self._resume()
-        write_text(output / "config.yaml", dump_config(self.config))
-
-    def run(self, progress: Callable[[str, int], AbstractContextManager[Bar]], minutes: float | None) -> bool:
-        """Train to the end, or until `minutes` of this run, earlier parts included, are over.
-
-        Returns:
-            Whether all steps were done.
-        """
-        train, start = self.config.train, time.monotonic() - self.seconds
-        self.detector.train()
-        sums: dict[str, float] = {}
-        with progress("training", train.steps) as bar, open(self.output / "log.jsonl", "a") as log:
-            bar.update(self.step)
-            while self.step < train.steps and (minutes is None or self.seconds < 60 * minutes):
-                losses = self._train_step()
-                self.step += 1
-                self.seconds = time.monotonic() - start
-                bar.update(1)
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value / train.log_every
-                if self.step % train.log_every == 0:
-                    line = {"step": self.step, "seconds": round(self.seconds, 1), **sums}
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                    logger.info("%s", _readable(line, train.steps))
-                    sums = {}
-                if self.step % train.save_every == 0:
-                    self.save()
-        self.save()
-        self._batches.close()
-        return self.step == train.steps
-
-    def _train_step(self) -> dict[str, float]:
-        train = self.config.train
-        self._optimizer.set_lr(train.learning_rate * factor(self.step, train.steps, train.warmup, "cosine"))
-        images, targets = self._batches.of(self.step)
-        rng = np.random.default_rng([train.seed, 2, self.step])
-        losses = detection_losses(self.detector, paddle.to_tensor(images), targets, rng)
-        total: Tensor = sum(
-            loss * (train.attribute_weight if name == "attribute" else 1.0) for name, loss in losses.items()
-        )
-        if not np.isfinite(float(total)):
-            raise TrainingError(
-                f"step {self.step}: the loss is {float(total)}; lower Training.learning_rate or give a "
-                f"longer Training.warmup. The last checkpoint is in {folder_of(self.output)}"
-            )
-        total.backward()
-        self._optimizer.step()
-        self._optimizer.clear_grad()
-        return {"loss": float(total), **{name: float(loss) for name, loss in losses.items()}}
-
-    def save(self) -> None:
-        """Write a checkpoint of this step, whole or not at all, and remove all but the last two."""
-        final = folder_of(self.output) / f"step_{self.step:08d}"
-        fresh = final.with_name(f".{final.name}.writing")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        try:
-            write_safetensors(fresh / WEIGHTS, tensors_of(self.detector))
-            write_safetensors(fresh / _OPTIMIZER, optimizer_tensors(self._optimizer, self.detector))
-            content = {
-                "step": self.step,
-                "seconds": self.seconds,
-                "config": to_plain(self.config),
-                "files": {path.name: path.stat().st_size for path in fresh.iterdir()},
-            }
-            write_text(fresh / STATE, json.dumps(content))
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(fresh, final)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-        for old in list_complete(final.parent)[:-_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
-
-    def _resume(self) -> None:
-        folder = find_last(self.output)
-        if folder is None:
-            return
-        content = json.loads((folder / STATE).read_text(encoding="utf8"))
-        old, new = (
-            {k: v for k, v in c.items() if k != "train"} for c in (content["config"], to_plain(self.config))
-        )
-        changed = [key for key in new if old.get(key) != new[key]]
-        if changed:
-            raise CheckpointError(
-                f"{folder} belongs to a detector with another {', '.join(changed)}; choose another --out"
-            )
-        load_into(self.detector, read_safetensors(folder / WEIGHTS), str(folder))
-        load_optimizer_tensors(
-            self._optimizer, self.detector, read_safetensors(folder / _OPTIMIZER), str(folder)
-        )
-        self.step, self.seconds = content["step"], content["seconds"]
-        logger.info("going on from step %d in %s", self.step, folder)
+    run = DetectorRun.of(config, output, minutes)
+    distributed.setup(run.train)
+    paddle.seed(run.seed)
+    detector = build_detector(config)
+    start_training(detector, init, backbone)
+    with only_run_in(output):
+        state = build(detector, pictures, run, quiet)
+        carry_out(state, checkpoint.find_last(output), dump_config(config))
+        return _finish(state, detector, held_out, progress)
 
 
-def _readable(line: dict[str, float], steps: int) -> str:
-    losses = "  ".join(
-        f"{name} {value:.3f}" for name, value in line.items() if name not in ("step", "seconds")
+def build(detector: FasterRCNN, pictures: Pictures, run: DetectorRun, quiet: bool = False) -> TrainState:
+    """Build the state of a run that trains `detector`, whose config says how, from its present weights.
+
+    Raises:
+        ConfigError: nothing to train, or the batch size does not divide among the ranks.
+    """
+    task = DetectionTask(detector)
+    adamw = build_optimizer(task, run.optim)
+    layer, optimizer = parallel.wrap(task, adamw, run.train.sharding_stage)
+    return TrainState(
+        run=run,
+        task=task,
+        layer=layer,
+        adamw=adamw,
+        optimizer=optimizer,
+        precision=Precision("fp32"),
+        loader=train_loader(pictures, detector.config, distributed.rank(), distributed.world_size()),
+        callbacks=[
+            callbacks.NonFiniteGuard(),
+            callbacks.Throughput(),
+            callbacks.Checkpoint(),
+            *([] if quiet else [callbacks.Progress()]),
+            callbacks.JsonLines(LOG),
+        ],
     )
-    return f"step {line['step']}/{steps}  {line['seconds']:.0f} s  {losses}"
+
+
+def _finish(
+    state: TrainState,
+    detector: FasterRCNN,
+    held_out: Pictures | None,
+    progress: Callable[[Iterable[int]], Iterable[int]],
+) -> dict[str, Any]:
+    """Write the detector and its metrics on rank 0, unless a signal asks this process to end."""
+    minutes = round((time.monotonic() - state.started) / 60, 2)
+    metrics: dict[str, Any] = {"step": state.step, "minutes": minutes}
+    if state.stop_reason:
+        metrics["stopped_by"] = state.stop_reason
+    if distributed.rank() != 0 or state.stop_reason in ("SIGTERM", "SIGINT"):
+        return metrics
+    write_safetensors(state.output_dir / WEIGHTS, tensors_of(detector))
+    if held_out is not None:
+        metrics |= evaluate(detector, held_out, progress)
+    write_text(state.output_dir / "metrics.json", json.dumps(metrics, indent=1))
+    return metrics

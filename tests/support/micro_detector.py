@@ -1,7 +1,8 @@
-"""A detector of few channels, for tests."""
+"""A detector of few channels and pictures to train it on, for tests."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import paddle
 
 from ppdet_features.config import DetectorConfig, load_config
 from ppdet_features.detector import FasterRCNN, build_detector
+from ppdet_features.pictures import Pictures
 from unimo.config import merge_plain
 
 SCENES = Path(__file__).resolve().parents[2] / "ppdet_features" / "configs" / "scenes_tiny.yaml"
@@ -32,3 +34,20 @@ def micro_detector(**changes: Any) -> FasterRCNN:
             value.set_value(paddle.uniform(value.shape, min=0.5, max=1.5))
     detector.eval()
     return detector
+
+
+def write_coco(folder: Path, pictures: Pictures, count: int) -> None:
+    """Write the first pictures as files with a COCO annotation file, `boxes.json`."""
+    content = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": i, "name": n} for i, n in enumerate(micro_config().classes)],
+    }
+    for index in range(count):
+        known = pictures.annotations(index)
+        pictures.image(index).save(folder / f"{index}.png")
+        content["images"].append({"id": index, "file_name": f"{index}.png", "width": 64, "height": 64})
+        for (x1, y1, x2, y2), label in zip(known.boxes.tolist(), known.labels.tolist(), strict=True):
+            entry = {"id": len(content["annotations"]), "image_id": index, "category_id": label}
+            content["annotations"].append({**entry, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+    (folder / "boxes.json").write_text(json.dumps(content), encoding="utf8")

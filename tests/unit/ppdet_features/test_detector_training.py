@@ -1,4 +1,4 @@
-"""Losses against NumPy, gradients, learning of one picture, and a killed run that goes on."""
+"""Losses against NumPy, gradients, batches, learning of one picture, and the tool on a COCO file."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from micro_detector import SCENES, micro_config, micro_detector
+from micro_detector import SCENES, micro_config, micro_detector, write_coco
+from PIL import Image
 
+from ppdet_features.batches import DetectionBatch, PictureStream, train_loader
 from ppdet_features.boxes import encode
 from ppdet_features.coco import evaluate
+from ppdet_features.config import DetectorConfig
 from ppdet_features.detector import FasterRCNN, build_detector, load_detector
 from ppdet_features.losses import detection_losses, smooth_l1
-from ppdet_features.pictures import ScenesPictures
+from ppdet_features.pictures import Pictures, ScenesPictures
 from ppdet_features.rpn import anchors_of
 from ppdet_features.targets import Targets, region_targets, rpn_targets
 from ppdet_features.train_detector import main
-from ppdet_features.training import Batches, Trainer
-from unimo.errors import CheckpointError, ConfigError, TrainingError
-from unimo.weights.layers import tensors_of
+from ppdet_features.training import DetectorRun, build
+from unimo.data.images.open import open_image
+from unimo.errors import ConfigError, DataError, TrainingError
+from unimo.training import checkpoint
+from unimo.training.session import carry_out, only_run_in
+
+
+def first_batch(pictures: Pictures, config: DetectorConfig) -> DetectionBatch:
+    with contextlib.closing(train_loader(pictures, config)) as loader:
+        return next(loader)
 
 
 def batch(detector: FasterRCNN, number: int = 3) -> tuple[paddle.Tensor, list[Targets]]:
-    batches = Batches(ScenesPictures("train", number, detector.config), detector.config)
-    images, targets = batches.of(0)
-    batches.close()
-    return paddle.to_tensor(images[:number]), targets[:number]
+    first = first_batch(ScenesPictures("train", number, detector.config), detector.config)
+    return paddle.to_tensor(first.images[:number]), first.targets[:number]
 
 
 def huber(difference: np.ndarray, beta: float) -> float:
@@ -114,22 +122,50 @@ def test_pictures_without_objects_are_background():
 def test_mirrored_pictures_keep_their_boxes():
     config = micro_config(Training={"batch_size": 8})
     pictures = ScenesPictures("train", 4, config)
-    images, targets = Batches(pictures, config).of(0)
-    still, _ = Batches(pictures, micro_config(Training={"batch_size": 8, "flip": False})).of(0)
-    mirrored = [not np.array_equal(a, b) for a, b in zip(images, still, strict=True)]
+    first = first_batch(pictures, config)
+    still = first_batch(pictures, micro_config(Training={"batch_size": 8, "flip": False}))
+    mirrored = [not np.array_equal(a, b) for a, b in zip(first.images, still.images, strict=True)]
     assert any(mirrored) and not all(mirrored)
-    for image, target in zip(images, targets, strict=True):
+    for image, target in zip(first.images, first.targets, strict=True):
         for x1, y1, x2, y2 in np.round(target.boxes).astype(int):
             middle = image[:, (y1 + y2) // 2, (x1 + x2) // 2 - 2 : (x1 + x2) // 2 + 2].mean(axis=1)
             assert np.abs(middle - image[:, 0, 0]).max() > 0.1
 
 
-def bar(what: str, total: int) -> contextlib.AbstractContextManager:
-    class Silent:
-        def update(self, n: int) -> None:
-            pass
+def test_every_order_shows_each_picture_once_and_ranks_share_it():
+    config = micro_config(Training={"batch_size": 4, "flip": False})
+    pictures = ScenesPictures("train", 6, config)
+    with contextlib.closing(train_loader(pictures, config)) as loader:
+        alone = [next(loader) for _ in range(3)]
+    ids = [name for batch in alone for name in batch.sample_ids]
+    assert sorted(ids[:6]) == sorted(ids[6:]) == list("012345")
+    assert ids[:6] != ids[6:]
+    assert len({batch.draw_seed for batch in alone}) == 3
+    with (
+        contextlib.closing(train_loader(pictures, config, 0, 2)) as first,
+        contextlib.closing(train_loader(pictures, config, 1, 2)) as second,
+    ):
+        for whole in alone:
+            parts = [next(first), next(second)]
+            assert parts[0].sample_ids + parts[1].sample_ids == whole.sample_ids
+            np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole.images)
+            draws = [np.random.default_rng(b.draw_seed).random() for b in (whole, *parts)]
+            assert draws[0] == draws[1] != draws[2]
 
-    return contextlib.nullcontext(Silent())
+
+def test_the_draws_of_a_seed_stay():
+    """So a detector can be trained again: order, mirroring and the draws of a step follow these numbers."""
+    config = micro_config(Training={"batch_size": 2, "seed": 7})
+    with contextlib.closing(train_loader(ScenesPictures("train", 3, config), config)) as loader:
+        batches = [next(loader) for _ in range(3)]
+    order = [np.random.default_rng([7, 0, epoch]).permutation(3) for epoch in range(2)]
+    assert [int(name) for batch in batches for name in batch.sample_ids] == np.concatenate(order).tolist()
+    stream = PictureStream(3, config.train)
+    for place in range(6):
+        assert stream[place].flip == (np.random.default_rng([7, 1, place]).random() < 0.5)
+    for step, batch in enumerate(batches):
+        wanted = np.random.default_rng([7, 2, step]).random(4)
+        np.testing.assert_array_equal(np.random.default_rng(batch.draw_seed).random(4), wanted)
 
 
 def test_one_picture_is_learned_by_heart(tmp_path: Path):
@@ -141,76 +177,51 @@ def test_one_picture_is_learned_by_heart(tmp_path: Path):
     paddle.seed(0)
     detector = build_detector(micro_config(**changes))
     pictures = ScenesPictures("train", 1, detector.config)
-    assert Trainer(detector, pictures, tmp_path).run(bar, None)
+    state = build(detector, pictures, DetectorRun.of(detector.config, tmp_path))
+    with only_run_in(tmp_path):
+        carry_out(state, None, "")
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 40, 60]
     assert lines[-1]["loss"] < 0.4 * lines[0]["loss"]
     assert evaluate(detector, pictures)["map50"] == pytest.approx(1.0)
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path):
-    def run(folder: Path, minutes: float | None = None, stop: int | None = None) -> FasterRCNN:
-        paddle.seed(1)
-        config = micro_config(Training={"steps": 6, "batch_size": 2, "save_every": 2})
-        detector = build_detector(config)
-        trainer = Trainer(detector, ScenesPictures("train", 5, config), folder)
-        if stop is not None:  # killed between two checkpoints
-            for _ in range(stop):
-                trainer._train_step()
-                trainer.step += 1
-                if trainer.step % 2 == 0:
-                    trainer.save()
-            return detector
-        assert trainer.run(bar, minutes)
-        return detector
-
-    unbroken = tensors_of(run(tmp_path / "unbroken"))
-    run(tmp_path / "killed", stop=3)
-    resumed = tensors_of(run(tmp_path / "killed"))
-    for name, value in unbroken.items():
-        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
-    before = (tmp_path / "killed" / "config.yaml").read_bytes()
-    with pytest.raises(CheckpointError, match="another resnet"):
-        config = micro_config(ResNet={"width": 8})
-        Trainer(build_detector(config), ScenesPictures("train", 5, config), tmp_path / "killed")
-    assert (tmp_path / "killed" / "config.yaml").read_bytes() == before
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
     config = micro_config(Training={"steps": 2, "batch_size": 1})
     detector = build_detector(config)
     detector.bbox_head.bbox_score.bias.set_value(paddle.full([5], float("nan")))
-    with pytest.raises(TrainingError, match="step 0: the loss is nan"):
-        Trainer(detector, ScenesPictures("train", 2, config), tmp_path).run(bar, None)
+    state = build(detector, ScenesPictures("train", 2, config), DetectorRun.of(config, tmp_path))
+    with only_run_in(tmp_path), pytest.raises(TrainingError, match="loss of step 1 is not finite .loss nan"):
+        carry_out(state, None, "")
+    assert checkpoint.find_last(tmp_path) is None
+
+
+def test_a_missing_picture_ends_training_by_name(tmp_path: Path):
+    config = micro_config(Training={"batch_size": 2})
+    pictures = ScenesPictures("train", 4, config)
+
+    def missing(index: int) -> Image.Image:
+        return open_image(tmp_path / f"{index}.png")
+
+    pictures.image = missing
+    with pytest.raises(DataError, match="cannot read image .*png"):
+        first_batch(pictures, config)
 
 
 def test_the_tool_trains_on_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture):
     config = micro_config()
-    pictures = ScenesPictures("train", 4, config)
-    content = {
-        "images": [],
-        "annotations": [],
-        "categories": [{"id": i, "name": n} for i, n in enumerate(config.classes)],
-    }
-    for index in range(4):
-        known = pictures.annotations(index)
-        pictures.image(index).save(tmp_path / f"{index}.png")
-        content["images"].append({"id": index, "file_name": f"{index}.png", "width": 64, "height": 64})
-        for (x1, y1, x2, y2), label in zip(known.boxes.tolist(), known.labels.tolist(), strict=True):
-            entry = {"id": len(content["annotations"]), "image_id": index, "category_id": label}
-            content["annotations"].append({**entry, "bbox": [x1, y1, x2 - x1, y2 - y1]})
-    (tmp_path / "coco.json").write_text(json.dumps(content), encoding="utf8")
+    write_coco(tmp_path, ScenesPictures("train", 4, config), 4)
     out = tmp_path / "out"
     words = [
         "--config",
         str(SCENES),
         "--annotations",
-        str(tmp_path / "coco.json"),
+        str(tmp_path / "boxes.json"),
         "--out",
         str(out),
         "--quiet",
     ]
-    words += ["--val-annotations", str(tmp_path / "coco.json"), "--val-images", str(tmp_path)]
+    words += ["--val-annotations", str(tmp_path / "boxes.json"), "--val-images", str(tmp_path)]
     main([*words, "ResNet.width=4", "ResNet.ch_in=4", "Training.steps=2", "Training.batch_size=2"])
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert printed["step"] == 2 and "map50" in printed

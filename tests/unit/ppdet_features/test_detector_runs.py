@@ -1,0 +1,213 @@
+"""Runs of the detector: killed, ended by a signal, a second one in the folder, two ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from micro_detector import SCENES, micro_config, write_coco
+
+from ppdet_features.config import DetectorConfig, dump_config, load_config
+from ppdet_features.detector import build_detector
+from ppdet_features.pictures import CocoPictures, Pictures, ScenesPictures
+from ppdet_features.training import DetectorRun, build, train
+from unimo.config import parse_overrides
+from unimo.errors import CheckpointError
+from unimo.training import callbacks, checkpoint
+from unimo.training.session import carry_out, only_run_in
+from unimo.training.state import StepReport, TrainState
+from unimo.weights.files import read_safetensors, write_safetensors
+from unimo.weights.layers import tensors_of
+
+TOOL = Path(__file__).resolve().parents[3] / "ppdet_features" / "train_detector.py"
+TIMED = ("samples_per_second", "step_seconds", "data_wait", "memory_mb", "peak_memory_mb")
+WORDS = ["ResNet.width=4", "ResNet.ch_in=4", "Training.batch_size=2", "Training.log_every=1"]
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    """Lines of log.jsonl without what depends on the clock."""
+    lines = (output / "log.jsonl").read_text().splitlines()
+    return [{key: v for key, v in json.loads(line).items() if key not in TIMED} for line in lines]
+
+
+def build_seeded(config: DetectorConfig, pictures: Pictures, output: Path) -> TrainState:
+    """The state that `train` begins with."""
+    paddle.seed(config.train.seed)
+    return build(build_detector(config), pictures, DetectorRun.of(config, output), quiet=True)
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+class DieAt(callbacks.Callback):
+    """Raises in the middle of a step, when its metrics are not read yet."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, state: TrainState, report: StepReport) -> None:
+        if state.step == self.step:
+            raise KilledError
+
+
+class StopAt(callbacks.Callback):
+    """Ends the run cleanly after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_logged(self, state: TrainState) -> None:
+        if state.step >= self.step:
+            state.stop_reason = "test"
+
+
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path, log_every: int):
+    config = micro_config(Training={"steps": 6, "batch_size": 2, "save_every": 2, "log_every": log_every})
+    pictures, broken, whole = ScenesPictures("train", 5, config), tmp_path / "broken", tmp_path / "whole"
+    assert train(config, pictures, whole, quiet=True)["step"] == 6
+    state = build_seeded(config, pictures, broken)
+    state.callbacks.append(DieAt(5))
+    with only_run_in(broken), pytest.raises(KilledError):
+        carry_out(state, None, dump_config(config))
+    assert checkpoint.find_last(broken).name == "step_00000004"
+    assert train(config, pictures, broken, quiet=True)["step"] == 6
+    assert [row["step"] for row in rows(broken)] == list(range(log_every, 7, log_every))
+    assert rows(broken) == rows(whole)
+    for path in ("model.safetensors", "checkpoints/step_00000006/optimizer.safetensors"):
+        assert (broken / path).read_bytes() == (whole / path).read_bytes()
+
+
+def test_a_folder_of_another_detector_or_other_pictures_is_refused(tmp_path: Path):
+    config = micro_config(Training={"steps": 1, "batch_size": 2})
+    train(config, ScenesPictures("train", 5, config), tmp_path, quiet=True)
+    before = (tmp_path / "config.yaml").read_bytes()
+    other = micro_config(ResNet={"width": 8}, Training={"steps": 2, "batch_size": 2})
+    with pytest.raises(CheckpointError, match="another model: model.resnet.width was 4, is 8"):
+        train(other, ScenesPictures("train", 5, other), tmp_path, quiet=True)
+    longer = micro_config(Training={"steps": 2, "batch_size": 2})
+    with pytest.raises(CheckpointError, match="'pictures': 5.* are not those of this run .*'pictures': 4"):
+        train(longer, ScenesPictures("train", 4, longer), tmp_path, quiet=True)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    assert train(longer, ScenesPictures("train", 5, longer), tmp_path, quiet=True)["step"] == 2
+
+
+def test_minutes_end_training_and_the_detector_is_written(tmp_path: Path):
+    config = micro_config(Training={"steps": 10**6, "batch_size": 2})
+    metrics = train(config, ScenesPictures("train", 4, config), tmp_path, minutes=0.0, quiet=True)
+    assert (metrics["step"], metrics["stopped_by"]) == (1, "max_minutes")
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    assert read_safetensors(tmp_path / "model.safetensors")
+
+
+def start(output: Path, *words: str) -> subprocess.Popen[str]:
+    """The tool in its own process, on pictures of `scenes` without evaluation."""
+    command = [sys.executable, str(TOOL), "--config", str(SCENES), "--out", str(output), "--quiet"]
+    boxes = ["--annotations", str(output.parent / "boxes.json"), "--images", str(output.parent)]
+    return subprocess.Popen(
+        [*command, *boxes, *WORDS, *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_rows(output: Path, count: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.poll() is None:
+        if (output / "log.jsonl").exists() and len(rows(output)) >= count:
+            return
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail(f"no {count} rows in time: {process.communicate()[1]}")
+
+
+def test_processes_that_are_killed_refused_and_terminated(tmp_path: Path):
+    config = micro_config()
+    write_coco(tmp_path, ScenesPictures("train", 5, config), 5)
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    endless, saving = "Training.steps=1000000", "Training.save_every=4"
+    first = start(broken, endless, saving)
+    wait_for_rows(broken, 6, first)
+    second = start(broken, endless, saving)
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 2 and f"another process is training in {broken}" in errors
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    resumed = start(broken, endless, saving)
+    saved = int(checkpoint.find_last(broken).name[5:])
+    wait_for_rows(broken, saved + 3, resumed)
+    resumed.send_signal(signal.SIGTERM)
+    printed, errors = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, errors
+    metrics = json.loads(printed.splitlines()[-1])
+    assert metrics["stopped_by"] == "SIGTERM" and "the same command resumes training" in errors
+    assert int(checkpoint.find_last(broken).name[5:]) == metrics["step"] >= saved + 3
+    assert not (broken / "model.safetensors").exists()
+    config = load_config(SCENES, parse_overrides([*WORDS, endless]))
+    state = build_seeded(config, CocoPictures(tmp_path / "boxes.json", tmp_path, config), whole)
+    state.callbacks.append(StopAt(metrics["step"]))
+    with only_run_in(whole):
+        carry_out(state, None, "")
+    assert [row["step"] for row in rows(broken)] == list(range(1, metrics["step"] + 1))
+    assert rows(broken) == rows(whole)
+
+
+def test_two_ranks_train_as_one(tmp_path: Path):
+    """With fixed norms, without draws and attributes; else statistics and shares are those of each rank."""
+    words = [
+        "num_attributes=0",
+        "attribute_names=null",
+        "ResNet.freeze_norm=true",
+        "Res5Head.freeze_norm=true",
+    ]
+    words += ["RPNHead.rpn_target_assign.use_random=false", "BBoxAssigner.use_random=false"]
+    words += ["Training.steps=4", "Training.batch_size=4", "Training.warmup=1"]
+    config = load_config(SCENES, parse_overrides([*WORDS, *words]))
+    write_coco(tmp_path, ScenesPictures("train", 6, config), 6)
+    weights = tmp_path / "start.safetensors"
+    write_safetensors(weights, tensors_of(build_detector(config)))
+    found = []
+    for ranks in (1, 2):
+        output = tmp_path / f"ranks_{ranks}"
+        command = [sys.executable, *(["-m", "unimo.training.launch"] if ranks > 1 else []), str(TOOL)]
+        command += [
+            "--config",
+            str(SCENES),
+            "--out",
+            str(output),
+            "--init",
+            str(tmp_path / "start.safetensors"),
+        ]
+        command += ["--annotations", str(tmp_path / "boxes.json"), "--images", str(tmp_path), *WORDS, *words]
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", "NPROC_PER_NODE": str(ranks)}
+        environ["PYTHONPATH"] = str(TOOL.parent.parent)
+        done = subprocess.run(
+            command,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+            cwd=TOOL.parent.parent,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count('"step": 4') == 1
+        found.append((rows(output), read_safetensors(output / "model.safetensors")))
+    (alone, wanted), (together, others) = found
+    assert [row["step"] for row in together] == [1, 2, 3, 4]
+    for one, two in zip(alone, together, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(others[name], value, atol=1e-4, err_msg=name)
