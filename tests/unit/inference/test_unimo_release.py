@@ -13,6 +13,7 @@ from released_unimo import FEATURE, random_release
 from unimo_release_numpy import UnimoRelease
 
 import unimo
+from unimo.data.loading.batch import PairBatch
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError
@@ -88,6 +89,12 @@ def encoded(model, batch):
     )
 
 
+def pairs(batch):
+    """The same as a batch of a task."""
+    texts = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    return PairBatch(sample_ids=["0", "1"], images=batch["regions"], image_group=paddle.arange(2), **texts)
+
+
 def test_pairs(opened, inputs):
     release, images, texts, batch = inputs
     task, _ = opened("pretrain")
@@ -137,14 +144,14 @@ def test_retrieval_scores(opened, inputs):
 def test_entailment(opened, inputs):
     release, images, texts, batch = inputs
     with paddle.no_grad():
-        logits = opened("entailment")[0].logits(batch)
+        logits = opened("entailment")[0].logits(pairs(batch))
     close(logits, [release.entailment(images[row], texts[row]) for row in (0, 1)])
 
 
 def test_text_classification(opened, inputs):
     release, _, texts, batch = inputs
     with paddle.no_grad():
-        logits = opened("text_classification")[0].logits(batch)
+        logits = opened("text_classification")[0].logits(pairs(batch))
     close(logits, [release.classes(text) for text in texts])
 
 
