@@ -17,11 +17,11 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from unimo.config import write_text
 from unimo.data.loading.batch import Batch, PairBatch
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.record import ImageLike
+from unimo.files import write_text
 from unimo.models.base import Model
 from unimo.models.paper import Paper
 from unimo.settings import CorpusConfig, DataConfig, RunConfig

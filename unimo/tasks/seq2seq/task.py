@@ -16,11 +16,11 @@ import numpy as np
 import paddle.distributed as dist
 from paddle import Tensor
 
-from unimo.config import write_text
 from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
+from unimo.files import write_text
 from unimo.losses.seq2seq import token_accuracy
 from unimo.metrics.average import gather_objects
 from unimo.metrics.generation import MetricName, Written, check_metrics, generation_scores
