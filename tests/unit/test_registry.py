@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from unimo import errors, registry
@@ -30,6 +32,13 @@ def test_unknown_model_names_known_ones(name):
 def test_unknown_task_names_known_ones():
     with pytest.raises(ConfigError, match="unknown task 'vqaa'; nearest: vqa"):
         registry.task_class("vqaa")
+
+
+def test_a_paper_declares_known_capabilities_and_its_models_have_them():
+    paper = registry.paper_of("unimo2_tiny")
+    assert registry.create_model("unimo2_tiny").capabilities == paper.capabilities
+    with pytest.raises(ConfigError, match="'unimo2' has unknown capabilities telepathy; known: dual_encoder"):
+        replace(paper, capabilities=paper.capabilities | {"telepathy"})
 
 
 def test_capabilities_select_models():

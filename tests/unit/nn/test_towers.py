@@ -4,8 +4,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from unimo.nn.config import ClipVisionConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding
-from unimo.nn.heads import ClassifierHead, Pooler, ProjectionHead
+from unimo.nn.heads import ClassifierHead, Pooler, ProjectionHead, clip_temperature, contrastive_heads
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower, VitTower
 
@@ -130,3 +131,36 @@ def test_heads():
     inner = (inner - inner.mean(-1, keepdims=True)) / np.sqrt(inner.var(-1, keepdims=True) + 1e-5)
     expected = F.gelu(paddle.to_tensor(inner)).numpy() @ head.out.weight.numpy()
     np.testing.assert_allclose(head(states[:, 0]).numpy(), expected, atol=1e-4)
+
+
+def test_contrastive_heads_share_a_space_and_start_as_two_projections():
+    paddle.seed(4)
+    text, image = contrastive_heads(8, 6, 5, 0.3)
+    paddle.seed(4)
+    expected = [ProjectionHead(size, 5, 0.3).dense.weight.numpy() for size in (8, 6)]
+    for head, weight in zip((text, image), expected, strict=True):
+        np.testing.assert_array_equal(head.dense.weight.numpy(), weight)
+    cosines = text(paddle.ones([2, 8])) @ image(paddle.ones([3, 6])).T
+    assert cosines.shape == [2, 3] and float(cosines.abs().max()) <= 1 + 1e-6
+
+
+def test_temperature_is_clipped_where_it_is_read():
+    for value, seen, gradient in ((0.2, 0.2, 1.0), (0.7, 0.5, 0.0), (-1.0, 0.001, 0.0)):
+        temperature = paddle.to_tensor(value, stop_gradient=False)
+        clipped = clip_temperature(temperature)
+        clipped.backward()
+        assert float(temperature) == np.float32(value) and float(clipped) == np.float32(seen)
+        assert float(temperature.grad) == gradient
+
+
+def test_towers_are_built_from_their_configs():
+    sizes = {"hidden_size": 8, "num_layers": 3, "num_heads": 2, "intermediate_size": 16, "patch_size": 4}
+    clip = ClipVisionTower.from_config(ClipVisionConfig(**sizes, image_size=12, dropout=0.2, remove_last=1))
+    assert len(clip.layers) == 2 and clip.layers[0].dropout == 0.2 and clip.grid == 3
+    assert clip.layers[0].mlp.fc1.weight.shape == [8, 16] and clip.layers[0].attention.num_heads == 2
+    options = {"patch_padding": 1, "init_std": 0.3, "position_init_std": 0.9}
+    paddle.seed(0)
+    vit = VitTower.from_config(VitConfig(**sizes, image_size=32, **options))
+    assert len(vit.layers) == 3 and vit.patch_embedding.padding == 1
+    assert abs(float(vit.position_embedding.std()) - 0.9) < 0.1
+    assert abs(float(vit.layers[0].mlp.fc1.weight.std()) - 0.3) < 0.05
