@@ -1,4 +1,4 @@
-"""VQA v2: answer normalisation, soft scores, official accuracy, result file.
+"""VQA v2: answer normalisation, soft scores, official accuracy.
 
 Normalisation keeps the quirks of the rules that the 3,129-answer vocabulary was built with; correcting
 one of them would change the vocabulary (tests/unit/metrics/test_vqa_metric.py holds a table of cases).
@@ -6,14 +6,10 @@ one of them would change the vocabulary (tests/unit/metrics/test_vqa_metric.py h
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-
-from unimo.files import write_text
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -109,21 +105,3 @@ def accuracy_by_type(scores: Iterable[float], types: Iterable[str]) -> dict[str,
     every = [score for group in groups.values() for score in group]
     means = {kind or "unknown": 100 * sum(group) / len(group) for kind, group in sorted(groups.items())}
     return {"overall": 100 * sum(every) / len(every), **means}
-
-
-def write_server_file(path: str | Path, answers: Iterable[tuple[int | str, str]]) -> Path:
-    """Write the file that the VQA server accepts: a JSON list of {question_id, answer}, sorted by question.
-
-    Args:
-        path: the file; its folder is created, and it is replaced only when all is written.
-        answers: (question id, answer) pairs; of an id given twice (padded last batch) the first counts.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows: dict[int | str, str] = {}
-    for question_id, answer in answers:
-        rows.setdefault(question_id, answer)
-    order = sorted(rows, key=lambda key: (isinstance(key, str), key))
-    content = [{"question_id": key, "answer": rows[key]} for key in order]
-    write_text(path, json.dumps(content, ensure_ascii=False))
-    return path

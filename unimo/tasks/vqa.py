@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_answers
 from unimo.errors import CheckpointError, ConfigError, RecordError
+from unimo.files import write_text
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import gather_objects
-from unimo.metrics.vqa import accuracy_by_type, write_server_file
+from unimo.metrics.vqa import accuracy_by_type
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead
 from unimo.tasks.base import Answer, Batch, Question, Task, asked_pairs, ranked
@@ -113,8 +115,16 @@ class VqaTask(Task):
 
     @staticmethod
     def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Write the file that the VQA server reads."""
-        write_server_file(path, ((row["question_id"], row["answer"]) for row in records))
+        """Write the file that the VQA server accepts: a list of {question_id, answer}, sorted by question.
+
+        Of a question that is there twice (padded last batch) the first answer counts.
+        """
+        answers: dict[int | str, str] = {}
+        for row in records:
+            answers.setdefault(row["question_id"], row["answer"])
+        order = sorted(answers, key=lambda key: (isinstance(key, str), key))
+        content = [{"question_id": key, "answer": answers[key]} for key in order]
+        write_text(path, json.dumps(content, ensure_ascii=False))
 
     def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
         """Answer questions about images, with the sigmoid of each answer's logit (no distribution)."""

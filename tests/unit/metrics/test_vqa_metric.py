@@ -1,6 +1,4 @@
-"""VQA normalisation, soft scores, official accuracy and the server file."""
-
-import json
+"""VQA normalisation, soft scores, official accuracy."""
 
 import pytest
 
@@ -11,7 +9,6 @@ from unimo.metrics.vqa import (
     soft_score,
     soft_scores,
     vqa_accuracy,
-    write_server_file,
 )
 
 
@@ -95,12 +92,3 @@ def test_accuracy_by_type():
     result = accuracy_by_type([1.0, 0.0, 0.3], ["yes/no", "yes/no", ""])
     assert result == pytest.approx({"overall": 130 / 3, "unknown": 30.0, "yes/no": 50.0})
     assert accuracy_by_type([], []) == {}
-
-
-def test_server_file_is_a_sorted_list_without_repetitions(tmp_path):
-    path = write_server_file(tmp_path / "new" / "result.json", [(7, "yes"), (3, "2"), (7, "no")])
-    assert json.loads(path.read_text()) == [
-        {"question_id": 3, "answer": "2"},
-        {"question_id": 7, "answer": "yes"},
-    ]
-    assert [entry.name for entry in path.parent.iterdir()] == ["result.json"]

@@ -1,6 +1,8 @@
 """VQA: loss and metric against hand-made numbers, result rows, the answer list."""
 
+import json
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,3 +79,14 @@ def test_without_answers_there_is_no_task() -> None:
     task, _, _ = make_task(make_run("vqa"))
     with pytest.raises(CheckpointError, match="answers"):
         VqaTask(task.model, VqaConfig(), {})
+
+
+def test_server_file_is_a_sorted_list_without_repetitions(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    rows = [(7, "yes"), (3, "2"), (7, "no")]
+    VqaTask.write_records(path, [{"question_id": key, "answer": answer} for key, answer in rows])
+    assert json.loads(path.read_text()) == [
+        {"question_id": 3, "answer": "2"},
+        {"question_id": 7, "answer": "yes"},
+    ]
+    assert [entry.name for entry in path.parent.iterdir()] == ["result.json"]
