@@ -1,4 +1,4 @@
-"""Corpus building for cross-modal contrastive learning (UNIMO, section 3.2): rewriting and retrieval.
+"""Corpus building for cross-modal contrastive learning (UNIMO, section 2.1): rewriting and retrieval.
 
-No module here imports Paddle. What is written, and how, is told in README.md beside this file.
+No module here imports Paddle. README.md in this folder describes the files and how they are made.
 """

@@ -1,4 +1,4 @@
-"""Checks before a job starts: its numbers, and the folders that it writes to."""
+"""Checks before a job starts: its settings, and the folders it writes to."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_output(path: Path) -> None:
-    """Make the folder of an output file; a job does so first, because its preparations can take hours.
+    """Create the folder of an output file, which a job does first, because its preparation can take hours.
 
     Raises:
-        ConfigError: `path` is a folder, or the folder of the file cannot be made.
+        ConfigError: `path` is a folder, or the folder of the file cannot be created.
     """
     if path.is_dir():
         raise ConfigError(
@@ -27,45 +27,43 @@ def prepare_output(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder unless it exists.
+    """Create a folder unless it exists.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise ConfigError(
-            f"{folder} is a file; expected a folder, new or there already: name another"
-        ) from error
+        raise ConfigError(f"{folder} is a file; expected a folder, new or existing: name another") from error
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder} ({error.strerror}); name another") from error
 
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process of this machine works in a folder; the lock of a killed one is released.
+    """Lock a folder, waiting for other processes on this machine; the lock of a killed process is released.
 
-    The first process prepares what lies in the folder, and the others find it ready.
+    The first process prepares the files in the folder, and the others find them ready.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be created.
     """
     make_folder(folder)
     with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("waiting for another process that is at work in %s", folder)
+            logger.info("waiting for another process that works in %s", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def check_at_least(settings: object, **least: int) -> None:
-    """Check that numbers of a settings dataclass are not below their minimum.
+    """Check the minimum of fields of a settings dataclass.
 
     Raises:
-        ConfigError: one is smaller.
+        ConfigError: one of them is smaller.
     """
     for name, bound in least.items():
         value, default = getattr(settings, name), getattr(type(settings), name)

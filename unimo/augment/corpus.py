@@ -1,10 +1,11 @@
-"""Captions and sentences of any corpus that `open_corpus` reads, and the fingerprint that names it."""
+"""Captions and sentences of any corpus that `open_corpus` reads, and a fingerprint of the corpus."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -20,9 +21,9 @@ from unimo.settings import CorpusConfig, DataConfig
 
 _PROBES = 10_000
 _CHECKED = 1_000
-"""Samples that are read to see whether a corpus is usable at all."""
-_LOOKED_AT = 100
-"""Lines of a jsonl file among which its first record is looked for."""
+"""Number of samples read to check that a corpus is usable."""
+_FIRST_LINES = 100
+"""Number of lines of a jsonl file in which its first record is searched."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,13 @@ class Caption:
     image_id: str
     text: str
     image_names: tuple[str, ...] = ()
-    """What the image may be kept under: see `names_of_image`."""
+    """Names under which the image may be stored, see `names_of_image`."""
 
 
 def caption_of(record: Record) -> Caption:
-    """A record as the jobs write it, and as training looks for it in their files.
+    """Convert a record to the form in which jobs write it and training looks it up.
 
-    The text is one line of at most `tagging.MAX_CHARACTERS` characters, all of which UTF-8 has.
+    The text is one line of at most `tagging.MAX_CHARACTERS` characters that UTF-8 can encode.
     """
     text = clip_text(" ".join((record.text or "").split()))
     own = map(encodable, (record.sample_id, record.image_id or record.sample_id, text))
@@ -47,24 +48,24 @@ def caption_of(record: Record) -> Caption:
 
 
 def names_of_image(*paths: str | Path | bytes) -> tuple[str, ...]:
-    """What an image may be kept under: its id and path, each whole, as file name, and without suffix."""
-    told = [str(path) for path in paths if not isinstance(path, bytes)]
-    names = [name for path in told for name in (path, PurePosixPath(path).name, PurePosixPath(path).stem)]
+    """Return the names under which an image may be stored: id and path in full, as file name and as stem."""
+    texts = [str(path) for path in paths if not isinstance(path, bytes)]
+    names = [name for path in texts for name in (path, PurePosixPath(path).name, PurePosixPath(path).stem)]
     return tuple(dict.fromkeys(map(encodable, filter(None, names))))
 
 
 class CaptionCorpus:
-    """Random access to the captions of one split; their images are not read.
+    """Random access to the captions of one split, without reading their images.
 
     Args:
-        path: what `open_corpus` takes: folder, Arrow file, tar, jsonl, or `*.txt`.
+        path: corpus for `open_corpus`: folder, Arrow file, tar, jsonl, or `*.txt`.
         split: name of the split.
-        kind: `pairs` or `texts`; `auto` takes plain text files, and jsonl whose first record has a text and
-            no image, for texts, anything else for pairs.
-        option: what messages call `kind`.
+        kind: `pairs` or `texts`; with `auto`, plain text files, and jsonl whose first record has a text and
+            no image, are texts, and anything else is pairs.
+        option: name of `kind` in messages.
 
     Raises:
-        DataError: nothing there, no such split, or files that do not fit the kind.
+        DataError: no such corpus or split, or files that do not fit the kind.
     """
 
     def __init__(self, path: str, split: str = "train", kind: str = "auto", option: str = "kind") -> None:
@@ -98,7 +99,7 @@ class CaptionCorpus:
         return caption_of(record)
 
     def readable(self, start: int = 0) -> Iterator[tuple[int, Caption | None]]:
-        """Numbers and captions from `start` on, in order; None in the place of a broken sample."""
+        """Yield indices and captions from `start` on, in order; None instead of a broken sample."""
         for index in range(start, len(self)):
             try:
                 yield index, self[index]
@@ -106,9 +107,9 @@ class CaptionCorpus:
                 yield index, None
 
     def by_image(self, start: int = 0) -> Iterator[list[Caption]]:
-        """Captions of one image together, from image `start` on, images in the order of their first captions.
+        """Yield the captions of each image from image `start` on, in the order of their first captions.
 
-        Broken ones are left out. Some 50 bytes a caption are kept.
+        Broken captions are skipped. Needs about 50 bytes of memory for each caption.
         """
         keys = np.fromiter(map(self._image_key, range(len(self))), np.int64, len(self))
         _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -126,7 +127,7 @@ class CaptionCorpus:
             return index
 
     def complaint(self, index: int) -> str:
-        """Why a sample cannot be read; empty if it can."""
+        """Return why a sample cannot be read; empty if it can."""
         try:
             self[index]
         except RecordError as error:
@@ -134,7 +135,7 @@ class CaptionCorpus:
         return ""
 
     def check(self) -> None:
-        """Read up to 1,000 samples spread over the corpus, before a job writes anything about it.
+        """Read up to 1,000 samples from all over the corpus, before a job writes anything about it.
 
         Raises:
             DataError: more than half of them are broken.
@@ -145,7 +146,7 @@ class CaptionCorpus:
             return
         hint = f"it was opened as pairs: for texts without images give {self._option} texts"
         raise DataError(
-            f"{self.path}: {len(broken)} of {len(numbers)} samples looked at have no readable caption; the "
+            f"{self.path}: {len(broken)} of {len(numbers)} samples checked have no readable caption; the "
             f"first: {self.complaint(broken[0])}" + f"; {hint}" * (self.kind == "pairs")
         )
 
@@ -153,7 +154,7 @@ class CaptionCorpus:
         return np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).astype(int)).tolist()
 
     def fingerprint(self) -> str:
-        """Names the content: size, and ids and texts of up to 10,000 samples spread over the corpus."""
+        """Return a hash of the content: size, and ids and texts of up to 10,000 samples from all over it."""
         digest = hashlib.sha256(str(len(self)).encode())
         for index in self._spread(_PROBES):
             try:
@@ -165,15 +166,15 @@ class CaptionCorpus:
 
 
 def _likely_kind(path: str) -> Kind | None:
-    """What the files look like; None if there are none that say so."""
-    place = Path(path).expanduser()
-    if place.is_dir():
-        files = sorted(place.iterdir())
-    elif "*" in place.name:
-        files = sorted(place.parent.glob(place.name))
+    """Guess the kind of a corpus from its files; None if there are none of a known format."""
+    source = Path(path).expanduser()
+    if source.is_dir():
+        files = sorted(source.iterdir())
+    elif "*" in source.name:
+        files = sorted(source.parent.glob(source.name))
     else:
-        files = [place] if place.is_file() else []
-    for suffix in (".arrow", ".tar", ".jsonl", ".txt"):  # as `open_corpus` prefers them
+        files = [source] if source.is_file() else []
+    for suffix in (".arrow", ".tar", ".jsonl", ".txt"):  # in the order of `open_corpus`
         found = [file for file in files if file.suffix == suffix and not file.name.startswith(".")]
         if found:
             texts = suffix == ".txt" or (suffix == ".jsonl" and all(map(_begins_without_image, found)))
@@ -182,21 +183,15 @@ def _likely_kind(path: str) -> Kind | None:
 
 
 def _begins_without_image(file: Path) -> bool:
-    """Whether the first record of a jsonl file has a text and names no image."""
-    try:
-        with open(file, encoding="utf8", errors="replace") as lines:
-            for line in islice(lines, _LOOKED_AT):
-                item = _parse(line)
-                if isinstance(item, dict):
-                    named = any(map(item.get, ("image", "image_id")))
-                    return not named and any(key in item for key in ("text", "texts", "caption", "captions"))
-    except OSError:
-        pass  # `open_corpus` says so
+    """Return whether the first record of a jsonl file has a text and names no image."""
+    # `open_corpus` reports a file that cannot be read.
+    with suppress(OSError), open(file, encoding="utf8", errors="replace") as lines:
+        for line in islice(lines, _FIRST_LINES):
+            try:
+                item = json.loads(line)
+            except (ValueError, RecursionError):  # a broken or an empty line: try the next one
+                continue
+            if isinstance(item, dict):
+                named = any(map(item.get, ("image", "image_id")))
+                return not named and any(key in item for key in ("text", "texts", "caption", "captions"))
     return False
-
-
-def _parse(line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):  # a broken or an empty line: the next one tells
-        return None

@@ -1,4 +1,4 @@
-"""Counting integer keys of a stream in bounded memory."""
+"""Counting the integer keys of a stream in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 
 BYTES_PER_KEY = 48
-"""Peak memory of one counted key: key and count, twice while two runs are merged, and the buffer."""
+"""Peak memory of one counted key: key and count, twice while they are merged, and the buffer."""
 
 
 class KeyCounter:
-    """Counts of 64-bit keys, kept as sorted arrays.
+    """Counts of 64-bit keys in sorted arrays.
 
-    When more than `max_keys` different keys have come together, the rarest go: first all seen once, then
-    twice, and so on. Their counts are lost, the others' are exact from then on.
+    When there are more than `max_keys` different keys, the rarest are dropped: first all that were seen once,
+    then twice, and so on. Their counts are lost; the counts of the others remain exact.
 
     Args:
-        max_keys: different keys kept at most.
+        max_keys: largest number of different keys.
     """
 
     def __init__(self, max_keys: int) -> None:
@@ -36,7 +36,7 @@ class KeyCounter:
             self.settle()
 
     def settle(self) -> None:
-        """Merge what waits, so that `keys` (sorted) and `counts` are up to date."""
+        """Merge buffered keys, so that `keys` (sorted) and `counts` are up to date."""
         if not self._waiting:
             return
         new, counts = np.unique(np.concatenate(self._buffer), return_counts=True)
@@ -51,7 +51,7 @@ class KeyCounter:
 
 
 def look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Values of `wanted` among sorted `keys`; 0 for those that are not there."""
+    """Return the values of `wanted` keys among sorted `keys`; 0 for missing ones."""
     if len(keys) == 0:
         return np.zeros(len(wanted), values.dtype)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)

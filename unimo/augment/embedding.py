@@ -1,6 +1,6 @@
-"""Sentence embeddings that re-rank what the inverted index found.
+"""Sentence embeddings that rerank the results of the inverted index.
 
-Any function from texts to rows of numbers will do, named `package.module:function`; the paper takes BERT.
+Any function from texts to rows of numbers can be named as `package.module:function`; the paper uses BERT.
 The default needs no weights: latent semantic analysis of the corpus itself (TF-IDF and a truncated SVD).
 """
 
@@ -19,7 +19,7 @@ from unimo.files import write_text
 from unimo.jobs import check_same_job
 
 Embedder = Callable[[Sequence[str]], np.ndarray]
-"""Texts to float rows [texts, size]; they need not have length one."""
+"""Maps texts to float rows [texts, size], which need not have length one."""
 
 _BATCH = 4096
 
@@ -27,11 +27,11 @@ _BATCH = 4096
 def open_embedder(
     name: str, index: TfidfIndex, *, size: int = 128, sample: int = 100_000, seed: int = 0
 ) -> Embedder:
-    """`lsa`, fitted to at most `sample` sentences of the index, or `package.module:function`.
+    """Open an embedder: `lsa`, fitted to at most `sample` sentences, or `package.module:function`.
 
     Raises:
         ConfigError: the function cannot be imported.
-        DataError: no sentence has a word for `lsa`.
+        DataError: too few words for `lsa`.
     """
     if name == "lsa":
         return _fit_lsa(index, size, sample, seed)
@@ -56,22 +56,22 @@ def _fit_lsa(index: TfidfIndex, size: int, sample: int, seed: int) -> Embedder:
         reducer = TruncatedSVD(max(1, min(size, min(table.shape) - 1)), random_state=seed).fit(table)
     except ValueError as error:
         raise DataError(
-            f"lsa wants sentences with at least two different words of two letters, and found none in "
+            f"lsa needs sentences with at least two different words of two letters, and found none in "
             f"{index.folder} ({error}); name another corpus and --work, or an --embedder of your own"
         ) from error
     return lambda texts: reducer.transform(vectorizer.transform(texts))
 
 
 def unit_rows(embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
-    """Embeddings of length one, float16; zeros stay zeros.
+    """Compute embeddings of length one, float16; zeros stay zeros.
 
     Raises:
-        DataError: the function gave something else than one finite row a text.
+        DataError: the embedder did not return one finite row for each text.
     """
     rows = np.asarray(embedder(texts), np.float32)
     if rows.ndim != 2 or len(rows) != len(texts) or not np.isfinite(rows).all():
         raise DataError(
-            f"the embedder gave {rows.shape} for {len(texts)} texts; expected one finite row each"
+            f"the embedder returned {rows.shape} for {len(texts)} texts; expected one finite row each"
         )
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)).astype(np.float16)
 
@@ -79,15 +79,15 @@ def unit_rows(embedder: Embedder, texts: Sequence[str]) -> np.ndarray:
 def embed_index(
     index: TfidfIndex, embedder: Embedder, about: Mapping[str, Any], advance: Callable[[int], object]
 ) -> np.ndarray:
-    """Embeddings of all sentences of an index, as a memory map beside it; each is computed once.
+    """Compute the embeddings of all sentences of an index, each once, as a memory map in its folder.
 
-    A killed run goes on where it was.
+    A run continues where a killed one stopped.
 
     Args:
-        index: gives the texts.
-        embedder: the function.
-        about: its name and settings; another one's embeddings are refused.
-        advance: told how many sentences have been done, for a progress bar.
+        index: index of the texts.
+        embedder: embedding function.
+        about: its name and settings; the embeddings of another one are refused.
+        advance: called with the number of finished sentences, for a progress bar.
 
     Raises:
         DataError: the folder has the embeddings of another function.
@@ -102,11 +102,11 @@ def embed_index(
         write_text(note, json.dumps(job, indent=2) + "\n")
         path.touch()
     done = path.stat().st_size // (2 * size)
-    # A function of one name may have other weights than it had.
+    # The function of that name may have other weights than before.
     if done and not np.allclose(np.fromfile(path, np.float16, size), first, atol=0.02):
         raise DataError(
-            f"{path} holds other embeddings: that of the first sentence differs from what the function gives "
-            "now; name another folder, or remove it to embed anew"
+            f"{path} holds other embeddings: that of the first sentence differs from what the function "
+            "returns now; name another folder, or remove the file to embed again"
         )
     advance(done)
     with open(path, "r+b") as file:

@@ -1,15 +1,16 @@
-"""An inverted index on disk with exact TF-IDF cosine search, kept by SQLite.
+"""An inverted index on disk with exact TF-IDF cosine search, stored in SQLite.
 
-SQLite is the engine: B-trees, cache, transactions, one file. Its own full-text module (FTS5) and Tantivy rank
-by BM25 only, and cannot give the cosine; the postings therefore lie in a table of ours, 65,536 sentences of a
-term to a row, and NumPy sums them up. Weights are those of scikit-learn's TfidfVectorizer: term frequency
-times `ln((1 + n) / (1 + df)) + 1`, rows of length one.
+SQLite provides B-trees, cache and transactions in one file. Its own full-text module (FTS5) and Tantivy rank
+by BM25 only and cannot compute the cosine; postings are therefore rows of our own table, each with 65,536
+sentences of a term, and NumPy sums them up. Weights are those of scikit-learn's TfidfVectorizer: term
+frequency times `ln((1 + n) / (1 + df)) + 1`, rows of length one.
 
-    FOLDER/index.sqlite   sentences, postings, document frequencies, what it was built from
+    FOLDER/index.sqlite   sentences, postings, document frequencies, origin of the index
     FOLDER/norms.f32      length of each sentence's vector, read through a memory map
 
-Building reads the corpus once; a killed build goes on with the block of sentences it was at. A finished index
-is only read, and opened so: it may lie on a disk that machines share, where SQLite's log of changes may not.
+Building reads the corpus once; a killed build continues with the block of sentences it was working on. A
+finished index is opened read-only: it may be on a disk shared by machines, where SQLite's write-ahead log
+must not be.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import contextlib
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -32,9 +33,9 @@ from unimo.errors import DataError
 
 BLOCK = 1 << 16
 _SPARE = 64
-"""Hits looked at beyond those wanted, because some may be left out: a second search costs as much again."""
+"""Additional hits that are fetched because some may be excluded: a second search takes as long again."""
 _WIDEST = 32
-"""So many times as many hits are looked at, at most, however many are left out."""
+"""Limit of the widened search for more hits, as a multiple of the first search."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sentences (number INTEGER PRIMARY KEY, sample TEXT, image TEXT, text TEXT);
@@ -49,37 +50,40 @@ CREATE TABLE IF NOT EXISTS terms (term TEXT PRIMARY KEY, frequency INTEGER) WITH
 
 @dataclass(frozen=True)
 class Entry:
-    """What is indexed: ids of a sample and its image, the text to give back, the terms to find it by, and
-    further names of the image."""
+    """An entry to index."""
 
     sample_id: str
     image_id: str
     text: str
+    """Text that a search returns."""
     terms: Sequence[str]
+    """Terms by which the entry is found."""
     names: Sequence[str] = ()
+    """Further names of the image."""
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A found entry; `score` is the cosine."""
+    """A found entry."""
 
     number: int
     sample_id: str
     image_id: str
     text: str
     score: float
+    """Cosine of query and entry."""
 
 
 class TfidfIndex:
     """A finished index, opened for searching.
 
     Args:
-        folder: where `build_index` put it.
-        about: what it has to be built from, as given to `build_index`; None takes any.
+        folder: folder of the index.
+        about: required origin, as passed to `build_index`; None accepts any.
         memory_mb: size of SQLite's page cache.
 
     Raises:
-        DataError: no index there, an unfinished one, or one built from something else.
+        DataError: no index, an unfinished one, or one of another origin.
     """
 
     def __init__(
@@ -88,7 +92,10 @@ class TfidfIndex:
         self.folder = Path(folder)
         if not (self.folder / "index.sqlite").is_file():
             raise DataError(f"no index in {folder}; it is built by tools/augment_corpus.py")
-        self._base = _connect_reader(self.folder, memory_mb)
+        # An index with a log is unfinished; it is opened to report that.
+        finished = not (self.folder / "index.sqlite-wal").exists()
+        address = (self.folder / "index.sqlite").resolve().as_uri() + "?mode=ro"
+        self._base = _connect(address + "&immutable=1" * finished, memory_mb)
         try:
             stored = _read_about(self._base, self.folder)
             if about is not None:
@@ -96,7 +103,7 @@ class TfidfIndex:
             if not stored.get("finished"):
                 raise DataError(f"the index in {folder} is not finished; run the same command again to go on")
         except DataError:
-            self._base.close()  # an open one would keep `build_index` from finishing
+            self._base.close()  # an open connection would keep `build_index` from finishing
             raise
         self.about: Mapping[str, Any] = stored["about"]
         self._size = int(stored["size"])
@@ -105,8 +112,8 @@ class TfidfIndex:
         except (OSError, ValueError) as error:
             self._base.close()
             raise DataError(
-                f"{self.folder}/norms.f32 is missing or cut off ({error}); remove {self.folder} to build the "
-                "index anew"
+                f"{self.folder}/norms.f32 is missing or cut off ({error}); remove {self.folder} to build "
+                "the index anew"
             ) from error
 
     def __len__(self) -> int:
@@ -120,16 +127,16 @@ class TfidfIndex:
         without_image: str | None = None,
         without_texts: Collection[str] | None = None,
     ) -> list[Hit]:
-        """The entries with the highest cosine, best first; those that share no term are never found.
+        """Return the entries with the highest cosine, best first; those that share no term are never found.
 
-        What is left out makes room for others, up to 32 times as many.
+        Excluded entries are replaced by others, within a search that is up to 32 times as wide.
 
         Args:
-            terms: of the query.
-            top: how many.
-            without_image: entries of this image are left out.
-            without_texts: entries of these texts, as `normalise` gives them, are left out, and each further
-                entry of an equal text; None leaves all in.
+            terms: terms of the query.
+            top: number of entries.
+            without_image: exclude the entries of this image.
+            without_texts: exclude entries with these texts, as returned by `normalise`, and all but the best
+                of entries with equal texts; None excludes none.
         """
         wanted = top + _SPARE
         while True:
@@ -145,12 +152,12 @@ class TfidfIndex:
             wanted *= 2
 
     def texts_of_image(self, image_id: str) -> list[str]:
-        """Texts of all entries of one image, in order."""
+        """Return the texts of all entries of one image, in order."""
         rows = self._base.execute("SELECT text FROM sentences WHERE image = ? ORDER BY number", (image_id,))
         return [text for (text,) in rows]
 
     def image_of(self, names: Iterable[str]) -> str:
-        """The image that has one of these names as its id, or as the only one; empty if there is none."""
+        """Return the image that has one of these names as its id, or alone as a name; empty for none."""
         by_id, by_name = "image FROM sentences WHERE image = ?", "DISTINCT image FROM names WHERE name = ?"
         for name in names:
             if self._base.execute(f"SELECT {by_id} LIMIT 1", (name,)).fetchone():
@@ -161,7 +168,7 @@ class TfidfIndex:
         return ""
 
     def texts(self, start: int, end: int) -> list[str]:
-        """Texts of the entries `start` to `end - 1`."""
+        """Return the texts of the entries `start` to `end - 1`."""
         query = "SELECT text FROM sentences WHERE number >= ? AND number < ? ORDER BY number"
         return [text for (text,) in self._base.execute(query, (start, end))]
 
@@ -177,7 +184,7 @@ class TfidfIndex:
                 ).fetchone()
                 if row:
                     sums[np.frombuffer(row[0], np.uint16)] += weight * np.frombuffer(row[1], np.uint16)
-            # A full candidate list lets most of the block be passed over by one comparison.
+            # Once the list of candidates is full, one comparison excludes most of the block.
             floor = scores.min() if len(scores) >= top else 0.0
             sums /= np.maximum(self._norms[start:end], 1e-12) * length
             new = np.flatnonzero(sums > floor)
@@ -189,7 +196,7 @@ class TfidfIndex:
         return places[order], scores[order]
 
     def _weigh(self, terms: Iterable[str]) -> tuple[dict[str, float], float]:
-        """Term -> query weight times inverse document frequency; and the length of the query."""
+        """Return the weight of each term (query weight times inverse document frequency) and the norm."""
         weights, square = {}, 0.0
         for term, count in Counter(terms).items():
             row = self._base.execute("SELECT frequency FROM terms WHERE term = ?", (term,)).fetchone()
@@ -216,24 +223,24 @@ def build_index(
     *,
     memory_mb: int = 256,
 ) -> TfidfIndex:
-    """Build an index, go on with one that was killed, or open a finished one.
+    """Build an index, continue a killed build, or open a finished index.
 
     Args:
-        entries: gives the entries from a number on; None stands for one that cannot be read.
-        folder: where to put it.
-        about: fingerprint and settings that the entries follow from; kept, and compared.
-        memory_mb: size of SQLite's page cache. Beside it stand one block of sentences and its postings.
+        entries: returns the entries from an index on; None for an entry that cannot be read.
+        folder: folder of the index.
+        about: fingerprint and settings that determine the entries; stored and compared.
+        memory_mb: size of SQLite's page cache; one block of sentences and its postings come on top.
 
     Raises:
-        ConfigError: the folder cannot be made.
-        DataError: the folder has an index of something else, or there is nothing to index.
+        ConfigError: the folder cannot be created.
+        DataError: the folder has an index of another origin, or there is nothing to index.
     """
     folder = Path(folder)
     make_folder(folder)
     with contextlib.closing(_connect(folder / "index.sqlite", memory_mb)) as base:
         base.executescript(_SCHEMA)
         stored = _read_about(base, folder)
-        if stored.get("size"):  # an empty one, of entries that could not be read, is anybody's
+        if stored.get("size"):  # an empty one may be replaced
             _check_about(folder, stored.get("about"), about)
         if not stored.get("finished"):
             base.execute("PRAGMA journal_mode = WAL")
@@ -262,22 +269,20 @@ def _add_blocks(base: sqlite3.Connection, entries: Callable[[int], Iterable[Entr
                 counts.append(min(count, 65535))
         base.executemany("INSERT INTO sentences VALUES (?, ?, ?, ?)", rows)
         base.executemany("INSERT INTO names VALUES (?, ?)", names)
-        base.executemany("INSERT INTO postings VALUES (?, ?, ?, ?, ?)", _pack(postings, size // BLOCK))
+        packed = (
+            (term, size // BLOCK, len(columns[0]), *(np.array(c, np.uint16).tobytes() for c in columns))
+            for term, columns in sorted(postings.items())
+        )
+        base.executemany("INSERT INTO postings VALUES (?, ?, ?, ?, ?)", packed)
         size += len(chunk)
         _remember(base, size=size)  # commits the block with its number
     return size
 
 
-def _pack(postings: Mapping[str, tuple[list[int], list[int]]], block: int) -> Iterator[tuple[Any, ...]]:
-    for term in sorted(postings):
-        places, counts = (np.array(column, np.uint16).tobytes() for column in postings[term])
-        yield term, block, len(postings[term][0]), places, counts
-
-
 def _finish(base: sqlite3.Connection, folder: Path, size: int) -> None:
-    """Document frequencies, and the lengths of all vectors, in one pass over the postings."""
+    """Compute document frequencies and the lengths of all vectors in one pass over the postings."""
     file = np.memmap(folder / "norms.f32", np.float32, "w+", shape=(size,))
-    norms = np.asarray(file)  # the same memory: indexing a memmap costs three times as much
+    norms = np.asarray(file)  # the same memory, but indexing a memmap takes three times as long
     base.execute("DELETE FROM terms")
     reader = sqlite3.connect(folder / "index.sqlite")
     rows = reader.execute("SELECT term, block, size, places, counts FROM postings ORDER BY term, block")
@@ -312,13 +317,6 @@ def _connect(address: Path | str, memory_mb: int) -> sqlite3.Connection:
     return base
 
 
-def _connect_reader(folder: Path, memory_mb: int) -> sqlite3.Connection:
-    # With a log beside it the index is not finished, and is read to say so.
-    finished = not (folder / "index.sqlite-wal").exists()
-    address = (folder / "index.sqlite").resolve().as_uri() + "?mode=ro"
-    return _connect(address + "&immutable=1" * finished, memory_mb)
-
-
 def _remember(base: sqlite3.Connection, **values: object) -> None:
     base.executemany(
         "INSERT OR REPLACE INTO about VALUES (?, ?)",
@@ -342,8 +340,8 @@ def _check_about(folder: Path, stored: Any, wanted: Mapping[str, Any]) -> None:
     stored, wanted = stored or {}, json.loads(json.dumps(dict(wanted)))
     other = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
     if other:
-        told = ", ".join(f"{key} {stored.get(key)!r} there, {wanted.get(key)!r} here" for key in other)
+        changes = ", ".join(f"{key} {stored.get(key)!r} there, {wanted.get(key)!r} here" for key in other)
         raise DataError(
-            f"the index in {folder} was built from another corpus or setting ({told}); "
-            "name another folder, or remove it to build anew"
+            f"the index in {folder} was built from another corpus or setting ({changes}); "
+            "name another folder, or remove it to build it again"
         )

@@ -1,4 +1,4 @@
-"""The output of a job: one line a caption, in order, going on behind the lines that are there."""
+"""The output of a job: one line for each caption, in order, continuing after existing lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unimo.jobs import Progress, Shard
 
 Line = dict[str, Any]
 LinesOf = Callable[[Sequence[Caption]], Iterable[Line]]
-"""The lines of some captions, in their order."""
+"""Makes the lines of some captions, in their order."""
 
 
 def write_lines(
@@ -25,20 +25,20 @@ def write_lines(
     lines_of: LinesOf,
     together: int = 1,
 ) -> None:
-    """Write the line of every caption of a shard; samples without readable text get one that says so.
+    """Write the line of every caption of a shard; samples without readable text get a line that says so.
 
     Args:
         corpus: the captions.
         out: the jsonl file.
-        job: what decides about the lines.
-        shard: which captions.
+        job: all settings that determine the lines.
+        shard: part of the captions to process.
         progress: makes the progress bar.
-        doing: what it says.
+        doing: description of the progress bar.
         lines_of: makes the lines.
-        together: captions that it is given at a time.
+        together: number of captions passed to it at a time.
 
     Raises:
-        DataError: the file is of another job.
+        DataError: the file belongs to another job.
     """
     with (
         ResumableWriter(out, {**job, "shard": str(shard)}) as writer,

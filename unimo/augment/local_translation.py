@@ -1,11 +1,11 @@
-"""Back-translation through translation models on this machine, run by CTranslate2.
+"""Back-translation with translation models on this machine, run by CTranslate2.
 
     MODELS/opus-mt-en-fr/   model.bin, config.json, vocabulary; source.spm, target.spm
-    MODELS/opus-mt-fr-en/   the way back
+    MODELS/opus-mt-fr-en/   the opposite direction
 
-A folder's name has to end in the two languages. Besides folders of CTranslate2, those that Marian has written
-are taken (`decoder.yml`, `*.npz`, vocabularies, as OPUS-MT gives them out) and converted once. A model for
-several target languages wants a word before each sentence: it stands in `prefix.txt`, e.g. `>>cmn_Hans<<`.
+The name of a folder must end in the two languages. Besides CTranslate2 folders, folders of Marian models are
+accepted (`decoder.yml`, `*.npz`, vocabularies, as distributed by OPUS-MT) and converted once. A model for
+several target languages needs a word before each sentence: put it into `prefix.txt`, e.g. `>>cmn_Hans<<`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from unimo.augment.checks import one_at_a_time
 from unimo.augment.translation import VIA, BackTranslator
@@ -27,20 +26,20 @@ from unimo.files import publish_folder, read_json_object
 log = logging.getLogger(__name__)
 _END = "</s>"
 _LONGEST = 256
-"""Subwords of a sentence that are translated, and that are made."""
+"""Largest number of subwords of a sentence and of its translation."""
 
 
 class LocalTranslator(BackTranslator):
-    """Back-translates with the models of one folder; each is loaded when it is first used.
+    """Back-translation with the models of one folder; each is loaded at its first use.
 
     Args:
-        models: the folder of model folders.
-        work: where converted Marian models are put.
-        via: languages to go through; those without both models are passed over with a warning.
-        beam_size: of the search.
+        models: folder of the model folders.
+        work: folder for converted Marian models.
+        via: intermediate languages; those without both models are skipped with a warning.
+        beam_size: beam size of the search.
 
     Raises:
-        DataError: no language has models there and back.
+        DataError: no language has models for both directions.
     """
 
     def __init__(
@@ -61,12 +60,14 @@ class LocalTranslator(BackTranslator):
         self._model = functools.cache(self._load)
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
-        """Translate sentences; an empty text where the model gives nothing."""
+        """Translate sentences; an empty text where the model returns nothing."""
         return self._model(source, target)(texts)
 
     def _folder(self, source: str, target: str) -> Path | None:
-        named = sorted(self.models.glob(f"*{source}-{target}"))
-        return next((folder for folder in named if _is_model(folder)), None)
+        for folder in sorted(self.models.glob(f"*{source}-{target}")):
+            if (folder / "model.bin").is_file() or (folder / "decoder.yml").is_file():
+                return folder
+        return None
 
     def _load(self, source: str, target: str) -> _Model:
         folder = self._ways[source, target]
@@ -76,7 +77,7 @@ class LocalTranslator(BackTranslator):
 
 
 class _Model:
-    """One direction: pieces of words in, pieces out."""
+    """A translation model for one direction, with its sentence pieces."""
 
     def __init__(self, folder: Path, beam_size: int) -> None:
         self._beam_size = beam_size
@@ -89,8 +90,9 @@ class _Model:
             raise DataError(f"the translation model {folder} cannot be loaded: {error}") from error
         prefix = folder / "prefix.txt"
         self._before = prefix.read_text(encoding="utf8").split() if prefix.is_file() else []
-        # Marian's models want the end of the sentence; their converted config says whether it is added.
-        added = _read_config(folder).get("add_source_eos", False)
+        # Marian's models expect the end of the sentence; the converted config tells whether it is added.
+        config = folder / "config.json"
+        added = config.is_file() and read_json_object(config, DataError).get("add_source_eos", False)
         self._after = [_END] if (folder / "source.spm").is_file() and not added else []
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
@@ -102,43 +104,32 @@ class _Model:
         return [" ".join(self._target.decode(result.hypotheses[0]).split()) for result in found]
 
 
-def _is_model(folder: Path) -> bool:
-    return (folder / "model.bin").is_file() or (folder / "decoder.yml").is_file()
-
-
 def _pieces_file(folder: Path, name: str) -> Path:
-    """`name`, or the only other file of sentence pieces, which then serves both sides."""
+    """Return the file `name`, or the only other file of sentence pieces, which then serves both sides."""
     others = sorted([*folder.glob("*.spm"), *folder.glob("*.model")])
     if (folder / name).is_file() or len(others) != 1:
         return folder / name
     return others[0]
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    return read_json_object(path, DataError) if path.is_file() else {}
-
-
 def _convert(marian: Path, folder: Path) -> Path:
-    """Convert a model of Marian once, with the files of its sentence pieces."""
+    """Convert a Marian model with its sentence pieces, unless that has been done; return the folder."""
     with one_at_a_time(folder.parent):
-        return folder if folder.is_dir() else _convert_into(marian, folder)
-
-
-def _convert_into(marian: Path, folder: Path) -> Path:
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    log.info("converting the Marian model %s", marian)
-    try:
-        converter = _library("ctranslate2.converters").OpusMTConverter(str(marian))
-        converter.convert(str(temporary), force=True)
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(
-            f"the Marian model {marian} cannot be converted ({error}); "
-            "convert it with ct2-opus-mt-converter or ct2-marian-converter"
-        ) from error
-    for file in (*marian.glob("*.spm"), *marian.glob("prefix.txt")):
-        shutil.copy(file, temporary)
-    publish_folder(temporary, folder)
+        if folder.is_dir():
+            return folder
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        log.info("converting the Marian model %s", marian)
+        try:
+            converter = _library("ctranslate2.converters").OpusMTConverter(str(marian))
+            converter.convert(str(temporary), force=True)
+        except (OSError, KeyError, ValueError) as error:
+            raise DataError(
+                f"the Marian model {marian} cannot be converted ({error}); "
+                "convert it with ct2-opus-mt-converter or ct2-marian-converter"
+            ) from error
+        for file in (*marian.glob("*.spm"), *marian.glob("prefix.txt")):
+            shutil.copy(file, temporary)
+        publish_folder(temporary, folder)
     return folder
 
 

@@ -1,7 +1,8 @@
 """A trigram language model with interpolated Kneser-Ney smoothing, to rank rewrites by fluency.
 
-Own implementation: KenLM's wheel cannot train, and NLTK's models keep nested Python dicts, some hundred
-times the memory. Chen and Goodman (1999), equation 4.35, one discount n1 / (n1 + 2 n2) for each order.
+Our own, because KenLM's wheel cannot train, and NLTK's models are nested Python dicts, which need about a
+hundred times the memory. Chen and Goodman (1999), equation 4.35, one discount n1 / (n1 + 2 n2) for each
+order.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ MAX_WORDS = 1 << 20
 
 
 class TrigramCounter:
-    """Counts the trigrams of sentences.
+    """Counts of the trigrams of sentences.
 
     Args:
-        max_keys: different trigrams kept at most; beyond, the rarest go.
+        max_keys: largest number of different trigrams; the rarest beyond it are dropped.
     """
 
     def __init__(self, max_keys: int) -> None:
@@ -30,7 +31,7 @@ class TrigramCounter:
         self.trigrams = KeyCounter(max_keys)
 
     def add(self, words: Sequence[str]) -> None:
-        """Count one sentence; words after the first million different ones are unknown."""
+        """Count one sentence; new words beyond a million different ones are unknown."""
         for word in words:
             if word not in self.words and len(self.words) < MAX_WORDS:
                 self.words[word] = len(self.words)
@@ -38,11 +39,11 @@ class TrigramCounter:
 
 
 class TrigramModel:
-    """Kneser-Ney probabilities of the trigrams that were counted.
+    """Kneser-Ney probabilities from counts of trigrams.
 
     Args:
-        words: word -> number.
-        keys: sorted trigrams, three numbers of 21 bits each.
+        words: number of each word.
+        keys: sorted trigrams, each three numbers of 21 bits.
         counts: their counts.
     """
 
@@ -55,7 +56,7 @@ class TrigramModel:
         self._low = _Order(singles, histories)
 
     def log_probability(self, sentences: Iterable[Sequence[str]]) -> np.ndarray:
-        """Mean natural logarithm of the probability of a word, end of sentence included; one per sentence."""
+        """Return for each sentence the mean log probability of its words and its end, in nats."""
         keys = [_trigrams(encode(self.words, sentence)) for sentence in sentences]
         if not keys:
             return np.zeros(0)
@@ -65,14 +66,14 @@ class TrigramModel:
         return np.add.reduceat(logs, ends - [len(row) for row in keys]) / [len(row) for row in keys]
 
     def probability(self, trigrams: np.ndarray) -> np.ndarray:
-        """p(w | u, v) of trigrams packed as `u << 42 | v << 21 | w`."""
+        """Return p(w | u, v) of trigrams packed as `u << 42 | v << 21 | w`."""
         pairs = trigrams & ((1 << 2 * _BITS) - 1)
         lowest = self._low.interpolate(pairs & _MASK, np.full(len(pairs), 1.0 / max(len(self.words), 1)))
         return self._high.interpolate(trigrams, self._middle.interpolate(pairs, lowest))
 
 
 class _Order:
-    """One order of the model: discounted counts, and the mass left to the next lower order."""
+    """One order of the model: discounted counts, and the probability mass left to the next lower order."""
 
     def __init__(self, keys: np.ndarray, counts: np.ndarray) -> None:
         self.keys, self.counts = keys, counts
@@ -91,7 +92,7 @@ class _Order:
 
 
 def encode(words: dict[str, int], sentence: Sequence[str]) -> list[int]:
-    """Numbers of the words, between two beginnings and an end."""
+    """Return the numbers of the words, between two beginnings and an end."""
     return [BEGIN, BEGIN, *(words.get(word, UNKNOWN) for word in sentence), END]
 
 

@@ -1,4 +1,4 @@
-"""A jsonl file that a killed job can resume: one line per sample, in the order of the corpus."""
+"""A jsonl file that a restarted job continues: one line for each sample, in the order of the corpus."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from unimo.jobs import check_same_job
 
 
 class ResumableWriter:
-    """Appends lines to a file; keeps what a killed run has written, except for an unfinished last line.
+    """Appends lines to a file; keeps the lines of a killed run, except for an unfinished last one.
 
-    `NAME.job.json` beside `NAME.jsonl` says what made it.
+    `NAME.job.json` beside `NAME.jsonl` describes the job that wrote it.
 
     Args:
         path: the jsonl file.
-        job: corpus fingerprint, settings, and whatever else decides about the content.
+        job: corpus fingerprint, settings, and everything else that determines the content.
 
     Raises:
-        ConfigError: a folder has that name, or the folder of the file cannot be made.
-        DataError: the file was started by another job, or another process is writing it.
+        ConfigError: a folder has that name, or the folder of the file cannot be created.
+        DataError: the file belongs to another job, or another process is writing it.
     """
 
     def __init__(self, path: str | Path, job: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ class ResumableWriter:
                 f"another process is writing {self.path}; wait for it, or name another file or shard"
             ) from error
         self.done = self._keep_whole_lines()
-        """Number of lines that were there already."""
+        """Number of lines that were already written."""
 
     def __enter__(self) -> ResumableWriter:
         return self

@@ -1,4 +1,4 @@
-"""The parsers of captions: rules over a tagger, or Stanford's program."""
+"""The parsers of captions: rules on tagged words, or Stanford's program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unimo.data.masking.tagging import Token, load_tagger, tag_caption
 
 
 def open_parser(name: str = "textblob") -> Parser:
-    """The rule parser over a tagger: `textblob` (no download) or `spacy:PIPELINE`; or `stanford:JARS`.
+    """Open a parser: rules with the tagger `textblob` (no download) or `spacy:PIPELINE`; or `stanford:JARS`.
 
     Raises:
         CapabilityError: unknown name, or its library or model is not installed.
@@ -39,7 +39,7 @@ def _build(tokens: list[Token]) -> SceneGraph:
 
 
 def _predicate_adjective(tokens: list[Token], at: int) -> list[Span]:
-    """The adjective of "the dog is wet"; at most one."""
+    """Find the adjective of "the dog is wet"; at most one."""
     tags = [token.tag for token in tokens[at : at + 3]] + ["END"] * 3
     is_copula = at < len(tokens) and tokens[at].word in ("is", "are", "was", "were")
     if is_copula and tags[1] == "JJ" and not tags[2].startswith(("NN", "JJ", "TO")):

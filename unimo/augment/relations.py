@@ -1,8 +1,8 @@
-"""Relations between the noun phrases of a caption, read from the words between them.
+"""Relations between the noun phrases of a caption, found from the words between them.
 
-There is no dependency parser that comes without a model download, so these are rules for the short
-present-tense sentences that captions are. A verb belongs to the subject of its clause; a preposition after a
-noun to that noun or to the subject, by the kind of what stood before it.
+No dependency parser works without downloading a model, so these are rules for short sentences in the present
+tense, as captions are. A verb belongs to the subject of its clause; a preposition after a noun belongs to
+that noun or to the subject, depending on what precedes it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ _MOVING = frozenset(
     "into through across down up over along toward towards after during by for from at to against".split()
 )
 _BESIDE = frozenset("with near next to beside during".split()) | {"next to"}
-_FINITE = ("VBZ", "VBP", "MD")  # captions stand in the present tense: -ed is a participle
+_FINITE = ("VBZ", "VBP", "MD")  # captions are in the present tense: -ed is a participle
 
 
 @dataclass(frozen=True)
 class Link:
-    """A relation: numbers of the two phrases, and the tokens of the predicate."""
+    """A relation between two noun phrases, given by their numbers."""
 
     subject: int
     predicate: Span
+    """Tokens of the predicate."""
     object: int
     has_verb: bool
     has_preposition: bool
 
 
 class _Reader:
-    """Goes from phrase to phrase and keeps the subject of the present clause."""
+    """Reads phrase by phrase and keeps track of the subject of the current clause."""
 
     def __init__(self, tokens: Sequence[Token], phrases: Sequence[Phrase]) -> None:
         self.tokens, self.phrases = tokens, phrases
@@ -68,7 +69,7 @@ class _Reader:
         self.subjects, self.finite_seen = [number], False
 
     def _coordinate(self, number: int) -> list[Link]:
-        """ "a shirt and a hat" share their relation; "... and a woman runs" begins a clause."""
+        """Handle "a shirt and a hat", which share a relation, and "... and a woman runs", a new clause."""
         before = self.incoming[number - 1]
         after = self.phrases[number].span[1]
         follows = self.tokens[after].tag if after < len(self.tokens) else "END"
@@ -85,7 +86,7 @@ class _Reader:
         ]
 
     def _main_verb(self, gap: Span) -> int | None:
-        """The last verb between two phrases that is no auxiliary; an auxiliary if there is no other."""
+        """Return the last verb between two phrases, an auxiliary only if there is no other."""
         verbs = [at for at in range(*gap) if self.tokens[at].tag.startswith(("VB", "MD"))]
         main = [at for at in verbs if self.tokens[at].word not in _AUXILIARIES]
         return main[-1] if main else (verbs[-1] if verbs else None)
@@ -135,5 +136,5 @@ class _Reader:
 
 
 def find_relations(tokens: Sequence[Token], phrases: Sequence[Phrase]) -> list[Link]:
-    """Relations in the order of their objects."""
+    """Find the relations between the phrases of a caption, in the order of their objects."""
     return _Reader(tokens, phrases).read() if phrases else []

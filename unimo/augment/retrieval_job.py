@@ -1,4 +1,4 @@
-"""`augment_corpus.py retrieve-text | retrieve-images`: related sentences and pictures (UNIMO, appendix A)."""
+"""`augment_corpus.py retrieve-text | retrieve-images`: related sentences and images (UNIMO, appendix A)."""
 
 from __future__ import annotations
 
@@ -30,25 +30,27 @@ from unimo.jobs import Progress, Shard
 
 log = logging.getLogger(__name__)
 _PROBED = 1000
-"""Captions looked at before the log says that a collection has none of their images."""
+"""Number of captions after which a warning tells that a collection has none of their images."""
 
 
 @dataclass(frozen=True)
 class RetrievalSettings:
-    """What decides about the retrieved texts or images of a corpus.
+    """Settings of retrieval.
 
     Raises:
         ConfigError: a number outside its range.
     """
 
     candidates: int = 1000
-    """Sentences that the inverted index hands on to the embeddings."""
+    """Number of sentences from the inverted index that are reranked by embeddings."""
     keep: int = 100
+    """Number of results for each caption."""
     embedder: str = "lsa"
     """`lsa`, or `package.module:function`."""
     parser: str = "textblob"
-    """Gives the labels of images that have none from a detector."""
+    """Parser that finds the labels of images without those of a detector."""
     memory_mb: int = 1000
+    """Memory for caches."""
 
     def __post_init__(self) -> None:
         check_at_least(self, candidates=1, keep=1, memory_mb=1)
@@ -69,18 +71,18 @@ def retrieve_texts(
         captions: the captions to augment.
         sentences: the corpus to search.
         out: the jsonl file.
-        folder: index and embeddings of `sentences`; made here if they are not there.
-        settings: see there.
-        shard: which captions.
+        folder: folder of the index and the embeddings of `sentences`, created if needed.
+        settings: settings of the job.
+        shard: part of the captions to process.
         progress: makes progress bars.
 
     Returns:
         Number of captions and of sentences.
 
     Raises:
-        ConfigError: a place where nothing can be written.
+        ConfigError: a file or folder cannot be written.
         DataError: too few readable captions or sentences, the folder has the index of another corpus, or
-            `out` is of another job.
+            `out` belongs to another job.
     """
     prepare_output(out)
     captions.check()
@@ -90,8 +92,8 @@ def retrieve_texts(
     embedder = open_embedder(settings.embedder, index)
     with one_at_a_time(folder), progress("embedding", len(index)) as bar:
         rows = embed_index(index, embedder, {"embedder": settings.embedder}, bar.update)
-    deciding = {name: getattr(settings, name) for name in ("candidates", "keep", "embedder")}
-    job = {"command": "retrieve-text", "captions": captions.fingerprint(), **index.about, **deciding}
+    relevant = {name: getattr(settings, name) for name in ("candidates", "keep", "embedder")}
+    job = {"command": "retrieve-text", "captions": captions.fingerprint(), **index.about, **relevant}
 
     def lines_of(found: Sequence[Caption]) -> Iterator[Line]:
         for caption in found:
@@ -127,28 +129,27 @@ def retrieve_images(
     shard: Shard,
     progress: Progress,
 ) -> dict[str, int]:
-    """Write the images whose objects are most alike those of each caption's image.
+    """Write the images whose objects are most similar to those of each caption's image.
 
     Args:
-        captions: pairs to augment. An image that is in the collection, under its id or its file name, has
-            the labels it has there; those of any other, and where none were detected, are the objects of its
-            caption.
-        collection: labels of the images to search: a jsonl file of detected ones, `{"image_id": "...",
-            "labels": ["dog", "dog", "grass"]}`, or the folder of `tools/extract_features.py` that has one; or
-            pairs, whose captions are parsed.
+        captions: pairs to augment. The labels of an image come from the collection if it is there, under its
+            id or its file name, and has any; else they are the objects of its caption.
+        collection: labels of the images to search: a jsonl file of detected labels, `{"image_id": "...",
+            "labels": ["dog", "dog", "grass"]}`, or the folder of `tools/extract_features.py` with such a
+            file; or pairs, whose captions are parsed.
         out: the jsonl file.
-        folder: index of the labels; made here if it is not there.
-        settings: see there.
-        shard: which captions.
+        folder: folder of the index of labels, created if needed.
+        settings: settings of the job.
+        shard: part of the captions to process.
         progress: makes progress bars.
 
     Returns:
         Number of captions and of images.
 
     Raises:
-        ConfigError: a place where nothing can be written.
-        DataError: too few readable captions, a label file that cannot be read (the line is named), or files
-            of another job.
+        ConfigError: a file or folder cannot be written.
+        DataError: too few readable captions, a malformed file of labels (the line is named), or files of
+            another job.
     """
     prepare_output(out)
     captions.check()
@@ -160,11 +161,11 @@ def retrieve_images(
     with one_at_a_time(folder):
         index = _index_labels(collection, parse, folder, settings, progress)
     if isinstance(collection, Path):
-        _warn_of_strangers(captions, index, collection)
-    deciding = {"keep": settings.keep, "parser": settings.parser}
-    job = {"command": "retrieve-images", "captions": captions.fingerprint(), **index.about, **deciding}
+        _warn_of_unknown_images(captions, index, collection)
+    relevant = {"keep": settings.keep, "parser": settings.parser}
+    job = {"command": "retrieve-images", "captions": captions.fingerprint(), **index.about, **relevant}
 
-    @functools.lru_cache(1)  # captions of one image mostly follow each other
+    @functools.lru_cache(1)  # the captions of an image usually follow each other
     def images_with(labels: tuple[str, ...], without: str) -> list[dict[str, Any]]:
         hits = index.search(labels, settings.keep, without_image=without)
         return [{"image_id": hit.image_id, "score": hit.score} for hit in hits]
@@ -191,23 +192,23 @@ def _labels_file(path: Path) -> Path:
     if not (path / LABELS).is_file():
         raise DataError(
             f"the collection {path} is a folder without {LABELS}; expected a jsonl file of "
-            '{"image_id": ..., "labels": [...]}, or a folder that tools/extract_features.py wrote; without a '
+            '{"image_id": ..., "labels": [...]}, or a folder written by tools/extract_features.py; without a '
             "collection the objects of the captions are searched"
         )
     return path / LABELS
 
 
-def _warn_of_strangers(captions: CaptionCorpus, index: TfidfIndex, collection: Path) -> None:
+def _warn_of_unknown_images(captions: CaptionCorpus, index: TfidfIndex, collection: Path) -> None:
     first = [caption for _, caption in islice(captions.readable(), _PROBED) if caption is not None]
     if first and not any(index.image_of(caption.image_names) for caption in first):
         log.warning(
-            "%s has no image of the first %d captions, e.g. %s, so the objects of captions stand for "
-            "labels: is it of another corpus?", collection, len(first), first[0].image_id,
+            "%s has no image of the first %d captions, e.g. %s, so the objects of captions are used as "
+            "labels: does it belong to another corpus?", collection, len(first), first[0].image_id,
         )  # fmt: skip
 
 
 def labels_of(text: str, parse: Parser) -> list[str]:
-    """Objects of a caption in the singular, as a detector would name them."""
+    """Return the objects of a caption in the singular, as a detector would name them."""
     return [singular(node.text) if node.form == "NNS" else node.text for node in parse(text).objects]
 
 
@@ -220,18 +221,18 @@ def _index_labels(
 ) -> TfidfIndex:
     with progress("indexing", 0 if isinstance(collection, Path) else len(collection)) as bar:
         if isinstance(collection, Path):
-            entries = functools.partial(_of_file, collection, bar.update)
+            entries = functools.partial(_file_entries, collection, bar.update)
             about = {"labels": describe_files(collection)}
         else:
-            entries = functools.partial(_of_captions, collection, parse, bar.update)
+            entries = functools.partial(_caption_entries, collection, parse, bar.update)
             about = {"corpus": collection.fingerprint(), "parser": settings.parser}
         about["what"] = "labels and names"
         return build_index(entries, folder, about, memory_mb=settings.memory_mb // 2)
 
 
-def _of_file(path: Path, advance: Callable[[int], object], start: int) -> Iterator[Entry]:
-    """Detected labels from image `start` on; of several lines of one image the first counts."""
-    seen: set[int] = set()  # hashes: half the memory of ids
+def _file_entries(path: Path, advance: Callable[[int], object], start: int) -> Iterator[Entry]:
+    """Yield detected labels from image `start` on; the first of several lines of an image counts."""
+    seen: set[int] = set()  # hashes need half the memory of ids
     with open(path, encoding="utf8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             advance(1)
@@ -255,10 +256,10 @@ def _read_labels(line: str, where: str) -> tuple[str, list[str]]:
     return encodable(image), [encodable(" ".join(label.split())) for label in labels]
 
 
-def _of_captions(
+def _caption_entries(
     corpus: CaptionCorpus, parse: Parser, advance: Callable[[int], object], start: int
 ) -> Iterator[Entry | None]:
-    """Labels from image `start` on: an object counts once for each caption of the image that names it."""
+    """Yield labels from image `start` on; an object counts once for each caption that names it."""
     for captions in corpus.by_image(start):
         labels = [label for caption in captions for label in labels_of(caption.text, parse)]
         yield _entry(captions[0].image_id, labels, captions[0].image_names) if captions else None

@@ -23,12 +23,12 @@ from unimo.jobs import Progress, Shard
 
 _TOGETHER = 16
 _SEEDS = 2**32
-"""What NumPy and scikit-learn take."""
+"""Number of seeds that NumPy and scikit-learn accept."""
 
 
 @dataclass(frozen=True)
 class RewriteSettings:
-    """What decides about the rewrites of a corpus.
+    """Settings of rewriting.
 
     Raises:
         ConfigError: a number outside its range.
@@ -36,16 +36,16 @@ class RewriteSettings:
 
     parser: str = "textblob"
     keep: int = 100
-    """Word and phrase rewrites kept of a caption, and sentences of other images."""
+    """Number of word and phrase rewrites of a caption, and of sentences of other images."""
     neighbours: int = 20
-    """Similar entries tried for each node."""
+    """Number of similar entries tried for each node."""
     min_count: int = 3
-    """Rarest vocabulary entry that may come in."""
+    """Smallest count of an entry of the vocabulary."""
     seed: int = 0
     translator: str = ""
-    """An http address, a folder of models, a jsonl file of ready translations, or nothing: no positives."""
+    """An http address, a folder of models, or a jsonl file of translations; empty for no positives."""
     memory_mb: int = 1000
-    """For counts and caches; some 300 MB of programs come on top."""
+    """Memory for counts and caches; the programs need about 300 MB more."""
 
     def __post_init__(self) -> None:
         check_at_least(self, keep=1, neighbours=0, min_count=1, seed=0, memory_mb=1)
@@ -61,16 +61,16 @@ def rewrite_corpus(
     Args:
         corpus: the captions.
         out: the jsonl file.
-        work: folder of statistics, vocabulary and index, made here if they are not there.
-        settings: see there.
-        shard: which captions.
+        work: folder of statistics, vocabulary and index, created if needed.
+        settings: settings of the job.
+        shard: part of the captions to process.
         progress: makes progress bars.
 
     Returns:
-        Counts of captions, of those with an object, of broken ones.
+        Counts of captions, of those with an object, and of broken ones.
 
     Raises:
-        ConfigError: a place where nothing can be written.
+        ConfigError: a file or folder cannot be written.
         DataError: too few readable captions, files of another corpus or other settings, or a translator that
             does not answer.
     """
@@ -104,11 +104,11 @@ def rewrite_corpus(
 def rewrite_caption(
     caption: Caption, rewriter: Rewriter, index: TfidfIndex, keep: int, positives: list[dict[str, str]]
 ) -> dict[str, Any]:
-    """The line of one caption: positives, and hard negatives by level."""
+    """Make the line of one caption: positives, and hard negatives by level."""
     others = [text for text in index.texts_of_image(caption.image_id) if text != caption.text]
     own = {normalise(text) for text in (caption.text, *others)}
     positives = [row for row in positives if normalise(row["text"]) not in own]
-    # What a positive says is as true of the picture as what another caption says.
+    # Positives are as true of the image as its other captions.
     others += [row["text"] for row in positives]
     own |= {normalise(text) for text in others}
     negatives: dict[str, list[dict[str, Any]]] = {"sentence": [], "phrase": [], "word": []}
@@ -130,7 +130,7 @@ def rewrite_caption(
 
 
 def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress: Progress) -> TfidfIndex:
-    """The inverted index of a corpus, built, gone on with, or opened.
+    """Build or open the inverted index of a corpus.
 
     Raises:
         DataError: the folder has the index of another corpus.

@@ -1,8 +1,8 @@
-"""Hard negatives of a caption: nodes of its scene graph replaced by similar ones (UNIMO, section 3.2).
+"""Hard negatives of a caption: nodes of its scene graph replaced by similar ones (UNIMO, section 2.1).
 
-- word level: one node of a single word becomes another single word;
-- phrase level: a node of several words ("jumping over", "tennis ball"), or an object together with an
-  attribute of it ("brown dog" -> "white cat").
+- word level: a node of a single word becomes another single word;
+- phrase level: a node of several words ("jumping over", "tennis ball"), or an object together with one of
+  its attributes ("brown dog" -> "white cat").
 
 All rewrites of a caption are ranked by fluency, and the best are kept (appendix A: 100).
 """
@@ -43,15 +43,15 @@ class Rewrite:
 
 
 class Rewriter:
-    """Rewrites captions. Equal seeds and statistics give equal rewrites, whatever was rewritten before.
+    """Rewrites captions; the same seed and statistics give the same rewrites of a caption in any order.
 
     Args:
         parse: scene graph parser.
-        vocabulary: the entries that may come in, and which are similar.
-        model: judges fluency.
-        keep: rewrites kept of a caption.
-        max_candidates: rewrites of a caption that are judged; more are thinned out at random.
-        seed: of that draw.
+        vocabulary: replacements with their similarities.
+        model: language model that measures fluency.
+        keep: number of rewrites of a caption.
+        max_candidates: number of rewrites of a caption that are ranked, drawn at random from more.
+        seed: seed of that draw.
     """
 
     def __init__(
@@ -68,18 +68,26 @@ class Rewriter:
         self.keep, self.max_candidates, self.seed = keep, max_candidates, seed
 
     def rewrite(self, text: str, sample_id: str, others: Collection[str] = ()) -> list[Rewrite]:
-        """The most fluent rewrites, best first.
+        """Return the most fluent rewrites, best first.
 
         Args:
             text: the caption.
-            sample_id: makes the draw of this sample its own.
-            others: further captions of the same image. No rewrite equals one of them, and no word whose stem
-                one of them has comes in: it would be true of the picture.
+            sample_id: id of the sample, from which its random draw follows.
+            others: further captions of the same image. No rewrite equals one of them or introduces a word
+                whose stem one of them contains, because it would be true of the image.
         """
         graph = self.parse(text)
         own, theirs = stems(text), frozenset[str]().union(*map(stems, others))
         forbidden = {normalise(other) for other in (text, *others)}
-        choices = {node: self._choices(node, own, theirs) for node in graph.nodes()}
+        # "over" of "jumping over" may stay; something must be new, and nothing new may be true.
+        choices = {
+            node: [
+                words
+                for words in self.vocabulary.similar(node.kind, node.form, node.text)
+                if (new := stems(words) - own) and not new & theirs
+            ]
+            for node in graph.nodes()
+        }
         candidates = [*_single(choices), *_joint(graph, choices)]
         if len(candidates) > self.max_candidates:
             rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
@@ -93,11 +101,6 @@ class Rewriter:
                 changes = tuple((node.kind, node.text, word) for node, word in replaced)
                 found[key] = (new, level, changes)
         return self._rank(found.values())
-
-    def _choices(self, node: Node, own: frozenset[str], theirs: frozenset[str]) -> list[str]:
-        similar = self.vocabulary.similar(node.kind, node.form, node.text)
-        # "over" of "jumping over" may stay; something has to be new, and nothing new may be true.
-        return [words for words in similar if (new := stems(words) - own) and not new & theirs]
 
     def _rank(self, found: Collection[tuple[str, Level, tuple[tuple[str, str, str], ...]]]) -> list[Rewrite]:
         fluency = self.model.log_probability(split_words(text) for text, _, _ in found)
@@ -126,15 +129,14 @@ def _joint(graph: SceneGraph, choices: dict[Node, list[str]]) -> Iterator[tuple[
 
 
 def replace_nodes(text: str, replaced: Replacement) -> str:
-    """Put words in the place of nodes; capitals at the start and "a" or "an" before it follow."""
+    """Replace nodes by words, adapting a capital at the start and "a" or "an" before them."""
     for node, words in sorted(replaced, key=lambda pair: -pair[0].start):
         before, after = text[: node.start], text[node.end :]
         if text[node.start].isupper() and not before.strip():
             words = words[0].upper() + words[1:]
         start, _, article = before.rstrip().rpartition(" ")
         if article.lower() in ("a", "an"):
-            fitting = "an" if words[0].lower() in "aeiou" else "a"
-            fitting = fitting.capitalize() if article[0].isupper() else fitting
-            before = f"{start} {fitting} ".lstrip()
+            new = "an" if words[0].lower() in "aeiou" else "a"
+            before = f"{start} {new.capitalize() if article[0].isupper() else new} ".lstrip()
         text = before + words + after
     return text

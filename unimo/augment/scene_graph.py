@@ -1,11 +1,11 @@
-"""Scene graphs of captions: objects, their attributes, and relations between them (UNIMO, section 3.2).
+"""Scene graphs of captions: objects, their attributes, and relations between them (UNIMO, section 2.1).
 
     parse = open_parser("textblob")
     graph = parse("A brown dog jumps over two hurdles .")
     graph.triples()   ->  [("dog", "jumps over", "hurdles")]
 
-Numbers and pronouns are no nodes, and verbs without an object are left out. Another parser is any function
-from a caption to a `SceneGraph`.
+Numbers and pronouns are no nodes, and verbs without an object are ignored. A parser is any function from a
+caption to a `SceneGraph`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Node:
     Attributes:
         kind: object, attribute or relation.
         text: its words in lower case.
-        form: grammatical form; only nodes of one form can stand for each other (`NN` and `NNS`, or `VBG+IN`
-            of "jumping over").
-        start: first character in the caption.
-        end: the character after its last.
+        form: grammatical form, such as `NN`, `NNS`, or `VBG+IN` for "jumping over"; only nodes of the same
+            form can replace each other.
+        start: index of its first character in the caption.
+        end: index after its last character.
     """
 
     kind: NodeKind
@@ -43,23 +43,23 @@ class Node:
 
 @dataclass(frozen=True)
 class SceneGraph:
-    """The nodes of one caption; edges name objects by their number."""
+    """The nodes of one caption; edges refer to objects by their number."""
 
     objects: tuple[Node, ...]
     attributes: tuple[tuple[int, Node], ...]
     relations: tuple[tuple[int, Node, int], ...]
 
     def nodes(self) -> list[Node]:
-        """All nodes, each once: a relation that two objects share is one node."""
+        """Return all nodes, each once: a relation shared by two objects is one node."""
         edges = [node for _, node in self.attributes] + [node for _, node, _ in self.relations]
         return list(dict.fromkeys([*self.objects, *edges]))
 
     def pairs(self) -> list[tuple[str, str]]:
-        """(object, attribute) as texts."""
+        """Return (object, attribute) as texts."""
         return [(self.objects[owner].text, node.text) for owner, node in self.attributes]
 
     def triples(self) -> list[tuple[str, str, str]]:
-        """(subject, relation, object) as texts."""
+        """Return (subject, relation, object) as texts."""
         return [(self.objects[a].text, node.text, self.objects[b].text) for a, node, b in self.relations]
 
 
@@ -67,7 +67,7 @@ Parser = Callable[[str], SceneGraph]
 
 
 def node(kind: NodeKind, tokens: Sequence[Token], span: Span) -> Node:
-    """The node of an object or attribute: some tokens of a caption, of the form of the last."""
+    """Make the node of an object or attribute from tokens of a caption; the last token gives its form."""
     words = tokens[span[0] : span[1]]
     text = " ".join(token.word for token in words)
     form = words[-1].tag.replace("NNPS", "NNS").replace("NNP", "NN")
@@ -75,7 +75,7 @@ def node(kind: NodeKind, tokens: Sequence[Token], span: Span) -> Node:
 
 
 def relation(tokens: Sequence[Token], span: Span, has_verb: bool, has_preposition: bool) -> Node:
-    """The node of a relation: some tokens of a caption, of the form of its verb and preposition."""
+    """Make the node of a relation from tokens of a caption; its form is that of verb and preposition."""
     words = tokens[span[0] : span[1]]
     verb = words[0].tag if has_verb else ""
     form = "+".join(filter(None, [verb, "IN" if has_preposition else ""])) or words[-1].tag

@@ -1,9 +1,9 @@
-"""Stanford's scene graph parser (Schuster et al., 2015), where Java and its jars are: `stanford:JARS`.
+"""Stanford's scene graph parser (Schuster et al., 2015), which needs Java and its jars: `stanford:JARS`.
 
     java -cp JARS edu.stanford.nlp.scenegraph.RuleBasedParser
 
-JARS is a folder that holds the parser's jar beside those of CoreNLP and its models, or a class path. The
-program reads a sentence a line and answers with tables of lemmas, an object with the number of its word:
+JARS is a folder with the jars of the parser, CoreNLP and its models, or a class path. The program reads one
+sentence a line and answers with tables of lemmas; objects have the number of their word:
 
     source              reln                target
     ---                 ----                ---
@@ -16,8 +16,8 @@ program reads a sentence a line and answers with tables of lemmas, an object wit
     hurdle-7
     ------------------------
 
-Nodes of ours are places in the caption, so each lemma is looked for among its words; what is not found there
-("have" of "the man's watch") is left out. Grammatical forms come from the default tagger.
+Our nodes are words of the caption, so each lemma is searched among them; lemmas that are not found ("have" of
+"the man's watch") are skipped. Grammatical forms come from the default tagger.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _END = re.compile(r"(?:> *)*-{10,}")
 
 
 class StanfordParser:
-    """A parser process that answers one caption after the other.
+    """A parser process that parses one caption after the other.
 
     Args:
         jars: folder of jars, or a class path.
-        java: the command.
-        timeout: seconds that a caption may take, the start of the process included.
+        java: the Java command.
+        timeout: seconds that a caption may take, including the start of the process.
 
     Raises:
-        CapabilityError: no Java or no such jars; from the first caption on, that the program does not run.
+        CapabilityError: no Java or no such jars; at the first caption, that the program does not run.
     """
 
     def __init__(self, jars: str, *, java: str = "java", timeout: float = 300.0) -> None:
@@ -78,10 +78,10 @@ class StanfordParser:
         self._has_answered = False
 
     def __call__(self, text: str) -> SceneGraph:
-        """The scene graph of a caption; an empty one, and a warning, where the program fails on it.
+        """Parse a caption; return an empty graph, with a warning, if the program fails on it.
 
         Raises:
-            CapabilityError: the program has not answered at all.
+            CapabilityError: the program has never answered.
         """
         tokens = tag_words(text, self._tagger)
         if not tokens:
@@ -115,11 +115,12 @@ class StanfordParser:
                     self._has_answered = True
                     return lines
                 lines.append(line)
-        self.close()  # it has died, or hangs: the next caption gets a new one
+        self.close()  # it has died or hangs: the next caption starts a new one
         if not self._has_answered:
             raise CapabilityError(
-                f"Stanford's parser does not run: {' '.join(self._command)} said {' / '.join(lines[-3:])!r}; "
-                "the folder has to hold its jar, those of CoreNLP and the English models"
+                f"Stanford's parser does not run: {' '.join(self._command)} printed "
+                f"{' / '.join(lines[-3:])!r}; the folder must contain its jar, those of CoreNLP and the "
+                "English models"
             )
         return None
 
@@ -133,7 +134,7 @@ class StanfordParser:
 
 
 def _drain(stream: Sequence[str], lines: queue.Queue[str | None]) -> None:
-    with contextlib.suppress(ValueError):  # closed while we read
+    with contextlib.suppress(ValueError):  # the stream is closed while it is read
         for line in stream:
             lines.put(line.rstrip("\n"))
     lines.put(None)
@@ -141,7 +142,7 @@ def _drain(stream: Sequence[str], lines: queue.Queue[str | None]) -> None:
 
 @dataclass
 class Answer:
-    """What the program said, in lemmas; objects by the number of their word, from 1."""
+    """The answer of the program in lemmas; objects by the number of their word, from 1."""
 
     objects: dict[int, str] = field(default_factory=dict)
     attributes: list[tuple[int, str]] = field(default_factory=list)
@@ -149,7 +150,7 @@ class Answer:
 
 
 def read_answer(lines: Sequence[str]) -> Answer:
-    """Read the tables; lines of another form (log messages, prompts) are passed over."""
+    """Parse the tables of an answer; other lines (log messages, prompts) are skipped."""
     answer, owner, edges = Answer(), 0, []
     for line in lines:
         line = re.sub(r"^(?:> ?)+", "", line).rstrip()
@@ -161,17 +162,17 @@ def read_answer(lines: Sequence[str]) -> Answer:
             answer.attributes.append((owner, attribute[1]))
         elif edge:
             edges.append((int(edge[2]), edge[3], int(edge[4])))
-    for source, told, target in edges:
-        # Columns are 20 wide: behind a longer relation its object follows without a blank.
-        words = told.removesuffix(answer.objects.get(target, "")).strip()
-        # Some versions list attributes here as well: "dog-3  is  brown-2".
+    for source, text, target in edges:
+        # Columns are 20 characters wide: the object follows a longer relation without a blank.
+        words = text.removesuffix(answer.objects.get(target, "")).strip()
+        # Some versions also list attributes here: "dog-3  is  brown-2".
         if words != "is" and {source, target} <= answer.objects.keys():
             answer.relations.append((source, words, target))
     return answer
 
 
 def build_graph(tokens: Sequence[Token], answer: Answer) -> SceneGraph:
-    """The graph over the words of the caption."""
+    """Build the graph over the words of the caption."""
     places = {number: _find(tokens, lemma, number - 1) for number, lemma in answer.objects.items()}
     numbers = [number for number, span in sorted(places.items()) if span]
     order = {number: at for at, number in enumerate(numbers)}
@@ -193,7 +194,7 @@ def build_graph(tokens: Sequence[Token], answer: Answer) -> SceneGraph:
 
 
 def _find(tokens: Sequence[Token], lemmas: str, near: int) -> Span | None:
-    """Tokens whose lemmas these are, those closest to position `near`."""
+    """Find the tokens with these lemmas that are closest to position `near`."""
     wanted = lemmas.split()
     starts = [
         at
@@ -201,7 +202,7 @@ def _find(tokens: Sequence[Token], lemmas: str, near: int) -> Span | None:
         if all(_fits(tokens[at + n].word, lemma) for n, lemma in enumerate(wanted))
     ]
     if not starts:
-        # "men" and "ran" share little with their lemmas: the number alone has to do, if the beginning fits.
+        # "men" and "ran" share little with their lemmas: the number must do, if the first letter matches.
         here = len(wanted) == 1 and 0 <= near < len(tokens) and tokens[near].word[0] == lemmas[0].lower()
         return (near, near + 1) if here else None
     start = min(starts, key=lambda at: abs(at - near))

@@ -1,4 +1,4 @@
-"""One pass over a caption corpus: vocabularies, word contexts and trigrams, with a note of how far it got."""
+"""One pass over a caption corpus that counts vocabularies, word contexts and trigrams, and can be resumed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from unimo.errors import DataError
 from unimo.files import replacing
 
 CHECKPOINT = 100_000
-"""Captions between two notes; a killed pass loses at most these."""
+"""Captions between two checkpoints; a killed pass loses at most these."""
 
 
 class CorpusStatistics:
-    """What rewriting has to know about the whole corpus.
+    """Statistics of the whole corpus for rewriting.
 
     Args:
-        memory_mb: for the counts, in equal halves for trigrams and word contexts. When it is full, the
-            rarest are forgotten.
+        memory_mb: memory for the counts, half of it for trigrams and half for word contexts; the rarest are
+            dropped when it is full.
     """
 
     def __init__(self, memory_mb: int) -> None:
@@ -37,11 +37,11 @@ class CorpusStatistics:
         self.trigrams = TrigramCounter(keys)
         self.vocabulary = VocabularyCounter(keys)
         self.read = 0
-        """Samples looked at."""
+        """Number of samples read."""
         self.parsed = 0
-        """Captions with an object."""
+        """Number of captions with an object."""
         self.broken = 0
-        """Samples without a readable text."""
+        """Number of samples without a readable text."""
 
     def collect(
         self,
@@ -51,17 +51,17 @@ class CorpusStatistics:
         about: Mapping[str, Any],
         advance: Callable[[int], object],
     ) -> None:
-        """Read the corpus to its end, or go on where `file` says.
+        """Read the corpus to its end, continuing where `file` stopped.
 
         Args:
             corpus: the captions.
             parse: scene graph parser.
-            file: where the counts are kept.
-            about: fingerprint and settings; counts of others are refused.
-            advance: told how many samples have been done, for a progress bar.
+            file: file of the counts.
+            about: fingerprint and settings; counts with others are refused.
+            advance: called with the number of finished samples, for a progress bar.
 
         Raises:
-            DataError: `file` was made from another corpus or with other settings, or no caption is readable.
+            DataError: `file` belongs to another corpus or other settings, or no caption is readable.
         """
         if file.is_file():
             self._load(file, about)
@@ -76,27 +76,27 @@ class CorpusStatistics:
                 self.trigrams.add(split_words(caption.text))
             self.read = index + 1
             advance(1)
-            # Counts of nothing would only be in the way of the next try.
+            # Empty counts would only be in the way of the next attempt.
             if self.broken < self.read and (self.read % CHECKPOINT == 0 or self.read == len(corpus)):
                 self._save(file, about)
         if self.broken == self.read:
             raise DataError(f"{corpus.path} has no readable caption; the first: {corpus.complaint(0)}")
 
     def model(self) -> TrigramModel:
-        """The language model of the corpus."""
+        """Build the language model of the corpus."""
         counts = self.trigrams.trigrams
         return TrigramModel(self.trigrams.words, counts.keys, counts.counts)
 
     def entries(
         self, min_count: int, neighbours: int, seed: int, file: Path, about: Mapping[str, Any]
     ) -> Vocabulary:
-        """The vocabularies with their similar entries, which are found once.
+        """Return the vocabulary with similar entries, which are computed once.
 
         Args:
-            min_count: rarest entry.
-            neighbours: similar entries of each, at most.
-            seed: of the decomposition.
-            file: where they are kept; those of other counts or settings are found anew.
+            min_count: smallest count of an entry.
+            neighbours: largest number of similar entries of each.
+            seed: seed of the decomposition.
+            file: file of the result; results of other counts or settings are replaced.
             about: fingerprint and settings of the counts.
         """
         about = {**about, "min_count": min_count, "neighbours": neighbours, "seed": seed}
@@ -151,14 +151,14 @@ def _write_arrays(file: Path, note: Mapping[str, Any], arrays: Mapping[str, np.n
 
 
 def _read_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The note and the arrays that `_write_arrays` wrote.
+    """Read note and arrays of `_write_arrays`.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         with np.load(file) as saved:
             arrays = dict(saved)
             return json.loads(arrays.pop("note").tobytes()), arrays
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} cannot be read ({error}); remove it to count anew") from error
+        raise DataError(f"{file} cannot be read ({error}); remove it to count again") from error

@@ -1,4 +1,4 @@
-"""Words of texts reduced to what counts: index terms, stems, singulars."""
+"""Reduced forms of words and texts: index terms, stems, singulars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STOP_WORDS = frozenset(
     "were be been being has have had do does did it its he she they them his her their him who which there "
     "'s ’s".split()
 )
-"""Words that nearly every sentence has: their postings are the longest and say the least."""
+"""Words of nearly every sentence, whose postings are the longest and the least informative."""
 
 _IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",
@@ -33,16 +33,16 @@ _VARIANTS = (
     "sing gave give given give got get hid hide hidden hide shook shake tore tear torn tear bent bend "
     "swept sweep froze freeze frozen freeze"
 ).split()
-"""Spellings and verb forms that a stemmer does not see, each before what it stands for."""
+"""Spellings and verb forms that a stemmer does not unify, each followed by its standard form."""
 
 
 def terms_of(text: str) -> list[str]:
-    """Words of a sentence in lower case, without punctuation and `STOP_WORDS`."""
+    """Return the words of a sentence in lower case, without punctuation and `STOP_WORDS`."""
     return [word for word in split_words(text) if word[0].isalnum() and word not in STOP_WORDS]
 
 
 def singular(words: str) -> str:
-    """The singular of a plural noun phrase, its last word changed: "tennis balls" -> "tennis ball"."""
+    """Return the singular of a plural noun phrase: "tennis balls" -> "tennis ball"."""
     start, space, last = words.rpartition(" ")
     if last in _IRREGULAR:
         last = _IRREGULAR[last]
@@ -56,7 +56,7 @@ def singular(words: str) -> str:
 
 
 def stems(text: str) -> frozenset[str]:
-    """Stems of `terms_of` a text: "Blonde women ran" and "a blond woman runs" have the same.
+    """Return the stems of the terms of a text: the same for "Blonde women ran" and "a blond woman runs".
 
     Raises:
         CapabilityError: NLTK is not installed.
@@ -88,5 +88,5 @@ def _stemmer() -> Callable[[str], str]:
 
 
 def normalise(text: str) -> str:
-    """A caption reduced to what makes it another: its words, without case and punctuation."""
+    """Reduce a caption to its words without case and punctuation, by which captions are compared."""
     return " ".join(word for word in split_words(text) if word[0].isalnum())

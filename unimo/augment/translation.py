@@ -1,9 +1,9 @@
 """Positives by back-translation: English to Chinese, French and Spanish and back (UNIMO, appendix A).
 
-Three sources: models on this machine (`local_translation.py`); an HTTP endpoint with LibreTranslate's
-interface (`POST {"q": [...], "source": "en", "target": "fr"}` answers `{"translatedText": [...]}`); and
-a file of ready translations, one JSON object a line: `{"id": "sample id", "text": "...", "via": "fr"}`,
-several lines a sample.
+There are three sources: models on this machine (`local_translation.py`); an HTTP endpoint with
+LibreTranslate's interface (`POST {"q": [...], "source": "en", "target": "fr"}` answers
+`{"translatedText": [...]}`); and a file of translations, one JSON object a line: `{"id": "sample id",
+"text": "...", "via": "fr"}`, several lines for a sample.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from unimo.errors import DataError
 
 VIA = ("zh", "fr", "es")
 _LARGEST = 1 << 24
-"""Bytes of an answer that are read; a longer one is none."""
+"""Largest size of an answer in bytes."""
 
 Positive = dict[str, str]
-"""`text`, and the language `via` which it came."""
+"""`text`, and its intermediate language `via`."""
 Translator = Callable[[Sequence[Caption]], list[list[Positive]]]
+"""Returns the positives of each caption."""
 
 
 class BackTranslator(ABC):
-    """Translates captions into each language of `via` and back: one positive a language."""
+    """Translates captions into each language of `via` and back: one positive for each language."""
 
     via: tuple[str, ...] = VIA
 
     def __call__(self, captions: Sequence[Caption]) -> list[list[Positive]]:
-        """Positives of each caption; those that came back unchanged, or empty, are left out.
+        """Return the positives of each caption, without unchanged and empty ones.
 
         Raises:
-            DataError: it cannot be translated.
+            DataError: the captions cannot be translated.
         """
         texts = [caption.text for caption in captions]
         found: list[list[Positive]] = [[] for _ in texts]
@@ -57,11 +58,11 @@ class BackTranslator(ABC):
 
 
 class HttpTranslator(BackTranslator):
-    """Back-translates through an endpoint.
+    """Back-translation through an HTTP endpoint.
 
     Args:
-        url: of the endpoint.
-        via: languages to go through; one positive each.
+        url: address of the endpoint.
+        via: intermediate languages.
         timeout: seconds to wait for an answer.
         retries: further attempts after a failure, each after twice the wait.
         wait: seconds before the first of them.
@@ -100,22 +101,22 @@ class HttpTranslator(BackTranslator):
                 problem = f"{type(error).__name__}: {error}"
         raise DataError(
             f"the translator {self.url} gave no usable answer for {source} to {target} in {self.retries + 1} "
-            f"attempts ({problem}); what was written so far is kept: mend it and run the same command again"
+            f"attempts ({problem}); finished lines are kept: fix it and run the same command again"
         )
 
 
 def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
-    """The translations of an answer.
+    """Parse the translations of an answer.
 
     Raises:
-        ValueError: not JSON, not one text each, or texts that cannot be translations of these.
+        ValueError: not JSON, not one text for each, or texts that cannot be translations of these.
     """
     answer = json.loads(content)
     found = answer.get("translatedText") if isinstance(answer, dict) else None
     if not isinstance(found, list) or len(found) != len(texts):
         raise ValueError(f"expected {len(texts)} texts in translatedText, found {content[:80]!r}")
     for new, old in zip(found, texts, strict=True):
-        # "1970" and "!!!" may come back as they are.
+        # "1970" and "!!!" may come back unchanged.
         is_text = isinstance(new, str) and any(map(str.isalpha, new)) >= any(map(str.isalpha, old))
         if not is_text or len(new) > 5 * len(old) + 100:
             raise ValueError(f"{str(new)[:80]!r} is no translation of {old[:80]!r}")
@@ -123,11 +124,11 @@ def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
 
 
 class FileTranslations:
-    """Ready translations from a jsonl file, looked up on disk by sample id.
+    """Translations from a jsonl file, looked up on disk by sample id.
 
     Args:
         path: the jsonl file.
-        folder: where the look-up table is put; it is made anew when the file is another.
+        folder: folder of the look-up table, which is rebuilt when the file changes.
 
     Raises:
         DataError: the file cannot be read; the line is named.
@@ -160,14 +161,12 @@ class FileTranslations:
         self._base.commit()
 
     def __call__(self, captions: Sequence[Caption]) -> list[list[Positive]]:
-        """The ready translations of each caption; none for an unknown sample."""
+        """Return the translations of each caption; none for an unknown sample."""
         query = "SELECT text, via FROM positives WHERE sample = ? ORDER BY rowid"
         found = []
         for caption in captions:
-            rows = [
-                {"text": text, "via": via} for text, via in self._base.execute(query, (caption.sample_id,))
-            ]
-            found.append(distinct(caption.text, rows))
+            rows = self._base.execute(query, (caption.sample_id,))
+            found.append(distinct(caption.text, [{"text": text, "via": via} for text, via in rows]))
         return found
 
 
@@ -183,7 +182,7 @@ def _read_line(line: str, where: str) -> tuple[str, str, str]:
 
 
 def distinct(source: str, positives: Sequence[Positive]) -> list[Positive]:
-    """Positives that differ from the caption and from each other in their words."""
+    """Select the positives that differ from the caption and from each other in their words."""
     seen, kept = {normalise(source)}, []
     for positive in positives:
         key = normalise(positive["text"])

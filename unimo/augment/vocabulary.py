@@ -1,8 +1,8 @@
-"""Vocabularies of objects, attributes and relations, and which of their entries are similar.
+"""Vocabularies of objects, attributes and relations with the similarity of their entries.
 
-Similar means distributional: entries of one kind and grammatical form that stand between the same words.
-Of every entry the two words before it and the two behind are counted, weighted by positive pointwise mutual
-information, and reduced by a truncated SVD; similarity is the cosine.
+Similarity is distributional: entries of the same kind and grammatical form are similar if they occur between
+the same words. For every entry the two words before and after it are counted, weighted by positive pointwise
+mutual information (PPMI), and reduced by a truncated SVD; similarity is the cosine.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _FEATURE_BITS = 15
 _WINDOW = 2
 MAX_ENTRIES = 200_000
 _BYTES_PER_SCORE = 12
-"""A similarity, and its number while the best are looked for."""
+"""A similarity, and its index while the largest are selected."""
 _TOO_GENERAL = frozenset("person people someone thing things object objects something item items".split())
-"""These hold for nearly any picture: as replacements they would make positives."""
+"""Words true of nearly any image, which as replacements would make positives."""
 
 
 class VocabularyCounter:
-    """Counts the entries of scene graphs and the words around them.
+    """Counts of the entries of scene graphs and of the words around them.
 
     Args:
-        max_keys: different (entry, neighbour) pairs kept at most.
+        max_keys: largest number of different (entry, neighbouring word) pairs.
     """
 
     def __init__(self, max_keys: int) -> None:
@@ -54,27 +54,28 @@ class VocabularyCounter:
             after = split_words(text[node.end :])[:_WINDOW]
             features = [f"-{at}{word}" for at, word in enumerate(reversed(before))]
             features += [f"+{at}{word}" for at, word in enumerate(after)]
-            contexts += [number << _FEATURE_BITS | _hash(feature) for feature in features]
+            hashes = (zlib.crc32(feature.encode()) & ((1 << _FEATURE_BITS) - 1) for feature in features)
+            contexts += [number << _FEATURE_BITS | feature for feature in hashes]
         self._entries.add(numbers)
         self._contexts.add(contexts)
 
     def counters(self) -> dict[str, KeyCounter]:
-        """The counts by name, to be kept on disk."""
+        """Return the counts by name, for saving."""
         return {"entries": self._entries, "contexts": self._contexts}
 
     def named(self, numbers: np.ndarray) -> list[Entry]:
-        """Entries by their numbers."""
+        """Return entries by their numbers."""
         names = list(self.entries)
         return [names[number] for number in numbers]
 
     def finish(self, min_count: int, neighbours: int, seed: int, memory_mb: int = 100) -> Vocabulary:
-        """Entries seen `min_count` times or more, each with its most similar ones.
+        """Return the entries seen at least `min_count` times, each with its most similar ones.
 
         Args:
-            min_count: rarest entry.
-            neighbours: similar entries of each, at most.
-            seed: of the decomposition.
-            memory_mb: for the similarities that are computed at a time.
+            min_count: smallest count of an entry.
+            neighbours: largest number of similar entries of each.
+            seed: seed of the decomposition.
+            memory_mb: memory for the similarities computed at a time.
         """
         self._entries.settle()
         self._contexts.settle()
@@ -87,48 +88,43 @@ class VocabularyCounter:
         rows = place[self._contexts.keys >> _FEATURE_BITS]
         columns = (self._contexts.keys & ((1 << _FEATURE_BITS) - 1)).astype(np.int32)
         inside = rows >= 0
-        of_pairs = self._contexts.counts[inside].astype(np.float32)
-        vectors = _vectors(rows[inside], columns[inside], of_pairs, len(entries), seed)
+        pair_counts = self._contexts.counts[inside].astype(np.float32)
+        vectors = _vectors(rows[inside], columns[inside], pair_counts, len(entries), seed)
         return Vocabulary(entries, counts[kept], _nearest(entries, vectors, neighbours, memory_mb))
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Entries, how often each occurs, and the numbers of its most similar ones, best first.
-
-    `neighbours`: int32 [entries, most similar], -1 where there are fewer.
-    """
+    """Entries with their most similar ones."""
 
     entries: list[Entry]
     counts: np.ndarray
+    """[entries] int64: how often each occurs."""
     neighbours: np.ndarray
+    """[entries, most similar] int32: numbers of similar entries, best first; -1 where there are fewer."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_numbers", {entry: number for number, entry in enumerate(self.entries)})
 
     def similar(self, kind: str, form: str, text: str) -> list[str]:
-        """Entries of the same kind and form, most similar first; none for an unknown entry."""
+        """Return entries of the same kind and form, most similar first; none for an unknown entry."""
         number = self._numbers.get((kind, form, text))
         others = [] if number is None else self.neighbours[number]
         return [self.entries[other][2] for other in others if other >= 0]
 
 
-def _hash(feature: str) -> int:
-    return zlib.crc32(feature.encode()) & ((1 << _FEATURE_BITS) - 1)
-
-
 def _vectors(rows: np.ndarray, columns: np.ndarray, counts: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """PPMI, reduced to 64 dimensions of length one; zeros for an entry without contexts."""
+    """Reduce the PPMI of entries to rows of 64 dimensions and length one; zeros without contexts."""
     from scipy.sparse import csr_matrix
     from sklearn.decomposition import TruncatedSVD
 
     if not len(rows):
         return np.zeros((size, 1), np.float32)
-    of_row = np.bincount(rows, counts, size).astype(np.float32)
-    of_column = np.bincount(columns, counts, 1 << _FEATURE_BITS).astype(np.float32)
-    of_column **= 0.75  # smoothed: rare contexts would weigh too much
-    information = np.log(counts * of_column.sum() / (of_row[rows] * of_column[columns]))
-    table = csr_matrix((np.maximum(information, 0.0), (rows, columns)), (size, len(of_column)))
+    row_sums = np.bincount(rows, counts, size).astype(np.float32)
+    column_sums = np.bincount(columns, counts, 1 << _FEATURE_BITS).astype(np.float32)
+    column_sums **= 0.75  # smoothing: otherwise rare contexts weigh too much
+    information = np.log(counts * column_sums.sum() / (row_sums[rows] * column_sums[columns]))
+    table = csr_matrix((np.maximum(information, 0.0), (rows, columns)), (size, len(column_sums)))
     reduced = TruncatedSVD(max(1, min(64, size - 1)), random_state=seed).fit_transform(table)
     return reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)
 
