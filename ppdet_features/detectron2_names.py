@@ -1,6 +1,6 @@
-"""Weights under Detectron2's names (`backbone.res2.0.conv1.weight`) to this detector's.
+"""Convert weights under Detectron2's names (`backbone.res2.0.conv1.weight`) to the names of this detector.
 
-That is how the Caffe weights of bottom-up attention are passed on. Detectron2 stores linear weights as
+The Caffe weights of bottom-up attention are distributed in this form. Detectron2 stores linear weights as
 [out, in] where Paddle has [in, out], and its norms may lack statistics that were folded into the scale.
 """
 
@@ -37,15 +37,15 @@ _BLOCK = re.compile(r"(?:backbone|roi_heads)\.res(\d)\.(\d+)\.(conv\d|shortcut)"
 
 
 def convert(tensors: Mapping[str, np.ndarray], background_first: bool = False) -> dict[str, np.ndarray]:
-    """The same weights in our names and layout, float32.
+    """Convert weights to our names and layout, float32.
 
     Args:
-        tensors: by Detectron2's names.
-        background_first: class 0 and attribute 0 are background and "none", as in Caffe; Detectron2 and this
-            detector have them last.
+        tensors: tensors by Detectron2's names.
+        background_first: whether class 0 and attribute 0 are background and "none", as in Caffe; Detectron2
+            and this detector have them last.
 
     Raises:
-        CheckpointError: a name that no such detector has.
+        CheckpointError: a name that such a detector does not have.
     """
     blocks = {int(found[2]) for name in tensors if (found := _BLOCK.match(name)) and found[1] == "4"}
     converted = {}
@@ -91,7 +91,7 @@ def _our_name(name: str, many_blocks: bool) -> str:
 
 
 def _background_last(layer: str, array: np.ndarray) -> np.ndarray:
-    """The last axis of scores and the rows of the embedding rotated by one; boxes of background dropped."""
+    """Rotate scores and embedding by one so that background comes last, and drop the boxes of background."""
     if layer in ("bbox_head.bbox_score", "attribute_head.attr_score"):
         return np.roll(array, -1, axis=-1)
     if layer == "attribute_head.cls_embedding":

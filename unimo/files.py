@@ -57,14 +57,20 @@ def sync(path: Path) -> None:
 
 
 def publish_folder(fresh: Path, folder: Path) -> None:
-    """Rename `fresh` to `folder`; an older one of that name steps aside first and is deleted last.
+    """Flush a folder to the disk and rename it to its final name.
 
-    A process that is killed between the two renames leaves only the older one, which `published` finds.
+    An older one of that name is moved aside first and deleted last. A process that is killed between the two
+    renames leaves only the older one, which `published` finds.
+
+    Args:
+        fresh: the complete folder, under a temporary name beside the final one.
+        folder: the final name.
 
     Raises:
-        OSError: a folder cannot be renamed.
+        OSError: a file cannot be flushed, or a folder cannot be renamed.
     """
-    sync(fresh)
+    for path in (*fresh.rglob("*"), fresh):
+        sync(path)
     older = _aside(folder)
     if folder.exists():
         shutil.rmtree(older, ignore_errors=True)
@@ -75,7 +81,7 @@ def publish_folder(fresh: Path, folder: Path) -> None:
 
 
 def published(folder: Path) -> Path:
-    """Return the folder, or the one before it if `publish_folder` was killed while it replaced that."""
+    """Return the folder, or the older one if `publish_folder` was killed while it replaced that."""
     older = _aside(folder)
     return older if older.is_dir() and not folder.exists() else folder
 

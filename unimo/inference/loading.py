@@ -1,4 +1,4 @@
-"""Model directories: what a run leaves behind, and what `unimo.load` opens.
+"""Model directories, which a run writes and `unimo.load` opens.
 
 config.yaml         the run's config, plus `metadata` (answers, ...) and `processor`
 model.safetensors   weights: `model.*` and the heads of the task
@@ -43,7 +43,7 @@ def save_model(
     metrics: Mapping[str, float] | None = None,
     run: RunConfig | None = None,
 ) -> Path:
-    """Write a model directory under a temporary name, then put it in the place of an older one.
+    """Write a model directory under a temporary name, then replace an older one with it.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; the older one is intact.
@@ -119,12 +119,12 @@ def load_task(
 
 
 def start_from(task: Task, path: str | Path) -> list[str]:
-    """Start a task from the model of a directory, and from its heads where they mean the same.
+    """Initialise a task from the model in a directory, and from its heads where they have the same meaning.
 
-    Heads come from the same task, or from pre-training by `Task.head_aliases`, if their shapes agree.
+    Heads are taken from the same task, or from pre-training by `Task.head_aliases`, if their shapes agree.
 
     Returns:
-        Names of the parameters that keep their random start (new heads).
+        Names of the parameters that stay random (new heads).
 
     Raises:
         CheckpointError: nothing there, or the model does not fit.
@@ -148,7 +148,7 @@ def start_from(task: Task, path: str | Path) -> list[str]:
 
 
 def find_model(path: str | Path) -> Path:
-    """The model directory that a path or name means.
+    """Find the model directory of a path or name.
 
     Raises:
         CheckpointError: there is none; those in `output/` are listed.
@@ -176,7 +176,7 @@ def find_model(path: str | Path) -> Path:
 
 
 def list_saved(task: str = "") -> list[Path]:
-    """Model directories under `output/`, newest first; `task` keeps those of one task."""
+    """List the model directories under `output/`, newest first; with `task` only those of that task."""
     found = [place for run in OUTPUT.glob("*/") if ((place := published(run / "model")) / CONFIG).is_file()]
     if task:
         found = [place for place in found if _read_config(place).get("task", {}).get("name") == task]
@@ -184,7 +184,7 @@ def list_saved(task: str = "") -> list[Path]:
 
 
 def read_model_config(path: str | Path) -> dict[str, Any]:
-    """The plain content of the config of a model directory, run sections and `metadata` alike."""
+    """Read the config of a model directory as plain data: the sections of the run, and `metadata`."""
     return _read_config(find_model(path))
 
 
@@ -211,7 +211,7 @@ def _open(
 
 
 def without_init(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A model section whose towers do not read their own weight files: all weights come from one file."""
+    """Clear `init` of all towers in a model section, as all weights come from one file."""
     cleared = {
         key: without_init(value) if isinstance(value, Mapping) else value for key, value in section.items()
     }
