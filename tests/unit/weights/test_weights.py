@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pickle
 
 import numpy as np
 import paddle
@@ -14,7 +15,7 @@ from unimo.errors import CheckpointError
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower
-from unimo.weights.files import read_safetensors, write_safetensors
+from unimo.weights.files import read_safetensors, read_tensors, write_safetensors
 from unimo.weights.layers import load_into, tensors_of
 from unimo.weights.towers import load_tower
 
@@ -115,6 +116,30 @@ def test_pickles_are_refused_unopened(tmp_path, suffix):
     path.write_bytes(b"\x80\x02c os\nsystem\n.")
     with pytest.raises(CheckpointError, match=r"is a pickle.*save_file"):
         read_safetensors(path)
+
+
+def test_pickles_of_arrays_are_read_as_others_write_them(tmp_path):
+    layer = nn.Linear(3, 2)
+    paddle.save(layer.state_dict(), str(tmp_path / "a.pdparams"))  # with a table of names beside the arrays
+    same(read_tensors(tmp_path / "a.pdparams"), tensors_of(layer))
+    tensors = {"conv1.weight": np.ones((2, 2), np.float32)}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": tensors, "__author__": "Caffe2"}))
+    same(read_tensors(tmp_path / "a.pkl"), tensors)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": [1]}, "'model' is not a mapping"),
+        ({"weight": np.ones(2, np.float32), "epoch": 3}, "epoch is int; expected arrays by name"),
+        ([1], "expected a mapping, found list"),
+        ({"weight": os.system}, "was not opened: it asks for posix.system"),
+    ],
+)
+def test_pickles_of_anything_else_are_refused(tmp_path, content, message):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(CheckpointError, match=f"a.pkl.*{message}"):
+        read_tensors(tmp_path / "a.pkl")
 
 
 def test_missing_file(tmp_path):
