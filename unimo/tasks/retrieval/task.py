@@ -20,7 +20,7 @@ from unimo.errors import ConfigError
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
 from unimo.losses.itm import matching_loss
 from unimo.models.base import Model
-from unimo.nn.heads import ProjectionHead
+from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.outputs import Encoded
 from unimo.tasks.base import Batch
 from unimo.tasks.retrieval.batches import RetrievalCollator
@@ -31,8 +31,6 @@ from unimo.tasks.retrieval.negatives import NegativesCollator
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
-
-TEMPERATURE_RANGE = (0.001, 0.5)
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class RetrievalConfig:
     """With circle: factor of the scores in its exponents."""
     itc_size: int = 256
     """Width of the contrastive vectors."""
-    temperature: float = 0.07
+    temperature: float = TEMPERATURE_START
     """Where the learned temperature of ITC starts; it is kept in [0.001, 0.5]."""
     candidates: int = 128
     """Evaluation re-ranks so many per query (BridgeTower: 128 on Flickr30k, 256 on COCO)."""
@@ -79,8 +77,9 @@ class RetrievalTask(MatchingTask):
     def build_heads(self) -> None:
         """Contrastive heads of both kinds, and their temperature."""
         text_size, image_size = self.model.vector_sizes
-        self.itc_text_head = ProjectionHead(text_size, self.config.itc_size)
-        self.itc_image_head = ProjectionHead(image_size, self.config.itc_size)
+        self.itc_text_head, self.itc_image_head = contrastive_heads(
+            text_size, image_size, self.config.itc_size
+        )
         start = paddle.nn.initializer.Constant(self.config.temperature)
         self.temperature = self.create_parameter([1], default_initializer=start)
 
@@ -130,7 +129,7 @@ class RetrievalTask(MatchingTask):
         text, image, text_vector, image_vector = self.encode(batch)
         groups = batch.image_group
         # Clipped here instead of in place: a forward pass changes no state.
-        temperature = paddle.clip(self.temperature, *TEMPERATURE_RANGE)
+        temperature = clip_temperature(self.temperature)
         itc, to_images = contrastive_loss(text_vector, image_vector, temperature, groups)
         itm, accuracy = self._match_hard_negatives(text, image, to_images.detach(), groups)
         report = {"itm_accuracy": 100 * accuracy, "temperature": temperature.detach().squeeze()}
