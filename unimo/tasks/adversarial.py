@@ -1,8 +1,8 @@
-"""Adversarial training in the manner of VILLA (Gan et al., 2020), as UNIMO's release has it (facts 1.13).
+"""Adversarial training in the manner of VILLA (Gan et al., 2020), as in UNIMO's released code.
 
-In each of a few steps three passes, each with dropout of its own, see a batch as it is, with perturbed token
-embeddings, and with perturbed region features. The perturbations climb the task's loss; parameters learn from
-all passes, and from the divergence of what a perturbed pass says from what the clean one says.
+Each of a few steps passes a batch through the model three times, each time with other dropout: as it is, with
+perturbed token embeddings, and with perturbed region features. The perturbations climb the loss of the task.
+Parameters learn from all passes, and from the divergence between perturbed and clean predictions.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from unimo.nn.kernels import log_softmax, paddle_kernels
 from unimo.tasks.base import Batch
 
 SMALLEST = 1e-8
-"""By which a gradient is divided at least."""
+"""Smallest divisor of a gradient."""
 
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """Fields of `task.adversarial`; the defaults are those of the release for SNLI-VE, but for `steps`."""
+    """Fields of `task.adversarial`; the defaults but for `steps` are those of the release for SNLI-VE."""
 
     steps: int = 0
-    """Of the ascent, each with three passes over the batch; 0 switches it off, the release has 4."""
+    """Steps of the ascent, each with three passes over the batch; 0 switches it off, the release has 4."""
     lr: float = 0.05
     """Length of a step of the ascent."""
     init_mag: float = 0.4
     """Size of the random perturbation of the first step."""
     max_norm: float = 0.4
-    """Of a sample's perturbation; 0: it is not limited."""
+    """Largest norm of a sample's perturbation; 0 for no limit."""
     kl_weight: float = 1.0
-    """Of the divergences between clean and perturbed passes."""
+    """Weight of the divergences between clean and perturbed passes."""
     norm_type: Literal["l2", "inf"] = "l2"
-    """Norm of a sample's perturbation and gradient, over all positions and numbers."""
+    """Norm of a sample's perturbation and gradient, over all positions and channels."""
     projection: Literal["release", "paper"] = "release"
-    """With l2, what `max_norm` is compared with: the norm of the gradient, which is what the release does, or
-    that of the perturbation, as VILLA means it."""
+    """With l2, the norm that `max_norm` limits: that of the gradient, as in the release, or that of the
+    perturbation, as VILLA means it."""
 
     def __post_init__(self) -> None:
         numbers = (self.steps, self.lr, self.init_mag, self.max_norm, self.kl_weight)
@@ -53,10 +53,10 @@ class AdversarialConfig:
             )
 
     def check(self, model: Model, task: str) -> None:
-        """Refuse models whose inputs cannot be perturbed.
+        """Check that the inputs of a model can be perturbed.
 
         Raises:
-            CapabilityError: names those that can.
+            CapabilityError: they cannot; names the models that can.
         """
         if self.steps:
             model.require({"regions", "fusion"}, f"{task} with task.adversarial")
@@ -64,16 +64,16 @@ class AdversarialConfig:
 
 @dataclass(frozen=True)
 class Perturbed:
-    """An input that is perturbed."""
+    """Shape of an input that is perturbed."""
 
     mask: Tensor
     """[B, S] 1 = real."""
     width: int
-    """Numbers at a position."""
+    """W, channels of a position."""
 
     @classmethod
     def of(cls, model: Model, batch: Batch) -> tuple[Perturbed, Perturbed]:
-        """The tokens of a batch before their norm, and its regions with [IMG] before them.
+        """Return the tokens of a batch before their norm, and its regions behind [IMG].
 
         Raises:
             ConfigError: the blocks of the model recompute.
@@ -83,48 +83,34 @@ class Perturbed:
             raise ConfigError(
                 "task.adversarial.steps with train.recompute=true: set one of them to 0 or false"
             )
-        regions = batch.images
-        mask = regions["mask"].astype("float32")
+        mask = batch.images["mask"].astype("float32")
         mask = paddle.concat([paddle.ones_like(mask[:, :1]), mask], axis=1)
         text = cls(batch.attention_mask, model.config.text.hidden_size)
-        return text, cls(mask, regions["features"].shape[2])
+        return text, cls(mask, batch.images["features"].shape[2])
 
 
 class Forward(Protocol):
-    """A pass over the batch, with perturbations [B, S, width] that are added to the inputs."""
+    """A pass over the batch, with perturbations [B, S, W] that are added to the inputs."""
 
     def __call__(self, *, text: Tensor | None = None, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits [N, classes] and the task's loss, a mean over rows."""
+        """Compute logits [N, classes] and the loss of the task, a mean over rows."""
 
 
 def task_losses(
     name: str, forward: Forward, model: Model, batch: Batch, config: AdversarialConfig
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """The task's loss under its name, with the terms of `adversarial_losses` if there are steps; and the
-    logits of a clean pass."""
+    """Compute the losses of a task, summed over the steps of adversarial training if there are any.
+
+    Returns:
+        The loss under the name of the task and, with steps, `text_adversarial`, `image_adversarial` (all
+        three means over steps), `text_kl` and `image_kl` (sums over steps, as in the release); and the logits
+        of the last clean pass.
+    """
     if not config.steps:
         logits, loss = forward()
         return {name: loss}, logits
-    losses, logits = adversarial_losses(forward, *Perturbed.of(model, batch), config)
-    return {name: losses.pop("clean"), **losses}, logits
-
-
-def adversarial_losses(
-    forward: Forward, text: Perturbed, image: Perturbed, config: AdversarialConfig
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Losses of all steps together.
-
-    Args:
-        forward: the task's pass.
-        text, image: what it perturbs.
-        config: `steps` is at least 1.
-
-    Returns:
-        `clean`, `text_adversarial`, `image_adversarial` (means over steps of the task's loss), `text_kl` and
-        `image_kl` (sums over steps, as in the release); and the logits of the last clean pass.
-    """
-    inputs = {"text": text, "image": image}
-    deltas = {name: start(part, config) for name, part in inputs.items()}
+    inputs = dict(zip(("text", "image"), Perturbed.of(model, batch), strict=True))
+    deltas = {key: start(part, config) for key, part in inputs.items()}
     losses: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor) -> None:
@@ -132,22 +118,22 @@ def adversarial_losses(
 
     for step in range(config.steps):
         clean, loss = forward()
-        add("clean", loss / config.steps)
-        for name, delta in deltas.items():
+        add(name, loss / config.steps)
+        for key, delta in deltas.items():
             delta.stop_gradient = False
             with paddle_kernels():
-                logits, loss = forward(**{name: delta})
+                logits, loss = forward(**{key: delta})
             loss = loss / config.steps
-            add(f"{name}_adversarial", loss)
-            add(f"{name}_kl", symmetric_kl(clean, logits))
+            add(f"{key}_adversarial", loss)
+            add(f"{key}_kl", symmetric_kl(clean, logits))
             if step + 1 < config.steps:
                 (gradient,) = paddle.grad(loss, delta, retain_graph=True)
-                deltas[name] = ascend(delta.detach(), gradient.detach(), config)
+                deltas[key] = ascend(delta.detach(), gradient.detach(), config)
     return losses, clean
 
 
 def task_total(name: str, losses: Mapping[str, Tensor], config: AdversarialConfig) -> Tensor:
-    """The one loss of the task, or with steps the sum of all passes and of their weighted divergences."""
+    """Return the loss of the task; with steps, the sum of all passes and of their weighted divergences."""
     if not config.steps:
         return losses[name]
     passes = losses[name] + losses["text_adversarial"] + losses["image_adversarial"]
@@ -155,13 +141,13 @@ def task_total(name: str, losses: Mapping[str, Tensor], config: AdversarialConfi
 
 
 def shown(images: Images, delta: Tensor | None) -> Images:
-    """Images, perturbed if there is something to add to their regions."""
+    """Return images with a perturbation of their regions, if there is one."""
     return images if delta is None else {**images, "delta": delta}
 
 
 def start(part: Perturbed, config: AdversarialConfig) -> Tensor:
-    """A random perturbation [B, S, width], 0 at padding: with l2 of a norm of about 0.58 `init_mag`, with inf
-    uniform up to `init_mag`."""
+    """Draw a perturbation [B, S, W], 0 at padding: uniform up to `init_mag` with inf, of a norm of about 0.58
+    `init_mag` with l2."""
     mask = part.mask.astype("float32")
     noise = paddle.uniform([*mask.shape, part.width], min=-1.0, max=1.0) * mask.unsqueeze(2)
     if config.norm_type == "inf":
@@ -171,7 +157,7 @@ def start(part: Perturbed, config: AdversarialConfig) -> Tensor:
 
 
 def ascend(delta: Tensor, gradient: Tensor, config: AdversarialConfig) -> Tensor:
-    """The perturbation of the next step, from that of this one and the gradient of the loss, [B, S, W]."""
+    """Compute the next perturbation [B, S, W] from this one and the gradient of the loss."""
     size = _norms(gradient, config.norm_type)
     delta = delta + config.lr * gradient / paddle.clip(size, min=SMALLEST)
     if not config.max_norm:
@@ -184,13 +170,13 @@ def ascend(delta: Tensor, gradient: Tensor, config: AdversarialConfig) -> Tensor
 
 
 def symmetric_kl(logits: Tensor, others: Tensor) -> Tensor:
-    """KL(p, q) + KL(q, p) of the distributions of logits [N, C], in nats, mean over all ranks' rows."""
+    """Compute KL(p, q) + KL(q, p) of the distributions of logits [N, C] in nats, mean over rows and ranks."""
     log_p, log_q = (log_softmax(part.astype("float32")) for part in (logits, others))
     return global_mean(((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(), logits.shape[0])
 
 
 def _norms(values: Tensor, kind: str) -> Tensor:
-    """Norm of each sample of [B, S, W], as [B, 1, 1]."""
+    """Compute the norm of each sample of [B, S, W], as [B, 1, 1]."""
     values = values.astype("float32")
     if kind == "inf":
         return values.abs().max(axis=[1, 2], keepdim=True)

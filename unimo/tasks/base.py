@@ -1,14 +1,16 @@
-"""The task: a model, its heads, its losses, its metrics. The loop knows none of them.
+"""The base of all tasks.
 
-A task is one class, registered as `TASK` of its module. It owns its config, the data that it reads, heads,
-losses, metrics, and what asking a trained model means. Accuracies and recalls are percentages everywhere.
+A task is one class, registered as `TASK` of its module. It owns its config, data, heads, losses and metrics,
+and how a trained model answers questions; the training loop knows none of these. Accuracies and recalls are
+percentages everywhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -44,11 +46,11 @@ def to_tensors(batch: T) -> T:
 
 @dataclass(frozen=True)
 class Question:
-    """What a person asks a trained model."""
+    """A question to a trained model."""
 
     image: ImageLike | None = None
     text: str | Sequence[str] | None = None
-    """Question, sentence, or source to write from; several columns are a sequence, or have tabs between."""
+    """Question, sentence, or source to write from; several columns are a sequence, or separated by tabs."""
     text_pair: str | None = None
     """Second sentence, for classifiers of pairs of sentences."""
 
@@ -59,27 +61,27 @@ class Answer:
 
     text: str
     probability: float
-    """Of a written text, the geometric mean over its tokens."""
+    """For a generated text, the geometric mean over its tokens."""
     score: float | None = None
-    """By which a search ranks: log-probability over length penalty; None without a search."""
+    """Score of the beam search, log-probability over length penalty; None without a search."""
 
 
 class Metric(Protocol):
-    """Accumulates predictions of an evaluation; one instance for each pass."""
+    """Scores of one evaluation, accumulated batch by batch."""
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
-        """Take one batch of what `Task.predict` returned."""
+        """Add what `Task.predict` returned for a batch."""
 
     def compute(self) -> dict[str, float]:
-        """Final scores by name, over all ranks."""
+        """Return the scores by name, over all ranks. Collective."""
 
 
 class Task(nn.Layer):
-    """Base of all tasks. Parameters: `model.*` and the heads, which are in the group `heads`.
+    """Base of all tasks. Its parameters are `model.*` and the heads.
 
     Attributes:
-        metadata: what besides config and weights is needed to rebuild the task, e.g. the answers; saved
-            in the model directory.
+        metadata: what rebuilding the task needs besides config and weights, e.g. the answers; saved in the
+            model directory.
     """
 
     Config: ClassVar[type]
@@ -89,10 +91,10 @@ class Task(nn.Layer):
     reads_images: ClassVar[bool] = True
     """False for tasks on texts alone."""
     asked_with: ClassVar[str] = ""
-    """Option of `tools/predict.py` that carries what is asked: `question`, `text`, `caption`, `generate`, or
-    `image` for the image alone; empty: the task answers nothing."""
+    """Option of `tools/predict.py` that carries the question: `question`, `text`, `caption`, `generate`, or
+    `image` for the image alone; empty if the task answers no questions."""
     head_aliases: ClassVar[Mapping[str, str]] = {}
-    """Name prefix of a head here -> its prefix in the weights of pre-training, from which it may start."""
+    """Name prefix of a head -> its prefix in the weights of pre-training, from which it may start."""
 
     def __init__(self, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> None:
         super().__init__()
@@ -103,19 +105,19 @@ class Task(nn.Layer):
 
     @classmethod
     def default_config(cls, paper: Paper) -> Any:
-        """The task section with its defaults, for models of a paper."""
+        """Return the task section with its defaults, for models of a paper."""
         return cls.Config()
 
     @classmethod
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
-        """The data of a run, ready to make loaders from.
+        """Open the data of a run.
 
         Args:
-            run: the run.
-            processor: of the model.
-            metadata: of an existing model, e.g. its answers; None: those of the data.
+            run: config of the run.
+            processor: processor of the model.
+            metadata: metadata of an existing model, e.g. its answers; None to take them from the data.
 
         Raises:
             ConfigError, DataError: settings or files that cannot be used.
@@ -129,61 +131,68 @@ class Task(nn.Layer):
 
     @classmethod
     def create(cls, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> Task:
-        """The task for a model; where a config chooses among several classes, one of these."""
+        """Build the task for a model; a config may choose among several classes."""
         return cls(model, config, metadata)
 
     def freeze_unused(self, *, text: bool, image: bool, pooled: bool = True) -> None:
-        """Stop the gradients of what the model does not use for this task; see `Model.is_used`."""
+        """Stop the gradients of parameters that the task does not use; see `Model.is_used`."""
         for name, parameter in self.model.named_parameters():
             if not self.model.is_used(name, text=text, image=image, pooled=pooled):
                 parameter.stop_gradient = True
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Named scalar losses of a batch, and a report of further scalars to log."""
+        """Compute the named scalar losses of a batch, and further scalars to log."""
         raise NotImplementedError
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The one expression that weights the losses."""
-        raise NotImplementedError
+        """Weight the losses; a task of one loss returns that."""
+        (loss,) = losses.values()
+        return loss
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss, and all losses and report values together (what data parallelism wraps)."""
+        """Compute the total loss, and all scalars to log; data parallelism wraps this method."""
         losses, report = self.losses(batch)
         return self.total(losses), {**losses, **report}
 
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Predictions for a batch, without gradient.
+        """Compute predictions for a batch.
 
-        An entry `records` is a list with one JSON-able mapping for each sample: the row of a result file.
+        The entry `records`, if there is one, is a list with a plain mapping for each sample: its row in a
+        result file.
         """
         raise NotImplementedError
 
     def new_metric(self) -> Metric:
-        """A fresh metric for one evaluation."""
+        """Return a new metric for one evaluation."""
         raise NotImplementedError
 
     def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
-        """All metrics over the batches of this rank, joined over ranks (collective).
+        """Compute all metrics over the batches of all ranks. Collective.
 
         Args:
-            batches: as the evaluation loader gives them, numpy or tensors.
-            observe: called with what `predict` returned for each batch.
+            batches: batches of this rank, arrays or tensors.
+            observe: called with the prediction for each batch.
         """
         metric = self.new_metric()
-        was_training = self.training
-        self.eval()
-        try:
-            for batch in batches:
-                batch = to_tensors(batch)
-                with paddle.no_grad():
-                    prediction = self.predict(batch)
+        with self.evaluation_mode():
+            for batch in map(to_tensors, batches):
+                prediction = self.predict(batch)
                 metric.update(prediction, batch)
                 if observe is not None:
                     observe(prediction)
+        return metric.compute()
+
+    @contextlib.contextmanager
+    def evaluation_mode(self) -> Iterator[None]:
+        """Compute without dropout and gradients; training mode comes back at the end."""
+        was_training = self.training
+        self.eval()
+        try:
+            with paddle.no_grad():
+                yield
         finally:
             if was_training:
                 self.train()
-        return metric.compute()
 
     @staticmethod
     def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -191,7 +200,7 @@ class Task(nn.Layer):
         write_text(path, json.dumps(records, ensure_ascii=False))
 
     def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
-        """Answer questions as one batch: of each the `count` best answers, best first. Without gradient.
+        """Answer questions as one batch, each with its `count` best answers, best first.
 
         Raises:
             RecordError: an image that cannot be decoded, or a text that is empty.
@@ -199,13 +208,13 @@ class Task(nn.Layer):
         raise NotImplementedError
 
     def lr_group(self, parameter: str) -> str:
-        """Learning-rate group of a parameter of the task."""
+        """Return the learning-rate group of a parameter: that of the model, or `heads`."""
         own, _, rest = parameter.partition(".")
         return self.model.lr_group(rest) if own == "model" else "heads"
 
 
 def asked_pairs(processor: Processor, questions: Sequence[Question]) -> PairBatch:
-    """Return the images and texts of questions, tensors.
+    """Return the images and texts of questions as tensors.
 
     Raises:
         RecordError: an image that cannot be decoded, or a text that is empty.
@@ -219,10 +228,9 @@ def asked_pairs(processor: Processor, questions: Sequence[Question]) -> PairBatc
 
 
 def ranked(names: Sequence[str], probabilities: Tensor, count: int) -> list[list[Answer]]:
-    """Return the `count` most probable of named answers, best first, for each row of [B, names]."""
-    best = probabilities.topk(min(count, len(names)), axis=1)
-    rows = zip(*(part.tolist() for part in best), strict=True)
+    """Return the `count` most probable names, best first, for each row of [B, names]."""
+    best, places = probabilities.topk(min(count, len(names)), axis=1)
     return [
-        [Answer(names[place], value) for value, place in zip(values, places, strict=True)]
-        for values, places in rows
+        [Answer(names[place], value) for value, place in zip(*row, strict=True)]
+        for row in zip(best.tolist(), places.tolist(), strict=True)
     ]

@@ -14,7 +14,7 @@ from unimo.tasks.entailment import EntailmentAccuracy
 def test_accuracy_over_all_and_by_class() -> None:
     metric = EntailmentAccuracy()
     labels, guesses = paddle.to_tensor([0, 0, 1, 2]), paddle.to_tensor([0, 1, 1, 0])
-    metric.update({"label_ids": guesses}, SimpleNamespace(labels=labels))
+    metric.update({"guesses": guesses}, SimpleNamespace(labels=labels))
     expected = {
         "accuracy": 50.0,
         "accuracy/contradiction": 50.0,

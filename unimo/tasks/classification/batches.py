@@ -1,4 +1,4 @@
-"""Collators for classification: texts alone or images alone, with a class or a score.
+"""Batches for classification: texts alone or images alone, with a class or a score.
 
 Legend: B batch, T longest text of the batch, S image side.
 """
@@ -18,7 +18,7 @@ from unimo.data.tokenizers import Tokenizer
 from unimo.errors import RecordError
 
 NO_LABEL = -1
-"""Label of a sample whose file tells none (the test files of GLUE)."""
+"""Label of a sample whose file has none (the test files of GLUE)."""
 
 
 @dataclass(kw_only=True)
@@ -41,8 +41,8 @@ class TextCollator:
     """Make a `TextBatch`.
 
     Args:
-        processor: gives tokenizer and length.
-        num_classes: labels are below it; 0 for regression.
+        processor: tokenizer and length.
+        num_classes: number of classes; 0 for regression.
         train: every sample must have its label or score.
     """
 
@@ -84,12 +84,12 @@ class TextCollator:
 
 
 def join_pair(tokenizer: Tokenizer, first: str, second: str, max_length: int) -> list[int]:
-    """`<s> first </s></s> second </s>`, RoBERTa's form; the longer one loses tokens until it fits.
+    """Encode `<s> first </s></s> second </s>`, RoBERTa's form; the longer text is cut until both fit.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: tokenizer of the model.
         first, second: the sentences.
-        max_length: most tokens, special ones included.
+        max_length: largest number of tokens, special ones included.
     """
     # A cut sentence never needs more tokens than the whole sequence may have.
     left, right = (tokenizer.encode(text, max_length)[1:-1] for text in (first, second))
@@ -116,7 +116,7 @@ class ImageCollator:
 
     Args:
         processor: image transform.
-        num_classes: labels are below it.
+        num_classes: number of classes.
         train: use the training transform.
     """
 
@@ -144,7 +144,11 @@ class ImageCollator:
 
 
 def check_label(record: Record, num_classes: int) -> None:
-    """Raise RecordError unless the label is one of the classes."""
+    """Check the label of a record.
+
+    Raises:
+        RecordError: it is not one of the classes.
+    """
     if record.label not in range(num_classes):
         raise RecordError(
             f"sample {record.sample_id} has the label {record.label!r}; expected 0 to {num_classes - 1}"
