@@ -13,16 +13,16 @@ from unimo import cli
 from unimo.errors import ConfigError
 
 DESCRIPTION = """Draw what a model has learned.
-grounded-tokens: Fig. 3 of UNIMO-2. What is nearest to the grounded tokens that patches and words use most.
+grounded-tokens: Fig. 3 of UNIMO-2. Patches and words nearest to the grounded tokens they use most.
 word-embeddings: Fig. 4 of UNIMO. The nearest words to --words by cosine, in the plane of a PCA.
-retrieval: Figs. 5, 6 of UNIMO. What is found for images and texts; of two models, where they differ first."""
+retrieval: Figs. 5, 6 of UNIMO. Results for images and texts, those on which two models differ first."""
 EXAMPLE = """python tools/visualize.py grounded-tokens --model output/unimo2_tiny_pretrain --split val
   python tools/visualize.py word-embeddings --model output/full output/without_texts --words hamburger,foot
   python tools/visualize.py retrieval --model output/full output/without_texts --queries 12"""
 
 
 def main() -> None:
-    """Read the command line, draw, say where."""
+    """Draw the figure that the command line names, and print its path."""
     options = parse()
     from unimo.inference.loading import find_model
 
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> None:
-    """Fig. 3 of UNIMO-2."""
+    """Draw Fig. 3 of UNIMO-2."""
     if len(directories) > 1:
         raise ConfigError("grounded tokens are those of one model; give one --model")
     if options.ids and options.tokens is not None:
@@ -57,7 +57,7 @@ def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> Non
 
 
 def words(options: argparse.Namespace, directories: list[Path]) -> None:
-    """Fig. 4 of UNIMO."""
+    """Draw Fig. 4 of UNIMO."""
     from unimo.analysis import show, word_embeddings, word_picture
     from unimo.inference.loading import load
 
@@ -71,7 +71,7 @@ def words(options: argparse.Namespace, directories: list[Path]) -> None:
 
 
 def retrieval(options: argparse.Namespace, directories: list[Path]) -> None:
-    """Figs. 5 and 6 of UNIMO."""
+    """Draw Figs. 5 and 6 of UNIMO."""
     from unimo.analysis import retrieval_examples, retrieval_page
 
     numbers = {"queries": options.queries, "top": options.top, "progress": options.progress}
@@ -85,15 +85,15 @@ FIGURES = {"grounded-tokens": grounded_tokens, "word-embeddings": words, "retrie
 
 
 def parse() -> argparse.Namespace:
-    """The command line; words without `=` are further models."""
+    """Parse the command line; words without `=` are further models."""
     from tqdm import tqdm
 
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     add = parser.add_argument
-    add("figure", choices=list(FIGURES), help="what is drawn")
+    add("figure", choices=list(FIGURES), help="figure to draw")
     add("--model", action="append", required=True, help="model directory, run folder or name of a run")
     add("--data", action="append", default=[], metavar="PATH", help="corpora; default: those of the run")
-    add("--split", default="val", help="train, val, test or another that the data have")
+    add("--split", default="val", help="train, val, test or another split of the data")
     add("--out", type=Path, metavar="DIR", help="default: a folder in output/")
     add("--nearest", type=int, default=12, metavar="M", help="patches and words of each [12]")
     add("--tokens", type=int, metavar="N", help="grounded tokens to choose [8]")
@@ -112,7 +112,7 @@ def parse() -> argparse.Namespace:
 
 
 def numbers(text: str) -> list[int]:
-    """`3,17` as [3, 17]."""
+    """Parse `3,17` as [3, 17]."""
     return [int(part) for part in text.split(",")]
 
 

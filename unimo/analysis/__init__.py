@@ -1,1 +1,1 @@
-"""The papers' figures, made from a model and data: what a trained model has learned, to look at."""
+"""The papers' figures for any trained model: grounded tokens, word embeddings, retrieval examples."""

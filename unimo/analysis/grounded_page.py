@@ -1,4 +1,4 @@
-"""The grounded tokens of `grounded_tokens.py` as one picture and as a page that needs nothing else."""
+"""The grounded tokens of `grounded_tokens.py` as an image and as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unimo.analysis.show import data_uri
 from unimo.errors import ConfigError
 
 THUMBNAIL = 72
-"""Side of a patch with its surroundings, pixels."""
+"""Side of a patch with its surroundings in pixels."""
 GAP, MARGIN, LINE, TITLE = 6, 16, 20, 24
 INK, FAINT, FRAME, RULE = (30, 30, 30), (110, 110, 110), (214, 39, 40), (225, 225, 225)
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1100px;color:#1e1e1e}
@@ -26,12 +26,12 @@ def write(atlas: Atlas, folder: str | Path, source: str = "") -> tuple[Path, Pat
     """Write `grounded_tokens.png` and `grounded_tokens.html` into a folder.
 
     Args:
-        atlas: from `collect`.
-        folder: made if it does not exist.
+        atlas: result of `collect`.
+        folder: folder to write to, created if needed.
         source: model and data, for the heading.
 
     Raises:
-        ConfigError: the folder cannot be made or written.
+        ConfigError: the folder cannot be created or written.
     """
     folder = Path(folder)
     picture, page = folder / "grounded_tokens.png", folder / "grounded_tokens.html"
@@ -45,7 +45,7 @@ def write(atlas: Atlas, folder: str | Path, source: str = "") -> tuple[Path, Pat
 
 
 def headline(atlas: Atlas) -> str:
-    """How the dictionary is used, in one line."""
+    """Summarise the use of the dictionary in one line."""
     size = atlas.dictionary_size
     return (
         f"{atlas.num_patches:,} patches use {atlas.used_by_patches} of {size} grounded tokens "
@@ -62,7 +62,7 @@ def _title(token: GroundedToken, atlas: Atlas) -> tuple[str, str]:
 
 
 def _framed(patch: Patch, atlas: Atlas) -> Image.Image:
-    """The patch and its surroundings, enlarged, with a frame around the patch itself."""
+    """Enlarge a patch with its surroundings and draw a frame around it."""
     picture = patch.picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
     if atlas.context:
         side = THUMBNAIL / (1 + 2 * atlas.context)
@@ -73,11 +73,7 @@ def _framed(patch: Patch, atlas: Atlas) -> Image.Image:
 
 
 def draw(atlas: Atlas, source: str = "") -> Image.Image:
-    """All tokens below each other: use, patches, then words with their counts.
-
-    Returns:
-        RGB image.
-    """
+    """Draw all tokens below each other: use, patches, then words with their counts, as an RGB image."""
     bold, plain = ImageFont.load_default(15), ImageFont.load_default(13)
     columns = max([8, *(len(token.patches) for token in atlas.tokens)])
     width = columns * (THUMBNAIL + GAP) - GAP
@@ -110,7 +106,7 @@ def draw(atlas: Atlas, source: str = "") -> Image.Image:
 
 
 def _wrap(parts: list[str], font: ImageFont.FreeTypeFont, width: int, separator: str = " ") -> Iterator[str]:
-    """Parts joined to lines of at most `width` pixels; a longer part has a line of its own."""
+    """Join parts to lines of at most `width` pixels; a longer part gets its own line."""
     line = ""
     for part in parts:
         longer = f"{line}{separator}{part}" if line else part
@@ -123,7 +119,7 @@ def _wrap(parts: list[str], font: ImageFont.FreeTypeFont, width: int, separator:
 
 
 def make_page(atlas: Atlas, source: str = "") -> str:
-    """An HTML document with all pictures inside."""
+    """Build an HTML document with embedded images."""
     sections = "\n".join(_section(token, atlas) for token in atlas.tokens)
     note = (
         "Every patch and text token is mapped to the grounded token with the largest similarity (UNIMO-2, "
@@ -140,7 +136,11 @@ def make_page(atlas: Atlas, source: str = "") -> str:
 
 def _section(token: GroundedToken, atlas: Atlas) -> str:
     name, use = _title(token, atlas)
-    patches = "".join(_image(patch, atlas) for patch in token.patches)
+    patches = "".join(
+        f'<img src="{data_uri(_framed(patch, atlas))}" alt="patch" '
+        f'title="similarity {patch.similarity:.3g}; {patch.count} patches of this image">'
+        for patch in token.patches
+    )
     words = " ".join(
         f'<span title="similarity {word.similarity:.3g}">{html.escape(word.text)} <small>&times;{word.count}'
         "</small></span>"
@@ -150,8 +150,3 @@ def _section(token: GroundedToken, atlas: Atlas) -> str:
         f'<section id="token-{token.number}"><h2>{name} <small>{use}</small></h2>'
         f'<div class="patches">{patches}</div><div class="words">{words}</div></section>'
     )
-
-
-def _image(patch: Patch, atlas: Atlas) -> str:
-    about = f"similarity {patch.similarity:.3g}; {patch.count} patches of this image"
-    return f'<img src="{data_uri(_framed(patch, atlas))}" alt="patch" title="{about}">'

@@ -1,8 +1,8 @@
-"""Fig. 3 of UNIMO-2: image patches and text tokens that fall on the same grounded token.
+"""Fig. 3 of UNIMO-2: image patches and text tokens that are mapped to the same grounded token.
 
-Every patch and every text token of a corpus is mapped to the grounded token with which it has the largest
-similarity (Eq. 1). The sigmoid of Eq. 1 rises with its argument, so the arguments are compared: in float32
-the sigmoids of many entries are all 1, and the largest of them would be the first.
+Every patch and every text token of a corpus is mapped to the grounded token with the largest similarity
+(Eq. 1). The sigmoid of Eq. 1 is monotonic, so its arguments are compared: in float32 the sigmoids of many
+entries are exactly 1, and the first of them would win.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import paddle
 from PIL import Image
 
-from unimo.analysis.neighbours import Neighbour, Neighbours, most_shared
+from unimo.analysis.neighbours import Neighbours, most_shared
 from unimo.analysis.patches import NumberedDataset, PatchCutter
 from unimo.data.loading.loader import EvalLoader
-from unimo.data.readers.base import ConcatDataset, Kind
+from unimo.data.readers.base import Kind, concat
 from unimo.data.readers.open import open_corpus
 from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.models.unimo2.grounding import TEMPERATURE_RANGE
@@ -36,38 +36,38 @@ if TYPE_CHECKING:
 Progress = Callable[..., Iterable[Any]]
 """Wraps an iterable as tqdm does: `progress(items, total=..., desc=...)`."""
 WORDS_KEPT = 8
-"""Different words a grounded token keeps for each one that is shown, so that counts are right."""
+"""Words stored for each word shown, so that counts are exact."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A patch in its surroundings."""
+    """A patch with its surroundings."""
 
     picture: Image.Image
-    """The patch in the middle, `context` patches on each side of it; white beyond the image."""
+    """The patch with `context` patches on each side; white outside of the image."""
     similarity: float
     """Argument of the sigmoid in Eq. 1."""
     count: int
-    """Patches of the same image on this grounded token."""
+    """Number of patches of the same image mapped to this grounded token."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """A text token, by its id in the vocabulary."""
+    """A text token of the vocabulary."""
 
     text: str
     similarity: float
     """Largest argument of the sigmoid in Eq. 1 over its occurrences."""
     count: int
-    """Occurrences on this grounded token."""
+    """Number of occurrences mapped to this grounded token."""
 
 
 @dataclass(frozen=True)
 class GroundedToken:
-    """One entry of the dictionary with what is nearest to it, best first."""
+    """An entry of the dictionary with its nearest patches and words, best first."""
 
     number: int
-    """Its row in the dictionary, from 0."""
+    """Row in the dictionary, from 0."""
     num_patches: int
     num_words: int
     patches: tuple[Patch, ...]
@@ -77,30 +77,30 @@ class GroundedToken:
 
 @dataclass(frozen=True)
 class Atlas:
-    """The chosen grounded tokens, and how the whole dictionary is used."""
+    """Selected grounded tokens, and the use of the whole dictionary."""
 
     tokens: tuple[GroundedToken, ...]
     dictionary_size: int
     num_patches: int
     num_words: int
     used_by_patches: int
-    """Entries that at least one patch was mapped to."""
+    """Number of entries to which a patch was mapped."""
     used_by_words: int
     used_by_both: int
     context: int
-    """Patches around each patch of `Patch.picture`."""
+    """Patches on each side in `Patch.picture`."""
 
 
 def open_loader(
     run: RunConfig, processor: Processor, paths: Sequence[str] = (), split: str = "val"
 ) -> EvalLoader:
-    """The images with texts of a split, for `collect`.
+    """Open the images with texts of a split, for `collect`.
 
     Args:
-        run: gives the corpora, unless `paths` name others, and how they are read.
-        processor: of the model.
-        paths: as for `data.pairs`.
-        split: `train`, `val`, `test` or another that the data have.
+        run: settings for reading, and the corpora if `paths` is empty.
+        processor: processor of the model.
+        paths: corpora, as for `data.pairs`.
+        split: `train`, `val`, `test` or another split of the data.
 
     Raises:
         DataError: no such data.
@@ -109,9 +109,8 @@ def open_loader(
     kind: Kind = "pairs" if paths or run.task.name not in ("vqa", "entailment") else run.task.name
     corpora = [CorpusConfig(path) for path in paths] or (run.data.pairs if pretrained else run.data.path)
     parts = [open_corpus(corpus, split, kind, run.data) for corpus in corpora]
-    dataset = parts[0] if len(parts) == 1 else ConcatDataset(parts, "+".join(part.name for part in parts))
     return EvalLoader(
-        NumberedDataset(dataset),
+        NumberedDataset(concat(parts, "+".join(part.name for part in parts))),
         RetrievalCollator(processor, train=False),
         run.train.eval_batch_size,
         num_workers=run.data.num_workers,
@@ -131,25 +130,25 @@ def collect(
     max_batches: int = 0,
     progress: Progress = lambda items, **_: items,
 ) -> Atlas:
-    """Map a corpus onto the grounded dictionary.
+    """Map a corpus to the grounded dictionary.
 
-    The corpus is read once, batch by batch; what is kept is at most 2 `nearest` patches and 16 `nearest`
-    words for each grounded token, as numbers. Pictures of the chosen ones are opened again at the end.
+    The corpus is read once, batch by batch; at most 2 `nearest` patches and 16 `nearest` words are stored for
+    each grounded token, as numbers. Images of the selected tokens are opened again at the end.
 
     Args:
-        model: with a grounded dictionary, in evaluation mode.
-        loader: from `open_loader`.
-        tokens: how many grounded tokens to choose: those that patches and words both use most.
+        model: model with a grounded dictionary, in evaluation mode.
+        loader: result of `open_loader`.
+        tokens: number of grounded tokens to select: those most used by both patches and words.
         ids: grounded tokens to show instead, by row.
-        nearest: patches and words to show of each.
-        context: patches shown around each patch.
-        max_batches: stop early; 0 reads all.
+        nearest: number of patches and words to show for each.
+        context: number of patches shown on each side of a patch.
+        max_batches: number of batches to read; 0 reads all.
         progress: wraps the batches, as tqdm does.
 
     Raises:
         CapabilityError: the model has no grounded dictionary.
         ConfigError: an id outside the dictionary, or a number below 1.
-        DataError: the corpus has no usable sample.
+        DataError: the corpus has no valid sample.
     """
     size, processor = dictionary_size(model), loader.collator.processor
     _check(size, tokens=tokens, ids=ids, nearest=nearest, context=context)
@@ -178,10 +177,10 @@ def collect(
 
 
 def dictionary_size(model: Model) -> int:
-    """C, the rows of the grounded dictionary.
+    """Return C, the number of rows of the grounded dictionary.
 
     Raises:
-        CapabilityError: there is none.
+        CapabilityError: the model has none.
     """
     grounding = getattr(model.config, "grounding", None)
     if grounding is None or not grounding.is_active:
@@ -230,10 +229,11 @@ def _add_texts(model: Model, batch: dict[str, Any], special_ids: frozenset[int],
 
 
 def _map(model: Model, grounding: Grounding) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest grounded token of every patch or text token, and the similarity to it.
+    """Find the nearest grounded token of every patch or text token.
 
     Returns:
-        int [B, S] and float [B, S]; similarities of the 1-to-1 map are squared distances times -1.
+        Rows of the dictionary, int [B, S], and similarities, float [B, S] (for the 1-to-1 map: minus the
+        squared distances).
     """
     if model.config.grounding.method == "one_to_one":
         distances = (grounding.features - grounding.tokens).square().sum(axis=-1)
@@ -251,17 +251,18 @@ def _token(
     cut: PatchCutter,
     processor: Processor,
 ) -> GroundedToken:
-    near = patches.nearest(number, nearest)
+    near, tokenizer = patches.nearest(number, nearest), processor.tokenizer
     return GroundedToken(
         number=number,
         num_patches=int(patches.usage[number]),
         num_words=int(words.usage[number]),
         patches=tuple(Patch(cut(*item.place), item.score, item.count) for item in near),
-        words=tuple(_word(item, processor) for item in words.nearest(number, nearest)),
+        words=tuple(
+            Word(
+                tokenizer.decode([item.key]).strip() or tokenizer.backend.id_to_token(item.key),
+                item.score,
+                item.count,
+            )
+            for item in words.nearest(number, nearest)
+        ),
     )
-
-
-def _word(item: Neighbour, processor: Processor) -> Word:
-    backend = processor.tokenizer.backend
-    text = processor.tokenizer.decode([item.key]).strip() or backend.id_to_token(item.key)
-    return Word(text, item.score, item.count)

@@ -1,4 +1,4 @@
-"""What lies nearest to each entry of a dictionary, gathered from a stream in bounded memory. NumPy only."""
+"""The nearest neighbours of each entry of a dictionary, collected from a stream in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import numpy as np
 
 @dataclass
 class Neighbour:
-    """Something that was mapped to an entry: a word, or the picture that a patch is from."""
+    """An item that was mapped to an entry: a word, or the image of a patch."""
 
     key: Hashable
-    """What counts as the same thing."""
+    """Identity of the item."""
     score: float
-    """Largest similarity that it was seen with."""
+    """Largest similarity of its occurrences."""
     count: int
-    """How often it was mapped to the entry."""
+    """Number of occurrences mapped to the entry."""
     place: Any
-    """Where it was seen with that similarity."""
+    """Position of the occurrence with that similarity."""
 
 
 class Neighbours:
-    """For each of C entries how often it was used, and the things with the largest similarities.
+    """The use of C entries, and for each of them the items with the largest similarities.
 
-    Memory is at most C times 2 `keep` neighbours, however long the stream: a table that grows to that is
-    cut to its `keep` best. Scores are exact all the same; the count of a thing that was cut off and came
-    back counts from then on.
+    Memory is at most C times 2 `keep` neighbours for any length of the stream: a table that exceeds this is
+    cut to its `keep` best items. Scores remain exact; the count of an item that was cut and returns starts
+    again.
 
     Args:
         num_entries: C.
-        keep: neighbours of an entry that are never lost.
+        keep: number of neighbours of an entry that are never lost.
         only: entries of interest; the tables of others stay empty.
     """
 
@@ -44,16 +44,16 @@ class Neighbours:
 
     @property
     def total(self) -> int:
-        """Things seen so far, repeats counted."""
+        """Number of occurrences so far."""
         return int(self.usage.sum())
 
     def add(
         self, entries: np.ndarray, scores: np.ndarray, keys: Sequence[Hashable], places: Sequence[Any]
     ) -> None:
-        """Take N things at once.
+        """Add N occurrences.
 
         Args:
-            entries: int [N], the entry that each was mapped to.
+            entries: int [N], the entry of each.
             scores: float [N], its similarity to that entry.
             keys, places: N each, see `Neighbour`.
         """
@@ -77,17 +77,18 @@ class Neighbours:
             known.score, known.place = score, place
 
     def nearest(self, entry: int, number: int) -> list[Neighbour]:
-        """The `number` (at most `keep`) neighbours of an entry with the largest similarity, best first."""
+        """Return the `number` (at most `keep`) most similar neighbours of an entry, best first."""
         return sorted(self._tables.get(entry, {}).values(), key=lambda item: -item.score)[:number]
 
 
 def most_shared(first: np.ndarray, second: np.ndarray, number: int) -> list[int]:
-    """Entries that two modalities use most, by the smaller of their two shares of use.
+    """Return the entries most used by two modalities, ordered by the smaller of their two shares.
 
-    Entries that only one of them uses come last, by its share; unused ones never.
+    Entries used by only one of them come last, ordered by its share; unused ones are never returned.
 
     Args:
-        first, second: int [C], uses by each modality.
+        first, second: int [C], number of uses by each modality.
+        number: largest number of entries.
     """
     shares = np.stack([first / max(1, first.sum()), second / max(1, second.sum())])
     order = np.lexsort((-shares.sum(0), -shares.min(0)))

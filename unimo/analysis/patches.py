@@ -1,4 +1,4 @@
-"""Patches cut out of the pictures of a data set, as a model saw them."""
+"""Patches cut out of the images of a data set, as the model sees them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NumberedDataset(Dataset):
-    """A data set whose sample ids are positions, so that a sample of a batch can be found again."""
+    """A data set whose sample ids are indices, so that a sample of a batch can be found again."""
 
     def __init__(self, whole: Dataset) -> None:
         self.name, self._whole = whole.name, whole
@@ -32,13 +32,13 @@ class NumberedDataset(Dataset):
 
 
 class PatchCutter:
-    """Cuts patches with their surroundings.
+    """Cuts patches with their surroundings out of images.
 
     Args:
-        dataset: where the pictures are read again.
-        processor: of the model; its evaluation transform is applied.
+        dataset: data set of the images.
+        processor: processor of the model, whose evaluation transform is applied.
         vision: config with `patch_size` and, if patches start outside the image, `patch_padding`.
-        context: patches to show on each side; what lies beyond the image is white.
+        context: number of patches on each side; the area outside of the image is white.
     """
 
     def __init__(self, dataset: Dataset, processor: Processor, vision: Any, context: int) -> None:
@@ -46,18 +46,18 @@ class PatchCutter:
         self._side, self._shift = vision.patch_size, getattr(vision, "patch_padding", 0)
         size = processor.config.image_size
         self._columns = size // self._side
-        # What becomes of black and of white says how the transform scales, whichever it is.
+        # The results for black and white give the scale of any transform.
         black, white = (processor.pixels(Image.new("RGB", (size, size), c)) for c in ("black", "white"))
         self._black, self._range = black, np.where(white == black, np.float32(1), white - black)
 
     def picture(self, index: int) -> Image.Image:
-        """What the model saw of the image of sample `index`, back in 8 bits a colour."""
+        """Return the image of sample `index` as the model sees it, converted back to 8 bits a colour."""
         pixels = self._processor.pixels(self._dataset.image_source(index))
         shares = np.clip((pixels - self._black) / self._range, 0, 1)
         return Image.fromarray((shares * 255).round().astype(np.uint8).transpose(1, 2, 0))
 
     def __call__(self, index: int, patch: int) -> Image.Image:
-        """Patch number `patch`, rows of the image first, of the image of sample `index`."""
+        """Return patch number `patch`, counted row by row, of the image of sample `index`."""
         row, column = divmod(patch, self._columns)
         left, top = (number * self._side - self._shift for number in (column, row))
         margin = self._context * self._side

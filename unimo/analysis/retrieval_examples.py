@@ -1,4 +1,4 @@
-"""Figs. 5 and 6 of UNIMO: what one or two models find for images and texts, where they differ first."""
+"""Figs. 5 and 6 of UNIMO: retrieval results of one or two models, those on which they differ first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from PIL import Image
 
 from unimo.analysis.grounded_tokens import open_loader
 from unimo.analysis.show import titles_of
-from unimo.data.readers.base import Dataset
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.inference.evaluation import processor_changes, run_of
 from unimo.inference.zero_shot import open_matcher
@@ -23,7 +22,7 @@ from unimo.tasks.retrieval.scores import Gallery, score_pairs
 Progress = Callable[..., Iterable[Any]]
 """Wraps an iterable as tqdm does."""
 Direction = Literal["text", "image"]
-"""What is looked for."""
+"""Modality of the results."""
 MOST_MODELS = 2
 
 
@@ -32,19 +31,19 @@ class Hit:
     """One result."""
 
     row: int
-    """Of `Found.captions` in text retrieval, of `Found.image_ids` in image retrieval."""
+    """Index into `Found.captions` (text retrieval) or `Found.image_ids` (image retrieval)."""
     score: float
     is_right: bool
 
 
 @dataclass(frozen=True)
 class Example:
-    """What the models find for one query."""
+    """The results of all models for one query."""
 
     query: int
-    """Row of `Found.image_ids` in text retrieval, of `Found.captions` in image retrieval."""
+    """Index into `Found.image_ids` (text retrieval) or `Found.captions` (image retrieval)."""
     hits: tuple[tuple[Hit, ...], ...]
-    """Of each model, best first."""
+    """Results of each model, best first."""
 
 
 @dataclass(frozen=True)
@@ -55,29 +54,29 @@ class Ranking:
     scores: np.ndarray
     """[texts, images]."""
     recall: dict[str, float]
-    """Percent, see `retrieval_recall`."""
+    """Recall in percent, see `retrieval_recall`."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The examples and what they are examples of."""
+    """The examples with their images and captions."""
 
     models: tuple[Ranking, ...]
     captions: tuple[str, ...]
     image_ids: tuple[str, ...]
     image_of_text: np.ndarray
-    """Row of the image of each caption."""
+    """Index of the image of each caption."""
     examples: dict[Direction, tuple[Example, ...]]
     picture: Callable[[int], Image.Image]
-    """Opens the image of a row; grey where the data hold no picture."""
+    """Opens the image with an index; grey where the data have no image."""
 
     def true_captions(self, image: int) -> list[str]:
-        """The captions of an image."""
+        """Return the captions of an image."""
         return [self.captions[row] for row in np.flatnonzero(self.image_of_text == image)]
 
 
 def headline(model: Ranking) -> str:
-    """The recalls at 1 of a model, in one line."""
+    """Summarise the recalls at 1 of a model in one line."""
     return f"{model.name}: text R@1 {model.recall['tr_r1']:.1f}, image R@1 {model.recall['ir_r1']:.1f}"
 
 
@@ -91,21 +90,21 @@ def find_examples(
     top: int = 3,
     progress: Progress = lambda items, **_: items,
 ) -> Found:
-    """Let one or two models rank the images and the captions of a split, and choose examples.
+    """Rank the images and captions of a split with one or two models, and select examples.
 
     Args:
-        directories: model directories of pre-training (their matching head judges) or of retrieval.
-        split: of the data.
-        paths: corpora, as for `data.pairs`; empty: those of the first model's run.
-        overrides: words over the runs, e.g. `train.eval_max_batches=4`.
-        queries: examples of each direction.
-        top: results of each.
+        directories: model directories of pre-training (scored by the matching head) or of retrieval.
+        split: split of the data.
+        paths: corpora, as for `data.pairs`; those of each model's run when empty.
+        overrides: overrides of the runs, e.g. `train.eval_max_batches=4`.
+        queries: number of examples of each direction.
+        top: number of results of each example.
         progress: wraps the batches.
 
     Raises:
-        ConfigError: too many models, a number below 1, or a wrong override.
+        ConfigError: too many models, a number below 1, or an invalid override.
         CheckpointError, CapabilityError: a model that cannot match images and texts.
-        DataError: no such data, or not the same for both models.
+        DataError: no such data, or different data for the two models.
     """
     if not 1 <= len(directories) <= MOST_MODELS:
         raise ConfigError(f"{len(directories)} models; expected one, or two to compare")
@@ -143,16 +142,17 @@ def find_examples(
 def choose(
     scores: Sequence[np.ndarray], queries: np.ndarray, candidates: np.ndarray, number: int, top: int
 ) -> tuple[Example, ...]:
-    """Examples of one direction.
+    """Select the examples of one direction.
 
-    With two models: queries whose first result is right in one of them only, then those with different first
-    results, then others. Within these, and with one model, evenly spread over the data.
+    With two models these are first the queries whose first result is right for only one of them, then those
+    with different first results, then others; within these groups, and with one model, they are evenly spread
+    over the data.
 
     Args:
-        scores: of each model, [queries, candidates].
-        queries, candidates: image of each; a result is right if it has the query's.
-        number: of examples.
-        top: results of each.
+        scores: scores of each model, [queries, candidates].
+        queries, candidates: image of each; a result is right if it has the image of the query.
+        number: number of examples.
+        top: number of results of each.
     """
     orders = [np.argsort(-table, axis=1, kind="stable")[:, :top] for table in scores]
     firsts = np.stack([order[:, 0] for order in orders])
@@ -180,6 +180,7 @@ def choose(
 
 
 Samples = tuple[list[str], list[str], list[int], Callable[[int], Image.Image]]
+"""Captions, image ids, index of the image of each caption, and a function that opens an image."""
 
 
 def _rank(
@@ -190,7 +191,7 @@ def _rank(
     overrides: Sequence[str],
     progress: Progress,
 ) -> tuple[Ranking, Samples]:
-    """The scores of one model; captions, image ids, the image of each caption, and what opens images."""
+    """Score all captions and images with one model."""
     run = run_of(directory, overrides)
     size, changes = processor_changes(run, blank_images=False)
     matcher, processor = open_matcher(directory, size, changes)
@@ -206,14 +207,10 @@ def _rank(
     first = {owner: number for owner, number in reversed(list(zip(owners, numbers, strict=True)))}
 
     def picture(row: int) -> Image.Image:
-        return _picture(dataset, first[row], processor)
+        try:
+            return processor.open(dataset.image_source(first[row]))
+        except RecordError:  # stored regions need no image
+            return Image.new("RGB", (160, 120), "lightgrey")
 
     ranking = Ranking(name, scores, gallery.recall(scores))
     return ranking, (captions, gallery.image_ids, owners, picture)
-
-
-def _picture(dataset: Dataset, number: int, processor: Any) -> Image.Image:
-    try:
-        return processor.open(dataset.image_source(number))
-    except RecordError:  # stored regions need no picture
-        return Image.new("RGB", (160, 120), "lightgrey")

@@ -1,4 +1,4 @@
-"""The examples of `retrieval_examples.py` as a page that needs nothing else."""
+"""The examples of `retrieval_examples.py` as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unimo.errors import ConfigError
 from unimo.files import write_text
 
 THUMBNAIL = 200
-"""Longest side of a picture, pixels."""
+"""Longest side of an image in pixels."""
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1200px;color:#1e1e1e}
 section{border-top:1px solid #e1e1e1;padding:12px 0;display:flex;gap:24px;align-items:flex-start}
 .query{flex:0 0 210px}.model{flex:1 1 0;min-width:0}.model h3{font-size:14px;margin:0 0 6px;color:#6e6e6e}
@@ -28,7 +28,7 @@ FUNCTION_WORDS = frozenset(
     "had it its he she they them his her their this that these those there here who which while some another "
     "other one".split()
 )
-"""Words that say nothing about a picture; they are not coloured."""
+"""Words without content, which are not coloured."""
 NOTES: dict[Direction, str] = {
     "text": "The captions that fit an image best. Words that a true caption of the image has are green, "
     "words that none of them has are red.",
@@ -41,12 +41,12 @@ def write(found: Found, folder: str | Path, source: str = "") -> Path:
     """Write `retrieval.html` into a folder.
 
     Args:
-        found: from `find_examples`.
-        folder: made if it does not exist.
+        found: result of `find_examples`.
+        folder: folder to write to, created if needed.
         source: data, for the heading.
 
     Raises:
-        ConfigError: the folder cannot be made or written.
+        ConfigError: the folder cannot be created or written.
     """
     page = Path(folder) / "retrieval.html"
     try:
@@ -58,8 +58,14 @@ def write(found: Found, folder: str | Path, source: str = "") -> Path:
 
 
 def make_page(found: Found, source: str = "") -> str:
-    """An HTML document with all pictures inside."""
-    parts = "\n".join(_direction(found, direction) for direction in ("text", "image"))
+    """Build an HTML document with embedded images."""
+    parts = []
+    for direction in ("text", "image"):
+        sections = "\n".join(_section(found, direction, example) for example in found.examples[direction])
+        parts.append(
+            f'<h2>{direction.title()} retrieval</h2><p class="note">{NOTES[direction]}</p>\n{sections}'
+        )
+    body = "\n".join(parts)
     order = "Examples on whose first result the models differ come first. " if len(found.models) > 1 else ""
     note = (
         f"{order}A green bar marks right results. Words are compared as they are written, but for capitals; "
@@ -68,7 +74,7 @@ def make_page(found: Found, source: str = "") -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Retrieval</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>Retrieval examples</h1><p>{html.escape(source)}</p>"
-        f'{_recalls(found)}<p class="note">{note}</p>\n{parts}\n</body></html>\n'
+        f'{_recalls(found)}<p class="note">{note}</p>\n{body}\n</body></html>\n'
     )
 
 
@@ -86,42 +92,27 @@ def _recalls(found: Found) -> str:
     return f"<table><tr><th>{size}, percent</th>{head}</tr>{rows}</table>"
 
 
-def _direction(found: Found, direction: Direction) -> str:
-    sections = "\n".join(_section(found, direction, example) for example in found.examples[direction])
-    return f'<h2>{direction.title()} retrieval</h2><p class="note">{NOTES[direction]}</p>\n{sections}'
-
-
 def _section(found: Found, direction: Direction, example: Example) -> str:
-    show = _caption_hit if direction == "text" else _image_hit
     if direction == "text":
         query = _image(found, example.query)
     else:
         query = f"<b>{html.escape(found.captions[example.query])}</b>"
     columns = "".join(
         f'<div class="model"><h3>{html.escape(model.name)}</h3><div class="hits">'
-        + "".join(show(found, example, hit) for hit in hits)
+        + "".join(_hit(found, direction, example, hit) for hit in hits)
         + "</div></div>"
         for model, hits in zip(found.models, example.hits, strict=True)
     )
     return f'<section class="{direction}"><div class="query">{query}</div>{columns}</section>'
 
 
-def _caption_hit(found: Found, example: Example, hit: Hit) -> str:
-    words = color_words(found.captions[hit.row], found.true_captions(example.query))
-    return _hit(hit, "", f"{words} {_score(hit)}")
-
-
-def _image_hit(found: Found, example: Example, hit: Hit) -> str:
-    words = color_words(found.captions[example.query], found.true_captions(hit.row))
-    return _hit(hit, " picture", f"{_image(found, hit.row)}{words} {_score(hit)}")
-
-
-def _hit(hit: Hit, kind: str, content: str) -> str:
-    return f'<div class="hit{kind}{" right" if hit.is_right else ""}">{content}</div>'
-
-
-def _score(hit: Hit) -> str:
-    return f"<small>{'right, ' if hit.is_right else ''}score {hit.score:.2f}</small>"
+def _hit(found: Found, direction: Direction, example: Example, hit: Hit) -> str:
+    is_text = direction == "text"
+    caption, image = (hit.row, example.query) if is_text else (example.query, hit.row)
+    words = color_words(found.captions[caption], found.true_captions(image))
+    score = f"<small>{'right, ' if hit.is_right else ''}score {hit.score:.2f}</small>"
+    kinds = f"hit{'' if is_text else ' picture'}{' right' if hit.is_right else ''}"
+    return f'<div class="{kinds}">{"" if is_text else _image(found, image)}{words} {score}</div>'
 
 
 def _image(found: Found, row: int) -> str:
@@ -132,7 +123,7 @@ def _image(found: Found, row: int) -> str:
 
 
 def color_words(text: str, others: Iterable[str]) -> str:
-    """HTML of a text: words that one of `others` has as `agrees`, the rest as `disagrees`."""
+    """Mark up a text in HTML: words that occur in one of `others` as `agrees`, the rest as `disagrees`."""
     known = {word for other in others for word in re.findall(r"\w+", other.lower())}
 
     def color(part: str) -> str:

@@ -1,4 +1,4 @@
-"""What pages and pictures share: pictures inside a page, and what a model is called there."""
+"""Shared parts of pages and images: embedding of images, titles of models."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from PIL import Image
 
 
 def data_uri(picture: Image.Image, kind: Literal["PNG", "JPEG"] = "PNG") -> str:
-    """What `src` of an <img> takes in the place of an address."""
+    """Encode an image as a data URI, for `src` of an <img>."""
     buffer = io.BytesIO()
     picture.save(buffer, format=kind)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def titles_of(directories: Sequence[Path]) -> list[str]:
-    """What model directories are called beside each other: the last part of their paths, `model` left out, or
-    as many parts as tell them apart."""
+    """Return short titles of model directories: as many last parts of their paths as distinguish them.
+
+    A last part `model` is ignored.
+    """
     paths = [path.resolve() for path in directories]
     parts = [(path.parent if path.name == "model" else path).parts for path in paths]
     for count in range(1, max(map(len, parts), default=0) + 1):

@@ -1,7 +1,7 @@
-"""Fig. 4 of UNIMO: what lies around a word among the word embeddings of one or several models.
+"""Fig. 4 of UNIMO: the neighbours of a word among the word embeddings of one or several models.
 
-Around a centre word the words with the largest cosines are found, and the surroundings are projected to two
-dimensions by PCA. A word of several tokens is the mean of their rows.
+The words with the largest cosines to a centre word are projected to two dimensions by PCA. A word of several
+tokens is represented by the mean of their rows.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from unimo.models.base import Model
 
 SPACE = "Ġ"
-"""How byte-level vocabularies write the space before a word."""
+"""The space before a word in byte-level vocabularies."""
 INSIDE = "##"
-"""How WordPiece marks a token that goes on with a word."""
+"""Mark of a token inside a word in WordPiece vocabularies."""
 
 
 @dataclass(frozen=True)
@@ -33,41 +33,42 @@ class NearWord:
     similarity: float
     """Cosine with the centre."""
     place: tuple[float, float]
-    """In the plane of the two main components."""
+    """Position in the plane of the two main components."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """A centre word in one model."""
+    """A centre word with its neighbours in one model."""
 
     model: str
     word: str
     tokens: tuple[str, ...]
-    """What the tokenizer makes of the word; of several, the centre is the mean."""
+    """Tokens of the word, whose mean is the centre."""
     place: tuple[float, float]
+    """Position in the plane of the two main components."""
     words: tuple[NearWord, ...]
-    """Best first: those to be named, then their wider surroundings."""
+    """Words, nearest first: those shown with names, then others around them."""
     named: int
-    """How many are to be named."""
+    """Number of words shown with names."""
     variance: float
-    """Share of the variance of these words that the plane shows."""
+    """Share of the variance of these words in the plane."""
 
     @property
     def neighbours(self) -> tuple[NearWord, ...]:
-        """Those that are to be named."""
+        """Words shown with names."""
         return self.words[: self.named]
 
 
 class Lexicon:
-    """The whole words of a vocabulary with their embeddings.
+    """The complete words of a vocabulary with their embeddings.
 
-    Tokens that are parts of words, signs and numbers are left out. Of spellings that differ in case the one
-    with the smallest id, in most vocabularies the most frequent, is kept.
+    Parts of words, signs and numbers are excluded. Of spellings that differ in case only that with the
+    smallest id, in most vocabularies the most frequent, is included.
 
     Args:
-        name: of the model, for pictures and messages.
+        name: name of the model, for images and messages.
         rows: [V, W], the embedding of each id.
-        tokenizer: of the model.
+        tokenizer: tokenizer of the model.
     """
 
     def __init__(self, name: str, rows: np.ndarray, tokenizer: Tokenizer) -> None:
@@ -89,14 +90,14 @@ class Lexicon:
         self._units = _unit(self._rows[self._ids])
 
     def tokens(self, word: str) -> list[int]:
-        """Ids of a word as it stands in a sentence.
+        """Return the ids of a word inside a sentence.
 
         Raises:
-            ConfigError: there is none, or the vocabulary does not know it.
+            ConfigError: the word is empty or unknown to the vocabulary.
         """
         if not word.strip():
             raise ConfigError("an empty word; give words separated by commas, e.g. --words hamburger,foot")
-        # A space before it: byte-level vocabularies tell the start of a word by it.
+        # Byte-level vocabularies recognise the start of a word by the space before it.
         ids = self.tokenizer.backend.encode(f" {word.strip()}", add_special_tokens=False).ids
         unknown = self.tokenizer.unk_token_id
         if not ids or unknown in ids or max(ids) >= len(self._rows):
@@ -105,15 +106,15 @@ class Lexicon:
         return ids
 
     def around(self, word: str, nearest: int = 12, context: int = 150) -> Surroundings:
-        """The nearest words to a word, and their places.
+        """Find the nearest words to a word, and their positions.
 
         Args:
             word: the centre.
-            nearest: words to be named.
-            context: words that the plane is fitted to, the named ones included.
+            nearest: number of words shown with names.
+            context: number of words that the plane is fitted to, including those with names.
 
         Raises:
-            ConfigError: a word that the vocabulary does not know, or numbers that make no plane.
+            ConfigError: a word that the vocabulary does not know, or too few words for a plane.
         """
         if nearest < 2 or context < nearest:
             raise ConfigError(f"{nearest} nearest words of {context}: expected 2 to {context}")
@@ -122,7 +123,7 @@ class Lexicon:
         ids = self.tokens(word)
         centre = _unit(self._rows[ids].mean(axis=0, keepdims=True))
         cosines = self._units @ centre[0]
-        # Neither the word itself nor the tokens that its mean is of.
+        # Exclude the word itself and the tokens of its mean.
         known = word.strip().lower()
         others = [
             row for row, text in enumerate(self.texts) if self._ids[row] not in ids and text.lower() != known
@@ -143,10 +144,10 @@ class Lexicon:
 
 
 def open_lexicon(name: str, model: Model, processor: Processor) -> Lexicon:
-    """The words of a model.
+    """Open the words of a model.
 
     Raises:
-        CapabilityError: it has no word embeddings.
+        CapabilityError: the model has no word embeddings.
     """
     for parameter, tensor in model.named_parameters():
         if parameter.endswith("embeddings.word.weight"):
@@ -155,25 +156,25 @@ def open_lexicon(name: str, model: Model, processor: Processor) -> Lexicon:
 
 
 def headline(panel: Surroundings) -> str:
-    """The neighbours of a word in a model, in one line."""
+    """List the neighbours of a word in one line."""
     several = f" (mean of {' + '.join(panel.tokens)})" if len(panel.tokens) > 1 else ""
     near = ", ".join(f"{one.text} {one.similarity:.2f}" for one in panel.neighbours)
     return f"{panel.model}, {panel.word}{several}: {near}"
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; rows of zeros stay."""
+    """Scale rows to length 1; rows of zeros stay."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def only_there(panels: Sequence[Surroundings]) -> list[set[str]]:
-    """Of each panel of one word, the neighbours that no other panel has, in lower case."""
+    """Return for each panel of a word the neighbours that no other panel has, in lower case."""
     names = [{near.text.lower() for near in panel.neighbours} for panel in panels]
     return [own.difference(*(names[:i] + names[i + 1 :])) for i, own in enumerate(names)]
 
 
 def to_plain(rows: Sequence[Sequence[Surroundings]]) -> dict[str, Any]:
-    """The neighbours of each word in each model, for JSON."""
+    """Convert the neighbours of each word in each model to plain values, for JSON."""
     content: dict[str, Any] = {}
     for panels in rows:
         content[panels[0].word] = [

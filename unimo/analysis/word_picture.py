@@ -1,4 +1,4 @@
-"""Words around words (`word_embeddings.py`) as a picture: a row for each word, a column for each model."""
+"""The neighbours of words (`word_embeddings.py`) as an image: rows are words, columns are models."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from unimo.files import write_text
 
 CENTRE, SHARED, OWN, FAINT = "#d62728", "#1f77b4", "#ff7f0e", "#c8c8c8"
 SIDE, DPI = 5.2, 120
-"""Inches of a panel, and pixels an inch."""
+"""Side of a panel in inches, and pixels per inch."""
 AWAY = 7.0
-"""Points between a mark and its name."""
+"""Distance between a mark and its name in points."""
 DIRECTIONS = [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -0.8), (-0.8, -0.8)]
 
 
 def draw(rows: Sequence[Sequence[Surroundings]]) -> Image.Image:
-    """RGB image; a neighbour that no other model has has a colour of its own.
+    """Draw an RGB image; neighbours that no other model has get another colour.
 
     Args:
         rows: for each word its surroundings in each model.
@@ -43,7 +43,7 @@ def draw(rows: Sequence[Sequence[Surroundings]]) -> Image.Image:
     if columns > 1:
         legend += ", orange: nearest in this model only"
     figure.supxlabel(legend, fontsize=9, color="#6e6e6e")
-    canvas.draw()  # settles the layout, on which the places of names depend
+    canvas.draw()  # fixes the layout, on which the positions of names depend
     figure.set_layout_engine("none")
     for axes_row, panels in zip(grid, rows, strict=True):
         for axes, panel, own in zip(axes_row, panels, only_there(panels), strict=True):
@@ -66,7 +66,7 @@ def _draw_marks(axes: Axes, panel: Surroundings, own: set[str]) -> None:
 
 
 def _draw_names(axes: Axes, panel: Surroundings, own: set[str]) -> None:
-    """Name the centre and the nearest, each where its name covers least."""
+    """Name the centre and the nearest words, each where its name covers least."""
     renderer = axes.figure.canvas.get_renderer()
     points = [panel.place, *(near.place for near in panel.neighbours)]
     marks = axes.transData.transform(points)
@@ -90,7 +90,7 @@ def _draw_names(axes: Axes, panel: Surroundings, own: set[str]) -> None:
 
 
 def _place(label: Annotation, right: float, up: float) -> Annotation:
-    """The label, moved to that side of its mark."""
+    """Move a label to one side of its mark."""
     label.xyann = (AWAY * right, AWAY * up)
     label.set_ha("left" if right > 0 else "right" if right < 0 else "center")
     label.set_va("bottom" if up > 0 else "top" if up < 0 else "center")
@@ -98,7 +98,7 @@ def _place(label: Annotation, right: float, up: float) -> Annotation:
 
 
 def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Pixels that a box shares with others, or has outside of the frame."""
+    """Compute the pixels of a box that overlap others or are outside of the frame."""
     shared = [Bbox.intersection(box, other) for other in taken]
     inside = Bbox.intersection(box, frame)
     area = box.width * box.height
@@ -111,10 +111,10 @@ def write(rows: Sequence[Sequence[Surroundings]], folder: str | Path) -> tuple[P
 
     Args:
         rows: for each word its surroundings in each model.
-        folder: made if it does not exist.
+        folder: folder to write to, created if needed.
 
     Raises:
-        ConfigError: the folder cannot be made or written.
+        ConfigError: the folder cannot be created or written.
     """
     picture, table = Path(folder) / "word_embeddings.png", Path(folder) / "word_embeddings.json"
     try:
