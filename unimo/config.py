@@ -22,7 +22,6 @@ from typing import Any, Literal, TypeVar, Union
 import yaml
 
 from unimo.errors import ConfigError, nearest
-from unimo.files import write_text  # noqa: F401
 
 T = TypeVar("T")
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
