@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import paddle.distributed as dist
+
+T = TypeVar("T")
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -14,6 +17,12 @@ def gather_objects(value: Any) -> list[Any]:
     gathered: list[Any] = []
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def compute_on_first(value: Any, compute: Callable[[list[Any]], T]) -> T:
+    """Apply `compute` to the values of all ranks, on rank 0 alone; every rank gets the result. Collective."""
+    values = gather_objects(value)
+    return gather_objects(compute(values) if dist.get_rank() == 0 else None)[0]
 
 
 class Averages:

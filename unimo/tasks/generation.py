@@ -1,15 +1,18 @@
-"""What tasks that generate text have in common: the head over the vocabulary, its loss, the search."""
+"""What tasks that generate text share: the head over the vocabulary, its loss, the search, the targets."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor
 
+from unimo.data.loading.batch import Array, Batch
+from unimo.data.processor import Processor, pad
 from unimo.data.tokenizers import Tokenizer, starts_word
 from unimo.errors import ConfigError
 from unimo.losses.seq2seq import next_token_loss
@@ -17,7 +20,7 @@ from unimo.models.base import Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
 from unimo.nn.heads import MlmHead
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Answer, Batch, Task
+from unimo.tasks.base import Answer, Question, Task
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,37 @@ class GenerationConfig:
     label_smoothing: float = 0.1
     """Share of the target that is spread over the vocabulary; in [0, 1)."""
     beam: BeamConfig = field(default_factory=BeamConfig)
-    """How evaluation and prediction search."""
+    """Search of evaluation and prediction."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise ConfigError(
                 f"task.label_smoothing {self.label_smoothing}: expected 0 <= label_smoothing < 1"
             )
+
+
+@dataclass(kw_only=True)
+class TargetBatch(Batch):
+    """Texts to learn to write: each token predicts the one after it."""
+
+    input_ids: Array
+    """[B, T] int64 texts without their last token, which is a target only."""
+    attention_mask: Array
+    """[B, T] int64, 1 = token."""
+    target_positions: Array
+    """[N] int64, flat positions b * T + t of the tokens."""
+    target_labels: Array
+    """[N] int64, the token that follows each."""
+
+
+def join_targets(texts: Sequence[Sequence[int]], pad_id: int) -> dict[str, Array]:
+    """Return the fields of a `TargetBatch` for the tokens of texts, padded to the longest of them."""
+    inputs = pad([ids[:-1] for ids in texts], pad_id)
+    return {
+        **inputs,
+        "target_positions": np.flatnonzero(inputs["attention_mask"]),
+        "target_labels": np.concatenate([np.array(ids[1:], np.int64) for ids in texts]),
+    }
 
 
 class GenerationTask(Task):
@@ -46,70 +73,92 @@ class GenerationTask(Task):
         self, model: Model, config: GenerationConfig, metadata: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(model, config, metadata)
-        text = model.config.text
-        longest = text.max_position - text.padding_id - 1
-        if config.beam.max_length > longest:
-            raise ConfigError(
-                f"task.beam.max_length {config.beam.max_length}: {model.config.name} has text positions for "
-                f"{longest} tokens; set it to at most that"
-            )
-        self.lm_head = MlmHead(model.hidden_size, text.vocab_size, model.head_std, model.head_epsilon)
+        check_length("task.beam.max_length", config.beam.max_length, model.config)
+        vocabulary = model.config.text.vocab_size
+        self.lm_head = MlmHead(model.hidden_size, vocabulary, model.head_std, model.head_epsilon)
 
-    def next_token(self, states: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits [N, V] of the N tokens to predict, and their label-smoothed cross-entropy, a mean.
+    def encode(self, source: Any) -> Encoded:
+        """Encode what the texts are written from."""
+        raise NotImplementedError
+
+    def read(self, processor: Processor, questions: Sequence[Question]) -> Any:
+        """Return what `encode` takes for questions, as tensors."""
+        raise NotImplementedError
+
+    def end_id(self, tokenizer: Tokenizer) -> int:
+        """Return the token that ends a text."""
+        return tokenizer.eos_token_id
+
+    def next_token(self, states: Tensor, batch: TargetBatch) -> tuple[Tensor, Tensor]:
+        """Compute logits [N, V] of the targets of a batch, and their label-smoothed cross-entropy, a mean.
 
         Args:
-            states: of the decoder, [B, T, D].
-            batch: `target_positions` [N], flat index b * T + t of each state that predicts a token, and
-                `target_labels` [N].
+            states: states [B, T, D] of the decoder.
+            batch: the targets.
         """
         logits = self.lm_head(paddle.gather(states.flatten(0, 1), batch.target_positions))
         return logits, next_token_loss(logits, batch.target_labels, self.config.label_smoothing)
 
-    def search(
-        self,
-        source: Encoded,
-        batch_size: int,
-        tokenizer: Tokenizer,
-        beam: BeamConfig | None = None,
-        eos_id: int | None = None,
+    def generate(
+        self, source: Any, tokenizer: Tokenizer, beam: BeamConfig | None = None
     ) -> list[list[Hypothesis]]:
-        """The best sentences for encoded sources, best first, without special tokens inside.
+        """Search the best texts for the sources of a batch, best first, without special tokens inside.
 
         Args:
-            source: images or texts, encoded.
-            batch_size: number of them.
-            tokenizer: of the texts that the model was trained on.
-            beam: another search than that of the config.
-            eos_id: the token that ends a sentence; by default `</s>`.
+            source: what `encode` takes.
+            tokenizer: tokenizer of the texts that the model was trained on.
+            beam: search to use instead of that of the config.
         """
 
         def step(state: Any, ids: Tensor) -> tuple[Tensor, Any]:
             states, state = self.model.step(state, ids)
             return self.lm_head(states), state
 
-        eos_id = tokenizer.eos_token_id if eos_id is None else eos_id
+        encoded, end = self.encode(source), self.end_id(tokenizer)
         # Rows that the vocabulary of the model has beyond the tokenizer's stand for no text.
         beyond = range(tokenizer.vocab_size, self.model.config.text.vocab_size)
         return beam_search(
             step,
-            self.model.start_decoding(source),
-            batch_size,
+            self.model.start_decoding(encoded),
+            (encoded.text if encoded.image is None else encoded.image).shape[0],
             bos_id=tokenizer.bos_token_id,
-            eos_id=eos_id,
+            eos_id=end,
             config=beam or self.config.beam,
-            forbidden_ids={*tokenizer.special_ids, *beyond} - {eos_id},
+            forbidden_ids={*tokenizer.special_ids, *beyond} - {end},
             starts_word=starts_word(tokenizer),
         )
 
+    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        """Write texts from sources. A beam smaller than `count` is widened."""
+        tokenizer = processor.tokenizer
+        beam = replace(self.config.beam, size=max(self.config.beam.size, count))
+        return [
+            [
+                Answer(
+                    tokenizer.decode(one.tokens).strip(),
+                    math.exp(one.log_probability / max(1, len(one.tokens) + one.is_finished)),
+                    one.score,
+                )
+                for one in found[:count]
+            ]
+            for found in self.generate(self.read(processor, questions), tokenizer, beam)
+        ]
 
-def written(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[Answer]:
-    """Return the texts that a search found."""
-    return [
-        Answer(
-            tokenizer.decode(one.tokens).strip(),
-            math.exp(one.log_probability / max(1, len(one.tokens) + one.is_finished)),
-            one.score,
+
+def check_length(setting: str, tokens: int, model: Any) -> None:
+    """Check that the table of positions of a model has a row for each token of a text.
+
+    Args:
+        setting: name of the setting, for the message.
+        tokens: its value.
+        model: config of the model.
+
+    Raises:
+        ConfigError: the text may be longer.
+    """
+    longest = model.text.max_position - model.text.padding_id - 1
+    if tokens > longest:
+        raise ConfigError(
+            f"{setting} {tokens}: {model.name} has text positions for {longest} tokens; set it to at most "
+            "that"
         )
-        for one in hypotheses
-    ]

@@ -1,7 +1,4 @@
-"""Collators for captioning: what the next token is in training, images and references in evaluation.
-
-Legend: B batch, T longest input of the batch, S image side, N target tokens.
-"""
+"""Batches for captioning: captions to learn from in training, images with references in evaluation."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ import numpy as np
 
 from unimo.data.loading.batch import Array, Batch, RegionArrays
 from unimo.data.loading.collate import PairCollator, Prepared
-from unimo.data.processor import pad
 from unimo.data.record import Record
 from unimo.data.tokenizers import Tokenizer
+from unimo.tasks.generation import TargetBatch, join_targets
 
 Objects = tuple[tuple[str, str], ...]
 
@@ -30,33 +27,21 @@ class CaptionRecord(Record):
 
 
 @dataclass(kw_only=True)
-class CaptionBatch(Batch):
-    """Captions to learn from: each token predicts the one after it."""
+class CaptionBatch(TargetBatch):
+    """Captions to learn from."""
 
     images: Array | RegionArrays
     """Pixels [B, 3, S, S] float32, or regions for models that read those."""
-    input_ids: Array
-    """[B, T] int64 tokens of the captions without `</s>`, which is a target only."""
-    attention_mask: Array
-    """[B, T] int64, 1 = token."""
-    target_positions: Array
-    """[N] int64, flat positions b * T + t of the tokens."""
-    target_labels: Array
-    """[N] int64, the token that follows each."""
 
 
 class CaptionCollator(PairCollator):
     """Make a `CaptionBatch`."""
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> CaptionBatch:
-        """Join prepared samples; inputs are padded to the longest of them."""
-        rows = [sample["ids"] for sample in prepared]
-        inputs = pad([ids[:-1] for ids in rows], self.processor.tokenizer.pad_token_id)
+        texts = [sample["ids"] for sample in prepared]
         return CaptionBatch(
             images=self.processor.join_images([sample["image"] for sample in prepared]),
-            **inputs,
-            target_positions=np.flatnonzero(inputs["attention_mask"]),
-            target_labels=np.concatenate([np.array(ids[1:], np.int64) for ids in rows]),
+            **join_targets(texts, self.processor.tokenizer.pad_token_id),
             sample_ids=[sample["record"].sample_id for sample in prepared],
         )
 
@@ -71,7 +56,7 @@ class ReferenceBatch(Batch):
     references: list[tuple[str, ...]]
     """Human captions of each image."""
     tokenizer: Tokenizer
-    """Turns generated ids into text; a task knows ids only."""
+    """Turns generated ids into text."""
     objects: list[Objects] | None = None
     """Colour and shape of everything in each image of `scenes`; None for other corpora."""
 
@@ -83,12 +68,11 @@ class ReferenceCollator(PairCollator):
         """Decode the image of one record.
 
         Raises:
-            RecordError: there is no image, or it is broken.
+            RecordError: it is missing or broken.
         """
         return {"record": record, "image": self.processor.image(record, rng, self.train)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> ReferenceBatch:
-        """Join prepared samples."""
         records: list[CaptionRecord] = [sample["record"] for sample in prepared]
         objects = [record.objects for record in records]
         return ReferenceBatch(

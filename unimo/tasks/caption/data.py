@@ -1,4 +1,4 @@
-"""Captions by image: training reads one caption a sample, evaluation one image with all of its captions."""
+"""Captions by image: training reads one caption per sample, evaluation one image with all of its captions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.base import Dataset, check_index
@@ -23,7 +22,7 @@ _COCO_NAME = re.compile(r"(?:COCO_\w+?_)?(\d{12})(?:\.jpg)?")
 
 
 def result_image_id(image_id: ImageId) -> ImageId:
-    """The id of an image in COCO's result files: a number for COCO's own names, else the id itself."""
+    """Return the id of an image in COCO's result files: a number for COCO's own names, else the id itself."""
     match = _COCO_NAME.fullmatch(str(image_id))
     return int(match[1]) if match else image_id
 
@@ -32,9 +31,9 @@ class ImageCaptions(Dataset):
     """The images of a caption data set, each once, in the order of their first caption.
 
     Args:
-        captions: one caption a sample; those of an image share its `image_id`.
+        captions: data set of one caption per sample; those of an image share its `image_id`.
         references: captions to use instead, by `result_image_id`.
-        objects_of: what a picture of `scenes` shows, given one of its records.
+        objects_of: returns the objects in a picture of `scenes`, given one of its records.
 
     Raises:
         DataError: an image has no references.
@@ -56,18 +55,24 @@ class ImageCaptions(Dataset):
                 key = (record.corpus, record.image_id or f"sample {record.sample_id}")
                 grouped.setdefault(key, []).append(record.text)
             except RecordError:
-                key = ("", str(index))  # stays a sample of its own, which the loader meets and counts
+                key = ("", str(index))  # stays a sample of its own, which the loader will count
             first.setdefault(key, index)
         self._first = list(first.values())
         if references is None:
             self._texts = [tuple(grouped.get(key, ())) for key in first]
         else:
-            names = [name for corpus, name in first if corpus]
-            _check_complete(references, names)
             self._texts = [references.get(result_image_id(name), ()) for _, name in first]
+            names = [name for corpus, name in first if corpus]
+            missing = [name for name in names if not references.get(result_image_id(name))]
+            if missing:
+                known = ", ".join(map(str, list(references)[:3])) or "nothing"
+                raise DataError(
+                    f"task.references has no captions for {len(missing)} of {len(names)} images, e.g. "
+                    f"{', '.join(missing[:3])}; images in it: {known}, ... Take the file of the same split, "
+                    "or leave task.references empty to use the captions of the data"
+                )
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self._first)
 
     def __getitem__(self, index: int) -> CaptionRecord:
@@ -82,22 +87,11 @@ class ImageCaptions(Dataset):
         return self._captions.image_source(self._first[index])
 
 
-def _check_complete(references: References, names: list[str]) -> None:
-    missing = [name for name in names if not references.get(result_image_id(name))]
-    if missing:
-        known = ", ".join(map(str, list(references)[:3])) or "nothing"
-        raise DataError(
-            f"task.references has no captions for {len(missing)} of {len(names)} images, e.g. "
-            f"{', '.join(missing[:3])}; images in it: {known}, ... Take the file of the same split, or leave "
-            "task.references empty to use the captions of the data"
-        )
-
-
 def read_references(path: str | Path) -> dict[ImageId, tuple[str, ...]]:
-    """The captions of a COCO annotation file, `{"annotations": [{"image_id": .., "caption": ".."}, ..]}`.
+    """Read a COCO annotation file, `{"annotations": [{"image_id": .., "caption": ".."}, ..]}`.
 
     Raises:
-        DataError: the file cannot be read, is something else, or holds an empty caption.
+        DataError: the file cannot be read, has another content, or holds an empty caption.
     """
     content = read_json(path, DataError, "task.references")
     rows = content.get("annotations") if isinstance(content, Mapping) else None
@@ -107,20 +101,15 @@ def read_references(path: str | Path) -> dict[ImageId, tuple[str, ...]]:
         )
     found: dict[ImageId, list[str]] = {}
     for number, row in enumerate(rows):
-        image_id, caption = _annotation(row, f"{path}, annotation {number}")
-        found.setdefault(image_id, []).append(caption)
+        content = row if isinstance(row, Mapping) else {}
+        image_id, caption = content.get("image_id"), content.get("caption")
+        if not isinstance(image_id, (int, str)) or not isinstance(caption, str) or not caption.strip():
+            raise DataError(
+                f"{path}, annotation {number}: expected an `image_id` and a `caption` that is not empty, "
+                f"found {row!r:.120}"
+            )
+        found.setdefault(result_image_id(image_id), []).append(caption)
     return {image_id: tuple(captions) for image_id, captions in found.items()}
-
-
-def _annotation(row: Any, where: str) -> tuple[ImageId, str]:
-    image_id, caption = (
-        (row.get("image_id"), row.get("caption")) if isinstance(row, Mapping) else (None, None)
-    )
-    if not isinstance(image_id, (int, str)) or not isinstance(caption, str) or not caption.strip():
-        raise DataError(
-            f"{where}: expected an `image_id` and a `caption` that is not empty, found {row!r:.120}"
-        )
-    return result_image_id(image_id), caption
 
 
 @dataclass
@@ -128,12 +117,12 @@ class CaptionData(TaskData):
     """Caption corpora: samples are captions in training and images in evaluation."""
 
     references: References | None = None
-    """Captions to evaluate with, when not those of the corpora."""
+    """Captions to evaluate with; None for those of the corpora."""
     scenes: ScenesConfig | None = None
-    """Of the built-in corpus, when that is all that is read."""
+    """Size of the built-in corpus, if nothing else is read."""
 
     def eval_dataset(self, split: str) -> ImageCaptions:
-        """The images of a split of all corpora, with their references.
+        """Return the images of a split of all corpora, with their references.
 
         Raises:
             DataError: no corpus has the split, or an image has no references.

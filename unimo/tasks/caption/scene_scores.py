@@ -1,4 +1,4 @@
-"""What captions of `scenes` get right: the colours and shapes that they name."""
+"""Agreement of captions with pictures of `scenes`: the colours and shapes that they name."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Object = tuple[str, str]
 
 
 def named_objects(caption: str) -> list[Object]:
-    """Colour and shape of each object that a caption names: a colour followed by a shape."""
+    """Return colour and shape of each object that a caption names: a colour followed by a shape."""
     words = re.findall(r"\w+", caption.lower())
     pairs = zip(words, words[1:], strict=False)
     return [(color, shape) for color, shape in pairs if color in COLORS and shape in SHAPES]
 
 
 def scene_caption_scores(captions: Iterable[tuple[str, Collection[Object]]]) -> dict[str, float]:
-    """Agreement of captions with the pictures that they describe, percent.
+    """Compute the agreement of captions with the pictures that they describe, in percent.
 
     Args:
         captions: pairs of a caption and the objects that are in its picture.
 
     Returns:
-        `scenes_exact`: captions that name one object or more, and none that is not there (of two red
-        circles named, two must be there) nor a colour or shape without the other; `scenes_objects`,
-        `scenes_colors`, `scenes_shapes`: of all named objects, colours and shapes those that are there.
-        What no caption names is left out; empty without captions.
+        `scenes_exact`: share of captions that name at least one object, only objects that are there (two red
+        circles only if there are two), and no colour or shape without the other; `scenes_objects`,
+        `scenes_colors`, `scenes_shapes`: share of all named objects, colours and shapes that are there. A
+        score is left out if no caption names such a thing.
     """
     right: Counter[str] = Counter()
     named: Counter[str] = Counter()

@@ -1,33 +1,30 @@
 """Image captioning: learn the next token of human captions, then search for the best sentence.
 
-The model decodes (`Model.decode` in training, `Model.step` in search) and this task turns its states into
-words. Training reads one caption a sample; evaluation describes each image once and compares the sentence
-with all captions of the image.
+Training reads one caption per sample; evaluation describes each image once and compares the sentence with
+all captions of the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import paddle.distributed as dist
 from paddle import Tensor
 
 from unimo.data.readers.open import open_corpus
-from unimo.data.tokenizers import Tokenizer
 from unimo.losses.seq2seq import token_accuracy
 from unimo.metrics import caption_java
-from unimo.metrics.average import gather_objects
+from unimo.metrics.average import compute_on_first
 from unimo.metrics.caption import caption_scores, tokenize
 from unimo.models.base import Images, Model
-from unimo.nn.beam_search import BeamConfig, Hypothesis
+from unimo.nn.outputs import Encoded
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Answer, Batch, Question, to_tensors
+from unimo.tasks.base import Batch, Question, to_tensors
 from unimo.tasks.caption.batches import CaptionCollator, ReferenceCollator
 from unimo.tasks.caption.data import CaptionData, read_references, result_image_id
 from unimo.tasks.caption.scene_scores import scene_caption_scores
-from unimo.tasks.generation import GenerationConfig, GenerationTask, written
+from unimo.tasks.generation import GenerationConfig, GenerationTask
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -40,10 +37,10 @@ class CaptionConfig(GenerationConfig):
 
     name: str = "caption"
     references: str = ""
-    """COCO annotation file whose captions evaluation compares with; empty: those of the data."""
+    """COCO annotation file with captions to evaluate with; empty for those of the data."""
     java: bool = True
     """Use pycocoevalcap's Java programs where they are installed: the Stanford tokenizer for all metrics,
-    METEOR and SPICE. False: Python alone."""
+    METEOR and SPICE."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """Adversarial training, for models that read regions."""
 
@@ -52,7 +49,6 @@ class CaptionTask(GenerationTask):
     """A model that describes what it sees."""
 
     Config = CaptionConfig
-
     asked_with = "caption"
     needs = frozenset({"generation"})
 
@@ -83,11 +79,11 @@ class CaptionTask(GenerationTask):
         )
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Label-smoothed cross-entropy, mean over tokens, with adversarial training also its terms; report:
-        accuracy of the next token."""
+        """Compute the label-smoothed cross-entropy, a mean over tokens, and the further terms of adversarial
+        training; report the accuracy of the next token."""
 
         def forward(*, text: Tensor | None = None, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            source = self.model.encode_image(shown(batch.images, image))
+            source = self.encode(shown(batch.images, image))
             moved = {} if text is None else {"delta": text}
             states = self.model.decode(source, batch.input_ids, batch.attention_mask, **moved)
             return self.next_token(states, batch)
@@ -96,45 +92,33 @@ class CaptionTask(GenerationTask):
         return losses, {"accuracy": 100 * token_accuracy(logits, batch.target_labels)}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The task's loss, and what adversarial training adds."""
         return task_total(self.config.name, losses, self.config.adversarial)
 
-    def generate(
-        self, images: Images, tokenizer: Tokenizer, beam: BeamConfig | None = None
-    ) -> list[list[Hypothesis]]:
-        """The best sentences for images, best first, without special tokens inside.
-
-        Args:
-            images: what the model reads of a batch, see `Model.images_of`.
-            tokenizer: of the captions that the model was trained on.
-            beam: another search than that of the config.
-        """
-        encoded = self.model.encode_image(images)
-        return self.search(encoded, encoded.image.shape[0], tokenizer, beam)
-
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """`captions` [B], the best sentence for each image, and the rows of COCO's result file."""
-        tokenizer: Tokenizer = batch.tokenizer
-        beams = self.generate(batch.images, tokenizer)
-        captions = [tokenizer.decode(beam[0].tokens).strip() for beam in beams]
+        """Write `captions` [B], the best sentence for each image; records are rows of COCO's result file."""
+        beams = self.generate(batch.images, batch.tokenizer)
+        captions = [batch.tokenizer.decode(beam[0].tokens).strip() for beam in beams]
         rows = zip(batch.image_ids, captions, strict=True)
         records = [{"image_id": result_image_id(key), "caption": caption} for key, caption in rows]
         return {"captions": captions, "records": records}
 
-    def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
-        """Describe images. A beam smaller than `count` is widened."""
-        tokenizer = processor.tokenizer
-        beam = replace(self.config.beam, size=max(self.config.beam.size, count))
-        images = to_tensors(processor([question.image for question in questions])[processor.image_key])
-        return [written(found[:count], tokenizer) for found in self.generate(images, tokenizer, beam)]
+    def encode(self, source: Images) -> Encoded:
+        """Encode images."""
+        return self.model.encode_image(source)
+
+    def read(self, processor: Processor, questions: Sequence[Question]) -> Images:
+        """Return the images of questions."""
+        return to_tensors(processor([question.image for question in questions])[processor.image_key])
 
     def new_metric(self) -> CaptionMetric:
-        """BLEU, ROUGE-L and CIDEr-D; METEOR and SPICE where installed; colours and shapes for `scenes`."""
         return CaptionMetric(self.config.java)
 
 
 class CaptionMetric:
-    """Scores of the generated captions against all human ones of their images, times 100.
+    """Scores of generated captions against all human ones of their images, times 100.
+
+    They are BLEU, ROUGE-L and CIDEr-D, METEOR and SPICE where installed, and for `scenes` the share of right
+    colours and shapes.
 
     Args:
         java: use pycocoevalcap's Java programs where they are installed.
@@ -146,7 +130,7 @@ class CaptionMetric:
         self._scenes: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
-        """Take the captions of one batch."""
+        """Add the captions of one batch."""
         rows = zip(batch.image_ids, prediction["captions"], batch.references, strict=True)
         self._captions.update({key: (caption, references) for key, caption, references in rows})
         if batch.objects is not None:
@@ -154,21 +138,15 @@ class CaptionMetric:
             self._scenes.update({key: (caption, objects) for key, caption, objects in seen})
 
     def compute(self) -> dict[str, float]:
-        """The scores over all ranks, computed on the first.
+        """Compute the scores over all ranks. Collective.
 
         Raises:
             DataError: an image has no references.
         """
-        parts = gather_objects((self._captions, self._scenes))
-        if dist.get_rank() != 0:
-            return gather_objects(None)[0]
-        captions, scenes = (
-            {key: part[which][key] for part in parts for key in part[which]} for which in (0, 1)
-        )
-        scores = self._score(captions) | scene_caption_scores(scenes.values())
-        return gather_objects(scores)[0]
+        return compute_on_first((self._captions, self._scenes), self._score)
 
-    def _score(self, captions: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict[str, float]:
+    def _score(self, parts: list[tuple[dict, dict]]) -> dict[str, float]:
+        captions, scenes = ({key: part[i][key] for part in parts for key in part[i]} for i in (0, 1))
         keys = sorted(captions)
         texts = [text for key in keys for text in (captions[key][0], *captions[key][1])]
         tokens = iter(caption_java.ptb_tokenize(texts) if self._java and texts else map(tokenize, texts))
@@ -177,7 +155,9 @@ class CaptionMetric:
             candidates[key] = next(tokens)
             references[key] = [next(tokens) for _ in captions[key][1]]
         scores = caption_scores(candidates, references)
-        return scores | (caption_java.java_scores(candidates, references) if self._java else {})
+        if self._java:
+            scores |= caption_java.java_scores(candidates, references)
+        return scores | scene_caption_scores(scenes.values())
 
 
 TASK = CaptionTask

@@ -1,11 +1,11 @@
-"""The collator of text generation: sources of several parts, targets, and their positions.
+"""Batches for text generation: sources of several columns, targets, and their positions.
 
     source   <s> column </s> column </s> ...
     target   <s> text </s>, or with another end token
 
-Positions count from 2 on (1 is padding) and start again at 3 in each column and in the target, whose `<s>` is
-at 2 like that of the source. In dialogs each part also has a role, and a number of turns back. All as UNIMO
-was released. Legend: B batch, S longest source, T longest target, N target tokens.
+As in UNIMO's released code, positions count from 2 on (1 is padding) and start again at 3 in each column and
+in the target, whose `<s>` is at 2 like that of the source. In dialogs each column also has a role, and a
+number of turns back. Legend: B batch, S longest source.
 """
 
 from __future__ import annotations
@@ -25,30 +25,19 @@ from unimo.data.processor import Processor, check_text, pad
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import SPECIAL_NAMES, Tokenizer
 from unimo.errors import ConfigError, RecordError
+from unimo.tasks.generation import TargetBatch, join_targets
+from unimo.tasks.seq2seq.config import Seq2SeqConfig
 
 PADDING, FIRST = 1, 2
 """Positions of padding and of `<s>`."""
 KNOWLEDGE_ROLE = 2
+"""Role of what a dialog is about; turns have the roles 0 and 1."""
 GPT2_MERGES = 50_000
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How texts become sequences."""
-
-    max_target_len: int = 128
-    """Tokens of a target with `<s>`; longer ones are cut and do not end."""
-    end_token: Literal["sep", "mask"] = "sep"
-    """What ends a target: `</s>`, or `<mask>`."""
-    dialog: bool = False
-    """Sources are knowledge and turns, and have roles."""
-    max_turns: int = 15
-    """Newest turns of a dialog that are read."""
 
 
 @dataclass
 class Source:
-    """One source: its tokens and what is known of each; roles and turns in dialogs only."""
+    """Tokens of one source, each with its position, role and turn; the last two are read in dialogs only."""
 
     ids: list[int]
     positions: list[int]
@@ -56,7 +45,7 @@ class Source:
     turns: list[int]
 
     def append(self, ids: Sequence[int], role: int, turn: int) -> None:
-        """Add a column, its end token included; positions start again behind that of `<s>`."""
+        """Add a column with its end token; positions start again behind that of `<s>`."""
         self.ids += ids
         self.positions += range(FIRST + 1, FIRST + 1 + len(ids))
         self.roles += [role] * len(ids)
@@ -65,7 +54,7 @@ class Source:
 
 @dataclass(kw_only=True)
 class SourceBatch(Batch):
-    """Texts to write from, with references to compare with."""
+    """Texts to write from, with references to compare with; the latter are None in training."""
 
     source_ids: Array
     """[B, S] int64 token ids."""
@@ -78,44 +67,35 @@ class SourceBatch(Batch):
     source_turns: Array | None = None
     """[B, S] int64 turns back, dialogs only."""
     references: list[tuple[str, ...]] | None = None
-    """Right texts of each sample; None in training."""
+    """Right texts of each sample."""
     sources: list[str] | None = None
-    """Equal for samples with equal sources; None in training."""
+    """Equal for samples with equal sources."""
     dialogs: list[tuple[Any, Any] | None] | None = None
-    """Id and turn of each sample of a dialog; None in training."""
+    """Id and turn of each sample of a dialog."""
     parts: list[str] | None = None
-    """Names under which scores are broken down; None in training."""
+    """Names under which scores are broken down."""
     tokenizer: Tokenizer | None = None
-    """Turns generated ids into text; None in training."""
+    """Turns generated ids into text."""
 
 
 @dataclass(kw_only=True)
-class Seq2SeqBatch(SourceBatch):
-    """Texts to learn to write: each token of a target predicts the one after it."""
-
-    input_ids: Array
-    """[B, T] int64 targets without their last token."""
-    attention_mask: Array
-    """[B, T] int64, 1 = token."""
-    target_positions: Array
-    """[N] int64, flat positions b * T + t of the tokens."""
-    target_labels: Array
-    """[N] int64, the token that follows each."""
+class Seq2SeqBatch(TargetBatch, SourceBatch):
+    """Texts to learn to write from others."""
 
 
 class Seq2SeqCollator:
     """Make a `Seq2SeqBatch` in training, else a `SourceBatch`.
 
     Args:
-        processor: gives the tokenizer, and the length of a column: `max_text_len` tokens with `<s>`.
-        layout: how texts become sequences.
+        processor: tokenizer, and the length of a column: `max_text_len` tokens with `<s>`.
+        config: how texts become sequences.
         train: make targets; of several references one is drawn.
     """
 
     needs_false_image = False
 
-    def __init__(self, processor: Processor, layout: Layout, train: bool) -> None:
-        self.processor, self.layout, self.train = processor, layout, train
+    def __init__(self, processor: Processor, config: Seq2SeqConfig, train: bool) -> None:
+        self.processor, self.config, self.train = processor, config, train
 
     def prepare(self, record: GenerationRecord, rng: np.random.Generator) -> Prepared:
         """Tokenize one record.
@@ -128,32 +108,32 @@ class Seq2SeqCollator:
         prepared: Prepared = {"record": record, "source": self._source(record)}
         if self.train:
             text = record.references[int(rng.integers(len(record.references)))]
-            prepared["target"] = self._target(text, record)
+            tokenizer = self.processor.tokenizer
+            tokens = [*self._ids(text, record), end_id(tokenizer, self.config.end_token)]
+            prepared["target"] = [tokenizer.bos_token_id, *tokens[: self.config.max_target_len - 1]]
+        elif record.is_tokenized:
+            texts = (self.processor.tokenizer.decode(self._ids(text, record)) for text in record.references)
+            prepared["references"] = tuple(text.strip() for text in texts)
         else:
-            prepared["references"] = tuple(self._readable(text, record) for text in record.references)
+            prepared["references"] = record.references
         return prepared
 
     def _source(self, record: GenerationRecord) -> Source:
         columns = [self._column(text, record) for text in record.sources]
-        if self.layout.dialog:
-            columns = columns[-self.layout.max_turns :]
+        if self.config.dialog:
+            columns = columns[-self.config.max_turns :]
         count = len(columns)
         source = Source([self.processor.tokenizer.bos_token_id], [FIRST], [count % 2], [count])
         if record.knowledge:
             source.append(self._column(record.knowledge, record), KNOWLEDGE_ROLE, 0)
         for back, column in zip(range(count, 0, -1), columns, strict=True):
-            # The newest turn is back 1, and its role 1.
+            # The newest turn is 1 back, and its role is 1.
             source.append(column, back % 2, back)
         return source
 
     def _column(self, text: str, record: GenerationRecord) -> list[int]:
         most = self.processor.config.max_text_len - 2
         return [*self._ids(text, record)[:most], self.processor.tokenizer.eos_token_id]
-
-    def _target(self, text: str, record: GenerationRecord) -> list[int]:
-        tokenizer = self.processor.tokenizer
-        tokens = [*self._ids(text, record), end_id(tokenizer, self.layout.end_token)]
-        return [tokenizer.bos_token_id, *tokens[: self.layout.max_target_len - 1]]
 
     def _ids(self, text: str, record: GenerationRecord) -> list[int]:
         text, tokenizer = " ".join(check_text(text).split()), self.processor.tokenizer
@@ -182,7 +162,7 @@ class Seq2SeqCollator:
             "source_positions": pad([source.positions for source in sources], PADDING)["input_ids"],
             "sample_ids": [record.sample_id for record in records],
         }
-        if self.layout.dialog:
+        if self.config.dialog:
             fields["source_roles"] = pad([source.roles for source in sources], 0)["input_ids"]
             fields["source_turns"] = pad([source.turns for source in sources], 0)["input_ids"]
         if not self.train:
@@ -197,29 +177,17 @@ class Seq2SeqCollator:
                 parts=[record.question_type for record in records],
                 tokenizer=self.processor.tokenizer,
             )
-        rows = [sample["target"] for sample in prepared]
-        inputs = pad([ids[:-1] for ids in rows], pad_id)
-        return Seq2SeqBatch(
-            **fields,
-            **inputs,
-            target_positions=np.flatnonzero(inputs["attention_mask"]),
-            target_labels=np.concatenate([np.array(ids[1:], np.int64) for ids in rows]),
-        )
-
-    def _readable(self, text: str, record: GenerationRecord) -> str:
-        if not record.is_tokenized:
-            return text
-        return self.processor.tokenizer.decode(self._ids(text, record)).strip()
+        return Seq2SeqBatch(**fields, **join_targets([sample["target"] for sample in prepared], pad_id))
 
 
 def end_id(tokenizer: Tokenizer, end_token: Literal["sep", "mask"]) -> int:
-    """Id of the token that ends a generated text."""
+    """Return the id of the token that ends a generated text."""
     return tokenizer.mask_token_id if end_token == "mask" else tokenizer.eos_token_id
 
 
 @lru_cache(maxsize=2)
 def gpt2_entries(tokenizer: Tokenizer) -> dict[str, int]:
-    """What stands in UNIMO's released files -> id: GPT-2 ids in decimal, and names of special tokens.
+    """Return the id of each word of UNIMO's released files: GPT-2 ids in decimal, names of special tokens.
 
     GPT-2 numbers the 256 bytes first, then the merges in their order, then the end of a text.
 
@@ -233,7 +201,7 @@ def gpt2_entries(tokenizer: Tokenizer) -> dict[str, int]:
             f"task.tokenized_input: the files hold ids of GPT-2's {GPT2_MERGES:,} merges, and the tokenizer "
             f"has {len(merges):,}; set data.tokenizer to UNIMO's or RoBERTa's files"
         )
-    # Pairs, or in older versions of the library the two parts with a blank between.
+    # Pairs, or in older versions of the library both parts with a blank between them.
     joined = ("".join(pair).replace(" ", "") for pair in merges)
     strings = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *joined, "<|endoftext|>"]
     vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)

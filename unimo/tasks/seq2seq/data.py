@@ -1,6 +1,6 @@
-"""The data of text generation, ready to make loaders from: which files of a folder are which split.
+"""The files of text generation: which files of a folder are which split.
 
-A folder holds one format, known by the names of its files (`FILES`); {} is `train`, `val` (or `valid`, `dev`,
+The names of the files in a folder tell its format (`FILES`); {} is `train`, `val` (or `valid`, `dev`,
 `validation`) or `test`.
 """
 
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from unimo.data.readers.base import ConcatDataset, Dataset
 from unimo.data.readers.generation import JsonlFile, LinePairs, TsvFile
 from unimo.data.readers.questions import CoqaFile, SquadQuestions
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig
-from unimo.tasks.seq2seq.batches import Layout
+from unimo.tasks.seq2seq.config import Format
 
 if TYPE_CHECKING:
     from unimo.settings import RunConfig
 
 logger = logging.getLogger(__name__)
-Format = Literal["auto", "coqa", "squad_qg", "lines", "tsv", "jsonl"]
 FILES: dict[str, tuple[tuple[str, ...], ...]] = {
     "coqa": (("coqa-{}-v1.0.json",),),
     "squad_qg": (("{}-v1.1.json",), ("{}.json",)),
@@ -35,22 +34,17 @@ FILES: dict[str, tuple[tuple[str, ...], ...]] = {
     "tsv": (("{}.tsv",),),
     "jsonl": (("{}.jsonl",),),
 }
-"""Format -> the names that its files may have; where there are two, source and target."""
+"""Format -> names that its files may have; two names are those of source and target."""
 STEMS = {"val": ("val", "valid", "dev", "validation")}
 
 
-def layout_of(task: Any) -> Layout:
-    """How texts become sequences, from the section of the task."""
-    return Layout(task.max_target_len, task.end_token, task.dialog, task.max_turns)
-
-
 def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset:
-    """One split of a corpus of texts to write.
+    """Open one split of a corpus of texts to write.
 
     Args:
         corpus: a folder, or `scenes`.
         split: `train`, `val`, `test` or another that file names have, or several joined by `+`.
-        run: gives the section of the task, the root of relative paths and the size of `scenes`.
+        run: config with the section of the task, the root of relative paths and the size of `scenes`.
 
     Raises:
         DataError: no such folder or split, or files that cannot be used.
@@ -66,7 +60,13 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
     parts = []
     for word in split.split("+"):
         kind, files = find_files(folder, word, run.task.format)
-        parts.append(_open(kind, files, name, run.task))
+        if kind == "lines":
+            parts.append(LinePairs((files[0], files[1]), name))
+        elif kind == "tsv":
+            parts.append(TsvFile(files[0], name, run.task.tokenized_input, splits_turns=run.task.dialog))
+        else:
+            reader = {"coqa": CoqaFile, "squad_qg": SquadQuestions, "jsonl": JsonlFile}[kind]
+            parts.append(reader(files[0], name))
         logger.info("%s, %s: %d samples of %s in %s", name, word, len(parts[-1]), kind, files[0].name)
         if not len(parts[-1]):
             raise DataError(f"{files[0]} has no samples")
@@ -74,7 +74,7 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
 
 
 def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, tuple[Path, ...]]:
-    """Format and files of a split.
+    """Find format and files of a split.
 
     Raises:
         DataError: there are none, or a source without its target.
@@ -96,11 +96,3 @@ def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, tu
 def _names(split: str, kind: Format) -> str:
     patterns = [pattern for known in FILES if kind in ("auto", known) for pattern in FILES[known]]
     return ", ".join(" with ".join(name.format(split) for name in pattern) for pattern in patterns)
-
-
-def _open(kind: str, files: tuple[Path, ...], name: str, task: Any) -> Dataset:
-    if kind == "lines":
-        return LinePairs((files[0], files[1]), name)
-    if kind == "tsv":
-        return TsvFile(files[0], name, task.tokenized_input, splits_turns=task.dialog)
-    return {"coqa": CoqaFile, "squad_qg": SquadQuestions, "jsonl": JsonlFile}[kind](files[0], name)

@@ -17,7 +17,8 @@ from unimo.data.scenes.seq2seq import SceneWriting, questions_by_answer
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import ScenesConfig
-from unimo.tasks.seq2seq.batches import Layout, Seq2SeqCollator, gpt2_entries
+from unimo.tasks.seq2seq.batches import Seq2SeqCollator, gpt2_entries
+from unimo.tasks.seq2seq.config import Seq2SeqConfig
 
 BOS, PAD, EOS = 0, 1, 2
 
@@ -34,7 +35,7 @@ def record(*sources: str, references: tuple[str, ...] = ("yes",), **more: Any) -
 def batch_of(
     tokenizer: Tokenizer, *records: GenerationRecord, train: bool = True, most: int = 20, **layout: Any
 ):
-    collator = Seq2SeqCollator(Processor(tokenizer, max_text_len=most), Layout(**layout), train)
+    collator = Seq2SeqCollator(Processor(tokenizer, max_text_len=most), Seq2SeqConfig(**layout), train)
     rng = np.random.default_rng(0)
     return collator.collate([collator.prepare(one, rng) for one in records], rng)
 
@@ -113,7 +114,7 @@ def test_evaluation_hands_over_what_metrics_and_files_need(words: Tokenizer) -> 
 
 
 def test_training_draws_one_of_several_references(words: Tokenizer) -> None:
-    collator = Seq2SeqCollator(Processor(words), Layout(), train=True)
+    collator = Seq2SeqCollator(Processor(words), Seq2SeqConfig(), train=True)
     rng = np.random.default_rng(0)
     drawn = {collator.prepare(record("x", references=("red", "blue")), rng)["target"][1] for _ in range(20)}
     assert drawn == {ids(words, "red")[0], ids(words, "blue")[0]}

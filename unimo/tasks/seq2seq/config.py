@@ -1,0 +1,45 @@
+"""The config of text generation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unimo.errors import ConfigError
+from unimo.metrics.generation import MetricName
+from unimo.tasks.generation import GenerationConfig
+
+Format = Literal["auto", "coqa", "squad_qg", "lines", "tsv", "jsonl"]
+
+
+@dataclass(frozen=True)
+class Seq2SeqConfig(GenerationConfig):
+    """Fields of the task section of a text generation run; `data.max_text_len` is the length of a column."""
+
+    name: str = "seq2seq"
+    format: Format = "auto"
+    """Format of the files in `data.path`; `auto` tells it by their names (`unimo/tasks/seq2seq/data.py`)."""
+    tokenized_input: bool = False
+    """`tsv` files hold GPT-2 ids in decimal instead of texts, as UNIMO's released files do."""
+    dialog: bool = False
+    """Sources are turns about some knowledge, with embeddings of roles and turns (CoQA)."""
+    max_turns: int = 15
+    """Number of newest turns of a dialog that are read."""
+    max_target_len: int = 128
+    """Largest number of tokens of a target with `<s>`; in training, longer ones are cut and do not end."""
+    end_token: Literal["sep", "mask"] = "sep"
+    """Token that ends a text: `</s>`, or, as in UNIMO's released code, `<mask>`."""
+    metrics: list[MetricName] = field(default_factory=lambda: ["bleu", "coco_rouge_l", "exact"])
+    """Scores that evaluation computes, see `unimo/metrics/generation.py`."""
+    stem: bool = True
+    """`rouge` compares Porter stems (option -m of ROUGE-1.5.5)."""
+    pool_references: bool = False
+    """Score equal sources once, against all of their targets together (question generation)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_target_len < 2 or self.max_turns < 1:
+            raise ConfigError(
+                f"task.max_target_len {self.max_target_len} and task.max_turns {self.max_turns}: expected at "
+                "least 2 and 1"
+            )
