@@ -1,7 +1,6 @@
 """Corpora for contrastive learning: `tools/augment_corpus.py rewrite|retrieve-text|retrieve-images`."""
 
 import argparse
-import functools
 import json
 import sys
 from pathlib import Path
@@ -22,29 +21,33 @@ examples:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Run one job, or go on with a killed one, and print its counts as JSON."""
+    """Run one job, or continue a killed one, and print its counts as JSON."""
     args = _parser().parse_args(words)
-    # Readers and numpy are slow to import; --help does without them.
+    # Readers and NumPy are slow to import, and --help does not need them.
     from unimo.augment.corpus import CaptionCorpus
 
     captions = CaptionCorpus(args.captions, args.split, args.kind, "--kind")
-    progress = functools.partial(_bar, disable=args.quiet or not is_main_rank())
+    quiet = args.quiet or not is_main_rank()
+
+    def progress(what: str, total: int) -> tqdm:
+        return tqdm(desc=what, total=total or None, mininterval=1.0, disable=quiet)
+
     shard = Shard.parse(args.shard) if args.shard else Shard.of_rank()
-    places = (shard.file(Path(args.out)), Path(args.work))
+    paths = (shard.file(Path(args.out)), Path(args.work))
     if args.job == "rewrite":
         from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 
-        counts = rewrite_corpus(captions, *places, _settings(RewriteSettings, args), shard, progress)
+        counts = rewrite_corpus(captions, *paths, _settings(RewriteSettings, args), shard, progress)
     else:
         from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 
         settings = _settings(RetrievalSettings, args)
         if args.job == "retrieve-text":
             corpus = CaptionCorpus(args.corpus, args.corpus_split, args.corpus_kind, "--corpus-kind")
-            counts = retrieve_texts(captions, corpus, *places, settings, shard, progress)
+            counts = retrieve_texts(captions, corpus, *paths, settings, shard, progress)
         else:
             labels = Path(args.collection) if args.collection else captions
-            counts = retrieve_images(captions, labels, *places, settings, shard, progress)
+            counts = retrieve_images(captions, labels, *paths, settings, shard, progress)
     if is_main_rank():
         print(json.dumps(counts))
 
@@ -53,14 +56,10 @@ def _settings(kind: type, args: argparse.Namespace) -> object:
     return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__ if hasattr(args, name)})
 
 
-def _bar(what: str, total: int, disable: bool) -> tqdm:
-    return tqdm(desc=what, total=total or None, mininterval=1.0, disable=disable)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Rewrite captions and retrieve related texts and images for them (UNIMO's CMCL). "
-        "Run the same command again to go on with a killed job.",
+        "Run the same command again to continue a killed job.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -73,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "--translator", default="", help="back-translation by an http address, a folder of models, or jsonl"
     )
     rewrite.add_argument("--neighbours", type=int, default=20, help="similar entries tried (20)")
-    rewrite.add_argument("--min-count", type=int, default=3, help="rarest entry that may come in (3)")
+    rewrite.add_argument("--min-count", type=int, default=3, help="smallest count of a replacement (3)")
     rewrite.add_argument("--seed", type=int, default=0)
     _add_parser(rewrite)
 
@@ -81,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     texts.add_argument("--corpus", required=True, help="corpus of sentences to search")
     texts.add_argument("--corpus-split", default="train")
     texts.add_argument("--corpus-kind", choices=("auto", "pairs", "texts"), default="auto")
-    texts.add_argument("--candidates", type=int, default=1000, help="by TF-IDF, before embeddings (1000)")
+    texts.add_argument("--candidates", type=int, default=1000, help="hits by TF-IDF to rerank (1000)")
     texts.add_argument("--embedder", default="lsa", help="lsa, or package.module:function of your own")
 
     images = _command(commands, "retrieve-images", "images with the objects of every caption's image")
@@ -103,8 +102,8 @@ def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argp
     parser.add_argument("--kind", choices=("auto", "pairs", "texts"), default="auto")
     parser.add_argument("--out", required=True, help="jsonl file to write")
     parser.add_argument("--work", required=True, help="folder of index and statistics, kept for the next run")
-    parser.add_argument("--keep", type=int, default=100, help="results kept of a caption (100)")
-    parser.add_argument("--memory-mb", type=int, default=1000, help="for counts and caches (1000)")
+    parser.add_argument("--keep", type=int, default=100, help="results of each caption (100)")
+    parser.add_argument("--memory-mb", type=int, default=1000, help="memory for counts and caches (1000)")
     parser.add_argument("--shard", default="", help="RANK/OF: every OF-th caption, into OUT-RANK-of-OF")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser

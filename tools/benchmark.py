@@ -27,11 +27,11 @@ sequences: pre-training of a UNIMO on its data, grouped by kind against naive pa
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
-    parser.add_argument("what", choices=["train", "sequences"], help="what is measured")
-    parser.add_argument("--model", action="append", metavar="NAME", help="ours, may be repeated")
-    parser.add_argument("--against", choices=sorted(sides.PEERS), help="another library's, of the same sizes")
+    parser.add_argument("what", choices=["train", "sequences"], help="comparison to run")
+    parser.add_argument("--model", action="append", metavar="NAME", help="our model, may be repeated")
+    parser.add_argument("--against", choices=sorted(sides.PEERS), help="peer of the same sizes")
     parser.add_argument(
         "--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]"
     )
@@ -40,8 +40,8 @@ def parse_arguments() -> argparse.Namespace:
         "text-len": (50, "tokens of each text, no padding [50]"),
         "steps": (5, "measured steps of each side [5]"),
         "warmup": (4, "steps before them: an allocator settles within four [4]"),
-        "threads": (len(os.sched_getaffinity(0)), "of each side [all cores]"),
-        "layers": (3, "of UNIMO-2's Grounded Transformer, or of UNIMO [3]"),
+        "threads": (len(os.sched_getaffinity(0)), "threads of each side [all cores]"),
+        "layers": (3, "layers of UNIMO-2's Grounded Transformer, or of UNIMO [3]"),
     }
     for name, (default, about) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=about)
@@ -54,10 +54,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def check(arguments: argparse.Namespace, longest: int) -> None:
-    """Stop before minutes are spent.
+    """Check the arguments before minutes are spent.
 
     Raises:
-        ConfigError: a size that makes no sense.
+        ConfigError: an impossible size or combination.
     """
     for name, least in {"batch-size": 2, "text-len": 4, "steps": 1, "warmup": 0, "threads": 1}.items():
         if (given := getattr(arguments, name.replace("-", "_"))) < least:
@@ -72,7 +72,7 @@ def check(arguments: argparse.Namespace, longest: int) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Start the sides and let them take turns: the figures, and how they are printed."""
+    """Run the comparison; return the figures and their printed form."""
     matmul = {"shape": list(machine.MATMUL_SHAPE), "seconds": arguments.matmul_seconds}
     counts = {name: getattr(arguments, name) for name in ("steps", "warmup", "threads")}
     if arguments.what == "sequences":
@@ -90,7 +90,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         "targets": max(1, round(0.15 * (arguments.text_len - 2))),
     }
     settings = {"batch": batch, "matmul": matmul, **counts}
-    if any(map(fusion.is_grounded, configs)):
+    if any(hasattr(config, "grounding") for config in configs):
         if len(configs) > 1 or arguments.against:
             raise ConfigError("a UNIMO-2 is measured against itself: give it as the only --model")
         content = fusion.measure(configs[0], settings, layers=arguments.layers)

@@ -1,4 +1,4 @@
-"""Region features of pictures: extract them, look at them, exchange them with the released TSV format."""
+"""Region features of images: extract them, draw them, convert them from and to the released TSV format."""
 
 import argparse
 import functools
@@ -23,11 +23,11 @@ examples:
 
 
 def main(words: list[str]) -> None:
-    """Carry out one command; `extract` is the one without a name."""
+    """Run one command; without a name it is `extract`."""
     named = words[:1] and (words[0] in COMMANDS or words[0] in ("-h", "--help"))
     args = _parser().parse_args(words if named else ["extract", *words])
     if not cli.is_main_rank():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - results are told once
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - results are printed once
     from ppdet_features import jobs
     from ppdet_features.progress import Progress
 
@@ -39,30 +39,30 @@ def main(words: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Region features of pictures by a detector. Run the same command again to go on with a "
+        description="Region features of images by a detector. Run the same command again to continue a "
         "killed job. Without the name of a command: extract (extract -h shows its options).",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
-    _add_extract(_command(commands, "extract", "detect the regions of pictures and store their features"))
+    _add_extract(_command(commands, "extract", "detect the regions of images and store their features"))
 
-    draw = _command(commands, "draw", "draw the stored regions of a picture")
+    draw = _command(commands, "draw", "draw the stored regions of an image")
     draw.add_argument("store", help="folder that extract wrote")
-    draw.add_argument("picture", help="picture file; found in the store by its path or its name")
-    draw.add_argument("png", help="picture to write")
+    draw.add_argument("picture", help="image file; found in the store by its path or its name")
+    draw.add_argument("png", help="image to write")
 
     to_tsv = _command(commands, "to-tsv", "write a store as a TSV file of the released format")
     to_tsv.add_argument("store", help="folder that extract wrote")
     to_tsv.add_argument("tsv", help="file to write")
-    to_tsv.add_argument("--stems", action="store_true", help="name pictures 17 instead of flickr/17.jpg")
+    to_tsv.add_argument("--stems", action="store_true", help="name images 17 instead of flickr/17.jpg")
 
     from_tsv = _command(commands, "from-tsv", "make a store of a TSV file of the released format")
     from_tsv.add_argument("tsv", help="file to read")
     from_tsv.add_argument("store", help="folder to write")
     from_tsv.add_argument("--classes", help="file with one class name a line")
     from_tsv.add_argument(
-        "--background", choices=("none", "first", "last"), default="none", help="its column, to leave out"
+        "--background", choices=("none", "first", "last"), default="none", help="its column, to drop"
     )
     _add_limits(from_tsv)
     for command in (to_tsv, from_tsv):
@@ -88,23 +88,23 @@ def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argp
 
 
 def _add_extract(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", help="folder of pictures, Arrow, tar, jsonl, or `scenes`")
+    parser.add_argument("--images", help="folder of images, Arrow, tar, jsonl, or `scenes`")
     parser.add_argument("--kind", choices=("images", "pairs", "labels"), default="images", help="of corpus")
     parser.add_argument("--split", default="all", help="train, val, ..., train+val, or all (the default)")
     parser.add_argument("--scenes-images", type=int, metavar="N", help="size of a split of `scenes`")
     parser.add_argument("--detector", required=True, help="YAML file of the detector")
     parser.add_argument("--weights", required=True, help="its weights")
     parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--draw", metavar="N|FILE", help="draw the first N pictures, or one picture file")
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures of equal size at once (8)")
-    parser.add_argument("--look-ahead", type=int, default=64, help="decoded pictures in memory (64)")
+    parser.add_argument("--draw", metavar="N|FILE", help="draw the first N images, or one image file")
+    parser.add_argument("--batch-size", type=int, default=8, help="images of equal size at once (8)")
+    parser.add_argument("--look-ahead", type=int, default=64, help="decoded images in memory (64)")
     parser.add_argument("--workers", dest="num_workers", type=int, default=2, help="decoding threads (2)")
-    parser.add_argument("--label-score", type=float, default=0.2, help="least, for labels.jsonl (0.2)")
+    parser.add_argument("--label-score", type=float, default=0.2, help="smallest in labels.jsonl (0.2)")
     _add_limits(parser)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images-per-shard", type=int, default=256, help="pictures of a file (256)")
+    parser.add_argument("--images-per-shard", type=int, default=256, help="images of a file (256)")
     parser.add_argument("--max-bad-rate", type=float, default=0.01, help="share that may be skipped (0.01)")
 
 

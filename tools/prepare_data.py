@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         default="raw",
         help="annotators' answers as they are (ViLT, METER) or normalised first (BridgeTower; files *_fix)",
     )
-    vqa.add_argument("--min-count", type=int, default=9, help="rarest answer of the vocabulary (default 9)")
+    vqa.add_argument("--min-count", type=int, default=9, help="smallest count of an answer class (default 9)")
     vqa.add_argument("--rest-images", type=int, default=1000, help="images of rest_val (default 1000)")
 
     snli = _command(commands, "snli-ve", prepare_snli_ve, "SNLI-VE")
@@ -76,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument(
         "--input", required=True, dest="source", help="jsonl file, or folder of train.jsonl, val.jsonl"
     )
-    own.add_argument("--images", help="folder that image paths start from; default: that of the jsonl file")
+    own.add_argument("--images", help="folder that image paths are relative to; default: the jsonl file's")
     own.add_argument("--kind", choices=("pairs", "vqa", "entailment"), default="pairs")
     own.add_argument("--name", default="own", help="first part of the file names")
-    own.add_argument("--min-count", type=int, default=1, help="VQA: rarest answer that becomes a class")
+    own.add_argument("--min-count", type=int, default=1, help="VQA: smallest count of an answer class")
     return parser
 
 

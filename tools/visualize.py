@@ -1,7 +1,5 @@
 """Draw what a model has learned: python tools/visualize.py grounded-tokens --model DIR"""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import sys
@@ -52,8 +50,8 @@ def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> Non
         progress=options.progress,
     )
     folder = options.out or Path("output") / f"{run.model.name}_grounded_tokens"
-    written = grounded_page.write(atlas, folder, f"{directories[0]}; {options.source}")
-    print(grounded_page.headline(atlas), *written, sep="\n")
+    print(grounded_page.headline(atlas))
+    print(*grounded_page.write(atlas, folder, f"{directories[0]}; {options.source}"), sep="\n")
 
 
 def words(options: argparse.Namespace, directories: list[Path]) -> None:
@@ -86,7 +84,7 @@ FIGURES = {"grounded-tokens": grounded_tokens, "word-embeddings": words, "retrie
 
 def parse() -> argparse.Namespace:
     """Parse the command line; words without `=` are further models."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # slow to import, and --help does not need it
 
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     add = parser.add_argument

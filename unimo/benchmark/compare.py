@@ -1,4 +1,4 @@
-"""Training steps of several sides in turn, and what they say about each other."""
+"""Comparison of training steps that several sides take in turn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 logger = logging.getLogger(__name__)
 _SETTLE = 0.3
-"""Seconds between two sides: idle OpenMP threads spin for 0.2 s before they sleep."""
+"""Pause between two sides in seconds: idle OpenMP threads spin for 0.2 s before they sleep."""
 QUIET = 1.1
-"""Largest ratio between the sides' rates of plain products at which their times are trusted."""
+"""Largest ratio between the sides' rates of plain matrix products at which their times are trusted."""
 
 
 PARTS = (
@@ -30,47 +30,47 @@ PARTS = (
 
 
 class Runner(Protocol):
-    """What is measured; `Side` is one."""
+    """One side of a comparison, such as `Side`."""
 
     name: str
     parameters: int
     library: str
 
     def ask(self, word: str) -> dict[str, Any]:
-        """Answer `step`, `matmul` or `memory`."""
+        """Answer the request `step`, `matmul` or `memory`."""
 
 
 @dataclass
 class Result:
-    """Figures of one side; times are seconds a step."""
+    """Figures of one side; times are in seconds per step."""
 
     name: str
     library: str
     parameters: int
     flops: dict[str, int]
-    """Matrix-product work of a step by part."""
+    """FLOPs of the matrix products of a step by part."""
     times: list[float]
     parts: dict[str, float]
-    """Median seconds of `PARTS`, where the side reports them."""
+    """Median seconds of those `PARTS` that the side reports."""
     matmul_rates: list[float]
-    """FLOP/s of plain products, one before each step."""
+    """FLOP/s of plain matrix products before each step."""
     peak_bytes: int
     resting_bytes: int
-    """What the process held before its first step."""
+    """Memory of the process before its first step."""
 
     @property
     def total_flops(self) -> int:
-        """Of one step."""
+        """FLOPs of one step."""
         return sum(self.flops.values())
 
     @property
     def share(self) -> float:
-        """Reached share of the side's own matrix-product rate, median over the steps."""
+        """Share of the side's own matrix-product rate that its steps reach, median over the steps."""
         pairs = zip(self.times, self.matmul_rates, strict=True)
         return statistics.median(self.total_flops / seconds / rate for seconds, rate in pairs)
 
     def plain(self, batch: Mapping[str, int]) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to plain values, for JSON."""
         seconds = statistics.median(self.times)
         return {
             "name": self.name,
@@ -93,13 +93,13 @@ class Result:
 def alternate(
     sides: Sequence[tuple[Runner, dict[str, int]]], steps: int, warmup: int = 1, settle: float = _SETTLE
 ) -> list[Result]:
-    """Let each side take `steps` steps, one after the other, each time starting with another one.
+    """Let each side take `steps` steps in turn, reversing the order in every round.
 
     Args:
         sides: runners and their FLOPs by part.
-        steps: measured rounds.
-        warmup: rounds before them that are not counted.
-        settle: pause before each measurement, seconds.
+        steps: number of measured rounds.
+        warmup: number of rounds before them.
+        settle: pause before each measurement in seconds.
     """
     answers: dict[int, list[dict[str, float]]] = {number: [] for number in range(len(sides))}
     rates: dict[int, list[float]] = {number: [] for number in range(len(sides))}
@@ -142,7 +142,7 @@ def _result(
 
 
 def ratios(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Speed of the first side over each other one: median, lowest and highest over the rounds."""
+    """Compute the speed of the first side over each other one: median, lowest and highest of the rounds."""
     first, table = results[0], {}
     for other in results[1:]:
         each = [b / a for a, b in zip(first.times, other.times, strict=True)]
@@ -151,7 +151,7 @@ def ratios(results: Sequence[Result]) -> dict[str, dict[str, float]]:
 
 
 def report(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything as plain data: settings, sides, ratios of samples a second."""
+    """Convert to plain values: settings, sides, ratios of samples per second."""
     return {
         "settings": dict(settings),
         "sides": [result.plain(settings["batch"]) for result in results],
@@ -160,18 +160,18 @@ def report(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, 
 
 
 def doubts(sides: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A warning where the machine gave the sides different speeds, so that their times say little."""
+    """Return a warning if the speed of the machine differed between the sides, so that times mean little."""
     rates = [side["matmul_flops_per_second"] / 1e9 for side in sides]
     if max(rates) <= QUIET * min(rates):
         return []
     return [
-        f"NOT QUIET: products alone ran at {min(rates):.0f} to {max(rates):.0f} GFLOP/s beside the sides; "
+        f"NOT QUIET: products alone ran at {min(rates):.0f} to {max(rates):.0f} GFLOP/s between steps; "
         "measure again with nothing else running"
     ]
 
 
 def format_report(content: Mapping[str, Any]) -> str:
-    """A table of the sides and a line for each ratio."""
+    """Format a table of the sides and a line for each ratio."""
     batch, sides = content["settings"]["batch"], content["sides"]
     rows: list[tuple[str, list[str]]] = [
         ("", [side["name"] for side in sides]),

@@ -1,8 +1,8 @@
-"""Matrix-product work of one pre-training step, counted from a config. Imports no Paddle.
+"""FLOPs of the matrix products of one pre-training step, counted from a config. Imports no Paddle.
 
-A product of [m, k] and [k, n] is 2 m k n. What is not a matrix product (norms, softmax, activations,
-gates' sigmoids, AdamW) counts nothing. Training is three times the forward pass: each product has one
-gradient for either factor. (The patch projection needs no gradient for pixels; its 0.1% is not taken off.)
+A product of [m, k] and [k, n] is 2 m k n. Everything else (norms, softmax, activations, sigmoids of gates,
+AdamW) is ignored. Training is three times the forward pass: each product has a gradient for either factor.
+(The patch projection needs no gradient for pixels; these 0.1% are not subtracted.)
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ TRAIN = 3
 
 
 def product(rows: int, inner: int, out: int) -> int:
-    """[rows, inner] times [inner, out]."""
+    """Count [rows, inner] times [inner, out]."""
     return 2 * rows * inner * out
 
 
 def attention(queries: int, keys: int, width: int) -> int:
-    """Logits and weighted sum over all heads."""
+    """Count logits and weighted sums of all heads."""
     return 4 * queries * keys * width
 
 
 def block(tokens: int, width: int, inner: int) -> int:
-    """Forward pass of a tower block: self-attention and feed-forward."""
+    """Count the forward pass of a tower block: self-attention and feed-forward."""
     projections = product(tokens, width, 4 * width)
     return projections + attention(tokens, tokens, width) + 2 * product(tokens, width, inner)
 
 
 def cross_block(tokens: int, other: int, width: int, inner: int, queries: int | None = None) -> int:
-    """Forward pass of one stream of a fusion layer.
+    """Count the forward pass of one stream of a fusion layer.
 
     Args:
         tokens, other: lengths of this and the other stream.
-        queries: rows that are read afterwards; None means all. Keys and values (and, being part of the
-            same product, queries) of self-attention are computed for all tokens.
+        queries: number of rows that are read afterwards; all when None. Keys and values of self-attention,
+            and queries, which are part of the same product, are computed for all tokens.
     """
     queries = tokens if queries is None else queries
     own = product(tokens, width, 3 * width) + attention(queries, tokens, width)
@@ -48,30 +48,25 @@ def cross_block(tokens: int, other: int, width: int, inner: int, queries: int | 
 
 
 def image_tokens(config: Config) -> int:
-    """V: patches and the class token."""
+    """Return V, the number of patches and the class token."""
     return config.vision.num_patches + 1
 
 
 def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Parts:
-    """Our pre-training step: one pass over the images, two over texts, last layer as far as it is read.
+    """Count our pre-training step: one pass over images, two over texts, the last layer as far as it is read.
 
     Args:
-        config: of a model of the UNIMO-3 family.
-        batch_size: pairs.
-        text_len: tokens of each text, no padding.
-        targets: MLM targets in the whole batch.
+        config: config of a model of the UNIMO-3 family.
+        batch_size: number of pairs.
+        text_len: number of tokens of each text, without padding.
+        targets: number of MLM targets in the whole batch.
 
     Returns:
         FLOPs by part, forward and backward.
     """
     text, vision, fusion = config.text, config.vision, config.fusion
-    v, t, pairs, width, inner = (
-        image_tokens(config),
-        text_len,
-        2 * batch_size,
-        fusion.hidden_size,
-        fusion.intermediate_size,
-    )
+    v, t, pairs = image_tokens(config), text_len, 2 * batch_size
+    width, inner = fusion.hidden_size, fusion.intermediate_size
     layers = fusion.num_layers - 1
     pair = cross_block(t, v, width, inner) + cross_block(v, t, width, inner)
     last_mlm = cross_block(t, v, width, inner)
@@ -90,19 +85,14 @@ def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Pa
 
 
 def peer_step(config: Config, batch_size: int, text_len: int) -> Parts:
-    """Hugging Face BridgeTower of the same sizes: two full passes, vocabulary logits everywhere.
+    """Count a step of Hugging Face's BridgeTower: two full passes, vocabulary logits at all positions.
 
-    In the MLM pass nothing reads the image stream of the last fusion layer, so that its backward pass
-    does not happen.
+    The MLM pass does not read the image stream of the last fusion layer, so there is no backward pass
+    through it.
     """
     text, vision, fusion = config.text, config.vision, config.fusion
-    v, t, pairs, width, inner = (
-        image_tokens(config),
-        text_len,
-        2 * batch_size,
-        fusion.hidden_size,
-        fusion.intermediate_size,
-    )
+    v, t, pairs = image_tokens(config), text_len, 2 * batch_size
+    width, inner = fusion.hidden_size, fusion.intermediate_size
     pair = cross_block(t, v, width, inner) + cross_block(v, t, width, inner)
     linked = product(v, vision.hidden_size, width) + product(t, text.hidden_size, width)
     forward = {
@@ -127,7 +117,7 @@ def _image_tower(config: Config, layers: int) -> int:
 def _links(
     fusion: FusionConfig, tokens: int, tower_width: int, tower_layers: int, start: int
 ) -> tuple[int, int]:
-    """Count one sequence through the links of one modality: projections, and products W T_k of gates."""
+    """Count the links of one modality for one sequence: projections, and products W T_k of gates."""
     from unimo.models.unimo3.config import linked_layers
 
     table = linked_layers(fusion, tower_layers, start)

@@ -1,8 +1,8 @@
-"""The grounded attention of UNIMO-2 against full pairwise attention and the 1-to-1 map, in one run.
+"""Grounded attention of UNIMO-2 compared with full pairwise attention and the 1-to-1 map, in one run.
 
-What is compared is a stack of Grounded Transformer layers, forward and backward: with K grounded tokens and
-the attention of Fig. 2; with the same rows, each of which reads all; and with a grounded token for each
-patch and text token ("1-to-1 Map" of Tables 4 and 5). Each is a process of its own, and they take turns.
+A stack of Grounded Transformer layers is timed, forward and backward: with K grounded tokens and the
+attention of Fig. 2; with the same rows, each of which attends to all; and with a grounded token for each
+patch and text token ("1-to-1 Map" of Tables 4 and 5). Each runs in its own process, and they take turns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unimo.benchmark.sides import own_side
 from unimo.errors import ConfigError
 
 IMAGE_SIZES = (224, 384)
-"""Pre-training and fine-tuning (section 4)."""
+"""Sizes of pre-training and fine-tuning (section 4)."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Variant:
     name: str
     visibility: str
     grounded: int
-    """Grounded tokens."""
+    """Number of grounded tokens."""
 
     def logits(self, image: int, text: int) -> int:
-        """Query-key pairs of one layer and head."""
+        """Count the query-key pairs of one layer and head."""
         rows = image + self.grounded + text
         if self.visibility == "full":
             return rows * rows
         return image * (image + self.grounded) + self.grounded * rows + text * (self.grounded + text)
 
     def count(self, config: Any, image: int, text: int, layers: int, batch_size: int) -> flops.Parts:
-        """FLOPs of a step, forward and backward: `linear` (projections, feed-forward) and `attention`."""
+        """Count the FLOPs of a step, forward and backward, of `linear` layers and `attention`."""
         width, inner = config.fusion.hidden_size, config.fusion.intermediate_size
         rows = image + self.grounded + text
         linear = flops.product(rows, width, 4 * width) + 2 * flops.product(rows, width, inner)
@@ -48,7 +48,7 @@ class Variant:
 
 
 def variants(config: Any, image: int, text: int) -> list[Variant]:
-    """The three kinds for `image` and `text` rows, class tokens included; those are not grounded."""
+    """Return the three kinds for `image` and `text` rows, including class tokens, which are not grounded."""
     chosen = config.grounding.num_tokens
     return [
         Variant("grounded", "grounded", chosen),
@@ -57,26 +57,16 @@ def variants(config: Any, image: int, text: int) -> list[Variant]:
     ]
 
 
-def at_size(config: Any, image_size: int) -> Any:
-    """The config with another image size."""
-    return replace(config, vision=replace(config.vision, image_size=image_size))
-
-
-def is_grounded(config: Any) -> bool:
-    """Whether a model config is of the family that this compares."""
-    return hasattr(config, "grounding")
-
-
 def measure(
     config: Any, settings: Mapping[str, Any], *, layers: int, image_sizes: Sequence[int] = IMAGE_SIZES
 ) -> dict[str, Any]:
-    """Let the variants take turns at each image size.
+    """Measure the variants in turn at each image size.
 
     Args:
-        config: of a UNIMO-2 size.
+        config: config of a UNIMO-2 size.
         settings: `batch` with `batch_size` and `text_len`; `matmul`, `threads`, `steps`.
-        layers: of the stack.
-        image_sizes: sides of the image, pixels.
+        layers: number of layers of the stack.
+        image_sizes: sides of the image in pixels.
 
     Returns:
         Plain data: `settings` and, for each image size, the figures of each variant.
@@ -90,7 +80,8 @@ def measure(
         )
     sizes = []
     for image_size in image_sizes:
-        image = flops.image_tokens(at_size(config, image_size))
+        resized = replace(config, vision=replace(config.vision, image_size=image_size))
+        image = flops.image_tokens(resized)
         sizes.append(_measure_size(config, dict(settings), layers, image_size, image))
     kept = {key: value for key, value in settings.items() if key != "batch"}
     batch = {key: settings["batch"][key] for key in ("batch_size", "text_len")}
@@ -135,7 +126,7 @@ def _plain(variant: Variant, result: Result, batch: Mapping[str, int]) -> dict[s
 
 
 def format_report(content: Mapping[str, Any]) -> str:
-    """For each image size a table of the variants, and measured beside counted ratios."""
+    """Format for each image size a table of the variants, with measured and counted ratios."""
     about = content["settings"]
     lines = [
         f"Grounded Transformer of {about['model']}: {about['layers']} of its {about['layers_of_model']} "
@@ -168,11 +159,17 @@ def _format_size(size: Mapping[str, Any], text_len: int) -> list[str]:
     def times(name: str) -> list[str]:
         return [f"{_part(side, name) / _part(first, name):.2f}" for side in others]
 
+    def over(field: str) -> list[str]:
+        return [f"{side[field] / first[field]:.2f}" for side in others]
+
     table: list[tuple[str, list[str]]] = [
         ("times that of grounded:", [side["name"] for side in others]),
-        ("time, measured", [f"{_spread(ratio)}" for ratio in size["time_ratios"]]),
+        (
+            "time, measured",
+            [f"{r['median']:.2f} ({r['lowest']:.2f} to {r['highest']:.2f})" for r in size["time_ratios"]],
+        ),
         ("  the same in processor time", times("processor")),
-        ("operations, counted", [f"{_over(side, first, 'flops_per_step')}" for side in others]),
+        ("operations, counted", over("flops_per_step")),
         ("attention alone, time measured", times("attention")),
         ("  the same in processor time", times("attention_processor")),
         ("  with a padding mask, in processor time", times("masked_processor")),
@@ -180,7 +177,7 @@ def _format_size(size: Mapping[str, Any], text_len: int) -> list[str]:
             "attention alone, operations counted",
             [f"{_attention(side) / _attention(first):.2f}" for side in others],
         ),
-        ("memory a step adds, measured", [f"{_over(side, first, 'step_bytes')}" for side in others]),
+        ("memory a step adds, measured", over("step_bytes")),
     ]
     return [
         *(f"{label:<36}" + "".join(f"{text:>22}" for text in texts) for label, texts in rows),
@@ -195,11 +192,3 @@ def _part(side: Mapping[str, Any], name: str) -> float:
 
 def _attention(side: Mapping[str, Any]) -> int:
     return side["flops_by_part"]["attention"]
-
-
-def _over(side: Mapping[str, Any], first: Mapping[str, Any], field: str) -> str:
-    return f"{side[field] / first[field]:.2f}"
-
-
-def _spread(ratio: Mapping[str, float]) -> str:
-    return f"{ratio['median']:.2f} ({ratio['lowest']:.2f} to {ratio['highest']:.2f})"

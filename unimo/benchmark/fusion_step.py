@@ -1,4 +1,4 @@
-"""Forward and backward of UNIMO-2's Grounded Transformer with one kind of attention, timed."""
+"""Timed forward and backward passes of UNIMO-2's Grounded Transformer with one kind of attention."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 
 class FusionStep:
-    """Some layers over random image, grounded and text rows without padding, dropout as configured.
+    """Layers on random image, grounded and text rows without padding, with dropout as configured.
 
     Args:
         model: `{"name": ..., further config fields}` of a UNIMO-2 size.
-        sizes: `batch_size`; `image_tokens` and `text_len`, class tokens included.
-        layers: of the Grounded Transformer.
-        grounded: K, grounded tokens.
-        visibility: `grounded` (Fig. 2) or `full` (everything reads everything).
+        sizes: `batch_size`; `image_tokens` and `text_len`, including class tokens.
+        layers: number of layers of the Grounded Transformer.
+        grounded: K, number of grounded tokens.
+        visibility: `grounded` (Fig. 2) or `full` (all rows attend to all).
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class FusionStep:
         rows, image, text = sizes["batch_size"], sizes["image_tokens"], sizes["text_len"]
         self.transformer = GroundedTransformer(config)
         self.transformer.train()
-        # Nothing is padded, so nothing needs a mask. One of ones would be added to every logit of full
-        # attention and to few of grounded attention; what that costs is measured apart.
+        # Without padding no mask is needed. A mask of ones would be added to every logit of full attention
+        # but to few of grounded attention; its cost is measured separately.
         masked = Layout(image, grounded, text, text_mask=paddle.ones([rows, text]))
         self.views = understanding_views(Layout(image, grounded, text), visibility, rows)
         self.masked_views = understanding_views(masked, visibility, rows)
         self.inputs = [paddle.randn([rows, count, config.hidden_size]) for count in (image, grounded, text)]
         for states in self.inputs:
             states.stop_gradient = False
-        # A random direction, because the gradient of a plain mean vanishes behind a layer norm.
+        # A random direction, because the gradient of a plain mean vanishes after a layer norm.
         self.direction = paddle.randn([rows, image + grounded + text, config.hidden_size])
         self.heads_first = not use_fused_kernel()
         heads, count = config.fusion.num_heads, image + grounded + text
@@ -55,10 +55,10 @@ class FusionStep:
         self.parameters = sum(int(np.prod(p.shape)) for p in self.transformer.parameters())
 
     def __call__(self) -> dict[str, float]:
-        """Seconds and loss of one step.
+        """Return `seconds` and `loss` of one step.
 
-        `forward`, `backward`, and `processor`, the time that all threads worked. Of one layer's attention,
-        measured apart: `attention`, and `masked` with a padding mask, with `_processor` also in that time.
+        Also `forward`, `backward` and `processor`, the processor time of all threads; and for the attention
+        of one layer alone `attention`, and `masked` with a padding mask, with `_processor` in processor time.
         """
         began, marks = time.process_time(), [time.perf_counter()]
         states, _ = self.transformer(self.transformer.join(*self.inputs), self.views)
@@ -78,7 +78,7 @@ class FusionStep:
         return answer
 
     def _attend(self, views: Sequence[Any]) -> tuple[float, float]:
-        """Seconds, and the processor's, of logits, softmax, dropout and sums of one layer, both passes."""
+        """Time logits, softmax, dropout and sums of one layer, both passes: seconds and processor time."""
         import paddle
 
         def rows(tensor: Any, part: slice) -> Any:

@@ -1,18 +1,23 @@
-"""What this machine can do: rate of plain matrix products, memory now and at most so far."""
+"""Measurements on this machine: rate of plain matrix products, memory, time of training steps."""
 
 from __future__ import annotations
 
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import paddle
 
 MATMUL_SHAPE = (1576, 768, 3072)
 """m, k, n: the first FFN product of a base model over 8 images of 197 tokens."""
 
 
 def matmul_rate(shape: tuple[int, int, int] = MATMUL_SHAPE, seconds: float = 0.5) -> float:
-    """Float32 FLOP/s that Paddle reaches on one product of `shape`, repeated for `seconds`."""
+    """Measure the float32 FLOP/s that Paddle reaches on one product of `shape`, repeated for `seconds`."""
     import paddle
 
     m, k, n = shape
@@ -27,7 +32,7 @@ def matmul_rate(shape: tuple[int, int, int] = MATMUL_SHAPE, seconds: float = 0.5
 
 
 def peak_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Largest resident size of this process so far, bytes."""
+    """Return the largest resident size of this process so far, in bytes."""
     size = _read_status("VmHWM", status)
     if size is not None:
         return size
@@ -36,9 +41,36 @@ def peak_memory(status: Path = Path("/proc/self/status")) -> int:
 
 
 def resident_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Resident size of this process now, bytes; where the system does not tell, the largest so far."""
+    """Return the resident size of this process in bytes; the largest so far on systems that lack it."""
     size = _read_status("VmRSS", status)
     return peak_memory(status) if size is None else size
+
+
+def timed_step(loss: Callable[[], paddle.Tensor], optimizer: paddle.optimizer.Optimizer) -> dict[str, float]:
+    """Take one training step; return its `loss` and times in seconds.
+
+    Returns:
+        `loss`; `seconds` and its parts `forward`, `backward` and `update`; `processor`, the processor time of
+        all threads.
+    """
+    began, marks = time.process_time(), [time.perf_counter()]
+    minimised = loss()
+    value = float(minimised)
+    marks.append(time.perf_counter())
+    minimised.backward()
+    marks.append(time.perf_counter())
+    optimizer.step()
+    optimizer.clear_grad()
+    marks.append(time.perf_counter())
+    forward, backward, update = (b - a for a, b in zip(marks, marks[1:], strict=False))
+    return {
+        "seconds": marks[-1] - marks[0],
+        "loss": value,
+        "forward": forward,
+        "backward": backward,
+        "update": update,
+        "processor": time.process_time() - began,
+    }
 
 
 def _read_status(field: str, status: Path) -> int | None:

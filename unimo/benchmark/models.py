@@ -1,4 +1,4 @@
-"""Whole training steps of models in turn: ours, and one of another library."""
+"""Comparison of whole training steps of our models with each other and with a model of another library."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from unimo.benchmark.compare import alternate, report
 def compare_models(
     configs: Sequence[Any], settings: Mapping[str, Any], against: str | None = None, peer_python: str = ""
 ) -> dict[str, Any]:
-    """Whole training steps of our models, and of a peer of the first one's sizes; see `compare.report`.
+    """Measure training steps of our models and of a peer of the sizes of the first one.
 
     Args:
-        configs: of models of the UNIMO-3 family.
-        settings: `batch` (`batch_size`, `text_len`, `targets` a sample), `matmul`, `threads`, `steps`,
+        configs: configs of models of the UNIMO-3 family.
+        settings: `batch` (`batch_size`, `text_len`, `targets` of a sample), `matmul`, `threads`, `steps`,
             `warmup`.
         against: name of a peer.
         peer_python: interpreter that runs it.
+
+    Returns:
+        See `compare.report`.
     """
     batch, threads = settings["batch"], settings["threads"]
     request = {key: settings[key] for key in ("batch", "matmul")}

@@ -1,8 +1,8 @@
-"""UNIMO as appendix A writes it: every sample an image and a text of full length, pseudo ones masked out.
+"""UNIMO as described in appendix A: every sample is an image and a text of full length, pseudo parts masked.
 
-This is the slow side of the benchmark of sequences, and the proof that the fast side computes the same: a
-batch of `UnifiedCollator` padded to full length, and a model that gives every text alone a pseudo image and
-every image alone a pseudo text.
+This is the slow side of the benchmark of sequences, and shows that the fast side computes the same: a batch
+of `UnifiedCollator` padded to full length, and a model that adds a pseudo image to every text alone and a
+pseudo text to every image alone.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class PaddedUnimo:
     """A model without its short cut for single modalities; everything else is the model's own.
 
     Args:
-        model: whose weights are used.
-        regions, tokens: length of an image, [IMG] left out, and of a text.
+        model: the model.
+        regions: number of regions of an image, without [IMG].
+        tokens: number of tokens of a text.
 
     Attributes:
-        pseudo_ids: [1, tokens] what a pseudo text reads.
-        pseudo_features: [1, regions, F] what a pseudo image shows. Neither changes any result.
+        pseudo_ids: token ids of a pseudo text, [1, tokens], which do not affect any result.
+        pseudo_features: features of a pseudo image, [1, regions, F], which do not affect any result.
     """
 
     def __init__(self, model: Unimo, regions: int, tokens: int) -> None:
@@ -46,12 +47,12 @@ class PaddedUnimo:
         return getattr(self.model, name)
 
     def pseudo_text(self, rows: int) -> Encoded:
-        """Texts that nobody reads."""
+        """Encode texts that are masked out."""
         ids = self.pseudo_ids.expand([rows, -1])
         return self.model.encode_text(ids, paddle.zeros_like(ids))
 
     def pseudo_image(self, rows: int) -> Encoded:
-        """Images that nobody reads, [IMG] included."""
+        """Encode images that are masked out, with [IMG]."""
         features = self.pseudo_features.expand([rows, -1, -1])
         count = features.shape[1]
         regions = {
@@ -63,7 +64,7 @@ class PaddedUnimo:
         return Encoded(image=states, image_mask=paddle.zeros_like(mask))
 
     def fuse(self, text: Encoded | None, image: Encoded | None, *, outputs: Outputs = "all") -> Encoded:
-        """As the model's, over both parts always."""
+        """Fuse like the model, but always both parts."""
         if text is not None and image is not None:
             return self.model.fuse(text, image, outputs=outputs)
         both = (
@@ -76,11 +77,11 @@ class PaddedUnimo:
         return Encoded(fused_text=states.fused_text, pooled=self.model.text_pooler(states.fused_text))
 
     def text_vector(self, text: Encoded) -> Tensor:
-        """Pooled h_[CLS] [B, H] beside a pseudo image."""
+        """Return the pooled h_[CLS] [B, H] next to a pseudo image."""
         return self.fuse(text, None).pooled
 
     def image_vector(self, image: Encoded) -> Tensor:
-        """Pooled h_[IMG] [B, H] beside a pseudo text."""
+        """Return the pooled h_[IMG] [B, H] next to a pseudo text."""
         return self.fuse(None, image).pooled
 
 
@@ -89,9 +90,9 @@ def pad_batch(batch: UnifiedBatch, regions: int, tokens: int, padding_id: int) -
 
     Args:
         batch: NumPy arrays.
-        regions: R of every image; no image has more.
-        tokens: T of every text; no text has more.
-        padding_id: of tokens and of their positions.
+        regions: number of regions of every image; no image has more.
+        tokens: number of tokens of every text; no text has more.
+        padding_id: id of the padding token and of its position.
     """
 
     def pad_part(part: UnifiedPart | None) -> UnifiedPart | None:
@@ -151,11 +152,11 @@ def _pad_regions(pictures: Mapping[str, np.ndarray], regions: int) -> dict[str, 
 
 
 def _widen(array: np.ndarray, width: int, fill: int) -> np.ndarray:
-    """[B, N, ...] to [B, width, ...]."""
+    """Pad [B, N, ...] to [B, width, ...]."""
     missing = [(0, 0), (0, width - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
     return np.pad(array, missing, constant_values=fill)
 
 
 def _moved(places: np.ndarray, width: int, new_width: int) -> np.ndarray:
-    """Flat places of rows of `width` as places of rows of `new_width`."""
+    """Convert flat indices into rows of `width` to flat indices into rows of `new_width`."""
     return places // width * new_width + places % width

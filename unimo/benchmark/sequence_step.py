@@ -1,15 +1,15 @@
-"""A pre-training step of UNIMO on real batches, grouped by kind as it trains or padded naively, timed."""
+"""Timed pre-training steps of UNIMO on real batches, grouped by kind as in training, or padded naively."""
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import paddle
 
+from unimo.benchmark.machine import timed_step
 from unimo.benchmark.naive_padding import PaddedUnimo, pad_batch
 from unimo.data.processor import Processor
 from unimo.errors import ConfigError
@@ -22,10 +22,10 @@ from unimo.training.run import open_processor, resolve
 
 
 def open_run(recipe: str, overrides: Sequence[str]) -> tuple[RunConfig, Processor]:
-    """The pre-training run of a recipe, with the sizes that its data give it.
+    """Open the pre-training run of a recipe, with the sizes that follow from its data.
 
     Raises:
-        ConfigError: unknown recipe or setting, or one whose model does not read regions.
+        ConfigError: unknown recipe or setting, or a model that does not read regions.
         DataError: no such data.
     """
     run = load_run_config(recipe, "pretrain", list(overrides))
@@ -36,7 +36,7 @@ def open_run(recipe: str, overrides: Sequence[str]) -> tuple[RunConfig, Processo
 
 
 def read_batches(run: RunConfig, processor: Processor, count: int) -> list[dict[str, Any]]:
-    """The first `count` training batches of a run, NumPy arrays.
+    """Read the first `count` training batches of a run, as NumPy arrays.
 
     Raises:
         DataError: a corpus cannot be opened, or has too many broken records.
@@ -49,13 +49,13 @@ def read_batches(run: RunConfig, processor: Processor, count: int) -> list[dict[
 
 
 class SequenceStep:
-    """Forward, backward, clipping and AdamW; each call takes the next batch, after the last the first.
+    """Training steps with clipping and AdamW on the batches of a run, one after the other and again.
 
     Args:
         model: `{"name": recipe}`.
-        sizes: `batches`, how many are read.
-        overrides: words over the recipe.
-        padded: pad all to `data.max_regions` and `data.max_text_len`, with pseudo images and texts.
+        sizes: `batches`, the number of batches.
+        overrides: overrides of the recipe.
+        padded: pad all samples to `data.max_regions` and `data.max_text_len`, with pseudo images and texts.
     """
 
     def __init__(
@@ -77,28 +77,13 @@ class SequenceStep:
         self.done = 0
 
     def loss(self, number: int) -> paddle.Tensor:
-        """What is minimised of batch `number`."""
+        """Compute the loss of batch `number`."""
         objective = self.task.objective
         losses, _ = objective.losses(self.model, to_tensors(self.batches[number]))
         return objective.total(losses)
 
     def __call__(self) -> dict[str, float]:
-        """Seconds and loss of one step; `forward`, `backward`, `update` are its parts, and `processor` is
-        the time that all threads worked."""
-        began, marks = time.process_time(), [time.perf_counter()]
-        loss = self.loss(self.done % len(self.batches))
-        value = float(loss)
-        marks.append(time.perf_counter())
-        loss.backward()
-        marks.append(time.perf_counter())
-        self.optimizer.step()
-        self.optimizer.clear_grad()
-        marks.append(time.perf_counter())
+        """Take the next step and time it, see `timed_step`."""
+        number = self.done % len(self.batches)
         self.done += 1
-        parts = (b - a for a, b in zip(marks, marks[1:], strict=False))
-        return {
-            **dict(zip(("forward", "backward", "update"), parts, strict=True)),
-            "seconds": marks[-1] - marks[0],
-            "processor": time.process_time() - began,
-            "loss": value,
-        }
+        return timed_step(lambda: self.loss(number), self.optimizer)

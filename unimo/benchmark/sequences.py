@@ -1,8 +1,8 @@
-"""Pre-training of UNIMO with its batches grouped by kind against naive padding, in one run on real samples.
+"""Pre-training of UNIMO with batches grouped by kind compared with naive padding, in one run on real samples.
 
-Grouped is how it trains: pairs, texts alone and images alone in passes of their own, each as long as its
-longest. Naive is one form for all (appendix A): 1 + 100 rows of an image, 512 of a text, what is not there
-being masked out. Each is a process of its own, they take turns, and both see the same batches.
+Grouped is how UNIMO trains here: pairs, texts alone and images alone in separate passes, each padded to its
+longest sequence. Naive is one form for all samples (appendix A): 1 + 100 rows of an image and 512 of a text,
+with missing parts masked. Each runs in its own process; they take turns on the same batches.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from unimo.models.unimo.contrast import ContrastBatch
 
 @dataclass(frozen=True)
 class Pass:
-    """Sequences of one shape that go through the Transformer."""
+    """Sequences of one shape in a pass through the Transformer."""
 
     count: int
     image: int
-    """Rows of the image, [IMG] included; 0 where there is none."""
+    """Rows of the image with [IMG]; 0 without an image."""
     text: int
     """Rows of the text."""
 
     @property
     def rows(self) -> int:
-        """Of all sequences together."""
+        """Rows of all sequences."""
         return self.count * (self.image + self.text)
 
     def padded(self, regions: int, tokens: int) -> Pass:
-        """The same number of sequences in full length."""
+        """Return the same number of sequences in full length."""
         return Pass(self.count, 1 + regions, tokens)
 
 
 def passes_of(batch: UnifiedBatch) -> list[Pass]:
-    """What a training step sends through the Transformer, for a batch of `UnifiedCollator` with CMCL."""
+    """Return the passes of a training step through the Transformer, for a batch of `UnifiedCollator`."""
     found = []
     for part in (batch.pairs, batch.texts, batch.images):
         if part is None:
@@ -60,7 +60,7 @@ def passes_of(batch: UnifiedBatch) -> list[Pass]:
 
 
 def _contrasted(batch: ContrastBatch) -> list[Pass]:
-    """Pairs with their rewrites together; images, captions and related texts alone."""
+    """Return the passes of CMCL: pairs and rewrites together; images, captions and related texts alone."""
     images, regions = batch.regions["mask"].shape
     text = batch.captions["input_ids"].shape[1]
     related = batch.related["input_ids"].shape if batch.related is not None else (0, 0)
@@ -74,7 +74,7 @@ def _contrasted(batch: ContrastBatch) -> list[Pass]:
 
 
 def targets_of(batch: UnifiedBatch) -> tuple[int, int]:
-    """Tokens and regions that a batch predicts."""
+    """Count the tokens and regions that a batch predicts."""
     parts = [part for part in (batch.pairs, batch.texts, batch.images) if part is not None]
     languages = [part.language for part in parts if part.language is not None]
     tokens = sum(len(part.mlm_labels) + len(part.seq2seq_labels) for part in languages)
@@ -82,13 +82,13 @@ def targets_of(batch: UnifiedBatch) -> tuple[int, int]:
 
 
 def count(passes: Sequence[Pass], targets: tuple[int, int], config: Any, layers: int) -> flops.Parts:
-    """FLOPs of a step, forward and backward.
+    """Count the FLOPs of a step, forward and backward.
 
     Args:
-        passes: of the batch.
-        targets: tokens and regions to predict.
-        config: of the model.
-        layers: of the Transformer.
+        passes: passes of the batch.
+        targets: numbers of tokens and regions to predict.
+        config: config of the model.
+        layers: number of layers of the Transformer.
     """
     text, width = config.text, config.text.hidden_size
     tokens, regions = targets
@@ -106,19 +106,19 @@ def count(passes: Sequence[Pass], targets: tuple[int, int], config: Any, layers:
 def measure(
     recipe: str, settings: Mapping[str, Any], overrides: Sequence[str], *, layers: int
 ) -> dict[str, Any]:
-    """Let both sides take turns on the batches of a run.
+    """Measure both sides in turn on the batches of a run.
 
     Args:
-        recipe: of pre-training a UNIMO.
+        recipe: recipe of pre-training a UNIMO.
         settings: `batch_size`, `steps`, `warmup`, `threads`, `matmul`.
-        overrides: words over the recipe: corpora, tokenizer, regions.
+        overrides: overrides of the recipe: corpora, tokenizer, regions.
         layers: of the Transformer that are built.
 
     Returns:
         Plain data: `settings`, `kinds` of the samples, the figures of both `sides`, and `time_ratio`.
 
     Raises:
-        ConfigError, DataError: wrong settings or data.
+        ConfigError, DataError: invalid settings or data.
     """
     from unimo.benchmark.sequence_step import open_run, read_batches
 
@@ -165,7 +165,7 @@ def measure(
 def _work(
     shapes: Sequence[Sequence[Pass]], batches: Sequence[Mapping[str, Any]], config: Any, layers: int
 ) -> flops.Parts:
-    """Mean over the batches."""
+    """Compute the mean FLOPs over the batches."""
     pairs = zip(shapes, batches, strict=True)
     counted = [count(passes, targets_of(batch), config, layers) for passes, batch in pairs]
     return {part: _mean([one[part] for one in counted]) for part in counted[0]}
@@ -176,7 +176,7 @@ def _mean(values: Sequence[int]) -> int:
 
 
 def _kinds(batches: Sequence[UnifiedBatch]) -> dict[str, int]:
-    """Samples of each kind, all batches together."""
+    """Count the samples of each kind in all batches."""
     found = dict.fromkeys(("pairs", "texts", "images"), 0)
     for batch in batches:
         for kind in found:
@@ -188,7 +188,7 @@ def _kinds(batches: Sequence[UnifiedBatch]) -> dict[str, int]:
 
 
 def format_report(content: Mapping[str, Any]) -> str:
-    """A table of both sides, then measured beside counted ratios."""
+    """Format a table of both sides, and measured and counted ratios."""
     about, (grouped, naive), ratio = content["settings"], content["sides"], content["time_ratio"]
     kinds = ", ".join(f"{number} {kind}" for kind, number in content["kinds"].items())
     rows = [

@@ -1,4 +1,4 @@
-"""The sides of a comparison: processes that run one training step when told to, and idle otherwise."""
+"""The sides of a comparison: processes that run one training step on request, and are idle otherwise."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Side:
-    """A worker process; `ask` sends one word and waits for the line of JSON.
+    """A worker process that answers requests with lines of JSON.
 
     Attributes:
-        name: in tables.
-        parameters: trained parameters.
-        library: names and versions.
+        name: name in tables.
+        parameters: number of trained parameters.
+        library: names and versions of its libraries.
     """
 
     def __init__(self, name: str, command: list[str], request: Mapping[str, Any], threads: int) -> None:
@@ -42,16 +42,16 @@ class Side:
         self.library: str = ready["library"]
 
     def ask(self, word: str) -> dict[str, Any]:
-        """Send `step`, `matmul` or `memory`; the other sides must be idle.
+        """Send the request `step`, `matmul` or `memory` and read the answer; the other sides must be idle.
 
         Raises:
-            UnimoError: the process died; the end of its standard error is given.
+            UnimoError: the process died; the message has the end of its standard error.
         """
         try:
             self._process.stdin.write(word + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # `_read` tells why it died
+            pass  # `_read` reports why it died
         return self._read()
 
     def _read(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Side:
 
 
 def own_side(model: Mapping[str, Any], request: Mapping[str, Any], threads: int) -> Side:
-    """Our model, `{"name": ..., further config fields}`, in a process of its own."""
+    """Start our model, `{"name": ..., further config fields}`, in its own process."""
     command = [sys.executable, "-m", "unimo.benchmark.worker"]
     return Side(model["name"], command, {"model": dict(model), **request}, threads)
 
@@ -80,15 +80,15 @@ def own_side(model: Mapping[str, Any], request: Mapping[str, Any], threads: int)
 def peer_side(
     peer: str, python: str, sizes: Mapping[str, Any], request: Mapping[str, Any], threads: int
 ) -> Side:
-    """A model of another library with the given sizes (`peer_sizes`), run by the interpreter `python`."""
+    """Start a model of another library with the given sizes (`peer_sizes`) in the interpreter `python`."""
     return Side(peer, [python, str(PEERS[peer])], {**sizes, **request, "threads": threads}, threads)
 
 
 def find_peer_python(given: str | None) -> str:
-    """The interpreter for a peer: the given one, or this one if it has torch and transformers.
+    """Return the interpreter for a peer: the given one, or this one.
 
     Raises:
-        ConfigError: it lacks them, or does not start; says how to get one.
+        ConfigError: it lacks torch or transformers, or does not start; the message tells how to make one.
     """
     python = given or sys.executable
     try:
@@ -107,7 +107,7 @@ def find_peer_python(given: str | None) -> str:
 
 
 def peer_sizes(config: Any) -> dict[str, dict[str, int]]:
-    """What a peer needs to build towers and fusion of the same sizes as our model config."""
+    """Return the sizes of towers and fusion of a config, from which a peer is built."""
     text = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
     vision = ("hidden_size", "num_layers", "num_heads", "patch_size", "image_size")
     fusion = ("hidden_size", "num_layers", "num_heads")

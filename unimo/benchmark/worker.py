@@ -1,18 +1,17 @@
-"""One pre-training step of our model, timed on request; same line protocol as `peers/hf_bridgetower.py`.
+"""Timed pre-training steps of our model on request; same line protocol as `peers/hf_bridgetower.py`.
 
     python -m unimo.benchmark.worker '{"model": {"name": "unimo3_base"}, "batch": {...}, "matmul": {...}}'
 
-With `"fusion": {...}` in the request, a step of the Grounded Transformer alone (`fusion_step.py`); with
-`"sequences": {...}`, one of UNIMO on real batches (`sequence_step.py`).
+With `"fusion": {...}` in the request, steps of the Grounded Transformer alone (`fusion_step.py`); with
+`"sequences": {...}`, steps of UNIMO on real batches (`sequence_step.py`).
 
-A process of its own keeps the peak memory of one model apart from another's.
+Separate processes keep the peak memory of different models apart.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from unimo.benchmark.fusion_step import FusionStep
-from unimo.benchmark.machine import matmul_rate, peak_memory, resident_memory
+from unimo.benchmark.machine import matmul_rate, peak_memory, resident_memory, timed_step
 from unimo.models.batches import PretrainBatch
 
 
@@ -28,9 +27,9 @@ def make_batch(config: Any, sizes: dict[str, int], seed: int = 0) -> PretrainBat
     """Return a random pre-training batch without padding, NumPy arrays.
 
     Args:
-        config: model config, for vocabulary and image size.
-        sizes: `batch_size`, `text_len`, `targets` (MLM targets a sample).
-        seed: of the random numbers.
+        config: model config with vocabulary and image size.
+        sizes: `batch_size`, `text_len`, `targets` (MLM targets of a sample).
+        seed: seed of the random numbers.
     """
     rng = np.random.default_rng(seed)
     rows, length, targets = sizes["batch_size"], sizes["text_len"], sizes["targets"]
@@ -72,47 +71,32 @@ class Step:
         built = create_model(model["name"], **overrides)
         self.task = PretrainTask(built, PretrainConfig())
         self.task.train()
-        # Without clipping, as the peer: what is compared is forward, backward and AdamW.
+        # Without clipping, like the peer: forward, backward and AdamW are compared.
         self.optimizer = build_optimizer(self.task, replace(OptimConfig(), clip_grad_norm=None))
         self.batch = to_tensors(make_batch(built.config, sizes))
         self.parameters = sum(int(np.prod(parameter.shape)) for parameter in self.task.parameters())
 
     def __call__(self) -> dict[str, float]:
-        """Seconds and loss of one step; `forward`, `backward`, `update` are its parts."""
-        marks = [time.perf_counter()]
-        loss, _ = self.task(self.batch)
-        value = float(loss)
-        marks.append(time.perf_counter())
-        loss.backward()
-        marks.append(time.perf_counter())
-        self.optimizer.step()
-        self.optimizer.clear_grad()
-        marks.append(time.perf_counter())
-        forward, backward, update = (b - a for a, b in zip(marks, marks[1:], strict=False))
-        return {
-            "seconds": marks[-1] - marks[0],
-            "loss": value,
-            "forward": forward,
-            "backward": backward,
-            "update": update,
-        }
+        """Take one step and time it, see `timed_step`."""
+        return timed_step(lambda: self.task(self.batch)[0], self.optimizer)
 
 
-def builder(kind: str) -> Callable[..., Any]:
-    """What makes the step of a kind of request."""
-    if kind == "sequences":
+def build_step(request: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    """Build the step that a request describes."""
+    if "sequences" in request:
         from unimo.benchmark.sequence_step import SequenceStep
 
-        return SequenceStep
-    return FusionStep if kind == "fusion" else Step
+        return SequenceStep(request["model"], request["batch"], **request["sequences"])
+    if "fusion" in request:
+        return FusionStep(request["model"], request["batch"], **request["fusion"])
+    return Step(request["model"], request["batch"])
 
 
 def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answer to each word, after a first one that says what was built."""
+    """Yield a description of the step, then the answer to each word."""
     import paddle
 
-    kind = next((name for name in ("fusion", "sequences") if name in request), "")
-    step = builder(kind)(request["model"], request["batch"], **request.get(kind, {}))
+    step = build_step(request)
     resting = resident_memory()
     yield {"parameters": step.parameters, "library": f"paddle {paddle.__version__}"}
     for word in words:
@@ -128,7 +112,7 @@ def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, 
 def main() -> None:
     """Answer the words on standard input until it closes."""
     out = sys.stdout
-    sys.stdout = sys.stderr  # what libraries print must not mix with the answers
+    sys.stdout = sys.stderr  # output of libraries must not mix with the answers
     for reply in answer(sys.stdin, json.loads(sys.argv[1])):
         out.write(json.dumps(reply) + "\n")
         out.flush()
