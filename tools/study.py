@@ -63,9 +63,8 @@ def list_studies(words: list[str]) -> None:
 
 def parse(study: Study, words: list[str]) -> argparse.Namespace:
     """Parse what follows the name of a study."""
-    parser = cli.arguments(
-        f"{study.question}\n{study.paper}.", f"python tools/study.py {study.name} --jobs 2"
-    )
+    example = f"python tools/study.py {study.name} --jobs 2"
+    parser = cli.arguments(f"{study.question}\n{study.paper}.", example)
     parser.prog = f"study.py {study.name}"
     names, seeds = "; ".join(row.name for row in study.rows), " ".join(map(str, study.seeds))
     default = "; ".join(row.name for row in study.choose_rows())
@@ -74,10 +73,8 @@ def parse(study: Study, words: list[str]) -> argparse.Namespace:
     for each in study.steps:
         about = f"{each.about} [%(default)s]"
         parser.add_argument(f"--{each.name}-steps", type=int, default=each.default, metavar="N", help=about)
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="rows at a time; they share the cores"
-    )
-    output = Path("output/studies") / study.name
+    jobs, output = "rows at a time; they share the cores", Path("output/studies") / study.name
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
     parser.add_argument("--output", type=Path, default=output, metavar="DIR", help="[%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, with all commands")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")

@@ -26,16 +26,9 @@ Band = tuple[list[Row], list[Column]]
 
 
 def draw(study: Study, results: Sequence[Result], steps: str, overrides: Sequence[str] = ()) -> Image.Image:
-    """Draw all tables of a study.
+    """Draw all tables of a study, as an RGB image.
 
-    Args:
-        study: the declaration.
-        results: finished rows.
-        steps: how long the trainings were, for the heading.
-        overrides: of every training; some make the chance levels unknown.
-
-    Returns:
-        RGB image.
+    `steps` says in the heading how long the trainings were; some `overrides` make chance levels unknown.
     """
     groups, chance = group_by_row(study, results), chance_levels(study, overrides)
     bands = list(_bands(study, groups))
@@ -80,26 +73,20 @@ def _draw_panel(axes: Axes, column: Column, rows: Sequence[list[Result]], chance
         axes.axvline(chance, color=CHANCE, linestyle="--", linewidth=1.2, zorder=1)
     for place, results in enumerate(rows):
         values = [result[column.key] for result in results if column.key in result]
-        if not values:
-            continue
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        axes.scatter(values, [place] * len(values), s=26, facecolors="none", edgecolors=SEED, zorder=2)
-        axes.errorbar(
-            statistics.mean(values), place, xerr=spread, fmt="o", ms=5, color=MEAN, capsize=3, zorder=3
-        )
+        if values:
+            mean, spread = statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+            axes.scatter(values, [place] * len(values), s=26, facecolors="none", edgecolors=SEED, zorder=2)
+            axes.errorbar(mean, place, xerr=spread, fmt="o", ms=5, color=MEAN, capsize=3, zorder=3)
     axes.set_title("\n".join(textwrap.wrap(column.title, 30)), fontsize=10)
     axes.set_xlabel(column.unit, fontsize=9)
-    axes.set_xlim(*_limits(*axes.get_xlim(), column.unit.endswith("%")))
+    # A tenth of what is shown is the least range, so that small differences look small.
+    low, high = axes.get_xlim()
+    middle, half = (low + high) / 2, max(1.1 * (high - low), 0.1 * abs(high)) / 2
+    low, high = middle - half, middle + half
+    axes.set_xlim(*((max(low, -2.0), min(high, 102.0)) if column.unit.endswith("%") else (low, high)))
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the first row on top
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(axis="x", color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-
-
-def _limits(low: float, high: float, is_share: bool) -> tuple[float, float]:
-    """Widen a range to a tenth of what it shows, so that small differences look small."""
-    middle, half = (low + high) / 2, max(1.1 * (high - low), 0.1 * abs(high)) / 2
-    low, high = middle - half, middle + half
-    return (max(low, -2.0), min(high, 102.0)) if is_share else (low, high)

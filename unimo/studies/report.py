@@ -11,8 +11,7 @@ from pathlib import Path
 
 from unimo._runtime import available_cores
 from unimo.studies.runner import Result, estimate_minutes, waiting_stages
-from unimo.studies.stages import Evaluate
-from unimo.studies.study import Claim, Column, Job, Row, Study, Table
+from unimo.studies.study import Claim, Column, Evaluate, Job, Row, Study, Table
 
 CHANCE_KEYS = ("data.path=", "data.scenes.val_images=")
 """Overrides that change the number of candidates or classes: the declared chance levels no longer hold."""
@@ -21,26 +20,19 @@ CHANCE_KEYS = ("data.path=", "data.scenes.val_images=")
 def describe_plan(
     study: Study, jobs: Sequence[Job], results: Sequence[Result], output: Path, workers: int
 ) -> str:
-    """Return what is going to run: rows, seeds, steps, and about how long it takes.
+    """Return what is going to run, `workers` jobs at a time: rows, seeds, steps, and about how long it takes.
 
-    Args:
-        study: the declaration.
-        jobs: all rows and seeds that were asked for.
-        results: finished ones, from which times of other seeds follow.
-        output: folder of the study.
-        workers: jobs at a time.
+    `results` are the finished jobs, from which times of other seeds follow.
     """
     waiting = [stages for job in jobs if (stages := waiting_stages(job, output))]
     evaluations = sum(isinstance(stage, Evaluate) for stages in waiting for stage in stages)
     trainings = sum(map(len, waiting)) - evaluations
-    minutes = estimate_minutes(study, jobs, results, output)
-    cores = available_cores()
-    steps = ", ".join(f"{each.name} {jobs[0].steps[each.name]}" for each in study.steps)
+    minutes, cores = estimate_minutes(study, jobs, results, output), available_cores()
     lines = [
         f"{study.name}: {study.question} ({study.paper})",
         f"rows: {'; '.join(dict.fromkeys(job.row.name for job in jobs))}",
         f"seeds: {' '.join(dict.fromkeys(str(job.seed) for job in jobs))}",
-        f"steps: {steps}",
+        f"steps: {', '.join(f'{name} {count}' for name, count in jobs[0].steps.items())}",
         f"finished: {len(jobs) - len(waiting)} of {len(jobs)} rows and seeds",
         f"to do: {trainings} trainings and {evaluations} evaluations, {workers} at a time "
         f"on {max(1, cores // workers)} of {cores} cores each",
@@ -85,8 +77,7 @@ def format_report(study: Study, results: Sequence[Result], overrides: Sequence[s
     """Return the tables, the chance levels and what became of the claims, as Markdown."""
     groups = group_by_row(study, results)
     parts = [text for table in study.tables if (text := _format_table(table, groups))]
-    chance = chance_levels(study, overrides)
-    if chance:
+    if chance := chance_levels(study, overrides):
         named = (f"{study.columns[key].title} {level:g}" for key, level in chance.items())
         parts.append(f"Chance: {'; '.join(named)}.")
     claims = [f"- {text}" for claim in study.claims if (text := _check_claim(study, claim, results))]
@@ -97,16 +88,16 @@ def format_report(study: Study, results: Sequence[Result], overrides: Sequence[s
 
 def _format_table(table: Table, groups: dict[Row, list[Result]]) -> str:
     if not table.only_row:
-        head = [*table.head, *(column.title for column in table.columns)]
-        lines = [
-            [*row.label, *(mean_and_each(found, column) for column in table.columns)]
-            for row, found in groups.items()
-        ]
-        return markdown_table(head, lines)
-    found = [result for row, results in groups.items() if row.name == table.only_row for result in results]
+        return markdown_table(
+            [*table.head, *(column.title for column in table.columns)],
+            [
+                [*row.label, *(mean_and_each(found, column) for column in table.columns)]
+                for row, found in groups.items()
+            ],
+        )
+    found = next((results for row, results in groups.items() if row.name == table.only_row), [])
     # A caption that names no colour or shape has no score for them.
-    cells = [[column.title, mean_and_each(found, column)] for column in table.columns]
-    lines = [line for line in cells if line[1]]
+    lines = [[column.title, cell] for column in table.columns if (cell := mean_and_each(found, column))]
     return markdown_table([*table.head, "mean (each seed)"], lines) if lines else ""
 
 
@@ -146,16 +137,14 @@ def format_csv(results: Sequence[Result]) -> str:
 def next_commands(study: Study, jobs: Sequence[Job], results: Sequence[Result], output: Path) -> str:
     """Return what to type next: the rest of the declared study with the same settings, and a closer look."""
     done = {(result["row"], result["seed"]) for result in results}
-    chosen, lines = jobs[0], []
+    lines = ["next:"]
     if any((row.name, seed) not in done for row in study.choose_rows() for seed in study.seeds):
-        steps = [
-            word
-            for each in study.steps
-            if chosen.steps[each.name] != each.default
-            for word in (f"--{each.name}-steps", str(chosen.steps[each.name]))
-        ]
-        words = [study.name, *steps, "--output", str(output), *chosen.overrides]
+        words = [study.name]
+        for each in study.steps:
+            if (count := jobs[0].steps[each.name]) != each.default:
+                words += [f"--{each.name}-steps", str(count)]
+        words += ["--output", str(output), *jobs[0].overrides]
         lines.append(f"python tools/study.py {shlex.join(words)}  # all rows and seeds")
     row = study.choose_rows((results[0]["row"],))[0]
     lines.append(study.next_command.format(row=shlex.quote(str(output / row.folder(results[0]["seed"])))))
-    return "\n  ".join(["next:", *lines])
+    return "\n  ".join(lines)

@@ -12,19 +12,19 @@ import json
 import logging
 import os
 import re
+import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from unimo._runtime import available_cores
 from unimo.errors import ConfigError, UnimoError
 from unimo.files import read_json_object, write_text
-from unimo.studies.stages import Evaluate, Stage
-from unimo.studies.study import Job, Study
+from unimo.studies.study import Evaluate, Job, Stage, Study
 
 logger = logging.getLogger(__name__)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -48,12 +48,7 @@ def make_jobs(
 ) -> list[Job]:
     """Return every chosen row with every seed, seed by seed, so that the first seed is complete first.
 
-    Args:
-        study: the declaration.
-        rows: names of rows; empty: its default ones.
-        seeds: empty: those of the study.
-        steps: numbers of steps by name, where they differ from the declared ones.
-        overrides: `KEY=VALUE` words for every training.
+    Rows, seeds and steps that are not given are those of the study.
 
     Raises:
         ConfigError: unknown row, or fewer steps than the study needs.
@@ -70,12 +65,7 @@ def make_jobs(
 
 
 def run_jobs(jobs: Sequence[Job], output: Path, workers: int) -> None:
-    """Run what is not finished of every job.
-
-    Args:
-        jobs: from `make_jobs`.
-        output: folder of the study.
-        workers: jobs at a time; the cores are shared among them.
+    """Run what is not finished of every job, `workers` jobs at a time, which share the cores.
 
     Raises:
         ConfigError: the folder holds a row that was made with other settings.
@@ -177,26 +167,6 @@ def waiting_stages(job: Job, output: Path) -> list[Stage]:
     return [stage for name, stage in job.stages.items() if name not in done]
 
 
-def read_result(job: Job, output: Path) -> Result:
-    """Return the flat result of a finished job."""
-    kept = _read_record(job, output)["stages"]
-    stages = {name: kept[name] for name in job.stages}
-    trained = [name for name, stage in job.stages.items() if not isinstance(stage, Evaluate)]
-    minutes = {name: done["minutes"] for name, done in stages.items()}
-    scores = {
-        f"{name}.{metric}": value
-        for name, done in stages.items()
-        for metric, value in done.get("scores", {}).items()
-    }
-    return {
-        "row": job.row.name,
-        "seed": job.seed,
-        "minutes": round(sum(minutes.values()), 2),
-        "training_minutes": round(sum(minutes[name] for name in trained), 2),
-        **scores,
-    }
-
-
 def collect(study: Study, jobs: Sequence[Job], output: Path) -> list[Result]:
     """Return all finished rows of an output folder, in declared order, from this call and earlier ones.
 
@@ -208,11 +178,30 @@ def collect(study: Study, jobs: Sequence[Job], output: Path) -> list[Result]:
         for seed in sorted(int(match[1]) for match in found if match):
             job = Job(row, seed, jobs[0].steps, jobs[0].overrides)
             try:
-                if not waiting_stages(job, output):
-                    results.append(read_result(job, output))
+                kept = _read_record(job, output)["stages"]
             except ConfigError as error:
                 logger.warning("left out of the table: %s", error)
+                continue
+            if job.stages.keys() <= kept.keys():
+                results.append(_flatten(job, kept))
     return results
+
+
+def _flatten(job: Job, kept: Mapping[str, Any]) -> Result:
+    scores, minutes, training_minutes = {}, 0.0, 0.0
+    for name, stage in job.stages.items():
+        minutes += kept[name]["minutes"]
+        if isinstance(stage, Evaluate):
+            scores |= {f"{name}.{metric}": value for metric, value in kept[name]["scores"].items()}
+        else:
+            training_minutes += kept[name]["minutes"]
+    return {
+        "row": job.row.name,
+        "seed": job.seed,
+        "minutes": round(minutes, 2),
+        "training_minutes": round(training_minutes, 2),
+        **scores,
+    }
 
 
 def estimate_minutes(
@@ -228,7 +217,7 @@ def estimate_minutes(
         waiting = waiting_stages(job, output)
         before = [result["minutes"] for result in results if result["row"] == job.row.name]
         if before and len(waiting) == len(job.stages):
-            total += sum(before) / len(before)
+            total += statistics.mean(before)
             continue
         for stage in waiting:
             if isinstance(stage, Evaluate):

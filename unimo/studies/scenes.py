@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from unimo.registry import list_models
-from unimo.studies.stages import Evaluate, Finetune, Pretrain
-from unimo.studies.study import Claim, Column, Row, Steps, Study, Table
+from unimo.studies.study import Claim, Column, Evaluate, Finetune, Pretrain, Row, Steps, Study, Table
 
 # The learning rate of the recipe spares pre-trained weights; from scratch there are none to spare.
 SCRATCH = ("optim.lr=1e-3", "optim.lr_multipliers.heads=5")

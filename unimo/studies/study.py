@@ -11,7 +11,61 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unimo.errors import ConfigError, nearest
-from unimo.studies.stages import Context, Evaluate, Pretrain, Stage
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Pre-training with the overrides of the row."""
+
+    name: str = "pretrain"
+    steps: str = "pretrain"
+    """Name of the number of steps."""
+
+    def command(self, job: Job, folder: Path) -> list[str]:
+        """Return the tool and its arguments. What the row overrides wins over the command line."""
+        return ["pretrain.py", job.row.model, *job.training(self, folder), *job.row.overrides]
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """Fine-tuning on a task, or a linear probe, from the row's pre-training or from scratch."""
+
+    name: str
+    steps: str
+    """Name of the number of steps."""
+    task: str
+    overrides: tuple[str, ...] = ()
+
+    def command(self, job: Job, folder: Path) -> list[str]:
+        """Return the tool and its arguments. What the stage overrides wins over the command line."""
+        pretrained = any(isinstance(stage, Pretrain) for stage in job.row.stages)
+        init = str(folder / "pretrain" / "model") if pretrained else "none"
+        start = ["--task", self.task, "--model", job.row.model, "--init", init]
+        return ["finetune.py", *start, *job.training(self, folder), *self.overrides]
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluation of the model of an earlier stage on held-out data."""
+
+    name: str
+    """Prefix of the scores: `vqa` gives `vqa.overall`."""
+    of: str
+    """Name of the training whose model is evaluated."""
+    task: str
+    options: tuple[str, ...] = ()
+    """Options of `tools/evaluate.py`, such as `--zero-shot`."""
+    overrides: tuple[str, ...] = ()
+
+    def command(self, job: Job, folder: Path) -> list[str]:
+        """Return the tool and its arguments."""
+        model = ["--model", str(folder / self.of / "model")]
+        options = [*self.options, *self.overrides]
+        return ["evaluate.py", "--task", self.task, *model, "--split", "val", *options]
+
+
+Stage = Pretrain | Finetune | Evaluate
+"""One public command of `tools/`; `command` takes the job and its folder."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +191,7 @@ class Job:
     row: Row
     seed: int
     steps: Mapping[str, int]
+    """Number of steps by the name that stages refer to."""
     overrides: tuple[str, ...] = ()
     """`KEY=VALUE` words for every training."""
 
@@ -145,10 +200,15 @@ class Job:
         """Stages by name, without trainings of 0 steps and without what needs their models."""
         kept: dict[str, Stage] = {}
         for stage in self.row.stages:
-            runs = stage.of in kept if isinstance(stage, Evaluate) else self.steps[stage.steps] > 0
-            if runs:
+            if stage.of in kept if isinstance(stage, Evaluate) else self.steps[stage.steps] > 0:
                 kept[stage.name] = stage
         return kept
+
+    def training(self, stage: Pretrain | Finetune, folder: Path) -> list[str]:
+        """Return the words that every training has: where it writes, how long it is, what is overridden."""
+        output = f"output_dir={folder / stage.name}"
+        length = f"train.max_steps={self.steps[stage.steps]}"
+        return [output, length, f"seed={self.seed}", "data.num_workers=1", *self.overrides]
 
     def commands(self, output: Path = Path()) -> dict[str, list[str]]:
         """Return the words of the command of each stage, by its name.
@@ -156,12 +216,5 @@ class Job:
         Args:
             output: folder of the study, which gets a folder for the job.
         """
-        context = Context(
-            model=self.row.model,
-            folder=output / self.row.folder(self.seed),
-            steps=self.steps,
-            overrides=(f"seed={self.seed}", "data.num_workers=1", *self.overrides),
-            variant=self.row.overrides,
-            pretrained=any(isinstance(stage, Pretrain) for stage in self.row.stages),
-        )
-        return {name: stage.command(context) for name, stage in self.stages.items()}
+        folder = output / self.row.folder(self.seed)
+        return {name: stage.command(self, folder) for name, stage in self.stages.items()}

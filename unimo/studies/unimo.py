@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from unimo.studies.stages import Evaluate, Finetune, Pretrain
-from unimo.studies.study import Claim, Column, Row, Steps, Study, Table
+from unimo.studies.study import Claim, Column, Evaluate, Finetune, Pretrain, Row, Steps, Study, Table
 
 # Retrieval among 200 held-out scenes of one caption each: every pair is scored.
 GALLERY = ("data.scenes.val_images=200", "data.scenes.captions_per_image=1")

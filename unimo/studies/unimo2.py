@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from unimo.studies.stages import Evaluate, Finetune, Pretrain
-from unimo.studies.study import Claim, Column, Row, Steps, Study, Table
+from unimo.studies.study import Claim, Column, Evaluate, Finetune, Pretrain, Row, Steps, Study, Table
 
 SHAPES = "image_classification"
 # Every text is scored against every image: all four captions of a scene would take four times as long.

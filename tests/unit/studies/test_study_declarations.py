@@ -11,8 +11,7 @@ from unimo.errors import ConfigError
 from unimo.settings import load_run_config
 from unimo.studies.catalogue import STUDIES, find_study
 from unimo.studies.runner import make_jobs
-from unimo.studies.stages import Evaluate, Pretrain
-from unimo.studies.study import Study
+from unimo.studies.study import Evaluate, Pretrain, Study
 
 each_study = pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 

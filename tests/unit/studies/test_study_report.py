@@ -20,8 +20,7 @@ from unimo.studies.report import (
     next_commands,
 )
 from unimo.studies.runner import make_jobs
-from unimo.studies.stages import Evaluate, Pretrain
-from unimo.studies.study import Claim, Column, Row, Steps, Study, Table
+from unimo.studies.study import Claim, Column, Evaluate, Pretrain, Row, Steps, Study, Table
 
 STAGES = (Pretrain(), Evaluate("test", of="pretrain", task="vqa"))
 STUDY = Study(

@@ -18,8 +18,7 @@ from unimo.errors import ConfigError, UnimoError
 from unimo.studies import runner
 from unimo.studies.catalogue import STUDIES
 from unimo.studies.runner import collect, estimate_minutes, make_jobs, run_jobs, waiting_stages
-from unimo.studies.stages import Evaluate, Finetune, Pretrain
-from unimo.studies.study import Column, Row, Steps, Study, Table
+from unimo.studies.study import Column, Evaluate, Finetune, Pretrain, Row, Steps, Study, Table
 
 # A stand-in of all three tools: it notes each start, trains by writing a folder, and scores from its words.
 TOOL = """import json, os, pathlib, signal, sys, time, zlib
