@@ -202,9 +202,9 @@ def _check(size: int, *, tokens: int, ids: Sequence[int], nearest: int, context:
 
 
 def _add_images(model: Model, batch: dict[str, Any], before: set[str], patches: Neighbours) -> set[str]:
-    """Add the images that the batch before did not have; returns the ids of this batch's images.
+    """Add the images that the batch before did not have; return the ids of this batch's images.
 
-    The texts of an image stand one after the other, so that it is in one batch or in two that touch.
+    The texts of an image follow each other, so it is in one batch or in consecutive ones.
     """
     rows = {key: row for row, key in reversed(list(enumerate(batch["image_ids"])))}
     new = [(key, row) for key, row in rows.items() if key not in before]
@@ -219,7 +219,7 @@ def _add_images(model: Model, batch: dict[str, Any], before: set[str], patches: 
 
 
 def _add_texts(model: Model, batch: dict[str, Any], special_ids: frozenset[int], words: Neighbours) -> None:
-    """Add the tokens of all texts but begin, end and padding."""
+    """Add the tokens of all texts except begin, end and padding."""
     tensors = to_tensors({key: batch[key] for key in ("input_ids", "attention_mask")})
     entries, scores = _map(model, model.ground(model.encode_text(**tensors), None))
     ids = batch["input_ids"][:, 1:]

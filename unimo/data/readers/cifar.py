@@ -126,7 +126,7 @@ def find_cifar(path: Path) -> CifarFolder | None:
 
 
 def open_cifar(folder: CifarFolder, split: str, name: str) -> CifarImages:
-    """One split: `train`, or `test`, which `val` stands for too.
+    """Open one split: `train`, or `test`, which is also `val`.
 
     Raises:
         DataError: another split, or files that are missing or damaged.
