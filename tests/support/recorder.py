@@ -1,7 +1,7 @@
 """Record what the commands of a checkout compute, and compare two recordings.
 
     python tests/support/recorder.py record --checkout DIR --out recorded.json [--jobs 2] [--only PATTERN]
-    python tests/support/recorder.py compare OLD.json NEW.json
+    python tests/support/recorder.py compare OLD.json NEW.json [--only PATTERN]
 
 Nothing of the checkout is imported: its own commands run as processes, each case in a fresh temporary folder.
 What is kept of a step is named in the table of cases:
@@ -258,10 +258,11 @@ def shorten(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def compare(old_file: Path, new_file: Path) -> int:
+def compare(old_file: Path, new_file: Path, only: str = "") -> int:
     """Print a line for each case; 1 if any differs."""
     old, new = (json.loads(path.read_text())["cases"] for path in (old_file, new_file))
     names = [*old, *(name for name in new if name not in old)]
+    names = [name for name in names if fnmatch.fnmatch(name, only or "*")]
     width, unequal = max(map(len, names), default=0), 0
     for name in names:
         if name not in old or name not in new:
@@ -353,8 +354,11 @@ def main() -> int:
     comparing = commands.add_parser("compare", help="compare two files")
     comparing.add_argument("old", type=Path)
     comparing.add_argument("new", type=Path)
+    comparing.add_argument("--only", default="", metavar="PATTERN", help="cases by name")
     options = parser.parse_args()
-    return record(options) if options.job == "record" else compare(options.old, options.new)
+    if options.job == "record":
+        return record(options)
+    return compare(options.old, options.new, options.only)
 
 
 if __name__ == "__main__":
