@@ -1,4 +1,4 @@
-"""Batches of pictures that have the same size for the network."""
+"""Batches of pictures with the same input size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Prepared:
     """A decoded picture."""
 
     number: int
-    """In the image list."""
+    """Number in the image list."""
     image_id: str
     size: tuple[int, int]
     """Width and height of the picture itself."""
@@ -24,9 +24,9 @@ class Prepared:
 def group_by_shape(
     pictures: Iterable[Prepared], batch_size: int, look_ahead: int
 ) -> Iterator[list[Prepared]]:
-    """Batches of equal shape; at most `look_ahead` pictures wait for others of their shape.
+    """Yield batches of equal shape; at most `look_ahead` pictures wait for others of their shape.
 
-    When more would wait, the largest group goes on its way (of equal ones the oldest). The batches depend
+    When that many wait, the largest group is yielded (the oldest of equally large ones). The batches depend
     on the order of the pictures only.
     """
     groups: dict[tuple[int, ...], list[Prepared]] = {}

@@ -1,9 +1,9 @@
-"""Pictures a second of an extraction beside a straightforward loop over the same network.
+"""Pictures per second of an extraction, beside a plain loop over the same network.
 
     python -m ppdet_features.benchmark --images DIR --detector CONFIG [--weights FILE] [--count 200]
 
-Both sides run in this process, on the same pictures, one after the other in parts so that what else the
-machine does meets both; prints one JSON object.
+Both sides run in this process on the same pictures, taking turns part by part so that other load on the
+machine affects both; prints one JSON object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def compare(
     """Time both sides on the first `count` pictures, in parts of one file each.
 
     Returns:
-        Pictures a second of both, their ratio, and the largest difference of a feature.
+        Pictures per second of both, their ratio, and the largest difference of a feature.
     """
     one_by_one = ExtractionSettings(batch_size=1, look_ahead=1)
     read = partial(read_picture, images, extractor.prepare)
@@ -83,7 +83,7 @@ def compare(
 
 
 class _Part(ImageList):
-    """A stretch of another list."""
+    """Consecutive pictures of another list."""
 
     def __init__(self, whole: ImageList, numbers: range) -> None:
         self.dataset = whole.dataset
@@ -92,9 +92,9 @@ class _Part(ImageList):
 
 
 def main() -> None:
-    """Read the arguments, compare, print."""
+    """Compare both sides and print the result."""
     parser = cli.arguments(
-        "Pictures a second of an extraction and of a loop over single pictures.",
+        "Pictures per second of an extraction and of a loop over single pictures.",
         "python -m ppdet_features.benchmark --images DIR --detector CONFIG --weights FILE",
     )
     parser.add_argument("--images", required=True)

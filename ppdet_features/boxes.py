@@ -1,4 +1,4 @@
-"""Arithmetic of boxes (x1, y1, x2, y2 in pixels; width is x2 - x1), in NumPy. Legend: N, M boxes."""
+"""Box arithmetic in NumPy. A box is x1, y1, x2, y2 in pixels, its width x2 - x1. Legend: N, M, K boxes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 MAX_LOG_SCALE = float(np.log(1000.0 / 16.0))
-"""Widths and heights never grow by more than this in one step."""
+"""Upper bound of dw and dh, as in Detectron: a box grows at most 62.5-fold."""
 
 
 def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Shared area of each box of [N, 4] and each of [M, 4] over their union, [N, M]; 0 for empty boxes."""
+    """Compute intersection over union of boxes [N, 4] and [M, 4]: [N, M], 0 for empty boxes."""
     upper = np.maximum(first[:, None, :2], second[None, :, :2])
     lower = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = np.prod(np.clip(lower - upper, 0, None), axis=2)
@@ -21,14 +21,18 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def encode(anchors: np.ndarray, boxes: np.ndarray, weights: Sequence[float] = (1, 1, 1, 1)) -> np.ndarray:
-    """What means `boxes` [N, 4] at `anchors` [N, 4]: weighted dx, dy, dw, dh, [N, 4] float32."""
+    """Compute the weighted deltas dx, dy, dw, dh [N, 4] float32 from `anchors` [N, 4] to `boxes` [N, 4].
+
+    dx and dy are shifts of the centre over width and height of the anchor, dw and dh logarithms of the ratios
+    of widths and heights (Ren et al. 2015, equation 2).
+    """
     sizes, targets = anchors[:, 2:] - anchors[:, :2], boxes[:, 2:] - boxes[:, :2]
     shift = (boxes[:, :2] + boxes[:, 2:] - anchors[:, :2] - anchors[:, 2:]) / 2 / sizes
     return (np.concatenate([shift, np.log(targets / sizes)], axis=1) * weights).astype(np.float32)
 
 
 def decode(anchors: np.ndarray, deltas: np.ndarray, weights: Sequence[float] = (1, 1, 1, 1)) -> np.ndarray:
-    """The boxes that `deltas` [N, K, 4] mean at `anchors` [N, 4], [N, K, 4] float32."""
+    """Apply `deltas` [N, K, 4] to `anchors` [N, 4]: boxes [N, K, 4] float32. The inverse of `encode`."""
     deltas = deltas / np.asarray(weights, np.float32)
     sizes = (anchors[:, 2:] - anchors[:, :2])[:, None]
     centers = (anchors[:, 2:] + anchors[:, :2])[:, None] / 2 + deltas[..., :2] * sizes
@@ -37,5 +41,5 @@ def decode(anchors: np.ndarray, deltas: np.ndarray, weights: Sequence[float] = (
 
 
 def clip(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Boxes [..., 4] cut off at the borders of the picture."""
+    """Clip boxes [..., 4] to a picture of the given size."""
     return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))

@@ -1,4 +1,4 @@
-"""Mean average precision by `pycocotools`, of a detector on annotated pictures."""
+"""Mean average precision of a detector on annotated pictures, computed by `pycocotools`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ def evaluate(
     pictures: Pictures,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, float]:
-    """`map` (overlaps 0.50 to 0.95), `map50`, and `map50 <class>` of every class that occurs.
+    """Evaluate a detector with COCO's metric.
+
+    Args:
+        detector: put into evaluation mode.
+        pictures: annotated pictures.
+        progress: wraps the picture numbers, e.g. in a progress bar.
+
+    Returns:
+        `map` (mean over overlaps 0.50 to 0.95), `map50`, and `map50 <class>` for every class that occurs.
 
     Raises:
         ConfigError: pycocotools is not installed.
@@ -50,7 +58,7 @@ def evaluate(
 def _detect(
     detector: FasterRCNN, pictures: Pictures, progress: Callable[[Iterable[int]], Iterable[int]]
 ) -> Iterator[tuple[int, Objects]]:
-    """Pictures that follow each other and have one size go through the network together."""
+    """Yield picture numbers and objects; consecutive pictures of one size go through the network together."""
     waiting: list[tuple[int, np.ndarray]] = []
 
     def flush() -> Iterator[tuple[int, Objects]]:
@@ -71,7 +79,19 @@ def _detect(
 def mean_average_precision(
     pictures: Pictures, found: list[dict[str, object]], classes: list[str]
 ) -> dict[str, float]:
-    """COCO's metric of `found`, a list in its result format with class numbers as categories."""
+    """Compute COCO's metric.
+
+    Args:
+        pictures: the annotations.
+        found: detected objects in COCO's result format, with class numbers as categories.
+        classes: names of the classes.
+
+    Returns:
+        See `evaluate`.
+
+    Raises:
+        ConfigError: pycocotools is not installed.
+    """
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -81,7 +101,7 @@ def mean_average_precision(
         ) from error
     if not found:
         return {"map": 0.0, "map50": 0.0}
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = COCO()
         truth.dataset = _dataset(pictures, classes)
         truth.createIndex()
@@ -89,9 +109,8 @@ def mean_average_precision(
         scores.evaluate()
         scores.accumulate()
         scores.summarize()
-    precision = scores.eval["precision"][
-        0, :, :, 0, -1
-    ]  # overlap 0.5, any size, 100 a picture: [recall, class]
+    # [recall, class] at overlap 0.5, for objects of any size, at most 100 of a picture
+    precision = scores.eval["precision"][0, :, :, 0, -1]
     each = {
         f"map50 {classes[label]}": float(precision[:, i].mean())
         for i, label in enumerate(scores.params.catIds)

@@ -1,6 +1,6 @@
 """Settings of the detector, under the section names and keys of PaddleDetection's YAML files.
 
-Keys that PaddleDetection does not have are marked "ours"; their defaults give PaddleDetection's network.
+Keys that PaddleDetection does not have are marked "ours"; their defaults give the network of PaddleDetection.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppdet_features.ignored_keys import TagLoader, drop_ignored
+from ppdet_features.reader_config import ReaderConfig
 from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
 class ArchitectureConfig:
-    """Section `FasterRCNN`: which part is which. One of each exists here."""
+    """Section `FasterRCNN`: the class of each part; only one of each is implemented."""
 
     backbone: Literal["ResNet"] = "ResNet"
     rpn_head: Literal["RPNHead"] = "RPNHead"
@@ -28,22 +29,22 @@ class ArchitectureConfig:
 
 @dataclass(frozen=True)
 class ResNetConfig:
-    """Section `ResNet`: the backbone up to res4, which all regions share."""
+    """Section `ResNet`: the backbone up to res4, shared by all regions."""
 
     depth: Literal[18, 34, 50, 101, 152] = 50
     variant: Literal["a", "b"] = "b"
-    """Which convolution of a bottleneck has the stride: `a` the first (Caffe), `b` the 3x3."""
+    """Convolution of a bottleneck that has the stride: `a` the first (Caffe), `b` the 3x3."""
     norm_type: Literal["bn"] = "bn"
     freeze_norm: bool = True
-    """Norms keep their statistics and are not trained."""
+    """Norms are not trained and keep their statistics."""
     freeze_at: int = 0
     """Stages up to this index (0 is res2, with the stem) are not trained; -1 trains all."""
     return_idx: list[int] = field(default_factory=lambda: [2])
     num_stages: int = 3
     ch_in: int = 64
-    """Channels of the stem."""
+    """Output channels of the stem."""
     width: int = 64
-    """Ours: inner channels of res2; each further stage doubles them."""
+    """Ours: inner channels of res2, doubled by each further stage."""
     caffe_max_pool: bool = False
     """Ours: the stem pools without padding and rounds up, as Caffe does."""
 
@@ -57,13 +58,13 @@ class ResNetConfig:
 
 @dataclass(frozen=True)
 class AnchorConfig:
-    """Boxes that the proposal network starts from, at each position of res4."""
+    """Anchors: the boxes that the proposal network starts from, at each position of res4."""
 
     aspect_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     anchor_sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
     strides: list[int] = field(default_factory=lambda: [16])
     offset: float = 0.0
-    """Of the anchor's centre from the upper left corner of its cell, in strides."""
+    """Offset of the anchor's centre from the upper left corner of its cell, in strides."""
 
     def __post_init__(self) -> None:
         if self.strides != [16]:
@@ -72,7 +73,7 @@ class AnchorConfig:
 
 @dataclass(frozen=True)
 class RpnTargetConfig:
-    """Which anchors the proposal network learns from."""
+    """Choice of the anchors that the proposal network is trained on."""
 
     batch_size_per_im: int = 256
     fg_fraction: float = 0.5
@@ -83,14 +84,14 @@ class RpnTargetConfig:
 
 @dataclass(frozen=True)
 class ProposalConfig:
-    """How many proposals are kept, and how far they may overlap."""
+    """Number of proposals to keep, and their largest overlap."""
 
     min_size: float = 0.0
     nms_thresh: float = 0.7
     pre_nms_top_n: int = 6000
     post_nms_top_n: int = 1000
     topk_after_collect: bool = False
-    """For feature pyramids; read and without effect."""
+    """For feature pyramids; has no effect here."""
 
 
 def _train_proposals() -> ProposalConfig:
@@ -106,29 +107,29 @@ class RpnConfig:
     train_proposal: ProposalConfig = field(default_factory=_train_proposals)
     test_proposal: ProposalConfig = field(default_factory=ProposalConfig)
     channels: int | None = None
-    """Ours: of its 3x3 convolution; None for those of res4. Bottom-up attention has 512."""
+    """Ours: channels of its 3x3 convolution; None means those of res4. Bottom-up attention has 512."""
     smooth_l1_beta: float = 0.0
-    """Ours: where the box loss turns from squares to differences; 0 for differences only."""
+    """Ours: difference up to which the box loss is quadratic; 0 for absolute differences only."""
 
 
 @dataclass(frozen=True)
 class RoiConfig:
-    """How a region is cut out of res4."""
+    """Pooling of a region from res4."""
 
     resolution: int = 14
     sampling_ratio: int = 0
     aligned: bool = True
     pooling: Literal["align", "max"] = "align"
-    """Ours: `max` is the RoI pooling of Caffe; the two keys above are for `align`."""
+    """Ours: `max` is the RoI pooling of Caffe; the two keys above apply to `align`."""
 
 
 @dataclass(frozen=True)
 class Res5Config:
-    """Section `Res5Head`: the last stage of the ResNet, on each region. All keys are ours."""
+    """Section `Res5Head`: the last stage of the ResNet, applied to each region. All keys are ours."""
 
     variant: Literal["a", "b"] = "b"
     stride: Literal[1, 2] = 2
-    """Of its first block. Bottom-up attention has 1, with `dilation: 2`."""
+    """Stride of its first block. Bottom-up attention has 1, with `dilation: 2`."""
     dilation: Literal[1, 2] = 1
     freeze_norm: bool = True
 
@@ -143,7 +144,7 @@ class BoxHeadConfig:
     with_pool: bool = True
     bbox_weight: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
     cls_agnostic: bool = False
-    """Ours: one box for a region instead of one for each class."""
+    """Ours: one box per region instead of one per class."""
     smooth_l1_beta: float = 0.0
     """Ours: as in `RPNHead`."""
 
@@ -154,7 +155,7 @@ class BoxHeadConfig:
 
 @dataclass(frozen=True)
 class BoxAssignerConfig:
-    """Section `BBoxAssigner`: which regions the head learns from."""
+    """Section `BBoxAssigner`: choice of the regions that the head is trained on."""
 
     batch_size_per_im: int = 512
     bg_thresh: float = 0.5
@@ -165,7 +166,7 @@ class BoxAssignerConfig:
 
 @dataclass(frozen=True)
 class NmsConfig:
-    """Which objects are reported."""
+    """Choice of the objects to report."""
 
     name: Literal["MultiClassNMS"] = "MultiClassNMS"
     keep_top_k: int = 100
@@ -175,7 +176,7 @@ class NmsConfig:
 
 @dataclass(frozen=True)
 class PostProcessConfig:
-    """Section `BBoxPostProcess`: objects as the COCO metric wants them; regions are of `RegionSelection`."""
+    """Section `BBoxPostProcess`: objects for the COCO metric; `RegionSelection` chooses the regions."""
 
     decode: Literal["RCNNBox"] = "RCNNBox"
     nms: NmsConfig = field(default_factory=NmsConfig)
@@ -183,16 +184,16 @@ class PostProcessConfig:
 
 @dataclass(frozen=True)
 class SelectionConfig:
-    """Section `RegionSelection` (ours): which proposals become regions, as bottom-up attention chooses."""
+    """Section `RegionSelection` (ours): choice of regions among the proposals, as in bottom-up attention."""
 
     score_threshold: float = 0.2
-    """Regions above it are kept, but ..."""
+    """Regions of at least this probability are kept: at least `min_boxes`, at most `max_boxes` of them."""
     min_boxes: int = 10
     max_boxes: int = 100
     nms_threshold: float = 0.3
-    """Of two regions of one class that overlap by more, the weaker one is not of that class."""
+    """If two regions of a class overlap by more, the weaker one does not count for that class."""
     boxes: Literal["proposals", "regressed"] = "proposals"
-    """Boxes that are compared and reported. The feature is always that of the proposal."""
+    """Boxes to compare and report. The feature is always that of the proposal."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_boxes <= self.max_boxes:
@@ -203,84 +204,23 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True)
-class DecodeConfig:
-    """Order of the colours."""
-
-    to_rgb: bool = True
-    """False for BGR, as Caffe networks read it (ours)."""
-
-
-@dataclass(frozen=True)
-class ResizeConfig:
-    """Size of the network's input."""
-
-    target_size: list[int] = field(default_factory=lambda: [800, 1333])
-    """The shorter side, as long as the longer one does not get longer than the second number."""
-    keep_ratio: bool = True
-    interp: Literal[1, 2] = 1
-    """1 linear, 2 cubic; both by Pillow, which smooths when it shrinks."""
-
-    def __post_init__(self) -> None:
-        if len(self.target_size) != 2 or min(self.target_size) < 1 or not self.keep_ratio:
-            raise ConfigError(f"Resize: expected two sides and keep_ratio: true, found {self.target_size}")
-
-
-@dataclass(frozen=True)
-class NormalizeConfig:
-    """Colours to numbers: (value - mean) / std, values first divided by 255 if `is_scale`."""
-
-    is_scale: bool = True
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
-
-
-@dataclass(frozen=True)
-class TransformsConfig:
-    """The steps of `sample_transforms`, which YAML lists one by one in this order."""
-
-    Decode: DecodeConfig = field(default_factory=DecodeConfig)
-    Resize: ResizeConfig = field(default_factory=ResizeConfig)
-    NormalizeImage: NormalizeConfig = field(default_factory=NormalizeConfig)
-    Permute: dict[str, int] = field(default_factory=dict)
-
-
-def _read_transforms(value: Any, where: str, current: TransformsConfig) -> TransformsConfig:
-    if isinstance(value, Mapping):
-        return merge_into(current, value, where)
-    if not isinstance(value, list) or not all(isinstance(step, Mapping) and len(step) == 1 for step in value):
-        raise ConfigError(
-            f"{where}: expected a list such as [Decode: {{}}, Resize: {{...}}], found {value!r}"
-        )
-    return merge_into(current, {name: keys or {} for step in value for name, keys in step.items()}, where)
-
-
-@dataclass(frozen=True)
-class ReaderConfig:
-    """Section `TestReader`: how a picture becomes the network's input, in training too."""
-
-    RESOLVE = {"sample_transforms": _read_transforms}
-
-    sample_transforms: TransformsConfig = field(default_factory=TransformsConfig)
-    batch_size: int = 1
-    """Of evaluation; extraction has its own."""
-    shuffle: bool = False
-    drop_last: bool = False
-
-
-@dataclass(frozen=True)
 class TrainingConfig:
-    """Section `Training` (ours): the schedule of train_detector.py."""
+    """Section `Training` (ours): the settings of train_detector.py. Steps are optimizer steps."""
 
     steps: int = 90000
     batch_size: int = 8
+    """Pictures of a step, over all ranks."""
     learning_rate: float = 1e-3
-    """Of AdamW, after the warm-up; falls to zero along a cosine."""
+    """Rate of AdamW after the warm-up; decays to zero along a cosine."""
     warmup: int = 100
+    """Steps of the linear rise; may exceed `steps`."""
     weight_decay: float = 1e-4
     clip_norm: float = 10.0
+    """Largest global gradient norm."""
     attribute_weight: float = 0.5
+    """Weight of the attribute loss; that of the others is 1."""
     flip: bool = True
-    """Half of the pictures are seen as in a mirror."""
+    """Mirror half of the pictures."""
     seed: int = 0
     save_every: int = 500
     log_every: int = 20
@@ -288,14 +228,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """A detector: its parts, its classes and how pictures come in."""
+    """A detector: its parts, classes, preprocessing and training."""
 
     architecture: Literal["FasterRCNN"] = "FasterRCNN"
     num_classes: int = 80
     num_attributes: int = 0
-    """Ours: 0 for no attribute head."""
+    """Ours: 0 means no attribute head."""
     class_names: list[str] | None = None
-    """Ours: names, or (in YAML) a text file beside it with one name a line, what follows a comma left out."""
+    """Ours: names, or (in YAML) a text file beside it, see `read_names`."""
     attribute_names: list[str] | None = None
     parts: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
@@ -321,16 +261,16 @@ class DetectorConfig:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, without background."""
+        """Names of the classes, without the background."""
         return self.class_names or [f"class {i}" for i in range(self.num_classes)]
 
     @property
     def attributes(self) -> list[str]:
-        """Names of the attributes; none without attribute head."""
+        """Names of the attributes; empty without an attribute head."""
         return self.attribute_names or [f"attribute {i}" for i in range(self.num_attributes)]
 
 
-# Section of the YAML file -> field. The other keys have their own names.
+# Section of the YAML file -> field; other keys are fields of the same name.
 SECTIONS = {
     "FasterRCNN": "parts",
     "ResNet": "resnet",
@@ -351,11 +291,11 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
     Args:
         path: the file; it may have a `_base_`, or `_BASE_` as those of PaddleDetection.
-        overrides: merged over the file, e.g. `{"Training": {"steps": 100}}`.
+        overrides: win over the file, e.g. `{"Training": {"steps": 100}}`.
 
     Raises:
-        ConfigError: missing file, an unknown key (the nearest ones are named), a value of the wrong type, or
-            a detector of another kind.
+        ConfigError: missing file, unknown key (the message names the nearest ones), value of the wrong type,
+            or a detector of another kind.
     """
     path, values = Path(path), {}
     hints = {field.name: field for field in dataclasses.fields(DetectorConfig)}
@@ -374,7 +314,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
 
 
 def read_names(path: Path) -> list[str]:
-    """Names of classes or attributes: one a line, what follows a comma left out.
+    """Read names of classes or attributes, one per line; the part from a comma on (synonyms) is dropped.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -387,11 +327,11 @@ def read_names(path: Path) -> list[str]:
 
 
 def sections(config: DetectorConfig) -> dict[str, Any]:
-    """Plain values under the keys of the YAML file."""
+    """Convert a config to plain values under the keys of the YAML file."""
     names = {field: section for section, field in SECTIONS.items()}
     return {names.get(key, key): value for key, value in to_plain(config).items() if value is not None}
 
 
 def dump_config(config: DetectorConfig) -> str:
-    """The YAML text of a config, which `load_config` reads back."""
+    """Convert a config to YAML, which `load_config` reads back."""
     return dump(sections(config))

@@ -1,4 +1,4 @@
-"""A TSV of the released format to a store."""
+"""Conversion of a TSV file of the released format to a store."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ def convert_tsv(
     max_bad_rate: float,
     progress: Callable[[int, int], Any],
 ) -> dict[str, int]:
-    """Write a store of the pictures of a TSV file; a killed conversion goes on where it was.
+    """Convert a TSV file to a store, or resume a killed conversion.
 
     Args:
-        table: the opened file.
+        table: the open file.
         folder: to write to.
-        classes: names of the classes, which may be others on the next run; none for `class 0`, ...
-        background: which column of the class probabilities is that of the background, and left out.
-        images_per_shard: pictures of a file.
-        max_bad_rate: share of lines that may be skipped.
+        classes: names of the classes, which may differ when the conversion is repeated; empty for
+            `class 0`, ...
+        background: column of the class probabilities that is the background, to leave out.
+        images_per_shard: pictures per file.
+        max_bad_rate: largest share of lines that may be skipped.
         progress: as for `extract`.
 
     Returns:
         Numbers of `images`, `regions` and `skipped`.
 
     Raises:
-        ConfigError: another number of names than of classes.
+        ConfigError: the numbers of names and classes differ.
         DataError: the folder holds the work of another job, or too many lines are broken.
     """
     names = table.names()
@@ -52,7 +53,7 @@ def convert_tsv(
     if classes and len(classes) != num_classes:
         raise ConfigError(
             f"{len(classes)} names of classes, but {table.path} has {num_classes} class probabilities "
-            "(--background says whether one of them is that of the background)"
+            "(--background says whether one of them is the background)"
         )
     widths = Widths(table.feature_size, num_classes)
     job = {"tsv": file_digest(table.path), "order": table.order, "background": background}

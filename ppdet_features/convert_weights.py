@@ -13,11 +13,11 @@ EXAMPLE = """python ppdet_features/convert_weights.py --weights faster_rcnn_from
 
 
 def main(words: list[str] | None = None) -> None:
-    """Convert, check against the config, and write `config.yaml` and `model.safetensors`."""
+    """Convert weights, check them against the config, and write `config.yaml` and `model.safetensors`."""
     args = _parser().parse_args(words)
     # Paddle is slow to import; --help does without it.
     from ppdet_features.config import dump_config, load_config
-    from ppdet_features.detector import build_detector
+    from ppdet_features.detector import FasterRCNN
     from ppdet_features.detectron2_names import convert
     from unimo.config import parse_overrides
     from unimo.files import write_text
@@ -25,7 +25,7 @@ def main(words: list[str] | None = None) -> None:
     from unimo.weights.layers import load_into, tensors_of
 
     config = load_config(args.config, parse_overrides(args.overrides))
-    detector = build_detector(config)
+    detector = FasterRCNN(config)
     load_into(detector, convert(read_tensors(args.weights), args.background == "first"), args.weights)
     output = Path(args.out)
     output.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "--background",
         choices=("last", "first"),
         default="last",
-        help="where class scores have background: last (Detectron2) or first (Caffe)",
+        help="position of the background among class scores: last (Detectron2) or first (Caffe)",
     )
     return parser
 

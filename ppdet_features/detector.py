@@ -1,6 +1,6 @@
 """Faster R-CNN on res4 with a res5 head (C4): the regions of pictures and their features.
 
-Legend: B pictures, N regions of one, F width of a feature, C classes, A attributes.
+Legend: B pictures, R proposals and N regions of one, F width of a feature, C classes, A attributes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Detections:
     features: np.ndarray = field(repr=False)
     """[N, F] float32, pooled res5."""
     class_probs: np.ndarray = field(repr=False)
-    """[N, C] float32 without background (a row does not sum to one)."""
+    """[N, C] float32 without the background, so a row need not sum to one."""
     scores: np.ndarray = field(repr=False)
-    """[N] float32, falling: of the class it was kept for; 0 when stronger regions own all of its classes."""
+    """[N] float32, descending: probability of the label; 0 for regions that are suppressed in every class."""
     labels: np.ndarray = field(repr=False)
-    """[N] int64, that class."""
+    """[N] int64: the class that a region is kept for."""
     attributes: np.ndarray | None = field(default=None, repr=False)
-    """[N, A] float32 probabilities, which sum to one; None without attribute head."""
+    """[N, A] float32 probabilities, rows sum to one; None without an attribute head."""
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -46,10 +46,10 @@ class Detections:
 
 @dataclass(frozen=True)
 class Objects:
-    """What the detector reports for the COCO metric, best first: one entry for each (region, class)."""
+    """Detected objects of one picture for the COCO metric, best first: one for each (region, class) kept."""
 
     boxes: np.ndarray
-    """[N, 4] float32, regressed, pixels of the network's input."""
+    """[N, 4] float32, corrected by the head, in pixels of the network's input."""
     scores: np.ndarray
     """[N] float32."""
     labels: np.ndarray
@@ -61,8 +61,9 @@ class _Proposals:
     """All proposals of one picture, before any selection."""
 
     features: Tensor
+    """[R, F]."""
     probs: np.ndarray
-    """With background, which is the last column."""
+    """[R, C + 1]; the background is the last column."""
     boxes: np.ndarray
     """[R, 1, 4]."""
     regressed: np.ndarray
@@ -70,7 +71,7 @@ class _Proposals:
 
 
 class FasterRCNN(nn.Layer):
-    """The detector. `detect` gives regions with features, `objects` what a detection metric wants."""
+    """The detector. `detect` returns regions with features, `objects` objects for a detection metric."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -84,12 +85,12 @@ class FasterRCNN(nn.Layer):
 
     @paddle.no_grad()
     def detect(self, images: Tensor) -> list[Detections]:
-        """Regions of pictures [B, 3, H, W] of one size, each as if it were alone."""
+        """Detect the regions of pictures [B, 3, H, W] of one size; pictures do not affect each other."""
         return [self._regions(proposals) for proposals in self._proposals(images)]
 
     @paddle.no_grad()
     def objects(self, images: Tensor) -> list[Objects]:
-        """Objects of pictures [B, 3, H, W] of one size."""
+        """Detect the objects in pictures [B, 3, H, W] of one size."""
         found = []
         for proposals in self._proposals(images):
             probs, nms = proposals.probs[:, :-1], self.config.post_process.nms
@@ -101,8 +102,8 @@ class FasterRCNN(nn.Layer):
         size = tuple(images.shape[2:])
         res4 = self.backbone(images)
         rois = self.rpn_head.propose(*self.rpn_head(res4), size, self.config.rpn.test_proposal)
-        # res5 takes pictures one by one: it has hundreds of regions of each, which fill any device, and the
-        # cut-outs of one picture of bottom-up attention already take 240 MB.
+        # res5 runs on one picture at a time: its hundreds of regions fill any device, and the pooled regions
+        # of one picture of bottom-up attention already take 240 MB.
         return [self._proposals_of(res4[i : i + 1], boxes, size) for i, boxes in enumerate(rois)]
 
     def _proposals_of(self, res4: Tensor, rois: Tensor, size: tuple[int, int]) -> _Proposals:
@@ -119,7 +120,7 @@ class FasterRCNN(nn.Layer):
         features = proposals.features[paddle.to_tensor(regions)]
         attributes = None
         if self.attribute_head is not None:
-            # As in the release, also where the likeliest class is background.
+            # As in the release, even if the most probable class is the background.
             likeliest = paddle.to_tensor(proposals.probs[regions].argmax(axis=1))
             attributes = F.softmax(self.attribute_head(features, likeliest)[:, :-1]).numpy()
         return Detections(
@@ -128,27 +129,22 @@ class FasterRCNN(nn.Layer):
 
 
 def _of_class(boxes: np.ndarray, regions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Boxes [N, 4] of (region, class) pairs out of [R, C, 4] or [R, 1, 4]."""
+    """Select the boxes [N, 4] of (region, class) pairs from [R, C, 4] or [R, 1, 4]."""
     return boxes[regions, labels if boxes.shape[1] > 1 else 0]
 
 
-def build_detector(config: DetectorConfig) -> FasterRCNN:
-    """A detector with fresh weights."""
-    return FasterRCNN(config)
-
-
 def load_detector(config: str | Path | DetectorConfig, weights_path: str | Path | None) -> FasterRCNN:
-    """A detector ready to detect.
+    """Build a detector in evaluation mode and load its weights.
 
     Args:
-        config: YAML file, or what was read from one.
-        weights_path: `.safetensors`, or `.pdparams` as PaddleDetection writes them; None for fresh weights.
+        config: the config or its YAML file.
+        weights_path: `.safetensors`, or `.pdparams` as PaddleDetection writes them; None for random weights.
 
     Raises:
         ConfigError: the YAML file is wrong.
-        CheckpointError: weights that cannot be read, or are of another config (the parameters are named).
+        CheckpointError: the weights cannot be read, or some parameters, which it names, do not fit.
     """
-    detector = build_detector(config if isinstance(config, DetectorConfig) else load_config(config))
+    detector = FasterRCNN(config if isinstance(config, DetectorConfig) else load_config(config))
     if weights_path is not None:
         load_into(detector, read_tensors(weights_path), str(weights_path))
     detector.eval()

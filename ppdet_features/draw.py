@@ -1,4 +1,4 @@
-"""A picture with the regions that a detector found in it."""
+"""Drawing of regions into a picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from unimo.data.regions.shard import StoredImage
 
 MIN_SIDE = 600
-"""Smaller pictures are enlarged to this width or height, whichever is longer."""
+"""Pictures whose longer side is shorter, in pixels, are enlarged to it."""
 
 
 def draw_regions(
@@ -22,18 +22,18 @@ def draw_regions(
     least_score: float = 0.2,
     least_attribute: float = 0.1,
 ) -> Image.Image:
-    """The picture with the box of each region, its attribute, class and probability.
+    """Draw the box of each region with its attribute, class and probability.
 
     Args:
         picture: the picture.
         found: its regions.
         classes: names; empty where regions have no classes.
         attributes: names; empty for none.
-        least_score: regions that are less probable are left out; the best one is always drawn.
-        least_attribute: attributes that are less probable are left out.
+        least_score: smallest probability of a region; the best one is always drawn.
+        least_attribute: smallest probability of an attribute.
 
     Returns:
-        RGB picture.
+        The RGB picture.
     """
     scale = max(1.0, MIN_SIDE / max(picture.size))
     size = (round(picture.width * scale), round(picture.height * scale))

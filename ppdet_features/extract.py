@@ -1,7 +1,7 @@
-"""Region features of many pictures: threads decode, batches of equal shape run, files are written.
+"""Extraction of region features: threads decode, batches of equal shape run, files are written.
 
-A file holds a stretch of the image list, and batches never reach beyond it, so the bytes of a file depend
-on the list and the settings alone: not on ranks, threads, or how often the job was killed.
+A file holds consecutive pictures of the image list, and batches stay within a file, so its bytes depend on
+the list and the settings alone: not on ranks, threads, or how often the job was killed.
 
 Legend: B pictures of a batch, N regions of a picture, F width of a feature, C classes, A attributes.
 """
@@ -37,35 +37,35 @@ if TYPE_CHECKING:
     from ppdet_features.detector import Detections
 
 Prepare = Callable[[Image.Image], np.ndarray]
-"""A picture to the network's input, [3, H, W] float32."""
+"""Converts a picture to the network's input, [3, H, W] float32."""
 
 
 class Detector(Protocol):
-    """What extraction asks of a network."""
+    """A network that finds regions."""
 
     feature_size: int
     num_classes: int
     num_attributes: int
 
     def detect(self, images: Tensor) -> list[Detections]:
-        """The regions of each of [B, 3, H, W] pictures, boxes in its pixels."""
+        """Detect the regions of pictures [B, 3, H, W], boxes in their pixels."""
 
 
 @dataclass(frozen=True)
 class ExtractionSettings:
-    """How a job runs. The first four decide about its output (the first two of them in the last digits)."""
+    """Settings of a job. The first four affect its output (the first two of them only the last digits)."""
 
     batch_size: int = 8
     look_ahead: int = 64
-    """Decoded pictures that wait for others of their shape; at 600 x 1000 pixels one is 7 MB."""
+    """Most decoded pictures that wait for others of their shape; one of 600 x 1000 pixels takes 7 MB."""
     images_per_shard: int = 256
-    """Pictures of a file; a killed job loses less than one file of each rank."""
+    """Pictures per file; a killed job loses less than one file per rank."""
     label_score: float = 0.2
-    """Least probability of an object in labels.jsonl."""
+    """Smallest probability of an object in labels.jsonl."""
     num_workers: int = 2
-    """Threads that decode."""
+    """Decoding threads."""
     max_bad_rate: float = 0.01
-    """Share of pictures that may be skipped."""
+    """Largest share of pictures that may be skipped."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "look_ahead", "images_per_shard"):
@@ -75,28 +75,28 @@ class ExtractionSettings:
 
     @property
     def job(self) -> dict[str, int]:
-        """What has to be the same when a job goes on, besides what `StoreWriter` compares."""
+        """Settings that must be the same when a job is resumed, besides those that `StoreWriter` compares."""
         return {"batch_size": self.batch_size, "look_ahead": self.look_ahead}
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A detector with all that is needed to run it on pictures."""
+    """A detector with everything needed to run it on pictures."""
 
     detector: Detector
     prepare: Prepare
     names: dict[str, list[str]] = field(default_factory=dict)
     """Names of `classes` and `attributes`."""
     made_by: dict[str, Any] = field(default_factory=dict)
-    """What names the detector and its weights; another one may not go on with a job."""
+    """Identity of the detector and its weights; a job cannot be resumed with another one."""
 
     @property
     def widths(self) -> Widths:
-        """How wide its tables are."""
+        """Widths of its tables."""
         return Widths(self.detector.feature_size, self.detector.num_classes, self.detector.num_attributes)
 
     def run(self, batch: Sequence[Prepared]) -> Iterator[tuple[int, StoredImage | Skipped]]:
-        """Number and regions of each picture of a batch, boxes in pixels of the pictures, half precision."""
+        """Yield number and regions of each picture of a batch, in half precision, boxes in its own pixels."""
         import paddle
 
         with paddle.no_grad():
@@ -109,16 +109,19 @@ class Extractor:
 
 
 _WITHOUT_EFFECT = ("Training", "BBoxAssigner", "BBoxPostProcess", "class_names", "attribute_names")
-"""Of a detector's YAML file, on regions; the names, which may be thousands, are compared by a digest."""
+"""Sections of the YAML file that do not affect regions; names, often thousands, are compared by a digest."""
 
 
 def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
-    """The detector of a YAML file and a file of weights, on this rank's GPU if there is one.
+    """Load a detector on this rank's GPU, if there is one.
 
-    Without weights it has random ones.
+    Args:
+        config_path: YAML file.
+        weights_path: file of weights; None means random ones.
 
     Raises:
-        ConfigError, CheckpointError: one of them cannot be used.
+        ConfigError: the YAML file cannot be used.
+        CheckpointError: the weights cannot be used.
     """
     import paddle
 
@@ -147,15 +150,16 @@ def extract(
     part: Shard,
     progress: Callable[[int, int], Any],
 ) -> dict[str, int] | None:
-    """Write the region features of a list of pictures, or go on doing so.
+    """Extract the region features of a list of pictures, or resume a killed job.
 
     Args:
         images: the pictures.
         extractor: finds their regions.
         folder: to write to.
-        settings: see there.
+        settings: of the job.
         part: the files that this process writes.
-        progress: makes a context manager with `update(count)`, of the pictures of this rank and those done.
+        progress: makes a context manager with `update(count)` from the numbers of pictures of this process
+            and of those already done.
 
     Returns:
         Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
@@ -170,7 +174,7 @@ def extract(
     stretches = [writer.numbers(shard) for shard in missing]
     left = sum(map(len, stretches))
     counter = RecordCounter(settings.max_bad_rate, "--max-bad-rate")
-    counter.read[images.name] = len(images)  # stops when more are bad than the whole list may have
+    counter.read[images.name] = len(images)  # stops once too many of the whole list are broken
     pictures = ordered_map(
         partial(read_picture, images, extractor.prepare),
         itertools.chain.from_iterable(stretches),
@@ -191,7 +195,7 @@ def extract(
 
 
 def read_picture(images: ImageList, prepare: Prepare, number: int) -> Prepared | tuple[int, Skipped]:
-    """A decoded picture, or why there is none."""
+    """Decode a picture, or say why it is skipped."""
     image_id = images.image_id(number)
     try:
         picture = open_image(images.source(number))
@@ -203,7 +207,7 @@ def read_picture(images: ImageList, prepare: Prepare, number: int) -> Prepared |
 def detect_all(
     pictures: Iterable[Prepared | tuple[int, Skipped]], extractor: Extractor, settings: ExtractionSettings
 ) -> Iterator[tuple[int, StoredImage | Skipped]]:
-    """Number and regions of every picture, in the order in which batches get full."""
+    """Yield number and regions of every picture, in the order in which batches are filled."""
     skipped: list[tuple[int, Skipped]] = []
 
     def good() -> Iterator[Prepared]:
@@ -228,7 +232,7 @@ def _as_stored(picture: Prepared, found: Detections) -> StoredImage:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes.
+    """Compute the SHA-256 of a file.
 
     Raises:
         CheckpointError: it cannot be read.

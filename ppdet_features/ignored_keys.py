@@ -1,4 +1,4 @@
-"""What PaddleDetection's YAML files say to its own programs: read, told once, and without effect here."""
+"""Keys of PaddleDetection's YAML files for its own programs: accepted, logged once, without effect here."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 import yaml
 
 logger = logging.getLogger(__name__)
-# Schedule, data and environment of PaddleDetection's own programs.
+# Schedule, data sets and environment of PaddleDetection's own programs.
 _AT_THE_TOP = frozenset(
     "pretrain_weights weights worker_num TrainReader EvalReader TrainDataset EvalDataset TestDataset metric "
     "map_type epoch LearningRate OptimizerBuilder use_ema ema_decay find_unused_parameters use_gpu use_xpu "
     "use_mlu use_npu use_gcu log_iter save_dir snapshot_epoch print_flops print_params export".split()
 )
-# Batches are of equal input size here, so nothing is padded.
+# Batches have one input size here, so nothing is padded.
 _OF_READER = frozenset({"batch_transforms", "inputs_def", "collate_batch", "drop_empty"})
 
 
 def drop_ignored(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The content of a YAML file without those keys; a log line names what was there.
+    """Return the content of a YAML file without the keys that have no effect, and log those found.
 
     Args:
         values: sections and keys.
-        name: of the file.
+        name: name of the file, for the log.
     """
     kept = {key: value for key, value in values.items() if key not in _AT_THE_TOP}
     ignored, reader = [key for key in values if key not in kept], kept.get("TestReader")
@@ -37,7 +37,7 @@ def drop_ignored(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 class TagLoader(yaml.SafeLoader):
-    """Reads `!COCODataSet {...}` and the like, which name classes of PaddleDetection, without the tag."""
+    """Ignores tags such as `!COCODataSet`, which name classes of PaddleDetection."""
 
 
 def _untagged(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> Any:

@@ -1,4 +1,4 @@
-"""The pictures of a corpus, each once, in an order that every rank and every later run agrees on."""
+"""The pictures of a corpus, each once, in the same order on every rank and in every later run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ImageKind = Literal["images", "pairs", "labels"]
 
 
 class ImageList:
-    """Numbered pictures. Only their places in the corpus are kept, not their ids.
+    """Numbered pictures; keeps their indices in the corpus, not their ids, to save memory.
 
     Args:
-        dataset: gives them; the first sample of an image stands for it.
+        dataset: the corpus; an image is represented by its first sample.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -35,22 +35,22 @@ class ImageList:
                 digest.update(image_id.encode("utf8", "surrogateescape") + b"\0")
                 self._indices.append(index)
         self.fingerprint = digest.hexdigest()
-        """Names the list: two lists with the same ids in the same order have the same one."""
+        """Digest of the ids in their order, which identifies the list."""
 
     @property
     def name(self) -> str:
-        """Of the corpus."""
+        """Name of the corpus."""
         return self.dataset.name
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def image_id(self, number: int) -> str:
-        """Id of a picture, as records have it; a broken sample gets a name of its own."""
+        """Return the id of a picture, as in its records; a broken sample gets a unique name."""
         return self._id(self._indices[number])
 
     def source(self, number: int) -> ImageSource:
-        """The encoded picture.
+        """Return the encoded picture.
 
         Raises:
             RecordError: the sample is broken.
@@ -68,17 +68,18 @@ class ImageList:
 def open_images(
     path: str, kind: ImageKind = "images", split: str = "all", scenes_images: int | None = None
 ) -> ImageList:
-    """The pictures that `--images` names.
+    """Open the pictures that `--images` names.
 
     Args:
-        path: a folder of picture files, whatever else `open_corpus` reads, or `scenes`.
-        kind: `images`; `pairs` where pictures without texts are others (`scenes`); `labels` for labelled
-            images.
-        split: one, several joined by `+`, or `all`.
-        scenes_images: size of a `scenes` split; its own default when None.
+        path: a folder of picture files, another corpus that `open_corpus` reads, or `scenes`.
+        kind: `images`; `pairs` for corpora whose pictures with texts are different ones (`scenes`); `labels`
+            for labelled images.
+        split: one split, several joined by `+`, or `all`.
+        scenes_images: size of a split of `scenes`; None means its default.
 
     Raises:
-        DataError: nothing there, or no such split.
+        ConfigError: labelled images without a split.
+        DataError: no such corpus or split.
     """
     corpus, scenes = CorpusConfig(path), ScenesConfig(captions_per_image=1)
     if scenes_images is not None:

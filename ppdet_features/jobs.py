@@ -1,4 +1,4 @@
-"""The commands of tools/extract_features.py: each takes its arguments, does its work and tells the result."""
+"""The commands of tools/extract_features.py: each takes its arguments, does the work and reports results."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from unimo.jobs import Shard
 
 logger = logging.getLogger("unimo.ppdet_features")
 MakeProgress = Callable[[int, int], Any]
-Tell = Callable[[str], None]
+"""Makes a progress bar from the numbers of all pictures and of those done."""
+Report = Callable[[str], None]
+"""Prints one line of the result."""
 
 
-def extract(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
+def extract(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
     """Extract features, and draw what `--draw` asks for.
 
     Raises:
@@ -43,7 +45,7 @@ def extract(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> Non
     extractor = extraction.load_extractor(args.detector, args.weights)
     out = Path(args.out)
     if args.draw and not wants_number:
-        tell(f"{_draw_file(Path(args.draw), extractor, out)}")
+        report(f"{_draw_file(Path(args.draw), extractor, out)}")
     if images is None:
         return
     part = Shard.of_rank()
@@ -52,11 +54,11 @@ def extract(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> Non
         return
     counts = counts or _await_others(out)
     if wants_number:
-        _draw_first(int(args.draw), images, out, tell)
-    tell(_summary(counts, out))
+        _draw_first(int(args.draw), images, out, report)
+    report(_summary(counts, out))
 
 
-def draw(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
+def draw(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
     """Draw the regions that a store has of a picture file.
 
     Raises:
@@ -65,11 +67,11 @@ def draw(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
     path, store = Path(args.picture), RegionStore(args.store)
     found = store.image_of(Record(args.picture, store.where, (path,), image_id=args.picture))
     _save(open_image(path), found, store.classes, store.attributes, Path(args.png))
-    tell(args.png)
+    report(args.png)
 
 
-def to_tsv(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
-    """Write a store as TSV.
+def to_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
+    """Convert a store to TSV.
 
     Raises:
         DataError: see `write_tsv`.
@@ -83,11 +85,11 @@ def to_tsv(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None
                 bar.update(1)
 
         count = write_tsv(Path(args.tsv), counted(), args.order, args.stems)
-    tell(f"{count} pictures in {args.tsv}; to read them: data.regions={args.tsv}")
+    report(f"{count} pictures in {args.tsv}; to read them: data.regions={args.tsv}")
 
 
-def from_tsv(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> None:
-    """Write a TSV as a store.
+def from_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
+    """Convert a TSV file to a store.
 
     Raises:
         ConfigError, DataError: see `read_names`, `convert_tsv`.
@@ -95,7 +97,7 @@ def from_tsv(args: argparse.Namespace, progress: MakeProgress, tell: Tell) -> No
     classes = read_names(Path(args.classes)) if args.classes else []
     settings = (args.background, args.images_per_shard, args.max_bad_rate)
     table = TsvRegions(args.tsv, args.order)
-    tell(_summary(convert_tsv(table, Path(args.store), classes, *settings, progress), Path(args.store)))
+    report(_summary(convert_tsv(table, Path(args.store), classes, *settings, progress), Path(args.store)))
 
 
 def _summary(counts: dict[str, int], out: Path) -> str:
@@ -110,8 +112,8 @@ def _summary(counts: dict[str, int], out: Path) -> str:
 
 
 def _await_others(out: Path) -> dict[str, int]:
-    """What the store holds when the last rank has written its index; a rank that fails ends the others."""
-    logger.info("this rank has done its share; waiting for the others")
+    """Wait until a rank has written the index; a rank that fails ends the others."""
+    logger.info("this rank has finished its part; waiting for the others")
     while not (out / INDEX).exists():
         time.sleep(0.5)
     return RegionStore(out).counts
@@ -128,7 +130,7 @@ def _draw_file(path: Path, extractor: extraction.Extractor, out: Path) -> Path:
     return png
 
 
-def _draw_first(count: int, images: ImageList, out: Path, tell: Tell) -> None:
+def _draw_first(count: int, images: ImageList, out: Path, report: Report) -> None:
     store = RegionStore(out)
     for number in range(min(count, len(images))):
         try:
@@ -138,7 +140,7 @@ def _draw_first(count: int, images: ImageList, out: Path, tell: Tell) -> None:
             continue  # it was skipped
         png = out / "pictures" / f"{number:06d}.png"
         _save(picture, found, store.classes, store.attributes, png)
-        tell(str(png))
+        report(str(png))
 
 
 def _save(picture: Any, found: StoredImage, classes: Any, attributes: Any, png: Path) -> None:

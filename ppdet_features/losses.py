@@ -1,4 +1,8 @@
-"""The losses of a detector: anchors, their boxes, classes, boxes and attributes of regions."""
+"""The losses of a detector: classes and boxes of anchors; classes, boxes and attributes of regions.
+
+Faster R-CNN (Ren et al. 2015, equation 1), with the attributes of bottom-up attention (Anderson et al. 2018,
+section 3.1). Legend: B pictures, R regions, P positive ones.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from ppdet_features.targets import Targets, region_targets, rpn_targets
 
 
 def smooth_l1(difference: Tensor, beta: float) -> Tensor:
-    """Sum of squares / (2 beta) up to `beta`, of absolute values less beta / 2 beyond."""
+    """Sum the smooth L1 loss (Girshick 2015, equation 3): d^2 / (2 beta) below beta, |d| - beta / 2 above."""
     size = paddle.abs(difference)
     if beta == 0:
         return size.sum()
@@ -26,13 +30,16 @@ def smooth_l1(difference: Tensor, beta: float) -> Tensor:
 def detection_losses(
     detector: FasterRCNN, images: Tensor, targets: Sequence[Targets], rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """Named scalars whose weighted sum is minimised.
+    """Compute the losses of a batch.
 
     Args:
         detector: in training mode.
         images: [B, 3, H, W].
         targets: the objects of each picture.
-        rng: draws the anchors and regions to learn from.
+        rng: draws the anchors and regions to train on.
+
+    Returns:
+        Scalars `rpn_class`, `rpn_box`, `class`, `box` and, with an attribute head, `attribute`.
     """
     config, size = detector.config, tuple(images.shape[2:])
     res4 = detector.backbone(images)
@@ -87,7 +94,10 @@ def _region_losses(
     chosen: Sequence[tuple[np.ndarray, np.ndarray]],
     targets: Sequence[Targets],
 ) -> dict[str, Tensor]:
-    """`chosen`: of each picture its regions [R, 4], and the objects [P] that the first P stand for."""
+    """Compute the losses of regions.
+
+    `chosen` holds for each picture its regions [R, 4], and the numbers of the objects [P] of the first P.
+    """
     config = detector.config
     labels, rows, wanted, attributes, start = [], [], [], [], 0
     for (boxes, objects), target in zip(chosen, targets, strict=True):
@@ -118,13 +128,13 @@ def _region_losses(
 def _attribute_loss(
     detector: FasterRCNN, features: Tensor, row: np.ndarray, label: np.ndarray, attributes: np.ndarray
 ) -> Tensor:
-    """Cross entropy against an object's attributes, in equal shares; the class given is the true one."""
+    """Compute the cross entropy against the attributes of objects, in equal shares, given the true class."""
     known = attributes.sum(axis=1) > 0
     row, attributes = row[known], attributes[known]
     if not len(row):
         return sum(parameter.sum() for parameter in detector.attribute_head.parameters()) * 0.0
     shares = attributes / attributes.sum(axis=1, keepdims=True)
-    shares = np.pad(shares, ((0, 0), (0, 1))).astype(np.float32)  # none has "no attribute"
+    shares = np.pad(shares, ((0, 0), (0, 1))).astype(np.float32)  # "no attribute" is never the target
     logits = detector.attribute_head(
         paddle.gather(features, paddle.to_tensor(row)), paddle.to_tensor(label[row])
     )

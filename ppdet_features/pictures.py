@@ -1,4 +1,4 @@
-"""Annotated pictures to train and evaluate on: COCO's JSON with a folder, or the built-in `scenes`."""
+"""Annotated pictures to train and evaluate on: a COCO file with a folder, or the built-in `scenes`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unimo.settings import ScenesConfig
 
 logger = logging.getLogger(__name__)
 _TOLERANCE = 1.0
-"""Pixels by which a box may leave its picture: annotators and converters round."""
+"""Pixels by which a box may exceed its picture, because annotators and converters round."""
 _ID = int | str
 _KEYS = {
     "images": {"id": _ID, "file_name": str, "width": int | float, "height": int | float},
@@ -31,12 +31,12 @@ _KEYS = {
     "annotations": {"id": _ID, "image_id": _ID, "category_id": _ID, "bbox": list},
     "attributes": {"id": _ID, "name": _ID},
 }
-"""What the lists of the file hold; only that of attributes may be missing."""
+"""Keys of the entries in the lists of the file; only the list of attributes may be missing."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What is known of one picture. Legend: G objects, A attributes."""
+    """Annotations of one picture. Legend: G objects, A attributes."""
 
     image_id: int
     width: int
@@ -46,9 +46,9 @@ class Annotations:
     labels: np.ndarray
     """[G] int64."""
     attributes: np.ndarray
-    """[G, A] float32, 1 for each attribute."""
+    """[G, A] float32, 1 for each attribute of an object."""
     crowd: np.ndarray
-    """[G] bool: a crowd, which evaluation ignores and training leaves out."""
+    """[G] bool: a crowd, which neither training nor evaluation counts as an object."""
 
 
 class Pictures(Protocol):
@@ -58,10 +58,10 @@ class Pictures(Protocol):
         """Number of pictures."""
 
     def annotations(self, index: int) -> Annotations:
-        """What is known of picture `index`."""
+        """Return the annotations of picture `index`."""
 
     def image(self, index: int) -> Image.Image:
-        """Picture `index`, RGB.
+        """Return picture `index`, RGB.
 
         Raises:
             DataError: it is missing or broken.
@@ -69,10 +69,13 @@ class Pictures(Protocol):
 
 
 class ScenesPictures:
-    """Pictures of `scenes`: classes and attributes are the names in the config that a scene uses.
+    """Pictures of `scenes`, whose shapes, colours and sizes are matched with the names of the config.
 
-    Raises:
-        ConfigError: the config has no names, or lacks a shape of `scenes`.
+    Args:
+        split: split of `scenes`.
+        number: number of pictures.
+        config: of the detector, with names of classes and attributes.
+        seed: of the corpus.
     """
 
     def __init__(self, split: str, number: int, config: DetectorConfig, seed: int = 0) -> None:
@@ -84,7 +87,11 @@ class ScenesPictures:
         return self._number
 
     def annotations(self, index: int) -> Annotations:
-        """Boxes go from the first pixel of an object to behind its last one."""
+        """Return the annotations of a picture; boxes end behind the last pixel of an object.
+
+        Raises:
+            ConfigError: the config has no class for a shape.
+        """
         scene = self._scenes.scene(index)
         labels = [self._class(item.shape) for item in scene.objects]
         attributes = [
@@ -103,7 +110,7 @@ class ScenesPictures:
         )
 
     def image(self, index: int) -> Image.Image:
-        """Picture `index`, RGB."""
+        """Return picture `index`, RGB."""
         return render(self._scenes.scene(index))
 
     def _class(self, shape: str) -> int:
@@ -118,24 +125,32 @@ class ScenesPictures:
 class CocoPictures:
     """Pictures of a COCO annotation file.
 
-    Categories become classes by name where the config has names, else in the order of their ids. Objects may
-    have `attribute_ids`, which count from 0 unless the file has a list `attributes` of ids and names.
+    Categories are matched with classes by name if the config has names, else by the order of their ids.
+    Objects may have `attribute_ids`, which count from 0 unless the file has a list `attributes` of ids and
+    names.
+
+    Args:
+        annotations: the JSON file.
+        images: folder of the pictures.
+        config: of the detector.
 
     Raises:
-        DataError: the file cannot be read, lacks something, or has an object of an unknown category, of an
-            unknown picture, or outside of its picture; the annotation is named.
+        DataError: the file cannot be read, is incomplete, or has an object of an unknown category or picture
+            or outside of its picture; the message names the annotation.
     """
 
     def __init__(self, annotations: str | Path, images: str | Path, config: DetectorConfig) -> None:
         self._path, self._folder = Path(annotations), Path(images)
         content = self._read()
-        self._classes = _numbers(content["categories"], config.class_names, config.num_classes, self._path)
+        self._classes = self._numbers(
+            "categories", content["categories"], config.class_names, config.num_classes
+        )
         numbered = [{"id": i, "name": str(i)} for i in range(config.num_attributes)]
         listed = content["attributes"] or numbered
         names = config.attribute_names if content["attributes"] else None
         self._num_attributes = config.num_attributes
         self._attributes = (
-            _numbers(listed, names, config.num_attributes, self._path) if config.num_attributes else {}
+            self._numbers("attributes", listed, names, config.num_attributes) if config.num_attributes else {}
         )
         self._images: list[Mapping[str, Any]] = _by_id(content["images"])
         sizes = {image["id"]: (image["width"], image["height"]) for image in self._images}
@@ -153,7 +168,7 @@ class CocoPictures:
         return len(self._images)
 
     def annotations(self, index: int) -> Annotations:
-        """Boxes are cut off at the borders of the picture."""
+        """Return the annotations of a picture; boxes are clipped to it."""
         image = self._images[index]
         entries = self._objects[image["id"]]
         width, height = image["width"], image["height"]
@@ -173,7 +188,11 @@ class CocoPictures:
         )
 
     def image(self, index: int) -> Image.Image:
-        """The picture file, RGB, as it was when its boxes were drawn."""
+        """Return picture `index`, RGB, as it was when it was annotated.
+
+        Raises:
+            DataError: the file cannot be read, or its size differs from that in the annotations.
+        """
         entry = self._images[index]
         path = self._folder / entry["file_name"]
         image = open_image(path)
@@ -213,7 +232,11 @@ class CocoPictures:
         return (entry.get("attribute_ids") or []) if self._attributes else []
 
     def _check(self, entry: Mapping[str, Any], sizes: Mapping[Any, tuple[int, int]]) -> bool:
-        """Whether a box has an area; raises where an annotation cannot be right."""
+        """Whether a box has an area.
+
+        Raises:
+            DataError: the annotation cannot be right.
+        """
         where = f"{self._path}: annotation {entry['id']}"
         if entry["category_id"] not in self._classes:
             raise DataError(
@@ -240,6 +263,23 @@ class CocoPictures:
         right, bottom = min(x + w, width), min(y + h, height)
         return right - max(x, 0) > 0 and bottom - max(y, 0) > 0
 
+    def _numbers(
+        self, part: str, entries: list[Mapping[str, Any]], names: list[str] | None, number: int
+    ) -> dict[Any, int]:
+        """Map COCO ids of classes or attributes to numbers in the detector."""
+        ordered = _by_id(entries)
+        if names is None:
+            if len(ordered) != number:
+                raise DataError(f"{self._path} lists {len(ordered)} {part}, but the detector has {number}")
+            return {entry["id"]: i for i, entry in enumerate(ordered)}
+        for entry in ordered:
+            if entry["name"] not in names:
+                raise DataError(
+                    f"{self._path}: the detector has no {entry['name']!r} among its {part}: "
+                    f"{', '.join(names[:10])}"
+                )
+        return {entry["id"]: names.index(entry["name"]) for entry in ordered}
+
 
 def _by_id(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(entries, key=lambda entry: (isinstance(entry["id"], str), entry["id"]))
@@ -247,18 +287,3 @@ def _by_id(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _numbers(
-    entries: list[Mapping[str, Any]], names: list[str] | None, number: int, path: Path
-) -> dict[Any, int]:
-    """COCO id -> number in the detector."""
-    ordered = _by_id(entries)
-    if names is not None:
-        unknown = [entry["name"] for entry in ordered if entry["name"] not in names]
-        if unknown:
-            raise DataError(f"{path}: the detector has no {unknown[0]!r}; it knows {', '.join(names[:10])}")
-        return {entry["id"]: names.index(entry["name"]) for entry in ordered}
-    if len(ordered) != number:
-        raise DataError(f"{path} lists {len(ordered)} of what the detector's config has {number} of")
-    return {entry["id"]: i for i, entry in enumerate(ordered)}

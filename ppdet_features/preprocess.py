@@ -1,4 +1,4 @@
-"""A picture as the detector sees it: resized, colours in the network's order and scale."""
+"""From a picture to the input of the detector: size, order and scale of the colours."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _FILTERS = {1: Image.Resampling.BILINEAR, 2: Image.Resampling.BICUBIC}
 
 
 def resized_size(width: int, height: int, config: DetectorConfig) -> tuple[int, int]:
-    """Width and height of the network's input for a picture of these sides, in pixels.
+    """Return width and height of the network's input for a picture of the given size, in pixels.
 
-    The shorter side gets the first target, unless the longer one would exceed the second.
+    The shorter side is scaled to the first target, unless the longer one would exceed the second.
     """
     short, long = sorted(config.reader.sample_transforms.Resize.target_size)
     scale = min(short / min(width, height), long / max(width, height))
@@ -21,7 +21,7 @@ def resized_size(width: int, height: int, config: DetectorConfig) -> tuple[int, 
 
 
 def preprocess(image: Image.Image, config: DetectorConfig) -> np.ndarray:
-    """The network's input of one picture, [3, H, W] float32."""
+    """Convert a picture to the network's input, [3, H, W] float32."""
     steps = config.reader.sample_transforms
     size = resized_size(*image.size, config)
     image = image.convert("RGB")

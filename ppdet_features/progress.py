@@ -1,4 +1,4 @@
-"""How far a job is: a bar with rate and remaining time on a terminal, a line now and then elsewhere."""
+"""Progress of a job: a bar with rate and remaining time on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Progress:
     """Counts pictures; a context manager.
 
     Args:
-        total: pictures of this process.
-        done: those that an earlier run has done.
-        quiet: show nothing (further ranks).
+        total: number of pictures of this process.
+        done: number of pictures that an earlier run has done.
+        quiet: show nothing.
     """
 
     def __init__(self, total: int, done: int, quiet: bool = False) -> None:
@@ -30,18 +30,18 @@ class Progress:
     def __enter__(self) -> Progress:
         shown = self._is_bar and not self._quiet
         self._bar = tqdm(total=self._total, initial=self._done, unit=" pictures", disable=not shown)
-        self._started = self._said = time.monotonic()
+        self._started = self._logged = time.monotonic()
         if self._done and not self._quiet:
-            logger.info("%d of %d pictures are there already", self._done, self._total)
+            logger.info("%d of %d pictures are done already", self._done, self._total)
         return self
 
     def update(self, count: int) -> None:
-        """Go on by `count` pictures."""
+        """Advance by `count` pictures."""
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
-        if not (self._is_bar or self._quiet) and now - self._said >= EVERY:
-            self._said = now
+        if not (self._is_bar or self._quiet) and now - self._logged >= EVERY:
+            self._logged = now
             rate = (self._done - self._first) / (now - self._started)
             left = tqdm.format_interval((self._total - self._done) / rate)
             logger.info("%d/%d pictures  %.2f/s  ETA %s", self._done, self._total, rate, left)

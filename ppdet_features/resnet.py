@@ -11,7 +11,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 class ConvNorm(nn.Layer):
-    """A convolution without bias, and its batch norm."""
+    """A convolution without bias, followed by batch norm."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class ConvNorm(nn.Layer):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
+        """Map [B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
         return self.norm(self.conv(inputs))
 
 
@@ -50,11 +50,14 @@ class Block(nn.Layer):
     """A residual block: two 3x3 convolutions below depth 50, else 1x1, 3x3, 1x1.
 
     Args:
-        channels_in: of the input.
+        channels_in: input channels.
         width: inner channels.
-        deep: three convolutions, four times as many channels out as inside.
-        variant: `a` puts the stride into the first convolution of three, `b` into the second.
+        deep: three convolutions, with four times as many output as inner channels.
+        variant: `a` gives the stride to the first of three convolutions, `b` to the second.
         shortcut: project the input, because size or channels change.
+        stride: of the block.
+        dilation: of its 3x3 convolutions.
+        freeze_norm: do not train the norms.
     """
 
     def __init__(
@@ -79,7 +82,7 @@ class Block(nn.Layer):
         self.short = ConvNorm(channels_in, channels, 1, stride, freeze_norm=freeze_norm) if shortcut else None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
+        """Map [B, channels_in, H, W] to [B, channels, H / stride, W / stride]."""
         outputs = self.branch2b(F.relu(self.branch2a(inputs)))
         if self.branch2c is not None:
             outputs = self.branch2c(F.relu(outputs))
@@ -87,7 +90,7 @@ class Block(nn.Layer):
 
 
 def _stage(number: int, channels_in: int, config: DetectorConfig) -> nn.Sequential:
-    """Stage `number` (2 to 5); its blocks have the names of the Caffe release: res4a, res4b1, ..."""
+    """Build stage `number` (2 to 5), with the block names of the Caffe release: res4a, res4b1, ..."""
     resnet, head = config.resnet, config.res5
     count = BLOCKS[resnet.depth][number - 2] if number < 5 else 3
     many = count > 10
@@ -110,12 +113,12 @@ def _stage(number: int, channels_in: int, config: DetectorConfig) -> nn.Sequenti
 
 
 def stage_channels(config: DetectorConfig, number: int) -> int:
-    """Channels that stage `number` (2 to 5) gives out."""
+    """Return the output channels of stage `number` (2 to 5)."""
     return config.resnet.width * 2 ** (number - 2) * (4 if config.resnet.depth >= 50 else 1)
 
 
 class ResNet(nn.Layer):
-    """Stem, res2, res3 and res4: the map that all regions of a picture share."""
+    """Stem, res2, res3 and res4: the feature map shared by all regions of a picture."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -132,7 +135,7 @@ class ResNet(nn.Layer):
             parameter.stop_gradient = True
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures [B, 3, H, W] to res4 [B, C, H / 16, W / 16], sides rounded up."""
+        """Map pictures [B, 3, H, W] to res4 [B, C, H / 16, W / 16], sides rounded up."""
         outputs = F.relu(self.conv1(images))
         if self.caffe_max_pool:
             outputs = F.max_pool2d(outputs, 3, stride=2, padding=0, ceil_mode=True)
@@ -142,12 +145,12 @@ class ResNet(nn.Layer):
 
 
 class Res5Head(nn.Layer):
-    """The last stage on each region."""
+    """The last stage, applied to each region."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.res5 = _stage(5, stage_channels(config, 4), config)
 
     def forward(self, regions: Tensor) -> Tensor:
-        """Cut-outs of res4 [R, C, S, S] to pooled features [R, F]."""
+        """Map regions pooled from res4 [R, C, S, S] to features [R, F]."""
         return self.res5(regions).mean(axis=[2, 3])

@@ -19,7 +19,7 @@ _SCALE = 1.0 / 16
 
 
 class BBoxHead(nn.Layer):
-    """res5 on each region, then linear layers. The last class is background."""
+    """res5 on each region, then linear layers. The last class is the background."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -31,7 +31,15 @@ class BBoxHead(nn.Layer):
         self.bbox_delta = nn.Linear(width, 4 * boxes, weight_attr=_normal(0.001))
 
     def features(self, res4: Tensor, rois: Sequence[Tensor]) -> Tensor:
-        """Features [R, F] of the regions `rois`, for each picture of `res4` [B, C, H, W] its boxes [*, 4]."""
+        """Pool regions and apply res5.
+
+        Args:
+            res4: [B, C, H, W].
+            rois: boxes [*, 4] of each picture, R in all.
+
+        Returns:
+            Features [R, F].
+        """
         numbers = paddle.to_tensor([len(boxes) for boxes in rois], "int32")
         boxes, side = paddle.concat(list(rois)), self.roi.resolution
         if self.roi.pooling == "max":
@@ -42,14 +50,14 @@ class BBoxHead(nn.Layer):
         return self.head(regions)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [R, F] to class logits [R, C + 1] and box deltas [R, C, 4] (class-agnostic: [R, 1, 4])."""
+        """Map features [R, F] to logits [R, C + 1] and box deltas [R, C, 4] ([R, 1, 4] if class-agnostic)."""
         return self.bbox_score(features), self.bbox_delta(features).reshape([len(features), -1, 4])
 
 
 class AttributeHead(nn.Layer):
-    """Attributes from the feature and the class of a region (bottom-up attention). The last one means none.
+    """Attributes from the feature and the class of a region (Anderson et al. 2018); the last one means none.
 
-    Widths are those of the release: the class becomes F / 8 numbers, the hidden layer has F / 4.
+    Sizes are those of the release: F / 8 for the embedding of the class, F / 4 for the hidden layer.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -60,7 +68,7 @@ class AttributeHead(nn.Layer):
         self.attr_score = nn.Linear(width // 4, config.num_attributes + 1)
 
     def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Features [R, F] and classes [R] (C is background) to logits [R, A + 1]."""
+        """Map features [R, F] and classes [R] (C is the background) to logits [R, A + 1]."""
         both = paddle.concat([features, self.cls_embedding(classes)], axis=-1)
         return self.attr_score(F.relu(self.fc_attr(both)))
 

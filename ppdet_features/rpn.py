@@ -13,9 +13,9 @@ from ppdet_features.resnet import stage_channels
 
 
 def anchors_of(height: int, width: int, config: AnchorConfig) -> np.ndarray:
-    """Anchors of a map of `height` x `width` positions, [H, W, A, 4] float32, sizes outside, ratios inside.
+    """Compute the anchors of a map of `height` x `width` positions, [H, W, A, 4]; ratios vary fastest in A.
 
-    A ratio is height to width; every anchor of a size has the area of its square.
+    A ratio is height to width; all anchors of a size have the area of its square.
     """
     sizes = np.repeat(config.anchor_sizes, len(config.aspect_ratios))
     ratios = np.tile(config.aspect_ratios, len(config.anchor_sizes))
@@ -27,19 +27,19 @@ def anchors_of(height: int, width: int, config: AnchorConfig) -> np.ndarray:
 
 
 class RpnFeature(nn.Layer):
-    """The 3x3 convolution that scores and boxes share."""
+    """The 3x3 convolution shared by scores and boxes."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
         self.rpn_conv = nn.Conv2D(channels_in, channels, 3, padding=1, weight_attr=_normal())
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, channels, H, W]."""
+        """Map res4 [B, C, H, W] to [B, channels, H, W]."""
         return F.relu(self.rpn_conv(features))
 
 
 class RPNHead(nn.Layer):
-    """Scores of anchors, boxes from them, and the best of these."""
+    """Scores of anchors, box deltas, and the choice of proposals."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class RPNHead(nn.Layer):
         self.rpn_rois_delta = nn.Conv2D(channels, 4 * number, 1, weight_attr=_normal())
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """res4 [B, C, H, W] to scores [B, A, H, W] (before the sigmoid) and deltas [B, 4 A, H, W]."""
+        """Map res4 [B, C, H, W] to logits [B, A, H, W] and box deltas [B, 4 A, H, W]."""
         shared = self.rpn_feat(features)
         return self.rpn_rois_score(shared), self.rpn_rois_delta(shared)
 
@@ -61,16 +61,16 @@ class RPNHead(nn.Layer):
     def propose(
         self, scores: Tensor, deltas: Tensor, size: tuple[int, int], config: ProposalConfig
     ) -> list[Tensor]:
-        """The best boxes of each picture after suppression.
+        """Choose the best boxes of each picture after non-maximum suppression.
 
         Args:
-            scores: [B, A, H, W].
+            scores: [B, A, H, W] logits.
             deltas: [B, 4 A, H, W].
             size: height and width of the network's input.
-            config: how many.
+            config: numbers of boxes and their largest overlap.
 
         Returns:
-            For each picture [R, 4], best first.
+            For each picture its boxes [R, 4], best first.
         """
         anchors = paddle.to_tensor(anchors_of(*scores.shape[2:], self.config.anchor_generator))
         rois, _, numbers = generate_proposals(

@@ -1,8 +1,8 @@
-"""Which regions of a picture are kept. Legend: R proposals, C classes, N kept.
+"""Choice of the regions of a picture to keep. Legend: R proposals, C classes, N kept.
 
-Both selections walk through (region, class) pairs from the most probable on; a pair falls away when a
-stronger region of the same class overlaps it. The walk stops as soon as enough is found, so that 300
-proposals of 1,600 classes cost a few hundred comparisons, not 1,600 separate suppressions.
+Both selections visit (region, class) pairs in the order of falling probability and drop a pair that overlaps
+a stronger region of the same class. They stop as soon as enough is found, so 300 proposals of 1,600 classes
+cost a few hundred comparisons instead of 1,600 separate suppressions.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ppdet_features.config import NmsConfig, SelectionConfig
 def select_regions(
     probs: np.ndarray, boxes: np.ndarray, config: SelectionConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The regions of a picture as bottom-up attention selects them, best first.
+    """Select the regions of a picture as bottom-up attention does, best first.
 
-    A region counts with the best class in which no stronger one suppresses it. Those of at least
-    `score_threshold` are kept, at most `max_boxes`, and filled up to `min_boxes` with the next best; regions
-    that are suppressed in every class come last, with score 0.
+    The score of a region is its largest probability among the classes in which no stronger region suppresses
+    it. At most `max_boxes` regions with a score of at least `score_threshold` are kept, filled up to
+    `min_boxes` with the next best; regions that are suppressed in every class come last, with score 0.
 
     Args:
-        probs: [R, C] without background.
-        boxes: [R, 1, 4] or, of each class, [R, C, 4].
+        probs: [R, C] without the background.
+        boxes: [R, 1, 4] or, for each class, [R, C, 4].
         config: thresholds and numbers.
 
     Returns:
@@ -50,7 +50,12 @@ def select_regions(
 def select_objects(
     probs: np.ndarray, boxes: np.ndarray, config: NmsConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objects as the COCO metric counts them: (region, class) pairs, best first.
+    """Select objects as the COCO metric counts them: (region, class) pairs, best first.
+
+    Args:
+        probs: [R, C] without the background.
+        boxes: [R, 1, 4] or, for each class, [R, C, 4].
+        config: thresholds and numbers.
 
     Returns:
         Numbers of the regions [N], their scores [N] float32 and classes [N].
@@ -67,7 +72,7 @@ def select_objects(
 def _surviving(
     probs: np.ndarray, boxes: np.ndarray, nms_threshold: float, likely: float
 ) -> Iterator[tuple[float, int, int]]:
-    """Score, region and class of the pairs that no stronger one suppresses, strongest first."""
+    """Yield score, region and class of the pairs that no stronger one suppresses, strongest first."""
     kept: defaultdict[int, list[np.ndarray]] = defaultdict(list)
     for pair in _descending(probs.ravel(), likely):
         region, label = divmod(int(pair), probs.shape[1])
@@ -79,7 +84,7 @@ def _surviving(
 
 
 def _descending(values: np.ndarray, likely: float) -> Iterator[int]:
-    """Positions from the largest value on; those below `likely` are sorted only when they are asked for."""
+    """Yield positions in the order of falling values; those below `likely` are sorted only when reached."""
     for part in (values >= likely, values < likely):
         places = np.flatnonzero(part)
         yield from places[np.argsort(-values[places], kind="stable")]

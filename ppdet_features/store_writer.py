@@ -1,7 +1,7 @@
-"""A store of region features as it grows: which files are to be written, and the end of the job.
+"""Writing of a store of region features: which files are missing, and the end of the job.
 
-The list of pictures alone decides what is in which file, so ranks share the files and a later run goes on
-with those that are missing. Ranks need not speak to each other: whoever finds all files there ends the job.
+The list of pictures alone decides which file a picture is in, so ranks share the files, and a resumed job
+writes those that are missing. Ranks exchange no messages: the one that finds all files complete ends the job.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class StoreWriter:
     """Writes the files of one job.
 
     Args:
-        folder: made when it does not exist.
-        job: what decides about the content.
+        folder: created if it does not exist.
+        job: whatever else decides about the content.
         images: number of pictures.
-        images_per_shard: pictures of a file.
-        widths: of the tables.
-        names: `classes` and `attributes`.
+        images_per_shard: pictures per file.
+        widths: widths of the tables.
+        names: names of `classes` and `attributes`.
         label_score: see `write_index`.
         part: the files that this process writes.
 
@@ -72,29 +72,29 @@ class StoreWriter:
             raise DataError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def numbers(self, shard: int) -> range:
-        """Numbers of the pictures of a file."""
+        """Return the numbers of the pictures of a file."""
         return range(self.images)[shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
 
     def is_done(self, shard: int) -> bool:
-        """Whether a file is there; files are written whole or not at all."""
+        """Whether a file exists; files are written whole or not at all."""
         return shard_path(self.folder, shard).exists()
 
     def mine(self) -> int:
-        """How many pictures this rank has to see to."""
+        """Return how many pictures belong to this process."""
         return sum(len(self.numbers(shard)) for shard in self._mine)
 
     def missing(self) -> list[int]:
-        """Files that this rank still has to write."""
+        """Return the files that this process still has to write."""
         return [shard for shard in self._mine if not self.is_done(shard)]
 
     def write(self, shard: int, entries: Sequence[StoredImage | Skipped]) -> None:
-        """Write a file: its pictures in order, each as `halve` gave it, or skipped."""
+        """Write a file: its pictures in order, each as returned by `halve`, or skipped."""
         images = [entry for entry in entries if isinstance(entry, StoredImage)]
         skipped = [entry for entry in entries if isinstance(entry, Skipped)]
         write_shard(shard_path(self.folder, shard), images, skipped, self.widths)
 
     def finish(self, max_bad_rate: float) -> dict[str, int] | None:
-        """Write the index if all files are there; it is the same again unless the names are others.
+        """Write the index if all files exist.
 
         Returns:
             Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
@@ -109,7 +109,7 @@ class StoreWriter:
         return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
 
     def _remove_leftovers(self, pattern: str) -> None:
-        """Temporary files of killed processes."""
+        """Delete temporary files of killed processes."""
         for path in self.folder.glob(pattern):
             path.unlink(missing_ok=True)
 

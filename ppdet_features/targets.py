@@ -1,4 +1,7 @@
-"""What anchors and proposals should learn from one picture's objects. Legend: N boxes, G objects."""
+"""Training targets of anchors and proposals from the objects of one picture.
+
+Legend: N boxes, G objects, A attributes, P positive ones, R regions.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +15,30 @@ from ppdet_features.config import BoxAssignerConfig, RpnTargetConfig
 
 @dataclass(frozen=True)
 class Targets:
-    """Objects of one picture in pixels of the network's input."""
+    """Objects of one picture."""
 
     boxes: np.ndarray
-    """[G, 4] float32."""
+    """[G, 4] float32, in pixels of the network's input."""
     labels: np.ndarray
     """[G] int64."""
     attributes: np.ndarray
-    """[G, A] float32: 1 for each attribute that an object has; rows of zeros are not learned from."""
+    """[G, A] float32: 1 for each attribute of an object; objects without any have no attribute loss."""
 
 
 def match(
     boxes: np.ndarray, objects: np.ndarray, positive: float, negative: float, keep_best: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The object that each box stands for.
+    """Match boxes with objects by their overlap (intersection over union).
 
     Args:
         boxes: [N, 4].
         objects: [G, 4]; G may be 0.
-        positive: overlap from which a box stands for an object.
-        negative: overlap below which it is background.
-        keep_best: the boxes that overlap an object most are positive whatever the overlap.
+        positive: smallest overlap of a positive box.
+        negative: overlap below which a box is background.
+        keep_best: the boxes that overlap an object most are positive, whatever the overlap.
 
     Returns:
-        Number of the most overlapping object [N], and 1 positive, 0 background, -1 neither [N].
+        Number of the object with the largest overlap [N], and 1 positive, 0 background, -1 neither [N].
     """
     if len(objects) == 0:
         return np.zeros(len(boxes), np.int64), np.zeros(len(boxes), np.int64)
@@ -51,9 +54,16 @@ def match(
 def sample(
     kind: np.ndarray, number: int, share: float, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positive and background boxes to learn from: `number` at most, positive at most `share` of them.
+    """Draw positive and background boxes to train on.
 
-    Without `rng` the first ones are taken.
+    Args:
+        kind: of each box, see `match`.
+        number: most boxes to return.
+        share: largest share of positive ones.
+        rng: None takes the first ones.
+
+    Returns:
+        Numbers of positive and of background boxes.
     """
     positive, background = np.flatnonzero(kind == 1), np.flatnonzero(kind == 0)
     if rng is not None:
@@ -65,7 +75,7 @@ def sample(
 def rpn_targets(
     anchors: np.ndarray, targets: Targets, config: RpnTargetConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Anchors [N, 4] to numbers of the positive ones [P], of the background ones, and deltas [P, 4]."""
+    """Draw the anchors to train on: numbers of positive ones [P] and of background, and deltas [P, 4]."""
     nearest, kind = match(
         anchors, targets.boxes, config.positive_overlap, config.negative_overlap, keep_best=True
     )
@@ -80,12 +90,12 @@ def rpn_targets(
 def region_targets(
     proposals: np.ndarray, targets: Targets, config: BoxAssignerConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The regions that the head learns from, positive ones first.
+    """Draw the regions that the head is trained on, positive ones first.
 
-    The objects themselves are among the candidates, so that there is something to learn from the start.
+    The objects themselves are among the candidates, so there are positive regions from the first step on.
 
     Returns:
-        Boxes [R, 4] and, of the first ones that are positive, the number of the object [P].
+        Boxes [R, 4], and the number of the object [P] of each positive one.
     """
     candidates = np.concatenate([proposals, targets.boxes]).astype(np.float32)
     candidates = candidates[(candidates[:, 2:] > candidates[:, :2]).all(axis=1)]

@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 from ppdet_features.batches import DetectionBatch, train_loader
 from ppdet_features.coco import evaluate
 from ppdet_features.config import DetectorConfig, TrainingConfig, dump_config
-from ppdet_features.detector import FasterRCNN, build_detector
+from ppdet_features.detector import FasterRCNN
 from ppdet_features.losses import detection_losses
 from ppdet_features.pictures import Pictures
 from ppdet_features.weights import start_training
@@ -141,7 +141,7 @@ def train(
     run = DetectorRun.of(config, output, minutes)
     distributed.setup(run.train)
     paddle.seed(run.seed)
-    detector = build_detector(config)
+    detector = FasterRCNN(config)
     start_training(detector, init, backbone)
     with only_run_in(output):
         state = build(detector, pictures, run, quiet)

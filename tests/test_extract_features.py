@@ -15,7 +15,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from ppdet_features.detector import build_detector, load_config
+from ppdet_features.detector import FasterRCNN, load_config
 from ppdet_features.extract import ExtractionSettings, detect_all, load_extractor, read_picture
 from ppdet_features.image_list import open_images
 from unimo.data.regions.store import RegionStore
@@ -40,7 +40,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
         )
     (folder / "images" / "11.png").write_bytes(b"damaged")
     paddle.seed(0)
-    detector = build_detector(load_config(root / CONFIG))
+    detector = FasterRCNN(load_config(root / CONFIG))
     write_safetensors(folder / "weights.safetensors", tensors_of(detector))
     return folder
 
@@ -107,7 +107,7 @@ def test_two_ranks_write_what_one_writes(work: Path, whole: Path, root: Path) ->
         timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f"{PICTURES - 1} pictures") == 1  # rank 0 tells the result, whoever ended last
+    assert done.stdout.count(f"{PICTURES - 1} pictures") == 1  # rank 0 prints the result, whoever ended last
     assert content(out) == content(whole)
 
 

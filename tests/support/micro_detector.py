@@ -9,7 +9,7 @@ from typing import Any
 import paddle
 
 from ppdet_features.config import DetectorConfig, load_config
-from ppdet_features.detector import FasterRCNN, build_detector
+from ppdet_features.detector import FasterRCNN
 from ppdet_features.pictures import Pictures
 from unimo.config import merge_plain
 
@@ -28,7 +28,7 @@ def micro_config(**changes: Any) -> DetectorConfig:
 def micro_detector(**changes: Any) -> FasterRCNN:
     """It with seeded weights, and norms that are no identity."""
     paddle.seed(5)
-    detector = build_detector(micro_config(**changes))
+    detector = FasterRCNN(micro_config(**changes))
     for name, value in detector.state_dict().items():
         if ".norm." in name:
             value.set_value(paddle.uniform(value.shape, min=0.5, max=1.5))

@@ -4,8 +4,8 @@
 
 Reads NPROC_PER_NODE (ranks on this machine; default: every GPU, 1 on a CPU), NNODES, NODE_RANK,
 MASTER_ADDR and MASTER_PORT (needed from two machines on). One rank runs in this process; more go through
-`paddle.distributed.launch`, over gloo between CPUs and nccl between GPUs. What each rank prints is in
-`OUTPUT/launch_logs/workerlog.N`; rank 0's is shown.
+`paddle.distributed.launch`, over gloo between CPUs and nccl between GPUs. The output of each rank goes to
+`OUTPUT/launch_logs/workerlog.N`; that of rank 0 is shown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from unimo.errors import ConfigError
 
 
 def main() -> int:
-    """Start what the command line names and pass its exit code on."""
+    """Start the tool of the command line and return its exit code."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def read_ranks(environ: Mapping[str, str]) -> tuple[int, int]:
-    """Ranks on this machine and number of machines.
+    """Read the number of ranks on this machine and the number of machines.
 
     Raises:
         ConfigError: not a positive number, or several machines without a master.
@@ -70,7 +70,7 @@ def _positive(name: str, text: str) -> int:
 
 
 def count_gpus(environ: Mapping[str, str]) -> int:
-    """GPUs that a GPU build of Paddle would use here, found without importing Paddle."""
+    """Count the GPUs that a GPU build of Paddle would use here, without importing Paddle."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
         importlib.metadata.version("paddlepaddle-gpu")
         if "CUDA_VISIBLE_DEVICES" in environ:
@@ -82,7 +82,7 @@ def count_gpus(environ: Mapping[str, str]) -> int:
 
 
 def log_folder(words: Sequence[str]) -> Path:
-    """`launch_logs` in the run's output folder, or in `output/` when the command does not name one."""
+    """Return `launch_logs` in the run's output folder, or in `output/` if the command does not name one."""
     named = [word.partition("=")[2] for word in words if word.startswith("output_dir=")]
     return Path(named[-1] if named else "output") / "launch_logs"
 
@@ -90,7 +90,7 @@ def log_folder(words: Sequence[str]) -> Path:
 def launch_command(
     words: Sequence[str], local: int, nodes: int, log_dir: Path, environ: Mapping[str, str]
 ) -> list[str]:
-    """The command that starts Paddle's launcher."""
+    """Build the command that starts Paddle's launcher."""
     command = [sys.executable, "-m", "paddle.distributed.launch", "--log_level", "WARNING"]
     command += ["--nproc_per_node", str(local), "--nnodes", str(nodes), "--max_restart", "0"]
     command += ["--log_dir", str(log_dir), "--log_overwrite", "1"]
@@ -102,25 +102,25 @@ def launch_command(
 
 
 def rank_environment(local: int, environ: Mapping[str, str]) -> dict[str, str]:
-    """Environment of the ranks: the cores shared out, Paddle's C++ chatter off.
+    """Build the environment of the ranks: cores divided among them, Paddle's C++ log off.
 
-    Paddle's launcher sets OMP_NUM_THREADS=1 in itself when it is imported, and its ranks inherit that; so
-    the number has to be set before. `unimo` has already set it to all cores of this process: that is
-    overridden, a smaller number of the user's is kept.
+    Paddle's launcher sets OMP_NUM_THREADS=1 when it is imported, unless it is set, and its ranks inherit it.
+    `unimo` has already set it to all cores of this process, which is overridden; a smaller number set by the
+    user is kept.
     """
     cores = available_cores()
     asked = int(environ.get("OMP_NUM_THREADS") or cores)
     threads = asked if asked < cores else max(1, cores // local)
     fresh = {**environ, "OMP_NUM_THREADS": str(threads)}
     fresh.setdefault("GLOG_minloglevel", "2")
-    # Paddle reads these two as another rendezvous than its own `--master`.
+    # Paddle would take these two for a rendezvous other than its own `--master`.
     return {key: value for key, value in fresh.items() if key not in ("MASTER_ADDR", "MASTER_PORT")}
 
 
 def supervise(command: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the launcher; SIGTERM and SIGINT go to the ranks alone, which save and end by themselves.
+    """Run the launcher and return its exit code; pass SIGTERM and SIGINT to the ranks, which save and end.
 
-    Paddle's launcher would kill ranks 30 s after such a signal, in the middle of a long step.
+    The launcher does not get these signals: it would kill the ranks 30 s later, in the middle of a long step.
     """
     launcher = subprocess.Popen(command, env=dict(environ), start_new_session=True)
 
@@ -136,7 +136,7 @@ def supervise(command: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def user_errors(log_dir: Path) -> list[str]:
-    """What the ranks said that a person can mend, each message once."""
+    """Return the error messages for the user in the logs of the ranks, each once."""
     found: dict[str, None] = {}
     for path in sorted(log_dir.glob("workerlog.*")):
         for line in path.read_text(encoding="utf8", errors="replace").splitlines():
@@ -146,7 +146,7 @@ def user_errors(log_dir: Path) -> list[str]:
 
 
 def child_processes(process: int) -> list[int]:
-    """Direct children of a process; empty where /proc does not tell."""
+    """Return the direct children of a process; empty on systems without /proc."""
     children: list[int] = []
     for path in Path(f"/proc/{process}/task").glob("*/children"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What data parallelism and sharding wrap around a model and its optimizer."""
+"""Data parallelism and sharding around a model and its optimizer."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SHARDING_LEVELS = {2: "os_g", 3: "p_g_os"}
 
 
 def wrap(layer: nn.Layer, optimizer: Any, stage: int) -> tuple[nn.Layer, Any]:
-    """Make a layer and its optimizer work over all ranks; rank 0's parameters go to all.
+    """Wrap a layer and its optimizer to work over all ranks; all ranks get the parameters of rank 0.
 
-    Gradients are averaged over ranks: by DataParallel during the last backward pass of a step, with
-    sharding in `optimizer.step()`.
+    DataParallel averages gradients over ranks during the last backward pass of a step, sharding does so in
+    `optimizer.step()`.
     """
     if world_size() == 1:
         return layer, optimizer
@@ -36,9 +36,9 @@ def wrap(layer: nn.Layer, optimizer: Any, stage: int) -> tuple[nn.Layer, Any]:
 
 @contextlib.contextmanager
 def backward_pass(layer: nn.Layer, is_last: bool, recompute: bool) -> Iterator[None]:
-    """Context of a micro-batch: data parallelism averages gradients in the last backward pass of a step.
+    """Return the context of a micro-batch: DataParallel averages gradients in the last one of a step only.
 
-    With recomputation it must not: DataParallel sees the inner backward passes and would start too early.
+    With recomputation it never does: it would take an inner backward pass for the last one and start early.
     """
     if isinstance(layer, paddle.DataParallel) and (recompute or not is_last):
         with layer.no_sync():
@@ -48,6 +48,6 @@ def backward_pass(layer: nn.Layer, is_last: bool, recompute: bool) -> Iterator[N
 
 
 def average_gradients(layer: nn.Layer, recompute: bool) -> None:
-    """What `backward_pass` left undone: the average over ranks, once for a step."""
+    """Average gradients over ranks once per step if `backward_pass` has kept DataParallel from doing so."""
     if isinstance(layer, paddle.DataParallel) and recompute:
         fused_allreduce_gradients(list(layer.parameters()), None)

@@ -20,20 +20,20 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def choose(train: TrainConfig) -> str:
-    """The precision that this device can really do.
+    """Return the configured precision, or fp32 if the device does not support it and the config allows that.
 
     Raises:
-        DeviceError: autocast was asked for on a CPU, where Paddle silently ignores it, and
-            `train.on_unsupported_precision` is `error`.
+        DeviceError: autocast on a CPU, where Paddle silently ignores it, and `train.on_unsupported_precision`
+            is `error`.
     """
     if train.precision == "fp32" or distributed.is_on_gpu():
         return train.precision
     if train.on_unsupported_precision == "fp32":
-        logger.warning("train.precision=%s does nothing on a CPU; going on in fp32", train.precision)
+        logger.warning("train.precision=%s does nothing on a CPU; training in fp32", train.precision)
         return "fp32"
     raise DeviceError(
         f"train.precision={train.precision}, but on a CPU Paddle's autocast is a silent no-op: everything "
-        "would run in fp32; set train.precision=fp32, or train.on_unsupported_precision=fp32 to go on"
+        "would run in fp32; set train.precision=fp32 or train.on_unsupported_precision=fp32"
     )
 
 
@@ -48,17 +48,17 @@ class Precision:
             self.scaler = fleet.distributed_scaler(scaler) if distributed.world_size() > 1 else scaler
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Context of the forward pass."""
+        """Return the context of the forward pass."""
         if self.name == "fp32":
             return contextlib.nullcontext()
         return paddle.amp.auto_cast(level="O1", dtype=_DTYPES[self.name])
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of a loss, scaled up when fp16 needs it."""
+        """Compute the gradients of a loss, which is scaled up for fp16."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def step(self, optimizer: Any) -> None:
-        """One optimizer step; with fp16 it is skipped when a gradient overflowed."""
+        """Take an optimizer step; with fp16 it is skipped if a gradient has overflowed."""
         if self.scaler is None:
             optimizer.step()
         else:
@@ -66,13 +66,13 @@ class Precision:
             self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values of the scaler, empty without one."""
+        """Return plain values of the scaler; empty without one."""
         if self.scaler is None:
             return {}
         state = self.scaler.state_dict()
         return {key: value.item() if hasattr(value, "item") else value for key, value in state.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         if self.scaler is not None and state:
             self.scaler.load_state_dict({**state, "scale": np.array([state["scale"]], dtype=np.float32)})

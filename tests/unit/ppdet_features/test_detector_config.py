@@ -1,4 +1,4 @@
-"""YAML files of detectors: what they may say, and what they are told."""
+"""YAML files of detectors: keys, values and error messages."""
 
 from __future__ import annotations
 

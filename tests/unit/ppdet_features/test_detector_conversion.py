@@ -12,7 +12,7 @@ from micro_detector import SCENES
 
 from ppdet_features.config import DetectorConfig, load_config
 from ppdet_features.convert_weights import main
-from ppdet_features.detector import build_detector, load_detector
+from ppdet_features.detector import FasterRCNN, load_detector
 from ppdet_features.detectron2_names import convert
 from unimo.errors import CheckpointError
 from unimo.weights.layers import load_into
@@ -137,7 +137,7 @@ class PlainDetectron2:
 
 def test_the_converted_network_computes_what_detectron2_defines():
     tensors = small_file()
-    detector = build_detector(small_config())
+    detector = FasterRCNN(small_config())
     load_into(detector, convert(tensors), "small file")
     detector.eval()
     plain, rng = PlainDetectron2(tensors), np.random.default_rng(1)

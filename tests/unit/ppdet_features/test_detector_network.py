@@ -11,7 +11,7 @@ from micro_detector import SCENES, micro_config, micro_detector
 from PIL import Image
 
 from ppdet_features.config import dump_config, load_config
-from ppdet_features.detector import build_detector, load_detector
+from ppdet_features.detector import FasterRCNN, load_detector
 from ppdet_features.preprocess import preprocess, resized_size
 from unimo.errors import CheckpointError
 from unimo.weights.files import write_safetensors
@@ -55,7 +55,7 @@ def test_a_feature_is_that_of_its_proposal():
 
 def test_names_are_those_of_paddledetection():
     config = load_config(BOTTOM_UP)
-    state = build_detector(config).state_dict()
+    state = FasterRCNN(config).state_dict()
     own = [name for name in state if not name.startswith("attribute_head.")]
     # 104 convolutions with a norm: stem, 10 of res2, 13 of res3, 70 of res4, 10 of res5. 10 tensors of heads.
     assert len(own) == 104 * 5 + 10
@@ -90,7 +90,7 @@ def test_shortest_side_and_colours_of_caffe():
 
 
 def test_only_unfrozen_parameters_get_gradients():
-    detector = build_detector(micro_config(ResNet={"freeze_at": 1, "freeze_norm": True}))
+    detector = FasterRCNN(micro_config(ResNet={"freeze_at": 1, "freeze_norm": True}))
     trainable = {name for name, p in detector.named_parameters() if not p.stop_gradient}
     stages = {name.split(".")[1] for name in trainable if name.startswith("backbone.")}
     assert stages == {"res4"} and not any("norm" in name for name in trainable if "backbone" in name)

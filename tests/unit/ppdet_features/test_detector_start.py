@@ -1,4 +1,4 @@
-"""What training starts from: a backbone, a detector of other classes, or nothing."""
+"""Weights that training starts from: a backbone, a detector of other classes, or random ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import paddle
 import pytest
 from micro_detector import SCENES, micro_config
 
-from ppdet_features.detector import build_detector
+from ppdet_features.detector import FasterRCNN
 from ppdet_features.train_detector import main
 from ppdet_features.weights import load_backbone, start_training
 from unimo.errors import CheckpointError, ConfigError
@@ -23,7 +23,7 @@ BACKBONE, RES5 = "backbone.", "bbox_head.head."
 
 def detector(seed: int, **changes):
     paddle.seed(seed)
-    return build_detector(micro_config(**changes))
+    return FasterRCNN(micro_config(**changes))
 
 
 def classifier(seed: int) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from ppdet_features.batches import DetectionBatch, PictureStream, train_loader
 from ppdet_features.boxes import encode
 from ppdet_features.coco import evaluate
 from ppdet_features.config import DetectorConfig
-from ppdet_features.detector import FasterRCNN, build_detector, load_detector
+from ppdet_features.detector import FasterRCNN, load_detector
 from ppdet_features.losses import detection_losses, smooth_l1
 from ppdet_features.pictures import Pictures, ScenesPictures
 from ppdet_features.rpn import anchors_of
@@ -175,7 +175,7 @@ def test_one_picture_is_learned_by_heart(tmp_path: Path):
         "Training": {"steps": 60, "batch_size": 1, "warmup": 5, "flip": False, "learning_rate": 0.004},
     }
     paddle.seed(0)
-    detector = build_detector(micro_config(**changes))
+    detector = FasterRCNN(micro_config(**changes))
     pictures = ScenesPictures("train", 1, detector.config)
     state = build(detector, pictures, DetectorRun.of(detector.config, tmp_path))
     with only_run_in(tmp_path):
@@ -188,7 +188,7 @@ def test_one_picture_is_learned_by_heart(tmp_path: Path):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
     config = micro_config(Training={"steps": 2, "batch_size": 1})
-    detector = build_detector(config)
+    detector = FasterRCNN(config)
     detector.bbox_head.bbox_score.bias.set_value(paddle.full([5], float("nan")))
     state = build(detector, ScenesPictures("train", 2, config), DetectorRun.of(config, tmp_path))
     with only_run_in(tmp_path), pytest.raises(TrainingError, match="loss of step 1 is not finite .loss nan"):

@@ -1,4 +1,4 @@
-"""Grouping by shape: nothing lost, at most so many wait, batches follow from the order alone."""
+"""Grouping by shape: nothing is lost, few pictures wait, batches depend on the order alone."""
 
 from __future__ import annotations
 

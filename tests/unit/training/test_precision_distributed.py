@@ -16,7 +16,7 @@ def test_autocast_on_a_cpu_is_refused_or_replaced(name: str, caplog: pytest.LogC
         precision.choose(TrainConfig(precision=name))
     with caplog.at_level(logging.WARNING):
         assert precision.choose(TrainConfig(precision=name, on_unsupported_precision="fp32")) == "fp32"
-    assert "going on in fp32" in caplog.text
+    assert "training in fp32" in caplog.text
 
 
 def test_scaler_state_round_trip() -> None:

@@ -94,21 +94,21 @@ def test_fine_tuning_starts_from_a_model_directory(
         np.testing.assert_array_equal(after[name], before[name], err_msg=name)
 
 
-def test_the_built_in_corpus_beside_own_data_is_told(
+def test_the_built_in_corpus_beside_own_data_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def told(name: str, *words: str) -> str:
+    def logged(name: str, *words: str) -> str:
         caplog.clear()
         with caplog.at_level("INFO", logger="unimo"):
             log_use_of_scenes(load_run_config(name, "pretrain", words))
         return caplog.text
 
-    assert "no data configured: running on the built-in corpus `scenes`" in told("unimo_tiny")
-    mixed = told("unimo_tiny", "data.pairs=data/mine", "data.texts=[]", "task.augment.rewrites=")
+    assert "no data configured: running on the built-in corpus `scenes`" in logged("unimo_tiny")
+    mixed = logged("unimo_tiny", "data.pairs=data/mine", "data.texts=[]", "task.augment.rewrites=")
     assert "`scenes`: data.images task.augment.texts task.augment.images; name your own" in mixed
     assert "leave out: data.images=[] task.augment.texts= task.augment.images=" in mixed
     assert "the vocabulary is that of `scenes`" in mixed and "no data configured" not in mixed
-    assert not told("unimo3_tiny", "data.pairs=data/mine", f"data.tokenizer={tmp_path}")
+    assert not logged("unimo3_tiny", "data.pairs=data/mine", f"data.tokenizer={tmp_path}")
 
 
 def test_regions_of_another_detector_are_refused_by_name(tmp_path: Path) -> None:

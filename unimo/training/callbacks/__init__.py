@@ -1,4 +1,4 @@
-"""What happens around a training step: one file for each concern."""
+"""Logging, evaluation, saving and checks around training steps: one file per concern."""
 
 from unimo.training.callbacks.base import Callback
 from unimo.training.callbacks.checkpoint import Checkpoint

@@ -1,4 +1,4 @@
-"""The hooks of a run. A callback overrides what it needs; all are called on every rank."""
+"""The hooks of a run. A callback overrides those it needs; all are called on every rank."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Callback:
         """After an optimizer step; the numbers in `report` are still on the device."""
 
     def on_read(self, state: TrainState, reports: Sequence[StepReport]) -> None:
-        """Metrics of these steps have just come to the host (every `log_every` steps, and before saving)."""
+        """After metrics were read from the device: every `log_every` steps, and before saving."""
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """Means since the last log line, over steps and ranks; entries may be added."""
+        """Every `log_every` steps, with the means since then over steps and ranks; entries may be added."""
 
     def on_step_logged(self, state: TrainState) -> None:
-        """Last in a step: evaluation, checkpoints, decisions to stop."""
+        """At the end of a step: evaluation, checkpoints, decisions to stop."""
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
         """After an evaluation, with its metrics over all ranks."""
@@ -33,7 +33,7 @@ class Callback:
         """After a checkpoint is complete."""
 
     def on_end(self, state: TrainState) -> None:
-        """After the last step, also when the run was asked to stop."""
+        """After the last step, also if the run was asked to stop."""
 
     def on_exception(self, state: TrainState, error: BaseException) -> None:
-        """Before an error leaves the loop: release files and bars, nothing that can fail."""
+        """Before an error leaves the loop: release files and bars; must not raise."""

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoint(Callback):
-    """Saves every `train.save_every` steps and when the loop ends, for whatever reason.
+    """Saves every `train.save_every` steps and at the end, unless an error ends the run.
 
     SIGTERM, SIGINT and `train.max_minutes` let the current step finish, then save and end the run
     with exit code 0. A second SIGINT stops at once, without saving.
@@ -30,30 +30,30 @@ class Checkpoint(Callback):
         self._previous: dict[int, Any] = {}
 
     def on_start(self, state: TrainState) -> None:
-        """Take over the signals; only the main thread may."""
+        """Handle signals; Python allows that in the main thread only."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_step_logged(self, state: TrainState) -> None:
-        """Save when it is due; agree with the other ranks whether to stop."""
+        """Save if it is due, and agree with the other ranks whether to stop."""
         if state.is_due(state.run.train.save_every):
             self._save(state)
         minutes = state.run.train.max_minutes
         if minutes is not None and time.monotonic() - state.started > 60 * minutes:
             self._wanted = self._wanted or "max_minutes"
-        # On a GPU asking the others waits for the device, so it is done where metrics are read anyway.
+        # On a GPU, asking the other ranks waits for the device, so it is done when metrics are read anyway.
         if not distributed.is_on_gpu() or state.is_due(state.run.train.log_every):
             if distributed.any_over_ranks(bool(self._wanted)):
                 state.stop_reason = next(filter(None, distributed.gather(self._wanted)))
 
     def on_end(self, state: TrainState) -> None:
-        """Save the last step and give the signals back."""
+        """Save the last step and restore the signal handlers."""
         self._save(state)
         self._restore_signals()
 
     def on_exception(self, state: TrainState, error: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._restore_signals()
 
     def _save(self, state: TrainState) -> None:

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class Evaluate(Callback):
     """Evaluates the split `val` every `train.eval_every` steps and after the last step.
 
-    With `train.select_metric` the model with the highest value of it is kept in `best/`; for a loss
-    (a name that contains `loss`) the lowest.
+    With `train.select_metric`, `best/` holds the model with its highest value, or its lowest for a loss (a
+    name that contains `loss`).
     """
 
     def __init__(self, split: str = "val") -> None:
@@ -29,10 +29,10 @@ class Evaluate(Callback):
         self.last: dict[str, float] = {}
 
     def on_start(self, state: TrainState) -> None:
-        """Open the split before hours are spent; without one the run goes on unevaluated.
+        """Open the split before hours of training; without one the run is not evaluated.
 
         Raises:
-            DataError: there is none, and `train.select_metric` needs it.
+            DataError: there is no such split, and `train.select_metric` needs it.
         """
         try:
             self._batches = state.data.eval_loader(
@@ -48,7 +48,7 @@ class Evaluate(Callback):
             logger.warning("no evaluation during this run: %s", error)
 
     def on_step_logged(self, state: TrainState) -> None:
-        """Evaluate when it is due."""
+        """Evaluate if it is due."""
         if state.is_due(state.run.train.eval_every):
             self.evaluate(state)
 
@@ -58,7 +58,7 @@ class Evaluate(Callback):
             self.evaluate(state)
 
     def evaluate(self, state: TrainState) -> None:
-        """Compute the metrics, tell the callbacks, keep the best model. Collective."""
+        """Compute the metrics, hand them to the callbacks, keep the best model. Collective."""
         if self._batches is None:
             return
         limit = state.run.train.eval_max_batches or None

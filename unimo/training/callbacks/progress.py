@@ -1,4 +1,4 @@
-"""Progress for people: a bar with rate and ETA on a terminal, plain lines elsewhere."""
+"""Progress: a bar with rate and ETA on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HIDDEN = {"lr", "data_wait", "memory_mb", "peak_memory_mb", "step_seconds", "gr
 
 
 class Progress(Callback):
-    """Shows on rank 0 how far the run is, how fast, and how long it still takes."""
+    """Shows step, metrics, speed and remaining time on rank 0."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
@@ -26,14 +26,14 @@ class Progress(Callback):
         self._started = 0.0
 
     def on_start(self, state: TrainState) -> None:
-        """Open the bar where standard error is a terminal."""
+        """Open the bar if standard error is a terminal."""
         self._first_step, self._started = state.step, time.monotonic()
         if distributed.rank() == 0 and sys.stderr.isatty():
             total = state.run.train.max_steps
             self._bar = tqdm(total=total, initial=state.step, unit="step", dynamic_ncols=True)
 
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(1)
 
@@ -49,12 +49,12 @@ class Progress(Callback):
             )
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
-        """One line of metrics."""
+        """Show a line of metrics."""
         numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         self._say(f"step {state.step}  {split}: {numbers}")
 
     def on_checkpoint(self, state: TrainState, folder: Path) -> None:
-        """Say where it is."""
+        """Show the folder of the checkpoint."""
         self._say(f"step {state.step}  checkpoint {folder}")
 
     def on_end(self, state: TrainState) -> None:

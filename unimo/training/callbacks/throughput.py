@@ -1,4 +1,4 @@
-"""Speed and memory, added to every log line."""
+"""Learning rate, speed and memory in every log line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MB = 1 << 20
 
 
 class Throughput(Callback):
-    """Adds to a log line: `lr`, `samples_per_second` over all ranks, `step_seconds`, `data_wait` (share of
-    time spent waiting for batches), `memory_mb` and `peak_memory_mb` of this process.
+    """Adds `lr`, `samples_per_second` over all ranks, `step_seconds`, `data_wait` (share of the time spent
+    waiting for batches), `memory_mb` and `peak_memory_mb` of this process.
 
-    Memory is the resident set on a CPU and what Paddle allocated on a GPU.
+    Memory is the resident set on a CPU and the memory that Paddle has allocated on a GPU.
     """
 
     def __init__(self) -> None:
@@ -28,13 +28,13 @@ class Throughput(Callback):
         self.total_steps, self.total_seconds = 0, 0.0
 
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
-        """Add up the times of a step."""
+        """Add the times of a step."""
         self._steps += 1
         self._seconds += report.seconds
         self._waited += report.data_seconds
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """Add the entries; evaluation and saving do not count."""
+        """Add the entries; times of evaluation and saving are not included."""
         run = state.run
         values["lr"] = learning_rate(state.step - 1, run.train.max_steps, run.optim)
         if self._steps and self._seconds > 0:
@@ -48,7 +48,7 @@ class Throughput(Callback):
 
 
 def memory() -> tuple[float, float]:
-    """Memory in use and its peak, in MB (2^20 bytes)."""
+    """Return the memory in use and its peak, in MB (2^20 bytes)."""
     if distributed.is_on_gpu():
         cuda = paddle.device.cuda
         return cuda.memory_allocated() / _MB, cuda.max_memory_allocated() / _MB

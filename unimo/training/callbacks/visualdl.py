@@ -1,4 +1,4 @@
-"""Curves for VisualDL, in the folder `vdl/` of the run."""
+"""Curves for VisualDL in the folder `vdl/` of the run."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from unimo.training.state import TrainState
 
 
 class VisualDL(Callback):
-    """Rank 0 writes every logged scalar: `visualdl --logdir OUTPUT/vdl --disable-telemetry` shows them."""
+    """Writes every logged scalar on rank 0; `visualdl --logdir OUTPUT/vdl --disable-telemetry` shows them."""
 
     def __init__(self) -> None:
         self._writer: Any = None
 
     def on_start(self, state: TrainState) -> None:
-        """Open a log file; a resumed run adds one beside the older ones."""
+        """Open a new log file; a resumed run keeps the older ones."""
         if distributed.rank() == 0:
             from visualdl import LogWriter  # costs a second of imports
 
             self._writer = LogWriter(logdir=str(state.output_dir / "vdl"))
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """Training scalars."""
+        """Write training scalars."""
         self._write(state, "train", values)
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
-        """Evaluation scalars."""
+        """Write evaluation scalars."""
         self._write(state, split, values)
 
     def on_end(self, state: TrainState) -> None:
