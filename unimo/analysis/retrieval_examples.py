@@ -17,7 +17,7 @@ from unimo.analysis.show import titles_of
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.inference.evaluation import processor_changes, run_of
 from unimo.inference.zero_shot import open_matcher
-from unimo.tasks.retrieval.scores import Gallery, score_pairs
+from unimo.tasks.retrieval.matching import Gallery, score_pairs
 
 Progress = Callable[..., Iterable[Any]]
 """Wraps an iterable as tqdm does."""

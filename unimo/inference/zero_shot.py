@@ -20,11 +20,10 @@ from unimo.errors import CapabilityError, CheckpointError
 from unimo.inference import loading
 from unimo.inference.labels import PROMPT, check_prompt
 from unimo.models.base import Images
-from unimo.nn.outputs import Encoded
+from unimo.nn.outputs import Encoded, concat_rows
 from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.tasks.classification.image import TopAccuracy
 from unimo.tasks.retrieval.matching import MatchingTask
-from unimo.tasks.retrieval.scores import concat_rows
 from unimo.tasks.retrieval.task import RetrievalConfig, RetrievalTask
 
 if TYPE_CHECKING:

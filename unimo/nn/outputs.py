@@ -5,7 +5,7 @@ Shapes: B batch, T text length, V visual length, D width, H heads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import paddle
@@ -62,3 +62,24 @@ class Encoded:
     def select(self, rows: Tensor) -> Encoded:
         """Return the batch rows `rows` (int tensor [N], repeats allowed) of every tensor."""
         return self.map(lambda tensor: paddle.gather(tensor, rows, axis=0))
+
+
+def concat_rows(parts: Sequence[Encoded]) -> Encoded:
+    """Join encodings along the batch; shorter ones get rows of zeros, which their masks, zero too, hide."""
+    tensors: list[list[Tensor]] = [[] for _ in parts]
+    for part, found in zip(parts, tensors, strict=True):
+        part.map(lambda tensor, found=found: found.append(tensor) or tensor)
+    joined = iter([_concat(same) for same in zip(*tensors, strict=True)])
+    return parts[0].map(lambda _: next(joined))
+
+
+def _concat(tensors: Sequence[Tensor]) -> Tensor:
+    if tensors[0].ndim < 2:
+        return paddle.concat(list(tensors))
+    longest = max(tensor.shape[1] for tensor in tensors)
+    padded = []
+    for tensor in tensors:
+        size, length, *others = tensor.shape
+        missing = paddle.zeros([size, longest - length, *others], tensor.dtype)
+        padded.append(tensor if length == longest else paddle.concat([tensor, missing], axis=1))
+    return paddle.concat(padded)

@@ -18,7 +18,6 @@ from paddle.nn import functional as F
 from unimo.data.loading.batch import Array, PairBatch
 from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
-from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_answers
 from unimo.errors import CheckpointError, ConfigError, RecordError
@@ -43,14 +42,13 @@ class VqaConfig:
     head_hidden_multiplier: float = 2.0
     """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
     min_answer_count: int = 1
-    """Leave out answers that fewer training questions have; for data that come without an answer list."""
+    """Training questions that an answer needs to become a class; for data without a list of answers."""
 
 
 class VqaTask(Task):
     """Pooled vector of question and image -> one logit for each answer; binary cross-entropy."""
 
     Config = VqaConfig
-
     asked_with = "question"
     needs = frozenset({"fusion"})
 
@@ -72,7 +70,7 @@ class VqaTask(Task):
         """Open the questions of `data.path`, with the answers of an existing model or those of the corpora.
 
         Raises:
-            ConfigError: no answer is as frequent as `task.min_answer_count` wants.
+            ConfigError: no answer reaches `task.min_answer_count`.
             DataError: a corpus has no answers.
         """
         answers = (metadata or {}).get("answers")
@@ -89,24 +87,20 @@ class VqaTask(Task):
         return data
 
     def logits(self, batch: Batch) -> Tensor:
-        """Answer logits [B, A]."""
+        """Compute answer logits [B, A]."""
         text = self.model.encode_text(batch.input_ids, batch.attention_mask)
         image = self.model.encode_image(batch.images)
         return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Binary cross-entropy summed over answers, mean over questions; report: accuracy."""
+        """Compute the binary cross-entropy, summed over answers, a mean over questions; report the accuracy."""
         logits, targets = self.logits(batch), batch.answer_targets
         loss = F.binary_cross_entropy_with_logits(logits.astype("float32"), targets, reduction="sum")
         accuracy = paddle.take_along_axis(targets, logits.argmax(axis=1, keepdim=True), axis=1).mean()
         return {"vqa": global_mean(loss, logits.shape[0])}, {"accuracy": 100 * accuracy}
 
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The one loss."""
-        return losses["vqa"]
-
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """`logits` [B, A], `answer_ids` [B] and the rows of the official server file."""
+        """Compute `logits` [B, A] and `answer_ids` [B]; records are rows of the official server file."""
         logits = self.logits(batch)
         best = logits.argmax(axis=1)
         rows = zip(batch.question_ids, best.tolist(), strict=True)
@@ -117,7 +111,7 @@ class VqaTask(Task):
     def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the file that the VQA server accepts: a list of {question_id, answer}, sorted by question.
 
-        Of a question that is there twice (padded last batch) the first answer counts.
+        The first answer to a question counts; a padded last batch repeats questions.
         """
         answers: dict[int | str, str] = {}
         for row in records:
@@ -127,29 +121,27 @@ class VqaTask(Task):
         write_text(path, json.dumps(content, ensure_ascii=False))
 
     def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
-        """Answer questions about images, with the sigmoid of each answer's logit (no distribution)."""
+        """Answer questions about images. Probabilities are sigmoids of logits and do not sum to 1."""
         return ranked(self.answers, F.sigmoid(self.logits(asked_pairs(processor, questions))), count)
 
     def new_metric(self) -> VqaAccuracy:
-        """Mean target score of the best answer, over all questions and by question type."""
         return VqaAccuracy()
 
 
 class VqaAccuracy:
-    """Mean target score of the chosen answer in percent: `overall`, and one entry for each question type."""
+    """Mean target score of the chosen answers in percent: `overall`, and an entry for each question type."""
 
     def __init__(self) -> None:
         self._scores: list[float] = []
         self._types: list[str] = []
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
-        """Take the scores of one batch."""
+        """Add the scores of one batch."""
         chosen = paddle.take_along_axis(batch.answer_targets, prediction["answer_ids"].unsqueeze(1), axis=1)
         self._scores += chosen.flatten().tolist()
         self._types += batch.question_types
 
     def compute(self) -> dict[str, float]:
-        """The accuracies, over all ranks."""
         parts = gather_objects((self._scores, self._types))
         scores, types = (sum(lists, []) for lists in zip(*parts, strict=True))
         return accuracy_by_type(scores, types)
@@ -159,7 +151,7 @@ def frequent_answers(datasets: Mapping[str, Dataset], answers: Sequence[str], mi
     """Return the answers that at least `minimum` training questions have, in their order.
 
     Raises:
-        ConfigError: none of them is so frequent.
+        ConfigError: there are none.
     """
     counts: Counter[str] = Counter()
     for dataset in datasets.values():
@@ -200,7 +192,7 @@ class VqaCollator(PairCollator):
         self.columns = {answer: column for column, answer in enumerate(answers)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> VqaBatch:
-        """Join prepared samples; answers outside the vocabulary are left out of the targets."""
+        """Join prepared samples; targets leave out answers that are no classes."""
         records = [sample["record"] for sample in prepared]
         targets = np.zeros((len(records), len(self.columns)), np.float32)
         for row, record in enumerate(records):

@@ -23,7 +23,6 @@ class RetrievalCollator(PairCollator):
     """Make a `RetrievalBatch`."""
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> RetrievalBatch:
-        """Join prepared samples."""
         records = [sample["record"] for sample in prepared]
         names = [record.image_id or f"sample {record.sample_id}" for record in records]
         return RetrievalBatch(**self.join(prepared), image_ids=names)

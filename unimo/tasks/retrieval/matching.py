@@ -1,24 +1,39 @@
-"""What the ways to train retrieval share: the matching score of a pair, and the evaluation."""
+"""What all retrieval tasks share: the matching score of a pair, and the evaluation in two stages.
+
+The cosines of single vectors choose candidates, which the fusion then re-ranks; a task without such vectors
+fuses every pair.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import paddle
+import paddle.distributed as dist
 from paddle import Tensor
+from paddle.nn import functional as F
+from tqdm import tqdm
 
 from unimo.data.processor import Processor
+from unimo.errors import DataError
 from unimo.losses.itm import two_classes
-from unimo.models.base import Model
+from unimo.metrics.average import gather_objects
+from unimo.metrics.recall import retrieval_recall
+from unimo.models.base import Model, select_images
 from unimo.nn.init import linear
-from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Answer, Batch, Observer, Question, Task, asked_pairs
-from unimo.tasks.retrieval.scores import Gallery, score_pairs
+from unimo.nn.outputs import Encoded, concat_rows
+from unimo.tasks.base import Answer, Batch, Observer, Question, Task, asked_pairs, to_tensors
+
+NOT_A_CANDIDATE = -100.0
+"""Added to the cosine of pairs that are not re-ranked: below all scores of those that are."""
 
 
 class MatchingTask(Task):
-    """Judges pairs by the model's own score, or by a head of two classes for models without one."""
+    """Score pairs by the model's own matching score, or by a head of two classes for models without one."""
 
     needs = frozenset({"fusion"})
     asked_with = "text"
@@ -30,42 +45,153 @@ class MatchingTask(Task):
         self.itm_head = None if model.has_match else linear(model.pooled_size, 2)
 
     def build_heads(self) -> None:
-        """Heads of a subclass, made before the matching head: the order decides about random starts."""
+        """Build the heads of a subclass, before the matching head: random starts depend on the order."""
+
+    def encode(self, batch: Batch) -> tuple[Encoded, Encoded]:
+        """Encode the texts and the images of a batch."""
+        text = self.model.encode_text(batch.input_ids, batch.attention_mask)
+        return text, self.model.encode_image(batch.images)
 
     def text_vectors(self, text: Encoded) -> Tensor | None:
-        """Unit vectors [B, E] of texts, whose cosines with those of images choose what is fused; None: every
-        pair is."""
+        """Compute unit vectors [B, E] of texts for the first stage; None for a task without one."""
         return None
 
     def image_vectors(self, image: Encoded) -> Tensor | None:
-        """Unit vectors [B, E] of images; see there."""
+        """Compute unit vectors [B, E] of images for the first stage; None for a task without one."""
         return None
 
     def match_logits(self, text: Encoded, image: Encoded) -> Tensor:
-        """Logits [N, 2] of N pairs; class 1 is a match."""
+        """Compute logits [N, 2] of N pairs; class 1 is a match."""
         pooled = self.model.fuse(text, image, outputs="pooled").pooled
         return two_classes(self.model.match(pooled)) if self.itm_head is None else self.itm_head(pooled)
 
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Compute `match` [B], the probability that a text and the image of the same row match."""
+        match = F.softmax(self.match_logits(*self.encode(batch)), axis=1)[:, 1]
+        rows = zip(batch.sample_ids, match.tolist(), strict=True)
+        return {"match": match, "records": [{"sample_id": key, "match": round(p, 6)} for key, p in rows]}
+
     def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
-        """Match texts with images: the one answer is how well they fit."""
+        """Match texts with images; the one answer is the probability that they match."""
         match = self.predict(asked_pairs(processor, questions))["match"]
         return [[Answer("match", value)] for value in match.tolist()]
 
     def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
-        """Recall at 1, 5, 10 in both directions over all texts and unique images of `batches`.
+        """Compute recall at 1, 5 and 10 in both directions, over all texts and unique images of `batches`.
 
-        Every rank gets all batches and takes its share of the pairs to fuse. `observe` is called once with
-        `records`: for each text the ids of its ten best images.
+        Every rank gets all batches and fuses its share of the pairs. `observe` is called once, with the ids
+        of the ten best images of each text as `records`.
         """
-        was_training = self.training
-        self.eval()
-        try:
-            with paddle.no_grad():
-                gallery = Gallery.collect(self, batches)
-                scores = score_pairs(self, gallery)
-        finally:
-            if was_training:
-                self.train()
+        with self.evaluation_mode():
+            gallery = Gallery.collect(self, batches)
+            scores = score_pairs(self, gallery)
         if observe is not None:
             observe({"records": gallery.best_images(scores, 10)})
         return gallery.recall(scores)
+
+
+@dataclass
+class Gallery:
+    """Encodings of all texts and of all unique images of a split, each computed once."""
+
+    texts: list[Encoded]
+    """One for each batch; lengths differ between batches."""
+    images: Encoded
+    """Ni rows."""
+    cosines: np.ndarray | None
+    """[Nt, Ni] of the vectors of the first stage; None without one."""
+    text_ids: list[str]
+    """Nt sample ids."""
+    image_ids: list[str]
+    image_of_text: np.ndarray
+    """[Nt] row of the image that each text belongs to."""
+
+    @classmethod
+    def collect(cls, task: MatchingTask, batches: Iterable[Batch]) -> Gallery:
+        """Run the towers over all batches.
+
+        Raises:
+            DataError: there is no batch, or the ranks were given different ones.
+        """
+        texts, images, text_vectors, image_vectors = [], [], [], []
+        text_ids: list[str] = []
+        row_of: dict[int, int] = {}  # group of an image -> its row
+        image_ids: list[str] = []
+        image_of_text: list[int] = []
+        for batch in batches:
+            tensors = to_tensors(batch)
+            text = task.model.encode_text(tensors.input_ids, tensors.attention_mask)
+            texts.append(text)
+            text_vectors.append(task.text_vectors(text))
+            groups, fresh = np.asarray(batch.image_group).tolist(), []
+            for row, group in enumerate(groups):
+                if group not in row_of:
+                    row_of[group] = len(row_of)
+                    fresh.append(row)
+            if fresh:
+                image = task.model.encode_image(select_images(tensors.images, paddle.to_tensor(fresh)))
+                images.append(image)
+                image_vectors.append(task.image_vectors(image))
+            image_ids += [batch.image_ids[row] for row in fresh]
+            text_ids += batch.sample_ids
+            image_of_text += [row_of[group] for group in groups]
+        if not texts:
+            raise DataError("retrieval was given no pairs to evaluate")
+        if len(set(gather_objects((len(text_ids), len(row_of))))) > 1:
+            raise DataError("retrieval needs the same pairs on every rank; give each rank the whole split")
+        cosines = None
+        if all(part is not None for part in (*text_vectors, *image_vectors)):
+            cosines = paddle.concat(text_vectors).numpy() @ paddle.concat(image_vectors).numpy().T
+        return cls(texts, concat_rows(images), cosines, text_ids, image_ids, np.asarray(image_of_text))
+
+    def recall(self, scores: np.ndarray) -> dict[str, float]:
+        """Compute IR and TR recall at 1, 5 and 10 in percent, and their sum, for scores [Nt, Ni]."""
+        return retrieval_recall(scores, self.image_of_text, np.arange(len(self.image_ids)))
+
+    def best_images(self, scores: np.ndarray, count: int) -> list[dict[str, Any]]:
+        """Return the ids of the `count` best images of each text, as records."""
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        rows = zip(self.text_ids, order.tolist(), strict=True)
+        return [{"sample_id": key, "image_ids": [self.image_ids[i] for i in row]} for key, row in rows]
+
+
+def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
+    """Compute scores [Nt, Ni]: the logit of a match for candidates, and less than that for other pairs.
+
+    A pair is a candidate when it is among the best of its text or of its image. BridgeTower scores both
+    directions apart and takes the larger; the fusion is the same, so it runs once here. Collective.
+    """
+    config, cosines = task.config, gallery.cosines
+    shape = len(gallery.text_ids), len(gallery.image_ids)
+    if cosines is None or config.exhaustive:
+        candidates = np.ones(shape, bool)
+    else:
+        candidates = np.zeros(shape, bool)
+        best_images = np.argsort(-cosines, axis=1, kind="stable")[:, : config.candidates]
+        best_texts = np.argsort(-cosines, axis=0, kind="stable")[: config.candidates]
+        np.put_along_axis(candidates, best_images, True, axis=1)
+        np.put_along_axis(candidates, best_texts, True, axis=0)
+    # The cosine keeps the order of the first stage among the pairs that are not re-ranked.
+    scores = NOT_A_CANDIDATE + (np.zeros(shape, np.float32) if cosines is None else cosines)
+    start, turn = 0, itertools.count()
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    pairs = int(candidates.sum())
+    with tqdm(total=pairs, desc="re-ranking pairs", unit="pair", disable=rank > 0, mininterval=5.0) as bar:
+        for text in gallery.texts:
+            size = text.text.shape[0]
+            rows, columns = np.nonzero(candidates[start : start + size])
+            for low in range(0, len(rows), config.fusion_batch_size):
+                part = slice(low, low + config.fusion_batch_size)
+                bar.update(len(rows[part]))
+                if next(turn) % ranks == rank:
+                    texts = text.select(paddle.to_tensor(rows[part]))
+                    images = gallery.images.select(paddle.to_tensor(columns[part]))
+                    logits = task.match_logits(texts, images)[:, 1]
+                    scores[start + rows[part], columns[part]] = logits.astype("float32").numpy()
+            start += size
+    if ranks == 1:
+        return scores
+    # A pair that a rank did not score is at its lowest there.
+    joined = paddle.to_tensor(scores)
+    dist.all_reduce(joined, op=dist.ReduceOp.MAX)
+    return joined.numpy()

@@ -1,8 +1,8 @@
-"""Pairs with mismatched ones to rank them above (UNIMO's retrieval, facts 1.7).
+"""Batches of pairs with mismatched images and captions, for UNIMO's retrieval.
 
-The release draws the mismatched images and captions of each caption from the whole data set, and reads 21
-pairs for each. Here they are drawn from the batch, which is itself a random sample, so that each image is
-read once; a batch of too few images is filled up with samples of the data set, which are negatives only.
+UNIMO's release draws the mismatched images and captions of each caption from the whole data set, and reads 21
+pairs for each. Here they are drawn from the batch, itself a random sample, so that each image is read once; a
+batch of too few images is filled up with samples of the data set, which are negatives only.
 
 Legend: B pairs to learn from, F samples that fill up, N mismatched images (and captions) of a pair.
 """
@@ -23,15 +23,15 @@ from unimo.errors import DataError, RecordError
 from unimo.tasks.retrieval.batches import RetrievalBatch, RetrievalCollator
 
 DRAWS = 50
-"""Samples that are tried for each one that is wanted."""
+"""Largest number of samples that are tried for each one that is missing."""
 
 
 @dataclass(kw_only=True)
 class NegativesBatch(RetrievalBatch):
     """B pairs to learn from, and F samples that are negatives only; `sample_ids` are those of the B.
 
-    Negatives are rows of the batch whose image is another than the pair's own: each row once, or by
-    independent draws, as in the release, where there are fewer than N.
+    Negatives of a pair are rows of the batch with another image: each row once or, where there are fewer than
+    N, by independent draws, as in the release.
     """
 
     negative_images: Array
@@ -44,7 +44,7 @@ class NegativesCollator(RetrievalCollator):
     """Make a `NegativesBatch`.
 
     Args:
-        processor: reads images and texts.
+        processor: image transform and tokenizer.
         negatives: N.
     """
 
@@ -59,9 +59,9 @@ class NegativesCollator(RetrievalCollator):
         datasets: Mapping[str, Dataset],
         rng: np.random.Generator,
     ) -> list[Prepared]:
-        """Samples of other images, so many that every pair has N of those in the batch.
+        """Draw samples of other images until every pair has N other images in the batch.
 
-        They are drawn uniformly from the corpora of the batch, each as often as it gave a sample.
+        They come from the corpora of the batch, in the proportions of the batch.
 
         Raises:
             DataError: the data hold too few images.

@@ -1,8 +1,8 @@
-"""Image-text retrieval with ITC and ITM, as BridgeTower fine-tunes it (facts 3.6; ALBEF's scheme).
+"""Image-text retrieval with ITC and ITM, as BridgeTower is fine-tuned, after the scheme of ALBEF.
 
-Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two
-hard negatives (ITM), re-using the towers' output. Evaluation ranks in two stages, `retrieval_scores.py`.
-With `task.loss=circle` both are as in UNIMO's release instead, `retrieval_circle.py`.
+Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two hard
+negatives (ITM), re-using the output of the towers. With `task.loss=circle` training is that of UNIMO's
+release instead (`circle.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import paddle
 from paddle import Tensor
-from paddle.nn import functional as F
 
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.errors import ConfigError
@@ -39,20 +38,20 @@ class RetrievalConfig:
 
     name: str = "retrieval"
     loss: Literal["itc_itm", "circle"] = "itc_itm"
-    """itc_itm: contrast of single vectors, and matching of hard negatives. circle: the matching score of a
-    pair above those of random mismatched ones."""
+    """itc_itm: contrast of single vectors, and matching of hard negatives. circle: matching scores of pairs
+    above those of random mismatched ones."""
     negatives: int = 20
-    """With circle: mismatched pairs of each, half with another image, half with another caption."""
+    """With circle: mismatched pairs of each pair, half with another image, half with another caption."""
     margin: float = 0.2
-    """With circle: scores of matches are to be above 1 - margin, others below margin."""
+    """With circle: training pushes scores of matches above 1 - margin, others below margin."""
     scale: float = 1.0
-    """With circle: factor of the scores in its exponents."""
+    """With circle: factor of the scores in the exponents."""
     itc_size: int = 256
     """Width of the contrastive vectors."""
     temperature: float = TEMPERATURE_START
-    """Where the learned temperature of ITC starts; it is kept in [0.001, 0.5]."""
+    """Start of the learned temperature of ITC, which is clipped to [0.001, 0.5]."""
     candidates: int = 128
-    """Evaluation re-ranks so many per query (BridgeTower: 128 on Flickr30k, 256 on COCO)."""
+    """Results of each query that evaluation re-ranks (BridgeTower: 128 on Flickr30k, 256 on COCO)."""
     exhaustive: bool = False
     """Evaluation re-ranks every pair instead."""
     fusion_batch_size: int = 64
@@ -67,7 +66,6 @@ class RetrievalTask(MatchingTask):
     """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
 
     Config = RetrievalConfig
-
     needs = frozenset({"dual_encoder", "fusion"})
     head_aliases = MatchingTask.head_aliases | {
         "itc_text_head.": "objective.itc_text_head.",
@@ -75,11 +73,9 @@ class RetrievalTask(MatchingTask):
     }
 
     def build_heads(self) -> None:
-        """Contrastive heads of both kinds, and their temperature."""
-        text_size, image_size = self.model.vector_sizes
-        self.itc_text_head, self.itc_image_head = contrastive_heads(
-            text_size, image_size, self.config.itc_size
-        )
+        """Build the contrastive heads and their temperature."""
+        heads = contrastive_heads(*self.model.vector_sizes, self.config.itc_size)
+        self.itc_text_head, self.itc_image_head = heads
         start = paddle.nn.initializer.Constant(self.config.temperature)
         self.temperature = self.create_parameter([1], default_initializer=start)
 
@@ -87,7 +83,7 @@ class RetrievalTask(MatchingTask):
     def create(
         cls, model: Model, config: RetrievalConfig, metadata: Mapping[str, Any] | None = None
     ) -> MatchingTask:
-        """The task that learns by `config.loss`."""
+        """Build the task that learns by `config.loss`."""
         kind = CircleRetrievalTask if config.loss == "circle" else RetrievalTask
         return kind(model, config, metadata)
 
@@ -97,8 +93,8 @@ class RetrievalTask(MatchingTask):
     ) -> TaskData:
         """Open the image-text pairs of `data.path`.
 
-        Every rank evaluates the whole split, whose pairs it then shares. With the circle loss, training
-        batches name mismatched images and captions for each pair.
+        Every rank reads the whole split to evaluate; the ranks share its pairs. With the circle loss,
+        training batches name mismatched images and captions for each pair.
         """
 
         def collator(train: bool) -> RetrievalCollator:
@@ -110,58 +106,40 @@ class RetrievalTask(MatchingTask):
         data.share_eval = False
         return data
 
-    def encode(self, batch: Batch) -> tuple[Encoded, Encoded, Tensor, Tensor]:
-        """Towers of a batch: text, image, and their contrastive unit vectors [B, itc_size]."""
-        text = self.model.encode_text(batch.input_ids, batch.attention_mask)
-        image = self.model.encode_image(batch.images)
-        return text, image, self.text_vectors(text), self.image_vectors(image)
-
     def text_vectors(self, text: Encoded) -> Tensor:
-        """Contrastive unit vectors [B, itc_size] of texts."""
+        """Compute contrastive unit vectors [B, itc_size] of texts."""
         return self.itc_text_head(self.model.text_vector(text))
 
     def image_vectors(self, image: Encoded) -> Tensor:
-        """Contrastive unit vectors [B, itc_size] of images."""
+        """Compute contrastive unit vectors [B, itc_size] of images."""
         return self.itc_image_head(self.model.image_vector(image))
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """`itc` and `itm`; report: ITM accuracy and the temperature."""
-        text, image, text_vector, image_vector = self.encode(batch)
+        """Compute `itc`, and `itm` of the B pairs, of each text with a hard image and each image with a hard
+        text; report the accuracy of ITM and the temperature."""
+        text, image = self.encode(batch)
         groups = batch.image_group
-        # Clipped here instead of in place: a forward pass changes no state.
+        vectors = self.text_vectors(text), self.image_vectors(image)
         temperature = clip_temperature(self.temperature)
-        itc, to_images = contrastive_loss(text_vector, image_vector, temperature, groups)
-        itm, accuracy = self._match_hard_negatives(text, image, to_images.detach(), groups)
-        report = {"itm_accuracy": 100 * accuracy, "temperature": temperature.detach().squeeze()}
-        return {"itc": itc, "itm": itm}, report
-
-    def _match_hard_negatives(
-        self, text: Encoded, image: Encoded, to_images: Tensor, groups: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """ITM on the B pairs, each text with a hard image, and each image with a hard text."""
-        false_image, false_text = hard_negatives(to_images, groups), hard_negatives(to_images.T, groups)
+        itc, to_images = contrastive_loss(*vectors, temperature, groups)
+        scores = to_images.detach()
+        false_image, false_text = hard_negatives(scores, groups), hard_negatives(scores.T, groups)
         own = paddle.arange(groups.shape[0], dtype="int64")
         text_rows = paddle.concat([own, own, false_text])
         image_rows = paddle.concat([own, false_image, own])
         logits = self.match_logits(text.select(text_rows), image.select(image_rows))
         # In a batch of one image a drawn "negative" is of the same image, that is, a match.
         same = paddle.gather(groups, text_rows) == paddle.gather(groups, image_rows)
-        return matching_loss(logits, same.astype("int64"))
+        itm, accuracy = matching_loss(logits, same.astype("int64"))
+        report = {"itm_accuracy": 100 * accuracy, "temperature": temperature.detach().squeeze()}
+        return {"itc": itc, "itm": itm}, report
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """ITC + ITM, equal weights."""
+        """Add ITC and ITM with equal weights."""
         return losses["itc"] + losses["itm"]
 
-    def predict(self, batch: Batch) -> dict[str, Any]:
-        """Of each pair in the batch: `match` [B], the probability that it is one, and `cosine` [B]."""
-        text, image, text_vector, image_vector = self.encode(batch)
-        match = F.softmax(self.match_logits(text, image), axis=1)[:, 1]
-        rows = zip(batch.sample_ids, match.tolist(), strict=True)
-        records = [{"sample_id": key, "match": round(value, 6)} for key, value in rows]
-        return {"match": match, "cosine": (text_vector * image_vector).sum(axis=1), "records": records}
-
     def lr_group(self, parameter: str) -> str:
-        """As in BridgeTower, the temperature learns at the rate of the towers."""
+        """Return the group of a parameter; as in BridgeTower, the temperature is one of the towers."""
         return "towers" if parameter == "temperature" else super().lr_group(parameter)
 
 

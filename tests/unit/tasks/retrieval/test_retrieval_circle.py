@@ -20,7 +20,7 @@ from unimo.inference.loading import load_task
 from unimo.losses.circle import circle_loss
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.circle import CircleRetrievalTask
-from unimo.tasks.retrieval.scores import Gallery, score_pairs
+from unimo.tasks.retrieval.matching import Gallery, score_pairs
 
 TASK = {"loss": "circle", "negatives": 6}
 

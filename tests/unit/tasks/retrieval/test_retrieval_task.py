@@ -9,9 +9,9 @@ from micro import make_run, make_task
 
 from unimo.data.record import Record
 from unimo.errors import DataError
-from unimo.nn.outputs import Encoded
+from unimo.nn.outputs import Encoded, concat_rows
 from unimo.tasks.base import to_tensors
-from unimo.tasks.retrieval.scores import Gallery, concat_rows, score_pairs
+from unimo.tasks.retrieval.matching import Gallery, score_pairs
 
 
 def setting(**task_config):
@@ -55,7 +55,7 @@ def test_scores_equal_a_plain_pass_over_every_pair(exhaustive) -> None:
             images=batch.images[4 * image : 4 * image + 1],
         )
         with paddle.no_grad():
-            encoded_text, encoded_image, _, _ = task.encode(one)
+            encoded_text, encoded_image = task.encode(one)
             expected = task.match_logits(encoded_text, encoded_image)[0, 1].item()
         assert scores[text, image] == pytest.approx(expected, abs=1e-5)
 
