@@ -40,7 +40,9 @@ def describe_plan(
     if waiting and minutes is None:
         lines.append("time: not known before a row is finished")
     elif waiting:
-        lines.append(f"time: about {minutes / min(workers, len(waiting)):.0f} minutes on a quiet machine")
+        lines.append(
+            f"time: about {max(1, minutes / min(workers, len(waiting))):.0f} minutes on a quiet machine"
+        )
     return "\n".join([*lines, f"output: {output}"])
 
 
