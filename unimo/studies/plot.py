@@ -38,12 +38,12 @@ def draw(study: Study, results: Sequence[Result], steps: str, overrides: Sequenc
     canvas = FigureCanvasAgg(figure)
     seeds = sorted({result["seed"] for result in results})
     figure.suptitle(f"{study.question}\n{study.paper}; {steps}", fontsize=11, x=0.01, ha="left")
-    figure.supxlabel(
-        f"filled: mean over seeds {', '.join(map(str, seeds))} with one standard deviation; open: each seed"
-        + ("; dashed: chance" if chance else ""),
-        fontsize=9,
-        color="#505050",
-    )
+    legend = f"seed {seeds[0]}"
+    if len(seeds) > 1:
+        named = ", ".join(map(str, seeds))
+        legend = f"filled: mean over seeds {named} with one standard deviation; open: each seed"
+    legend += "; dashed: chance" if chance else ""
+    figure.supxlabel(legend, fontsize=9, color="#505050")
     figure.get_layout_engine().set(h_pad=0.1)
     grid = figure.subplots(len(bands), columns, squeeze=False, height_ratios=heights) if bands else []
     for panels, (rows, shown) in zip(grid, bands, strict=True):

@@ -37,7 +37,7 @@ STUDY = Study(
     question="Does each part of grounded learning help UNIMO-2 to match images and texts of scenes?",
     paper="UNIMO-2, Tables 4 and 5",
     steps=(
-        Steps("pretrain", 1500, "pre-training", minutes=5),
+        Steps("pretrain", 1500, "pre-training", minutes=6),
         Steps("caption", 1600, "fine-tuning of the full model on captions", minutes=4),
         Steps("probe", 600, "linear probe of the full model for shapes", minutes=2),
     ),
