@@ -9,9 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RENAMED: dict[str, str] = {}
-"""Old beginning of a setting -> its new name, such as `data.augment.` -> `model.augment.`. `recorder.py
-record --old-names` leaves it out."""
+RENAMED: dict[str, str] = {
+    f"data.{name}": f"task.{name}"
+    for name in (
+        "augment.",
+        "masking=",
+        "mlm_probability=",
+        "whole_word_masking=",
+        "false_images=",
+        "seq2seq_probability=",
+        "fragment_share=",
+        "region_mask_probability=",
+        "phrases=",
+        "view_transform=",
+    )
+}
+"""Old beginning of a setting -> its new name. `recorder.py record --old-names` leaves it out."""
 
 PAIRS = "data.scenes.train_images=200 data.scenes.val_images=16"
 LOOP = "train.max_steps=10 train.log_every=1 train.save_every=0 train.device=cpu"

@@ -1,7 +1,7 @@
-"""Pre-training: the model package's own objective behind the task interface.
+"""Pre-training: the objective of a paper behind the interface of tasks.
 
-What is learned from a pair, a text or an image is part of each paper (`unimo/models/<paper>/pretrain.py`,
-class `Objective`); this file only connects it to the loop and measures it on held-out pairs.
+What is learned from pairs, texts and images is part of each paper (`unimo/models/<paper>/pretrain.py`, class
+`Objective`); this file connects it to the loop and measures it on held-out pairs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from unimo.data.loading.task_data import TaskData
 from unimo.metrics.average import Averages
 from unimo.models.base import Model, require
 from unimo.models.batches import PretrainBatch
+from unimo.models.objective import encode_images
 from unimo.models.paper import Paper, PretrainConfig
 from unimo.tasks.base import Batch, Task
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 class PretrainTask(Task):
     """A model and its objective.
 
-    Of models with the capabilities `text_only` and `image_only` a training batch may have three parts
-    (unimo/models/unimo2/batches.py); held-out batches are always pairs.
+    Training batches of a model with the capabilities `text_only` and `image_only` may have three parts;
+    held-out batches are pairs, or texts where there are no pairs.
     """
 
     needs = frozenset({"fusion"})
@@ -45,7 +46,7 @@ class PretrainTask(Task):
     def open_data(
         cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
     ) -> TaskData:
-        """The pairs of `data.pairs`, and for training the corpora of `data.texts` and `data.images`.
+        """Open the pairs of `data.pairs`, and for training the corpora of `data.texts` and `data.images`.
 
         Raises:
             CapabilityError: texts or images alone, from which the model cannot learn.
@@ -59,7 +60,7 @@ class PretrainTask(Task):
 
     @classmethod
     def default_config(cls, paper: Paper) -> PretrainConfig:
-        """What the paper's own objective reads."""
+        """Return the settings of pre-training, with the defaults of the paper."""
         return paper.pretraining()
 
     @classmethod
@@ -68,26 +69,23 @@ class PretrainTask(Task):
         return {"data.pairs": data.pairs, "data.texts": data.texts, "data.images": data.images}
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses of the objective, and the shares that it reports, such as accuracies, in percent."""
+        """Compute the losses of the objective, and what it reports (accuracies and other shares), in %."""
         losses, report = self.objective.losses(self.model, batch)
         return losses, {name: 100 * value for name, value in report.items()}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Weighted as the paper says, by the objective."""
+        """Add up the losses with the weights of the paper."""
         return self.objective.total(losses)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """`mlm_logits` [N, vocabulary] of the masked tokens and, if the objective judges pairs, `itm_logits`
-        [B, 2], by the heads. Batches of texts alone have the former only.
+        """Compute `mlm_logits` [N, vocabulary] of the masked tokens and, if the objective judges pairs,
+        `itm_logits` [B, 2]. Batches of texts alone have the former only.
 
-        The pairs are those of the batch, also where training draws hard negatives.
+        The pairs are those that the batch names, also where training draws hard negatives.
         """
         image, own, prediction = None, None, {}
         if isinstance(batch, PretrainBatch):
-            images = batch.images
-            if batch.false_pixels is not None:
-                images = paddle.concat([images, batch.false_pixels])
-            image = self.model.encode_image(images)
+            image = encode_images(self.model, batch)
             own = image.select(paddle.arange(batch.input_ids.shape[0], dtype="int64"))
         masked = self.model.encode_text(batch.mlm_input_ids, batch.attention_mask)
         states = self.model.fuse(masked, own, outputs="text").fused_text.flatten(0, 1)
@@ -100,12 +98,12 @@ class PretrainTask(Task):
         return prediction
 
     def new_metric(self) -> PretrainMetric:
-        """Held-out MLM loss and accuracy, ITM accuracy."""
+        """Return a fresh `PretrainMetric`."""
         return PretrainMetric()
 
 
 class PretrainMetric:
-    """Means over all masked tokens and all pairs: `mlm_loss`, `itm_loss` (nats), `mlm_accuracy`,
+    """Means over all masked tokens, and over all pairs: `mlm_loss`, `itm_loss` (nats), `mlm_accuracy`,
     `itm_accuracy` (percent)."""
 
     def __init__(self) -> None:
@@ -115,7 +113,7 @@ class PretrainMetric:
         """Add one batch."""
         for key, logits in prediction.items():
             name = key.removesuffix("_logits")
-            logits, labels = logits.astype("float32"), batch[f"{name}_labels"]
+            logits, labels = logits.astype("float32"), getattr(batch, f"{name}_labels")
             count = labels.shape[0]
             loss = F.cross_entropy(logits, labels, reduction="sum").item()
             hits = (logits.argmax(axis=1) == labels).astype("int64").sum().item()
@@ -123,7 +121,7 @@ class PretrainMetric:
             self._averages.add(f"{name}_accuracy", 100.0 * hits, count)
 
     def compute(self) -> dict[str, float]:
-        """The means, over all ranks."""
+        """Return the means over all ranks."""
         return self._averages.compute()
 
 

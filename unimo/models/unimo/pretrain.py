@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from unimo.errors import ConfigError
 from unimo.losses.cmcl import Bank, Pairs, Rewrites, cmcl_loss
 from unimo.losses.itm import matching_loss, two_classes
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.region import region_classification_loss, region_regression_loss
-from unimo.models.unimo.batches import LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
+from unimo.models import objective
+from unimo.models.objective import PARTS, Scalars, prefixed
+from unimo.models.unimo.batches import LanguageBatch, UnifiedPart, VisionBatch
 from unimo.models.unimo.config import Config
 from unimo.models.unimo.contrast import ContrastBatch
 from unimo.models.unimo.model import Unimo
@@ -20,20 +22,22 @@ from unimo.nn.heads import MlmHead
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
 
-Scalars = dict[str, Tensor]
 LANGUAGE = ("mlm", "seq2seq")
 VISION = ("region", "region_class")
 
 
-class Objective(nn.Layer):
+class Objective(objective.Objective):
     """Language and visual learning on what there is of texts and images, CMCL (or ITM) on pairs.
-
-    A batch has parts `pairs`, `texts` and `images` (unimo/models/unimo/batches.py). An absent part adds
-    nothing but zero gradients, so that ranks and steps agree on which parameters have one.
 
     Raises:
         ConfigError: CMCL with pooled vectors that are added, by which every image ranks all texts alike.
     """
+
+    LOSSES = (
+        *("mlm", "seq2seq", "region", "region_class", "cmcl", "itm"),
+        *("text_mlm", "text_seq2seq"),
+        *("image_region", "image_region_class"),
+    )
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -47,39 +51,13 @@ class Objective(nn.Layer):
         self.region_head = linear(width, regions.feature_size, std) if self.config.region_regression else None
         self.class_head = linear(width, regions.num_classes, std) if classifies else None
 
-    def losses(self, model: Unimo, batch: UnifiedBatch) -> tuple[Scalars, Scalars]:
-        """Losses of the parts that a batch has, and a report of shares in [0, 1], all scalars.
+    def part_losses(self, model: Unimo, name: str, part: UnifiedPart) -> tuple[Scalars, Scalars]:
+        """Compute what one pass over the masked samples of a part gives; pairs are contrasted besides.
 
         Returns:
-            Of pairs `mlm`, `seq2seq`, `region`, `region_class` and `cmcl` or `itm`; of texts and images alone
-            the same with `text_` and `image_` before them.
+            Of texts `mlm`, `seq2seq`, of images `region`, `region_class`, of pairs all these and `cmcl` or
+            `itm`, with the prefix of the part.
         """
-        losses: Scalars = {}
-        report: Scalars = {}
-        for name, prefix in (("pairs", ""), ("texts", "text_"), ("images", "image_")):
-            part = getattr(batch, name)
-            if part is not None:
-                found, shares = self._part(model, part)
-                losses |= {prefix + key: value for key, value in found.items()}
-                report |= {prefix + key: value for key, value in shares.items()}
-        first = next(iter(losses))
-        losses[first] = losses[first] + self._unused(model, batch)
-        return losses, report
-
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """v_loss + l_loss + cmcl_loss of Algorithm 1. Of the two language objectives, which alternate
-        uniformly, each counts half."""
-        term = dict.fromkeys(LOSSES, 0.0) | dict(losses)
-        language = sum(term[kind + name] for kind in ("", "text_") for name in LANGUAGE) / 2
-        vision = sum(term[kind + name] for kind in ("", "image_") for name in VISION)
-        return vision + language + term["cmcl"] + term["itm"]
-
-    def match_logits(self, model: Unimo, pooled: Tensor) -> Tensor:
-        """ITM logits [N, 2] of pooled pairs; class 1 is a match."""
-        return two_classes(model.match(pooled))
-
-    def _part(self, model: Unimo, part: UnifiedPart) -> tuple[Scalars, Scalars]:
-        """One pass over the masked samples of a part; pairs are contrasted besides."""
         text = image = None
         if part.language is not None:
             language = part.language
@@ -101,17 +79,30 @@ class Objective(nn.Layer):
         if part.contrast is not None:
             contrast = self._match if self.judges_pairs else self._contrast
             contrast(model, part, losses, report)
-        return losses, report
+        return prefixed(PARTS[name], losses), prefixed(PARTS[name], report)
+
+    def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
+        """Add up v_loss + l_loss + cmcl_loss, as Algorithm 1 does.
+
+        Bidirectional prediction and generation alternate uniformly (section 2.3), so each counts half.
+        """
+        language = sum(term[part + name] for part in ("", "text_") for name in LANGUAGE) / 2
+        vision = sum(term[part + name] for part in ("", "image_") for name in VISION)
+        return vision + language + term["cmcl"] + term["itm"]
+
+    def match_logits(self, model: Unimo, pooled: Tensor) -> Tensor:
+        """Turn the model's own score of pooled pairs [N, P] into logits [N, 2] of mismatch and match."""
+        return two_classes(model.match(pooled))
 
     def _language(self, states: Tensor, batch: LanguageBatch, losses: Scalars, report: Scalars) -> None:
-        """Eqs (4) and (5): masked tokens, and fragments given the rest of the text."""
+        """Compute Eq. (4), masked tokens given the others, and Eq. (5), fragments given the rest."""
         for kind in LANGUAGE:
             losses[kind], report[f"{kind}_accuracy"] = masked_lm_loss(
                 states, getattr(batch, f"{kind}_positions"), getattr(batch, f"{kind}_labels"), self.mlm_head
             )
 
     def _vision(self, states: Tensor, batch: VisionBatch, losses: Scalars, report: Scalars) -> None:
-        """Eqs (2) and (3): features and classes of masked regions."""
+        """Compute Eqs (2), (3): features and classes of masked regions given the others (and the text)."""
         positions = batch.positions
         if self.region_head is not None:
             losses["region"] = region_regression_loss(
@@ -123,12 +114,17 @@ class Objective(nn.Layer):
             )
 
     def _contrast(self, model: Unimo, part: UnifiedPart, losses: Scalars, report: Scalars) -> None:
-        """Eqs (6) and (7). Pairs and rewritten pairs are encoded together; what single-modal scores compare,
-        V and W included, is encoded alone."""
+        """Compute the loss of Eq. (1), whose sums Eqs (6) and (7) spell out.
+
+        d(V, W) of pairs and of rewritten pairs (X^+, X^-) is read from both encoded together. Related images
+        X^I and texts X^T are encoded alone and compared with W and V encoded alone, as in the right part of
+        Figure 3.
+        """
         batch = part.contrast
         images, captions = model.encode_image(batch.regions), model.encode_text(**batch.captions)
         own_images, own_texts = batch.image_row, batch.text_row
         own = paddle.arange(own_images.shape[0], dtype="int64")
+        # The pair itself is the first of its X^+.
         of_pair = paddle.concat([own, batch.rewrite_pair])
         texts = captions.select(paddle.concat([own_texts, batch.rewrite_row]))
         together = model.fuse(texts, images.select(paddle.gather(own_images, of_pair)), outputs="pooled")
@@ -145,7 +141,7 @@ class Objective(nn.Layer):
 
     @staticmethod
     def _texts_alone(model: Unimo, captions: Encoded, batch: ContrastBatch) -> Tensor:
-        """Vectors of own captions, then of related texts, whose lengths differ."""
+        """Compute the vectors of own captions and, behind them, of related texts, whose lengths differ."""
         related = batch.related
         others = 0 if related is None else related["input_ids"].shape[0]
         own = paddle.arange(batch.text_ids.shape[0] - others, dtype="int64")
@@ -155,25 +151,10 @@ class Objective(nn.Layer):
         return paddle.concat([vectors, model.text_vector(model.encode_text(**related))])
 
     def _match(self, model: Unimo, part: UnifiedPart, losses: Scalars, report: Scalars) -> None:
-        """Image-text matching in the place of CMCL ("w/o single-modal" of Table 2)."""
+        """Compute image-text matching in the place of CMCL ("w/o single-modal" of Table 2)."""
         batch = part.contrast
         text = model.encode_text(**batch.captions).select(batch.text_row)
         shown = paddle.gather(batch.image_row, part.itm_image_index)
         image = model.encode_image(batch.regions).select(shown)
         logits = self.match_logits(model, model.fuse(text, image, outputs="pooled").pooled)
         losses["itm"], report["itm_accuracy"] = matching_loss(logits, part.itm_labels)
-
-    def _unused(self, model: Unimo, batch: UnifiedBatch) -> Tensor:
-        """Zero, with a zero gradient for all parameters that only absent parts would use."""
-        idle: list[nn.Layer] = [] if batch.pairs is not None else [model, self]
-        return sum((p.sum() for layer in idle for p in layer.parameters()), paddle.zeros([])) * 0.0
-
-
-LOSSES = (
-    *LANGUAGE,
-    *VISION,
-    "cmcl",
-    "itm",
-    *(f"text_{n}" for n in LANGUAGE),
-    *(f"image_{n}" for n in VISION),
-)
