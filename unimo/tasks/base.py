@@ -30,6 +30,8 @@ from unimo.settings import CorpusConfig, DataConfig, RunConfig
 
 T = TypeVar("T")
 Observer = Callable[[dict[str, Any]], None]
+Metadata = Mapping[str, Any] | None
+"""What rebuilding a task needs besides config and weights, e.g. the answers."""
 
 
 def to_tensors(batch: T) -> T:
@@ -80,8 +82,7 @@ class Task(nn.Layer):
     """Base of all tasks. Its parameters are `model.*` and the heads.
 
     Attributes:
-        metadata: what rebuilding the task needs besides config and weights, e.g. the answers; saved in the
-            model directory.
+        metadata: `Metadata` that is saved in the model directory.
     """
 
     Config: ClassVar[type]
@@ -96,7 +97,7 @@ class Task(nn.Layer):
     head_aliases: ClassVar[Mapping[str, str]] = {}
     """Name prefix of a head -> its prefix in the weights of pre-training, from which it may start."""
 
-    def __init__(self, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, model: Model, config: Any, metadata: Metadata = None) -> None:
         super().__init__()
         model.require(self.needs, config.name)
         self.model = model
@@ -109,9 +110,7 @@ class Task(nn.Layer):
         return cls.Config()
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> TaskData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the data of a run.
 
         Args:
@@ -130,7 +129,7 @@ class Task(nn.Layer):
         return {"data.path": data.path}
 
     @classmethod
-    def create(cls, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> Task:
+    def create(cls, model: Model, config: Any, metadata: Metadata = None) -> Task:
         """Build the task for a model; a config may choose among several classes."""
         return cls(model, config, metadata)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from paddle import Tensor
@@ -12,18 +12,16 @@ from paddle import Tensor
 from unimo.data.loading.batch import Array, PairBatch
 from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
+from unimo.data.processor import Processor
 from unimo.data.record import Record
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead, LinearHead
+from unimo.settings import RunConfig
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Answer, Batch, Question, asked_pairs
+from unimo.tasks.base import Answer, Batch, Metadata, Question, asked_pairs
 from unimo.tasks.classification.batches import check_label
 from unimo.tasks.classifier import ClassifierTask
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
 
 LABELS = ("contradiction", "neutral", "entailment")
 """Names of the labels 0, 1 and 2."""
@@ -52,9 +50,7 @@ class EntailmentTask(ClassifierTask):
     asked_with = "text"
     needs = frozenset({"fusion"})
 
-    def __init__(
-        self, model: Model, config: EntailmentConfig, metadata: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, config: EntailmentConfig, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         config.adversarial.check(model, config.name)
         hidden = round(config.head_hidden_multiplier * model.hidden_size)
@@ -66,9 +62,7 @@ class EntailmentTask(ClassifierTask):
         self.freeze_unused(text=True, image=True)
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> TaskData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the labelled sentences of `data.path`."""
         return corpus_data(
             run, run.data.path, "entailment", processor, lambda train: EntailmentCollator(processor, train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from unimo.models.base import Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
 from unimo.nn.heads import MlmHead
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Answer, Question, Task
+from unimo.tasks.base import Answer, Metadata, Question, Task
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ class GenerationTask(Task):
 
     head_aliases = {"lm_head.": "objective.mlm_head."}
 
-    def __init__(
-        self, model: Model, config: GenerationConfig, metadata: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, config: GenerationConfig, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         check_length("task.beam.max_length", config.beam.max_length, model.config)
         vocabulary = model.config.text.vocab_size

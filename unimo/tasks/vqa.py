@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import paddle
@@ -18,6 +18,7 @@ from paddle.nn import functional as F
 from unimo.data.loading.batch import Array, PairBatch
 from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
+from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_answers
 from unimo.errors import CheckpointError, ConfigError, RecordError
@@ -27,11 +28,8 @@ from unimo.metrics.average import gather_objects
 from unimo.metrics.vqa import accuracy_by_type
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead
-from unimo.tasks.base import Answer, Batch, Question, Task, asked_pairs, ranked
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
+from unimo.settings import RunConfig
+from unimo.tasks.base import Answer, Batch, Metadata, Question, Task, asked_pairs, ranked
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,7 @@ class VqaTask(Task):
         self.freeze_unused(text=True, image=True)
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> TaskData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the questions of `data.path`, with the answers of an existing model or those of the corpora.
 
         Raises:
@@ -93,7 +89,7 @@ class VqaTask(Task):
         return self.classifier(self.model.fuse(text, image, outputs="pooled").pooled)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Compute the binary cross-entropy, summed over answers, a mean over questions; report the accuracy."""
+        """Compute the binary cross-entropy, summed over answers, mean over questions; report the accuracy."""
         logits, targets = self.logits(batch), batch.answer_targets
         loss = F.binary_cross_entropy_with_logits(logits.astype("float32"), targets, reduction="sum")
         accuracy = paddle.take_along_axis(targets, logits.argmax(axis=1, keepdim=True), axis=1).mean()

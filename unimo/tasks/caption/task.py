@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddle import Tensor
 
+from unimo.data.processor import Processor
 from unimo.data.readers.open import open_corpus
 from unimo.losses.seq2seq import token_accuracy
 from unimo.metrics import caption_java
@@ -19,16 +20,13 @@ from unimo.metrics.average import compute_on_first
 from unimo.metrics.caption import caption_scores, tokenize
 from unimo.models.base import Images, Model
 from unimo.nn.outputs import Encoded
+from unimo.settings import RunConfig
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Batch, Question, to_tensors
+from unimo.tasks.base import Batch, Metadata, Question, to_tensors
 from unimo.tasks.caption.batches import CaptionCollator, ReferenceCollator
 from unimo.tasks.caption.data import CaptionData, read_references, result_image_id
 from unimo.tasks.caption.scene_scores import scene_caption_scores
 from unimo.tasks.generation import GenerationConfig, GenerationTask
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -52,17 +50,13 @@ class CaptionTask(GenerationTask):
     asked_with = "caption"
     needs = frozenset({"generation"})
 
-    def __init__(
-        self, model: Model, config: CaptionConfig, metadata: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, config: CaptionConfig, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         config.adversarial.check(model, config.name)
         self.freeze_unused(text=True, image=True, pooled=False)
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> CaptionData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> CaptionData:
         """Open the image-text pairs of `data.path`, and the references of `task.references` if there are any.
 
         Raises:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import paddle
@@ -15,6 +15,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from unimo.data.loading.task_data import TaskData
+from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
 from unimo.data.readers.labeled import relabel
 from unimo.data.readers.open_labeled import open_labeled_images
@@ -23,14 +24,10 @@ from unimo.metrics.average import Averages, gather_objects
 from unimo.metrics.glue import majority
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.settings import CorpusConfig
-from unimo.tasks.base import Answer, Batch, Question, to_tensors
+from unimo.settings import CorpusConfig, RunConfig
+from unimo.tasks.base import Answer, Batch, Metadata, Question, to_tensors
 from unimo.tasks.classification.batches import ImageBatch, ImageCollator
 from unimo.tasks.classifier import ClassifierTask
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
 
 TOP = 5
 
@@ -68,9 +65,7 @@ class ImageClassificationTask(ClassifierTask):
                 parameter.stop_gradient = True
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> TaskData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the labelled images of `data.path`, with the classes of an existing model or of their own.
 
         Raises:

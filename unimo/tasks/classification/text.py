@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from unimo.data.loading.task_data import TaskData
+from unimo.data.processor import Processor
 from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.readers.open_glue import open_glue
 from unimo.data.record import Record
@@ -24,13 +25,10 @@ from unimo.metrics import glue
 from unimo.metrics.average import gather_objects
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.tasks.base import Answer, Batch, Question, to_tensors
+from unimo.settings import RunConfig
+from unimo.tasks.base import Answer, Batch, Metadata, Question, to_tensors
 from unimo.tasks.classification.batches import NO_LABEL, TextCollator
 from unimo.tasks.classifier import ClassifierTask
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,7 @@ class TextClassificationTask(ClassifierTask):
     asked_with = "text"
     needs = frozenset({"text_only"})
 
-    def __init__(
-        self, model: Model, config: TextClassificationConfig, metadata: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, config: TextClassificationConfig, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         self.classes = TASKS[config.dataset].class_names
         self.dropout = nn.Dropout(config.head_dropout)
@@ -62,9 +58,7 @@ class TextClassificationTask(ClassifierTask):
         self.freeze_unused(text=True, image=False)
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> TaskData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the sentences of `data.path`, read as `task.dataset` says."""
         dataset = run.task.dataset
         classes = TASKS[dataset].class_names

@@ -7,7 +7,7 @@ fuses every pair.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from unimo.metrics.recall import retrieval_recall
 from unimo.models.base import Model, select_images
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded, concat_rows
-from unimo.tasks.base import Answer, Batch, Observer, Question, Task, asked_pairs, to_tensors
+from unimo.tasks.base import Answer, Batch, Metadata, Observer, Question, Task, asked_pairs, to_tensors
 
 NOT_A_CANDIDATE = -100.0
 """Added to the cosine of pairs that are not re-ranked: below all scores of those that are."""
@@ -39,7 +39,7 @@ class MatchingTask(Task):
     asked_with = "text"
     head_aliases = {"itm_head.": "objective.itm_head."}
 
-    def __init__(self, model: Model, config: Any, metadata: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, model: Model, config: Any, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         self.build_heads()
         self.itm_head = None if model.has_match else linear(model.pooled_size, 2)

@@ -9,27 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import paddle
 from paddle import Tensor
 
 from unimo.data.loading.task_data import TaskData, corpus_data
+from unimo.data.processor import Processor
 from unimo.errors import ConfigError
 from unimo.losses.contrastive import contrastive_loss, hard_negatives
 from unimo.losses.itm import matching_loss
 from unimo.models.base import Model
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch
+from unimo.settings import RunConfig
+from unimo.tasks.base import Batch, Metadata
 from unimo.tasks.retrieval.batches import RetrievalCollator
 from unimo.tasks.retrieval.circle import CircleRetrievalTask
 from unimo.tasks.retrieval.matching import MatchingTask
 from unimo.tasks.retrieval.negatives import NegativesCollator
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -80,17 +78,13 @@ class RetrievalTask(MatchingTask):
         self.temperature = self.create_parameter([1], default_initializer=start)
 
     @classmethod
-    def create(
-        cls, model: Model, config: RetrievalConfig, metadata: Mapping[str, Any] | None = None
-    ) -> MatchingTask:
+    def create(cls, model: Model, config: RetrievalConfig, metadata: Metadata = None) -> MatchingTask:
         """Build the task that learns by `config.loss`."""
         kind = CircleRetrievalTask if config.loss == "circle" else RetrievalTask
         return kind(model, config, metadata)
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> TaskData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the image-text pairs of `data.path`.
 
         Every rank reads the whole split to evaluate; the ranks share its pairs. With the circle loss,

@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from paddle import Tensor
 
 from unimo.data.loading.task_data import TaskData
+from unimo.data.processor import Processor
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
@@ -23,15 +24,12 @@ from unimo.metrics.average import compute_on_first
 from unimo.metrics.generation import Written, check_metrics, generation_scores
 from unimo.models.base import Model
 from unimo.nn.outputs import Encoded
-from unimo.tasks.base import Batch, Question, to_tensors
+from unimo.settings import RunConfig
+from unimo.tasks.base import Batch, Metadata, Question, to_tensors
 from unimo.tasks.generation import GenerationTask, check_length
 from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, Seq2SeqCollator, SourceBatch, end_id
 from unimo.tasks.seq2seq.config import Seq2SeqConfig
 from unimo.tasks.seq2seq.data import open_generation
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
 
 
 class Seq2SeqTask(GenerationTask):
@@ -42,9 +40,7 @@ class Seq2SeqTask(GenerationTask):
     asked_with = "generate"
     needs = frozenset({"text_generation"})
 
-    def __init__(
-        self, model: Model, config: Seq2SeqConfig, metadata: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, model: Model, config: Seq2SeqConfig, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         check_length("task.max_target_len", config.max_target_len, model.config)
         roles, turns = getattr(model.config, "role_types", 0), getattr(model.config, "turn_types", 0)
@@ -56,9 +52,7 @@ class Seq2SeqTask(GenerationTask):
         self.freeze_unused(text=True, image=False, pooled=False)
 
     @classmethod
-    def open_data(
-        cls, run: RunConfig, processor: Processor, metadata: Mapping[str, Any] | None = None
-    ) -> TaskData:
+    def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the texts of `data.path`, read as `task.format` says.
 
         Raises:
