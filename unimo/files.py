@@ -1,7 +1,7 @@
 """Files and folders that are there whole or not at all, and JSON files whose errors name them.
 
-What is written gets its name only when it is complete and on the disk, so a killed process or a full disk
-leaves the old file or folder intact.
+A file or folder gets its name only when it is complete and on the disk, so a killed process or a full disk
+leaves the old one intact.
 """
 
 from __future__ import annotations

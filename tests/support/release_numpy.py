@@ -1,4 +1,4 @@
-"""UNIMO-2 as its released code computes it, in NumPy, from the released names (facts 4.3 to 4.10).
+"""UNIMO-2 as its released code computes it, in NumPy, from the released names.
 
 One pair without padding at a time, float64, full matrices, a mask of -10000.
 """

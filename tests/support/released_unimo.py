@@ -1,4 +1,4 @@
-"""A small random UNIMO under the names of the release, written from facts 1.3.
+"""A small random UNIMO under the names of the release, from a list of its parameters.
 
 Nothing here uses the library's own reader or name map.
 """

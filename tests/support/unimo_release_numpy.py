@@ -1,4 +1,4 @@
-"""UNIMO as its released code computes it, in NumPy, from the released names (facts 1.4 to 1.10).
+"""UNIMO as its released code computes it, in NumPy, from the released names.
 
 One sample without padding at a time, float64, full matrices, a mask of -10000.
 """

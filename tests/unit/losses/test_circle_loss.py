@@ -1,4 +1,4 @@
-"""Circle loss against its formula in NumPy (facts 1.7), gradient included."""
+"""Circle loss against its formula in NumPy, gradient included."""
 
 import numpy as np
 import paddle

@@ -78,7 +78,7 @@ def test_plain_transforms_draw_nothing(photo, name):
 
 
 def test_no_mirror_where_left_and_right_are_asked_about():
-    """Left half black, right half white: VQA's transform keeps the order (facts 0.4), the other does not."""
+    """Left half black, right half white: VQA's transform keeps the order, the other does not."""
     image = Image.new("RGB", (40, 40))
     image.paste((255, 255, 255), (20, 0, 40, 40))
 

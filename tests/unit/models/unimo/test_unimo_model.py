@@ -174,7 +174,7 @@ def test_parameter_counts(name, expected):
     total = text.num_layers * layer + tables + image + 2 * (width * width + width) + width + 1
     assert total == expected
     if name == "unimo_base":
-        # 125.6 M in the 202 tensors of the release's encoder and embeddings (facts 1.3).
+        # 125.6 M in the 202 tensors of the release's encoder and embeddings.
         assert total - 2 * (width * width + width) - width - 1 == 125_634_048
     if name == "unimo_tiny":
         assert sum(parameter.size for parameter in unimo.create_model(name).parameters()) == expected
