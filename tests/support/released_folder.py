@@ -1,4 +1,4 @@
-"""A small random UNIMO-2 in the file format and under the names of the release, from a list of its parameters.
+"""A small random UNIMO-2 in the file format and under the names of the release, from a parameter list.
 
 Nothing here uses the library's own reader or name map.
 """
@@ -49,8 +49,8 @@ def encode(
 
 
 def shapes(vocabulary: int, inner: int = INNER) -> Shapes:
-    """Return names and shapes of the release, with small sizes: encoders, poolers, matching and language heads,
-    and parameters that have no counterpart in the library."""
+    """Return names and shapes of the release, with small sizes: encoders, poolers, matching and language
+    heads, and parameters that have no counterpart in the library."""
     w = WIDTH
     found: dict[str, tuple[int, ...]] = {
         "vq_emb": (ROWS, w),
