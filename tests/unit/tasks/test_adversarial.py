@@ -1,4 +1,4 @@
-"""Adversarial training against a plain reading of UNIMO's release, and switched off against plain training."""
+"""Adversarial training against a plain reading of UNIMO's release; switched off, against plain training."""
 
 from __future__ import annotations
 
