@@ -1,1 +1,1 @@
-"""Region features: the detector of bottom-up attention, its training, and extraction from pictures."""
+"""Region features: the detector of bottom-up attention, its training, and extraction from images."""

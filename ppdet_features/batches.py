@@ -1,7 +1,7 @@
-"""Training batches of a detector: which picture comes when, mirrored or not, and padded to one size.
+"""Training batches of a detector: which image comes when, mirrored or not, and padded to one size.
 
 Everything random follows from `Training.seed` and a place: the number of a sample in the endless stream of
-pictures, where the pictures come in one random order after the other. An order is an epoch.
+images, where the images come in one random order after the other. An order is an epoch.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from ppdet_features.annotated_images import AnnotatedImages
 from ppdet_features.config import DetectorConfig, TrainingConfig
-from ppdet_features.pictures import Pictures
 from ppdet_features.preprocess import preprocess
 from ppdet_features.targets import Targets
 from unimo.data.loading.batch import Array, Batch
@@ -22,7 +22,7 @@ from unimo.data.loading.loader import TrainLoader
 from unimo.data.loading.sampler import MixtureSampler
 from unimo.errors import DataError, RecordError
 
-STREAM = "pictures"
+STREAM = "images"
 """Name of the only corpus."""
 _ORDER, _FLIP, _DRAW = range(3)
 """Distinguish the three uses of the seed."""
@@ -30,30 +30,30 @@ _ORDER, _FLIP, _DRAW = range(3)
 
 @dataclass(kw_only=True)
 class DetectionBatch(Batch):
-    """Pictures with their objects. Legend: B pictures, H x W size of the largest one."""
+    """Images with their objects. Legend: B images, H x W size of the largest one."""
 
     images: Array
-    """[B, 3, H, W] float32; smaller pictures are padded with zeros at the right and the bottom."""
+    """[B, 3, H, W] float32; smaller images are padded with zeros at the right and the bottom."""
     targets: list[Targets]
-    """Objects of each picture; NumPy arrays, because anchors and regions are chosen on the host."""
+    """Objects of each image; NumPy arrays, because anchors and regions are chosen on the host."""
     draw_seed: tuple[int, ...]
     """Seed of the draw of the anchors and regions to learn from."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """One use of a picture."""
+    """One use of an image."""
 
     place: int
     index: int
-    """Number of the picture."""
+    """Number of the image."""
     flip: bool
     """Whether it is mirrored."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture ready for the network."""
+    """An image ready for the network."""
 
     place: int
     sample_id: str
@@ -62,8 +62,8 @@ class Example:
     targets: Targets = field(repr=False)
 
 
-class PictureStream:
-    """The endless stream of pictures; item `place` says which picture is there."""
+class ImageStream:
+    """The endless stream of images; item `place` says which image is there."""
 
     name = STREAM
 
@@ -87,27 +87,27 @@ class PlaceSampler(MixtureSampler):
     """Walks along the stream: the indices of an epoch are its places, in their order."""
 
     def order(self, name: str, epoch: int) -> np.ndarray:
-        """Return the places of an epoch, [number of pictures]."""
+        """Return the places of an epoch, [number of images]."""
         return np.arange(epoch * self.sizes[name], (epoch + 1) * self.sizes[name])
 
 
 class DetectionCollator:
-    """Decodes, mirrors and scales pictures with their boxes, and joins them."""
+    """Decodes, mirrors and scales images with their boxes, and joins them."""
 
     needs_false_image = False
 
-    def __init__(self, pictures: Pictures, config: DetectorConfig) -> None:
-        self._pictures, self._config = pictures, config
+    def __init__(self, images: AnnotatedImages, config: DetectorConfig) -> None:
+        self._images, self._config = images, config
 
     def prepare(self, sample: Appearance, rng: np.random.Generator) -> Example:
-        """Decode a picture and scale its boxes; crowds are left out.
+        """Decode an image and scale its boxes; crowds are left out.
 
         Raises:
-            DataError: the picture cannot be read, or has another size than its annotations say.
+            DataError: the image cannot be read, or has another size than its annotations say.
         """
-        known = self._pictures.annotations(sample.index)
+        known = self._images.annotations(sample.index)
         try:
-            image = self._pictures.image(sample.index)
+            image = self._images.image(sample.index)
         except RecordError as error:  # which the loader would skip
             raise DataError(str(error)) from error
         boxes = known.boxes
@@ -123,7 +123,7 @@ class DetectionCollator:
         return Example(sample.place, str(known.image_id), pixels, targets)
 
     def collate(self, prepared: Sequence[Example], rng: np.random.Generator) -> DetectionBatch:
-        """Join pictures; the draw of anchors and regions is seeded by the step and the place within it."""
+        """Join images; the draw of anchors and regions is seeded by the step and the place within it."""
         height, width = (max(example.image.shape[axis] for example in prepared) for axis in (1, 2))
         images = np.zeros((len(prepared), 3, height, width), np.float32)
         for row, example in zip(images, prepared, strict=True):
@@ -139,13 +139,15 @@ class DetectionCollator:
         )
 
 
-def train_loader(pictures: Pictures, config: DetectorConfig, rank: int = 0, ranks: int = 1) -> TrainLoader:
+def train_loader(
+    images: AnnotatedImages, config: DetectorConfig, rank: int = 0, ranks: int = 1
+) -> TrainLoader:
     """Return the endless training batches of one rank.
 
     Raises:
-        ConfigError: no pictures, or a batch size that does not divide among the ranks.
+        ConfigError: no images, or a batch size that does not divide among the ranks.
     """
-    train, sizes = config.train, {STREAM: len(pictures)}
+    train, sizes = config.train, {STREAM: len(images)}
     sampler = PlaceSampler(sizes, None, train.batch_size, train.seed, rank, ranks)
-    stream, collator = PictureStream(len(pictures), train), DetectionCollator(pictures, config)
+    stream, collator = ImageStream(len(images), train), DetectionCollator(images, config)
     return TrainLoader({STREAM: stream}, sampler, collator, prefetch=2, seed=train.seed)

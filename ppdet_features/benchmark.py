@@ -1,8 +1,8 @@
-"""Pictures per second of an extraction, beside a plain loop over the same network.
+"""Images per second of an extraction, beside a plain loop over the same network.
 
     python -m ppdet_features.benchmark --images DIR --detector CONFIG [--weights FILE] [--count 200]
 
-Both sides run in this process on the same pictures, taking turns part by part so that other load on the
+Both sides run in this process on the same images, taking turns part by part so that other load on the
 machine affects both; prints one JSON object.
 """
 
@@ -25,7 +25,7 @@ from ppdet_features.extract import (
     detect_all,
     extract,
     load_extractor,
-    read_picture,
+    read_image,
 )
 from ppdet_features.image_list import ImageList, open_images
 from ppdet_features.progress import Progress
@@ -39,13 +39,13 @@ from unimo.training.callbacks.throughput import memory
 def compare(
     images: ImageList, extractor: Extractor, count: int, settings: ExtractionSettings
 ) -> dict[str, Any]:
-    """Time both sides on the first `count` pictures, in parts of one file each.
+    """Time both sides on the first `count` images, in parts of one file each.
 
     Returns:
-        Pictures per second of both, their ratio, and the largest difference of a feature.
+        Images per second of both, their ratio, and the largest difference of a feature.
     """
     one_by_one = ExtractionSettings(batch_size=1, look_ahead=1)
-    read = partial(read_picture, images, extractor.prepare)
+    read = partial(read_image, images, extractor.prepare)
     seconds, cpu = {"one_by_one": 0.0, "extraction": 0.0}, {"one_by_one": 0.0, "extraction": 0.0}
     alone = {}
     list(detect_all([read(0)], extractor, one_by_one))  # the first run allocates
@@ -55,8 +55,8 @@ def compare(
     with tempfile.TemporaryDirectory() as folder:
         for number, part in enumerate(parts):
             start = time.perf_counter(), time.process_time()
-            for picture in part:
-                alone.update(detect_all([read(picture)], extractor, one_by_one))
+            for index in part:
+                alone.update(detect_all([read(index)], extractor, one_by_one))
             middle = time.perf_counter(), time.process_time()
             out = Path(folder) / str(number)
             extract(_Part(images, part), extractor, out, settings, Shard(), partial(Progress, quiet=True))
@@ -83,7 +83,7 @@ def compare(
 
 
 class _Part(ImageList):
-    """Consecutive pictures of another list."""
+    """Consecutive images of another list."""
 
     def __init__(self, whole: ImageList, numbers: range) -> None:
         self.dataset = whole.dataset
@@ -94,7 +94,7 @@ class _Part(ImageList):
 def main() -> None:
     """Compare both sides and print the result."""
     parser = cli.arguments(
-        "Pictures per second of an extraction and of a loop over single pictures.",
+        "Images per second of an extraction and of a loop over single images.",
         "python -m ppdet_features.benchmark --images DIR --detector CONFIG --weights FILE",
     )
     parser.add_argument("--images", required=True)

@@ -41,5 +41,5 @@ def decode(anchors: np.ndarray, deltas: np.ndarray, weights: Sequence[float] = (
 
 
 def clip(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Clip boxes [..., 4] to a picture of the given size."""
+    """Clip boxes [..., 4] to an image of the given size."""
     return np.clip(boxes, 0, np.array([width, height, width, height], boxes.dtype))

@@ -1,4 +1,4 @@
-"""Mean average precision of a detector on annotated pictures, computed by `pycocotools`."""
+"""Mean average precision of a detector on annotated images, computed by `pycocotools`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import paddle
 
+from ppdet_features.annotated_images import AnnotatedImages
 from ppdet_features.detector import FasterRCNN, Objects
-from ppdet_features.pictures import Pictures
 from ppdet_features.preprocess import preprocess, resized_size
 from unimo.errors import ConfigError
 
 
 def evaluate(
     detector: FasterRCNN,
-    pictures: Pictures,
+    images: AnnotatedImages,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, float]:
     """Evaluate a detector with COCO's metric.
 
     Args:
         detector: put into evaluation mode.
-        pictures: annotated pictures.
-        progress: wraps the picture numbers, e.g. in a progress bar.
+        images: annotated images.
+        progress: wraps the image numbers, e.g. in a progress bar.
 
     Returns:
         `map` (mean over overlaps 0.50 to 0.95), `map50`, and `map50 <class>` for every class that occurs.
@@ -35,8 +35,8 @@ def evaluate(
     """
     detector.eval()
     found = []
-    for index, objects in _detect(detector, pictures, progress):
-        known = pictures.annotations(index)
+    for index, objects in _detect(detector, images, progress):
+        known = images.annotations(index)
         scale = np.array(resized_size(known.width, known.height, detector.config)) / (
             known.width,
             known.height,
@@ -52,13 +52,13 @@ def evaluate(
             }
             for box, score, label in zip(boxes, objects.scores, objects.labels, strict=True)
         ]
-    return mean_average_precision(pictures, found, detector.config.classes)
+    return mean_average_precision(images, found, detector.config.classes)
 
 
 def _detect(
-    detector: FasterRCNN, pictures: Pictures, progress: Callable[[Iterable[int]], Iterable[int]]
+    detector: FasterRCNN, images: AnnotatedImages, progress: Callable[[Iterable[int]], Iterable[int]]
 ) -> Iterator[tuple[int, Objects]]:
-    """Yield picture numbers and objects; consecutive pictures of one size go through the network together."""
+    """Yield image numbers and objects; consecutive images of one size go through the network together."""
     waiting: list[tuple[int, np.ndarray]] = []
 
     def flush() -> Iterator[tuple[int, Objects]]:
@@ -67,8 +67,8 @@ def _detect(
             yield from zip([index for index, _ in waiting], detector.objects(images), strict=True)
             waiting.clear()
 
-    for index in progress(range(len(pictures))):
-        image = preprocess(pictures.image(index), detector.config)
+    for index in progress(range(len(images))):
+        image = preprocess(images.image(index), detector.config)
         full = len(waiting) == detector.config.reader.batch_size
         if full or (waiting and waiting[0][1].shape != image.shape):
             yield from flush()
@@ -77,12 +77,12 @@ def _detect(
 
 
 def mean_average_precision(
-    pictures: Pictures, found: list[dict[str, object]], classes: list[str]
+    images: AnnotatedImages, found: list[dict[str, object]], classes: list[str]
 ) -> dict[str, float]:
     """Compute COCO's metric.
 
     Args:
-        pictures: the annotations.
+        images: the annotations.
         found: detected objects in COCO's result format, with class numbers as categories.
         classes: names of the classes.
 
@@ -103,13 +103,13 @@ def mean_average_precision(
         return {"map": 0.0, "map50": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = COCO()
-        truth.dataset = _dataset(pictures, classes)
+        truth.dataset = _dataset(images, classes)
         truth.createIndex()
         scores = COCOeval(truth, truth.loadRes(found), "bbox")
         scores.evaluate()
         scores.accumulate()
         scores.summarize()
-    # [recall, class] at overlap 0.5, for objects of any size, at most 100 of a picture
+    # [recall, class] at overlap 0.5, for objects of any size, at most 100 of an image
     precision = scores.eval["precision"][0, :, :, 0, -1]
     each = {
         f"map50 {classes[label]}": float(precision[:, i].mean())
@@ -119,11 +119,11 @@ def mean_average_precision(
     return {"map": float(scores.stats[0]), "map50": float(scores.stats[1]), **each}
 
 
-def _dataset(pictures: Pictures, classes: list[str]) -> dict[str, list[dict[str, object]]]:
-    images, annotations = [], []
-    for index in range(len(pictures)):
-        known = pictures.annotations(index)
-        images.append({"id": known.image_id, "width": known.width, "height": known.height})
+def _dataset(images: AnnotatedImages, classes: list[str]) -> dict[str, list[dict[str, object]]]:
+    entries, annotations = [], []
+    for index in range(len(images)):
+        known = images.annotations(index)
+        entries.append({"id": known.image_id, "width": known.width, "height": known.height})
         for box, label, crowd in zip(known.boxes.tolist(), known.labels, known.crowd, strict=True):
             x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
             annotations.append(
@@ -137,4 +137,4 @@ def _dataset(pictures: Pictures, classes: list[str]) -> dict[str, list[dict[str,
                 }
             )
     categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
-    return {"images": images, "annotations": annotations, "categories": categories}
+    return {"images": entries, "annotations": annotations, "categories": categories}

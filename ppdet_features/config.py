@@ -209,7 +209,7 @@ class TrainingConfig:
 
     steps: int = 90000
     batch_size: int = 8
-    """Pictures of a step, over all ranks."""
+    """Images of a step, over all ranks."""
     learning_rate: float = 1e-3
     """Rate of AdamW after the warm-up; decays to zero along a cosine."""
     warmup: int = 100
@@ -220,7 +220,7 @@ class TrainingConfig:
     attribute_weight: float = 0.5
     """Weight of the attribute loss; that of the others is 1."""
     flip: bool = True
-    """Mirror half of the pictures."""
+    """Mirror half of the images."""
     seed: int = 0
     save_every: int = 500
     log_every: int = 20

@@ -37,7 +37,7 @@ def convert_tsv(
         classes: names of the classes, which may differ when the conversion is repeated; empty for
             `class 0`, ...
         background: column of the class probabilities that is the background, to leave out.
-        images_per_shard: pictures per file.
+        images_per_shard: images per file.
         max_bad_rate: largest share of lines that may be skipped.
         progress: as for `extract`.
 

@@ -1,6 +1,6 @@
-"""Faster R-CNN on res4 with a res5 head (C4): the regions of pictures and their features.
+"""Faster R-CNN on res4 with a res5 head (C4): the regions of images and their features.
 
-Legend: B pictures, R proposals and N regions of one, F width of a feature, C classes, A attributes.
+Legend: B images, R proposals and N regions of one, F width of a feature, C classes, A attributes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unimo.weights.layers import load_into
 
 @dataclass(frozen=True)
 class Detections:
-    """The regions of one picture, best first."""
+    """The regions of one image, best first."""
 
     boxes: np.ndarray = field(repr=False)
     """[N, 4] float32: x1, y1, x2, y2 in pixels of the network's input."""
@@ -46,7 +46,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Objects:
-    """Detected objects of one picture for the COCO metric, best first: one for each (region, class) kept."""
+    """Detected objects of one image for the COCO metric, best first: one for each (region, class) kept."""
 
     boxes: np.ndarray
     """[N, 4] float32, corrected by the head, in pixels of the network's input."""
@@ -58,7 +58,7 @@ class Objects:
 
 @dataclass(frozen=True)
 class _Proposals:
-    """All proposals of one picture, before any selection."""
+    """All proposals of one image, before any selection."""
 
     features: Tensor
     """[R, F]."""
@@ -85,12 +85,12 @@ class FasterRCNN(nn.Layer):
 
     @paddle.no_grad()
     def detect(self, images: Tensor) -> list[Detections]:
-        """Detect the regions of pictures [B, 3, H, W] of one size; pictures do not affect each other."""
+        """Detect the regions of images [B, 3, H, W] of one size; images do not affect each other."""
         return [self._regions(proposals) for proposals in self._proposals(images)]
 
     @paddle.no_grad()
     def objects(self, images: Tensor) -> list[Objects]:
-        """Detect the objects in pictures [B, 3, H, W] of one size."""
+        """Detect the objects in images [B, 3, H, W] of one size."""
         found = []
         for proposals in self._proposals(images):
             probs, nms = proposals.probs[:, :-1], self.config.post_process.nms
@@ -102,8 +102,8 @@ class FasterRCNN(nn.Layer):
         size = tuple(images.shape[2:])
         res4 = self.backbone(images)
         rois = self.rpn_head.propose(*self.rpn_head(res4), size, self.config.rpn.test_proposal)
-        # res5 runs on one picture at a time: its hundreds of regions fill any device, and the pooled regions
-        # of one picture of bottom-up attention already take 240 MB.
+        # res5 runs on one image at a time: its hundreds of regions fill any device, and the pooled regions
+        # of one image of bottom-up attention already take 240 MB.
         return [self._proposals_of(res4[i : i + 1], boxes, size) for i, boxes in enumerate(rois)]
 
     def _proposals_of(self, res4: Tensor, rois: Tensor, size: tuple[int, int]) -> _Proposals:

@@ -1,4 +1,4 @@
-"""Drawing of regions into a picture."""
+"""Drawing of regions into an image."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from unimo.data.regions.shard import StoredImage
 
 MIN_SIDE = 600
-"""Pictures whose longer side is shorter, in pixels, are enlarged to it."""
+"""Images whose longer side is shorter, in pixels, are enlarged to it."""
 
 
 def draw_regions(
-    picture: Image.Image,
+    image: Image.Image,
     found: StoredImage,
     classes: Sequence[str],
     attributes: Sequence[str] = (),
@@ -25,7 +25,7 @@ def draw_regions(
     """Draw the box of each region with its attribute, class and probability.
 
     Args:
-        picture: the picture.
+        image: the image.
         found: its regions.
         classes: names; empty where regions have no classes.
         attributes: names; empty for none.
@@ -33,11 +33,11 @@ def draw_regions(
         least_attribute: smallest probability of an attribute.
 
     Returns:
-        The RGB picture.
+        The RGB image.
     """
-    scale = max(1.0, MIN_SIDE / max(picture.size))
-    size = (round(picture.width * scale), round(picture.height * scale))
-    canvas = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    scale = max(1.0, MIN_SIDE / max(image.size))
+    size = (round(image.width * scale), round(image.height * scale))
+    canvas = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     shown = [i for i, score in enumerate(found.scores) if score >= least_score or i == found.scores.argmax()]
     for region in reversed(shown):  # the best ones on top

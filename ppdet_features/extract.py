@@ -1,9 +1,9 @@
 """Extraction of region features: threads decode, batches of equal shape run, files are written.
 
-A file holds consecutive pictures of the image list, and batches stay within a file, so its bytes depend on
+A file holds consecutive images of the image list, and batches stay within a file, so its bytes depend on
 the list and the settings alone: not on ranks, threads, or how often the job was killed.
 
-Legend: B pictures of a batch, N regions of a picture, F width of a feature, C classes, A attributes.
+Legend: B images of a batch, N regions of an image, F width of a feature, C classes, A attributes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ppdet_features.detector import Detections
 
 Prepare = Callable[[Image.Image], np.ndarray]
-"""Converts a picture to the network's input, [3, H, W] float32."""
+"""Converts an image to the network's input, [3, H, W] float32."""
 
 
 class Detector(Protocol):
@@ -48,7 +48,7 @@ class Detector(Protocol):
     num_attributes: int
 
     def detect(self, images: Tensor) -> list[Detections]:
-        """Detect the regions of pictures [B, 3, H, W], boxes in their pixels."""
+        """Detect the regions of images [B, 3, H, W], boxes in their pixels."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class ExtractionSettings:
 
     batch_size: int = 8
     look_ahead: int = 64
-    """Most decoded pictures that wait for others of their shape; one of 600 x 1000 pixels takes 7 MB."""
+    """Most decoded images that wait for others of their shape; one of 600 x 1000 pixels takes 7 MB."""
     images_per_shard: int = 256
-    """Pictures per file; a killed job loses less than one file per rank."""
+    """Images per file; a killed job loses less than one file per rank."""
     label_score: float = 0.2
     """Smallest probability of an object in labels.jsonl."""
     num_workers: int = 2
     """Decoding threads."""
     max_bad_rate: float = 0.01
-    """Largest share of pictures that may be skipped."""
+    """Largest share of images that may be skipped."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "look_ahead", "images_per_shard"):
@@ -81,7 +81,7 @@ class ExtractionSettings:
 
 @dataclass(frozen=True)
 class Extractor:
-    """A detector with everything needed to run it on pictures."""
+    """A detector with everything needed to run it on images."""
 
     detector: Detector
     prepare: Prepare
@@ -96,16 +96,16 @@ class Extractor:
         return Widths(self.detector.feature_size, self.detector.num_classes, self.detector.num_attributes)
 
     def run(self, batch: Sequence[Prepared]) -> Iterator[tuple[int, StoredImage | Skipped]]:
-        """Yield number and regions of each picture of a batch, in half precision, boxes in its own pixels."""
+        """Yield number and regions of each image of a batch, in half precision, boxes in its own pixels."""
         import paddle
 
         with paddle.no_grad():
             results = self.detector.detect(paddle.to_tensor(np.stack([item.pixels for item in batch])))
-        for picture, detections in zip(batch, results, strict=True):
+        for prepared, detections in zip(batch, results, strict=True):
             try:
-                yield picture.number, halve(_as_stored(picture, detections), self.widths)
+                yield prepared.number, halve(_as_stored(prepared, detections), self.widths)
             except RecordError as error:
-                yield picture.number, Skipped(picture.image_id, str(error))
+                yield prepared.number, Skipped(prepared.image_id, str(error))
 
 
 _WITHOUT_EFFECT = ("Training", "BBoxAssigner", "BBoxPostProcess", "class_names", "attribute_names")
@@ -150,22 +150,22 @@ def extract(
     part: Shard,
     progress: Callable[[int, int], Any],
 ) -> dict[str, int] | None:
-    """Extract the region features of a list of pictures, or resume a killed job.
+    """Extract the region features of a list of images, or resume a killed job.
 
     Args:
-        images: the pictures.
+        images: the images.
         extractor: finds their regions.
         folder: to write to.
         settings: of the job.
         part: the files that this process writes.
-        progress: makes a context manager with `update(count)` from the numbers of pictures of this process
+        progress: makes a context manager with `update(count)` from the numbers of images of this process
             and of those already done.
 
     Returns:
         Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
 
     Raises:
-        DataError: the folder holds the work of another job, or too many pictures cannot be used.
+        DataError: the folder holds the work of another job, or too many images cannot be used.
     """
     job = {"list": images.fingerprint, **extractor.made_by, **settings.job}
     shape = (len(images), settings.images_per_shard, extractor.widths, extractor.names, settings.label_score)
@@ -175,16 +175,16 @@ def extract(
     left = sum(map(len, stretches))
     counter = RecordCounter(settings.max_bad_rate, "--max-bad-rate")
     counter.read[images.name] = len(images)  # stops once too many of the whole list are broken
-    pictures = ordered_map(
-        partial(read_picture, images, extractor.prepare),
+    decoded = ordered_map(
+        partial(read_image, images, extractor.prepare),
         itertools.chain.from_iterable(stretches),
         settings.num_workers,
         2 * settings.batch_size,
     )
-    with contextlib.closing(pictures), progress(writer.mine(), writer.mine() - left) as bar:
+    with contextlib.closing(decoded), progress(writer.mine(), writer.mine() - left) as bar:
         for shard, numbers in zip(missing, stretches, strict=True):
             found: dict[int, StoredImage | Skipped] = {}
-            for number, result in detect_all(itertools.islice(pictures, len(numbers)), extractor, settings):
+            for number, result in detect_all(itertools.islice(decoded, len(numbers)), extractor, settings):
                 found[number] = result
                 is_bad = isinstance(result, Skipped)
                 bad = [BadRecord(images.name, number, result.reason)] if is_bad else []
@@ -194,28 +194,28 @@ def extract(
     return writer.finish(settings.max_bad_rate)
 
 
-def read_picture(images: ImageList, prepare: Prepare, number: int) -> Prepared | tuple[int, Skipped]:
-    """Decode a picture, or say why it is skipped."""
+def read_image(images: ImageList, prepare: Prepare, number: int) -> Prepared | tuple[int, Skipped]:
+    """Decode an image, or say why it is skipped."""
     image_id = images.image_id(number)
     try:
-        picture = open_image(images.source(number))
-        return Prepared(number, image_id, picture.size, prepare(picture))
+        image = open_image(images.source(number))
+        return Prepared(number, image_id, image.size, prepare(image))
     except RecordError as error:
         return number, Skipped(image_id, str(error))
 
 
 def detect_all(
-    pictures: Iterable[Prepared | tuple[int, Skipped]], extractor: Extractor, settings: ExtractionSettings
+    decoded: Iterable[Prepared | tuple[int, Skipped]], extractor: Extractor, settings: ExtractionSettings
 ) -> Iterator[tuple[int, StoredImage | Skipped]]:
-    """Yield number and regions of every picture, in the order in which batches are filled."""
+    """Yield number and regions of every image, in the order in which batches are filled."""
     skipped: list[tuple[int, Skipped]] = []
 
     def good() -> Iterator[Prepared]:
-        for picture in pictures:
-            if isinstance(picture, Prepared):
-                yield picture
+        for prepared in decoded:
+            if isinstance(prepared, Prepared):
+                yield prepared
             else:
-                skipped.append(picture)
+                skipped.append(prepared)
 
     for batch in group_by_shape(good(), settings.batch_size, settings.look_ahead):
         yield from extractor.run(batch)
@@ -224,11 +224,11 @@ def detect_all(
     yield from skipped
 
 
-def _as_stored(picture: Prepared, found: Detections) -> StoredImage:
-    width, height = picture.size
-    scale = np.array([width / picture.pixels.shape[2], height / picture.pixels.shape[1]] * 2, np.float32)
+def _as_stored(prepared: Prepared, found: Detections) -> StoredImage:
+    width, height = prepared.size
+    scale = np.array([width / prepared.pixels.shape[2], height / prepared.pixels.shape[1]] * 2, np.float32)
     regions = Regions(found.features, found.boxes * scale, width, height, found.class_probs)
-    return StoredImage(picture.image_id, regions, found.labels, found.scores, found.attributes)
+    return StoredImage(prepared.image_id, regions, found.labels, found.scores, found.attributes)
 
 
 def file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The pictures of a corpus, each once, in the same order on every rank and in every later run."""
+"""The images of a corpus, each once, in the same order on every rank and in every later run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ImageKind = Literal["images", "pairs", "labels"]
 
 
 class ImageList:
-    """Numbered pictures; keeps their indices in the corpus, not their ids, to save memory.
+    """Numbered images; keeps their indices in the corpus, not their ids, to save memory.
 
     Args:
         dataset: the corpus; an image is represented by its first sample.
@@ -46,11 +46,11 @@ class ImageList:
         return len(self._indices)
 
     def image_id(self, number: int) -> str:
-        """Return the id of a picture, as in its records; a broken sample gets a unique name."""
+        """Return the id of an image, as in its records; a broken sample gets a unique name."""
         return self._id(self._indices[number])
 
     def source(self, number: int) -> ImageSource:
-        """Return the encoded picture.
+        """Return the encoded image.
 
         Raises:
             RecordError: the sample is broken.
@@ -68,11 +68,11 @@ class ImageList:
 def open_images(
     path: str, kind: ImageKind = "images", split: str = "all", scenes_images: int | None = None
 ) -> ImageList:
-    """Open the pictures that `--images` names.
+    """Open the images that `--images` names.
 
     Args:
-        path: a folder of picture files, another corpus that `open_corpus` reads, or `scenes`.
-        kind: `images`; `pairs` for corpora whose pictures with texts are different ones (`scenes`); `labels`
+        path: a folder of image files, another corpus that `open_corpus` reads, or `scenes`.
+        kind: `images`; `pairs` for corpora whose images with texts are different ones (`scenes`); `labels`
             for labelled images.
         split: one split, several joined by `+`, or `all`.
         scenes_images: size of a split of `scenes`; None means its default.

@@ -25,7 +25,7 @@ from unimo.jobs import Shard
 
 logger = logging.getLogger("unimo.ppdet_features")
 MakeProgress = Callable[[int, int], Any]
-"""Makes a progress bar from the numbers of all pictures and of those done."""
+"""Makes a progress bar from the numbers of all images and of those done."""
 Report = Callable[[str], None]
 """Prints one line of the result."""
 
@@ -38,7 +38,7 @@ def extract(args: argparse.Namespace, progress: MakeProgress, report: Report) ->
     """
     wants_number = (args.draw or "").isdigit()
     if not args.images and (not args.draw or wants_number):
-        raise ConfigError("expected --images FOLDER (and --draw N), or --draw FILE for one picture alone")
+        raise ConfigError("expected --images FOLDER (and --draw N), or --draw FILE for one image alone")
     fields = extraction.ExtractionSettings.__dataclass_fields__
     settings = extraction.ExtractionSettings(**{name: getattr(args, name) for name in fields})
     images = open_images(args.images, args.kind, args.split, args.scenes_images) if args.images else None
@@ -59,7 +59,7 @@ def extract(args: argparse.Namespace, progress: MakeProgress, report: Report) ->
 
 
 def draw(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
-    """Draw the regions that a store has of a picture file.
+    """Draw the regions that a store has of an image file.
 
     Raises:
         DataError: one of them cannot be read.
@@ -85,7 +85,7 @@ def to_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -> 
                 bar.update(1)
 
         count = write_tsv(Path(args.tsv), counted(), args.order, args.stems)
-    report(f"{count} pictures in {args.tsv}; to read them: data.regions={args.tsv}")
+    report(f"{count} images in {args.tsv}; to read them: data.regions={args.tsv}")
 
 
 def from_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
@@ -102,12 +102,12 @@ def from_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -
 
 def _summary(counts: dict[str, int], out: Path) -> str:
     mean = counts["regions"] / max(1, counts["images"])
-    lines = [f"{counts['images']} pictures, {mean:.1f} regions each, {counts['skipped']} skipped, in {out}"]
+    lines = [f"{counts['images']} images, {mean:.1f} regions each, {counts['skipped']} skipped, in {out}"]
     if counts["skipped"]:
         lines.append(f"skipped ones and why: `skipped` in {out / 'index.json'}")
     own = "data.pairs=DATA data.texts=[] data.images=[] data.tokenizer=FOLDER"
     lines.append(f"next: bash scripts/run_pretrain.sh unimo_tiny data.regions={out} {own}")
-    lines.append("(DATA: captions of these pictures, FOLDER: tokenizer files; see unimo/data/README.md)")
+    lines.append("(DATA: captions of these images, FOLDER: tokenizer files; see unimo/data/README.md)")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The losses of a detector: classes and boxes of anchors; classes, boxes and attributes of regions.
 
 Faster R-CNN (Ren et al. 2015, equation 1), with the attributes of bottom-up attention (Anderson et al. 2018,
-section 3.1). Legend: B pictures, R regions, P positive ones.
+section 3.1). Legend: B images, R regions, P positive ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def detection_losses(
     Args:
         detector: in training mode.
         images: [B, 3, H, W].
-        targets: the objects of each picture.
+        targets: the objects of each image.
         rng: draws the anchors and regions to train on.
 
     Returns:
@@ -96,7 +96,7 @@ def _region_losses(
 ) -> dict[str, Tensor]:
     """Compute the losses of regions.
 
-    `chosen` holds for each picture its regions [R, 4], and the numbers of the objects [P] of the first P.
+    `chosen` holds for each image its regions [R, 4], and the numbers of the objects [P] of the first P.
     """
     config = detector.config
     labels, rows, wanted, attributes, start = [], [], [], [], 0

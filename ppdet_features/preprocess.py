@@ -1,4 +1,4 @@
-"""From a picture to the input of the detector: size, order and scale of the colours."""
+"""From an image to the input of the detector: size, order and scale of the colours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FILTERS = {1: Image.Resampling.BILINEAR, 2: Image.Resampling.BICUBIC}
 
 
 def resized_size(width: int, height: int, config: DetectorConfig) -> tuple[int, int]:
-    """Return width and height of the network's input for a picture of the given size, in pixels.
+    """Return width and height of the network's input for an image of the given size, in pixels.
 
     The shorter side is scaled to the first target, unless the longer one would exceed the second.
     """
@@ -21,7 +21,7 @@ def resized_size(width: int, height: int, config: DetectorConfig) -> tuple[int, 
 
 
 def preprocess(image: Image.Image, config: DetectorConfig) -> np.ndarray:
-    """Convert a picture to the network's input, [3, H, W] float32."""
+    """Convert an image to the network's input, [3, H, W] float32."""
     steps = config.reader.sample_transforms
     size = resized_size(*image.size, config)
     image = image.convert("RGB")

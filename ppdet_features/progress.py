@@ -15,11 +15,11 @@ EVERY = 20.0
 
 
 class Progress:
-    """Counts pictures; a context manager.
+    """Counts images; a context manager.
 
     Args:
-        total: number of pictures of this process.
-        done: number of pictures that an earlier run has done.
+        total: number of images of this process.
+        done: number of images that an earlier run has done.
         quiet: show nothing.
     """
 
@@ -29,14 +29,14 @@ class Progress:
 
     def __enter__(self) -> Progress:
         shown = self._is_bar and not self._quiet
-        self._bar = tqdm(total=self._total, initial=self._done, unit=" pictures", disable=not shown)
+        self._bar = tqdm(total=self._total, initial=self._done, unit=" images", disable=not shown)
         self._started = self._logged = time.monotonic()
         if self._done and not self._quiet:
-            logger.info("%d of %d pictures are done already", self._done, self._total)
+            logger.info("%d of %d images are done already", self._done, self._total)
         return self
 
     def update(self, count: int) -> None:
-        """Advance by `count` pictures."""
+        """Advance by `count` images."""
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
@@ -44,7 +44,7 @@ class Progress:
             self._logged = now
             rate = (self._done - self._first) / (now - self._started)
             left = tqdm.format_interval((self._total - self._done) / rate)
-            logger.info("%d/%d pictures  %.2f/s  ETA %s", self._done, self._total, rate, left)
+            logger.info("%d/%d images  %.2f/s  ETA %s", self._done, self._total, rate, left)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,4 +1,4 @@
-"""Section `TestReader` of a detector's YAML file: the preprocessing of pictures."""
+"""Section `TestReader` of a detector's YAML file: the preprocessing of images."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _read_transforms(value: Any, where: str, current: TransformsConfig) -> Trans
 
 @dataclass(frozen=True)
 class ReaderConfig:
-    """Section `TestReader`: preprocessing of pictures, in training as well."""
+    """Section `TestReader`: preprocessing of images, in training as well."""
 
     RESOLVE = {"sample_transforms": _read_transforms}
 

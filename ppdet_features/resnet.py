@@ -118,7 +118,7 @@ def stage_channels(config: DetectorConfig, number: int) -> int:
 
 
 class ResNet(nn.Layer):
-    """Stem, res2, res3 and res4: the feature map shared by all regions of a picture."""
+    """Stem, res2, res3 and res4: the feature map shared by all regions of an image."""
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class ResNet(nn.Layer):
             parameter.stop_gradient = True
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map pictures [B, 3, H, W] to res4 [B, C, H / 16, W / 16], sides rounded up."""
+        """Map images [B, 3, H, W] to res4 [B, C, H / 16, W / 16], sides rounded up."""
         outputs = F.relu(self.conv1(images))
         if self.caffe_max_pool:
             outputs = F.max_pool2d(outputs, 3, stride=2, padding=0, ceil_mode=True)

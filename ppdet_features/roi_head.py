@@ -35,7 +35,7 @@ class BBoxHead(nn.Layer):
 
         Args:
             res4: [B, C, H, W].
-            rois: boxes [*, 4] of each picture, R in all.
+            rois: boxes [*, 4] of each image, R in all.
 
         Returns:
             Features [R, F].

@@ -1,4 +1,4 @@
-"""Region proposal network. Legend: B pictures, A anchors a position, H x W positions of res4, R proposals."""
+"""Region proposal network. Legend: B images, A anchors a position, H x W positions of res4, R proposals."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class RPNHead(nn.Layer):
     def propose(
         self, scores: Tensor, deltas: Tensor, size: tuple[int, int], config: ProposalConfig
     ) -> list[Tensor]:
-        """Choose the best boxes of each picture after non-maximum suppression.
+        """Choose the best boxes of each image after non-maximum suppression.
 
         Args:
             scores: [B, A, H, W] logits.
@@ -70,7 +70,7 @@ class RPNHead(nn.Layer):
             config: numbers of boxes and their largest overlap.
 
         Returns:
-            For each picture its boxes [R, 4], best first.
+            For each image its boxes [R, 4], best first.
         """
         anchors = paddle.to_tensor(anchors_of(*scores.shape[2:], self.config.anchor_generator))
         rois, _, numbers = generate_proposals(

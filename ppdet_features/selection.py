@@ -1,4 +1,4 @@
-"""Choice of the regions of a picture to keep. Legend: R proposals, C classes, N kept.
+"""Choice of the regions of an image to keep. Legend: R proposals, C classes, N kept.
 
 Both selections visit (region, class) pairs in the order of falling probability and drop a pair that overlaps
 a stronger region of the same class. They stop as soon as enough is found, so 300 proposals of 1,600 classes
@@ -19,7 +19,7 @@ from ppdet_features.config import NmsConfig, SelectionConfig
 def select_regions(
     probs: np.ndarray, boxes: np.ndarray, config: SelectionConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Select the regions of a picture as bottom-up attention does, best first.
+    """Select the regions of an image as bottom-up attention does, best first.
 
     The score of a region is its largest probability among the classes in which no stronger region suppresses
     it. At most `max_boxes` regions with a score of at least `score_threshold` are kept, filled up to

@@ -1,6 +1,6 @@
 """Writing of a store of region features: which files are missing, and the end of the job.
 
-The list of pictures alone decides which file a picture is in, so ranks share the files, and a resumed job
+The list of images alone decides which file an image is in, so ranks share the files, and a resumed job
 writes those that are missing. Ranks exchange no messages: the one that finds all files complete ends the job.
 """
 
@@ -29,8 +29,8 @@ class StoreWriter:
     Args:
         folder: created if it does not exist.
         job: whatever else decides about the content.
-        images: number of pictures.
-        images_per_shard: pictures per file.
+        images: number of images.
+        images_per_shard: images per file.
         widths: widths of the tables.
         names: names of `classes` and `attributes`.
         label_score: see `write_index`.
@@ -72,7 +72,7 @@ class StoreWriter:
             raise DataError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def numbers(self, shard: int) -> range:
-        """Return the numbers of the pictures of a file."""
+        """Return the numbers of the images of a file."""
         return range(self.images)[shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
 
     def is_done(self, shard: int) -> bool:
@@ -80,7 +80,7 @@ class StoreWriter:
         return shard_path(self.folder, shard).exists()
 
     def mine(self) -> int:
-        """Return how many pictures belong to this process."""
+        """Return how many images belong to this process."""
         return sum(len(self.numbers(shard)) for shard in self._mine)
 
     def missing(self) -> list[int]:
@@ -88,7 +88,7 @@ class StoreWriter:
         return [shard for shard in self._mine if not self.is_done(shard)]
 
     def write(self, shard: int, entries: Sequence[StoredImage | Skipped]) -> None:
-        """Write a file: its pictures in order, each as returned by `halve`, or skipped."""
+        """Write a file: its images in order, each as returned by `halve`, or skipped."""
         images = [entry for entry in entries if isinstance(entry, StoredImage)]
         skipped = [entry for entry in entries if isinstance(entry, Skipped)]
         write_shard(shard_path(self.folder, shard), images, skipped, self.widths)
@@ -100,7 +100,7 @@ class StoreWriter:
             Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
 
         Raises:
-            DataError: too many pictures were skipped; the files are kept.
+            DataError: too many images were skipped; the files are kept.
         """
         if not all(map(self.is_done, range(self.shards))):
             return None

@@ -1,4 +1,4 @@
-"""Training targets of anchors and proposals from the objects of one picture.
+"""Training targets of anchors and proposals from the objects of one image.
 
 Legend: N boxes, G objects, A attributes, P positive ones, R regions.
 """
@@ -15,7 +15,7 @@ from ppdet_features.config import BoxAssignerConfig, RpnTargetConfig
 
 @dataclass(frozen=True)
 class Targets:
-    """Objects of one picture."""
+    """Objects of one image."""
 
     boxes: np.ndarray
     """[G, 4] float32, in pixels of the network's input."""

@@ -28,10 +28,10 @@ def main(words: list[str] | None = None) -> None:
 
     logging.getLogger("ppdet_features").setLevel(logging.INFO if is_main_rank() else logging.WARNING)
     config = load_config(args.config, parse_overrides(args.overrides))
-    pictures, held_out = _pictures(args, config)
+    images, held_out = _open_images(args, config)
     metrics = train(
         config,
-        pictures,
+        images,
         Path(args.out),
         init=args.init,
         backbone=args.backbone,
@@ -49,19 +49,19 @@ def main(words: list[str] | None = None) -> None:
     print(json.dumps(metrics))
 
 
-def _pictures(args: argparse.Namespace, config: object) -> tuple[object, object]:
-    """Pictures to train on, and held-out ones or None."""
-    from ppdet_features.pictures import CocoPictures, ScenesPictures
+def _open_images(args: argparse.Namespace, config: object) -> tuple[object, object]:
+    """Images to train on, and held-out ones or None."""
+    from ppdet_features.annotated_images import CocoImages, ScenesImages
     from unimo.errors import ConfigError
 
     if args.scenes == bool(args.annotations):
         raise ConfigError("give either --annotations FILE --images DIR, or --scenes")
     if args.scenes:
-        return ScenesPictures("train", SCENES_TRAIN, config), ScenesPictures("val", SCENES_VAL, config)
-    train = CocoPictures(args.annotations, args.images or Path(args.annotations).parent, config)
+        return ScenesImages("train", SCENES_TRAIN, config), ScenesImages("val", SCENES_VAL, config)
+    train = CocoImages(args.annotations, args.images or Path(args.annotations).parent, config)
     if not args.val_annotations:
         return train, None
-    return train, CocoPictures(args.val_annotations, args.val_images or args.images, config)
+    return train, CocoImages(args.val_annotations, args.val_images or args.images, config)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, help="YAML file of the detector")
     parser.add_argument("--out", required=True, help="folder to write; a run stopped there is resumed")
     parser.add_argument("--annotations", help="COCO JSON to train on; objects may have attribute_ids")
-    parser.add_argument("--images", help="folder of its pictures (that of the JSON)")
+    parser.add_argument("--images", help="folder of its images (that of the JSON)")
     parser.add_argument("--val-annotations", help="COCO JSON to evaluate on at the end")
-    parser.add_argument("--val-images", help="folder of its pictures (that of --images)")
+    parser.add_argument("--val-images", help="folder of its images (that of --images)")
     parser.add_argument(
         "--scenes", action="store_true", help="the built-in drawn shapes; 500 held-out scenes"
     )

@@ -13,12 +13,12 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ppdet_features.annotated_images import AnnotatedImages
 from ppdet_features.batches import DetectionBatch, train_loader
 from ppdet_features.coco import evaluate
 from ppdet_features.config import DetectorConfig, TrainingConfig, dump_config
 from ppdet_features.detector import FasterRCNN
 from ppdet_features.losses import detection_losses
-from ppdet_features.pictures import Pictures
 from ppdet_features.weights import start_training
 from unimo import distributed
 from unimo.files import write_text
@@ -104,12 +104,12 @@ class DetectionTask(nn.Layer):
 
 def train(
     config: DetectorConfig,
-    pictures: Pictures,
+    images: AnnotatedImages,
     output: Path,
     *,
     init: str | None = None,
     backbone: str | None = None,
-    held_out: Pictures | None = None,
+    held_out: AnnotatedImages | None = None,
     minutes: float | None = None,
     quiet: bool = False,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
@@ -121,21 +121,21 @@ def train(
 
     Args:
         config: of the detector.
-        pictures: to train on.
+        images: to train on.
         output: folder to write.
         init: weights of a detector to start from, see `start_training`.
         backbone: weights of an image classifier to start from.
-        held_out: pictures to evaluate on.
+        held_out: images to evaluate on.
         minutes: end training after that time in this process.
         quiet: log no losses.
-        progress: wraps the picture numbers of the evaluation.
+        progress: wraps the image numbers of the evaluation.
 
     Returns:
         The content of `metrics.json`: `step`, `minutes` of this process, `stopped_by` if training ended
         early, and COCO's metrics.
 
     Raises:
-        UnimoError: weights or pictures cannot be used, another process trains in the folder, it holds
+        UnimoError: weights or images cannot be used, another process trains in the folder, it holds
             checkpoints of another detector, or the loss is not finite.
     """
     run = DetectorRun.of(config, output, minutes)
@@ -144,12 +144,12 @@ def train(
     detector = FasterRCNN(config)
     start_training(detector, init, backbone)
     with only_run_in(output):
-        state = build(detector, pictures, run, quiet)
+        state = build(detector, images, run, quiet)
         carry_out(state, checkpoint.find_last(output), dump_config(config))
         return _finish(state, detector, held_out, progress)
 
 
-def build(detector: FasterRCNN, pictures: Pictures, run: DetectorRun, quiet: bool = False) -> TrainState:
+def build(detector: FasterRCNN, images: AnnotatedImages, run: DetectorRun, quiet: bool = False) -> TrainState:
     """Build the state of a run that trains `detector`, whose config says how, from its present weights.
 
     Raises:
@@ -165,7 +165,7 @@ def build(detector: FasterRCNN, pictures: Pictures, run: DetectorRun, quiet: boo
         adamw=adamw,
         optimizer=optimizer,
         precision=Precision("fp32"),
-        loader=train_loader(pictures, detector.config, distributed.rank(), distributed.world_size()),
+        loader=train_loader(images, detector.config, distributed.rank(), distributed.world_size()),
         callbacks=[
             callbacks.NonFiniteGuard(),
             callbacks.Throughput(),
@@ -179,7 +179,7 @@ def build(detector: FasterRCNN, pictures: Pictures, run: DetectorRun, quiet: boo
 def _finish(
     state: TrainState,
     detector: FasterRCNN,
-    held_out: Pictures | None,
+    held_out: AnnotatedImages | None,
     progress: Callable[[Iterable[int]], Iterable[int]],
 ) -> dict[str, Any]:
     """Write the detector and its metrics on rank 0, unless a signal asks this process to end."""

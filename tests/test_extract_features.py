@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ppdet_features.detector import FasterRCNN, load_config
-from ppdet_features.extract import ExtractionSettings, detect_all, load_extractor, read_picture
+from ppdet_features.extract import ExtractionSettings, detect_all, load_extractor, read_image
 from ppdet_features.image_list import open_images
 from unimo.data.regions.store import RegionStore
 from unimo.data.scenes.scene import make_scene, render
@@ -29,7 +29,7 @@ PICTURES, PER_SHARD = 30, 3
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Path:
-    """Pictures of three shapes, one of them damaged, and seeded random weights."""
+    """AnnotatedImages of three shapes, one of them damaged, and seeded random weights."""
     folder = tmp_path_factory.mktemp("job")
     (folder / "images").mkdir()
     for number in range(PICTURES):
@@ -72,7 +72,7 @@ def whole(work: Path, root: Path) -> Path:
     command = [sys.executable, "tools/extract_features.py", *words(work, work / "whole")]
     done = subprocess.run(command, cwd=root, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"{PICTURES - 1} pictures" in done.stdout
+    assert f"{PICTURES - 1} images" in done.stdout
     return work / "whole"
 
 
@@ -107,7 +107,7 @@ def test_two_ranks_write_what_one_writes(work: Path, whole: Path, root: Path) ->
         timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(f"{PICTURES - 1} pictures") == 1  # rank 0 prints the result, whoever ended last
+    assert done.stdout.count(f"{PICTURES - 1} images") == 1  # rank 0 prints the result, whoever ended last
     assert content(out) == content(whole)
 
 
@@ -119,7 +119,7 @@ def test_batches_of_the_network_equal_single_pictures(work: Path, whole: Path, r
     assert [entry.image_id for entry in store.skipped] == ["11.png"]
     for stored in store.images():
         number = int(stored.image_id[:2])
-        ((_, alone),) = detect_all([read_picture(images, extractor.prepare, number)], extractor, single)
+        ((_, alone),) = detect_all([read_image(images, extractor.prepare, number)], extractor, single)
         # Half precision rounds to 5e-4 of a value; values that are equal to 1e-5 differ by one such step.
         for one, two in (
             (stored.regions.features, alone.regions.features),

@@ -8,9 +8,9 @@ from typing import Any
 
 import paddle
 
+from ppdet_features.annotated_images import AnnotatedImages
 from ppdet_features.config import DetectorConfig, load_config
 from ppdet_features.detector import FasterRCNN
-from ppdet_features.pictures import Pictures
 from unimo.config import merge_plain
 
 SCENES = Path(__file__).resolve().parents[2] / "ppdet_features" / "configs" / "scenes_tiny.yaml"
@@ -36,7 +36,7 @@ def micro_detector(**changes: Any) -> FasterRCNN:
     return detector
 
 
-def write_coco(folder: Path, pictures: Pictures, count: int) -> None:
+def write_coco(folder: Path, pictures: AnnotatedImages, count: int) -> None:
     """Write the first pictures as files with a COCO annotation file, `boxes.json`."""
     content = {
         "images": [],

@@ -16,9 +16,9 @@ import paddle
 import pytest
 from micro_detector import SCENES, micro_config, write_coco
 
+from ppdet_features.annotated_images import AnnotatedImages, CocoImages, ScenesImages
 from ppdet_features.config import DetectorConfig, dump_config, load_config
 from ppdet_features.detector import FasterRCNN
-from ppdet_features.pictures import CocoPictures, Pictures, ScenesPictures
 from ppdet_features.training import DetectorRun, build, train
 from unimo.config import parse_overrides
 from unimo.errors import CheckpointError
@@ -39,7 +39,7 @@ def rows(output: Path) -> list[dict[str, Any]]:
     return [{key: v for key, v in json.loads(line).items() if key not in TIMED} for line in lines]
 
 
-def build_seeded(config: DetectorConfig, pictures: Pictures, output: Path) -> TrainState:
+def build_seeded(config: DetectorConfig, pictures: AnnotatedImages, output: Path) -> TrainState:
     """The state that `train` begins with."""
     paddle.seed(config.train.seed)
     return build(FasterRCNN(config), pictures, DetectorRun.of(config, output), quiet=True)
@@ -74,7 +74,7 @@ class StopAt(callbacks.Callback):
 @pytest.mark.parametrize("log_every", [1, 3])
 def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path, log_every: int):
     config = micro_config(Training={"steps": 6, "batch_size": 2, "save_every": 2, "log_every": log_every})
-    pictures, broken, whole = ScenesPictures("train", 5, config), tmp_path / "broken", tmp_path / "whole"
+    pictures, broken, whole = ScenesImages("train", 5, config), tmp_path / "broken", tmp_path / "whole"
     assert train(config, pictures, whole, quiet=True)["step"] == 6
     state = build_seeded(config, pictures, broken)
     state.callbacks.append(DieAt(5))
@@ -90,21 +90,21 @@ def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path, log_every: int):
 
 def test_a_folder_of_another_detector_or_other_pictures_is_refused(tmp_path: Path):
     config = micro_config(Training={"steps": 1, "batch_size": 2})
-    train(config, ScenesPictures("train", 5, config), tmp_path, quiet=True)
+    train(config, ScenesImages("train", 5, config), tmp_path, quiet=True)
     before = (tmp_path / "config.yaml").read_bytes()
     other = micro_config(ResNet={"width": 8}, Training={"steps": 2, "batch_size": 2})
     with pytest.raises(CheckpointError, match="another model: model.resnet.width was 4, is 8"):
-        train(other, ScenesPictures("train", 5, other), tmp_path, quiet=True)
+        train(other, ScenesImages("train", 5, other), tmp_path, quiet=True)
     longer = micro_config(Training={"steps": 2, "batch_size": 2})
-    with pytest.raises(CheckpointError, match="'pictures': 5.* are not those of this run .*'pictures': 4"):
-        train(longer, ScenesPictures("train", 4, longer), tmp_path, quiet=True)
+    with pytest.raises(CheckpointError, match="'images': 5.* are not those of this run .*'images': 4"):
+        train(longer, ScenesImages("train", 4, longer), tmp_path, quiet=True)
     assert (tmp_path / "config.yaml").read_bytes() == before
-    assert train(longer, ScenesPictures("train", 5, longer), tmp_path, quiet=True)["step"] == 2
+    assert train(longer, ScenesImages("train", 5, longer), tmp_path, quiet=True)["step"] == 2
 
 
 def test_minutes_end_training_and_the_detector_is_written(tmp_path: Path):
     config = micro_config(Training={"steps": 10**6, "batch_size": 2})
-    metrics = train(config, ScenesPictures("train", 4, config), tmp_path, minutes=0.0, quiet=True)
+    metrics = train(config, ScenesImages("train", 4, config), tmp_path, minutes=0.0, quiet=True)
     assert (metrics["step"], metrics["stopped_by"]) == (1, "max_minutes")
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
     assert read_safetensors(tmp_path / "model.safetensors")
@@ -135,7 +135,7 @@ def wait_for_rows(output: Path, count: int, process: subprocess.Popen[str]) -> N
 
 def test_processes_that_are_killed_refused_and_terminated(tmp_path: Path):
     config = micro_config()
-    write_coco(tmp_path, ScenesPictures("train", 5, config), 5)
+    write_coco(tmp_path, ScenesImages("train", 5, config), 5)
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     endless, saving = "Training.steps=1000000", "Training.save_every=4"
     first = start(broken, endless, saving)
@@ -156,7 +156,7 @@ def test_processes_that_are_killed_refused_and_terminated(tmp_path: Path):
     assert int(checkpoint.find_last(broken).name[5:]) == metrics["step"] >= saved + 3
     assert not (broken / "model.safetensors").exists()
     config = load_config(SCENES, parse_overrides([*WORDS, endless]))
-    state = build_seeded(config, CocoPictures(tmp_path / "boxes.json", tmp_path, config), whole)
+    state = build_seeded(config, CocoImages(tmp_path / "boxes.json", tmp_path, config), whole)
     state.callbacks.append(StopAt(metrics["step"]))
     with only_run_in(whole):
         carry_out(state, None, "")
@@ -179,7 +179,7 @@ def test_two_ranks_train_as_one(tmp_path: Path):
         "Training.warmup=1",
     ]
     config = load_config(SCENES, parse_overrides(words))
-    write_coco(tmp_path, ScenesPictures("train", 6, config), 6)
+    write_coco(tmp_path, ScenesImages("train", 6, config), 6)
     paddle.seed(0)
     write_safetensors(tmp_path / "start.safetensors", tensors_of(FasterRCNN(config)))
     found = []

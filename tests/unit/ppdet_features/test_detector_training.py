@@ -12,13 +12,13 @@ import pytest
 from micro_detector import SCENES, micro_config, micro_detector, write_coco
 from PIL import Image
 
-from ppdet_features.batches import DetectionBatch, PictureStream, train_loader
+from ppdet_features.annotated_images import AnnotatedImages, ScenesImages
+from ppdet_features.batches import DetectionBatch, ImageStream, train_loader
 from ppdet_features.boxes import encode
 from ppdet_features.coco import evaluate
 from ppdet_features.config import DetectorConfig
 from ppdet_features.detector import FasterRCNN, load_detector
 from ppdet_features.losses import detection_losses, smooth_l1
-from ppdet_features.pictures import Pictures, ScenesPictures
 from ppdet_features.rpn import anchors_of
 from ppdet_features.targets import Targets, region_targets, rpn_targets
 from ppdet_features.train_detector import main
@@ -29,13 +29,13 @@ from unimo.training import checkpoint
 from unimo.training.session import carry_out, only_run_in
 
 
-def first_batch(pictures: Pictures, config: DetectorConfig) -> DetectionBatch:
+def first_batch(pictures: AnnotatedImages, config: DetectorConfig) -> DetectionBatch:
     with contextlib.closing(train_loader(pictures, config)) as loader:
         return next(loader)
 
 
 def batch(detector: FasterRCNN, number: int = 3) -> tuple[paddle.Tensor, list[Targets]]:
-    first = first_batch(ScenesPictures("train", number, detector.config), detector.config)
+    first = first_batch(ScenesImages("train", number, detector.config), detector.config)
     return paddle.to_tensor(first.images[:number]), first.targets[:number]
 
 
@@ -121,7 +121,7 @@ def test_pictures_without_objects_are_background():
 
 def test_mirrored_pictures_keep_their_boxes():
     config = micro_config(Training={"batch_size": 8})
-    pictures = ScenesPictures("train", 4, config)
+    pictures = ScenesImages("train", 4, config)
     first = first_batch(pictures, config)
     still = first_batch(pictures, micro_config(Training={"batch_size": 8, "flip": False}))
     mirrored = [not np.array_equal(a, b) for a, b in zip(first.images, still.images, strict=True)]
@@ -134,7 +134,7 @@ def test_mirrored_pictures_keep_their_boxes():
 
 def test_every_order_shows_each_picture_once_and_ranks_share_it():
     config = micro_config(Training={"batch_size": 4, "flip": False})
-    pictures = ScenesPictures("train", 6, config)
+    pictures = ScenesImages("train", 6, config)
     with contextlib.closing(train_loader(pictures, config)) as loader:
         alone = [next(loader) for _ in range(3)]
     ids = [name for batch in alone for name in batch.sample_ids]
@@ -156,11 +156,11 @@ def test_every_order_shows_each_picture_once_and_ranks_share_it():
 def test_the_draws_of_a_seed_stay():
     """So a detector can be trained again: order, mirroring and the draws of a step follow these numbers."""
     config = micro_config(Training={"batch_size": 2, "seed": 7})
-    with contextlib.closing(train_loader(ScenesPictures("train", 3, config), config)) as loader:
+    with contextlib.closing(train_loader(ScenesImages("train", 3, config), config)) as loader:
         batches = [next(loader) for _ in range(3)]
     order = [np.random.default_rng([7, 0, epoch]).permutation(3) for epoch in range(2)]
     assert [int(name) for batch in batches for name in batch.sample_ids] == np.concatenate(order).tolist()
-    stream = PictureStream(3, config.train)
+    stream = ImageStream(3, config.train)
     for place in range(6):
         assert stream[place].flip == (np.random.default_rng([7, 1, place]).random() < 0.5)
     for step, batch in enumerate(batches):
@@ -176,7 +176,7 @@ def test_one_picture_is_learned_by_heart(tmp_path: Path):
     }
     paddle.seed(0)
     detector = FasterRCNN(micro_config(**changes))
-    pictures = ScenesPictures("train", 1, detector.config)
+    pictures = ScenesImages("train", 1, detector.config)
     state = build(detector, pictures, DetectorRun.of(detector.config, tmp_path))
     with only_run_in(tmp_path):
         carry_out(state, None, "")
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
     config = micro_config(Training={"steps": 2, "batch_size": 1})
     detector = FasterRCNN(config)
     detector.bbox_head.bbox_score.bias.set_value(paddle.full([5], float("nan")))
-    state = build(detector, ScenesPictures("train", 2, config), DetectorRun.of(config, tmp_path))
+    state = build(detector, ScenesImages("train", 2, config), DetectorRun.of(config, tmp_path))
     with only_run_in(tmp_path), pytest.raises(TrainingError, match="loss of step 1 is not finite .loss nan"):
         carry_out(state, None, "")
     assert checkpoint.find_last(tmp_path) is None
@@ -198,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path):
 
 def test_a_missing_picture_ends_training_by_name(tmp_path: Path):
     config = micro_config(Training={"batch_size": 2})
-    pictures = ScenesPictures("train", 4, config)
+    pictures = ScenesImages("train", 4, config)
 
     def missing(index: int) -> Image.Image:
         return open_image(tmp_path / f"{index}.png")
@@ -210,7 +210,7 @@ def test_a_missing_picture_ends_training_by_name(tmp_path: Path):
 
 def test_the_tool_trains_on_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture):
     config = micro_config()
-    write_coco(tmp_path, ScenesPictures("train", 4, config), 4)
+    write_coco(tmp_path, ScenesImages("train", 4, config), 4)
     out = tmp_path / "out"
     words = [
         "--config",

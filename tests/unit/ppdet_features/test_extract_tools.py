@@ -46,7 +46,7 @@ def test_tsv_and_back(tool, store, tmp_path):
     words = [tmp_path / "f.tsv", tmp_path / "back", "--classes", tmp_path / "names.txt", "--quiet"]
     code, out, _ = tool("extract_features", "from-tsv", *words)
     assert code == 0
-    assert "6 pictures, 4.0 regions each, 0 skipped" in out
+    assert "6 images, 4.0 regions each, 0 skipped" in out
     assert f"next: bash scripts/run_pretrain.sh unimo_tiny data.regions={tmp_path / 'back'}" in out
     before, after = tables(store.folder), tables(tmp_path / "back")
     assert before.keys() == after.keys()
@@ -131,7 +131,7 @@ def test_extraction_and_drawing_from_the_command_line(tool, monkeypatch, tmp_pat
     common = ["--detector", "c", "--weights", "w", "--out", tmp_path / "out"]
     code, out, _ = tool("extract_features", "--images", pictures, *common, "--draw", "2")
     assert code == 0
-    assert "5 pictures, 4.0 regions each" in out
+    assert "5 images, 4.0 regions each" in out
     assert len(list((tmp_path / "out" / "pictures").glob("*.png"))) == 2
     first = json.loads((tmp_path / "out" / "labels.jsonl").read_text().splitlines()[0])
     assert first["image_id"] == "00.png" and set(first["labels"]) <= {"warm", "cold"}

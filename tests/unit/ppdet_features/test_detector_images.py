@@ -12,9 +12,9 @@ import pytest
 from micro_detector import SCENES, micro_config, micro_detector
 from PIL import Image
 
+from ppdet_features.annotated_images import CocoImages, ScenesImages
 from ppdet_features.coco import evaluate, mean_average_precision
 from ppdet_features.config import load_config
-from ppdet_features.pictures import CocoPictures, ScenesPictures
 from unimo.errors import ConfigError, DataError
 
 CONTENT: dict[str, Any] = {
@@ -30,14 +30,14 @@ CONTENT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def coco(folder: Path, content: dict[str, Any]) -> CocoPictures:
+def coco(folder: Path, content: dict[str, Any]) -> CocoImages:
     (folder / "coco.json").write_text(json.dumps(content), encoding="utf8")
-    return CocoPictures(folder / "coco.json", folder, micro_config())
+    return CocoImages(folder / "coco.json", folder, micro_config())
 
 
 def test_scenes_boxes_hold_exactly_the_drawn_pixels():
     config = micro_config()
-    pictures = ScenesPictures("val", 20, config)
+    pictures = ScenesImages("val", 20, config)
     for index in range(20):
         known, pixels = pictures.annotations(index), np.asarray(pictures.image(index)).astype(int)
         drawn = (pixels != pixels[0, 0]).any(axis=2)
@@ -53,7 +53,7 @@ def test_scenes_boxes_hold_exactly_the_drawn_pixels():
 
 def test_scenes_needs_its_shapes():
     config = load_config(SCENES, {"class_names": ["circle", "square", "triangle", "star"]})
-    pictures = ScenesPictures("train", 50, config)
+    pictures = ScenesImages("train", 50, config)
     with pytest.raises(ConfigError, match="shows a cross"):
         [pictures.annotations(index) for index in range(50)]
 
@@ -98,7 +98,7 @@ def test_coco_file(tmp_path: Path):
         (lambda c: c["categories"][0].update(id=10), "categories has id 10 twice"),
         (lambda c: c["attributes"][0].pop("name"), r"attributes\[0\] has no 'name'"),
         (lambda c: c["categories"][0].update(name="dog"), "the detector has no 'dog'"),
-        (lambda c: c.update(images=[]), "has no pictures"),
+        (lambda c: c.update(images=[]), "has no images"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_coco_file_are_named(change: Any, message: str, tmp_path: Path):
@@ -120,12 +120,12 @@ def test_attributes_may_be_null_and_ids_of_two_kinds(tmp_path: Path):
 def test_a_file_that_is_no_json_or_not_there(tmp_path: Path):
     (tmp_path / "coco.json").write_text("{", encoding="utf8")
     with pytest.raises(DataError, match="not valid JSON"):
-        CocoPictures(tmp_path / "coco.json", tmp_path, micro_config())
+        CocoImages(tmp_path / "coco.json", tmp_path, micro_config())
     with pytest.raises(DataError, match="cannot read annotations"):
-        CocoPictures(tmp_path / "none.json", tmp_path, micro_config())
+        CocoImages(tmp_path / "none.json", tmp_path, micro_config())
 
 
-def found_as_known(pictures: ScenesPictures, shift: float = 0.0) -> list[dict[str, object]]:
+def found_as_known(pictures: ScenesImages, shift: float = 0.0) -> list[dict[str, object]]:
     found = []
     for index in range(len(pictures)):
         known = pictures.annotations(index)
@@ -136,7 +136,7 @@ def found_as_known(pictures: ScenesPictures, shift: float = 0.0) -> list[dict[st
 
 
 def test_metric_by_hand():
-    pictures, classes = ScenesPictures("val", 30, micro_config()), micro_config().classes
+    pictures, classes = ScenesImages("val", 30, micro_config()), micro_config().classes
     perfect = mean_average_precision(pictures, found_as_known(pictures), classes)
     assert perfect["map"] == perfect["map50"] == pytest.approx(1.0)
     assert set(perfect) == {"map", "map50", *(f"map50 {name}" for name in classes)}
@@ -149,7 +149,7 @@ def test_metric_by_hand():
 def test_evaluation_goes_through_all_pictures():
     detector, pictures = (
         micro_detector(TestReader={"batch_size": 2}),
-        ScenesPictures("val", 5, micro_config()),
+        ScenesImages("val", 5, micro_config()),
     )
     seen = []
     metrics = evaluate(detector, pictures, lambda numbers: map(lambda n: seen.append(n) or n, numbers))

@@ -1,4 +1,4 @@
-"""Annotated pictures to train and evaluate on: a COCO file with a folder, or the built-in `scenes`."""
+"""Annotated images to train and evaluate on: a COCO file with a folder, or the built-in `scenes`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unimo.settings import ScenesConfig
 
 logger = logging.getLogger(__name__)
 _TOLERANCE = 1.0
-"""Pixels by which a box may exceed its picture, because annotators and converters round."""
+"""Pixels by which a box may exceed its image, because annotators and converters round."""
 _ID = int | str
 _KEYS = {
     "images": {"id": _ID, "file_name": str, "width": int | float, "height": int | float},
@@ -36,13 +36,13 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class Annotations:
-    """Annotations of one picture. Legend: G objects, A attributes."""
+    """Annotations of one image. Legend: G objects, A attributes."""
 
     image_id: int
     width: int
     height: int
     boxes: np.ndarray
-    """[G, 4] float32: x1, y1, x2, y2 in pixels of the picture."""
+    """[G, 4] float32: x1, y1, x2, y2 in pixels of the image."""
     labels: np.ndarray
     """[G] int64."""
     attributes: np.ndarray
@@ -51,29 +51,29 @@ class Annotations:
     """[G] bool: a crowd, which neither training nor evaluation counts as an object."""
 
 
-class Pictures(Protocol):
-    """Annotated pictures by number."""
+class AnnotatedImages(Protocol):
+    """Annotated images by number."""
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
 
     def annotations(self, index: int) -> Annotations:
-        """Return the annotations of picture `index`."""
+        """Return the annotations of image `index`."""
 
     def image(self, index: int) -> Image.Image:
-        """Return picture `index`, RGB.
+        """Return image `index`, RGB.
 
         Raises:
             DataError: it is missing or broken.
         """
 
 
-class ScenesPictures:
-    """Pictures of `scenes`, whose shapes, colours and sizes are matched with the names of the config.
+class ScenesImages:
+    """Images of `scenes`, whose shapes, colours and sizes are matched with the names of the config.
 
     Args:
         split: split of `scenes`.
-        number: number of pictures.
+        number: number of images.
         config: of the detector, with names of classes and attributes.
         seed: of the corpus.
     """
@@ -87,7 +87,7 @@ class ScenesPictures:
         return self._number
 
     def annotations(self, index: int) -> Annotations:
-        """Return the annotations of a picture; boxes end behind the last pixel of an object.
+        """Return the annotations of an image; boxes end behind the last pixel of an object.
 
         Raises:
             ConfigError: the config has no class for a shape.
@@ -110,7 +110,7 @@ class ScenesPictures:
         )
 
     def image(self, index: int) -> Image.Image:
-        """Return picture `index`, RGB."""
+        """Return image `index`, RGB."""
         return render(self._scenes.scene(index))
 
     def _class(self, shape: str) -> int:
@@ -122,8 +122,8 @@ class ScenesPictures:
         return self._classes.index(shape)
 
 
-class CocoPictures:
-    """Pictures of a COCO annotation file.
+class CocoImages:
+    """Images of a COCO annotation file.
 
     Categories are matched with classes by name if the config has names, else by the order of their ids.
     Objects may have `attribute_ids`, which count from 0 unless the file has a list `attributes` of ids and
@@ -131,12 +131,12 @@ class CocoPictures:
 
     Args:
         annotations: the JSON file.
-        images: folder of the pictures.
+        images: folder of the images.
         config: of the detector.
 
     Raises:
-        DataError: the file cannot be read, is incomplete, or has an object of an unknown category or picture
-            or outside of its picture; the message names the annotation.
+        DataError: the file cannot be read, is incomplete, or has an object of an unknown category or image
+            or outside of its image; the message names the annotation.
     """
 
     def __init__(self, annotations: str | Path, images: str | Path, config: DetectorConfig) -> None:
@@ -168,7 +168,7 @@ class CocoPictures:
         return len(self._images)
 
     def annotations(self, index: int) -> Annotations:
-        """Return the annotations of a picture; boxes are clipped to it."""
+        """Return the annotations of an image; boxes are clipped to it."""
         image = self._images[index]
         entries = self._objects[image["id"]]
         width, height = image["width"], image["height"]
@@ -188,7 +188,7 @@ class CocoPictures:
         )
 
     def image(self, index: int) -> Image.Image:
-        """Return picture `index`, RGB, as it was when it was annotated.
+        """Return image `index`, RGB, as it was when it was annotated.
 
         Raises:
             DataError: the file cannot be read, or its size differs from that in the annotations.
@@ -211,7 +211,7 @@ class CocoPictures:
         for part in _KEYS:
             self._check_part(part, content.get(part))
         if not content["images"]:
-            raise DataError(f"{self._path} has no pictures")
+            raise DataError(f"{self._path} has no images")
         return content
 
     def _check_part(self, part: str, entries: Any) -> None:
