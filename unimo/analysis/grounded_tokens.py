@@ -25,8 +25,7 @@ from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.models.unimo2.grounding import TEMPERATURE_RANGE
 from unimo.registry import list_models, model_config
 from unimo.settings import CorpusConfig, RunConfig
-from unimo.tasks.base import to_tensors
-from unimo.tasks.retrieval.batches import RetrievalCollator
+from unimo.tasks.retrieval.batches import RetrievalBatch, RetrievalCollator
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -201,29 +200,29 @@ def _check(size: int, *, tokens: int, ids: Sequence[int], nearest: int, context:
         raise ConfigError(f"no grounded token {wrong[0]}: the dictionary has 0 to {size - 1}; try --tokens 8")
 
 
-def _add_images(model: Model, batch: dict[str, Any], before: set[str], patches: Neighbours) -> set[str]:
+def _add_images(model: Model, batch: RetrievalBatch, before: set[str], patches: Neighbours) -> set[str]:
     """Add the images that the batch before did not have; return the ids of this batch's images.
 
     The texts of an image follow each other, so it is in one batch or in consecutive ones.
     """
-    rows = {key: row for row, key in reversed(list(enumerate(batch["image_ids"])))}
+    rows = {key: row for row, key in reversed(list(enumerate(batch.image_ids)))}
     new = [(key, row) for key, row in rows.items() if key not in before]
     if new:
-        pixels = paddle.to_tensor(batch["pixels"][[row for _, row in new]])
+        pixels = paddle.to_tensor(batch.images[[row for _, row in new]])
         entries, scores = _map(model, model.ground(None, model.encode_image(pixels)))
         count = entries.shape[1]
         keys = [key for key, _ in new for _ in range(count)]
-        places = [(int(batch["sample_ids"][row]), patch) for _, row in new for patch in range(count)]
+        places = [(int(batch.sample_ids[row]), patch) for _, row in new for patch in range(count)]
         patches.add(entries.reshape(-1), scores.reshape(-1), keys, places)
     return set(rows)
 
 
-def _add_texts(model: Model, batch: dict[str, Any], special_ids: frozenset[int], words: Neighbours) -> None:
+def _add_texts(model: Model, batch: RetrievalBatch, special_ids: frozenset[int], words: Neighbours) -> None:
     """Add the tokens of all texts except begin, end and padding."""
-    tensors = to_tensors({key: batch[key] for key in ("input_ids", "attention_mask")})
-    entries, scores = _map(model, model.ground(model.encode_text(**tensors), None))
-    ids = batch["input_ids"][:, 1:]
-    kept = (batch["attention_mask"][:, 1:] == 1) & ~np.isin(ids, list(special_ids))
+    text = model.encode_text(paddle.to_tensor(batch.input_ids), paddle.to_tensor(batch.attention_mask))
+    entries, scores = _map(model, model.ground(text, None))
+    ids = batch.input_ids[:, 1:]
+    kept = (batch.attention_mask[:, 1:] == 1) & ~np.isin(ids, list(special_ids))
     keys = ids[kept].tolist()
     words.add(entries[kept], scores[kept], keys, [None] * len(keys))
 

@@ -123,7 +123,7 @@ def test_one_to_one_map_uses_distances(opened, tmp_path: Path) -> None:
     rows = model.grounding.dictionary.numpy()
     first = next(iter(loader))
     with paddle.no_grad():
-        states = model.encode_image(paddle.to_tensor(first["pixels"][:1])).image.numpy()[0, 1:]
+        states = model.encode_image(paddle.to_tensor(first.images[:1])).image.numpy()[0, 1:]
     nearest = ((states[:, None] - rows) ** 2).sum(-1).argmin(1)
     assert set(nearest) <= {token.number for token in atlas.tokens}
     assert all(patch.similarity <= 0 for token in atlas.tokens for patch in token.patches)

@@ -9,7 +9,7 @@ Legend: B batch, T longest text of the batch, S image side, R most regions of an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, Union
+from typing import TYPE_CHECKING, TypedDict, Union
 
 import numpy as np
 
@@ -47,23 +47,6 @@ class Batch:
 
     sample_ids: list[str]
     """Names of the samples, for messages and result files."""
-
-    # Only while batches move from mappings to dataclasses.
-    def __getitem__(self, name: str) -> Any:
-        if name in ("pixels", "regions"):
-            name = "images"
-        value = getattr(self, name, None)
-        if value is None:
-            raise KeyError(name)
-        return value
-
-    def __contains__(self, name: str) -> bool:
-        if name in ("pixels", "regions"):
-            return isinstance(getattr(self, "images", None), dict) == (name == "regions")
-        return getattr(self, name, None) is not None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default
 
 
 @dataclass(kw_only=True)

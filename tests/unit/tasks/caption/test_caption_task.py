@@ -82,7 +82,7 @@ def test_what_is_learned_by_heart_is_said_again():
 def test_batch_of_eight_is_eight_batches_of_one():
     run, task, processor, data = make(data={"scenes": {"train_images": 8, "val_images": 8}})
     task.eval()
-    pixels = to_tensors(next(iter(data.eval_loader("val", run, batch_size=8))))["pixels"]
+    pixels = to_tensors(next(iter(data.eval_loader("val", run, batch_size=8)))).images
     beam = BeamConfig(3, 0.6, 3, 12, block_trigrams=True)
     together = task.generate(pixels, processor.tokenizer, beam)
     for row, hypotheses in enumerate(together):
@@ -94,7 +94,7 @@ def test_batch_of_eight_is_eight_batches_of_one():
 def test_scores_of_hypotheses_are_those_of_teacher_forcing():
     run, task, processor, data = make()
     task.eval()
-    pixels = to_tensors(next(iter(data.eval_loader("val", run, batch_size=1))))["pixels"]
+    pixels = to_tensors(next(iter(data.eval_loader("val", run, batch_size=1)))).images
     tokenizer, beam = processor.tokenizer, BeamConfig(4, 0.6, 2, 12)
     image = task.model.encode_image(pixels)
     for hypothesis in task.generate(pixels, tokenizer, beam)[0]:

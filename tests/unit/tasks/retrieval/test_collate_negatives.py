@@ -32,7 +32,7 @@ def opened():
 def check(batch, pairs):
     image = batch.image_group
     for name in ("negative_images", "negative_texts"):
-        rows = batch[name]
+        rows = getattr(batch, name)
         assert rows.shape == (pairs, 10) and rows.max() < len(image)
         assert (image[rows] != image[:pairs, None]).all()
 
@@ -43,7 +43,7 @@ def test_a_large_batch_has_its_own(opened):
     assert len(found.sample_ids) == len(found.input_ids) == len(found.image_ids) == 16
     check(found, 16)
     for name in ("negative_images", "negative_texts"):  # each row once
-        assert all(len(set(row)) == 10 for row in found[name].tolist())
+        assert all(len(set(row)) == 10 for row in getattr(found, name).tolist())
     assert (found.negative_images != found.negative_texts).any()
 
 
@@ -62,7 +62,7 @@ def test_chance_follows_from_the_seed(opened):
     _, batch = opened
     first, again, other = batch([0, 8]), batch([0, 8]), batch([0, 8], seed=1)
     for name in ("input_ids", "negative_images", "negative_texts"):
-        assert np.array_equal(first[name], again[name])
+        assert np.array_equal(getattr(first, name), getattr(again, name))
     assert first.image_ids == again.image_ids != other.image_ids
 
 

@@ -51,7 +51,7 @@ def test_each_column_ends_and_counts_from_three(words: Tokenizer) -> None:
     assert batch.source_ids.tolist() == [first, second]
     assert batch.source_positions.tolist() == [[2, 3, 4, 5, 3, 4], [2, 3, 4, 5, 6, 7]]
     assert batch.source_mask.all() and batch.source_roles is None
-    (short,) = batch_of(words, record("red"))["source_positions"].tolist()
+    (short,) = batch_of(words, record("red")).source_positions.tolist()
     assert short == [2, 3, 4]
     padded = batch_of(words, record("red"), record("red circle"))
     assert padded.source_ids[0, -1] == PAD and padded.source_positions[0].tolist() == [2, 3, 4, 1]
@@ -91,7 +91,9 @@ def test_roles_and_turns_of_dialogs(words: Tokenizer, count: int) -> None:
         role = 1 - role
     assert role == 0  # so the newest turn had role 1
     keys = ("source_ids", "source_positions", "source_roles", "source_turns")
-    assert [batch[key][0].tolist() for key in keys] == [list(column) for column in zip(*rows, strict=True)]
+    assert [getattr(batch, key)[0].tolist() for key in keys] == [
+        list(column) for column in zip(*rows, strict=True)
+    ]
 
 
 def test_only_the_newest_turns_are_read(words: Tokenizer) -> None:
@@ -99,7 +101,7 @@ def test_only_the_newest_turns_are_read(words: Tokenizer) -> None:
     cut = batch_of(words, record(*turns, knowledge="circle"), dialog=True)
     newest = batch_of(words, record(*turns[-15:], knowledge="circle"), dialog=True)
     for key in ("source_ids", "source_positions", "source_roles", "source_turns"):
-        np.testing.assert_array_equal(cut[key], newest[key])
+        np.testing.assert_array_equal(getattr(cut, key), getattr(newest, key))
     assert cut.source_turns.max() == 15
     longer = batch_of(words, record(*turns, knowledge="circle"), dialog=False)
     assert longer.source_ids.shape[1] == 1 + 2 + 2 * 20
@@ -149,7 +151,7 @@ def test_gpt2_ids_of_the_released_files(shared: Path) -> None:
     plain = ids(tokenizer, TEXT)
     assert batch.source_ids[0].tolist() == [BOS, *plain, EOS, *plain, EOS]
     assert batch.target_labels.tolist() == [*plain, EOS]
-    assert batch_of(tokenizer, told, train=False, most=100)["references"] == [(TEXT,)]
+    assert batch_of(tokenizer, told, train=False, most=100).references == [(TEXT,)]
     with pytest.raises(RecordError, match="'horse' is no GPT-2 id"):
         batch_of(tokenizer, record("32 horse", is_tokenized=True))
 
