@@ -88,7 +88,7 @@ def test_image_folder_then_linear_probe(tool: Tool) -> None:
     assert len(ranked) == 2 and ranked[0]["probability"] >= ranked[1]["probability"]
 
 
-def test_zero_shot_evaluation_and_prediction(tool: Tool) -> None:
+def test_zero_shot_and_prediction(tool: Tool) -> None:
     model = saved("pretrain", Path("pre"), model=MODEL)
     found = evaluate(tool, "retrieval", model, "--zero-shot", "data.scenes.val_images=3")
     assert found["zero_shot"] is True and found["task"] == "retrieval" and "tr_r10" in found["metrics"]

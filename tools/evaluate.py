@@ -59,7 +59,7 @@ def score(directory: str | Path, options: argparse.Namespace) -> Evaluation:
     """Evaluate as the options say."""
     common = (directory, options.split, options.task, options.overrides, options.blank_images)
     if options.zero_shot:
-        from unimo.inference.zero_shot_evaluation import evaluate_zero_shot
+        from unimo.inference.zero_shot import evaluate_zero_shot
 
         return evaluate_zero_shot(*common, labels=options.labels, prompt=options.prompt)
     from unimo.inference.evaluation import evaluate

@@ -193,8 +193,7 @@ def _rank(
 ) -> tuple[Ranking, Samples]:
     """Score all captions and images with one model."""
     run = run_of(directory, overrides)
-    size, changes = processor_changes(run, blank_images=False)
-    matcher, processor = open_matcher(directory, size, changes)
+    matcher, processor = open_matcher(directory, processor_changes(run))
     loader = open_loader(run, processor, paths, split)
     count = min(len(loader), run.train.eval_max_batches or len(loader))
     batches = progress(itertools.islice(loader, count), total=count, desc=f"{name}: encoding")

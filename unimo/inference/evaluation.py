@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unimo import distributed
 from unimo.config import merge_plain, parse_overrides
 from unimo.data.processor import ProcessorConfig
 from unimo.errors import ConfigError
@@ -21,19 +22,20 @@ if TYPE_CHECKING:
     from unimo.tasks.base import Batch, Task
 
 NOT_OF_THE_RUN = ("metadata", "processor")
+"""Sections in the config of a model directory that the config of a run does not have."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation gave."""
+    """Result of an evaluation."""
 
     run: RunConfig
-    """The config that it ran with."""
+    """Config that it ran with."""
     metrics: dict[str, float]
     records: list[dict[str, Any]]
-    """One row a sample: the answer, label or ranking (pre-training has none)."""
+    """One row per sample: the answer, label or ranking (pre-training has none)."""
     samples: int
-    """Texts that were evaluated; broken records are left out."""
+    """Number of texts that were evaluated; broken records do not count."""
 
 
 def evaluate(
@@ -47,17 +49,15 @@ def evaluate(
 
     Args:
         directory: model directory or run folder.
-        split: of the data that the model was trained on, unless `overrides` name others.
-        task: expected task; empty takes any.
+        split: split of the data that the model was trained on, unless `overrides` name others.
+        task: expected task; empty for any.
         overrides: words such as `data.path=DIR` over the config of the directory; not its model.
-        blank_images: replace every image by one colour: what can be known without looking?
+        blank_images: replace every image by one colour, to measure what can be answered without looking.
 
     Raises:
         ConfigError: the directory is of another task, or an override is wrong.
         CheckpointError, DataError: no such model or data.
     """
-    from unimo import distributed
-
     run = run_of(directory, overrides)
     if task and task != run.task.name:
         raise ConfigError(
@@ -65,8 +65,7 @@ def evaluate(
             f"fine-tune first: python tools/finetune.py --task {task} --init {directory}"
         )
     distributed.setup(run.train)
-    size, changes = processor_changes(run, blank_images)
-    layer, processor = load_task(directory, image_size=size, processor=changes, config=run.task)
+    layer, processor = load_task(directory, processor_changes(run, blank_images), config=run.task)
     return measure(layer, task_class(run.task.name).open_data(run, processor, layer.metadata), split, run)
 
 
@@ -76,43 +75,41 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
     Raises:
         DataError: no such split, or too many broken records.
     """
-    from unimo import distributed
-
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)
     records: list[dict[str, Any]] = []
-    seen: list[int] = []
+    seen: list[str] = []
+
+    def note_samples(batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            seen.extend(batch.sample_ids)
+            yield batch
+
     metrics = layer.evaluate(
-        _counted(itertools.islice(batches, run.train.eval_max_batches or None), seen),
+        note_samples(itertools.islice(batches, run.train.eval_max_batches or None)),
         lambda prediction: records.extend(prediction.get("records", [])),
     )
-    parts = gather_objects((records, sum(seen))) if data.share_eval else [(records, sum(seen))]
-    # Ranks read samples in turn, so the order of the split comes back (but for records that were broken).
+    found = records, len(seen)
+    parts = gather_objects(found) if data.share_eval else [found]
+    # Ranks read samples in turn, so this is the order of the split (but for records that were broken).
     turns = itertools.chain.from_iterable(itertools.zip_longest(*(part for part, _ in parts)))
     joined = [record for record in turns if record is not None]
     return Evaluation(run, metrics, joined, sum(count for _, count in parts))
 
 
-def processor_changes(run: RunConfig, blank_images: bool) -> tuple[int, dict[str, Any]]:
-    """Image size and the other fields of a processor, as the data section of a run has them."""
+def processor_changes(run: RunConfig, blank_images: bool = False) -> dict[str, Any]:
+    """Return the fields of a processor as the data section of a run has them."""
     changes = {item.name: getattr(run.data, item.name) for item in fields(ProcessorConfig)}
-    changes["blank_images"] |= blank_images
-    return changes.pop("image_size"), changes
-
-
-def _counted(batches: Iterable[Batch], seen: list[int]) -> Iterator[Batch]:
-    for batch in batches:
-        seen.append(len(batch.sample_ids))
-        yield batch
+    return changes | {"blank_images": run.data.blank_images or blank_images}
 
 
 def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "") -> RunConfig:
-    """The run config that a model directory was saved with, and `overrides` over it.
+    """Return the run config that a model directory was saved with, under `overrides`.
 
     Args:
         directory: model directory or run folder.
         overrides: words such as `data.path=DIR`.
-        task: take this task with its defaults instead of the saved one.
+        task: task to take with its defaults instead of the saved one.
 
     Raises:
         ConfigError: an override is wrong, or would change the model.
@@ -122,14 +119,15 @@ def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "")
         raise ConfigError(
             "model.* belongs to the weights and cannot be overridden here; try data.* or train.*"
         )
-    content = {k: v for k, v in read_model_config(directory).items() if k not in NOT_OF_THE_RUN}
+    saved = read_model_config(directory)
+    content = {name: section for name, section in saved.items() if name not in NOT_OF_THE_RUN}
     if task:
         content["task"] = {"name": task}
     return build_run_config(merge_plain(content, changes))
 
 
 def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
-    """Write the records in the format of the task (`Task.write_records`).
+    """Write the records of an evaluation in the format of the task (`Task.write_records`).
 
     Raises:
         ConfigError: the task makes no records.
@@ -144,7 +142,7 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
 
 
 def describe(directory: str | Path, split: str, evaluation: Evaluation, blank_images: bool) -> dict[str, Any]:
-    """What `tools/evaluate.py` prints: the figures and what they are figures of."""
+    """Return what `tools/evaluate.py` prints: the scores, and what was evaluated."""
     run = evaluation.run
     corpora = next(iter(task_class(run.task.name).corpora(run.data).values()))
     return {

@@ -1,4 +1,4 @@
-"""Class names and prompts that a person gives for zero-shot classification, checked before they are used."""
+"""Class names and prompts for zero-shot classification, as a person gives them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from unimo.errors import ConfigError, DataError
 
 PROMPT = "a photo of {}"
-"""UNIMO-2, section 5.2."""
+"""The prompt of UNIMO-2, section 5.2."""
 
 
 def read_labels(path: str | Path) -> list[str]:
-    """Class names of a file, one a line.
+    """Read the class names of a file, one a line.
 
     Raises:
-        DataError: no such file, nothing in it, an empty line in the middle, or a name that comes twice.
+        DataError: the file cannot be read, or has fewer than two names, an empty line or a repeated name.
     """
     try:
         lines = Path(path).read_text(encoding="utf8").rstrip().split("\n")
@@ -27,10 +27,10 @@ def read_labels(path: str | Path) -> list[str]:
 
 
 def split_labels(text: str) -> list[str]:
-    """Class names with commas between, as on a command line.
+    """Split class names that are separated by commas.
 
     Raises:
-        DataError: none, an empty one, or one that comes twice.
+        DataError: there are fewer than two, or an empty or repeated one.
     """
     return _checked(text.split(","), f"--labels {text!r:.60}", "name")
 
@@ -52,7 +52,7 @@ def _checked(names: Sequence[str], where: str, unit: str) -> list[str]:
 
 
 def check_prompt(prompt: str) -> str:
-    """The prompt itself, if a class name can be put into it.
+    """Return a prompt that a class name can be put into.
 
     Raises:
         ConfigError: it does not hold `{}` exactly once.
@@ -63,12 +63,12 @@ def check_prompt(prompt: str) -> str:
 
 
 def align_labels(labels: Sequence[str], classes: Sequence[str], where: str) -> list[str]:
-    """One label for each class of a data set: the label of the same name, else the one at the same place.
+    """Return a label for each class of a data set: the label of the same name, else that at the same place.
 
-    Folders of ImageNet are named `n01440764`; a labels file then tells in their order what they mean.
+    Folders of ImageNet are named `n01440764`; a file of labels then says in their order what they mean.
 
     Raises:
-        DataError: names that differ from the classes, and not as many of them.
+        DataError: the labels are not the classes, and there are more or fewer of them.
     """
     if set(labels) == set(classes):
         return list(classes)

@@ -80,36 +80,37 @@ def load(
 
     Args:
         path: model directory, run folder, or the name of a model that was pre-trained here.
-        image_size: another size than the one it was trained with, pixels; position embeddings are resized.
+        image_size: side of the images in pixels, if not that of training; position embeddings are resized.
         processor: fields of the processor to replace, e.g. `{"max_text_len": 20}`.
         overrides: fields of the model config to replace.
 
     Raises:
-        CheckpointError: nothing there, or its tensors do not fit.
+        CheckpointError: there is no such directory, or its tensors do not fit.
     """
     directory = find_model(path)
-    model, reader, _, tensors = _open(directory, image_size, processor, overrides)
+    changes = dict(processor or {}) | ({} if image_size is None else {"image_size": image_size})
+    model, reader, _, tensors = _open(directory, changes, overrides)
     _load_model_part(model, tensors, directory)
     model.eval()
     return model, reader
 
 
 def load_task(
-    path: str | Path,
-    image_size: int | None = None,
-    processor: Mapping[str, Any] | None = None,
-    config: Any = None,
-    **overrides: Any,
+    path: str | Path, processor: Mapping[str, Any] | None = None, config: Any = None
 ) -> tuple[Task, Processor]:
-    """Open a model directory with its task and heads; further arguments and errors as for `load`.
+    """Open a model directory with its task and heads.
 
     Args:
+        path, processor: see `load`.
         config: task config to use instead of the saved one.
+
+    Raises:
+        CheckpointError: there is no such directory, or its tensors do not fit.
     """
     from unimo.weights.layers import load_into
 
     directory = find_model(path)
-    model, reader, content, tensors = _open(directory, image_size, processor, overrides)
+    model, reader, content, tensors = _open(directory, processor or {}, {})
     name, where = content["task"]["name"], f"{directory / CONFIG}: task"
     config = config or merge_into(registry.task_config(name, model.config.name), content["task"], where)
     task = registry.task_class(name).create(model, config, content.get("metadata") or {})
@@ -153,12 +154,8 @@ def find_model(path: str | Path) -> Path:
     Raises:
         CheckpointError: there is none; those in `output/` are listed.
     """
-    meant = [
-        Path(path),
-        Path(path) / "model",
-        OUTPUT / f"{path}_pretrain" / "model",
-        OUTPUT / path / "model",
-    ]
+    folders = (Path(path), Path(path) / "model")
+    meant = [*folders, OUTPUT / f"{path}_pretrain" / "model", OUTPUT / path / "model"]
     places = [published(place) for place in meant]
     for name, place in zip(meant, places, strict=True):
         if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
@@ -169,9 +166,7 @@ def find_model(path: str | Path) -> Path:
         for there, missing in ((CONFIG, WEIGHTS), (WEIGHTS, CONFIG)):
             if (place / there).is_file():
                 raise CheckpointError(f"{place} is not a complete model directory: it has no {missing}")
-    known = (
-        ", ".join(str(place) for place in list_saved()) or "none yet; bash scripts/run_pretrain.sh makes one"
-    )
+    known = ", ".join(map(str, list_saved())) or "none yet; bash scripts/run_pretrain.sh makes one"
     raise CheckpointError(f"no model directory at {path}, and no run of that name; in {OUTPUT}/: {known}")
 
 
@@ -189,10 +184,7 @@ def read_model_config(path: str | Path) -> dict[str, Any]:
 
 
 def _open(
-    directory: Path,
-    image_size: int | None,
-    processor: Mapping[str, Any] | None,
-    overrides: Mapping[str, Any],
+    directory: Path, changes: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> tuple[Model, Processor, dict[str, Any], dict[str, np.ndarray]]:
     from unimo.data.processor import load_processor
 
@@ -200,14 +192,13 @@ def _open(
     for section in ("model", "task"):
         if not isinstance(content.get(section), Mapping) or not content[section].get("name"):
             raise CheckpointError(f"{directory / CONFIG}: section {section!r} with a name is missing")
-    size = {} if image_size is None else {"image_size": image_size}
-    reader = load_processor(directory, **size, **(processor or {}))
+    processor = load_processor(directory, **changes)
     tensors = read_safetensors(directory / WEIGHTS)
     plain = merge_plain(without_init(content["model"]), overrides)
-    if "image_size" in plain.get("vision", {}):
-        plain = merge_plain(plain, {"vision": size})
+    if "image_size" in changes and "image_size" in plain.get("vision", {}):
+        plain = merge_plain(plain, {"vision": {"image_size": changes["image_size"]}})
     config = merge_into(registry.model_config(plain["name"]), plain, f"{directory / CONFIG}: model")
-    return registry.build_model(config), reader, content, tensors
+    return registry.build_model(config), processor, content, tensors
 
 
 def without_init(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,7 +224,7 @@ def model_section(name: str, *sections: Mapping[str, Any]) -> dict[str, Any]:
 def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory: Path) -> None:
     from unimo.weights.layers import load_into
 
-    part = {name[len("model.") :]: value for name, value in tensors.items() if name.startswith("model.")}
+    part = {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
     if not part:
         raise CheckpointError(f"{directory / WEIGHTS} has no tensors named model.*; is it a model directory?")
     load_into(model, part, str(directory / WEIGHTS), model.optional)

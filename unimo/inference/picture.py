@@ -1,4 +1,4 @@
-"""A picture with what a model said about it."""
+"""Pictures with the answers of a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INK, FAINT, BAR = (30, 30, 30), (120, 120, 120), (198, 219, 239)
 def draw_answers(
     image: str | Path | Image.Image, answers: Mapping[str, Sequence[tuple[str, float]]]
 ) -> Image.Image:
-    """The image on the left; on the right each question with its answers as bars of probability.
+    """Draw the image on the left, and on the right each question with its answers as bars of probability.
 
     Args:
         image: file or PIL image.

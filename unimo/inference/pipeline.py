@@ -25,7 +25,7 @@ OPTIONS = {
     "image": "--image FILE alone",
     "labels": '--labels "a,b" (zero-shot)',
 }
-"""What carries a question -> how it is given to `tools/predict.py`."""
+"""Kind of question -> option of `tools/predict.py` that carries it."""
 
 
 class Pipeline:
@@ -36,7 +36,7 @@ class Pipeline:
         batch_size: questions that go through the model at a time.
 
     Raises:
-        CheckpointError: nothing there, or it does not fit.
+        CheckpointError: there is no such directory, or its tensors do not fit.
     """
 
     def __init__(self, directory: str | Path, batch_size: int = 32) -> None:
@@ -54,13 +54,11 @@ class Pipeline:
         """Return the `count` best answers, best first.
 
         Args:
-            image: for tasks on images.
-            text: question, sentence, or source to write from, for tasks that read a text.
-            text_pair: second sentence, for classifiers of pairs of sentences.
-            count: most answers to return.
+            image, text, text_pair: the question; see `Question`.
+            count: largest number of answers.
 
         Raises:
-            CapabilityError: the model was pre-trained only, and answers nothing.
+            CapabilityError: the model was only pre-trained, and answers no questions.
             ConfigError: image or text is missing.
             RecordError: the image cannot be decoded, or the text is empty.
         """
@@ -87,14 +85,14 @@ class Pipeline:
         return answers
 
     def check_asked_with(self, option: str) -> None:
-        """Check that the task takes what a person gave.
+        """Check that the task answers questions of a kind.
 
         Args:
-            option: key of `OPTIONS`; empty when nothing was given besides an image.
+            option: key of `OPTIONS`; empty for an image alone.
 
         Raises:
             ConfigError: nothing was asked.
-            CapabilityError: the model was trained on another kind of task; names those that take the option.
+            CapabilityError: it answers another kind; names the tasks that answer this one.
         """
         kind, wanted = self.task.config.name, self.task.asked_with or "labels"
         if option == wanted or (not option and wanted == "image"):

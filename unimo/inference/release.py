@@ -19,7 +19,6 @@ from unimo.weights.paddle_folder import read_folder
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
-    from unimo.data.tokenizers import Tokenizer
     from unimo.tasks.base import Task
     from unimo.weights.name_map import Converted
 
@@ -47,7 +46,7 @@ def convert_release(
     Args:
         release: name of the release, a key of `releases()`.
         folder: folder with one file for each parameter.
-        tokenizer: the tokenizer that the weights were trained with, see `load_tokenizer`.
+        tokenizer: tokenizer that the weights were trained with, see `load_tokenizer`.
         directory: model directory to write; an older one there is replaced.
         task: task that the weights were trained for.
         overrides: words such as `data.regions=DIR` over the recipe of that task.
@@ -64,37 +63,28 @@ def convert_release(
     if release not in converters:
         raise ConfigError(f"unknown release {release!r}; {nearest(release, converters)}")
     directory = Path(directory)
-    _check_free(directory)
+    is_model = (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not is_model):
+        raise CheckpointError(
+            f"{directory} exists and is not a model directory, which it would be replaced by; choose another "
+            "folder to write"
+        )
     words = load_tokenizer(tokenizer)
     converted = converters[release](read_folder(folder), str(folder), task)
-    _check_vocabulary(words, tokenizer, converted)
-    run = _run_of(converted, overrides)
+    rows = converted.config.text.vocab_size
+    if words.vocab_size != rows:
+        raise CheckpointError(
+            f"the tokenizer {tokenizer} has {words.vocab_size} tokens, the weights have {rows} words; give "
+            "the tokenizer files that were released with them"
+        )
+    sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
+    names = sections["model"]["name"], sections["task"]["name"]
+    run = load_run_config(*names, list(overrides), **sections)
     processor = build_processor(run.data, words)
     _check_regions(run, processor)
     save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
     parameters = sum(tensor.size for tensor in converted.tensors.values())
     return {"parameters": parameters, "tensors": len(converted.tensors)}
-
-
-def _check_free(directory: Path) -> None:
-    """Refuse a folder with other content, which saving would replace."""
-    if not directory.exists():
-        return
-    is_model = (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()
-    if not directory.is_dir() or (any(directory.iterdir()) and not is_model):
-        raise CheckpointError(
-            f"{directory} exists and is not a model directory, which it would be replaced by; choose another "
-            "folder to write"
-        )
-
-
-def _check_vocabulary(tokenizer: Tokenizer, source: str | Path, converted: Converted) -> None:
-    rows = converted.config.text.vocab_size
-    if tokenizer.vocab_size != rows:
-        raise CheckpointError(
-            f"the tokenizer {source} has {tokenizer.vocab_size} tokens, the weights have {rows} words; give "
-            "the tokenizer files that were released with them"
-        )
 
 
 def _check_regions(run: RunConfig, processor: Processor) -> None:
@@ -110,14 +100,6 @@ def _check_regions(run: RunConfig, processor: Processor) -> None:
             found,
             wanted,
         )
-
-
-def _run_of(converted: Converted, overrides: Sequence[str]) -> RunConfig:
-    """Read the recipe of the model and task, with the sizes and settings of the weights."""
-    model, task = to_plain(converted.config), converted.task
-    return load_run_config(
-        model["name"], task["name"], list(overrides), model=model, task=task, data=converted.data
-    )
 
 
 def _fill(run: RunConfig, converted: Converted, where: str) -> Task:

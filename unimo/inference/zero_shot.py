@@ -1,7 +1,7 @@
-"""Zero-shot use of a pre-trained model: its matching head says how well a text fits an image.
+"""Zero-shot use of a pre-trained model: its matching head scores how well a text fits an image.
 
-Retrieval ranks by that score. Classification puts each class name into a prompt and takes the text that
-fits best (UNIMO-2, section 5.2).
+Retrieval ranks by that score. Classification puts each class name into a prompt and takes the text that fits
+best (UNIMO-2, section 5.2).
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.errors import CapabilityError, CheckpointError
+from unimo import distributed
+from unimo.config import parse_overrides
+from unimo.errors import CapabilityError, CheckpointError, ConfigError, nearest
 from unimo.inference import loading
-from unimo.inference.labels import PROMPT, check_prompt
+from unimo.inference.evaluation import Evaluation, measure, processor_changes, run_of
+from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labels
 from unimo.models.base import Images
-from unimo.nn.outputs import Encoded, concat_rows
-from unimo.tasks.base import Batch, Task, to_tensors
-from unimo.tasks.classification.image import TopAccuracy
+from unimo.nn.outputs import concat_rows
+from unimo.tasks.base import Batch, to_tensors
+from unimo.tasks.classification.image import ImageClassificationTask, TopAccuracy, class_names
+from unimo.tasks.classifier import ClassifierTask
 from unimo.tasks.retrieval.matching import MatchingTask
 from unimo.tasks.retrieval.task import RetrievalConfig, RetrievalTask
 
@@ -30,37 +34,37 @@ if TYPE_CHECKING:
     from unimo.data.processor import ImageLike, Processor
 
 logger = logging.getLogger(__name__)
+ZERO_SHOT_TASKS = ("retrieval", "image_classification")
 TEXTS_AT_ONCE = 64
 
 
 def open_matcher(
     directory: str | Path,
-    image_size: int | None = None,
     processor: Mapping[str, Any] | None = None,
     config: RetrievalConfig | None = None,
 ) -> tuple[MatchingTask, Processor]:
-    """A pre-trained model with its matching head, as a retrieval task that nobody trained.
+    """Open a pre-trained model with its matching head, as a retrieval task that nobody trained.
 
     Without contrastive heads from pre-training there is no first stage: every pair is scored.
 
     Args:
         directory: model directory of pre-training or of retrieval.
-        image_size, processor: as for `loading.load`.
-        config: of retrieval; how candidates are chosen and how many pairs are fused at a time.
+        processor: fields of the processor to replace.
+        config: retrieval config, for the choice of candidates and the number of pairs fused at a time.
 
     Raises:
-        CheckpointError: nothing there, or the model was pre-trained without a matching head.
+        CheckpointError: there is no such directory, or the model was pre-trained without a matching head.
         CapabilityError: the model was trained on another task.
     """
     trained_on = loading.read_model_config(directory)["task"]["name"]
     if trained_on == "retrieval":
-        return loading.load_task(directory, image_size, processor)
+        return loading.load_task(directory, processor)
     if trained_on != "pretrain":
         raise CapabilityError(
             f"to match images and texts a pre-trained model is needed; {directory} was trained on "
             f"{trained_on!r}"
         )
-    model, reader = loading.load(directory, image_size, processor)
+    model, reader = loading.load(directory, processor=processor)
     config = config or RetrievalConfig()
     size = getattr(getattr(model.config, "objective", None), "contrastive_size", config.itc_size)
     task = RetrievalTask.create(model, dataclasses.replace(config, itc_size=size))
@@ -76,12 +80,11 @@ def open_matcher(
     return task, reader
 
 
-class ZeroShotClassification(Task):
-    """Classes by the matching head: each text and each image is encoded once, all their pairs are fused.
+class ZeroShotClassification(ClassifierTask):
+    """Classification by the matching head: each text and each image is encoded once, all pairs are fused.
 
     Args:
-        matcher: of `open_matcher`.
-        processor: of the same model.
+        matcher, processor: results of `open_matcher`.
         labels: names of the classes.
         prompt: sentence with `{}` where a name goes.
 
@@ -95,27 +98,21 @@ class ZeroShotClassification(Task):
         self, matcher: MatchingTask, processor: Processor, labels: Sequence[str], prompt: str = PROMPT
     ) -> None:
         super().__init__(matcher.model, matcher.config, {"classes": list(labels)})
-        self.matcher, self.processor = matcher, processor
-        self.labels = list(labels)
+        self.matcher, self.processor, self.classes = matcher, processor, list(labels)
         self.eval()
-        texts = processor(texts=[check_prompt(prompt).format(label) for label in labels])
-        self._texts = self._encode_texts(to_tensors(texts))
-
-    def _encode_texts(self, batch: Batch) -> Encoded:
+        texts = to_tensors(processor(texts=[check_prompt(prompt).format(label) for label in labels]))
+        sizes = _sizes(len(self.classes))
+        parts = zip(texts["input_ids"].split(sizes), texts["attention_mask"].split(sizes), strict=True)
         with paddle.no_grad():
-            parts = [
-                self.model.encode_text(ids, mask)
-                for ids, mask in zip(
-                    *(batch[key].split(_sizes(len(self.labels))) for key in ("input_ids", "attention_mask")),
-                    strict=True,
-                )
-            ]
-            return concat_rows(parts)
+            self._texts = concat_rows([self.model.encode_text(ids, mask) for ids, mask in parts])
 
-    def logits(self, images: Images) -> Tensor:
+    def logits(self, batch: Batch) -> Tensor:
+        return self.image_logits(batch.images)
+
+    def image_logits(self, images: Images) -> Tensor:
         """Compute the log-odds [B, classes] that the text of a class matches an image."""
         image = self.model.encode_image(images)
-        rows, count = image.image.shape[0], len(self.labels)
+        rows, count = image.image.shape[0], len(self.classes)
         pairs = paddle.arange(rows * count, dtype="int64")
         odds = []
         for part in pairs.split(_sizes(rows * count, self.config.fusion_batch_size)):
@@ -123,38 +120,82 @@ class ZeroShotClassification(Task):
             odds.append(match[:, 1] - match[:, 0])
         return paddle.concat(odds).astype("float32").reshape([rows, count])
 
-    def predict(self, batch: Batch) -> dict[str, Any]:
-        """`logits` [B, classes], and one record a sample with the name of its best class."""
-        logits = self.logits(batch.images)
-        rows = zip(batch.sample_ids, logits.argmax(axis=1).tolist(), strict=True)
-        return {"logits": logits, "records": [{"sample_id": key, "label": self.labels[i]} for key, i in rows]}
-
     def rank(self, image: ImageLike) -> list[tuple[str, float]]:
-        """Probabilities of the classes for one image, the largest first, given that one of them is right.
+        """Return the classes with their probabilities for one image, best first, if one of them is right.
 
         Raises:
             RecordError: the image cannot be decoded.
         """
         with paddle.no_grad():
-            images = to_tensors(self.processor(images=image)[self.processor.image_key])
-            logits = self.logits(images)
+            logits = self.image_logits(to_tensors(self.processor(images=image)[self.processor.image_key]))
         # If exactly one of independent matches is true, its odds decide: a softmax of the log-odds.
         shares = F.softmax(logits, axis=1)[0].tolist()
-        return sorted(zip(self.labels, shares, strict=True), key=lambda pair: -pair[1])
+        return sorted(zip(self.classes, shares, strict=True), key=lambda pair: -pair[1])
 
     def new_metric(self) -> TopAccuracy:
-        """Top-1 and top-5 accuracy."""
         return TopAccuracy()
+
+
+def _sizes(count: int, size: int = TEXTS_AT_ONCE) -> list[int]:
+    """Return the sizes of the parts that `count` rows are split into."""
+    return [min(size, count - start) for start in range(0, count, size)]
 
 
 def open_classifier(
     directory: str | Path, labels: Sequence[str], prompt: str = PROMPT
 ) -> ZeroShotClassification:
-    """A pre-trained model that tells which label fits an image best; arguments and errors as above."""
+    """Open a pre-trained model to classify images; arguments and errors as above."""
     check_prompt(prompt)
     return ZeroShotClassification(*open_matcher(directory), labels, prompt)
 
 
-def _sizes(count: int, size: int = TEXTS_AT_ONCE) -> list[int]:
-    """Sizes of the parts that `count` rows are cut into."""
-    return [min(size, count - start) for start in range(0, count, size)]
+def evaluate_zero_shot(
+    directory: str | Path,
+    split: str,
+    task: str,
+    overrides: Sequence[str] = (),
+    blank_images: bool = False,
+    labels: str = "",
+    prompt: str = "",
+) -> Evaluation:
+    """Evaluate a pre-trained model directory by its matching head.
+
+    Args:
+        directory: model directory or run folder of pre-training.
+        split: split of the data.
+        task: `retrieval` or `image_classification`.
+        overrides: words over the config of the directory. Without `data.path`, retrieval reads the pairs of
+            pre-training.
+        blank_images: replace every image by one colour.
+        labels: file of class names, one a line; empty for the names in the data.
+        prompt: sentence with `{}` for a class name; empty for `PROMPT`.
+
+    Raises:
+        ConfigError: another task, labels or a prompt for retrieval, or a wrong override.
+        CheckpointError, CapabilityError, DataError: no such model or data, or not of that kind.
+    """
+    if task not in ZERO_SHOT_TASKS:
+        raise ConfigError(f"there is no zero-shot {task or 'task'}; {nearest(task, ZERO_SHOT_TASKS)}")
+    if task == "retrieval" and (labels or prompt):
+        raise ConfigError("labels and prompts are for --task image_classification; leave them out")
+    trained_on = loading.read_model_config(directory)["task"]["name"]
+    if trained_on != "pretrain":
+        raise ConfigError(
+            f"{directory} was trained on {trained_on!r}, so nothing about it is zero-shot; "
+            "give a pre-trained model, or leave out --zero-shot"
+        )
+    prompt, names = check_prompt(prompt or PROMPT), read_labels(labels) if labels else []
+    run = run_of(directory, overrides, task)
+    distributed.setup(run.train)
+    changes = processor_changes(run, blank_images)
+    if task == "retrieval":
+        if "path" not in parse_overrides(list(overrides)).get("data", {}):
+            run = dataclasses.replace(run, data=dataclasses.replace(run.data, path=run.data.pairs))
+        matcher, processor = open_matcher(directory, changes, run.task)
+        return measure(matcher, RetrievalTask.open_data(run, processor), split, run)
+    classes = class_names(run, split)
+    names = align_labels(names, classes, labels) if names else classes
+    matcher, processor = open_matcher(directory, changes)
+    classifier = ZeroShotClassification(matcher, processor, names, prompt)
+    data = ImageClassificationTask.open_data(run, processor, {"classes": classes})
+    return measure(classifier, data, split, run)

@@ -15,7 +15,7 @@ from unimo.analysis import retrieval_page
 from unimo.analysis.retrieval_examples import Found, Ranking, choose, find_examples
 from unimo.analysis.retrieval_page import color_words, make_page
 from unimo.errors import ConfigError, DataError
-from unimo.inference.zero_shot_evaluation import evaluate_zero_shot
+from unimo.inference.zero_shot import evaluate_zero_shot
 
 UNIMO = {
     "name": "unimo_tiny",

@@ -16,8 +16,12 @@ from unimo.data.scenes.scene import SHAPES
 from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.inference import zero_shot
 from unimo.inference.loading import load_task
-from unimo.inference.zero_shot import ZeroShotClassification, open_classifier, open_matcher
-from unimo.inference.zero_shot_evaluation import evaluate_zero_shot
+from unimo.inference.zero_shot import (
+    ZeroShotClassification,
+    evaluate_zero_shot,
+    open_classifier,
+    open_matcher,
+)
 from unimo.tasks.base import to_tensors
 
 PROMPT = "a {} ."
@@ -58,7 +62,7 @@ def test_logits_are_the_log_odds_of_the_matching_head(tmp_path: Path, model: dic
     classifier = open_classifier(directory, SHAPES, PROMPT)
     images = pictures(3)
     with paddle.no_grad():
-        found = classifier.logits(to_tensors(classifier.processor(images=images)["pixels"])).numpy()
+        found = classifier.image_logits(to_tensors(classifier.processor(images=images)["pixels"])).numpy()
     for row, image in zip(found, images, strict=True):
         np.testing.assert_allclose(row, plain_scores(directory, image), atol=1e-5)
 
@@ -82,7 +86,7 @@ def test_each_image_and_text_is_encoded_once(
     fresh = ZeroShotClassification(matcher, classifier.processor, SHAPES, PROMPT)
     images = to_tensors(classifier.processor(images=pictures(3))["pixels"])
     with paddle.no_grad():
-        parts, whole = fresh.logits(images), classifier.logits(images)
+        parts, whole = fresh.image_logits(images), classifier.image_logits(images)
     np.testing.assert_allclose(parts.numpy(), whole.numpy(), atol=1e-5)
     assert calls == {"image": [3, 3], "text": [4], "fuse": [5, 5, 2, 12]}
 
