@@ -88,6 +88,9 @@ class LengthTask(Task):
         rows = zip(batch.sample_ids, best.tolist(), strict=True)
         return {"best": best, "records": [{"sample_id": key, "length": NAMES[row]} for key, row in rows]}
 
+    def ask(self, processor: Any, questions: Sequence[Question], count: int) -> list[list[Answer]]:
+        return ranked(NAMES, F.softmax(self.logits(asked_pairs(processor, questions)), axis=1), count)
+
     def new_metric(self) -> LengthAccuracy:
         return LengthAccuracy()
 
