@@ -69,7 +69,7 @@ def build_run(options: argparse.Namespace) -> RunConfig:
         raise ConfigError(f"unknown task {task!r}; {nearest(task, fine_tuning_tasks())}")
     recipe = read_recipe(options.model, task) if options.model else {}
     model = named_section(recipe.get("model", {})).get("name", "")
-    default = next(name for name in DEFAULT_MODELS if name in list_recipes(task))
+    default = next((name for name in DEFAULT_MODELS if name in list_recipes(task)), "")
     init = options.init or latest_pretrained(model, default.removesuffix("tiny"))
     start, saved = {}, {}
     if init and init != "none":
