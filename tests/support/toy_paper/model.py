@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor, nn
 
-from toy_paper.config import CAPABILITIES, Config
+from toy_paper.config import Config
 from unimo.models.base import Model
 from unimo.nn.init import embedding, linear
 from unimo.nn.outputs import Encoded
@@ -13,8 +13,6 @@ from unimo.nn.outputs import Encoded
 
 class Bags(Model):
     """Words and patches that see nothing but the mean of the other side."""
-
-    capabilities = CAPABILITIES
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
