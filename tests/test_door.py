@@ -1,6 +1,7 @@
 """One door a paper, one door a task: a sixth paper and a task of its own go through every command.
 
-Both lie in `tests/support/` (`toy_paper/`, `toy_task.py`) and are known to the library by one line of its registry each.
+Both lie in `tests/support/` (`toy_paper/`, `toy_task.py`); the library knows them by one line of its registry
+each.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ def pretrain(tool: Tool, *words: str) -> None:
     assert code == 0, err
 
 
+def finetune(tool: Tool, task: str, recipe: object, init: str, *words: str) -> None:
+    code, _, err = tool("finetune", "--task", task, "--model", recipe, "--init", init, *words)
+    assert code == 0, err
+
+
 def test_a_sixth_paper_and_a_new_task_from_pretraining_to_an_answer(tool: Tool) -> None:
     assert "toy_tiny" in unimo.list_models()
     pretrain(tool, "output_dir=pre")
@@ -47,7 +53,9 @@ def test_a_sixth_paper_and_a_new_task_from_pretraining_to_an_answer(tool: Tool) 
     assert code == 0, err
     assert {"mlm_accuracy", "itm_accuracy"} <= set(json.loads(out)["metrics"])
 
-    code, _, err = tool("finetune", "--task", "length", "--model", RECIPE, "--init", "pre", "output_dir=tuned")
+    code, _, err = tool(
+        "finetune", "--task", "length", "--model", RECIPE, "--init", "pre", "output_dir=tuned"
+    )
     assert code == 0, err
     before, after = (read_safetensors(Path(name, "model/model.safetensors")) for name in ("pre", "tuned"))
     assert {name for name in after if name.startswith("model.")} <= set(before)
@@ -69,13 +77,12 @@ def test_a_sixth_paper_and_a_new_task_from_pretraining_to_an_answer(tool: Tool) 
 
 def test_papers_and_tasks_that_are_there_take_the_new_ones(tool: Tool) -> None:
     """The task runs on a paper of the library, tasks of the library on the new paper."""
-    words = ("data.scenes.train_images=16", "data.scenes.val_images=3", "data.num_workers=0", "train.batch_size=8")
-    code, _, err = tool("finetune", "--task", "vqa", "--model", RECIPE, "--init", "none", "train.max_steps=1", "output_dir=vqa")
-    assert code == 0, err
+    finetune(tool, "vqa", RECIPE, "none", "train.max_steps=1", "output_dir=vqa")
     assert type(load_task("vqa")[0].model).__name__ == "Bags"
-    Path("length.yaml").write_text("model: {name: unimo3_tiny}\ndata: {image_size: 64}\ntrain: {device: cpu}\n")
-    code, _, err = tool("finetune", "--task", "length", "--model", "length.yaml", "--init", "none", *words, "train.max_steps=1", "output_dir=length")
-    assert code == 0, err
+    small = RECIPE.read_text(encoding="utf8").replace("toy_tiny", "unimo3_tiny")
+    Path("length.yaml").write_text(small.replace("image_size: 32", "image_size: 64"), encoding="utf8")
+    finetune(tool, "length", "length.yaml", "none", "train.max_steps=1", "output_dir=length")
+    assert type(load_task("length")[0].model).__name__ == "Unimo3"
     code, _, err = tool("finetune", "--task", "caption", "--model", RECIPE, "--init", "none")
     assert code == 2 and "needs generation" in err and "toy_tiny" in err
 
@@ -83,16 +90,24 @@ def test_papers_and_tasks_that_are_there_take_the_new_ones(tool: Tool) -> None:
 def test_saved_and_resumed_equals_unbroken(tool: Tool) -> None:
     pretrain(tool, "output_dir=whole")
     pretrain(tool, "output_dir=part", "train.max_minutes=0")
-    while len(losses("part")) < 6:
-        pretrain(tool, "output_dir=part")
+    assert len(losses("part")) < 6
+    pretrain(tool, "output_dir=part")
     assert losses("part") == losses("whole")
     saved = [read_safetensors(Path(name, "model/model.safetensors")) for name in ("whole", "part")]
     assert all(np.array_equal(saved[0][name], saved[1][name]) for name in saved[0])
 
 
-def test_two_ranks_train_as_one(tool: Tool, tmp_path: Path) -> None:
-    words = ["pretrain", str(RECIPE), "task.name=pretrain", "train.micro_batch_size=8"]
-    for ranks in (1, 2):
-        assert run_ranks(ranks, tmp_path / str(ranks), words, script="toy_tool.py") == 0
-    first, second = (losses(str(ranks), "itm") for ranks in (1, 2))
-    assert len(first) == len(second) == 6 and np.isfinite(second).all()
+def test_two_ranks_pretrain_finetune_and_evaluate_as_one(tool: Tool, tmp_path: Path) -> None:
+    def on_two(folder: str, *words: str) -> None:
+        code = run_ranks(2, tmp_path / folder, words, script="toy_tool.py")
+        assert code == 0, (tmp_path / folder / "launcher.log").read_text()[-3000:]
+
+    on_two("pre", "pretrain", str(RECIPE), "task.name=pretrain")
+    assert json.loads(Path("pre/summary.json").read_text())["ranks"] == 2 and len(losses("pre")) == 6
+    start = ("finetune", "--task", "length", "--model", str(RECIPE), "--init", str(tmp_path / "pre"))
+    on_two("tuned", *start)
+    about = ("evaluate", "--task", "length", "--model", str(tmp_path / "tuned"), "--predictions")
+    on_two("score", *about, str(tmp_path / "two.json"))
+    code, _, err = tool(*about, "one.json")
+    assert code == 0, err
+    assert json.loads(Path("two.json").read_text()) == json.loads(Path("one.json").read_text())

@@ -17,7 +17,7 @@ from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.tasks.base import Task
+from unimo.tasks.base import Answer, Question, Task, asked_pairs, ranked
 
 NAMES = ("short", "long")
 

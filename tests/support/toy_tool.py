@@ -1,6 +1,6 @@
 """A tool of `tools/` with the toy paper and the toy task registered: one line each.
 
-    python tests/support/toy_tool.py OUTPUT TOOL ARGUMENT ...
+python tests/support/toy_tool.py OUTPUT TOOL ARGUMENT ...
 """
 
 from __future__ import annotations

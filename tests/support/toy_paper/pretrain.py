@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddle import Tensor
+
 from toy_paper.config import Config
 from toy_paper.model import Bags
-
 from unimo.losses.itm import matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.models.batches import PretrainBatch
