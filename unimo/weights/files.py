@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from unimo.errors import CheckpointError, DataError
 from unimo.files import replacing
-from unimo.weights.numpy_pickle import read_numpy_pickle
+from unimo.weights.numpy_pickle import read_numpy_pickle, text_keys
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pdparams", ".pdopt"}
 _ARRAY_PICKLES = {".pdparams", ".pkl"}
@@ -27,10 +27,17 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     """Read all tensors of a file; fp16 and bf16 become float32.
 
     Raises:
-        CheckpointError: no such file, a pickle, or a truncated or corrupt file.
+        CheckpointError: no such file, a truncated or corrupt one, or a pickle, with how to convert it.
     """
     path = Path(path)
-    refuse_pickle(path)
+    if path.suffix.lower() in _PICKLES:
+        raise CheckpointError(
+            f"{path} is a pickle, and opening one runs whatever code its author put in; expected "
+            f".safetensors. If you trust it, convert it once where torch is installed: python -c "
+            f'"import torch, safetensors.torch as s; s.save_file({{k: v.clone().contiguous() for k, v in '
+            f"torch.load('{path.name}', map_location='cpu', weights_only=True).items()}}, "
+            f"'model.safetensors')\""
+        )
     try:
         with safe_open(path, framework="np") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
@@ -47,22 +54,6 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             f"{path} is truncated or not a safetensors file: it has {path.stat().st_size} bytes "
             f"({error}); download or copy it again"
         ) from error
-
-
-def refuse_pickle(path: Path) -> None:
-    """Refuse files that only unpickling could open.
-
-    Raises:
-        CheckpointError: the suffix is that of a pickled format; the message says how to convert the file.
-    """
-    if path.suffix.lower() in _PICKLES:
-        raise CheckpointError(
-            f"{path} is a pickle, and opening one runs whatever code its author put in; expected "
-            f".safetensors. If you trust it, convert it once where torch is installed: python -c "
-            f'"import torch, safetensors.torch as s; s.save_file({{k: v.clone().contiguous() for k, v in '
-            f"torch.load('{path.name}', map_location='cpu', weights_only=True).items()}}, "
-            f"'model.safetensors')\""
-        )
 
 
 def _read_bf16(path: Path) -> dict[str, np.ndarray]:
@@ -105,10 +96,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     tensors = content.get("model", content)  # Detectron2 wraps them
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{path}: 'model' is not a mapping; expected arrays by name")
-    named = {
-        name.decode("utf8", "replace") if isinstance(name, bytes) else str(name): value
-        for name, value in tensors.items()
-    }
+    named = text_keys(tensors)
     named.pop(_PADDLE_NAME_TABLE, None)
     for name, value in named.items():
         if not isinstance(value, np.ndarray):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import yaml
@@ -17,7 +17,7 @@ import yaml
 from unimo.errors import CheckpointError, ConfigError
 from unimo.files import read_json_object, write_text
 from unimo.weights.files import read_safetensors, write_safetensors
-from unimo.weights.name_map import Row, Spelling, Tensors, expand, join
+from unimo.weights.name_map import Row, Spelling, Tensors, describe, expand, join, row
 
 logger = logging.getLogger(__name__)
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
@@ -43,41 +43,38 @@ class Source:
     """Prefixes of heads and other towers in the same file."""
 
 
-def _block(kind: Literal["linear", "norm"], ours: str, *theirs: str) -> Row:
-    return Row(ours, theirs, kind)
-
-
-_BERT = "encoder.layer.{i}."
+# What all three call alike.
+_LAYERS = {
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+}
+_OUR = "layers.{i}."
+_LAYER = "encoder.layer.{i}."
 _CLIP = "encoder.layers.{i}."
 
 ROBERTA = Source(
     tower="roberta",
     prefix="roberta.",
     rows=(
-        Row("embeddings.word.weight", ("embeddings.word_embeddings.weight",), "tensor"),
-        Row("embeddings.position.weight", ("embeddings.position_embeddings.weight",), "tensor"),
-        Row("embeddings.token_type.weight", ("embeddings.token_type_embeddings.weight",), "tensor"),
-        Row("embeddings.norm", ("embeddings.LayerNorm",), "norm"),
-        _block(
+        row("tensor", "embeddings.word.weight", "embeddings.word_embeddings.weight"),
+        row("tensor", "embeddings.position.weight", "embeddings.position_embeddings.weight"),
+        row("tensor", "embeddings.token_type.weight", "embeddings.token_type_embeddings.weight"),
+        row("norm", "embeddings.norm", "embeddings.LayerNorm"),
+        row(
             "linear",
-            "layers.{i}.attention.qkv",
-            *(f"{_BERT}attention.self.{part}" for part in ("query", "key", "value")),
+            f"{_OUR}attention.qkv",
+            *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value")),
         ),
-        _block("linear", "layers.{i}.attention.out", f"{_BERT}attention.output.dense"),
-        _block("norm", "layers.{i}.attention_norm", f"{_BERT}attention.output.LayerNorm"),
-        _block("linear", "layers.{i}.mlp.fc1", f"{_BERT}intermediate.dense"),
-        _block("linear", "layers.{i}.mlp.fc2", f"{_BERT}output.dense"),
-        _block("norm", "layers.{i}.mlp_norm", f"{_BERT}output.LayerNorm"),
-        Row("pooler", ("pooler.dense",), "linear", optional=True),
+        row("linear", f"{_OUR}attention.out", f"{_LAYER}attention.output.dense"),
+        row("norm", f"{_OUR}attention_norm", f"{_LAYER}attention.output.LayerNorm"),
+        row("linear", f"{_OUR}mlp.fc1", f"{_LAYER}intermediate.dense"),
+        row("linear", f"{_OUR}mlp.fc2", f"{_LAYER}output.dense"),
+        row("norm", f"{_OUR}mlp_norm", f"{_LAYER}output.LayerNorm"),
+        row("linear", "pooler", "pooler.dense", optional=True),
     ),
-    sizes={
-        "vocab_size": "vocab_size",
-        "max_position": "max_position_embeddings",
-        "hidden_size": "hidden_size",
-        "num_layers": "num_hidden_layers",
-        "num_heads": "num_attention_heads",
-        "intermediate_size": "intermediate_size",
-    },
+    sizes={"vocab_size": "vocab_size", "max_position": "max_position_embeddings", **_LAYERS},
     shapes={
         "embeddings.word.weight": ("vocab_size", "hidden_size"),
         "embeddings.position.weight": ("max_position", "hidden_size"),
@@ -97,30 +94,19 @@ CLIP_VISION = Source(
     tower="clip_vit",
     prefix="vision_model.",
     rows=(
-        Row("class_embedding", ("embeddings.class_embedding",), "tensor"),
-        Row("patch_embedding.weight", ("embeddings.patch_embedding.weight",), "tensor"),
-        Row("position_embedding", ("embeddings.position_embedding.weight",), "tensor"),
-        Row("ln_pre", ("pre_layrnorm",), "norm"),  # their spelling
-        _block(
-            "linear",
-            "layers.{i}.attention.qkv",
-            *(f"{_CLIP}self_attn.{part}_proj" for part in ("q", "k", "v")),
-        ),
-        _block("linear", "layers.{i}.attention.out", f"{_CLIP}self_attn.out_proj"),
-        _block("norm", "layers.{i}.attention_norm", f"{_CLIP}layer_norm1"),
-        _block("linear", "layers.{i}.mlp.fc1", f"{_CLIP}mlp.fc1"),
-        _block("linear", "layers.{i}.mlp.fc2", f"{_CLIP}mlp.fc2"),
-        _block("norm", "layers.{i}.mlp_norm", f"{_CLIP}layer_norm2"),
-        Row("ln_post", ("post_layernorm",), "norm"),
+        row("tensor", "class_embedding", "embeddings.class_embedding"),
+        row("tensor", "patch_embedding.weight", "embeddings.patch_embedding.weight"),
+        row("tensor", "position_embedding", "embeddings.position_embedding.weight"),
+        row("norm", "ln_pre", "pre_layrnorm"),  # their spelling
+        row("linear", f"{_OUR}attention.qkv", *(f"{_CLIP}self_attn.{part}_proj" for part in "qkv")),
+        row("linear", f"{_OUR}attention.out", f"{_CLIP}self_attn.out_proj"),
+        row("norm", f"{_OUR}attention_norm", f"{_CLIP}layer_norm1"),
+        row("linear", f"{_OUR}mlp.fc1", f"{_CLIP}mlp.fc1"),
+        row("linear", f"{_OUR}mlp.fc2", f"{_CLIP}mlp.fc2"),
+        row("norm", f"{_OUR}mlp_norm", f"{_CLIP}layer_norm2"),
+        row("norm", "ln_post", "post_layernorm"),
     ),
-    sizes={
-        "image_size": "image_size",
-        "patch_size": "patch_size",
-        "hidden_size": "hidden_size",
-        "num_layers": "num_hidden_layers",
-        "num_heads": "num_attention_heads",
-        "intermediate_size": "intermediate_size",
-    },
+    sizes={"image_size": "image_size", "patch_size": "patch_size", **_LAYERS},
     shapes={
         "class_embedding": ("hidden_size",),
         "patch_embedding.weight": ("hidden_size", 3, "patch_size", "patch_size"),
@@ -130,26 +116,24 @@ CLIP_VISION = Source(
     around=("text_model.", "text_projection.", "visual_projection.", "logit_scale"),
 )
 
-_VIT = "encoder.layer.{i}."
-
 VIT = Source(
     tower="vit",
     prefix="vit.",
     rows=(
-        Row("class_embedding", ("embeddings.cls_token",), "batch"),
-        Row("position_embedding", ("embeddings.position_embeddings",), "batch"),
-        Row("patch_embedding", ("embeddings.patch_embeddings.projection",), "norm"),  # nothing is transposed
-        _block(
+        row("batch", "class_embedding", "embeddings.cls_token"),
+        row("batch", "position_embedding", "embeddings.position_embeddings"),
+        row("norm", "patch_embedding", "embeddings.patch_embeddings.projection"),  # nothing is transposed
+        row(
             "linear",
-            "layers.{i}.attention.qkv",
-            *(f"{_VIT}attention.attention.{part}" for part in ("query", "key", "value")),
+            f"{_OUR}attention.qkv",
+            *(f"{_LAYER}attention.attention.{part}" for part in ("query", "key", "value")),
         ),
-        _block("linear", "layers.{i}.attention.out", f"{_VIT}attention.output.dense"),
-        _block("norm", "layers.{i}.attention_norm", f"{_VIT}layernorm_before"),
-        _block("linear", "layers.{i}.mlp.fc1", f"{_VIT}intermediate.dense"),
-        _block("linear", "layers.{i}.mlp.fc2", f"{_VIT}output.dense"),
-        _block("norm", "layers.{i}.mlp_norm", f"{_VIT}layernorm_after"),
-        Row("ln_post", ("layernorm",), "norm"),
+        row("linear", f"{_OUR}attention.out", f"{_LAYER}attention.output.dense"),
+        row("norm", f"{_OUR}attention_norm", f"{_LAYER}layernorm_before"),
+        row("linear", f"{_OUR}mlp.fc1", f"{_LAYER}intermediate.dense"),
+        row("linear", f"{_OUR}mlp.fc2", f"{_LAYER}output.dense"),
+        row("norm", f"{_OUR}mlp_norm", f"{_LAYER}layernorm_after"),
+        row("norm", "ln_post", "layernorm"),
     ),
     sizes=CLIP_VISION.sizes,
     shapes=CLIP_VISION.shapes,
@@ -189,9 +173,8 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
     bare = {name.removeprefix(source.prefix): tensor for name, tensor in tensors.items()}
     has_prefix = any(name.startswith(source.prefix) for name in tensors)
     rows = expand(source.rows, sizes["num_layers"], SPELLING)
-    present = [row for row in rows if not row.optional or set(row.theirs) <= bare.keys()]
-    wanted = {name for row in present for name in row.theirs}
-    missing = sorted(wanted - bare.keys())
+    present = [entry for entry in rows if not entry.optional or set(entry.theirs) <= bare.keys()]
+    wanted = {name for entry in present for name in entry.theirs}
     outside = {
         name
         for name in tensors
@@ -199,32 +182,37 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
         or name.endswith("position_ids")
         or (has_prefix and not name.startswith(source.prefix))
     }
-    extra = sorted(set(tensors) - outside - wanted - {source.prefix + name for name in wanted})
-    if missing or extra:
-        parts = [
-            f"{len(n)} {k}: {', '.join(n[:20])}" for k, n in (("missing", missing), ("unknown", extra)) if n
-        ]
+    extra = set(tensors) - outside - wanted - {source.prefix + name for name in wanted}
+    problems = {"missing": sorted(wanted - bare.keys()), "unknown": sorted(extra)}
+    if any(problems.values()):
         raise CheckpointError(
-            f"the file is not a {source.tower} of {sizes['num_layers']} layers; {'; '.join(parts)}"
+            f"the file is not a {source.tower} of {sizes['num_layers']} layers; {describe(problems)}"
         )
     if outside:
         logger.info("not part of the tower, left out: %s", ", ".join(sorted(outside)))
-    ours = {row.ours: join([bare[name] for name in row.theirs], row.kind) for row in present}
-    _check_shapes(source, ours, sizes)
+    ours = {entry.ours: join(entry, bare) for entry in present}
+    for name, symbols in source.shapes.items():
+        expected = [sizes[symbol] if isinstance(symbol, str) else symbol for symbol in symbols]
+        if list(ours[name].shape) != expected:
+            raise CheckpointError(
+                f"config.json and the file disagree: {name} should be {expected}, is "
+                f"{list(ours[name].shape)}; take both from the same model"
+            )
     return ours
 
 
 def to_hf(source: Source, tensors: Tensors, num_layers: int) -> dict[str, np.ndarray]:
     """Convert our tensors to theirs, with their prefix; the inverse of `from_hf`."""
     theirs = {}
-    for row in expand(source.rows, num_layers, SPELLING):
-        if row.ours not in tensors:
-            continue
-        parts = np.split(tensors[row.ours], len(row.theirs), axis=-1)
-        for name, part in zip(row.theirs, parts, strict=True):
-            if row.kind == "batch":
-                part = part.reshape((1,) * (3 - part.ndim) + part.shape)
-            theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "turned" else part)
+    for entry in expand(source.rows, num_layers, SPELLING):
+        if entry.ours in tensors:
+            parts = np.split(tensors[entry.ours], len(entry.theirs), axis=-1)
+            for name, part in zip(entry.theirs, parts, strict=True):
+                if entry.kind == "batch":
+                    part = part.reshape((1,) * (3 - part.ndim) + part.shape)
+                theirs[source.prefix + name] = np.ascontiguousarray(
+                    part.T if entry.kind == "turned" else part
+                )
     return theirs
 
 
@@ -255,13 +243,3 @@ def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dic
         raise CheckpointError(f"cannot write into {folder}: {error.strerror}") from error
     write_safetensors(folder / "model.safetensors", tensors)
     return tensors
-
-
-def _check_shapes(source: Source, ours: Tensors, sizes: Mapping[str, int]) -> None:
-    for name, symbols in source.shapes.items():
-        expected = tuple(sizes[s] if isinstance(s, str) else s for s in symbols)
-        if ours[name].shape != expected:
-            raise CheckpointError(
-                f"config.json and the file disagree: {name} should be {list(expected)}, "
-                f"is {list(ours[name].shape)}; take both from the same model"
-            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,10 +11,9 @@ import paddle
 from paddle import nn
 
 from unimo.errors import CheckpointError
+from unimo.weights.name_map import Tensors, describe
 
 logger = logging.getLogger(__name__)
-_LISTED = 20
-"""Names of a kind that a message lists."""
 
 
 @runtime_checkable
@@ -39,9 +38,7 @@ def tensors_of(layer: nn.Layer) -> dict[str, np.ndarray]:
     }
 
 
-def load_into(
-    layer: nn.Layer, tensors: Mapping[str, np.ndarray], where: str, ignore: Iterable[str] = ()
-) -> None:
+def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[str] = ()) -> None:
     """Load tensors into all parameters and persistable buffers of a layer, or change nothing.
 
     A sublayer that `FitsTables` is asked to resize what was stored in another shape.
@@ -53,7 +50,7 @@ def load_into(
         ignore: prefixes of names that may be missing or extra, e.g. `("mlm_head.",)`.
 
     Raises:
-        CheckpointError: names every missing, extra and mis-shaped tensor.
+        CheckpointError: names what is missing, extra or mis-shaped.
     """
     state, ignored = layer.state_dict(), tuple(ignore)
     owners = dict(layer.named_sublayers(include_self=True))
@@ -61,11 +58,14 @@ def load_into(
     for name, parameter in state.items():
         if name not in tensors:
             continue
-        array = tensors[name]
-        if list(array.shape) != list(parameter.shape):
-            array = _fit(owners, name, array)
-        if list(array.shape) != list(parameter.shape):
-            misshaped.append(f"{name} (file {list(tensors[name].shape)}, model {list(parameter.shape)})")
+        place, _, own = name.rpartition(".")
+        array, owner, wanted = tensors[name], owners.get(place), list(parameter.shape)
+        if list(array.shape) != wanted and isinstance(owner, FitsTables):
+            array = owner.fit_table(own, array)
+        if list(array.shape) != wanted:
+            misshaped.append(f"{name} (file {list(tensors[name].shape)}, model {wanted})")
+        elif array.shape != tensors[name].shape:
+            logger.info("%s: resized from %s to %s", name, list(tensors[name].shape), wanted)
         fitted[name] = array
     problems = {
         "missing": [name for name in state if name not in tensors and not name.startswith(ignored)],
@@ -74,23 +74,8 @@ def load_into(
     }
     if any(problems.values()):
         raise CheckpointError(
-            f"the weights in {where} do not fit this model; "
-            + "; ".join(_listing(kind, names) for kind, names in problems.items() if names)
-            + ". Check that model.name and its sizes are those the weights were made with"
+            f"the weights in {where} do not fit this model; {describe(problems)}. "
+            "Check that model.name and its sizes are those the weights were made with"
         )
     for name, array in fitted.items():
         state[name].set_value(array.astype(np.float32) if array.dtype == np.float64 else array)
-
-
-def _fit(owners: Mapping[str, nn.Layer], name: str, array: np.ndarray) -> np.ndarray:
-    place, _, own = name.rpartition(".")
-    owner = owners.get(place)
-    fitted = owner.fit_table(own, array) if isinstance(owner, FitsTables) else array
-    if fitted.shape != array.shape:
-        logger.info("%s: resized from %s to %s", name, list(array.shape), list(fitted.shape))
-    return fitted
-
-
-def _listing(kind: str, names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{more}"

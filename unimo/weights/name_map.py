@@ -6,29 +6,39 @@ are stored the other way round are transposed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 Tensors = Mapping[str, np.ndarray]
+Kind = Literal["linear", "norm", "tensor", "batch", "turned"]
+"""`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. Others are
+single tensors: `tensor` is copied, `batch` has three axes there, the leading ones of length 1, and `turned`
+is a matrix that is transposed."""
+_LISTED = 20
+"""Names of a kind that a message lists."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One of our layers or tensors, and theirs that it is made of; `{i}` stands for the block number."""
 
+    kind: Kind
     ours: str
     theirs: tuple[str, ...]
-    kind: Literal["linear", "norm", "tensor", "batch", "turned"]
-    """`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. Others
-    are single tensors: `tensor` is copied, `batch` has three axes there, the leading ones of length 1, and
-    `turned` is a matrix that is transposed."""
-    optional: bool = False
-    """Whether their file may lack it."""
     shape: tuple[str | int, ...] = ()
     """Shape of each of theirs, sizes by their symbols; empty where it is not checked."""
+    optional: bool = False
+    """Whether their file may lack it."""
+
+
+def row(
+    kind: Kind, ours: str, *theirs: str, shape: tuple[str | int, ...] = (), optional: bool = False
+) -> Row:
+    """Make a `Row`."""
+    return Row(kind, ours, theirs, shape, optional)
 
 
 @dataclass(frozen=True)
@@ -65,26 +75,35 @@ def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row
     A row of kind linear or norm becomes two, for weight and bias.
     """
     single = []
-    for row in rows:
-        for i in range(num_layers) if "{i}" in row.ours else (0,):
-            ours, *theirs = (name.replace("{i}", str(i)) for name in (row.ours, *row.theirs))
-            if row.kind not in ("linear", "norm"):
-                single.append(Row(ours, tuple(theirs), row.kind, row.optional, row.shape))
+    for entry in rows:
+        for i in range(num_layers) if "{i}" in entry.ours else (0,):
+            ours, *theirs = (name.replace("{i}", str(i)) for name in (entry.ours, *entry.theirs))
+            if entry.kind not in ("linear", "norm"):
+                single.append(replace(entry, ours=ours, theirs=tuple(theirs)))
                 continue
-            endings = zip((".weight", ".bias"), getattr(spelling, row.kind), strict=True)
+            endings = zip((".weight", ".bias"), getattr(spelling, entry.kind), strict=True)
             for own, ending in endings:
-                is_matrix = row.kind == "linear" and own == ".weight"
+                is_matrix = entry.kind == "linear" and own == ".weight"
                 kind = "turned" if is_matrix and spelling.is_turned else "tensor"
                 names = tuple(name + ending for name in theirs)
-                shape = row.shape if is_matrix else row.shape[-1:]
-                single.append(Row(ours + own, names, kind, row.optional, shape))
+                shape = entry.shape if is_matrix else entry.shape[-1:]
+                single.append(Row(kind, ours + own, names, shape, entry.optional))
     return single
 
 
-def join(parts: list[np.ndarray], kind: str) -> np.ndarray:
-    """Make our tensor of theirs, those of one row of `expand`."""
-    if kind == "batch":
+def join(single: Row, theirs: Tensors) -> np.ndarray:
+    """Make our tensor of theirs, by one row of `expand`."""
+    parts = [theirs[name].T if single.kind == "turned" else theirs[name] for name in single.theirs]
+    if single.kind == "batch":
         (part,) = parts
         return part.reshape([size for axis, size in enumerate(part.shape) if axis == 2 or size > 1])
-    turned = [part.T if kind == "turned" else part for part in parts]
-    return np.ascontiguousarray(np.concatenate(turned, axis=-1) if len(turned) > 1 else turned[0])
+    return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
+
+
+def describe(problems: Mapping[str, Sequence[str]]) -> str:
+    """Return what does not fit, by kind: `2 missing: a, b; 1 unknown: c`; empty if everything does."""
+    texts = []
+    for kind, names in problems.items():
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        texts += [f"{len(names)} {kind}: {', '.join(names[:_LISTED])}{more}"] if names else []
+    return "; ".join(texts)

@@ -80,5 +80,12 @@ def read_numpy_pickle(path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path} is not a complete pickle: {error}; download it again") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a mapping, found {type(content).__name__}")
-    return {key.decode("utf8", "replace") if isinstance(key, bytes) else str(key): value
-            for key, value in content.items()}  # fmt: skip
+    return text_keys(content)
+
+
+def text_keys(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with strings for keys, which are bytes in files of Python 2."""
+    return {
+        key.decode("utf8", "replace") if isinstance(key, bytes) else str(key): value
+        for key, value in content.items()
+    }

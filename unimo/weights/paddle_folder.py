@@ -88,6 +88,9 @@ def read_parameter(path: str | Path) -> np.ndarray:
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[str, tuple[int, ...]]:
     """Read data type and shape; the file is then at its first value."""
+    from google.protobuf.message import DecodeError
+    from paddle.base.proto.framework_pb2 import VarType
+
     _check_version(file, path, "format")
     levels = _take(file, path, "<Q")
     if levels > _MOST_LEVELS:
@@ -102,7 +105,18 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, tuple[int, ...]]:
         raise CheckpointError(
             f"{path} says that its description has {length} bytes, expected 1 to {_LONGEST_MESSAGE}; {_AGAIN}"
         )
-    kind, dims = _parse(_take_bytes(file, path, length), path)
+    message, description = _take_bytes(file, path, length), VarType.TensorDesc()
+    try:
+        # Unlike `ParseFromString` this allows a missing data type, for which there is a better message.
+        description.MergeFromString(message)
+    except DecodeError as error:
+        raise CheckpointError(
+            f"{path} has a damaged description of its tensor: expected a data type and dimensions, found "
+            f"{message[:16].hex(' ')}; {_AGAIN}"
+        ) from error
+    # There is none where Paddle does not know the number in the file.
+    kind = description.data_type if description.HasField("data_type") else None
+    dims = list(description.dims)
     if kind not in DTYPES:
         known = ", ".join(f"{code} ({name})" for code, name in DTYPES.items())
         raise CheckpointError(
@@ -114,23 +128,6 @@ def _read_header(file: BinaryIO, path: Path) -> tuple[str, tuple[int, ...]]:
             f"{_LARGEST_AXIS}; {_AGAIN}"
         )
     return DTYPES[kind], tuple(dims)
-
-
-def _parse(message: bytes, path: Path) -> tuple[int | None, list[int]]:
-    """Return the code of the data type, None if there is none that Paddle knows, and the dimensions."""
-    from google.protobuf.message import DecodeError
-    from paddle.base.proto.framework_pb2 import VarType
-
-    description = VarType.TensorDesc()
-    try:
-        # Unlike `ParseFromString` this allows a missing data type, for which there is a better message.
-        description.MergeFromString(message)
-    except DecodeError as error:
-        raise CheckpointError(
-            f"{path} has a damaged description of its tensor: expected a data type and dimensions, found "
-            f"{message[:16].hex(' ')}; {_AGAIN}"
-        ) from error
-    return (description.data_type if description.HasField("data_type") else None), list(description.dims)
 
 
 def _check_version(file: BinaryIO, path: Path, what: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unimo.errors import CheckpointError
-from unimo.weights.name_map import Row, Spelling, Tensors, expand, join
+from unimo.weights.name_map import Row, Spelling, Tensors, describe, expand, join, row
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +33,14 @@ def layer_rows(ours: str, theirs: str, norm: str) -> tuple[Row, ...]:
         norm: where the norms of a layer are, `pre` or `post`.
     """
     mine, layer = f"{ours}.layers.{{i}}.", f"{theirs}encoder_layer_{{i}}_"
-    fused = tuple(f"{layer}multi_head_att_{part}_fc" for part in ("query", "key", "value"))
+    fused = (f"{layer}multi_head_att_{part}_fc" for part in ("query", "key", "value"))
     return (
-        Row(f"{mine}attention.qkv", fused, "linear", shape=("H", "H")),
-        Row(f"{mine}attention.out", (f"{layer}multi_head_att_output_fc",), "linear", shape=("H", "H")),
-        Row(f"{mine}attention_norm", (f"{layer}{norm}_att_layer_norm",), "norm", shape=("H",)),
-        Row(f"{mine}mlp.fc1", (f"{layer}ffn_fc_0",), "linear", shape=("H", "I")),
-        Row(f"{mine}mlp.fc2", (f"{layer}ffn_fc_1",), "linear", shape=("I", "H")),
-        Row(f"{mine}mlp_norm", (f"{layer}{norm}_ffn_layer_norm",), "norm", shape=("H",)),
+        row("linear", f"{mine}attention.qkv", *fused, shape=("H", "H")),
+        row("linear", f"{mine}attention.out", f"{layer}multi_head_att_output_fc", shape=("H", "H")),
+        row("norm", f"{mine}attention_norm", f"{layer}{norm}_att_layer_norm", shape=("H",)),
+        row("linear", f"{mine}mlp.fc1", f"{layer}ffn_fc_0", shape=("H", "I")),
+        row("linear", f"{mine}mlp.fc2", f"{layer}ffn_fc_1", shape=("I", "H")),
+        row("norm", f"{mine}mlp_norm", f"{layer}{norm}_ffn_layer_norm", shape=("H",)),
     )
 
 
@@ -52,45 +52,10 @@ def language_head_rows(ours: str, theirs: str) -> tuple[Row, ...]:
         theirs: prefix of their names.
     """
     return (
-        Row(f"{ours}.dense", (f"{theirs}mask_lm_trans_fc",), "linear", shape=("H", "H")),
-        Row(f"{ours}.norm", (f"{theirs}mask_lm_trans_layer_norm",), "norm", shape=("H",)),
-        Row(f"{ours}.decoder.bias", (f"{theirs}mask_lm_out_fc.b_0",), "tensor", shape=("V",)),
+        row("linear", f"{ours}.dense", f"{theirs}mask_lm_trans_fc", shape=("H", "H")),
+        row("norm", f"{ours}.norm", f"{theirs}mask_lm_trans_layer_norm", shape=("H",)),
+        row("tensor", f"{ours}.decoder.bias", f"{theirs}mask_lm_out_fc.b_0", shape=("V",)),
     )
-
-
-def output_matrix_row(ours: str, theirs: str, words: str, tensors: Tensors) -> Row:
-    """Return the row of the matrix of that head, which shares no weights here.
-
-    Theirs is the table of `words`, unless their `weight_sharing` was off.
-    """
-    untied = f"{theirs}mask_lm_out_fc.w_0"
-    if untied in tensors:
-        return Row(f"{ours}.decoder.weight", (untied,), "tensor", shape=("H", "V"))
-    return Row(f"{ours}.decoder.weight", (words,), "turned", shape=("V", "H"))
-
-
-def depth(tensors: Tensors, prefix: str) -> int:
-    """Count the layers of the encoder whose names begin with `prefix`.
-
-    The result is at least one, so that an absent encoder is reported by the missing names of its first layer.
-    """
-    pattern = re.compile(rf"{re.escape(prefix)}encoder_layer_(\d{{1,3}})_")
-    return 1 + max((int(found[1]) for name in tensors if (found := pattern.match(name))), default=0)
-
-
-def head_rows(
-    tensors: Tensors, heads: Heads, required: Sequence[str] = ()
-) -> tuple[list[Row], tuple[str, ...]]:
-    """Return the single rows of heads that are present in part or required, and our names of the others."""
-    rows: list[Row] = []
-    absent = []
-    for head, part in heads.items():
-        single = expand(part, 1, SPELLING)
-        if head in required or any(name in tensors for row in single for name in row.theirs):
-            rows += single
-        else:
-            absent.append(head)
-    return rows, tuple(absent)
 
 
 def num_heads(width: int, advice: str) -> int:
@@ -109,35 +74,75 @@ def num_heads(width: int, advice: str) -> int:
 
 @dataclass(frozen=True)
 class Folder:
-    """The content of a released folder."""
+    """The content of a released folder, and what messages say of it."""
 
     tensors: Tensors
     """Tensors by their names."""
     where: str
-    """Path of the folder, for messages."""
+    """Path of the folder."""
     release: str
-    """Name of the model, for messages."""
+    """Name of the model."""
     advice: str
-    """Which folder to give, for messages."""
+    """Which folder to give."""
 
-    def shapes(self, axes: Mapping[str, int]) -> list[tuple[int, ...]]:
-        """Return the shapes of tensors from which the sizes are read.
+    def sizes(self, measured: Mapping[str, Sequence[str | int]]) -> dict[str, int]:
+        """Read sizes from the shapes of tensors.
 
         Args:
-            axes: name -> number of axes.
+            measured: name of a tensor -> its axes, each the symbol of a size or a number.
+
+        Returns:
+            Size of each symbol, from the first tensor that has it.
 
         Raises:
             CheckpointError: a tensor is missing or has another number of axes.
         """
-        missing = [name for name in axes if name not in self.tensors]
-        wrong = [n for n, count in axes.items() if n in self.tensors and self.tensors[n].ndim != count]
+        shapes = {name: list(self.tensors[name].shape) for name in measured if name in self.tensors}
+        missing = [name for name in measured if name not in shapes]
+        wrong = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) != len(measured[name])]
         if missing or wrong:
-            misshaped = [f"{name} {list(self.tensors[name].shape)}" for name in wrong]
             raise CheckpointError(
-                f"{self.where} is not a release of {self.release}; {_problems(missing, [], misshaped)}. "
-                f"Give {self.advice}"
+                f"{self.where} is not a release of {self.release}; "
+                f"{describe({'missing': missing, 'mis-shaped': wrong})}. Give {self.advice}"
             )
-        return [self.tensors[name].shape for name in axes]
+        sizes: dict[str, int] = {}
+        for name, axes in measured.items():
+            for symbol, size in zip(axes, shapes[name], strict=True):
+                if isinstance(symbol, str):
+                    sizes.setdefault(symbol, size)
+        return sizes
+
+    def depth(self, prefix: str) -> int:
+        """Count the layers of the encoder whose names begin with `prefix`.
+
+        The result is at least one, so that an absent encoder is reported by the missing names of its first
+        layer.
+        """
+        pattern = re.compile(rf"{re.escape(prefix)}encoder_layer_(\d{{1,3}})_")
+        numbers = (int(found[1]) for name in self.tensors if (found := pattern.match(name)))
+        return 1 + max(numbers, default=0)
+
+    def head_rows(self, heads: Heads, required: Sequence[str] = ()) -> tuple[list[Row], tuple[str, ...]]:
+        """Return the single rows of heads that are present in part or required, and the other heads."""
+        rows: list[Row] = []
+        absent = []
+        for head, part in heads.items():
+            single = expand(part, 1, SPELLING)
+            if head in required or any(name in self.tensors for entry in single for name in entry.theirs):
+                rows += single
+            else:
+                absent.append(head)
+        return rows, tuple(absent)
+
+    def output_matrix_row(self, ours: str, theirs: str, words: str) -> Row:
+        """Return the row of the matrix of a head over the vocabulary, which shares no weights here.
+
+        Theirs is the table of `words`, unless their `weight_sharing` was off.
+        """
+        untied = f"{theirs}mask_lm_out_fc.w_0"
+        if untied in self.tensors:
+            return row("tensor", f"{ours}.decoder.weight", untied, shape=("H", "V"))
+        return row("turned", f"{ours}.decoder.weight", words, shape=("V", "H"))
 
     def rename(
         self,
@@ -155,34 +160,30 @@ class Folder:
             misshaped: further tensors of wrong shapes, for the message.
 
         Raises:
-            CheckpointError: names everything missing, unknown or mis-shaped.
+            CheckpointError: names what is missing, unknown or mis-shaped.
         """
         shapes = {
-            name: [sizes[size] if isinstance(size, str) else size for size in row.shape]
-            for row in rows
-            for name in row.theirs
+            name: [sizes[size] if isinstance(size, str) else size for size in entry.shape]
+            for entry in rows
+            for name in entry.theirs
         }
         others = [name for name in self.tensors if name not in shapes]
         left = [name for name in others if name.startswith(tuple(left_out))]
-        unknown = sorted(set(others) - set(left))
-        missing = sorted(set(shapes) - set(self.tensors))
-        found = [
-            f"{name} (found {list(self.tensors[name].shape)}, expected {shape})"
-            for name, shape in shapes.items()
-            if name in self.tensors and list(self.tensors[name].shape) != shape
+        found = {name: list(self.tensors[name].shape) for name in shapes if name in self.tensors}
+        wrong = [
+            f"{n} (found {shape}, expected {shapes[n]})" for n, shape in found.items() if shape != shapes[n]
         ]
-        if missing or unknown or found or misshaped:
-            problems = _problems(missing, unknown, [*found, *misshaped])
+        problems = {
+            "missing": sorted(set(shapes) - set(found)),
+            "unknown": sorted(set(others) - set(left)),
+            "mis-shaped": [*wrong, *misshaped],
+        }
+        if any(problems.values()):
             raise CheckpointError(
-                f"{self.where} is not a whole release of {self.release}; {problems}. Unpack it again; move "
-                "files that are not part of it to another folder"
+                f"{self.where} is not a whole release of {self.release}; {describe(problems)}. Unpack it "
+                "again; move files that are not part of it to another folder"
             )
         if left:
             kinds = [text for prefix, text in left_out.items() if any(n.startswith(prefix) for n in left)]
             logger.info("left out: %s (%s)", ", ".join(sorted(left)), "; ".join(dict.fromkeys(kinds)))
-        return {row.ours: join([self.tensors[name] for name in row.theirs], row.kind) for row in rows}
-
-
-def _problems(missing: Sequence[str], unknown: Sequence[str], misshaped: Sequence[str]) -> str:
-    kinds = {"missing": missing, "unknown": unknown, "mis-shaped": misshaped}
-    return "; ".join(f"{len(names)} {kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+        return {entry.ours: join(entry, self.tensors) for entry in rows}

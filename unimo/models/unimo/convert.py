@@ -13,59 +13,51 @@ from typing import Any
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo.config import Config, RegionConfig
 from unimo.nn.config import TextConfig
-from unimo.weights.name_map import Converted, Row, Tensors, expand
-from unimo.weights.released import (
-    SPELLING,
-    Folder,
-    Heads,
-    depth,
-    head_rows,
-    language_head_rows,
-    layer_rows,
-    num_heads,
-    output_matrix_row,
-)
+from unimo.weights.name_map import Converted, Row, Tensors, expand, row
+from unimo.weights.released import SPELLING, Folder, Heads, language_head_rows, layer_rows, num_heads
 
 ADVICE = "the folder that unimo_base_en.tar.gz or another of its archives unpacks to"
 """Folder that error messages ask for."""
+
+# H width, I inner width, V words, P positions, F width of a region feature.
+MEASURED: Mapping[str, tuple[str, ...]] = {
+    "word_embedding": ("V", "H"),
+    "pos_embedding": ("P", "H"),
+    "image_emb.w_0": ("F", "H"),
+    "encoder_layer_0_ffn_fc_0.w_0": ("H", "I"),
+}
 _TEXT = "model.transformer.embeddings"
 CORE: tuple[Row, ...] = (
-    Row(f"{_TEXT}.word.weight", ("word_embedding",), "tensor", shape=("V", "H")),
-    Row(f"{_TEXT}.position.weight", ("pos_embedding",), "tensor", shape=("P", "H")),
-    Row(f"{_TEXT}.norm", ("pre_encoder_layer_norm",), "norm", shape=("H",)),
-    Row("model.regions.feature", ("image_emb",), "linear", shape=("F", "H")),
-    Row("model.regions.location", ("image_loc",), "linear", shape=(5, "H")),
-    Row("model.regions.norm", ("v_pre_encoder_layer_norm",), "norm", shape=("H",)),
+    row("tensor", f"{_TEXT}.word.weight", "word_embedding", shape=("V", "H")),
+    row("tensor", f"{_TEXT}.position.weight", "pos_embedding", shape=("P", "H")),
+    row("norm", f"{_TEXT}.norm", "pre_encoder_layer_norm", shape=("H",)),
+    row("linear", "model.regions.feature", "image_emb", shape=("F", "H")),
+    row("linear", "model.regions.location", "image_loc", shape=(5, "H")),
+    row("norm", "model.regions.norm", "v_pre_encoder_layer_norm", shape=("H",)),
     *layer_rows("model.transformer", "", "post"),
 )
-
 # Parts of our model that a folder may lack; they then start at random.
 PARTS: Heads = {
-    "model.text_pooler": (Row("model.text_pooler.dense", ("pooled_fc_text",), "linear", shape=("H", "H")),),
-    "model.image_pooler": (
-        Row("model.image_pooler.dense", ("pooled_fc_image",), "linear", shape=("H", "H")),
-    ),
-    "model.match_head": (Row("model.match_head", ("match_fc",), "linear", shape=("H", 1)),),
+    "model.text_pooler": (row("linear", "model.text_pooler.dense", "pooled_fc_text", shape=("H", "H")),),
+    "model.image_pooler": (row("linear", "model.image_pooler.dense", "pooled_fc_image", shape=("H", "H")),),
+    "model.match_head": (row("linear", "model.match_head", "match_fc", shape=("H", 1)),),
 }
-# Parts that our model has only for dialogues.
+# Parts that our model has only for dialogues: R roles, U turns.
 DIALOGUE: Heads = {
-    "model.roles": (Row("model.roles.weight", ("role_embedding",), "tensor", shape=("R", "H")),),
-    "model.turns": (Row("model.turns.weight", ("turn_embedding",), "tensor", shape=("U", "H")),),
+    "model.roles": (row("tensor", "model.roles.weight", "role_embedding", shape=("R", "H")),),
+    "model.turns": (row("tensor", "model.turns.weight", "turn_embedding", shape=("U", "H")),),
 }
+# D is the inner width.
 _ENTAILMENT = (
-    Row("classifier.dense.weight", ("cls_out_w_0",), "tensor", shape=("H", "D")),
-    Row("classifier.dense.bias", ("cls_out_b_0",), "tensor", shape=("D",)),
-    Row("classifier.out.weight", ("cls_out_w_1",), "tensor", shape=("D", 3)),
-    Row("classifier.out.bias", ("cls_out_b_1",), "tensor", shape=(3,)),
+    row("tensor", "classifier.dense.weight", "cls_out_w_0", shape=("H", "D")),
+    row("tensor", "classifier.dense.bias", "cls_out_b_0", shape=("D",)),
+    row("tensor", "classifier.out.weight", "cls_out_w_1", shape=("D", 3)),
+    row("tensor", "classifier.out.bias", "cls_out_b_1", shape=(3,)),
 )
 _TEXT_CLASSIFIER = re.compile(r"cls_out_(\d+)_w")
 DATASETS: Mapping[int, str] = {1: "stsb", 2: "sst2", 3: "mnli"}
 """Classes of a text classifier -> default of `task.dataset` (CoLA has 2 classes, too)."""
-LANGUAGE: Mapping[str, str] = {
-    "pretrain": "objective.mlm_head",
-    "caption": "lm_head",
-    "seq2seq": "lm_head",
-}
+LANGUAGE: Mapping[str, str] = {"pretrain": "objective.mlm_head", "caption": "lm_head", "seq2seq": "lm_head"}
 """Task -> our name of the head over the vocabulary."""
 REQUIRED: Mapping[str, tuple[str, ...]] = {
     "pretrain": (),
@@ -82,12 +74,6 @@ LEFT_OUT: Mapping[str, str] = {
     "mask_lm_": "language head",
     "cls_out_": "classifiers, for --task entailment or text_classification",
 }
-_MEASURED: Mapping[str, int] = {
-    "word_embedding": 2,
-    "pos_embedding": 2,
-    "image_emb.w_0": 2,
-    "encoder_layer_0_ffn_fc_0.w_0": 2,
-}
 
 
 def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretrain") -> Converted:
@@ -102,83 +88,61 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
 
     Raises:
         ConfigError: another task.
-        CheckpointError: names every missing, unknown and mis-shaped tensor.
+        CheckpointError: names what is missing, unknown or mis-shaped.
     """
     if task not in REQUIRED:
         raise ConfigError(f"no released weights of UNIMO are for {task!r}; known: {', '.join(REQUIRED)}")
-    sizes = read_sizes(tensors, where)
-    rows, absent = present_rows(tensors, task)
+    folder = Folder(tensors, where, "UNIMO", ADVICE)
+    sizes = folder.sizes(MEASURED)
+    sizes["D"] = tensors["cls_out_b_0"].size if "cls_out_b_0" in tensors else 2048
+    for symbol, name in (("R", "role_embedding"), ("U", "turn_embedding")):
+        sizes[symbol] = len(tensors[name]) if name in tensors else 0
+    rows = expand(CORE, folder.depth(""), SPELLING) + folder.head_rows(DIALOGUE)[0]
+    language = LANGUAGE.get(task)
+    language_head = {language: language_head_rows(language, "")} if language else {}
+    heads, absent = folder.head_rows({**PARTS, **language_head}, REQUIRED[task])
+    rows += heads
+    if language and language not in absent:
+        rows.append(folder.output_matrix_row(language, "", "word_embedding"))
     fields: dict[str, Any] = {"name": task}
     if task == "text_classification":
-        classes = read_classes(tensors, where)
+        classes = _classes(folder)
         fields["dataset"] = DATASETS[classes]
-        rows += _text_classifier(classes)
+        rows += [
+            row("tensor", "classifier.weight", f"cls_out_{classes}_w", shape=("H", classes)),
+            row("tensor", "classifier.bias", f"cls_out_{classes}_b", shape=(classes,)),
+        ]
     if task == "entailment":
         rows += _ENTAILMENT
         fields |= {"head": "linear", "head_hidden_multiplier": sizes["D"] / sizes["H"]}
     if task == "seq2seq":
         fields |= {"end_token": "mask", "dialog": sizes["R"] > 0}
-    ours = Folder(tensors, where, "UNIMO", ADVICE).rename(rows, sizes, LEFT_OUT)
-    config = release_config(sizes, depth(tensors, ""), task)
+    ours = folder.rename(rows, sizes, LEFT_OUT)
+    config = _release_config(sizes, folder.depth(""), task)
     data = {"max_text_len": sizes["P"] - config.text.padding_id - 1} if task == "pretrain" else {}
     return Converted(config, ours, data, absent, fields)
 
 
-def read_sizes(tensors: Tensors, where: str = "the folder") -> dict[str, int]:
-    """Read the sizes by the symbols of the rows from the shapes.
-
-    H width, I inner width, V words, P positions, F width of a region feature; R roles and U turns, 0 without
-    them; D inner width of the SNLI-VE classifier, 2048 without it.
-
-    Raises:
-        CheckpointError: a tensor that holds a size is missing or has another number of axes.
-    """
-    word, position, feature, inner = Folder(tensors, where, "UNIMO", ADVICE).shapes(_MEASURED)
-    sizes = {"V": word[0], "H": word[1], "P": position[0], "F": feature[0], "I": inner[1]}
-    sizes["D"] = tensors["cls_out_b_0"].size if "cls_out_b_0" in tensors else 2048
-    for symbol, name in (("R", "role_embedding"), ("U", "turn_embedding")):
-        sizes[symbol] = len(tensors[name]) if name in tensors else 0
-    return sizes
-
-
-def present_rows(tensors: Tensors, task: str = "pretrain") -> tuple[list[Row], tuple[str, ...]]:
-    """Select the single rows of the model's parts that are present, and of the language head of the task.
-
-    Returns:
-        The rows, and our names of the absent parts; a part that the task trained is never among these.
-    """
-    rows = expand(CORE, depth(tensors, ""), SPELLING) + head_rows(tensors, DIALOGUE)[0]
-    language = LANGUAGE.get(task)
-    heads = {**PARTS, **({language: language_head_rows(language, "")} if language else {})}
-    found, absent = head_rows(tensors, heads, REQUIRED[task])
-    if language and language not in absent:
-        found.append(output_matrix_row(language, "", "word_embedding", tensors))
-    return rows + found, absent
-
-
-def read_classes(tensors: Tensors, where: str = "the folder") -> int:
+def _classes(folder: Folder) -> int:
     """Return the number of outputs of the one text classifier in a folder.
 
     Raises:
         CheckpointError: there is none, there are several, or no data set has that number of classes.
     """
-    found = sorted(int(match[1]) for name in tensors if (match := _TEXT_CLASSIFIER.fullmatch(name)))
+    matches = map(_TEXT_CLASSIFIER.fullmatch, folder.tensors)
+    found = sorted(int(match[1]) for match in matches if match)
     if len(found) != 1 or found[0] not in DATASETS:
         names = ", ".join(f"cls_out_{count}_w" for count in found) or "none"
         raise CheckpointError(
-            f"{where}: text classifiers: {names}; expected one of cls_out_1_w (STS-B), cls_out_2_w (SST-2, "
-            "CoLA) and cls_out_3_w (MNLI). Move the others to another folder, or choose another --task"
+            f"{folder.where}: text classifiers: {names}; expected one of cls_out_1_w (STS-B), cls_out_2_w "
+            "(SST-2, CoLA) and cls_out_3_w (MNLI). Move the others to another folder, or choose another "
+            "--task"
         )
     return found[0]
 
 
-def release_config(sizes: Mapping[str, int], num_layers: int, task: str = "pretrain") -> Config:
+def _release_config(sizes: Mapping[str, int], num_layers: int, task: str) -> Config:
     """Return the release's own settings for a task; pooled vectors are added for SNLI-VE, else multiplied.
-
-    Args:
-        sizes: result of `read_sizes`.
-        num_layers: number of layers of the Transformer.
-        task: a key of `REQUIRED`.
 
     Raises:
         CheckpointError: the width is not a multiple of 64, the width of a head.
@@ -199,11 +163,3 @@ def release_config(sizes: Mapping[str, int], num_layers: int, task: str = "pretr
         role_types=sizes["R"],
         turn_types=sizes["U"],
     )
-
-
-def _text_classifier(classes: int) -> list[Row]:
-    name = f"cls_out_{classes}"
-    return [
-        Row("classifier.weight", (f"{name}_w",), "tensor", shape=("H", classes)),
-        Row("classifier.bias", (f"{name}_b",), "tensor", shape=(classes,)),
-    ]

@@ -12,55 +12,50 @@ from collections.abc import Mapping
 from unimo.errors import ConfigError
 from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig
 from unimo.nn.config import TextConfig, VitConfig
-from unimo.weights.name_map import Converted, Row, Tensors, expand
-from unimo.weights.released import (
-    SPELLING,
-    Folder,
-    Heads,
-    depth,
-    head_rows,
-    language_head_rows,
-    layer_rows,
-    num_heads,
-    output_matrix_row,
-)
+from unimo.weights.name_map import Converted, Row, Tensors, expand, row
+from unimo.weights.released import SPELLING, Folder, Heads, language_head_rows, layer_rows, num_heads
 
 ADVICE = "the folder of UNIMO-2.tar.gz"
 """Folder that error messages ask for."""
 NUM_TOKENS = 100
 """K of the released scripts, which cannot be read from shapes."""
 
+# H width, I inner width, V words, P positions, C rows of the dictionary, G rows of the image's positions.
+MEASURED: Mapping[str, tuple[str | int, ...]] = {
+    "text.word_embedding": ("V", "H"),
+    "text.pos_embedding": ("P", "H"),
+    "vq_emb": ("C", "H"),
+    "text.encoder_layer_0_ffn_fc_0.w_0": ("H", "I"),
+    "vit.position_embeddings": (1, "G", "H"),
+    "vit.patch_embeddings_projection_weight": ("H", 3, "patch", "patch"),
+}
 _VISION, _TEXT = "model.vision.", "model.text.embeddings."
+_PATCHES = "vit.patch_embeddings_projection_"
 # Prefix of their layers -> rows; an encoder has as many blocks as there are layers of that prefix.
 ENCODERS: Mapping[str, tuple[Row, ...]] = {
     "vit": (
-        Row(f"{_VISION}class_embedding", ("vit.cls_token_embeddings",), "batch", shape=(1, 1, "H")),
-        Row(f"{_VISION}position_embedding", ("vit.position_embeddings",), "batch", shape=(1, "G", "H")),
-        Row(
-            f"{_VISION}patch_embedding.weight",
-            ("vit.patch_embeddings_projection_weight",),
+        row("batch", f"{_VISION}class_embedding", "vit.cls_token_embeddings", shape=(1, 1, "H")),
+        row("batch", f"{_VISION}position_embedding", "vit.position_embeddings", shape=(1, "G", "H")),
+        row(
             "tensor",
+            f"{_VISION}patch_embedding.weight",
+            f"{_PATCHES}weight",
             shape=("H", 3, "patch", "patch"),
         ),
-        Row(
-            f"{_VISION}patch_embedding.bias",
-            ("vit.patch_embeddings_projection_bias",),
-            "tensor",
-            shape=("H",),
-        ),
+        row("tensor", f"{_VISION}patch_embedding.bias", f"{_PATCHES}bias", shape=("H",)),
         *layer_rows("model.vision", "vit.", "pre"),
-        Row(f"{_VISION}ln_post", ("vit.post_encoder_layer_norm",), "norm", shape=("H",)),
+        row("norm", f"{_VISION}ln_post", "vit.post_encoder_layer_norm", shape=("H",)),
     ),
     "text": (
-        Row(f"{_TEXT}word.weight", ("text.word_embedding",), "tensor", shape=("V", "H")),
-        Row(f"{_TEXT}position.weight", ("text.pos_embedding",), "tensor", shape=("P", "H")),
-        Row(f"{_TEXT}norm", ("text.pre_encoder_layer_norm",), "norm", shape=("H",)),
+        row("tensor", f"{_TEXT}word.weight", "text.word_embedding", shape=("V", "H")),
+        row("tensor", f"{_TEXT}position.weight", "text.pos_embedding", shape=("P", "H")),
+        row("norm", f"{_TEXT}norm", "text.pre_encoder_layer_norm", shape=("H",)),
         *layer_rows("model.text", "text.", "post"),
     ),
     "grounded": (
-        Row("model.grounding.dictionary", ("vq_emb",), "tensor", shape=("C", "H")),
-        Row("model.grounding.temperature", ("topk_temperature",), "tensor", shape=(1,)),
-        Row("model.fusion.grounded_norm", ("grounded.pre_encoder_layer_norm",), "norm", shape=("H",)),
+        row("tensor", "model.grounding.dictionary", "vq_emb", shape=("C", "H")),
+        row("tensor", "model.grounding.temperature", "topk_temperature", shape=(1,)),
+        row("norm", "model.fusion.grounded_norm", "grounded.pre_encoder_layer_norm", shape=("H",)),
         *layer_rows("model.fusion", "grounded.", "post"),
     ),
 }
@@ -69,13 +64,13 @@ _MLM = "objective.mlm_head"
 # Our layers -> their rows; a folder of fine-tuned weights may lack some of them.
 HEADS: Heads = {
     "model.text_pooler": (
-        Row("model.text_pooler.dense", ("grounded.pooled_fc_text",), "linear", shape=("H", "H")),
+        row("linear", "model.text_pooler.dense", "grounded.pooled_fc_text", shape=("H", "H")),
     ),
     "model.image_pooler": (
-        Row("model.image_pooler.dense", ("grounded.pooled_fc_image",), "linear", shape=("H", "H")),
+        row("linear", "model.image_pooler.dense", "grounded.pooled_fc_image", shape=("H", "H")),
     ),
     "objective.itm_head": (
-        Row("objective.itm_head", ("grounded.img_text_matching_fc",), "linear", shape=("H", 2)),
+        row("linear", "objective.itm_head", "grounded.img_text_matching_fc", shape=("H", 2)),
     ),
     _MLM: language_head_rows(_MLM, "grounded."),
 }
@@ -86,14 +81,6 @@ LEFT_OUT: Mapping[str, str] = {
     "grounded.grounding_": "projections before grounding, off in all released scripts",
     "grounded.cmcl_pooled_fc_": "projections of the contrastive loss, off in all released scripts",
     "cls_out": "text classifier",
-}
-_MEASURED: Mapping[str, int] = {
-    "text.word_embedding": 2,
-    "text.pos_embedding": 2,
-    "vq_emb": 2,
-    "text.encoder_layer_0_ffn_fc_0.w_0": 2,
-    "vit.position_embeddings": 3,
-    "vit.patch_embeddings_projection_weight": 4,
 }
 
 
@@ -107,16 +94,17 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
 
     Raises:
         ConfigError: another task.
-        CheckpointError: names every missing, unknown and mis-shaped tensor.
+        CheckpointError: names what is missing, unknown or mis-shaped.
     """
     if task != "pretrain":
         raise ConfigError(f"heads of {task!r} are not converted; leave out --task")
-    sizes = read_sizes(tensors, where)
-    rows, absent = present_rows(tensors)
+    folder = Folder(tensors, where, "UNIMO-2", ADVICE)
+    sizes = folder.sizes(MEASURED)
+    rows, absent = present_rows(folder)
     is_square = math.isqrt(sizes["G"] - 1) ** 2 == sizes["G"] - 1
     wrong = [] if is_square else [f"vit.position_embeddings ({sizes['G']} rows, expected 1 and a square)"]
-    ours = _folder(tensors, where).rename(rows, sizes, LEFT_OUT, wrong)
-    config = release_config(sizes, {prefix: depth(tensors, f"{prefix}.") for prefix in ENCODERS})
+    ours = folder.rename(rows, sizes, LEFT_OUT, wrong)
+    config = release_config(sizes, {prefix: folder.depth(f"{prefix}.") for prefix in ENCODERS})
     data = {
         "image_size": config.vision.image_size,
         "max_text_len": config.text.max_position - config.text.padding_id - 1,
@@ -126,33 +114,16 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
     return Converted(config, ours, data, absent)
 
 
-def read_sizes(tensors: Tensors, where: str = "the folder") -> dict[str, int]:
-    """Read the sizes by the symbols of the rows from the shapes.
-
-    H width, I inner width, V words, P positions, C rows of the dictionary, G rows of the image's position
-    table, patch.
-
-    Raises:
-        CheckpointError: a tensor that holds a size is missing or has another number of axes.
-    """
-    word, position, dictionary, inner, grid, patch = _folder(tensors, where).shapes(_MEASURED)
-    names = ("V", "H", "P", "C", "I", "G", "patch")
-    sizes = (*word, position[0], dictionary[0], inner[1], grid[1], patch[3])
-    return dict(zip(names, sizes, strict=True))
-
-
-def present_rows(tensors: Tensors) -> tuple[list[Row], tuple[str, ...]]:
-    """Select the single rows of the encoders, and of heads that are present in part.
-
-    Returns:
-        The rows, and our names of the absent heads.
-    """
+def present_rows(folder: Folder) -> tuple[list[Row], tuple[str, ...]]:
+    """Return the single rows of the encoders and of heads that are present in part, and the absent heads."""
     rows = [
-        row for key, part in ENCODERS.items() for row in expand(part, depth(tensors, f"{key}."), SPELLING)
+        entry
+        for prefix, part in ENCODERS.items()
+        for entry in expand(part, folder.depth(f"{prefix}."), SPELLING)
     ]
-    heads, absent = head_rows(tensors, HEADS)
+    heads, absent = folder.head_rows(HEADS)
     if _MLM not in absent:
-        heads.append(output_matrix_row(_MLM, "grounded.", "text.word_embedding", tensors))
+        heads.append(folder.output_matrix_row(_MLM, "grounded.", "text.word_embedding"))
     return rows + heads, absent
 
 
@@ -160,13 +131,13 @@ def release_config(sizes: Mapping[str, int], depths: Mapping[str, int]) -> Confi
     """Return the release's own settings.
 
     Args:
-        sizes: result of `read_sizes`.
+        sizes: sizes by their symbols.
         depths: numbers of layers of `vit`, `text` and `grounded`.
 
     Raises:
         CheckpointError: the width is not a multiple of 64, the width of a head.
     """
-    width = sizes["H"]
+    width, patch = sizes["H"], sizes["patch"]
     layer = {"hidden_size": width, "num_heads": num_heads(width, ADVICE), "intermediate_size": sizes["I"]}
     return Config(
         name="unimo2_large" if width == 1024 else "unimo2_base",
@@ -174,15 +145,12 @@ def release_config(sizes: Mapping[str, int], depths: Mapping[str, int]) -> Confi
         vision=VitConfig(
             **layer,
             num_layers=depths["vit"],
-            patch_size=sizes["patch"],
-            image_size=math.isqrt(sizes["G"] - 1) * sizes["patch"],
-            patch_padding=(sizes["patch"] - 1) // 2,
+            patch_size=patch,
+            image_size=math.isqrt(sizes["G"] - 1) * patch,
+            patch_padding=(patch - 1) // 2,
         ),
         grounding=GroundingConfig(
-            dictionary_size=sizes["C"],
-            num_tokens=NUM_TOKENS,
-            mask_padding=False,
-            norm_tokens=True,
+            dictionary_size=sizes["C"], num_tokens=NUM_TOKENS, mask_padding=False, norm_tokens=True
         ),
         fusion=FusionConfig(
             **layer,
@@ -192,7 +160,3 @@ def release_config(sizes: Mapping[str, int], depths: Mapping[str, int]) -> Confi
             itm_feature="product",
         ),
     )
-
-
-def _folder(tensors: Tensors, where: str) -> Folder:
-    return Folder(tensors, where, "UNIMO-2", ADVICE)

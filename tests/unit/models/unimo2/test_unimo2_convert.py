@@ -11,14 +11,16 @@ import unimo
 from unimo.config import to_plain
 from unimo.errors import CheckpointError
 from unimo.models.unimo2.convert import (
+    ADVICE,
     ENCODERS,
     LEFT_OUT,
+    MEASURED,
     from_release,
     present_rows,
-    read_sizes,
     release_config,
 )
 from unimo.models.unimo2.pretrain import Objective
+from unimo.weights.released import Folder
 
 BASE = {"H": 768, "V": 50265, "P": 514, "C": 2048, "I": 3072, "num_labels": 3}
 VOCABULARY = 40
@@ -45,9 +47,10 @@ def joined(row, sizes):
 def test_all_names_of_the_release_are_mapped_or_left_out(official, option):
     untied = "grounded.mask_lm_out_fc.w_0"
     tensors = {name: value for name, value in official.items() if option or name != untied}
-    sizes = read_sizes(tensors)
+    folder = Folder(tensors, "the folder", "UNIMO-2", ADVICE)
+    sizes = folder.sizes(MEASURED)
     assert sizes == {"H": 768, "V": 50265, "P": 514, "C": 2048, "I": 3072, "G": 197, "patch": 16}
-    rows, absent = present_rows(tensors)
+    rows, absent = present_rows(folder)
     assert absent == ()
     mapped = {name for row in rows for name in row.theirs}
     left = {name for name in tensors if name.startswith(tuple(LEFT_OUT))}
@@ -61,10 +64,11 @@ def test_all_names_of_the_release_are_mapped_or_left_out(official, option):
 
 def test_the_mapped_tensors_are_all_of_the_base_model(official):
     """590 of the release's 591 core tensors (all but `cmcl_temperature`), poolers, two heads."""
-    rows, _ = present_rows(official)
+    folder = Folder(official, "the folder", "UNIMO-2", ADVICE)
+    rows, _ = present_rows(folder)
     core = [row for row in rows if row.ours.startswith("model.") and "pooler" not in row.ours]
     assert sum(len(row.theirs) for row in core) == 590
-    sizes = read_sizes(official)
+    sizes = folder.sizes(MEASURED)
     config = release_config(sizes, dict.fromkeys(ENCODERS, 12))
     plain = to_plain(config)
     assert plain["vision"]["patch_padding"] == 7 and plain["vision"]["image_size"] == 224
