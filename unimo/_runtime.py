@@ -1,6 +1,6 @@
-"""Process settings that only work before Paddle is imported. `unimo/__init__.py` calls it first.
+"""Process settings that only work before Paddle is imported; `unimo/__init__.py` makes them first.
 
-Measured facts decide this file (Paddle 3.3.1, CPU):
+They follow from measurements (Paddle 3.3.1, CPU):
 
 - Paddle sets OMP_NUM_THREADS=1 on import, which leaves all but one core idle.
 - The MKL that Paddle bundles takes a slow path on AMD: on an AVX2 EPYC a 1576x768x3072 product ran at
@@ -8,8 +8,8 @@ Measured facts decide this file (Paddle 3.3.1, CPU):
 - Transposes are lazy views whose later copy runs at 30 million elements a second. With
   FLAGS_use_stride_kernel=0 a fast kernel copies at once: an attention of ViT-B, forward and backward, took
   95 ms instead of 295.
-- glibc maps every tensor above 32 MB afresh and gives smaller ones back to the kernel, so that memory costs
-  page faults again and again: 154 MB of zeros took 129 ms, and 42 once freed memory was kept.
+- glibc maps every tensor above 32 MB anew and returns smaller ones to the kernel, so that memory costs page
+  faults again and again: 154 MB of zeros took 129 ms, and 42 once freed memory was kept.
 """
 
 import ctypes
@@ -22,15 +22,15 @@ _KEEP_MEMORY = {-1: 2**31 - 1, -4: 0, -2: 1 << 26}
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def configure_cpu(environ: "os._Environ[str] | dict[str, str]" = os.environ) -> None:
-    """Set thread count and MKL code path, unless the user has set them. Idempotent.
+    """Set threads, kernels, MKL code path and memory, unless the user has set them. Idempotent.
 
-    Under `paddle.distributed.launch`, which exports PADDLE_LOCAL_SIZE, the cores are shared out among the
-    local ranks. (That launcher also hands down OMP_NUM_THREADS=1; `unimo.training.launch` mends it.)
+    Under `paddle.distributed.launch`, which exports PADDLE_LOCAL_SIZE, local ranks share the cores. (That
+    launcher also passes on OMP_NUM_THREADS=1; `unimo.training.launch` overrides it.)
     """
     if "paddle" in sys.modules and environ is os.environ:
         return

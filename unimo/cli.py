@@ -1,4 +1,4 @@
-"""What all command-line tools share: arguments, logging, and errors as one line. Imports no Paddle."""
+"""What all command-line tools share: arguments, logging, errors in one line. Imports no Paddle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USER_ERROR, LOST_CONTACT, INTERRUPTED = 2, 3, 130
 
 
 def arguments(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with an example at the end of its help."""
+    """Return a parser that prints an example at the end of its help."""
     return argparse.ArgumentParser(
         description=description,
         epilog=f"example:\n  {example}",
@@ -25,7 +25,7 @@ def arguments(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of tools that carry out a run: dotted overrides and `--dry-run`."""
+    """Add the arguments of tools that carry out a run: dotted overrides and `--dry-run`."""
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -36,9 +36,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit: 0 done, 2 for what a person can mend (one message, no traceback).
+    """Call `main` and exit with 0, or with 2 and a message of one line for an error that a user can fix.
 
-    Anything else keeps its traceback: it is a bug.
+    Other errors are bugs and keep their traceback.
     """
     _start_logging()
     try:
@@ -52,21 +52,21 @@ def run(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except RuntimeError as error:
-        if not _lost_contact(error):
+        # A collective fails in these ways when another rank has ended.
+        signs = ("gloo/transport", "Connection reset by peer")
+        if not (is_one_of_many() and any(sign in str(error) for sign in signs)):
             raise
         code = _say("lost contact with another rank; its log says why", LOST_CONTACT)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         place = error.filename or "the output folder"
-        code = _say(
-            f"error: {place}: {error.strerror}; mend that or choose another output folder", USER_ERROR
-        )
+        code = _say(f"error: {place}: {error.strerror}; fix that or choose another output folder", USER_ERROR)
     _leave(code)
 
 
 def is_main_rank() -> bool:
-    """Whether this process should print results: always when it runs alone."""
+    """Return whether this process prints results: rank 0, or a process that runs alone."""
     return os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
 
 
@@ -75,19 +75,13 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _lost_contact(error: RuntimeError) -> bool:
-    """Whether a collective failed because another rank has ended."""
-    text = str(error)
-    return is_one_of_many() and ("gloo/transport" in text or "Connection reset by peer" in text)
-
-
 def is_one_of_many() -> bool:
-    """Whether `paddle.distributed.launch` started this process as one of several ranks."""
+    """Return whether `paddle.distributed.launch` started this process as one of several ranks."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
 
 
 def _leave(code: int) -> None:
-    """End the process. A failed rank must not wait for the others in Paddle's clean-up."""
+    """End the process; a failed rank does not wait for the others in Paddle's clean-up."""
     if code and is_one_of_many():
         logging.shutdown()
         os._exit(code)
@@ -95,7 +89,7 @@ def _leave(code: int) -> None:
 
 
 def _start_logging() -> None:
-    """Progress of rank 0 and warnings of all ranks, on standard error."""
+    """Log progress of rank 0 and warnings of all ranks, on standard error."""
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     prefix = "" if rank == "0" else f"[rank {rank}] "
     level = logging.INFO if rank == "0" else logging.WARNING

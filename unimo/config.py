@@ -143,10 +143,10 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
 
 
 def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T:
-    """Return a copy of the dataclass instance `schema` with `values` put in, checked by its annotations.
+    """Return a copy of the dataclass instance `schema` with `values`, checked by its annotations.
 
     A class attribute `RESOLVE = {"field": function}` may read a field's plain value itself, such as the
-    list of transforms of a detector, and `REMOVED = {"key": reason}` names keys of older versions.
+    list of transforms of a detector; `REMOVED = {"key": advice}` names keys of older versions.
 
     Raises:
         ConfigError: unknown key (nearest known ones are named) or a value of the wrong type.
@@ -156,10 +156,11 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
     hints = typing.get_type_hints(type(schema))
     fields = {field.name for field in dataclasses.fields(schema) if field.init}
     resolvers, removed = getattr(type(schema), "RESOLVE", {}), getattr(type(schema), "REMOVED", {})
+    gone = [f"{where}.{key} no longer exists: {removed[key]}" for key in values if key in removed]
+    if gone:
+        raise ConfigError("; ".join(gone))
     changes: dict[str, Any] = {}
     for key, value in values.items():
-        if key in removed:
-            raise ConfigError(f"{where}.{key} no longer exists: {removed[key]}; delete the key")
         if key not in fields:
             raise ConfigError(f"unknown key {where}.{key}; {nearest(str(key), fields)}")
         name = f"{where}.{key}"
@@ -176,7 +177,11 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
 
 
 def coerce(value: Any, kind: Any, where: str, current: Any = None) -> Any:
-    """Check `value` against the annotation `kind`, converting only what loses nothing."""
+    """Check a value against the annotation `kind`, and convert it where nothing is lost.
+
+    Raises:
+        ConfigError: another type, or one of the errors of `merge_into`.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
@@ -191,7 +196,11 @@ def coerce(value: Any, kind: Any, where: str, current: Any = None) -> Any:
             return value
         if hasattr(kind, "from_short") and not isinstance(value, Mapping):
             return kind.from_short(value, where)
-        return merge_into(current if isinstance(current, kind) else _empty(kind, where), value, where)
+        try:
+            schema = current if isinstance(current, kind) else kind()
+        except TypeError as error:
+            raise ConfigError(f"{where}: {kind.__name__} needs all of its fields; {error}") from error
+        return merge_into(schema, value, where)
     if origin in (list, tuple, dict):
         return _coerce_container(value, origin, arguments, where)
     return _coerce_scalar(value, kind, where)
@@ -236,13 +245,6 @@ def _coerce_scalar(value: Any, kind: type, where: str) -> Any:
     if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}")
-
-
-def _empty(kind: type, where: str) -> Any:
-    try:
-        return kind()
-    except TypeError as error:
-        raise ConfigError(f"{where}: {kind.__name__} needs all of its fields; {error}") from error
 
 
 def to_plain(config: Any) -> Any:

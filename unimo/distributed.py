@@ -1,11 +1,10 @@
-"""Ranks: Fleet set-up, and the few collectives that evaluation and logging need.
+"""Set-up of Fleet, and the few collectives that evaluation and logging need.
 
-Everything here also works in one process, where collectives of Paddle would raise.
+All of them also work in a single process, where those of Paddle would raise.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import Any
 
@@ -18,22 +17,21 @@ from unimo.errors import DeviceError
 from unimo.metrics.average import gather_objects
 from unimo.settings import TrainConfig
 
-logger = logging.getLogger(__name__)
 _is_ready = False
 
 
 def rank() -> int:
-    """Number of this process, 0 when alone."""
+    """Return the number of this process; 0 for a single process."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size()
 
 
 def is_on_gpu() -> bool:
-    """Whether tensors live on a GPU."""
+    """Return whether tensors live on a GPU."""
     return paddle.device.get_device().startswith("gpu")
 
 
@@ -43,7 +41,7 @@ def setup(train: TrainConfig) -> None:
     Gloo carries the messages between CPU ranks, nccl those between GPUs.
 
     Raises:
-        DeviceError: a GPU is asked for and absent, or the sharding stage cannot run here.
+        DeviceError: there is no GPU but the config asks for one, or the sharding stage cannot run here.
     """
     global _is_ready
     if train.device == "gpu" and not _has_gpu():
@@ -56,7 +54,14 @@ def setup(train: TrainConfig) -> None:
     ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
     check_sharding(train.sharding_stage, ranks)
     if ranks > 1 and not _is_ready:
-        fleet.init(is_collective=True, strategy=_strategy(train.sharding_stage, ranks), log_level="WARNING")
+        strategy = fleet.DistributedStrategy()
+        degrees = {"dp_degree": ranks, "mp_degree": 1, "pp_degree": 1, "sharding_degree": 1}
+        if train.sharding_stage == 1:
+            degrees.update(dp_degree=1, sharding_degree=ranks)
+        strategy.hybrid_configs = degrees
+        # Every trainable parameter takes part in the loss of its task (tests/unit/tasks/test_task_losses.py).
+        strategy.find_unused_parameters = False
+        fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
         _is_ready = True
 
 
@@ -82,19 +87,8 @@ def check_sharding(stage: int, ranks: int) -> None:
         )
 
 
-def _strategy(stage: int, ranks: int) -> fleet.DistributedStrategy:
-    strategy = fleet.DistributedStrategy()
-    degrees = {"dp_degree": ranks, "mp_degree": 1, "pp_degree": 1, "sharding_degree": 1}
-    if stage == 1:
-        degrees.update(dp_degree=1, sharding_degree=ranks)
-    strategy.hybrid_configs = degrees
-    # Every parameter of a task takes part in its loss; tests/test_every_model.py keeps it so.
-    strategy.find_unused_parameters = False
-    return strategy
-
-
 def mean_over_ranks(values: Tensor) -> Tensor:
-    """Mean of a tensor over all ranks; every rank must call it."""
+    """Return the mean of a tensor over all ranks. Collective."""
     if world_size() == 1:
         return values
     values = values.clone()
@@ -103,7 +97,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def any_over_ranks(flag: bool) -> bool:
-    """Whether the flag is set on any rank; every rank must call it."""
+    """Return whether the flag is set on any rank. Collective."""
     if world_size() == 1:
         return flag
     answer = paddle.to_tensor([int(flag)])
@@ -112,11 +106,11 @@ def any_over_ranks(flag: bool) -> bool:
 
 
 def gather(value: Any) -> list[Any]:
-    """The picklable `value` of every rank, in rank order; every rank must call it."""
+    """Return the picklable `value` of every rank, in rank order. Collective."""
     return gather_objects(value)
 
 
 def barrier() -> None:
-    """Wait for all ranks."""
+    """Wait until all ranks have come here. Collective."""
     if world_size() > 1:
         dist.barrier()

@@ -1,17 +1,17 @@
-"""Errors a person can mend. Each message says what was given, what was expected, one thing to try.
+"""Errors that a user can fix. Each message says what was given, what was expected, and one thing to try.
 
-`tools/*` turn every `UnimoError` into one line on standard error and exit code 2; anything else is a
-bug and keeps its traceback.
+The tools turn every `UnimoError` into one line on standard error and exit code 2; other errors are bugs and
+keep their traceback.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections import abc
 
 
 class UnimoError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
 
 class ConfigError(UnimoError):
@@ -42,8 +42,8 @@ class TrainingError(UnimoError):
     """Training cannot go on, for example after a loss that is not finite."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'did you mean' text: the closest known names, or all of them when none is close."""
+def nearest(name: str, known: abc.Iterable[str]) -> str:
+    """Return the known names that are closest to a wrong one, or all of them, as the end of a message."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Jobs over many samples: the part of each process, the note that says what made a file, progress bars."""
+"""Jobs over many samples: the part of each process, the note that describes a job, progress bars."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Shard:
         return range(self.rank + done * self.of, size, self.of)
 
     def count(self, size: int) -> int:
-        """Return how many of `size` samples belong to it."""
+        """Return the number of its samples among `size`."""
         return len(self.numbers(size))
 
 
@@ -68,8 +68,8 @@ def check_same_job(note: Path, job: Mapping[str, Any], complaint: str) -> None:
     """Compare a job with the one described in the note beside its output.
 
     Args:
-        note: JSON file with what decided about the output.
-        job: what decides about it now.
+        note: JSON file with the settings that the output depends on.
+        job: the same settings now.
         complaint: start of the error message.
 
     Raises:

@@ -1,7 +1,7 @@
-"""What can be named in a config: one table of papers and one of tasks.
+"""The papers and the tasks that a config can name.
 
 The tables hold names of modules, so that nothing heavy is imported before it is used. The package of a paper
-offers `PAPER` (`unimo.models.paper.Paper`), the module of a task `TASK` (a `unimo.tasks.base.Task`).
+defines `PAPER` (`unimo.models.paper.Paper`), the module of a task `TASK` (a `unimo.tasks.base.Task`).
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ TASKS: dict[str, str] = {
 
 
 def papers() -> list[Any]:
-    """The record of every registered paper (`unimo.models.paper.Paper`)."""
+    """Return the records of all registered papers (`unimo.models.paper.Paper`)."""
     return [importlib.import_module(module).PAPER for module in PAPERS.values()]
 
 
 def list_models() -> list[str]:
-    """Names of all registered models, sorted."""
+    """Return the names of all registered models, sorted."""
     return sorted(name for paper in papers() for name in paper.sizes)
 
 
 def paper_of(model: str) -> Any:
-    """The paper that a registered model is of.
+    """Return the paper of a registered model.
 
     Raises:
-        ConfigError: the name is unknown; the nearest names are given.
+        ConfigError: the name is unknown; names the nearest.
     """
     for paper in papers():
         if model in paper.sizes:
@@ -54,19 +54,15 @@ def paper_of(model: str) -> Any:
 
 
 def model_config(name: str) -> Any:
-    """The default config of a registered model.
-
-    Raises:
-        ConfigError: the name is unknown; the nearest names are given.
-    """
+    """Return the default config of a registered model; errors as of `paper_of`."""
     return paper_of(name).sizes[name]
 
 
 def build_model(config: Any) -> Any:
-    """A `Model` with random weights, but for the parts whose config names files to start from (`init`).
+    """Build a `Model` with random weights, except in parts whose config names files to start from (`init`).
 
     Raises:
-        CheckpointError: files that do not fit.
+        CheckpointError: the files do not fit.
     """
     model = paper_of(config.name).network(config)
     model.load_parts()
@@ -85,16 +81,16 @@ def create_model(name: str, **overrides: Any) -> Any:
 
 
 def models_with(needed: Iterable[str]) -> list[str]:
-    """Models that have all the capabilities in `needed`, sorted."""
+    """Return the names of the models with all capabilities in `needed`, sorted."""
     able = (paper for paper in papers() if set(needed) <= paper.capabilities)
     return sorted(name for paper in able for name in paper.sizes)
 
 
 def task_class(name: str) -> Any:
-    """The class of a task (`unimo.tasks.base.Task`).
+    """Return the class of a task (`unimo.tasks.base.Task`).
 
     Raises:
-        ConfigError: the name is unknown; the nearest names are given.
+        ConfigError: the name is unknown; names the nearest.
     """
     if name not in TASKS:
         raise ConfigError(f"unknown task {name!r}; {nearest(name, TASKS)}")
@@ -102,9 +98,5 @@ def task_class(name: str) -> Any:
 
 
 def task_config(name: str, model: str) -> Any:
-    """The default config of a task for a registered model.
-
-    Raises:
-        ConfigError: a name is unknown; the nearest names are given.
-    """
+    """Return the default config of a task for a registered model; errors as of `task_class`, `paper_of`."""
     return task_class(name).default_config(paper_of(model))

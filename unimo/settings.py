@@ -20,9 +20,9 @@ class CorpusConfig:
     path: str = "scenes"
     """Folder, Arrow file, tar or jsonl; `scenes` is the built-in corpus."""
     weight: float | None = None
-    """Share in the mixture; None means in proportion to the number of samples."""
+    """Share in the mixture; None for a share in proportion to the number of samples."""
     name: str = ""
-    """Name in logs and counters; the last part of the path when empty."""
+    """Name in logs and counters; empty for the last part of the path."""
     prompt: str = ""
     """`data.pairs` only: a sentence such as `a photo of {}` makes pairs of images with labels."""
 
@@ -58,6 +58,23 @@ class ScenesConfig:
 @dataclass(frozen=True)
 class DataConfig:
     """Corpora, and how their records become batches."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        (
+            "mlm_probability",
+            "masking",
+            "whole_word_masking",
+            "false_images",
+            "seq2seq_probability",
+            "fragment_share",
+            "region_mask_probability",
+            "phrases",
+            "augment",
+            "view_transform",
+        ),
+        "move it to the section task, also in the config.yaml of an older model directory or checkpoint",
+    )
+    """Keys of version 0.1 that are gone, and what to do about them."""
 
     pairs: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
     """Image-text corpora for pre-training; several make a weighted mixture."""
@@ -103,16 +120,17 @@ class OptimConfig:
     lr: float = 1e-4
     """Peak rate of the towers."""
     lr_multipliers: dict[str, float] = field(default_factory=lambda: {"heads": 5.0, "cross_modal": 5.0})
-    """Factor on `lr` for each group that the model and task declare; groups not listed get 1."""
+    """Factor on `lr` for each group that model and task declare; 1 for groups that are not listed."""
     weight_decay: float = 0.01
-    """Decoupled; never on biases, norms, embeddings of classes and positions (see training/optim.py)."""
+    """Decoupled decay; never on biases, norms, embeddings of classes and positions
+    (`unimo/training/optimizer.py`)."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-8
     warmup: float = 0.1
     """Below 1 a share of all steps, from 1 a number of steps."""
     schedule: Literal["linear", "cosine", "constant", "piecewise"] = "linear"
     milestones: list[list[float]] = field(default_factory=list)
-    """With `piecewise`: pairs of a share of all steps and the factor on `lr` from there on, 1 before.
+    """With `piecewise`: pairs of a share of all steps and the factor on `lr` from there on.
     [[0.6, 0.1], [0.8, 0.01]] divides the rate by ten after 60% and again after 80% of the run."""
     clip_grad_norm: float | None = 1.0
     """Largest global gradient norm; None means no clipping."""
@@ -135,16 +153,16 @@ class TrainConfig:
 
     max_steps: int = 1000
     max_minutes: float | None = None
-    """Minutes after which this process stops early, with a checkpoint; None means never."""
+    """Minutes after which the run stops early, with a checkpoint; None means never."""
     batch_size: int = 64
     """Samples of one optimizer step over all ranks and rounds together."""
     micro_batch_size: int = 0
-    """Largest number of samples that a rank processes at once; the rest of its share follows in further
-    rounds, whose gradients add up. 0: the whole share in one round."""
+    """Largest number of samples that a rank processes at once; further rounds process the rest of its share,
+    and their gradients add up. 0 for the whole share in one round."""
     eval_batch_size: int = 64
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     on_unsupported_precision: Literal["error", "fp32"] = "error"
-    """Reaction where Paddle's autocast does nothing (CPU): an error, or training in fp32."""
+    """What to do where Paddle's autocast has no effect (CPU): raise an error, or train in fp32."""
     recompute: bool = False
     """Recompute activations of transformer blocks in the backward pass."""
     sharding_stage: Literal[0, 1, 2, 3] = 0
@@ -152,13 +170,13 @@ class TrainConfig:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     log_every: int = 20
     eval_every: int = 0
-    """Steps between evaluations; 0 means only at the end."""
+    """Steps between evaluations; 0 to evaluate at the end only."""
     eval_max_batches: int = 0
     """Batches of one evaluation; 0 means all."""
     save_every: int = 500
     keep_checkpoints: int = 2
     select_metric: str = ""
-    """Metric whose best model is kept as `best/`; empty means the last model."""
+    """Metric whose best model is kept as `best/`; empty for the last model only."""
 
     def rounds(self, ranks: int) -> int:
         """Return the rounds of one step: the fewest that cut the share of each rank into equal micro-batches.
@@ -190,10 +208,10 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     output_dir: str = ""
-    """Where the run writes; empty means `output/<model>_<task>`."""
+    """Folder that the run writes into; empty for `output/<model>_<task>`."""
     seed: int = 0
     resume: str = ""
-    """Checkpoint folder of another run to go on from."""
+    """Checkpoint of another run to continue from."""
     init_from: str = ""
     """Model directory whose weights start this run."""
 
@@ -213,24 +231,6 @@ def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), /, **
     return build_run_config(read_recipe(recipe, task), under, parse_overrides(overrides))
 
 
-MOVED = {
-    f"data.{name}": f"task.{name}"
-    for name in (
-        "mlm_probability",
-        "masking",
-        "whole_word_masking",
-        "false_images",
-        "seq2seq_probability",
-        "fragment_share",
-        "region_mask_probability",
-        "phrases",
-        "augment",
-        "view_transform",
-    )
-}
-"""Fields that stood elsewhere in versions before 0.2: where they stood, and where they stand now."""
-
-
 def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge plain data, later layers over earlier ones, check it against the schema, and fill `output_dir`.
 
@@ -238,23 +238,11 @@ def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
         ConfigError: unknown or moved key, or value of the wrong type.
     """
     values = reduce(merge_plain, layers, {})
-    _refuse_moved(values)
     model = _named(values.pop("model", None), "config.model", registry.model_config)
     default = partial(registry.task_config, model=model.name)
     task = _named(values.pop("task", None), "config.task", default)
     run = merge_into(RunConfig(model=model, task=task), values)
     return run if run.output_dir else replace(run, output_dir=f"output/{model.name}_{task.name}")
-
-
-def _refuse_moved(values: Mapping[str, Any]) -> None:
-    data = values.get("data")
-    found = [f"data.{key}" for key in data if f"data.{key}" in MOVED] if isinstance(data, Mapping) else []
-    if found:
-        pairs = ", ".join(f"{key} is now {MOVED[key]}" for key in found)
-        raise ConfigError(
-            f"{pairs}; rename the keys, or, in the config.yaml of an older model directory or checkpoint, "
-            "move them from the section data to the section task"
-        )
 
 
 def named_section(value: Any) -> Mapping[str, Any]:

@@ -34,13 +34,13 @@ class FusionConfig:
     """
 
     REMOVED: ClassVar[Mapping[str, str]] = {
-        "link_feature": "links read projected states",
-        "link_reduce": "links are averaged",
-        "gate_share": "each fusion layer has gates of its own",
-        "gate_detach": "gates pass their gradient on to the fusion state",
-        "gate_bias_init": "gates start with bias 0",
+        "link_feature": "links read projected states; delete the key",
+        "link_reduce": "links are averaged; delete the key",
+        "gate_share": "each fusion layer has gates of its own; delete the key",
+        "gate_detach": "gates pass their gradient on to the fusion state; delete the key",
+        "gate_bias_init": "gates start with bias 0; delete the key",
     }
-    """Keys of version 0.1 that are gone, and what now always holds; named when a config still has one."""
+    """Keys of version 0.1 that are gone, and what now always holds."""
 
     hidden_size: int = 768
     num_layers: int = 6
