@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unimo.data.processor import Processor
+from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.record import Record
 from unimo.data.tokenizers import build_word_tokenizer
 from unimo.errors import RecordError
@@ -69,7 +69,7 @@ def make_image():
 
 @pytest.fixture
 def processor() -> Processor:
-    return Processor(build_word_tokenizer(WORDS), image_size=16, max_text_len=12)
+    return Processor(build_word_tokenizer(WORDS), ProcessorConfig(image_size=16, max_text_len=12))
 
 
 @pytest.fixture

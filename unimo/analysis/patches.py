@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from unimo.data.readers.base import Dataset
+from unimo.data.readers.base import Dataset, WrappedDataset
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
-    from unimo.data.record import ImageSource, Record
+    from unimo.data.record import Record
 
 
-class NumberedDataset(Dataset):
+class NumberedDataset(WrappedDataset):
     """A data set whose sample ids are indices, so that a sample of a batch can be found again."""
-
-    def __init__(self, whole: Dataset) -> None:
-        self.name, self._whole = whole.name, whole
-
-    def __len__(self) -> int:
-        return len(self._whole)
 
     def __getitem__(self, index: int) -> Record:
         return dataclasses.replace(self._whole[index], sample_id=str(index))
-
-    def image_source(self, index: int) -> ImageSource:
-        return self._whole.image_source(index)
 
 
 class PatchCutter:

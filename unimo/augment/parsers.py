@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unimo.augment.relations import find_relations
+from unimo.augment.relations import RelationReader
 from unimo.augment.scene_graph import Parser, SceneGraph, node, relation
 from unimo.augment.stanford import StanfordParser
 from unimo.data.masking.noun_phrases import Span, noun_phrases
@@ -24,7 +24,7 @@ def open_parser(name: str = "textblob") -> Parser:
 
 def _build(tokens: list[Token]) -> SceneGraph:
     phrases = noun_phrases(tokens)
-    links = find_relations(tokens, phrases)
+    links = RelationReader(tokens, phrases).read()
     objects = [node("object", tokens, phrase.head) for phrase in phrases]
     attributes = [
         (number, node("attribute", tokens, span))

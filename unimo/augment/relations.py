@@ -35,8 +35,8 @@ class Link:
     has_preposition: bool
 
 
-class _Reader:
-    """Reads phrase by phrase and keeps track of the subject of the current clause."""
+class RelationReader:
+    """Reads a caption phrase by phrase and keeps track of the subject of the current clause."""
 
     def __init__(self, tokens: Sequence[Token], phrases: Sequence[Phrase]) -> None:
         self.tokens, self.phrases = tokens, phrases
@@ -45,6 +45,7 @@ class _Reader:
         self.incoming: list[list[Link]] = [[] for _ in phrases]
 
     def read(self) -> list[Link]:
+        """Find the relations between the phrases, in the order of their objects."""
         for number in range(1, len(self.phrases)):
             gap = (self.phrases[number - 1].span[1], self.phrases[number].span[0])
             self.incoming[number] = self._between(number, gap)
@@ -133,8 +134,3 @@ class _Reader:
         if before[0].has_verb:
             return subjects if not before[0].has_preposition or preposition in _MOVING else [number - 1]
         return subjects if preposition in _BESIDE or preposition in _MOVING else [number - 1]
-
-
-def find_relations(tokens: Sequence[Token], phrases: Sequence[Phrase]) -> list[Link]:
-    """Find the relations between the phrases of a caption, in the order of their objects."""
-    return _Reader(tokens, phrases).read() if phrases else []

@@ -17,8 +17,7 @@ from unimo.augment.checks import check_at_least, one_at_a_time, prepare_output
 from unimo.augment.corpus import Caption, CaptionCorpus, names_of_image
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
-from unimo.augment.lines import Line, write_lines
-from unimo.augment.output import describe_files
+from unimo.augment.output import Line, describe_files, write_lines
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser

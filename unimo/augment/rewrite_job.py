@@ -11,8 +11,7 @@ from typing import Any
 from unimo.augment.checks import check_at_least, one_at_a_time, prepare_output
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
-from unimo.augment.lines import Line, write_lines
-from unimo.augment.output import describe_files
+from unimo.augment.output import Line, describe_files, write_lines
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.statistics import CorpusStatistics

@@ -100,13 +100,9 @@ class Rewriter:
             if key not in forbidden and key not in found:
                 changes = tuple((node.kind, node.text, word) for node, word in replaced)
                 found[key] = (new, level, changes)
-        return self._rank(found.values())
-
-    def _rank(self, found: Collection[tuple[str, Level, tuple[tuple[str, str, str], ...]]]) -> list[Rewrite]:
-        fluency = self.model.log_probability(split_words(text) for text, _, _ in found)
-        rewrites = [
-            Rewrite(*parts, round(float(score), 4)) for parts, score in zip(found, fluency, strict=True)
-        ]
+        fluency = self.model.log_probability(split_words(text) for text, _, _ in found.values())
+        scored = zip(found.values(), fluency, strict=True)
+        rewrites = [Rewrite(*parts, round(float(score), 4)) for parts, score in scored]
         return sorted(rewrites, key=lambda one: (-one.fluency, one.text))[: self.keep]
 
 

@@ -27,15 +27,24 @@ from unimo.settings import DataConfig
 
 @dataclasses.dataclass(frozen=True)
 class ProcessorConfig:
-    """The part of a processor that is saved in `config.yaml`; fields as in `DataConfig`."""
+    """Settings of a processor, saved in `config.yaml`; fields as in `DataConfig`."""
 
     image_size: int = 224
+    """Side S of the image in pixels."""
     max_text_len: int = 50
+    """Largest number T of tokens of a text, special ones included; longer texts are cut."""
     train_transform: str = "clip"
     eval_transform: str = "clip"
     blank_images: bool = False
     regions: str = ""
     max_regions: int = 100
+
+    def __post_init__(self) -> None:
+        if self.image_size < 1 or self.max_text_len < 3:
+            raise ConfigError(
+                f"image_size {self.image_size} and max_text_len {self.max_text_len}: expected at least 1 "
+                "and 3 (<s>, a token, </s>)"
+            )
 
 
 class Processor:
@@ -45,39 +54,17 @@ class Processor:
 
     Args:
         tokenizer: tokenizer, see `load_tokenizer`.
-        image_size: side S of the image in pixels.
-        max_text_len: largest number T of tokens of a text, special ones included; longer texts are cut.
-        train_transform, eval_transform: names of transforms in `unimo/data/images/transforms.py`.
-        blank_images: replace every image by one colour (for analysis, see `blank_pixels`).
-        regions: source of region features; empty for models that read pixels.
-        max_regions: largest number of regions of an image, the best ones.
+        config: settings; without `regions` images become pixels.
 
     Raises:
-        ConfigError: impossible size or unknown name.
+        ConfigError: unknown transform.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        image_size: int = 224,
-        max_text_len: int = 50,
-        train_transform: str = "clip",
-        eval_transform: str = "clip",
-        blank_images: bool = False,
-        regions: str = "",
-        max_regions: int = 100,
-    ) -> None:
-        if image_size < 1 or max_text_len < 3:
-            raise ConfigError(
-                f"image_size {image_size} and max_text_len {max_text_len}: expected at least 1 and 3 "
-                "(<s>, a token, </s>)"
-            )
+    def __init__(self, tokenizer: Tokenizer, config: ProcessorConfig | None = None) -> None:
         self.tokenizer = tokenizer
-        self.config = ProcessorConfig(
-            image_size, max_text_len, train_transform, eval_transform, blank_images, regions, max_regions
-        )
-        self._train = build_transform(train_transform, image_size)
-        self._eval = build_transform(eval_transform, image_size)
+        self.config = config = config or ProcessorConfig()
+        self._train = build_transform(config.train_transform, config.image_size)
+        self._eval = build_transform(config.eval_transform, config.image_size)
 
     def __call__(
         self,
@@ -213,13 +200,13 @@ def load_processor(folder: str | Path, **overrides: Any) -> Processor:
     if "processor" not in content:
         raise DataError(f"{folder} has no saved processor: expected a `processor` section in {path}")
     config = merge_into(ProcessorConfig(), {**content["processor"], **overrides}, "processor")
-    return Processor(load_tokenizer(folder), **dataclasses.asdict(config))
+    return Processor(load_tokenizer(folder), config)
 
 
 def build_processor(data: DataConfig, tokenizer: Tokenizer) -> Processor:
     """Build the processor described by the `data` section of a run."""
     fields = (field.name for field in dataclasses.fields(ProcessorConfig))
-    return Processor(tokenizer, **{name: getattr(data, name) for name in fields})
+    return Processor(tokenizer, ProcessorConfig(**{name: getattr(data, name) for name in fields}))
 
 
 def _record_of(image: ImageLike) -> Record:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unimo.analysis.patches import NumberedDataset, PatchCutter
-from unimo.data.processor import Processor
+from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.readers.base import Dataset
 from unimo.data.record import Record
 from unimo.data.tokenizers import load_tokenizer
@@ -36,7 +36,7 @@ class Pictures(Dataset):
 
 
 def cutter(transform, context, padding=0):
-    processor = Processor(load_tokenizer("scenes"), 32, eval_transform=transform)
+    processor = Processor(load_tokenizer("scenes"), ProcessorConfig(32, eval_transform=transform))
     return PatchCutter(Pictures(), processor, SimpleNamespace(patch_size=8, patch_padding=padding), context)
 
 

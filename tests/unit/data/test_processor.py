@@ -5,7 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from unimo.data.processor import Processor, build_processor, load_processor
+from unimo.data.processor import Processor, ProcessorConfig, build_processor, load_processor
 from unimo.data.tokenizers import build_word_tokenizer
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.settings import DataConfig
@@ -51,7 +51,7 @@ def test_texts_that_are_none(processor, text, message):
 
 
 def test_training_transform_is_asked_for(make_image):
-    processor = Processor(build_word_tokenizer(["a"]), 16, train_transform="blip_randaug")
+    processor = Processor(build_word_tokenizer(["a"]), ProcessorConfig(16, train_transform="blip_randaug"))
     data = make_image()
     train = [processor.pixels(data, np.random.default_rng(seed), train=True) for seed in range(8)]
     assert any((pixels != train[0]).any() for pixels in train)
@@ -59,7 +59,7 @@ def test_training_transform_is_asked_for(make_image):
 
 
 def test_blank_images_say_nothing_but_broken_ones_are_still_found(make_image):
-    processor = Processor(build_word_tokenizer(["a"]), 16, blank_images=True)
+    processor = Processor(build_word_tokenizer(["a"]), ProcessorConfig(16, blank_images=True))
     red, blue = processor.pixels(make_image((250, 0, 0))), processor.pixels(make_image((0, 0, 250)))
     np.testing.assert_array_equal(red, blue)
     with pytest.raises(RecordError):
@@ -99,4 +99,4 @@ def test_fields_come_from_the_run():
 @pytest.mark.parametrize(("size", "length"), [(0, 50), (16, 2)])
 def test_impossible_sizes(size, length):
     with pytest.raises(ConfigError, match="at least"):
-        Processor(build_word_tokenizer(["a"]), size, length)
+        Processor(build_word_tokenizer(["a"]), ProcessorConfig(size, length))

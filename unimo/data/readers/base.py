@@ -97,12 +97,24 @@ def concat(parts: Sequence[Dataset], name: str) -> Dataset:
     return parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
 
 
-class SubsetDataset(Dataset):
+class WrappedDataset(Dataset):
+    """Base of data sets that return the samples of another one in a changed form."""
+
+    def __init__(self, whole: Dataset) -> None:
+        self.name, self._whole = whole.name, whole
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def image_source(self, index: int) -> ImageSource:
+        return self._whole.image_source(index)
+
+
+class SubsetDataset(WrappedDataset):
     """Selected samples of another dataset."""
 
     def __init__(self, whole: Dataset, indices: np.ndarray) -> None:
-        self.name = whole.name
-        self._whole = whole
+        super().__init__(whole)
         self._indices = indices
 
     def __len__(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from unimo.data.readers.base import Dataset
-from unimo.data.record import ImageSource, Record
+from unimo.data.readers.base import Dataset, WrappedDataset
+from unimo.data.record import Record
 from unimo.errors import DataError
 
 
@@ -22,7 +22,7 @@ def spoken(class_name: str) -> str:
     return class_name.replace("_", " ").strip()
 
 
-class RelabeledImages(LabeledImages):
+class RelabeledImages(WrappedDataset, LabeledImages):
     """A data set with the labels of other classes.
 
     Args:
@@ -32,18 +32,12 @@ class RelabeledImages(LabeledImages):
     """
 
     def __init__(self, dataset: Dataset, class_names: Sequence[str], class_of: Sequence[int]) -> None:
-        self.name, self.class_names = dataset.name, class_names
-        self._dataset, self._class_of = dataset, class_of
-
-    def __len__(self) -> int:
-        return len(self._dataset)
+        super().__init__(dataset)
+        self.class_names, self._class_of = class_names, class_of
 
     def __getitem__(self, index: int) -> Record:
-        record = self._dataset[index]
+        record = self._whole[index]
         return dataclasses.replace(record, label=self._class_of[record.label])
-
-    def image_source(self, index: int) -> ImageSource:
-        return self._dataset.image_source(index)
 
 
 def relabel(dataset: LabeledImages, class_names: Sequence[str]) -> LabeledImages:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ _INSTEAD = {"val": ("dev", "rest_val"), "dev": ("val",)}
 _HASHED = ("train", "val", "test")
 _WHOLE = "all"
 _UNPAIRED = ("texts", "images")
+_READERS: dict[str, Callable[[Path, Kind, str], Dataset]] = {
+    ".arrow": ArrowDataset,
+    ".tar": TarDataset,
+    ".jsonl": JsonlDataset,
+    ".txt": lambda path, kind, name: TextLinesDataset(path, name),
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     files = _find_files(path, kind)
     if _is_hashed(files, kind):
         return _open_hashed(files, split, kind, name)
-    parts = [_open(file.path, kind, name) for word in split.split("+") for file in _of_split(files, word)]
+    chosen = [file.path for word in split.split("+") for file in _of_split(files, word)]
+    parts = [_READERS[path.suffix](path, kind, name) for path in chosen]
     if not parts:
         raise DataError(f"{path} has no split {split!r} of {kind}; found: {', '.join(_split_names(files))}")
     dataset = concat(parts, name)
@@ -131,7 +138,10 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     path = _resolve(corpus, data)
     listed = (path if path.is_dir() else path.parent) / "answers.json"
     if listed.is_file():
-        return _read_answers(listed)
+        answers = read_json(listed, DataError)
+        if isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers):
+            return answers
+        raise DataError(f"{listed}: expected a JSON list of answers in the order of their ids")
     files = _find_files(path, "vqa")
     train = [file for file in files if "test" not in file.split]
     answers = _answers_of_tables(file.path for file in train if file.path.suffix == ".arrow")
@@ -230,13 +240,6 @@ def _is_hashed(files: list[_File], kind: Kind) -> bool:
     return files[0].path.suffix == ".jsonl" and not any(file.split for file in files)
 
 
-def _open(path: Path, kind: Kind, name: str) -> Dataset:
-    if path.suffix == ".txt":
-        return TextLinesDataset(path, name)
-    reader = {".arrow": ArrowDataset, ".tar": TarDataset, ".jsonl": JsonlDataset}[path.suffix]
-    return reader(path, kind, name)
-
-
 def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Dataset:
     parts: list[Dataset] = []
     for file in files:
@@ -251,13 +254,6 @@ def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Datas
             f"{files[0].path.parent} has too few images for a split {split!r}: at least 3 are needed"
         )
     return whole
-
-
-def _read_answers(path: Path) -> list[str]:
-    answers = read_json(path, DataError)
-    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers) or not answers:
-        raise DataError(f"{path}: expected a JSON list of answers in the order of their ids")
-    return answers
 
 
 def _answers_of_tables(paths: Iterable[Path]) -> list[str]:

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from unimo.data.readers.base import Dataset, TextDataset, check_index, check_text
+from unimo.data.readers.base import Dataset, TextDataset, WrappedDataset, check_index, check_text
 from unimo.data.readers.lines import LineFile
-from unimo.data.record import ImageSource, Record
+from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class PictureDataset(Dataset):
         return path
 
 
-class PromptDataset(Dataset):
+class PromptDataset(WrappedDataset):
     """Pseudo pairs: the text of a labelled image is a sentence with its label (UNIMO-2, section 4).
 
     All images of a class have the same `image_id`, because the sentence of one is true of the others: none of
@@ -88,21 +88,15 @@ class PromptDataset(Dataset):
     def __init__(self, labeled: Dataset, prompt: str) -> None:
         if prompt.count("{}") != 1:
             raise DataError(f"prompt {prompt!r}: expected one {{}} for the label, as in 'a photo of {{}}'")
-        self.name = labeled.name
-        self._labeled, self._prompt = labeled, prompt
-
-    def __len__(self) -> int:
-        return len(self._labeled)
+        super().__init__(labeled)
+        self._prompt = prompt
 
     def __getitem__(self, index: int) -> Record:
-        record = self._labeled[index]
+        record = self._whole[index]
         if not record.label_name:
             raise RecordError(f"sample {record.sample_id} has no name for its label {record.label!r}")
         text = self._prompt.replace("{}", record.label_name)
         return dataclasses.replace(record, text=text, image_id=f"{self.name}: {record.label_name}")
-
-    def image_source(self, index: int) -> ImageSource:
-        return self._labeled.image_source(index)
 
 
 def find_pictures(folder: Path) -> list[Path]:

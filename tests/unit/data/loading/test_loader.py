@@ -11,7 +11,7 @@ import pytest
 
 from unimo.data.loading.loader import EvalLoader, TrainLoader, draw_false_image, ordered_map
 from unimo.data.loading.sampler import MixtureSampler
-from unimo.data.processor import Processor
+from unimo.data.processor import Processor, ProcessorConfig
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.models.batches import PretrainCollator
 from unimo.models.paper import PretrainConfig
@@ -21,7 +21,7 @@ from unimo.tasks.vqa import VqaCollator
 @pytest.fixture
 def make_loader(processor, corpus_class):
     """A loader over a mixture of two corpora, with an augmenting transform."""
-    augmenting = Processor(processor.tokenizer, 16, 12, train_transform="blip_randaug")
+    augmenting = Processor(processor.tokenizer, ProcessorConfig(16, 12, train_transform="blip_randaug"))
 
     def make(rank=0, world_size=1, batch=8, corpora=None, collator=None, **options):
         corpora = corpora or {"a": corpus_class("a", 40), "b": corpus_class("b", 23)}

@@ -11,11 +11,11 @@ import pytest
 
 from unimo.data.masking.phrases import PhraseFinder
 from unimo.data.masking.spans import SpanMasker
-from unimo.data.processor import Processor
+from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CapabilityError
 from unimo.models.unimo.batches import UnifiedCollator
-from unimo.settings import DataConfig
+from unimo.models.unimo.config import PretrainingConfig
 
 TEXT = "Two big dogs look at a black and gray cat on some equipment ."
 
@@ -74,8 +74,9 @@ def test_words_of_a_phrase_have_one_number(finder: PhraseFinder, shared: Path) -
 def test_masks_and_fragments_take_phrases_whole(finder: PhraseFinder) -> None:
     tokenizer = load_tokenizer("scenes")
     text = "there is a small red circle left of a large blue square ."
-    config = DataConfig(masking="span", mlm_probability=0.3, phrases="textblob", regions="grid")
-    collator = UnifiedCollator(Processor(tokenizer, regions="grid"), config, extras=None)
+    config = PretrainingConfig(masking="span", mlm_probability=0.3, phrases="textblob")
+    processor = Processor(tokenizer, ProcessorConfig(regions="grid"))
+    collator = UnifiedCollator(processor, config, extras=None)
     ids, words = collator.processor.ids_and_words(text, collator.phrases)
     whole = {tuple(np.flatnonzero(np.array(words) == words[ids.index(tokenizer.encode(word, 9)[1])]))
              for word in ("red", "blue")}  # fmt: skip

@@ -23,7 +23,7 @@ def record() -> Record:
 def test_regions_are_padded_to_the_most_of_the_batch(record):
     visual = RegionInput("grid:2:1")
     whole = visual.read(record)
-    batch = visual.join([whole, whole.best(1)])["regions"]
+    batch = visual.join([whole, whole.best(1)])
     assert batch["features"].shape == (2, 4, 3) and batch["locations"].shape == (2, 4, 5)
     assert batch["mask"].tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
     assert not batch["features"][1, 1:].any() and batch["features"][1, 0].tolist() == [1.0, -1.0, -1.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unimo.data.processor import Processor
+from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
 from unimo.data.tokenizers import load_tokenizer
@@ -45,7 +45,8 @@ class Table:
 
 
 def make(extras=None, max_text_len=50, **data):
-    processor = Processor(load_tokenizer("scenes"), max_text_len=max_text_len, regions="grid")
+    config = ProcessorConfig(max_text_len=max_text_len, regions="grid")
+    processor = Processor(load_tokenizer("scenes"), config)
     processor.visual.source = Source()
     config = PretrainingConfig(masking="span", mlm_probability=0.3, **data)
     return UnifiedCollator(processor, config, extras or Table())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unimo.data.processor import Processor
+from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.scenes.language import describe, questions
 from unimo.data.scenes.scene import make_scene
@@ -35,7 +35,8 @@ def record(*sources: str, references: tuple[str, ...] = ("yes",), **more: Any) -
 def batch_of(
     tokenizer: Tokenizer, *records: GenerationRecord, train: bool = True, most: int = 20, **layout: Any
 ):
-    collator = Seq2SeqCollator(Processor(tokenizer, max_text_len=most), Seq2SeqConfig(**layout), train)
+    processor = Processor(tokenizer, ProcessorConfig(max_text_len=most))
+    collator = Seq2SeqCollator(processor, Seq2SeqConfig(**layout), train)
     rng = np.random.default_rng(0)
     return collator.collate([collator.prepare(one, rng) for one in records], rng)
 
