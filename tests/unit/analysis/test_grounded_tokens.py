@@ -1,4 +1,4 @@
-"""Fig. 3 from a micro UNIMO-2: what is mapped where, against NumPy; the files; the command."""
+"""Fig. 3 from a micro UNIMO-2: mapping against NumPy, files, and the command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model, whose dictionary has entries as large as what is mapped to them."""
+    """Make a random model whose dictionary entries are as large as the features mapped to them."""
     folder = saved("pretrain", tmp_path_factory.mktemp("grounded"), model=SIZES)
     from unimo.weights.files import read_safetensors, write_safetensors
 
@@ -40,7 +40,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(directory: Path):
-    """Model, processor, and a function that makes loaders over the val split of three scenes."""
+    """Return model, processor, and a function that makes loaders of the val split of three scenes."""
     model, processor = unimo.load(directory)
 
     def loader(*overrides: str, paths: tuple[str, ...] = ()):
@@ -50,7 +50,7 @@ def opened(directory: Path):
 
 
 def reference(model, processor, dataset):
-    """Nearest entry and similarity of each patch [images, 16] and of each word, from all data at once."""
+    """Find nearest entry and similarity of each patch [images, 16] and each word, from all data at once."""
     dictionary = model.grounding.dictionary.numpy()
     eta = float(model.grounding.temperature)
     images, texts = {}, []
@@ -147,7 +147,7 @@ def test_command_writes_a_picture_and_a_page(tool: Tool, directory: Path, tmp_pa
     page = (tmp_path / "fig" / "grounded_tokens.html").read_text(encoding="utf8")
     pictures = page.count('src="data:image/png;base64,')
     assert page.count("<section") == 3 and 3 <= pictures <= 6
-    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from elsewhere
+    assert not re.search(r'(src|href)="(?!data:)', page)  # no external resources
     with Image.open(tmp_path / "fig" / "grounded_tokens.png") as picture:
         assert picture.format == "PNG" and min(picture.size) > 300
         colors = np.asarray(picture).reshape(-1, 3)

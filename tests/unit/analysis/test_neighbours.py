@@ -1,4 +1,4 @@
-"""Streamed nearest neighbours against the same from all data at once."""
+"""Streamed nearest neighbours against neighbours from all data at once."""
 
 import numpy as np
 
@@ -71,6 +71,6 @@ def test_only_wanted_entries_are_kept():
 def test_entries_that_both_use_come_first():
     patches = np.array([50, 30, 20, 0, 0])
     words = np.array([0, 1, 5, 4, 0])
-    # Smaller shares: 0, 0.1, 0.2, 0, 0; of the two that one modality uses, 0.5 is more than 0.4.
+    # Smaller shares: 0, 0.1, 0.2, 0, 0; of the two entries used by one modality, 0.5 exceeds 0.4.
     assert most_shared(patches, words, 5) == [2, 1, 0, 3]
     assert most_shared(patches, words, 1) == [2]

@@ -1,4 +1,4 @@
-"""Cut patches hold the pixels that the model saw, wherever normalisation put them."""
+"""Cut patches have the pixels that the model sees, for any normalisation."""
 
 import io
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from unimo.data.tokenizers import load_tokenizer
 
 
 class Pictures(Dataset):
-    """Two pictures of noise, 32 x 32."""
+    """Two images of noise, 32 x 32."""
 
     name = "noise"
 

@@ -1,4 +1,4 @@
-"""Retrieval examples: their choice, the colours of words, the page and the command."""
+"""Retrieval examples: selection, colours of words, the page and the command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REGIONS = {"regions": "grid:2:4"}
 
 @pytest.fixture(scope="module")
 def directories(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two random UNIMOs."""
+    """Two random UNIMO models."""
     folder = tmp_path_factory.mktemp("runs")
     return [
         saved("pretrain", folder / name, seed, model=UNIMO, data=REGIONS) for seed, name in enumerate("ab")
@@ -35,7 +35,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def table(firsts: list[int], candidates: int) -> np.ndarray:
-    """Scores by which each query finds that candidate first, and then the others in order."""
+    """Make scores that rank the given candidate of each query first, and then the others in order."""
     scores = np.tile(-np.arange(candidates, dtype=float), (len(firsts), 1))
     scores[np.arange(len(firsts)), firsts] = 1.0
     return scores
@@ -91,7 +91,7 @@ def test_two_models_need_the_same_data(directories: list[Path], tmp_path: Path) 
     other = saved("pretrain", tmp_path, model=MODEL, data={"scenes": {"val_images": 2}})
     with pytest.raises(DataError, match="read different images or texts"):
         find_examples([directories[0], other])
-    # The same corpus by a setting: a model of regions beside one of pixels.
+    # The same corpus by a setting, for a model of regions and one of pixels.
     mixed = find_examples([directories[0], other], overrides=["data.scenes.val_images=4"], queries=1)
     assert len(mixed.image_ids) == 4 and len(mixed.examples["text"][0].hits) == 2
 

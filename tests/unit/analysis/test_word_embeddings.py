@@ -1,4 +1,4 @@
-"""Words around words: neighbours against NumPy, words of several tokens, the picture, the command."""
+"""Word embeddings: neighbours against NumPy, words of several tokens, the image, the command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rows(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def byte_level() -> Tokenizer:
-    """A vocabulary in which ` ab` and ` cat` are words, `ab` and `urger` parts of words."""
+    """Make a vocabulary in which ` ab` and ` cat` are words, `ab` and `urger` parts of words."""
     tokens = ["<s>", "<pad>", "</s>", "<unk>", "a", "b", "c", "t", "Ġ", "Ġa", "Ġab", "ab", "Ġc", "at", "Ġcat"]
     tokens += ["ĠCat", "Ġ7", "C", "ĠC", "<mask>"]
     merges = [

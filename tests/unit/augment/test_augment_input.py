@@ -1,4 +1,4 @@
-"""What a person may give the jobs by mistake: each is told of before anything is counted or indexed."""
+"""Invalid input of the jobs is reported before anything is counted or indexed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_rows(path: Path, rows: list[dict]) -> str:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> str:
-    """A jsonl file of texts alone."""
+    """Write a jsonl file of texts alone."""
     return write_rows(tmp_path / "t.jsonl", [{"text": text} for text in TEXTS])
 
 
@@ -126,7 +126,7 @@ def test_a_store_of_regions_is_a_collection(tool: Callable[..., None], pairs: st
     write_rows(store / "labels.jsonl", [{"image_id": str(at), "labels": ["dog"]} for at in range(3)])
     tool("retrieve-images", pairs, "--collection", str(store))
     assert [row["image_id"] for row in read(tmp_path / "o.jsonl")[0]["images"]] == ["1", "2"]
-    # The file itself is the same collection: the job is found done.
+    # The file itself is the same collection: the job is already done.
     tool("retrieve-images", pairs, "--collection", str(store / "labels.jsonl"))
 
 

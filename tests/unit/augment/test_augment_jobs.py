@@ -1,4 +1,4 @@
-"""The three jobs from corpus to jsonl: content, going on after a kill, shards, bad input."""
+"""The three jobs from corpus to jsonl: content, resuming after a kill, shards, invalid input."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_statistics_of_another_corpus_are_refused(pairs: CaptionCorpus, tmp_path
 
 
 def letters(texts: list[str]) -> np.ndarray:
-    """An embedder of the test's own: how often each letter occurs."""
+    """Embed texts as counts of letters."""
     return np.array([[text.lower().count(chr(97 + at)) for at in range(26)] for text in texts], float)
 
 
@@ -225,7 +225,7 @@ def test_the_tool_runs_a_job(root: Path, pairs: CaptionCorpus, tmp_path: Path, c
 def test_ranks_of_the_launcher_take_their_shares_into_files_of_their_own(
     root: Path, pairs: CaptionCorpus, tmp_path: Path
 ):
-    """Two processes at once, with nothing prepared: one prepares, the other waits."""
+    """Two processes start at once: one prepares, the other waits."""
     command = [sys.executable, str(root / "tools" / "augment_corpus.py"), "rewrite", "--min-count", "1"]
     command += ["--keep", "20", "--captions", pairs.path, "--work", str(tmp_path / "other"), "--out"]
     whole = rewrite(pairs, tmp_path / "whole.jsonl")

@@ -1,4 +1,4 @@
-"""Sentence embeddings: functions that can be had, what they are fitted to, and whose embeddings are kept."""
+"""Sentence embeddings: available functions, fitting, and reuse of stored embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Back-translation by models on this machine: tiny ones of Marian's form, made here."""
+"""Back-translation with local models: tiny Marian models with random weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH = 16
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sentence pieces of a small corpus."""
+    """Train sentence pieces on a small corpus."""
     spm = pytest.importorskip("sentencepiece")
     folder = tmp_path_factory.mktemp("pieces")
     (folder / "text.txt").write_text("a dog runs on a hill .\ntwo cats sit near a lake .\n" * 30)
@@ -33,7 +33,7 @@ def pieces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def marian(folder: Path, pieces: Path, seed: int) -> Path:
-    """A model of one layer with random weights, in the files that Marian writes."""
+    """Write a model of one layer with random weights in Marian's format."""
     import sentencepiece
 
     folder.mkdir(parents=True)
@@ -84,12 +84,12 @@ def test_models_of_marian_are_converted_once_and_translate(pieces: Path, tmp_pat
     translator = LocalTranslator(tmp_path / "models", work.parent)
     assert translator.via == ("fr", "es")  # no model for zh
     found = translator(CAPTIONS)
-    # Random weights: what comes back may be nothing, or the same for both languages.
+    # With random weights the result may be empty, or the same for both languages.
     assert any(found) and {row["via"] for rows in found for row in rows} <= {"fr", "es"}
     assert sorted(path.name for path in work.glob("opus*")) == [
         f"opus-mt-{way}" for way in ("en-es", "en-fr", "es-en", "fr-en")
     ]
-    # The way there by hand: pieces, the end of the sentence added by the converted config, pieces joined.
+    # The first direction by hand: pieces, end of sentence added by the converted config, joined pieces.
     model = sentencepiece.SentencePieceProcessor(model_file=str(pieces))
     there = ctranslate2.Translator(str(work / "opus-mt-en-fr"))
     lines = there.translate_batch([model.encode(CAPTIONS[0].text, out_type=str)], beam_size=4)
@@ -98,12 +98,12 @@ def test_models_of_marian_are_converted_once_and_translate(pieces: Path, tmp_pat
     times = {path: path.stat().st_mtime_ns for path in work.rglob("model.bin")}
     again = LocalTranslator(tmp_path / "models", work.parent)
     assert again(CAPTIONS) == found and times == {path: path.stat().st_mtime_ns for path in times}
-    ready = LocalTranslator(work, tmp_path / "none")  # what was converted serves as models as well
+    ready = LocalTranslator(work, tmp_path / "none")  # converted models can be used directly
     assert ready(CAPTIONS) == found and not (tmp_path / "none").exists()
 
 
 class Echo:
-    """In the place of CTranslate2: gives back what it was given, and remembers it."""
+    """Stands in for CTranslate2: returns its input and records it."""
 
     asked: list[list[list[str]]] = []
 

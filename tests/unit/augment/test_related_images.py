@@ -1,4 +1,4 @@
-"""Related images: whose labels an image has, under which names, and what is no image of its own."""
+"""Related images: labels of an image, lookup by names, and exclusion of the image itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def corpus_of(folder: Path, *pairs: tuple[str, str]) -> CaptionCorpus:
 def retrieve(
     captions: CaptionCorpus, folder: Path, *labels: tuple[str, list[str]], **settings: Any
 ) -> list[dict]:
-    """Lines of the job; images are searched by these labels, or without any by the captions."""
+    """Run the job; images are searched by these labels, or by the captions without labels."""
     path = folder / "labels.jsonl"
     path.write_text("".join(json.dumps({"image_id": i, "labels": found}) + "\n" for i, found in labels))
     out, collection = folder / "out.jsonl", path if labels else captions
@@ -76,7 +76,7 @@ def test_where_nothing_was_detected_the_caption_tells(tmp_path: Path):
 
 
 def test_each_image_is_there_once(tmp_path: Path):
-    """In whichever order its captions stand; of several lines of labels the first counts."""
+    """Captions may come in any order; the first of several lines of labels counts."""
     pairs = [
         ("0.jpg", "A dog ."),
         ("1.jpg", "A dog on a hill ."),

@@ -1,4 +1,4 @@
-"""How retrieval grows from 100,000 sentences to a million. Prints its figures:
+"""Cost of retrieval among 100,000 and a million sentences. Prints its figures:
 
 pytest -m slow -s tests/unit/augment/test_retrieval_scale.py
 """
@@ -20,7 +20,7 @@ WORDS = 100_000
 
 
 def write_sentences(path: Path, count: int, seed: int = 0) -> None:
-    """Sentences of 5 to 25 words, whose frequencies fall as 1 / rank, as those of real words do."""
+    """Make sentences of 5 to 25 words whose frequencies fall as 1 / rank, like those of real words."""
     rng = np.random.default_rng(seed)
     shares = np.cumsum(1 / np.arange(1, WORDS + 1))
     with open(path, "w") as file:
@@ -31,7 +31,7 @@ def write_sentences(path: Path, count: int, seed: int = 0) -> None:
 
 
 def measure(folder: Path, count: int) -> dict[str, float]:
-    """Build index and embeddings of `count` sentences, ask, and tell seconds and megabytes."""
+    """Build index and embeddings of `count` sentences, search, and print seconds and megabytes."""
     import contextlib
     from types import SimpleNamespace
 
@@ -75,7 +75,7 @@ def measure(folder: Path, count: int) -> dict[str, float]:
 def test_time_grows_with_the_corpus_and_memory_does_not(tmp_path: Path):
     told = []
     for count in (SMALL, LARGE):
-        # A process each, so that the peak of one is not that of the other.
+        # Separate processes have separate peaks of memory.
         command = [sys.executable, __file__, str(tmp_path), str(count)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         told.append(json.loads(done.stdout.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""Rewrites: what may come in, where, and in which order."""
+"""Rewrites: allowed replacements, their positions, and their order."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_vocabulary_without_contexts_has_no_neighbours():
      ("A woman sits on a bench .", "harbor", "Boats in harbours .")],
 )  # fmt: skip
 def test_no_word_comes_in_whose_stem_a_caption_has(statistics, text: str, similar: str, others: str):
-    """Whatever the node: all are said to be similar to one entry, which only an unrelated caption lets in."""
+    """All nodes are similar to one entry, which only an unrelated caption allows."""
 
     class Similar:
         def similar(self, kind: str, form: str, text: str) -> list[str]:

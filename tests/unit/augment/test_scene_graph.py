@@ -1,4 +1,4 @@
-"""Captions to scene graphs: rules on invented captions, and figures on 60 annotated ones of Flickr8k."""
+"""Scene graphs of captions: rules on invented captions, and scores on 60 annotated captions of Flickr8k."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_spacy_gives_the_tags_where_it_is_present(monkeypatch: pytest.MonkeyPatc
 
 
 def test_precision_and_recall_on_annotated_captions():
-    """A development set: annotated before the first run, by the writer of the rules; see README.md."""
+    """A development set, annotated before the first run by the author of the rules; see README.md."""
     if not CAPTIONS.is_file():
         pytest.skip("no ../shared")
     images = json.loads(CAPTIONS.read_bytes())["images"]

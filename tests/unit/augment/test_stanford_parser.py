@@ -1,4 +1,4 @@
-"""Stanford's parser: reading what it says, and a stand-in for its program that works, dies and hangs."""
+"""Stanford's parser: reading of its output, and a stand-in for its program that works, dies and hangs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CAPTION = "A brown dog jumps over hurdles in front of men , the dog is wet ."
 
 @pytest.fixture
 def java(tmp_path: Path) -> str:
-    """A program that answers every sentence with the same tables; its arguments go to a file."""
+    """Write a program that answers every sentence with the same tables and stores its arguments in a file."""
     (tmp_path / "tables.txt").write_text(TABLES)
     (tmp_path / "program.py").write_text(PROGRAM)
     script = tmp_path / "java"

@@ -1,4 +1,4 @@
-"""Counts of a corpus: going on after a kill between two notes, and similar entries that are found once."""
+"""Counts of a corpus: resuming after a kill between two checkpoints; similar entries are computed once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_count_that_is_killed_between_two_notes_ends_as_an_unbroken_one(corpus
     with pytest.raises(KeyboardInterrupt):
         collect(corpus, tmp_path / "a.npz", killed)
     resumed = collect(corpus, tmp_path / "a.npz", killed)
-    assert seen == [*TEXTS[:6], *TEXTS[3:]]  # the last note was after the third
+    assert seen == [*TEXTS[:6], *TEXTS[3:]]  # the last checkpoint was after the third
     assert (
         (resumed.read, resumed.parsed, resumed.broken)
         == (whole.read, whole.parsed, whole.broken)

@@ -1,4 +1,4 @@
-"""The index on disk against brute force, going on after a kill, and indices of other corpora."""
+"""The index on disk against brute force, resuming after a kill, and indices of other corpora."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_damaged_or_hardly_begun_index_is_told(tmp_path: Path):
     ):
         TfidfIndex(tmp_path / "a")
     (tmp_path / "b").mkdir()
-    sqlite3.connect(tmp_path / "b/index.sqlite").close()  # killed before its tables were made
+    sqlite3.connect(tmp_path / "b/index.sqlite").close()  # killed before its tables were created
     (tmp_path / "b/index.sqlite").touch()
     with pytest.raises(DataError, match="not finished; run the same command again"):
         TfidfIndex(tmp_path / "b")
@@ -124,7 +124,7 @@ def test_what_is_left_out_makes_room_for_others(tmp_path: Path):
     assert found(5) == ["dog", "dog tree", "dog hill", "dog hill tree"]
     assert found(2, "dog") == ["dog tree", "dog hill"] and found(1, "dog tree") == ["dog"]
     assert found(3, "dog", without_image="i60") == ["dog tree"]
-    # However many are left out, the search ends.
+    # The search ends even if many are excluded.
     assert [hit.text for hit in index.search(["bird", "cat"], 2, without_texts=["cat"])] == ["bird"]
 
 
@@ -133,7 +133,7 @@ def test_a_finished_index_is_only_read(tmp_path: Path):
     path = tmp_path / "index.sqlite"
     before = path.stat().st_mtime_ns
     index = build(["dog tree", "cat"], tmp_path)
-    assert path.read_bytes()[18:20] == b"\1\1"  # SQLite's mark of a file without a log
+    assert path.read_bytes()[18:20] == b"\1\1"  # SQLite's mark of a file without a write-ahead log
     assert sorted(file.name for file in tmp_path.iterdir()) == ["index.sqlite", "norms.f32"]
     assert path.stat().st_mtime_ns == before and index.search(["dog"], 1)[0].sample_id == "s0"
     with pytest.raises(sqlite3.OperationalError, match="readonly"):

@@ -1,4 +1,4 @@
-"""Back-translation: an endpoint that works, one that does not, and ready translations."""
+"""Back-translation: an endpoint that works, one that does not, and files of translations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Serve = Callable[[Callable[[dict, int], bytes]], str]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts an endpoint that answers with what a function of the request and its number gives."""
+    """Start an endpoint that answers with the result of a function of the request and its number."""
     servers = []
 
     def start(answer: Callable[[dict, int], bytes]) -> str:
@@ -53,7 +53,7 @@ def serve() -> Iterator[Serve]:
 
 
 def echo(request: dict, _: int) -> bytes:
-    """Marks each text with the languages it went through; Spanish gives every text back as it was."""
+    """Mark each text with its languages; Spanish returns every text unchanged."""
     unchanged = "es" in (request["source"], request["target"])
     texts = [text if unchanged else f"{text} {request['target']}" for text in request["q"]]
     return json.dumps({"translatedText": texts}).encode()

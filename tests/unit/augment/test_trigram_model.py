@@ -1,4 +1,4 @@
-"""The language model against a plain reading of its formula, and counting in bounded memory."""
+"""The language model against a plain implementation of its formula, and counting in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def trained() -> TrigramModel:
 
 
 def reference(history: tuple[str, str], word: str) -> float:
-    """Interpolated Kneser-Ney with dictionaries."""
+    """Implement interpolated Kneser-Ney smoothing with dictionaries."""
     threes = Counter(
         tuple(row[at : at + 3])
         for row in (["<s>", "<s>", *sentence, "</s>"] for sentence in SENTENCES)

@@ -1,4 +1,4 @@
-"""Turns, ratios and shares with sides that only pretend; nothing here is timed."""
+"""Turns, ratios and shares with fake sides; nothing is timed."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Counted work against numbers worked out by hand."""
+"""Counted FLOPs against numbers computed by hand."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ def test_block_of_a_base_tower():
 
 
 def test_cross_block_of_one_stream():
-    # 10 tokens read 20 others, width 8, inner 16. Self: qkv 2*10*8*24, attention 4*10*10*8, out 2*10*8*8.
+    # 10 tokens with 20 others, width 8, inner 16. Self: qkv 2*10*8*24, attention 4*10*10*8, out 2*10*8*8.
     own = 3840 + 3200 + 1280
     # Cross: query 1280, kv 2*20*8*16, attention 4*10*20*8, out 1280; feed-forward 2 * 2*10*8*16.
     assert flops.cross_block(10, 20, 8, 16) == own + 1280 + 5120 + 6400 + 1280 + 5120

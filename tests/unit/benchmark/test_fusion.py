@@ -1,4 +1,4 @@
-"""Counted work of the three kinds of attention, and the command that measures them, on the smallest size."""
+"""Counted FLOPs of the three kinds of attention, and the command that measures them, at the smallest size."""
 
 import functools
 import json
@@ -17,7 +17,7 @@ from unimo.registry import model_config
 
 def test_logits_are_those_of_fig_2():
     grounded, full, one_to_one = fusion.variants(model_config("unimo2_base"), image=197, text=50)
-    # Image rows read image + grounded, text rows text + grounded, grounded rows everything.
+    # Image rows attend to image + grounded, text rows to text + grounded, grounded rows to all.
     assert grounded.logits(197, 50) == 197 * 297 + 50 * 150 + 100 * 347 == 100_709
     assert full.logits(197, 50) == 347**2
     assert one_to_one.grounded == 196 + 49
@@ -33,7 +33,7 @@ def test_counted_work():
 
 
 def test_counted_ratios_of_the_paper_sizes():
-    """Against full attention little of a layer is saved; the 1-to-1 map costs rows, and so everywhere."""
+    """Grounded attention saves little of a layer; the 1-to-1 map costs rows, and so work everywhere."""
     config = model_config("unimo2_base")
     token, pair = 2 * 12 * 768**2, 4 * 768  # FLOPs of one row's products, and of one logit with its sum
     # Rows and logits of 197 and 577 image tokens, by hand.
@@ -52,7 +52,7 @@ def test_counted_ratios_of_the_paper_sizes():
 
 
 def rows_that_change(step):
-    """Rows of one layer's output that differ when the last text row of the input does."""
+    """Return the rows of one layer's output that depend on the last text row of the input."""
     step.transformer.eval()
     image, grounded, text = (states.detach() for states in step.inputs)
     other = text.clone()
@@ -82,7 +82,7 @@ def run_tool(*words):
 
 
 class InThisProcess:
-    """A side without a process of its own."""
+    """A side in the same process."""
 
     def __init__(self, model, request, threads):
         self.step = FusionStep(model, request["batch"], **request["fusion"])
@@ -101,7 +101,7 @@ class InThisProcess:
 
 
 def test_a_batch_without_padding_is_timed_without_masks():
-    """A mask of ones would burden full attention alone: 24 x 24 logits, none of the image rows here."""
+    """A mask of ones would cost full attention only: 24 x 24 logits, none of the image rows here."""
     sizes = {"batch_size": 2, "image_tokens": 17, "text_len": 5}
     for visibility, masked in (("grounded", [False, True, True]), ("full", [True])):
         step = FusionStep({"name": "unimo2_tiny"}, sizes, layers=1, grounded=2, visibility=visibility)

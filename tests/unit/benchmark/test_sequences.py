@@ -1,4 +1,4 @@
-"""Grouped and naive batches of UNIMO give the same losses; the work of both is counted; the command."""
+"""Grouped and naive batches of UNIMO: equal losses, counted FLOPs, and the command."""
 
 import functools
 
@@ -27,7 +27,7 @@ WORDS = (*SMALL, "train.batch_size=14", "train.micro_batch_size=14")
 
 @pytest.fixture(scope="module")
 def steps():
-    """The grouped and the naive side with the same weights, without dropout."""
+    """Make the grouped and the naive side with the same weights, without dropout."""
     made = []
     for padded in (False, True):
         paddle.seed(3)
@@ -52,7 +52,7 @@ def losses_and_gradients(step, number):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_pseudo_images_and_texts_change_nothing(steps, number):
-    """Whatever they show: losses and gradients of the fast side are those of the full form."""
+    """For any pseudo parts, losses and gradients of the fast side equal those of the full form."""
     grouped, naive = steps
     expected, gradients = losses_and_gradients(grouped, number)
     kinds = {"mlm", "seq2seq", "region"}
@@ -137,7 +137,7 @@ def test_counted_work():
 
 
 class InThisProcess:
-    """A side without a process of its own."""
+    """A side in the same process."""
 
     def __init__(self, model, request, threads):
         self.step = SequenceStep(model, request["batch"], **request["sequences"])

@@ -1,4 +1,4 @@
-"""The worker processes and the command around them, on the smallest sizes."""
+"""The worker processes and the command, at the smallest sizes."""
 
 import json
 import os
@@ -21,7 +21,7 @@ REQUEST = {
 
 
 def peer_python():
-    """An interpreter with torch and transformers: UNIMO_PEER_PYTHON, or this one."""
+    """Return an interpreter with torch and transformers: UNIMO_PEER_PYTHON, or this one."""
     try:
         return find_peer_python(os.environ.get("UNIMO_PEER_PYTHON"))
     except ConfigError:
@@ -55,7 +55,7 @@ def test_peer_side_has_the_same_sizes():
     from unimo.models.paper import PretrainConfig
     from unimo.tasks.pretrain import PretrainTask
 
-    # Theirs has RoBERTa's unused pooler, as released files do.
+    # The peer has RoBERTa's unused pooler, as released files do.
     model = create_model("bridgetower_tiny", text={"pooler": True})
     side = peer_side("hf-bridgetower", peer_python(), peer_sizes(model.config), REQUEST, threads=1)
     task = PretrainTask(model, PretrainConfig())

@@ -1,4 +1,4 @@
-"""`unimo/data/README.md`: its commands run, and its examples of lines and columns are read."""
+"""`unimo/data/README.md`: its commands run, and its examples of lines and columns can be read."""
 
 import json
 import os

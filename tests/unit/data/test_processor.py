@@ -1,4 +1,4 @@
-"""What a person passes in, what comes out, and what is said when it cannot be used."""
+"""The processor: inputs, outputs, and messages about invalid inputs."""
 
 import numpy as np
 import pytest

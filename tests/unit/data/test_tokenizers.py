@@ -1,4 +1,4 @@
-"""Ids of known texts in each family, special tokens, and messages for files that are not there."""
+"""Ids of known texts in each family, special tokens, and messages about missing files."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Circle loss against its formula in NumPy, gradient included."""
+"""Circle loss and its gradient against its formula in NumPy."""
 
 import numpy as np
 import paddle
@@ -8,7 +8,7 @@ from unimo.losses.circle import circle_loss
 
 
 def reference(positives, negatives, margin, scale):
-    """Loss and gradients in float64; the weights are constants."""
+    """Compute loss and gradients in float64, with constant weights."""
     pull, push = np.maximum(0, 1 + margin - positives), np.maximum(0, negatives + margin)
     of_positives = np.exp(-scale * pull * (positives - (1 - margin)))
     of_negatives = np.exp(scale * push * (negatives - margin))

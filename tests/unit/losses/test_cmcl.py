@@ -1,4 +1,4 @@
-"""CMCL against Eqs (6), (7) in NumPy, gradients included; what is positive, negative and neither."""
+"""CMCL and its gradients against Eqs (6), (7) in NumPy; positives, negatives and excluded samples."""
 
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ BATCHES = {"first": first_rank, "joined": lambda: join(first_rank(), second_rank
 
 
 def simple(**changes):
-    """Two pairs without relations, each with its own score alone."""
+    """Two pairs without relations, each with only its own score."""
     arguments = {
         "images": [1, 2],
         "texts": [11, 12],
@@ -42,7 +42,7 @@ def test_loss_report_and_gradients(name):
 
 
 def test_one_pair_by_hand():
-    """neg_i is image 2, neg_t text 12, and nothing is related: three numbers and a logarithm."""
+    """neg_I is image 2, neg_T text 12, nothing is related: three numbers and a logarithm."""
     batch = simple()
     scores = batch.image_vectors @ batch.weight @ batch.text_vectors.T / float(batch.temperature)
     losses = []
@@ -75,26 +75,26 @@ def test_the_order_of_candidates_does_not_matter():
 
 
 def test_what_is_true_of_the_image_or_caption_by_another_pair_is_neither():
-    """Pair 2 has image 1 as well, with text 13, and brings text 21 and image 31; pair 3 has text 11."""
+    """Pair 2 also has image 1, with text 13, and adds text 21 and image 31; pair 3 has text 11."""
     alone = {"images": [1, 2, 31, 4], "texts": [11, 12, 13, 21]}
     related = ([[-1], [-1], [31], [-1]], [[-1], [-1], [21], [-1]])
     pairs = {"own_images": [0, 1, 0, 3], "own_texts": [0, 1, 2, 0], "related": related, "width": 1}
     batch = simple(**alone, **pairs, rewrites=[(p, 1) for p in range(4)])
     result, expected = run(batch), reference(batch)
     assert result["loss"] == pytest.approx(expected["loss"], abs=1e-6)
-    # Of the first pair image 2 and text 12 alone; of the second all but its own; of the third images 2 and 4
-    # and text 12; of the fourth images 2 and 31, and texts 12, 13, 21.
+    # First pair: only image 2 and text 12; second: all but its own; third: images 2 and 4
+    # and text 12; fourth: images 2 and 31, and texts 12, 13, 21.
     assert result["negatives"] == expected["negatives"] == (2 + 6 + 3 + 5) / 4
 
 
 def test_a_pair_never_meets_itself():
-    """Retrieval that returns the picture and the text themselves changes nothing."""
+    """Retrieval that returns the image and the text themselves changes nothing."""
     itself = simple(related=([[1], [2]], [[11], [12]]), width=1)
     assert run(itself)["loss"] == pytest.approx(run(simple())["loss"], abs=1e-7)
 
 
 def test_an_id_held_twice_counts_once():
-    """The first copy is scored; the second has no gradient unless a pair calls it its own."""
+    """The first copy is scored; the second has a gradient only if a pair refers to it."""
     batch = simple(images=[1, 2, 2], own_images=[0, 1])
     result = run(batch)
     assert result["negatives"] == 2 and not np.any(result["image_vectors"][2])

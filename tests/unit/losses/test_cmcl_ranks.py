@@ -1,4 +1,4 @@
-"""Two ranks give, on average, CMCL and region losses of the joined batch, whatever the second one holds."""
+"""CMCL and region losses averaged over two ranks equal those of the joined batch, for any second rank."""
 
 import json
 
@@ -23,7 +23,7 @@ def test_contrast_over_both_ranks(ranks, name):
     assert np.mean([half["loss"] for half in halves]) == pytest.approx(expected["loss"], abs=1e-6)
     assert expected["loss"] == pytest.approx(reference(joined)["loss"], abs=1e-6)
     for leaf in ("image_vectors", "text_vectors", "pair_scores"):
-        # The average over ranks of a gradient that only one rank has is half of it.
+        # A gradient that only one rank has is halved by the average over ranks.
         parts = np.concatenate(
             [np.array(half[leaf]).reshape(-1, *np.shape(expected[leaf])[1:]) for half in halves]
         )

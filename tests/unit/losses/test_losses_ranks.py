@@ -1,4 +1,4 @@
-"""Two ranks with half a batch each give, on average, the losses and gradients of the whole batch."""
+"""Losses and gradients averaged over two ranks with half a batch each equal those of the whole batch."""
 
 import json
 
@@ -27,7 +27,7 @@ def test_contrast_over_both_ranks(ranks):
     loss.backward()
     assert np.mean([rank["loss"] for rank in ranks]) == pytest.approx(float(loss), abs=1e-5)
     for name, tensor in (("text", text), ("image", image)):
-        # The average over ranks of a gradient that only one rank has is half of it.
+        # A gradient that only one rank has is halved by the average over ranks.
         joined = np.concatenate([rank[name] for rank in ranks]) / 2
         np.testing.assert_allclose(joined, tensor.grad.numpy(), atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Masked regions against NumPy, with analytic gradients."""
+"""Region losses against NumPy, with analytic gradients."""
 
 import numpy as np
 import paddle
@@ -10,7 +10,7 @@ POSITIONS = np.array([4, 1, 5])
 
 
 def numbers(width, seed=0):
-    """States [2, 3, 4], a head [4, width], three targets [3, width] of 0 or more."""
+    """Make states [2, 3, 4], a head [4, width] and three targets [3, width], not negative."""
     rng = np.random.default_rng(seed)
     shapes = (2, 3, 4), (4, width), (3, width)
     states, weight, targets = (rng.standard_normal(shape).astype("float32") for shape in shapes)
@@ -18,7 +18,7 @@ def numbers(width, seed=0):
 
 
 def run(loss, states, weight, targets, positions=POSITIONS, **options):
-    """The loss's result and the gradients of states and head."""
+    """Return the result of the loss and the gradients of states and head."""
     tensors = [paddle.to_tensor(x, stop_gradient=False) for x in (states, weight)]
     result = loss(
         tensors[0],
@@ -46,7 +46,7 @@ def test_regression(options, scale):
 
 def test_classification_normalises_what_the_detector_said():
     states, weight, targets = numbers(5, seed=1)
-    targets[2] = 0  # the detector said nothing
+    targets[2] = 0  # without a detected class
     (loss, accuracy), of_states, of_weight = run(region_classification_loss, states, weight, targets)
     rows = states.reshape(6, 4).astype(np.float64)[POSITIONS]
     logits = rows @ weight

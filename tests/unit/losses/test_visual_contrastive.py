@@ -1,4 +1,4 @@
-"""NT-Xent against NumPy, with its gradient by finite differences."""
+"""NT-Xent against NumPy, and its gradient against finite differences."""
 
 import numpy as np
 import paddle
@@ -13,7 +13,7 @@ def unit(rows, width, seed):
 
 
 def reference(first, second, temperature):
-    """SimCLR's Eq. (1), view by view."""
+    """Compute Eq. (1) of SimCLR view by view."""
     views, size = np.concatenate([first, second]), len(first)
     losses, hits = [], []
     for i in range(2 * size):

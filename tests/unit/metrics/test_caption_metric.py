@@ -18,7 +18,7 @@ Flickr = dict[str, list[str]]
 
 @pytest.fixture(scope="module")
 def flickr(shared: Path) -> Flickr:
-    """200 pictures with their five captions."""
+    """200 images with their five captions."""
     content = json.loads((shared / "data/flickr8k_800/dataset_flickr8k.json").read_text())
     return {
         image["filename"]: [sentence["raw"] for sentence in image["sentences"]]
@@ -27,7 +27,7 @@ def flickr(shared: Path) -> Flickr:
 
 
 def held_out(flickr: Flickr) -> tuple[list[list[str]], list[list[list[str]]]]:
-    """Of each picture one caption as candidate, the others as references; which one differs by picture."""
+    """One caption of each image as candidate, in turn, and the others as references."""
     tokens = [[tokenize(text) for text in texts] for texts in flickr.values()]
     candidates = [texts[row % len(texts)] for row, texts in enumerate(tokens)]
     references = [
@@ -38,7 +38,7 @@ def held_out(flickr: Flickr) -> tuple[list[list[str]], list[list[list[str]]]]:
 
 
 def as_rows(candidates: Any, references: Any) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """References and candidates as pycocoevalcap takes them: tokens joined by spaces."""
+    """References and candidates in the form of pycocoevalcap: tokens joined by spaces."""
     human = {row: [" ".join(text) for text in texts] for row, texts in enumerate(references)}
     return human, {row: [" ".join(text)] for row, text in enumerate(candidates)}
 
@@ -97,7 +97,7 @@ def test_bleu_by_hand():
     brevity = np.exp(1 - 6 / 4)
     assert values[0] == pytest.approx(brevity * 3 / 4, rel=1e-6)
     assert values[1] == pytest.approx(brevity * (3 / 4 * 1 / 3) ** 0.5, rel=1e-6)
-    # Of lengths equally close the shorter one counts, and then nothing is too short.
+    # Of equally close lengths the shorter one counts, so there is no brevity penalty.
     assert bleu([candidate], [[reference, "the cat".split()]])[0] == pytest.approx(3 / 4, rel=1e-6)
 
 

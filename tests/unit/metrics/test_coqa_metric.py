@@ -1,4 +1,4 @@
-"""CoQA's F1 and exact match, by hand and against a second writing of its definition."""
+"""CoQA's F1 and exact match, by hand and against a second implementation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_normalisation(text: str, tokens: list[str]) -> None:
         ("white white cat", "white cat cat", 2 / 3),
         ("dog", "cat", 0.0),
         ("", "cat", 0.0),
-        ("the", "a", 1.0),  # nothing is left of either
+        ("the", "a", 1.0),  # both become empty
         ("unknown", "unknown", 1.0),
     ],
 )
@@ -55,7 +55,7 @@ def test_several_references_leave_one_out_in_turn() -> None:
 
 
 def slow_score(text: str, references: list[str]) -> tuple[float, float]:
-    """F1 and exact match of a turn, written anew and step by step."""
+    """Compute F1 and exact match of a turn step by step."""
 
     def clean(answer: str) -> str:
         kept = "".join(c for c in answer.lower() if c not in set(string.punctuation))

@@ -1,4 +1,4 @@
-"""Metrics of generated texts: ROUGE written anew, BLEU and METEOR by pycocoevalcap, others by hand."""
+"""Metrics of generated texts: ROUGE implemented again, BLEU and METEOR by pycocoevalcap, others by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ needs_rouge = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def rows(shared: Path) -> list[Written]:
-    """Two of five human captions of 60 pictures as a text of two sentences, and the others as references."""
+    """Two of five human captions of 60 images as a text of two sentences, and the others as references."""
     content = json.loads((shared / "data/flickr8k_800/dataset_flickr8k.json").read_text())
     texts = [[sentence["raw"] for sentence in image["sentences"]] for image in content["images"][:60]]
     return [
@@ -29,7 +29,7 @@ def rows(shared: Path) -> list[Written]:
 
 
 def lcs(first: list[str], second: list[str]) -> set[int]:
-    """Places of `first` that a longest common subsequence with `second` takes."""
+    """Return the indices in `first` of a longest common subsequence with `second`."""
     table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i, one in enumerate(first):
         for j, other in enumerate(second):
@@ -52,7 +52,7 @@ def f1(hits: float, guessed: int, right: int) -> float:
 
 
 def rouge_by_hand(text: str, reference: str) -> dict[str, float]:
-    """ROUGE-1, -2, -L and summary-level -L of Lin (2004), without stemming."""
+    """Compute ROUGE-1, -2, -L and summary-level -L of Lin (2004), without stemming."""
 
     def words(sentence: str) -> list[str]:
         return "".join(c if c in "abcdefghijklmnopqrstuvwxyz0123456789" else " " for c in sentence).split()
@@ -68,7 +68,7 @@ def rouge_by_hand(text: str, reference: str) -> dict[str, float]:
         hits = sum((counts[0] & counts[1]).values())
         scores[f"rouge_{order}"] = f1(hits, sum(counts[0].values()), sum(counts[1].values()))
     scores["rouge_l"] = f1(len(lcs(flat[1], flat[0])), len(flat[0]), len(flat[1]))
-    # The union of each reference sentence with all that was said; no word counts more often than it is there.
+    # The union of each reference sentence with the whole text; no word counts more often than it occurs.
     left = [Counter(part) for part in flat]
     union = 0
     for sentence in right:
@@ -97,7 +97,7 @@ def test_rouge_is_that_of_lin_2004(rows: list[Written]) -> None:
 def test_stems_are_compared_unless_told_otherwise() -> None:
     row = [Written("The dogs were running.", ("a dog runs",))]
     assert generation_scores(row, ["rouge"], stem=False)["rouge_1"] == 0
-    # dogs and running; a word of three letters is left as it is
+    # dogs and running; words of three letters stay
     assert generation_scores(row, ["rouge"])["rouge_1"] == pytest.approx(100 * f1(2, 4, 3))
 
 
@@ -168,7 +168,7 @@ def test_metrics_that_cannot_be_computed_are_refused_at_once(monkeypatch: pytest
 
 @needs_rouge
 def test_marked_sentences_keep_their_order() -> None:
-    """Of two marked sentences the first says what the second reference says, in another order."""
+    """The first of two marked sentences is the second reference, in another order."""
     row = [Written("c . d . a <q> e", ("a . c . d <q> e",))]
     # The longest common subsequence of the first sentences is "c d", and that of the second ones "e".
     assert generation_scores(row, ["rouge"])["rouge_lsum"] == pytest.approx(100 * 3 / 4)
@@ -177,7 +177,7 @@ def test_marked_sentences_keep_their_order() -> None:
 @needs_rouge
 def test_one_sentence_is_not_cut_where_the_reference_has_marks() -> None:
     row = [Written("c . d . a", ("a . c . d <q> e",))]
-    # "c d" of three and of four words; cut at the full stops it would be "c", "d" and "a".
+    # "c d" of three and of four words; split at the full stops it would be "c", "d" and "a".
     assert generation_scores(row, ["rouge"])["rouge_lsum"] == pytest.approx(100 * f1(2, 3, 4))
 
 

@@ -1,4 +1,4 @@
-"""Recall at k against a plain count, ties, and candidates that were left out."""
+"""Recall at k against a plain count, ties, and excluded candidates."""
 
 import numpy as np
 import pytest

@@ -21,11 +21,11 @@ from unimo.metrics.vqa import (
         ("Ten", "10"),
         ("eleven", "eleven"),
         ("a cat and the dog", "cat and dog"),
-        # A mark between letters becomes a blank, one beside a blank disappears.
+        # A mark between letters becomes a blank; a mark next to a blank is removed.
         ("black-white", "black white"),
         ("black/ white", "black white"),
         ("black -white", "black white"),
-        # The decision looks at the original string, once for every place of the mark.
+        # The decision depends on the original string, once for all occurrences of the mark.
         ("t-shirt - red", "tshirt red"),
         # A comma between digits deletes every mark, not only itself.
         ("1,000-2,000", "10002000"),
@@ -34,14 +34,14 @@ from unimo.metrics.vqa import (
         # Colons and apostrophes are not among the 21 marks.
         ("10:30", "10:30"),
         ("dog's", "dog's"),
-        # Periods go unless a digit follows; the mistyped look-behind does not spare "5.".
+        # Periods are removed unless a digit follows; the mistyped look-behind does not keep "5.".
         ("5.", "5"),
         ("5.5", "5.5"),
         ("p.m.", "pm"),
         ("u.s.a.", "usa"),
-        # The flag in the place of the count: only 32 periods go.
+        # The flag passed as the count: only 32 periods are removed.
         ("x" + "." * 40, "x" + "." * 8),
-        # Contractions are repaired where exactly one apostrophe is missing.
+        # Contractions are repaired if exactly one apostrophe is missing.
         ("dont", "don't"),
         ("couldntve", "couldntve"),
         ("couldnt've", "couldn't've"),

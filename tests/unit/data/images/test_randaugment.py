@@ -1,4 +1,4 @@
-"""Each operation does what its name says, at the strength that the papers' code uses."""
+"""Operations of both augmentations, at the strengths of the papers' code."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def picture():
 
 
 def spy(monkeypatch, table, position):
-    """Replace all operations by ones that only note their value."""
+    """Replace all operations by ones that record their strength."""
     seen = []
 
     def noting(name):

@@ -1,4 +1,4 @@
-"""Pixels of each transform against step-by-step references, and chance from the generator alone."""
+"""Pixels of each transform against step-by-step references; randomness comes from the generator alone."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ from unimo.errors import ConfigError
 
 @pytest.fixture(scope="module")
 def photo():
-    """A smooth picture with edges, 90 x 60."""
+    """Make a smooth image with edges, 90 x 60."""
     y, x = np.mgrid[0:60, 0:90]
     planes = [128 + 100 * np.sin(x / 9), 128 + 100 * np.cos(y / 7), 40 + 160 * ((x // 20 + y // 20) % 2)]
     return Image.fromarray(np.stack(planes, axis=2).astype(np.uint8))
 
 
 def draws(name):
-    """Whether a transform has chance in it, as its name says."""
+    """Return whether a transform is random, by its name."""
     return any(word in name for word in ("randaug", "views", "_crop"))
 
 
@@ -78,7 +78,7 @@ def test_plain_transforms_draw_nothing(photo, name):
 
 
 def test_no_mirror_where_left_and_right_are_asked_about():
-    """Left half black, right half white: VQA's transform keeps the order, the other does not."""
+    """Left half black, right half white: the transform for VQA keeps the order, the other does not."""
     image = Image.new("RGB", (40, 40))
     image.paste((255, 255, 255), (20, 0, 40, 40))
 

@@ -1,4 +1,4 @@
-"""Augmentation of contrastive views: what is changed, by how much, and what stays."""
+"""Augmentation of contrastive views: what changes, how much, and what stays."""
 
 import colorsys
 

@@ -1,4 +1,4 @@
-"""Whole pieces, and the amount on average."""
+"""Budgets accept whole pieces and spend the right amount on average."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Seq2seq fragments: how much is taken, whole words, and which place predicts what."""
+"""Seq2seq fragments: share of the text, whole words, and predicted tokens."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ BOS, EOS, UNK = 0, 2, 3
 
 
 def text(sizes):
-    """A text whose tokens are all different, in words of the given sizes."""
+    """Make a text of different tokens, in words of the given sizes."""
     count = sum(sizes)
     words = np.repeat(np.arange(len(sizes)), sizes)
     return [BOS, *range(4, 4 + count), EOS], [-1, *words.tolist(), -1]
 
 
 def pieces_of(fragments):
-    """Tokens of each fragment, without its [CLS] and [SEP]."""
+    """Return the tokens of each fragment, without [CLS] and [SEP]."""
     target = fragments.target_ids
     begins, ends = np.flatnonzero(target == BOS), np.flatnonzero(target == EOS)
     assert len(begins) == len(ends) and (begins < ends).all() and (begins[1:] == ends[:-1] + 1).all()
@@ -28,7 +28,7 @@ def pieces_of(fragments):
 
 
 def test_a_quarter_is_taken_over_10000_texts():
-    """Captions of 8 to 20 words and texts of up to 500 tokens, words of one to four tokens."""
+    """Make captions of 8 to 20 words and texts of up to 500 tokens, with words of one to four tokens."""
     sampler, rng = FragmentSampler(TOKENIZER), np.random.default_rng(0)
     shares = {"caption": [], "long": []}
     for number in range(10000):
@@ -51,7 +51,7 @@ def test_a_caption_of_ten_words_gives_two_or_three_side_by_side():
 
 
 def test_both_parts_are_the_text():
-    """Fragments are runs of whole words in the order of the text; what is left is the source."""
+    """Fragments are runs of whole words in the order of the text; the rest is the source."""
     sampler, rng = FragmentSampler(TOKENIZER), np.random.default_rng(2)
     for _ in range(200):
         sizes = rng.integers(1, 5, rng.integers(8, 120))
@@ -68,7 +68,7 @@ def test_both_parts_are_the_text():
 
 
 def test_lengths_are_uniform_from_4_to_32_words():
-    """Of the fragments that the budget does not cut: all but the last drawn of each long text."""
+    """Lengths of fragments that the budget does not cut: all but the last one of each long text."""
     sampler, rng = FragmentSampler(TOKENIZER, share=0.02), np.random.default_rng(3)
     lengths = []
     for _ in range(60):
@@ -76,7 +76,7 @@ def test_lengths_are_uniform_from_4_to_32_words():
         lengths += [end - begin for begin, end in runs]
     lengths = np.array(lengths)
     counts = np.bincount(lengths, minlength=33)
-    assert lengths.max() == 32 and counts[:4].sum() <= 60  # one cut fragment a text at most
+    assert lengths.max() == 32 and counts[:4].sum() <= 60  # at most one cut fragment for each text
     assert counts[4:33].min() > 0.6 * counts[4:33].mean()
     assert np.mean(lengths[lengths >= 4]) == pytest.approx(18, abs=0.7)
 

@@ -1,4 +1,4 @@
-"""Rates and kinds of masked tokens."""
+"""Token masking: rates and replacements."""
 
 import numpy as np
 import pytest

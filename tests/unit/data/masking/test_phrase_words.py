@@ -1,4 +1,4 @@
-"""Phrases count as one word where texts are masked or cut into fragments."""
+"""Phrases count as one word in masking and fragments."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ for found in ordered_map(find, texts, 4, 4):
 
 
 def test_threads_that_begin_at_once_find_what_one_finds() -> None:
-    """In a new process: TextBlob reads its lexicon at the first call, which this one has behind it."""
+    """In a new process, because TextBlob reads its lexicon at the first call."""
     done = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

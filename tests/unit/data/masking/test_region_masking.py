@@ -1,4 +1,4 @@
-"""Masked regions: the share that is hidden, and what overlaps goes together."""
+"""Region masking: share of masked regions, overlapping ones together."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from unimo.errors import ConfigError
 
 
 def picture(rng, low=10, high=100):
-    """Boxes as detectors give them: several around each object, which overlap much, and some large ones."""
+    """Make boxes like those of detectors: several around each object, which overlap, and some large ones."""
     count = int(rng.integers(low, high + 1))
     objects = rng.uniform(0, 500, (max(count // 4, 1), 2))
     sides = rng.uniform(30, 250, (len(objects), 2))
@@ -19,7 +19,7 @@ def picture(rng, low=10, high=100):
 
 
 def apart(count):
-    """Boxes that do not touch."""
+    """Make boxes that do not touch."""
     left = np.arange(count, dtype=np.float32) * 10
     return np.stack([left, np.zeros(count), left + 5, np.full(count, 5.0)], axis=1)
 

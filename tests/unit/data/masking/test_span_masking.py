@@ -1,4 +1,4 @@
-"""Spans of whole words: how much is hidden, how long the runs are, and what stands in their place."""
+"""Span masking of whole words: share, lengths of runs, replacements."""
 
 import math
 
@@ -35,7 +35,7 @@ def test_words_are_whole_and_overshoot_by_less_than_one():
 
 
 def test_lengths_are_geometric():
-    """p = 0.2 and l at most 10: 3.80 words on average (SpanBERT). All words of a span share their number."""
+    """p = 0.2, l at most 10: 3.80 words on average (SpanBERT). The words of a span share one number."""
     masker, rng = SpanMasker(TOKENIZER, 0.02), np.random.default_rng(3)
     shares = np.diff(masker.length_shares, prepend=0)
     np.testing.assert_allclose(shares[1:] / shares[:-1], 0.8)
@@ -62,7 +62,7 @@ def test_fates_are_80_10_10_and_a_span_shares_its_fate():
         neighbours = np.diff(positions) == 1
         mixed += (fates[1:] != fates[:-1])[neighbours].mean()
     np.testing.assert_allclose(kinds / kinds.sum(), [0.8, 0.1, 0.1], atol=0.02)
-    assert mixed / 300 < 0.1  # token by token it would be 0.34; what is left are spans side by side
+    assert mixed / 300 < 0.1  # token by token it would be 0.34; the rest are adjacent spans
     assert not TOKENIZER.special_ids & set(masked[positions][fates == 1].tolist())
 
 
@@ -70,12 +70,12 @@ def test_specials_are_never_hidden():
     masker, rng = SpanMasker(TOKENIZER, 1.0), np.random.default_rng(5)
     masked, positions, labels = masker([0, 2], [-1, -1], rng)
     assert masked.tolist() == [0, 2] and len(positions) == len(labels) == 0
-    _, positions, _ = masker([0, 7, 3, 8, 2], [-1, 0, 1, 2, -1], rng)  # 3 is <unk>, inside the text
+    _, positions, _ = masker([0, 7, 3, 8, 2], [-1, 0, 1, 2, -1], rng)  # 3 is <unk> inside the text
     assert positions.tolist() == [1, 3]
 
 
 def shares_of_captions(masker):
-    """Shares of 10,000 texts of 8 to 20 words of one to three tokens."""
+    """Return the masked shares of 10,000 texts of 8 to 20 words of one to three tokens."""
     rng = np.random.default_rng(6)
     shares = []
     for _ in range(10000):

@@ -1,4 +1,4 @@
-"""A person's own jsonl to tables, and the command line around it."""
+"""Own jsonl files to tables, and the command line."""
 
 import json
 import subprocess

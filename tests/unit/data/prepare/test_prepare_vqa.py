@@ -13,7 +13,7 @@ from unimo.settings import CorpusConfig, DataConfig
 
 
 def official(folder, images):
-    """Six train and four val images with two questions each, and one test image."""
+    """Write six train and four val images with two questions each, and one test image."""
     for split, numbers in (
         ("train2014", range(1, 7)),
         ("val2014", range(11, 15)),
@@ -54,7 +54,7 @@ def prepared(tmp_path):
 
 def test_raw_variant(prepared):
     summary = prepare_vqa(prepared / "vqa", prepared / "coco", prepared / "out", rest_images=1)
-    # "Yes" is no class once normalised, so only the raw strings "yes" and "2" score.
+    # "Yes" is not a class after normalisation, so only the raw strings "yes" and "2" score.
     assert json.loads((prepared / "out" / "answers.json").read_text()) == ["yes", "2"]
     rows = read(prepared / "out" / "vqav2_train.arrow")
     assert list(rows[0]) == [
@@ -101,7 +101,7 @@ def test_normalised_variant_and_reading_back(prepared):
 
 
 def test_questions_without_a_class_are_left_out(prepared):
-    # Ten "yes" and ten "2": raising the count beyond leaves nothing, and a class only val knows stays.
+    # Ten "yes" and ten "2": a higher minimum leaves nothing, and a class that only val has stays.
     path = prepared / "vqa" / "v2_mscoco_val2014_annotations.json"
     content = json.loads(path.read_text())
     content["annotations"][0] |= {"multiple_choice_answer": "odd", "answers": [{"answer": "odd"}] * 10}
@@ -115,7 +115,7 @@ def test_questions_without_a_class_are_left_out(prepared):
 
 def test_vocabulary_is_in_first_seen_order():
     answers = ["b"] * 9 + ["A"] * 5 + ["c"] * 8 + ["a"] * 3 + ["the a"] + ["None"] * 9
-    # An answer of articles only becomes the empty one, which is a class like any other.
+    # An answer of articles only becomes the empty answer, a class like any other.
     assert build_vocabulary(answers) == ["b", "", "0"]
     assert build_vocabulary(["two", "a dog", "2", "dog"], min_count=2) == ["2", "dog"]
 

@@ -1,4 +1,4 @@
-"""The Arrow writer: batches, numbered files, nothing left behind after a failure."""
+"""The Arrow writer: batches, numbered files, no files after a failure."""
 
 import pyarrow as pa
 import pytest

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, Python and binary version: pictures, labels, names, and damaged files."""
+"""CIFAR-10 and CIFAR-100, Python and binary version: images, labels, names, and damaged files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def picture(data: bytes) -> np.ndarray:
 
 @pytest.mark.parametrize("write", [write_python, write_binary])
 def test_pictures_and_labels(tmp_path: Path, write) -> None:
-    write(tmp_path / "cifar-10-batches-py")  # the folder in the archive, in a folder that a person names
+    write(tmp_path / "cifar-10-batches-py")  # the folder of the archive inside the named folder
     train, test = read(tmp_path, "train"), read(tmp_path, "val")
     assert (len(train), len(test)) == (15, 3)
     assert [record.label for record in test] == LABELS

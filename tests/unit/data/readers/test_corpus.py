@@ -1,4 +1,4 @@
-"""Finding a split: names, aliases, several files and kinds in a folder, and what is said when it fails."""
+"""Finding a split: names, aliases, several files and kinds in a folder, and error messages."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Readers of text generation: every format, and what wrong files say."""
+"""Readers of text generation: every format, and messages about malformed files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GLUE's files as distributed: columns by name, files without header, splits, and what is wrong where."""
+"""GLUE's files as distributed: columns by name, files without header, splits, and error messages."""
 
 from __future__ import annotations
 

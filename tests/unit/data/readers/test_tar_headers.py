@@ -40,7 +40,7 @@ def test_equals_tarfile(tmp_path, form):
 
 
 def test_sizes_beyond_octal(tmp_path, caplog):
-    # A sparse file: 9 GB in its header and its length, nothing on the disk.
+    # A sparse file: 9 GB by header and length, nothing on the disk.
     info = tarfile.TarInfo("big.jpg")
     info.size = 9 << 30
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):

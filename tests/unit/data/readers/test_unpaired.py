@@ -122,7 +122,7 @@ def test_pseudo_pairs_of_labelled_images(tmp_path):
     data = open_(tmp_path, "pairs", prompt="a photo of {}")
     records = sorted(data, key=lambda record: record.sample_id)
     assert [record.text for record in records] == ["a photo of cat"] * 2 + ["a photo of polar bear"] * 2
-    assert len({record.image_id for record in records}) == 2  # one a class: no false negatives in ITM
+    assert len({record.image_id for record in records}) == 2  # one for each class: no false negatives in ITM
     assert data.image_source(0) == data[0].image
 
 

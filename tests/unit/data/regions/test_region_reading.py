@@ -1,4 +1,4 @@
-"""What a batch holds of its images: regions of unequal number, the best of them, and blank ones."""
+"""Regions of a batch: different numbers, the best ones, and blank images."""
 
 from __future__ import annotations
 

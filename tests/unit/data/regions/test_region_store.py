@@ -1,4 +1,4 @@
-"""The store of region features: what comes back, by which names, and what is refused."""
+"""The store of region features: precision, lookup by names, and refused files."""
 
 from __future__ import annotations
 
@@ -78,17 +78,17 @@ def test_a_skipped_picture_is_not_another_one_of_its_file_name(tmp_path):
     store = RegionStore(tmp_path / "one")
     assert [store.find(name) for name in ("a/1.png", "1.png", "1")] == [(0, 0), None, None]
     other = write_store(tmp_path / "two", ["1.png"])
-    for source in (store, JoinedRegions([store, other])):  # nor one of another store
+    for source in (store, JoinedRegions([store, other])):  # nor an image of another store
         with pytest.raises(RecordError, match="left out there: damaged"):
             source.of(record("b/1.png"))
-    one = write_store(tmp_path / "three", [sample("x", 0)])  # broken.jpg was left out of it
+    one = write_store(tmp_path / "three", [sample("x", 0)])  # broken.jpg was skipped
     two = write_store(tmp_path / "four", ["broken.jpg"])
     with pytest.raises(RecordError, match=r"broken.jpg could be .*four, .*three"):
         JoinedRegions([one, two]).of(record("train/broken.jpg"))
 
 
 def test_a_joined_store_takes_no_picture_of_a_shortened_name_for_one_that_another_store_has(tmp_path):
-    """Left out there under that very id, or there more than once."""
+    """Images skipped under the same id, or stored several times."""
     left_out = write_store(tmp_path / "one", [sample("x", 0)])  # without broken.jpg
     two = write_store(tmp_path / "two", ["val/broken.jpg"])
     with pytest.raises(RecordError, match="left out there: damaged"):
@@ -205,6 +205,6 @@ def test_a_short_name_that_several_stores_know_is_refused(tmp_path):
     with pytest.raises(RecordError, match=r"1.png could be .*train, .*val; name only"):
         joined.of(record("val/1.png"))
     np.testing.assert_array_equal(joined.of(record("1.png")).features, train.of_id("1.png").features)
-    # The first store has it under a shortened name only.
+    # The first store has it only under a shortened name.
     np.testing.assert_array_equal(joined.of(record("2.png")).features, val.of_id("2.png").features)
     np.testing.assert_array_equal(joined.of(record("x/2.png")).features, train.of_id("x/2.png").features)

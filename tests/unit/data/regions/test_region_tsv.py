@@ -1,4 +1,4 @@
-"""The released TSV of region features: read, written, and what is wrong with a line."""
+"""The released TSV format of region features: reading, writing, malformed lines."""
 
 from __future__ import annotations
 

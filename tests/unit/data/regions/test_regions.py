@@ -1,4 +1,4 @@
-"""Regions: the grid without a detector, locations, and what cannot be used."""
+"""Regions: the grid without a detector, locations, and invalid regions."""
 
 from __future__ import annotations
 

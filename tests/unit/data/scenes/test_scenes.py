@@ -1,4 +1,4 @@
-"""The built-in corpus: determinism, truth of what is said, and what can be guessed without looking."""
+"""The built-in corpus: determinism, truth of its texts, and accuracy without looking at images."""
 
 from collections import Counter, defaultdict
 

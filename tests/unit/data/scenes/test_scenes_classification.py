@@ -1,4 +1,4 @@
-"""`scenes` for classification: the labels are true, equal in share, and the words are known."""
+"""`scenes` for classification: labels are true and balanced, words are in the vocabulary."""
 
 from __future__ import annotations
 
