@@ -6,7 +6,6 @@ Broken records are counted, the first of each corpus is logged, and a run fails 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -363,26 +362,18 @@ class EvalLoader:
             DataError: more than `max_bad_rate` of the records were broken.
         """
         self.counter = RecordCounter(self.counter.max_bad_rate)
-        for keys, batch, bad in ordered_map(self._read, self._jobs(), self.num_workers, self.prefetch):
+        name, own = self.dataset.name, range(self.rank, len(self.dataset), self.world_size)
+
+        def read(number: int) -> tuple[list[SampleKey], Batch | None, list[BadRecord]]:
+            part = own[number * self.batch_size : (number + 1) * self.batch_size]
+            keys = [SampleKey(name, index, 0) for index in part]
+            return keys, *read_batch({name: self.dataset}, self.collator, keys, self.seed, number, self.rank)
+
+        for keys, batch, bad in ordered_map(read, range(len(self)), self.num_workers, self.prefetch):
             self.counter.add(keys, bad)
             if batch is not None:
                 yield batch
         self.counter.check(1)
-
-    def _jobs(self) -> Iterator[tuple[int, list[SampleKey]]]:
-        indices = iter(range(self.rank, len(self.dataset), self.world_size))
-        for number in itertools.count():
-            keys = [SampleKey(self.dataset.name, i, 0) for i in itertools.islice(indices, self.batch_size)]
-            if not keys:
-                return
-            yield number, keys
-
-    def _read(
-        self, job: tuple[int, list[SampleKey]]
-    ) -> tuple[list[SampleKey], Batch | None, list[BadRecord]]:
-        number, keys = job
-        datasets = {self.dataset.name: self.dataset}
-        return keys, *read_batch(datasets, self.collator, keys, self.seed, number, self.rank)
 
     @property
     def counters(self) -> dict[str, dict[str, int]]:

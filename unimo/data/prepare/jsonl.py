@@ -57,13 +57,11 @@ def prepare_jsonl(
 
     Args:
         source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
-        out: folder to write to.
         kind: `pairs`, `vqa` or `entailment`.
         name: first part of the file names.
         images: folder that image paths are relative to; that of the file when None.
         min_count: VQA: smallest number of questions of train and val whose answer becomes a class.
         max_missing_rate: share of samples that may be broken.
-        progress: wraps the iteration, as tqdm does.
 
     Returns:
         The content of `summary.json`.

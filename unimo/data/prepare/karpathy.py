@@ -29,11 +29,9 @@ def prepare_karpathy(
     Args:
         annotations: `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
         images: folder of the image files; for COCO that with `train2014` and `val2014`.
-        out: folder to write to.
         name: first part of the file names; from the annotations when empty (Flickr30k: `f30k`).
         max_missing_rate: share of images that may be missing or broken.
         rows_per_file: images of one file; 0 means one file for each split.
-        progress: wraps the iteration, as tqdm does.
 
     Returns:
         The content of `summary.json`.
@@ -53,11 +51,7 @@ def prepare_karpathy(
         writer = ArrowWriter(out, stem, PAIRS_SCHEMA, rows_per_file)
         rows = _rows(progress(chosen, total=len(chosen), desc=stem), folder)
         captions = write_rows(writer, rows, "caption", folder)
-        summary["splits"][split] = {
-            "images": writer.rows,
-            "captions": captions,
-            "files": writer.file_names,
-        }
+        summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
     summary |= folder.report()
     write_json(Path(out) / "summary.json", summary)
     return summary
@@ -89,9 +83,5 @@ def _rows(entries: Any, folder: ImageFolder) -> Iterator[dict[str, Any]]:
         captions = [caption for caption in captions if caption]
         image = folder.read(*_candidates(entry)) if captions else None
         if image is not None:
-            yield {
-                "image": image,
-                "caption": captions,
-                "image_id": str(entry["filename"]),
-                "split": entry["split"],
-            }
+            name, split = str(entry["filename"]), entry["split"]
+            yield {"image": image, "caption": captions, "image_id": name, "split": split}

@@ -30,9 +30,7 @@ def prepare_snli_ve(
     Args:
         annotations: folder of `snli_ve_train.jsonl`, `snli_ve_dev.jsonl`, `snli_ve_test.jsonl`.
         images: folder of the Flickr30k images, `<Flickr30K_ID>.jpg`.
-        out: folder to write to.
         max_missing_rate: share of images that may be missing or broken.
-        progress: wraps the iteration, as tqdm does.
 
     Returns:
         The content of `summary.json`.
@@ -41,8 +39,7 @@ def prepare_snli_ve(
         DataError: missing files, malformed lines, too many missing images, or a full disk.
     """
     source = check_folder(annotations, "snli_ve_train.jsonl, snli_ve_dev.jsonl, snli_ve_test.jsonl")
-    files = {split: source / f"snli_ve_{split}.jsonl" for split in SPLITS}
-    files = {split: path for split, path in files.items() if path.is_file()}
+    files = {split: path for split in SPLITS if (path := source / f"snli_ve_{split}.jsonl").is_file()}
     if not files:
         raise DataError(f"no snli_ve_train.jsonl, snli_ve_dev.jsonl or snli_ve_test.jsonl in {source}")
     content = {split: _read_split(path) for split, path in files.items()}

@@ -69,12 +69,8 @@ class ImageFolder:
         Raises:
             DataError: more than `max_missing_rate` of them are missing.
         """
-        total = 0
-        lost = []
-        for candidates in wanted:
-            total += 1
-            if not any((self.root / name).is_file() for name in candidates):
-                lost.append(candidates[0])
+        found = [(names[0], any((self.root / name).is_file() for name in names)) for names in wanted]
+        total, lost = len(found), [name for name, is_there in found if not is_there]
         if total and len(lost) == total:
             raise DataError(
                 f"annotations without images: none of the {total} annotated images is in {self.root}, "
@@ -103,11 +99,7 @@ class ImageFolder:
         """Return counts for summary.json, with the first few names."""
         examples = [f"{name}: not found" for name in sorted(self.missing)[:5]]
         examples += [f"{name}: {reason}" for name, reason in sorted(self.broken.items())[:5]]
-        return {
-            "images_missing": len(self.missing),
-            "images_broken": len(self.broken),
-            "examples": examples,
-        }
+        return {"images_missing": len(self.missing), "images_broken": len(self.broken), "examples": examples}
 
 
 def write_rows(

@@ -64,13 +64,11 @@ def prepare_vqa(
         annotations: folder of `v2_OpenEnded_mscoco_train2014_questions.json`,
             `v2_mscoco_train2014_annotations.json` etc.
         images: folder of `train2014`, `val2014`, `test2015`.
-        out: folder to write to.
         variant: `raw` counts the annotators' answers as they are (ViLT, METER, VLMo); `normalised`
             normalises them first (BridgeTower) and adds `_fix` to the file names.
         min_count: number of questions for which an answer must be the majority answer to become a class.
         rest_images: number of images of `rest_val`.
         max_missing_rate: share of images that may be missing or broken.
-        progress: wraps the iteration, as tqdm does.
 
     Returns:
         The content of `summary.json`.
@@ -88,7 +86,14 @@ def prepare_vqa(
     ending = "_fix" if variant == "normalised" else ""
     summary: dict[str, Any] = {"variant": variant, "answers": len(vocabulary), "splits": {}}
     for split, content in splits.items():
-        for name, chosen in _parts(split, _label(content, split, labels, variant), rest_images):
+        kept = _label(content, split, labels, variant)
+        parts = {split: kept}
+        if split == "val" and len(kept) > rest_images:
+            first = len(kept) - rest_images
+            parts |= {"trainable_val": kept[:first], "rest_val": kept[first:]}
+        elif split == "val":
+            log.warning("val has %d images: no trainable_val and rest_val (--rest-images)", len(kept))
+        for name, chosen in parts.items():
             writer = ArrowWriter(out, f"vqav2_{name}{ending}", VQA_SCHEMA)
             items = progress(chosen, total=len(chosen), desc=writer.stem)
             questions = write_rows(writer, _rows(split, name, items, folder), "questions", folder)
@@ -129,8 +134,8 @@ def score_answers(
 
 def _read_splits(folder: Path) -> dict[str, VqaSplit]:
     splits = {}
-    for split in _IMAGES_OF:
-        year = _IMAGES_OF[split][-4:]
+    for split, images in _IMAGES_OF.items():
+        year = images[-4:]
         questions = _one_file(folder, f"*{split}{year}_questions.json")
         if questions is None:
             continue
@@ -185,17 +190,6 @@ def _label(
         if scored:
             kept.append((image_id, scored))
     return kept
-
-
-def _parts(split: str, kept: list, rest_images: int) -> Iterator[tuple[str, list]]:
-    yield split, kept
-    if split != "val":
-        return
-    if len(kept) <= rest_images:
-        log.warning("val has %d images: no trainable_val and rest_val (--rest-images)", len(kept))
-        return
-    yield "trainable_val", kept[: len(kept) - rest_images]
-    yield "rest_val", kept[len(kept) - rest_images :]
 
 
 def _candidates(split: str, image_id: int) -> tuple[str, ...]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -69,8 +69,7 @@ class ArrowWriter:
         self._temporary: list[Path] = []
         self._buffer: list[Mapping[str, Any]] = []
         self._buffer_bytes = 0
-        self._sink: pa.NativeFile | None = None
-        self._writer: pa.RecordBatchFileWriter | None = None
+        self._opened = contextlib.ExitStack()
 
     @property
     def file_names(self) -> list[str]:
@@ -78,11 +77,9 @@ class ArrowWriter:
         return [path.name for path in self.files]
 
     def __enter__(self) -> ArrowWriter:
-        try:
+        with self._named_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._open()
-        except OSError as error:
-            raise self._error(error) from error
         return self
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -91,33 +88,41 @@ class ArrowWriter:
         Raises:
             DataError: the file cannot be written.
         """
-        if self.rows_per_file and self.rows and self.rows % self.rows_per_file == 0:
-            self._guarded(self._close_file)
-            self._guarded(self._open)
-        self._buffer.append(row)
-        self._buffer_bytes += len(row["image"])
-        self.rows += 1
-        if self._buffer_bytes >= _BATCH_BYTES or len(self._buffer) >= _BATCH_ROWS:
-            self._guarded(self._flush)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            try:
+        with self._named_errors():
+            if self.rows_per_file and self.rows and self.rows % self.rows_per_file == 0:
                 self._close_file()
-                self._publish()
-                return
-            except OSError as failure:
-                self._discard()
-                raise self._error(failure) from failure
-        self._discard()
+                self._open()
+            self._buffer.append(row)
+            self._buffer_bytes += len(row["image"])
+            self.rows += 1
+            if self._buffer_bytes >= _BATCH_BYTES or len(self._buffer) >= _BATCH_ROWS:
+                self._flush()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                with self._named_errors():
+                    self._close_file()
+                    self._publish()
+        finally:
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self._opened.close()
+            for path in self._temporary:
+                path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            file = self.folder / self.stem
+            raise DataError(f"cannot write {file}.arrow: {error}; nothing of it was kept") from error
 
     def _open(self) -> None:
         path = self.folder / f".{self.stem}_{len(self._temporary)}.arrow.tmp"
         self._temporary.append(path)
-        self._sink = pa.OSFile(str(path), "wb")
-        self._writer = pa.ipc.new_file(self._sink, self.schema)
+        sink = self._opened.enter_context(pa.OSFile(str(path), "wb"))
+        self._writer = self._opened.enter_context(pa.ipc.new_file(sink, self.schema))
 
     def _flush(self) -> None:
         if self._buffer:
@@ -126,15 +131,12 @@ class ArrowWriter:
 
     def _close_file(self) -> None:
         self._flush()
-        self._writer.close()
-        self._sink.close()
+        self._opened.close()
         sync(self._temporary[-1])
 
     def _publish(self) -> None:
-        names = [
-            f"{self.stem}_{i}.arrow" if self.rows_per_file else f"{self.stem}.arrow"
-            for i in range(len(self._temporary))
-        ]
+        numbers = [f"_{number}" if self.rows_per_file else "" for number in range(len(self._temporary))]
+        names = [f"{self.stem}{number}.arrow" for number in numbers]
         for path in self.folder.glob(f"{self.stem}*.arrow"):
             if re.fullmatch(re.escape(self.stem) + r"(_\d+)?\.arrow", path.name) and path.name not in names:
                 log.info("removing %s of an earlier run", path)
@@ -142,25 +144,6 @@ class ArrowWriter:
         for temporary, name in zip(self._temporary, names, strict=True):
             temporary.replace(self.folder / name)
             self.files.append(self.folder / name)
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except OSError as error:
-            raise self._error(error) from error
-
-    def _discard(self) -> None:
-        for resource in (self._writer, self._sink):
-            try:
-                if resource is not None:
-                    resource.close()
-            except (OSError, pa.ArrowException):
-                log.debug("cannot close %s after an earlier error", self.stem)
-        for path in self._temporary:
-            path.unlink(missing_ok=True)
-
-    def _error(self, error: OSError) -> DataError:
-        return DataError(f"cannot write {self.folder / self.stem}.arrow: {error}; nothing of it was kept")
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -7,11 +7,13 @@ split, index). `scene.py` renders a scene, `language.py` writes texts about it.
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
-from unimo.data.readers.base import Dataset, Kind
+from unimo.data.loading.sampler import generator
+from unimo.data.readers.base import Dataset, Kind, check_index
 from unimo.data.record import ImageSource, Record
 from unimo.data.scenes import language
 from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
@@ -62,36 +64,51 @@ class ScenesDataset(Dataset):
         return f"{unpaired}{self.split}-{index // self.texts_per_image}"
 
     def __getitem__(self, index: int) -> Record:
-        image, turn = divmod(index, self.texts_per_image)
-        scene = self.scene(image)
-        common = {
-            "sample_id": f"{self.split}-{image}-{turn}",
-            "corpus": self.name,
-            "image_id": self.image_id(index),
-        }
-        rng = self._rng(image, 1)
-        if self.kind == "texts":
-            return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
-        common["images"] = (encode(render(scene)),)
+        count = self.texts_per_image
+        image, turn = divmod(index, count)
+        scene, rng = self.scene(image), self._rng(image, 1)
+        images = () if self.kind == "texts" else (encode(render(scene)),)
+        sample_id = f"{self.split}-{image}-{turn}"
+        record = partial(Record, sample_id, self.name, images, image_id=self.image_id(index))
         if self.kind == "images":
-            return Record(**common)
-        if self.kind == "pairs":
-            return Record(**common, text=language.captions(scene, self.texts_per_image, rng)[turn])
+            return record()
         if self.kind == "vqa":
-            question = language.questions(scene, self.texts_per_image, rng)[turn]
-            return Record(
-                **common,
-                text=question.text,
-                question_id=index,
-                answer_scores={question.answer: 1.0},
-                question_type=question.kind,
-            )
-        text, label = language.hypotheses(scene, self.texts_per_image, rng)[turn]
-        return Record(**common, text=text, label=label)
+            kind, text, answer = language.questions(scene, count, rng)[turn]
+            return record(text=text, question_id=index, answer_scores={answer: 1.0}, question_type=kind)
+        if self.kind == "entailment":
+            text, label = language.hypotheses(scene, count, rng)[turn]
+            return record(text=text, label=label)
+        return record(text=language.captions(scene, count, rng)[turn])
 
     def _rng(self, image: int, stream: int) -> np.random.Generator:
         source = SPLITS[self.split] + OTHER_SCENES.get(self.kind, 0)
         return np.random.default_rng([self.config.seed, source, image, stream])
+
+
+class OneASceneDataset(Dataset):
+    """Base of corpora with one sample for each scene of a split.
+
+    Args:
+        split: `train`, `val` or `test`.
+        config: numbers of scenes and the seed.
+
+    Raises:
+        ConfigError: unknown split.
+    """
+
+    name = "scenes"
+
+    def __init__(self, split: str, config: ScenesConfig | None = None) -> None:
+        self.split, self._whole = split, ScenesDataset("pairs", split, config)
+
+    def __len__(self) -> int:
+        return self._whole.num_images
+
+    def draw(self, index: int, use: str) -> tuple[str, Scene, np.random.Generator]:
+        """Return the name and the scene of a sample, and a generator for this use of it."""
+        check_index(index, len(self))
+        rng = generator(self._whole.config.seed, use, self.split, index)
+        return f"{self.split}-{index}", self._whole.scene(index), rng
 
 
 def answers() -> list[str]:
@@ -102,8 +119,7 @@ def answers() -> list[str]:
 
 def vocabulary() -> list[str]:
     """Return every word that `scenes` texts can contain, sorted."""
-    words = " ".join([*COLORS, *SHAPES, *RADII, *PLACES, *language.TEMPLATE_WORDS]).split()
-    return sorted(set(words))
+    return sorted({*" ".join([*COLORS, *SHAPES, *RADII, *PLACES, *language.TEMPLATE_WORDS]).split()})
 
 
 def encode(image: Image.Image) -> bytes:

@@ -12,11 +12,10 @@ import dataclasses
 
 import numpy as np
 
-from unimo.data.loading.sampler import generator
-from unimo.data.readers.base import TextDataset, check_index
+from unimo.data.readers.base import TextDataset
 from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.record import Record
-from unimo.data.scenes.dataset import ScenesDataset
+from unimo.data.scenes.dataset import OneASceneDataset
 from unimo.data.scenes.language import captions, describe, hypotheses
 from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
 from unimo.settings import ScenesConfig
@@ -25,35 +24,20 @@ Sample = tuple[str, str | None, float]
 """First sentence, second sentence, class or score."""
 
 
-class SceneTexts(TextDataset):
-    """One sample of a GLUE-like task for each scene of a split.
-
-    Args:
-        task: name of the GLUE task.
-        split: `train`, `val` or `test`.
-        config: numbers of scenes and the seed.
-
-    Raises:
-        ConfigError: unknown split.
-    """
-
-    name = "scenes"
+class SceneTexts(OneASceneDataset, TextDataset):
+    """Samples of a GLUE-like task."""
 
     def __init__(self, task: GlueName, split: str, config: ScenesConfig | None = None) -> None:
+        super().__init__(split, config)
         self.task = task
-        self._whole = ScenesDataset("pairs", split, config)
-
-    def __len__(self) -> int:
-        return self._whole.num_images
 
     def __getitem__(self, index: int) -> Record:
-        check_index(index, len(self))
-        rng = generator(self._whole.config.seed, self.task, self._whole.split, index)
-        text, pair, value = _MAKERS[self.task](self._whole.scene(index), rng)
+        sample_id, scene, rng = self.draw(index, self.task)
+        text, pair, value = _MAKERS[self.task](scene, rng)
         names = TASKS[self.task].class_names
         return Record(
-            sample_id=f"{self._whole.split}-{index}",
-            corpus=self.name,
+            sample_id,
+            self.name,
             text=text,
             text_pair=pair,
             label=int(value) if names else None,

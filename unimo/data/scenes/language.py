@@ -44,16 +44,13 @@ def captions(scene: Scene, count: int, rng: np.random.Generator) -> list[str]:
         relation = _relation(chosen[0], chosen[1]) if len(chosen) > 1 else None
         form = rng.random()
         if form < 0.1:
-            number = NUMBER_WORDS[len(scene.objects)]
-            made.append(
-                f"there {'is' if number == 'one' else 'are'} {number} object{'s' * (number != 'one')} ."
-            )
+            number, several = NUMBER_WORDS[len(scene.objects)], len(scene.objects) > 1
+            made.append(f"there {'are' if several else 'is'} {number} object{'s' * several} .")
         elif relation and form < 0.3:
             made.append(f"{chosen[0].phrase} {relation} {chosen[1].phrase} .")
         elif form < 0.6:
-            made.append(
-                " , ".join(f"the {item.name} at the {item.place} is {item.size}" for item in chosen) + " ."
-            )
+            sizes = [f"the {item.name} at the {item.place} is {item.size}" for item in chosen]
+            made.append(" , ".join(sizes) + " .")
         else:
             made.append(describe(chosen))
     return made
@@ -80,11 +77,10 @@ def hypotheses(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple
         label = (ENTAILMENT, CONTRADICTION, NEUTRAL)[turn % 3]
         if label == NEUTRAL:
             made.append((f"the {item.name} {_pick(HIDDEN_FACTS, rng)} .", label))
-            continue
-        statement = f"{item.name} at the {item.place}"
-        if label == CONTRADICTION:
-            statement = _absent(scene, item, rng)
-        made.append((f"there is a {statement} .", label))
+        elif label == CONTRADICTION:
+            made.append((f"there is a {_absent(scene, item, rng)} .", label))
+        else:
+            made.append((f"there is a {item.name} at the {item.place} .", label))
     return made
 
 

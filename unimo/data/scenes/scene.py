@@ -93,21 +93,17 @@ def render(scene: Scene) -> Image.Image:
     image = Image.new("RGB", (CANVAS, CANVAS), scene.background)
     draw = ImageDraw.Draw(image)
     for item in scene.objects:
-        _draw_shape(draw, item)
+        x1, y1, x2, y2 = item.box
+        color, radius = COLORS[item.color], (x2 - x1) // 2
+        x, y = x1 + radius, y1 + radius
+        if item.shape == "circle":
+            draw.ellipse(item.box, fill=color)
+        elif item.shape == "square":
+            draw.rectangle(item.box, fill=color)
+        elif item.shape == "triangle":
+            draw.polygon([(x, y1), (x2, y2), (x1, y2)], fill=color)
+        else:
+            arm = max(2, radius // 3)
+            draw.rectangle((x - arm, y1, x + arm, y2), fill=color)
+            draw.rectangle((x1, y - arm, x2, y + arm), fill=color)
     return image
-
-
-def _draw_shape(draw: ImageDraw.ImageDraw, item: SceneObject) -> None:
-    x1, y1, x2, y2 = item.box
-    color, radius = COLORS[item.color], (x2 - x1) // 2
-    x, y = x1 + radius, y1 + radius
-    if item.shape == "circle":
-        draw.ellipse(item.box, fill=color)
-    elif item.shape == "square":
-        draw.rectangle(item.box, fill=color)
-    elif item.shape == "triangle":
-        draw.polygon([(x, y1), (x2, y2), (x1, y2)], fill=color)
-    else:
-        arm = max(2, radius // 3)
-        draw.rectangle((x - arm, y1, x + arm, y2), fill=color)
-        draw.rectangle((x1, y - arm, x2, y + arm), fill=color)

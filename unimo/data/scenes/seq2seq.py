@@ -7,10 +7,9 @@ answers follow, and the target is the answer to the last question, as in CoQA.
 
 from __future__ import annotations
 
-from unimo.data.loading.sampler import generator
-from unimo.data.readers.base import TextDataset, check_index
+from unimo.data.readers.base import TextDataset
 from unimo.data.readers.generation import GenerationRecord
-from unimo.data.scenes.dataset import ScenesDataset
+from unimo.data.scenes.dataset import OneASceneDataset
 from unimo.data.scenes.language import ABOUT_ONE, describe, questions
 from unimo.data.scenes.scene import Scene
 from unimo.settings import ScenesConfig
@@ -19,32 +18,16 @@ TURNS = 3
 """Largest number of questions in a dialog."""
 
 
-class SceneWriting(TextDataset):
-    """One sample for each scene of a split.
-
-    Args:
-        split: `train`, `val` or `test`.
-        config: numbers of scenes and the seed.
-        dialog: make answers the targets instead of questions.
-
-    Raises:
-        ConfigError: unknown split.
-    """
-
-    name = "scenes"
+class SceneWriting(OneASceneDataset, TextDataset):
+    """Questions to write, or with `dialog` answers."""
 
     def __init__(self, split: str, config: ScenesConfig | None = None, dialog: bool = False) -> None:
+        super().__init__(split, config)
         self._dialog = dialog
-        self._whole = ScenesDataset("pairs", split, config)
-
-    def __len__(self) -> int:
-        return self._whole.num_images
 
     def __getitem__(self, index: int) -> GenerationRecord:
-        check_index(index, len(self))
-        split, scene = self._whole.split, self._whole.scene(index)
-        rng = generator(self._whole.config.seed, "seq2seq", split, index)
-        sample_id, description = f"{split}-{index}", describe(scene.objects)
+        sample_id, scene, rng = self.draw(index, "seq2seq")
+        description = describe(scene.objects)
         if not self._dialog:
             asked = questions_by_answer(scene)
             answer = list(asked)[int(rng.integers(len(asked)))]
