@@ -75,15 +75,9 @@ class ArrowDataset(Dataset):
             image_id = self._image_id(row)
         except (UnicodeDecodeError, pa.ArrowException) as error:
             raise RecordError(f"{where}: not valid UTF-8: {error}") from error
-        if self.kind == "texts":
-            return Record(sample_id, self.name, **fields)
-        return Record(
-            sample_id=sample_id,
-            corpus=self.name,
-            images=(self._images.read(row),),
-            image_id=image_id,
-            **fields,
-        )
+        if self.kind != "texts":
+            fields |= {"images": (self._images.read(row),), "image_id": image_id}
+        return Record(sample_id, self.name, **fields)
 
     def image_source(self, index: int) -> bytes:
         row = self._locate(index)[0]

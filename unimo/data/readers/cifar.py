@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -67,8 +67,7 @@ CIFAR100 = CifarLayout(
 )
 
 
-@dataclass(frozen=True)
-class CifarFolder:
+class CifarFolder(NamedTuple):
     """A folder of CIFAR files."""
 
     path: Path
@@ -77,12 +76,7 @@ class CifarFolder:
 
 
 class CifarImages(LabeledImages):
-    """The images of some CIFAR files, in memory (3 kB each).
-
-    Args:
-        folder: folder of the files.
-        files: names of the files, without `.bin`.
-        name: name of the corpus.
+    """The images of some CIFAR files (names without `.bin`), in memory (3 kB each).
 
     Raises:
         DataError: missing or damaged files.
@@ -92,19 +86,17 @@ class CifarImages(LabeledImages):
         self.name = name
         self.class_names = _class_names(folder)
         read = _read_binary if folder.binary else _read_python
-        parts = [read(folder, file) for file in files]
-        self._files = [file for file, (labels, _) in zip(files, parts, strict=True) for _ in labels]
-        self._rows = [row for labels, _ in parts for row in range(len(labels))]
-        self._labels = np.concatenate([labels for labels, _ in parts])
-        self._pixels = np.concatenate([pixels for _, pixels in parts])
+        labels, pixels = zip(*(read(folder, file) for file in files), strict=True)
+        rows = zip(files, map(len, labels), strict=True)
+        self._keys = [f"{file}:{row}" for file, count in rows for row in range(count)]
+        self._labels, self._pixels = np.concatenate(labels), np.concatenate(pixels)
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Record:
         image, label = self.image_source(index), int(self._labels[index])
-        key = f"{self._files[index]}:{self._rows[index]}"
-        name = spoken(self.class_names[label])
+        key, name = self._keys[index], spoken(self.class_names[label])
         return Record(key, self.name, images=(image,), image_id=key, label=label, label_name=name)
 
     def image_source(self, index: int) -> bytes:
@@ -165,13 +157,10 @@ def _read_binary(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray
 
 
 def _checked(labels: Any, path: Path, classes: int) -> np.ndarray:
-    whole = [label if isinstance(label, (int, np.integer)) else -1 for label in labels]
-    numbers = np.asarray(whole, np.int64)
-    wrong = np.flatnonzero((numbers < 0) | (numbers >= classes))
-    if len(wrong):
-        row = int(wrong[0])
-        raise DataError(f"{path}, row {row}: label {labels[row]!r:.40} is not one of 0 .. {classes - 1}")
-    return numbers
+    for row, label in enumerate(labels):
+        if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
+            raise DataError(f"{path}, row {row}: label {label!r:.40} is not one of 0 .. {classes - 1}")
+    return np.asarray(labels, np.int64)
 
 
 def _class_names(folder: CifarFolder) -> list[str]:

@@ -42,10 +42,6 @@ class GenerationRecord(Record):
 class LinePairs(TextDataset):
     """Sources in one file, their targets in the same lines of another.
 
-    Args:
-        files: source and target file.
-        name: name of the corpus.
-
     Raises:
         DataError: a file cannot be read, or their numbers of lines differ.
     """
@@ -76,8 +72,7 @@ class TsvFile(TextDataset):
     """A tab-separated file with a header and without quoting.
 
     Args:
-        path: the file.
-        name: name of the corpus.
+        path, name: the file, and the name of the corpus.
         is_tokenized: its cells hold GPT-2 ids.
         splits_turns: a source holds the turns of a dialog, separated by ` [SEP] `.
 
@@ -88,8 +83,7 @@ class TsvFile(TextDataset):
     def __init__(self, path: Path, name: str, is_tokenized: bool = False, splits_turns: bool = False) -> None:
         self.name, self._is_tokenized, self._splits_turns = name, is_tokenized, splits_turns
         self._lines = LineFile(path)
-        columns = self._lines.text(0).split("\t") if len(self._lines) else []
-        self._columns = columns
+        self._columns = columns = self._lines.text(0).split("\t") if len(self._lines) else []
         self._sources = [column for column in columns if column not in (*TARGETS, KNOWLEDGE)]
         self._target = next((column for column in TARGETS if column in columns), "")
         if not self._target or not self._sources or len(set(columns)) < len(columns):

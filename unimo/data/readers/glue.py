@@ -64,9 +64,7 @@ class GlueFile(TextDataset):
     """One tab-separated file.
 
     Args:
-        path: the file.
-        task: its format.
-        name: name of the corpus.
+        path, task, name: the file, its format, and the name of the corpus.
         part: `matched` or `mismatched` (MNLI); accuracy is also reported for each part.
         needs_labels: refuse a file without labels.
 
@@ -100,9 +98,7 @@ class GlueFile(TextDataset):
         columns = fields if is_header else self.task.headless
         self._columns = {column: place for place, column in enumerate(columns)}
         missing = [column for column in wanted if column not in self._columns]
-        if missing == [self.task.label] and not self._needs_labels:
-            missing = []
-        if missing:
+        if missing and (self._needs_labels or missing != [self.task.label]):
             found = ", ".join(field[:30] for field in fields[:12]) or "nothing"
             raise DataError(
                 f"{self.path}, line 1: no column {' and no column '.join(missing)}; found: {found}"
@@ -111,13 +107,11 @@ class GlueFile(TextDataset):
 
     def _read_label(self, fields: list[str], where: str) -> float:
         """Return the class or score of a line; NaN in a file without labels."""
-        last = max(
-            self._columns[name] for name in (*self.task.texts, self.task.label) if name in self._columns
-        )
+        used = {*self.task.texts, self.task.label}
+        last, name = max((place, name) for name, place in self._columns.items() if name in used)
         if len(fields) <= last:
-            names = list(self._columns)
             raise DataError(
-                f"{where}: {len(fields)} columns, and column {last + 1} ({names[last]}) is missing; "
+                f"{where}: {len(fields)} columns, and column {last + 1} ({name}) is missing; "
                 "expected them with tabs between"
             )
         if self.task.label not in self._columns:

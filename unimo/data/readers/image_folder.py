@@ -90,7 +90,13 @@ def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
     known = {folder for folders in SPLIT_FOLDERS.values() for folder in folders}
     found = [folder for folder in class_folders(root) if folder in known]
     if not found:
-        return _split_by_hash(ImageFolder(root, name), split)
+        whole = ImageFolder(root, name)
+        if split not in SPLIT_FOLDERS:
+            raise DataError(f"{root} has no split {split!r}; found: {', '.join(SPLIT_FOLDERS)}")
+        subset = SubsetDataset(whole, hash_split(whole, split))
+        if len(subset) == 0:
+            raise DataError(f"{root} has too few pictures for a split {split!r}: at least 3 are needed")
+        return RelabeledImages(subset, whole.class_names, range(len(whole.class_names)))
     chosen = next((folder for folder in SPLIT_FOLDERS.get(split, (split,)) if folder in found), None)
     if chosen is None:
         raise DataError(f"{root} has no split {split!r}; found: {', '.join(found)}")
@@ -98,15 +104,6 @@ def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
     dataset = ImageFolder(root / chosen, name, class_folders(root / train))
     log.info("%s, %s: %d images of %d classes", name, split, len(dataset), len(dataset.class_names))
     return dataset
-
-
-def _split_by_hash(whole: ImageFolder, split: str) -> LabeledImages:
-    if split not in SPLIT_FOLDERS:
-        raise DataError(f"{whole.root} has no split {split!r}; found: {', '.join(SPLIT_FOLDERS)}")
-    subset = SubsetDataset(whole, hash_split(whole, split))
-    if len(subset) == 0:
-        raise DataError(f"{whole.root} has too few pictures for a split {split!r}: at least 3 are needed")
-    return RelabeledImages(subset, whole.class_names, range(len(whole.class_names)))
 
 
 def class_folders(root: Path) -> list[str]:

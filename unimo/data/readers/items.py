@@ -72,7 +72,12 @@ def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: 
     if kind in ("pairs", "texts"):
         return {"text": check_text(sample["text"], where)}
     if kind == "entailment":
-        return {"text": check_text(sample["text"], where), "label": _label(sample.get("label"), where)}
+        text, label = check_text(sample["text"], where), sample.get("label")
+        if isinstance(label, str) and label in LABELS:
+            return {"text": text, "label": LABELS[label]}
+        if label is None or (type(label) is int and label in LABELS.values()):
+            return {"text": text, "label": label}
+        raise RecordError(f"{where}: label {label!r} is not one of {', '.join(LABELS)} or 0, 1, 2")
     scores = _answer_scores(sample, where)
     return {
         "text": check_text(sample["question"], where),
@@ -80,16 +85,6 @@ def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: 
         "answer_scores": scores,
         "question_type": str(sample.get("question_type") or answer_type(scores)),
     }
-
-
-def _label(value: Any, where: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and value in LABELS:
-        return LABELS[value]
-    if type(value) is int and value in LABELS.values():
-        return value
-    raise RecordError(f"{where}: label {value!r} is not one of {', '.join(LABELS)} or 0, 1, 2")
 
 
 def _answer_scores(sample: Mapping[str, Any], where: str) -> dict[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -93,21 +92,14 @@ class JsonlDataset(Dataset):
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
-        where = self.where(index)
-        item = self._item(index)
-        which = self._which[index]
+        where, item, which = self.where(index), self._item(index), self._which[index]
         sample_id = f"{self._lines.sample_id(self._line_of[index])}#{which}"
         fields = record_fields(split_item(item, self.kind, where)[which], self.kind, where, sample_id)
-        if self.kind == "texts":
-            return Record(sample_id, self.name, **fields)
-        image = self._image_name(item, where)
-        return Record(
-            sample_id=sample_id,
-            corpus=self.name,
-            images=(self._image_path(image, where),),
-            image_id=str(item.get("image_id", image)),
-            **fields,
-        )
+        if self.kind != "texts":
+            image = self._image_name(item, where)
+            fields["images"] = (self._image_path(image, where),)
+            fields["image_id"] = str(item.get("image_id", image))
+        return Record(sample_id, self.name, **fields)
 
     def image_source(self, index: int) -> Path:
         check_index(index, len(self))
@@ -142,12 +134,7 @@ class NamedImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image_name(self, index: int) -> str:
-        """Return the name of a sample's image.
-
-        Raises:
-            RecordError: it has none.
-        """
+    def image_name(self, index: int) -> str: ...
 
 
 def hash_split(dataset: NamedImages, split: str) -> np.ndarray:
@@ -166,15 +153,10 @@ def hash_split(dataset: NamedImages, split: str) -> np.ndarray:
             names.append(dataset.image_name(index))
         except RecordError:
             names.append(None)
-    splits = _assign(name for name in names if name is not None)
-    return np.array([i for i, name in enumerate(names) if splits.get(name, "train") == split], np.int64)
-
-
-def _assign(images: Iterable[str]) -> dict[str | None, str]:
-    place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64 for name in images}
+    place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64 for name in names if name}
     ordered = sorted(place, key=place.__getitem__)
     shares = [int(value / HELD_OUT_SHARE) for value in place.values()]
     val, test = (max(1, shares.count(share)) for share in (0, 1)) if len(ordered) >= 3 else (0, 0)
     splits: dict[str | None, str] = dict.fromkeys(ordered[:val], "val")
     splits.update(dict.fromkeys(ordered[val : val + test], "test"))
-    return splits
+    return np.array([i for i, name in enumerate(names) if splits.get(name, "train") == split], np.int64)

@@ -53,7 +53,7 @@ def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
     parts = [part] if part else ["", "matched", "mismatched"]
     files = [(folder / f"{name}{'_' * bool(each)}{each}.tsv", each) for each in parts]
     found = [(file, each) for file, each in files if file.is_file()]
-    if found:
-        return found
-    there = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no .tsv files"
-    raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
+    if not found:
+        there = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no .tsv files"
+        raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
+    return found

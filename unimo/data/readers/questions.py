@@ -8,9 +8,9 @@ SQuAD    train-v1.1.json: passages with questions and answers; a sample is a pas
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from unimo.data.readers.base import TextDataset, check_index, check_text
 from unimo.data.readers.generation import GenerationRecord
@@ -21,17 +21,13 @@ from unimo.files import read_json
 class CoqaFile(TextDataset):
     """Questions about stories; `references` are the answers of all annotators, `question_type` the domain.
 
-    Args:
-        path: the file.
-        name: name of the corpus.
-
     Raises:
         DataError: the file cannot be read, or a story lacks a key.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.name, self._path = name, path
-        self._stories = list(_articles(path))
+        self._stories = _articles(path)
         self._turns: list[tuple[int, int]] = []
         for number, story in enumerate(self._stories):
             where = f"{path}, story {number}"
@@ -66,18 +62,8 @@ class CoqaFile(TextDataset):
         )
 
 
-class _Place(NamedTuple):
-    article: int
-    paragraph: int
-    question: int
-
-
 class SquadQuestions(TextDataset):
     """Question generation: a passage and an answer are the source, the question is the target.
-
-    Args:
-        path: the file: `{"data": [articles]}`, or the list of articles itself.
-        name: name of the corpus.
 
     Raises:
         DataError: the file cannot be read, or an article lacks a key.
@@ -85,25 +71,20 @@ class SquadQuestions(TextDataset):
 
     def __init__(self, path: Path, name: str) -> None:
         self.name, self._path = name, path
-        self._articles = list(_articles(path))
-        self._places = [
-            _Place(number, place, which)
-            for number, article in enumerate(self._articles)
+        self._questions = [
+            (number, place, paragraph, question)
+            for number, article in enumerate(_articles(path))
             for place, paragraph in enumerate(_list(article, "paragraphs", f"{path}, article {number}"))
-            for which, _ in enumerate(_list(paragraph, "qas", f"{path}, article {number}, paragraph {place}"))
+            for question in _list(paragraph, "qas", f"{path}, article {number}, paragraph {place}")
         ]
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._questions)
 
     def __getitem__(self, index: int) -> GenerationRecord:
         check_index(index, len(self))
-        place = self._places[index]
-        paragraph = self._articles[place.article]["paragraphs"][place.paragraph]
-        item = paragraph["qas"][place.question]
-        where = (
-            f"{self._path}, article {place.article}, paragraph {place.paragraph}, question {item.get('id')!r}"
-        )
+        number, place, paragraph, item = self._questions[index]
+        where = f"{self._path}, article {number}, paragraph {place}, question {item.get('id')!r}"
         answers = _list(item, "answers", where)
         return GenerationRecord(
             sample_id=f"{self._path.stem}:{item.get('id', index)}",
@@ -116,13 +97,13 @@ class SquadQuestions(TextDataset):
         )
 
 
-def _articles(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of `data` in a JSON file."""
+def _articles(path: Path) -> list[dict[str, Any]]:
+    """Read the articles of a JSON file: `{"data": [articles]}`, or the list of articles itself."""
     content = read_json(path, DataError)
     entries = content.get("data") if isinstance(content, Mapping) else content
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DataError(f"{path}: expected a JSON object with a list of objects `data`, as of CoQA and SQuAD")
-    yield from entries
+    return entries
 
 
 def _list(item: Any, key: str, where: str) -> list[dict[str, Any]]:

@@ -61,9 +61,8 @@ class TarDataset(Dataset):
         self._key_text += key.encode("utf8", "surrogateescape")
         self._key_ends.append(len(self._key_text))
         self._spans.extend((*image, *text, int(use_txt)))
-        for which in range(count):
-            self._keys.append(len(self._key_ends) - 2)
-            self._which.append(which)
+        self._keys.extend([len(self._key_ends) - 2] * count)
+        self._which.extend(range(count))
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -71,26 +70,20 @@ class TarDataset(Dataset):
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
         key, where = self._key(index)
+        image_id = f"{self.path.stem}:{key}"
         if self.kind == "images":
-            name = f"{self.path.stem}:{key}"
-            return Record(name, self.name, images=(self.image_source(index),), image_id=name)
+            return Record(image_id, self.name, images=(self.image_source(index),), image_id=image_id)
         text_at, text_size, is_txt = self._span(index)[2:]
         if text_at < 0:
             raise RecordError(f"{where}: no text (txt or json)")
         content = read_at(self.path, text_at, text_size)
         item = {"text": _decode(content, where)} if is_txt else parse_json(content, where, RecordError)
         sample = split_item(item, self.kind, where)[self._which[index]]
-        sample_id = f"{self.path.stem}:{key}#{self._which[index]}"
+        sample_id = f"{image_id}#{self._which[index]}"
         fields = record_fields(sample, self.kind, where, sample_id)
-        if self.kind == "texts":
-            return Record(sample_id, self.name, **fields)
-        return Record(
-            sample_id=sample_id,
-            corpus=self.name,
-            images=(self.image_source(index),),
-            image_id=f"{self.path.stem}:{key}",
-            **fields,
-        )
+        if self.kind != "texts":
+            fields |= {"images": (self.image_source(index),), "image_id": image_id}
+        return Record(sample_id, self.name, **fields)
 
     def image_source(self, index: int) -> bytes:
         check_index(index, len(self))
