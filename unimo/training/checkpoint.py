@@ -6,19 +6,20 @@
     state.json                    step, data position of every rank, scaler, unlogged metrics, config,
                                   versions, and the size of every file
 
-A folder is filled under a temporary name, flushed to the disk and renamed, so a folder of the final
-name is complete unless the disk itself lost data; sizes are checked for that. No generator state is
-stored: every step reseeds from (seed, rank, step).
+A folder is written under a temporary name, flushed to the disk and renamed, so a folder of the final name is
+complete unless the disk itself lost data; sizes are checked for that. No generator state is stored: every
+step reseeds from (seed, rank, step).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import platform
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.json", "model.safetensors"
 _FINAL_NAME = re.compile(r"step_\d{8,}")
 _FREE_KEYS = {"init"}
-"""May differ within the sections that must be equal for a checkpoint to belong to a run."""
+"""Keys that may differ within the sections that a checkpoint and its run must share."""
 _STARTS = ("output_dir", "resume", "init_from")
-"""Say where a run starts and writes; not compared."""
+"""Fields that are not compared: they say where a run starts and writes."""
 
 
 def folder_of(output_dir: Path) -> Path:
@@ -52,32 +53,44 @@ def save(state: TrainState) -> Path:
     """Write a checkpoint of the current step and remove old ones. Collective.
 
     Raises:
-        CheckpointError: on all ranks; the disk is full or not writable. Older checkpoints are intact.
+        CheckpointError: the disk is full or not writable, on any rank. Older checkpoints are intact.
     """
     final = folder_of(state.output_dir) / f"step_{state.step:08d}"
     content = state.state_dict()
     if all(distributed.gather(is_complete(final))):
         return final
     fresh = final.with_name(f".{final.name}.writing")
-    on_rank_0 = distributed.rank() == 0
-    _gather_slices(state)
-    _together(lambda: _prepare(fresh) if on_rank_0 else None, final)
+    on_rank_0, stage = distributed.rank() == 0, state.run.train.sharding_stage
+    if stage == 3:
+        state.layer.get_all_parameters()  # of which each rank holds slices
+    with _together(final):
+        if on_rank_0:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
     try:
-        _together(lambda: _write_tensors(state, fresh), final)
-        _together(lambda: _publish(state, content, fresh, final) if on_rank_0 else None, final)
+        with _together(final):
+            if on_rank_0:
+                write_safetensors(fresh / WEIGHTS, tensors_of(state.task))
+            if on_rank_0 or stage:
+                write_safetensors(fresh / _optimizer_file(stage), optimizer_tensors(state.adamw, state.task))
+        with _together(final):
+            if on_rank_0:
+                _publish(state, content, fresh, final)
     finally:
         if on_rank_0:
             shutil.rmtree(fresh, ignore_errors=True)
     if on_rank_0:
-        _prune(final.parent, state.run.train.keep_checkpoints)
+        for old in list_complete(final.parent)[: -max(1, state.run.train.keep_checkpoints)]:
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 
-def _together(action: Callable[[], None], final: Path) -> None:
+@contextlib.contextmanager
+def _together(final: Path) -> Iterator[None]:
     """Run one part of saving on every rank; if it fails on one, raise on all."""
     problem = ""
     try:
-        action()
+        yield
     except CheckpointError as error:
         problem = str(error)
     except OSError as error:
@@ -90,31 +103,10 @@ def _together(action: Callable[[], None], final: Path) -> None:
         )
 
 
-def _prepare(fresh: Path) -> None:
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-
-
-def _write_tensors(state: TrainState, fresh: Path) -> None:
-    rank, ranks = distributed.rank(), distributed.world_size()
-    if rank == 0:
-        write_safetensors(fresh / WEIGHTS, tensors_of(state.task))
-    if rank == 0 or state.run.train.sharding_stage:
-        write_safetensors(
-            fresh / _optimizer_file(state, rank, ranks), optimizer_tensors(state.adamw, state.task)
-        )
-
-
-def _optimizer_file(state: TrainState, rank: int, ranks: int) -> str:
-    if not state.run.train.sharding_stage:
+def _optimizer_file(sharding_stage: int) -> str:
+    if not sharding_stage:
         return "optimizer.safetensors"
-    return f"optimizer-{rank:05d}-of-{ranks:05d}.safetensors"
-
-
-def _gather_slices(state: TrainState) -> None:
-    """Assemble the weights, of which each rank holds slices with sharding stage 3."""
-    if state.run.train.sharding_stage == 3:
-        state.layer.get_all_parameters()
+    return f"optimizer-{distributed.rank():05d}-of-{distributed.world_size():05d}.safetensors"
 
 
 def _publish(state: TrainState, content: dict[str, Any], fresh: Path, final: Path) -> None:
@@ -131,13 +123,8 @@ def _publish(state: TrainState, content: dict[str, Any], fresh: Path, final: Pat
     publish_folder(fresh, final)
 
 
-def _prune(folder: Path, keep: int) -> None:
-    for old in list_complete(folder)[: -max(1, keep)]:
-        shutil.rmtree(old, ignore_errors=True)
-
-
 def is_complete(folder: Path) -> bool:
-    """Whether all files that `state.json` lists exist with the size given there."""
+    """Return whether all files that `state.json` lists exist with the size given there."""
     try:
         files = json.loads((folder / STATE).read_text(encoding="utf8"))["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
@@ -152,7 +139,7 @@ def list_complete(folder: Path) -> list[Path]:
 
 
 def find_last(output_dir: Path) -> Path | None:
-    """Return the last complete checkpoint of a run, if any; incomplete ones are named in the log."""
+    """Return the last complete checkpoint of a run, if any, and log the incomplete ones."""
     folder = folder_of(output_dir)
     complete = list_complete(folder)
     for path in sorted(folder.glob("step_*")):
@@ -168,7 +155,7 @@ def remove_unfinished(output_dir: Path) -> None:
 
 
 def resolve(path: str) -> Path:
-    """Return the checkpoint that `resume=` names: a checkpoint folder, or the last one of an output folder.
+    """Return the checkpoint that `resume=` names: a checkpoint, or the last one of an output folder.
 
     Raises:
         CheckpointError: there is no complete checkpoint.
@@ -222,8 +209,7 @@ def _read_optimizer(state: TrainState, folder: Path, content: Mapping[str, Any])
                 f"can read; it has stage {stages[0]} and {content['world_size']} ranks, this run stage "
                 f"{stages[1]} and {distributed.world_size()}; use init_from= to start from the weights"
             )
-        name = _optimizer_file(state, distributed.rank(), distributed.world_size())
-        return read_safetensors(folder / name)
+        return read_safetensors(folder / _optimizer_file(3))
     merged: dict[str, np.ndarray] = {}
     for name in content["files"]:
         if name.startswith("optimizer"):
@@ -243,7 +229,7 @@ def check_same_run(
         where: the checkpoint, for messages.
 
     Raises:
-        CheckpointError: names the fields of these sections that differ.
+        CheckpointError: these sections differ; names the fields.
     """
     for section in identity:
         changed = _differences(old.get(section) or {}, new.get(section) or {}, section)

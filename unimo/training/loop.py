@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import paddle
 from paddle import Tensor
@@ -20,7 +19,7 @@ def fit(state: TrainState) -> None:
     """Train until all steps are done or a callback asks to stop.
 
     Raises:
-        UnimoError: the data, the numbers or the disk cannot be used; `on_exception` has been called.
+        UnimoError: the data, the numbers or the disk cannot be used.
     """
     train = state.run.train
     batches = iter(state.loader)
@@ -60,7 +59,10 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
             with state.precision.autocast():
                 loss, values = state.layer(to_tensors(batch))
             state.precision.backward(loss / rounds)
-        _accumulate(sums, {"loss": loss, **values}, rounds)
+        for name, value in {"loss": loss, **values}.items():
+            tensor = value.detach() if isinstance(value, Tensor) else paddle.to_tensor(float(value))
+            share = tensor.astype("float32").reshape([]) / rounds
+            sums[name] = sums[name] + share if name in sums else share
     parallel.average_gradients(state.layer, run.train.recompute)
     state.precision.step(state.optimizer)
     state.optimizer.clear_grad()
@@ -75,11 +77,3 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
         data_seconds=waited,
         seconds=time.perf_counter() - started,
     )
-
-
-def _accumulate(sums: dict[str, Tensor], values: Mapping[str, Any], rounds: int) -> None:
-    """Add this round's share of every metric, detached from the gradient graph."""
-    for name, value in values.items():
-        tensor = value.detach() if isinstance(value, Tensor) else paddle.to_tensor(float(value))
-        share = tensor.astype("float32").reshape([]) / rounds
-        sums[name] = sums[name] + share if name in sums else share

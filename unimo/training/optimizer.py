@@ -1,7 +1,7 @@
-"""AdamW with a rate multiplier for each group, decay only where it helps, and its state by name.
+"""AdamW with a rate multiplier for each group, and its state by the names of parameters.
 
-Weight decay applies to matrices. It leaves out everything with one dimension (biases, norms, gates)
-and the tables of class and position embeddings, which are looked up rather than multiplied with.
+Weight decay applies to matrices, but not to parameters of one dimension (biases, norms, gates) nor to class
+and position embeddings, which are looked up rather than multiplied with.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class GlobalNormClip(nn.ClipGradByGlobalNorm):
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies to a parameter, by its structured name and shape."""
+    """Return whether weight decay applies to a parameter, by its structured name and shape."""
     last = name.rpartition(".")[2] if not name.endswith(".weight") else name.split(".")[-2]
     is_table = "position" in last or last in {"class_embedding", "cls_token"}
     return parameter.ndim > 1 and not is_table
@@ -116,7 +116,10 @@ def load_optimizer_tensors(
     """
     owned = {parameter.name for parameter in optimizer._parameter_list}
     problems = []
-    _create_accumulators(optimizer)
+    # Paddle otherwise allocates the accumulators in the first step.
+    block = paddle.static.default_main_program().global_block()
+    optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper("AdamW")
+    optimizer._create_accumulators(block, optimizer._parameter_list)
     for name, parameter in task.named_parameters():
         if parameter.stop_gradient or parameter.name not in owned:
             continue
@@ -132,10 +135,3 @@ def load_optimizer_tensors(
             f"the optimizer state in {where} does not fit: {'; '.join(problems[:10])} "
             f"({len(problems)} in all); was another part of the model frozen then?"
         )
-
-
-def _create_accumulators(optimizer: AdamW) -> None:
-    """Make Paddle allocate the accumulators, which it otherwise does in the first step."""
-    block = paddle.static.default_main_program().global_block()
-    optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper("AdamW")
-    optimizer._create_accumulators(block, optimizer._parameter_list)

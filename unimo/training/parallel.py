@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,6 @@ from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_
 
 from unimo.distributed import world_size
 
-logger = logging.getLogger(__name__)
 _SHARDING_LEVELS = {2: "os_g", 3: "p_g_os"}
 
 

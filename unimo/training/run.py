@@ -21,7 +21,7 @@ from unimo.errors import CheckpointError, ConfigError
 from unimo.files import write_text
 from unimo.inference import loading
 from unimo.nn.block import set_recompute
-from unimo.settings import CorpusConfig, RunConfig
+from unimo.settings import RunConfig
 from unimo.training import callbacks, checkpoint, parallel, precision
 from unimo.training.optimizer import build_optimizer
 from unimo.training.schedule import warmup_steps
@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 def train(run: RunConfig) -> dict[str, Any]:
     """Carry out a run and return its summary, which is also written to `OUTPUT/summary.json`.
 
-    Where it starts: the last checkpoint of its output folder, else `resume`, else `init_from`, else
-    scratch; the log says which.
+    It starts from the last checkpoint of its output folder, else from `resume`, else from `init_from`, else
+    from scratch; the log says which.
 
     Raises:
         UnimoError: config, data, device or checkpoint cannot be used, or the loss is not finite.
@@ -97,50 +97,41 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
         ConfigError: the tokenizer has more tokens than the model, or the model cannot read the images.
     """
     model = to_plain(run.model)
+    saved = loading.read_model_config(run.init_from) if run.init_from else {}
     changes: dict[str, Any] = {}
     if "image_size" in model.get("vision", {}):
         changes["vision"] = {"image_size": run.data.image_size}
     if "vocab_size" in model.get("text", {}):
-        changes["text"] = {"vocab_size": _vocabulary(run, model["text"], processor.tokenizer.vocab_size)}
-    reads_images = registry.task_class(run.task.name).reads_images
-    if ("regions" in model) != bool(run.data.regions) and (reads_images or run.data.regions):
-        reads = (
-            "regions; set data.regions=grid, or" if "regions" in model else "pixels; leave out data.regions,"
-        )
+        size, tokens = model["text"]["vocab_size"], processor.tokenizer.vocab_size
+        if saved:
+            size = saved["model"].get("text", {}).get("vocab_size", size)
+        elif not model["text"].get("init") and size == registry.model_config(run.model.name).text.vocab_size:
+            size = tokens
+        if tokens > size:
+            raise ConfigError(
+                f"the tokenizer {run.data.tokenizer!r} has {tokens} tokens, but model.text.vocab_size is "
+                f"{size}; set it to at least the former, or data.tokenizer= to the one the weights were made "
+                "with"
+            )
+        changes["text"] = {"vocab_size": size}
+    reads_regions, reads_images = "regions" in model, registry.task_class(run.task.name).reads_images
+    if reads_regions != bool(run.data.regions) and (reads_images or run.data.regions):
+        advice = "regions; set data.regions=grid, or" if reads_regions else "pixels; leave out data.regions,"
         raise ConfigError(
-            f"{run.model.name} reads {reads} see unimo/data/README.md (data.regions is {run.data.regions!r})"
+            f"{run.model.name} reads {advice} see unimo/data/README.md (data.regions is {run.data.regions!r})"
         )
-    if "regions" in model and run.data.regions:
+    if reads_regions and run.data.regions:
         visual = processor.visual
-        _check_regions(run, visual.feature_size)
+        wanted = saved.get("model", {}).get("regions", {}).get("feature_size", visual.feature_size)
+        if wanted != visual.feature_size:
+            raise ConfigError(
+                f"{run.init_from} reads regions of {wanted} numbers (it was trained with data.regions="
+                f"{(saved.get('data') or {}).get('regions', '')}), those of data.regions={run.data.regions} "
+                f"have {visual.feature_size}; give data.regions= of the same detector"
+            )
         changes["regions"] = {"feature_size": visual.feature_size, "num_classes": visual.num_classes}
     model = merge_plain(model if keep_init else loading.without_init(model), changes)
     return replace(run, model=merge_into(registry.model_config(run.model.name), model, "model"))
-
-
-def _check_regions(run: RunConfig, found: int) -> None:
-    before = loading.read_model_config(run.init_from) if run.init_from else {}
-    wanted = before.get("model", {}).get("regions", {}).get("feature_size", found)
-    if wanted != found:
-        source = (before.get("data") or {}).get("regions", "")
-        raise ConfigError(
-            f"{run.init_from} reads regions of {wanted} numbers (it was trained with data.regions={source}), "
-            f"those of data.regions={run.data.regions} have {found}; give data.regions= of the same detector"
-        )
-
-
-def _vocabulary(run: RunConfig, text: Mapping[str, Any], tokens: int) -> int:
-    size = text["vocab_size"]
-    if run.init_from:
-        size = loading.read_model_config(run.init_from)["model"].get("text", {}).get("vocab_size", size)
-    elif not text.get("init") and size == registry.model_config(run.model.name).text.vocab_size:
-        size = tokens
-    if tokens > size:
-        raise ConfigError(
-            f"the tokenizer {run.data.tokenizer!r} has {tokens} tokens, but model.text.vocab_size is {size}; "
-            "set it to at least the former, or data.tokenizer= to the one the weights were made with"
-        )
-    return size
 
 
 def build(run: RunConfig, processor: Processor) -> TrainState:
@@ -204,42 +195,38 @@ def start_weights(state: TrainState) -> None:
 
 def log_use_of_scenes(run: RunConfig) -> None:
     """Log that a run reads the built-in corpus, and warn when it is mixed with the user's own data."""
-    parts = _built_in(run)
-    if parts and not _has_own_data(run):
+    built_in, has_own_data = _sources(run)
+    if built_in and not has_own_data:
         logger.info("no data configured: running on the built-in corpus `scenes`")
-    elif parts:
+    elif built_in:
         logger.warning(
             "beside your data this run reads the built-in corpus `scenes`: %s; name your own, "
             "or leave out: %s",
-            " ".join(parts),
-            " ".join(f"{name}={'' if 'augment' in name else '[]'}" for name in parts),
+            " ".join(built_in),
+            " ".join(f"{name}={'' if 'augment' in name else '[]'}" for name in built_in),
         )
     scenes_words = run.data.tokenizer == "scenes" or (run.data.tokenizer == "auto" and not run.init_from)
-    if _has_own_data(run) and scenes_words:
+    if has_own_data and scenes_words:
         logger.warning("the vocabulary is that of `scenes`, a few words; give data.tokenizer=FOLDER")
 
 
-def _corpora(run: RunConfig) -> dict[str, list[CorpusConfig]]:
-    return registry.task_class(run.task.name).corpora(run.data)
-
-
-def _has_own_data(run: RunConfig) -> bool:
-    return any(corpus.path != "scenes" for corpora in _corpora(run).values() for corpus in corpora)
-
-
-def _built_in(run: RunConfig) -> list[str]:
-    """Return the settings that name the built-in corpus."""
-    found = [name for name, corpora in _corpora(run).items() if any(c.path == "scenes" for c in corpora)]
+def _sources(run: RunConfig) -> tuple[list[str], bool]:
+    """Return the settings that name the built-in corpus, and whether some corpus is another one."""
+    corpora = registry.task_class(run.task.name).corpora(run.data)
+    paths = {name: [corpus.path for corpus in listed] for name, listed in corpora.items()}
+    built_in = [name for name, found in paths.items() if "scenes" in found]
     augment = to_plain(run.task).get("augment", {})
-    return found + [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
+    built_in += [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
+    return built_in, any(path != "scenes" for found in paths.values() for path in found)
 
 
 def finish(state: TrainState, source: str) -> dict[str, Any]:
     """Save the model directory and the summary, and return the summary."""
     run, output_dir = state.run, state.output_dir
-    metrics = _callback(state, callbacks.Evaluate).last
-    speed = _callback(state, callbacks.Throughput)
+    found = {type(callback): callback for callback in state.callbacks}
+    metrics, speed = found[callbacks.Evaluate].last, found[callbacks.Throughput]
     seconds = speed.total_seconds
+    rate = run.train.batch_size * speed.total_steps / seconds if seconds else 0.0
     summary = {
         "model": run.model.name,
         "task": run.task.name,
@@ -251,15 +238,13 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "parameters": sum(int(np.prod(p.shape)) for p in state.task.parameters()),
         "steps_now": speed.total_steps,
         "train_seconds_now": round(seconds, 3),
-        "samples_per_second": round(run.train.batch_size * speed.total_steps / seconds, 3)
-        if seconds
-        else 0.0,
+        "samples_per_second": round(rate, 3),
         "peak_memory_mb": round(max(distributed.gather(callbacks.throughput.memory()[1])), 1),
         "records": distributed.gather(getattr(state.loader, "counters", {})),
         "metrics": metrics,
         "best": state.best,
         "data": " ".join(
-            ["data.path=DATA"] * _has_own_data(run)
+            ["data.path=DATA"] * _sources(run)[1]
             + [f"data.regions={run.data.regions}"] * bool(run.data.regions)
         ),
         "output_dir": str(output_dir),
@@ -271,10 +256,6 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         write_text(output_dir / "summary.json", json.dumps(summary, indent=1))
     distributed.barrier()
     return summary
-
-
-def _callback(state: TrainState, kind: type) -> Any:
-    return next(callback for callback in state.callbacks if isinstance(callback, kind))
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:
@@ -290,14 +271,12 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     }
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
-    return "\n".join([*lines, "", *_next_command(summary)])
-
-
-def _next_command(summary: Mapping[str, Any]) -> list[str]:
     if summary["step"] < summary["max_steps"]:
-        return [f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."]
-    if summary["task"] == "pretrain":
+        end = f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."
+    elif summary["task"] == "pretrain":
         command = f"finetune.py --task vqa --init {summary['model_dir']} {summary['data']}".rstrip()
+        end = f"Next:\n  python tools/{command}"
     else:
         command = f"evaluate.py --task {summary['task']} --model {summary['model_dir']} --split val"
-    return ["Next:", f"  python tools/{command}"]
+        end = f"Next:\n  python tools/{command}"
+    return "\n".join([*lines, "", end])

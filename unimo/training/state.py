@@ -1,13 +1,13 @@
-"""A run while it runs: one object, handed to every callback, and what the loop expects of its parts."""
+"""The state of a run, which every callback gets, and what the loop expects of its parts."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -97,7 +97,7 @@ class MetricWindow:
         """Return the mean of every metric over the steps read, and empty the window."""
         rows, self._rows = self._rows, []
         names = {name: None for row in rows for name in row}
-        return {name: _mean(row[name] for row in rows if name in row) for name in names}
+        return {name: fmean(row[name] for row in rows if name in row) for name in names}
 
     def state_dict(self) -> list[dict[str, float]]:
         """Return the rows not yet logged, so that a resumed run logs the same means."""
@@ -108,14 +108,9 @@ class MetricWindow:
         self._unread, self._rows = [], [dict(row) for row in rows]
 
 
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)
-
-
 @dataclass
 class TrainState:
-    """Everything a run consists of; `step` counts the optimizer steps done."""
+    """Everything that a run consists of; `step` counts the optimizer steps done."""
 
     run: Run
     task: nn.Layer
@@ -152,7 +147,7 @@ class TrainState:
         return self.step >= self.run.train.max_steps
 
     def is_due(self, every: int) -> bool:
-        """Whether something that happens every `every` steps happens now; 0 means never."""
+        """Return whether something that happens every `every` steps is due now; 0 means never."""
         return every > 0 and self.step > 0 and self.step % every == 0
 
     def emit(self, hook: str, *arguments: Any) -> None:
@@ -161,7 +156,7 @@ class TrainState:
             getattr(callback, hook)(self, *arguments)
 
     def read_metrics(self) -> None:
-        """Fetch the metrics of recent steps and hand them to the callbacks. Collective."""
+        """Fetch unread metrics and hand them to the callbacks. Collective."""
         reports = self.window.read()
         if reports:
             self.emit("on_read", reports)

@@ -9,7 +9,7 @@ from unimo.training.state import StepReport, TrainState
 
 
 class Callback:
-    """Base of all callbacks. They are called in the order of `state.callbacks`."""
+    """Base of all callbacks, which are called in the order of `state.callbacks`."""
 
     def on_start(self, state: TrainState) -> None:
         """Before the first step; `state.step` is above 0 in a resumed run."""
@@ -33,7 +33,12 @@ class Callback:
         """After a checkpoint is complete."""
 
     def on_end(self, state: TrainState) -> None:
-        """After the last step, also if the run was asked to stop."""
+        """After the last step, also if the run was asked to stop; by default, close."""
+        self.close(state)
 
     def on_exception(self, state: TrainState, error: BaseException) -> None:
-        """Before an error leaves the loop: release files and bars; must not raise."""
+        """Before an error leaves the loop; by default, close. Must not raise."""
+        self.close(state)
+
+    def close(self, state: TrainState) -> None:
+        """Release files, bars and signal handlers."""

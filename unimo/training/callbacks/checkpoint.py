@@ -50,11 +50,12 @@ class Checkpoint(Callback):
     def on_end(self, state: TrainState) -> None:
         """Save the last step and restore the signal handlers."""
         self._save(state)
-        self._restore_signals()
+        self.close(state)
 
-    def on_exception(self, state: TrainState, error: BaseException) -> None:
-        """Restore the signal handlers."""
-        self._restore_signals()
+    def close(self, state: TrainState) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._previous = {}
 
     def _save(self, state: TrainState) -> None:
         if self._saved_step == state.step:
@@ -70,8 +71,3 @@ class Checkpoint(Callback):
             raise KeyboardInterrupt
         self._wanted = name
         logger.warning("%s: finishing this step, then saving", name)
-
-    def _restore_signals(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        self._previous = {}

@@ -17,11 +17,11 @@ FILE_NAME = "metrics.jsonl"
 class JsonLines(Callback):
     """Writes training and evaluation metrics on rank 0.
 
-    A resumed run first cuts off the lines written after its checkpoint, so that the file reads as if the run
+    A resumed run first removes the lines written after its checkpoint, so that the file reads as if the run
     had never stopped.
 
     Args:
-        name: of the file in the output folder.
+        name: name of the file in the output folder.
     """
 
     def __init__(self, name: str = FILE_NAME) -> None:
@@ -42,19 +42,14 @@ class JsonLines(Callback):
         self._write({"step": state.step, "split": "train", **values})
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
-        """Write an evaluation line; a finished run that is started again does not repeat its last one."""
+        """Write an evaluation line, unless a finished run that is started again would repeat its last one."""
         if self._last != (state.step, split):
             self._write({"step": state.step, "split": split, **values})
 
-    def on_end(self, state: TrainState) -> None:
-        """Close the file."""
+    def close(self, state: TrainState) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def on_exception(self, state: TrainState, error: BaseException) -> None:
-        """Close the file."""
-        self.on_end(state)
 
     def _write(self, row: dict[str, Any]) -> None:
         if self._file is not None:
@@ -66,15 +61,13 @@ def cut_after(path: Path, step: int) -> list[dict[str, Any]]:
     """Remove lines of later steps and an unfinished last line; return the rows that stay."""
     if not path.exists():
         return []
-    rows = [_parse(line) for line in path.read_text(encoding="utf8", errors="replace").splitlines()]
-    kept = [row for row in rows if row is not None and row["step"] <= step]
+    kept = []
+    for line in path.read_text(encoding="utf8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "step" in row and row["step"] <= step:
+            kept.append(row)
     write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
     return kept
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and "step" in row else None

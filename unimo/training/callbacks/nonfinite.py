@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-
-import numpy as np
 
 from unimo import distributed
 from unimo.errors import TrainingError
@@ -16,9 +15,9 @@ _LISTED = 16
 
 
 class NonFiniteGuard(Callback):
-    """Checks the loss of every step when metrics are read, which also happens before each checkpoint.
+    """Checks the loss of every step when metrics are read.
 
-    So no checkpoint is ever written from weights that such a loss has spoilt.
+    That also happens before each checkpoint, so none is written after a loss that is not finite.
     """
 
     def on_read(self, state: TrainState, reports: Sequence[StepReport]) -> None:
@@ -27,12 +26,13 @@ class NonFiniteGuard(Callback):
         Raises:
             TrainingError: on all ranks, with the step, the metrics, and the sample ids of the batch.
         """
-        found = next((report for report in reports if not _is_finite(report)), None)
+        found = None
+        report = next((r for r in reports if not math.isfinite(r.local[r.names.index("loss")])), None)
+        if report is not None:
+            values = {name: f"{value:g}" for name, value in zip(report.names, report.local, strict=True)}
+            found = report.step, report.sample_ids, values
         # The step of the first bad loss on any rank decides; each rank names its own samples.
-        everyone = distributed.gather(
-            None if found is None else (found.step, found.sample_ids, _numbers(found))
-        )
-        bad = [entry for entry in everyone if entry is not None]
+        bad = [entry for entry in distributed.gather(found) if entry is not None]
         if not bad:
             return
         step = min(entry[0] for entry in bad)
@@ -47,11 +47,3 @@ class NonFiniteGuard(Callback):
             f"its batch: {', '.join(ids[:_LISTED])}{more}. Look at these samples, or lower the learning "
             "rate; checkpoints are only from before this step"
         )
-
-
-def _is_finite(report: StepReport) -> bool:
-    return bool(np.isfinite(report.local[report.names.index("loss")]))
-
-
-def _numbers(report: StepReport) -> dict[str, str]:
-    return {name: f"{value:g}" for name, value in zip(report.names, report.local, strict=True)}

@@ -44,9 +44,10 @@ class Progress(Callback):
             self._bar.set_postfix(shown, refresh=False)
         elif distributed.rank() == 0:
             numbers = " ".join(f"{name} {text}" for name, text in shown.items())
-            logger.info(
-                "step %d/%d  %s  ETA %s", state.step, state.run.train.max_steps, numbers, self._eta(state)
-            )
+            total, done = state.run.train.max_steps, max(1, state.step - self._first_step)
+            left = (time.monotonic() - self._started) / done * (total - state.step)
+            eta = tqdm.format_interval(left)
+            logger.info("step %d/%d  %s  ETA %s", state.step, total, numbers, eta)
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
         """Show a line of metrics."""
@@ -57,19 +58,9 @@ class Progress(Callback):
         """Show the folder of the checkpoint."""
         self._say(f"step {state.step}  checkpoint {folder}")
 
-    def on_end(self, state: TrainState) -> None:
-        """Close the bar."""
+    def close(self, state: TrainState) -> None:
         if self._bar is not None:
             self._bar.close()
-
-    def on_exception(self, state: TrainState, error: BaseException) -> None:
-        """Close the bar."""
-        self.on_end(state)
-
-    def _eta(self, state: TrainState) -> str:
-        done = max(1, state.step - self._first_step)
-        seconds = (time.monotonic() - self._started) / done * (state.run.train.max_steps - state.step)
-        return tqdm.format_interval(seconds)
 
     def _say(self, text: str) -> None:
         if self._bar is not None:

@@ -30,15 +30,10 @@ class VisualDL(Callback):
         """Write evaluation scalars."""
         self._write(state, split, values)
 
-    def on_end(self, state: TrainState) -> None:
-        """Close the file."""
+    def close(self, state: TrainState) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def on_exception(self, state: TrainState, error: BaseException) -> None:
-        """Close the file."""
-        self.on_end(state)
 
     def _write(self, state: TrainState, split: str, values: dict[str, float]) -> None:
         if self._writer is not None:
