@@ -152,7 +152,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
         (["unimo3_tiny", "data.pairs=/nowhere/at/all"], "/nowhere/at/all"),
         (
             ["unimo2_tiny", "task.phrases=textblob"],
-            "task.phrases=textblob is read by UNIMO's pre-training only",
+            "unknown key config.task.phrases; known: false_images, masking",
         ),
     ],
 )
