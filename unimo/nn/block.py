@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
@@ -210,6 +210,37 @@ def run_block(block: _Residual, *arguments: Any) -> tuple[Tensor | None, ...]:
     # Paddle's backward pass counts outputs and gradients, and there is no gradient of a None.
     results = iter(recompute(tensors, *arguments))
     return tuple(next(results) if present else None for present in is_tensor)
+
+
+def run_blocks(
+    blocks: Sequence[Block],
+    embedded: Tensor,
+    mask: Tensor | None,
+    need_weights: bool = False,
+    name: str = "",
+    num_queries: int | None = None,
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Run the blocks of a tower one after the other.
+
+    Args:
+        blocks: L of them.
+        embedded: [B, S, W].
+        mask: [B, 1, 1 or S, S], added to the logits.
+        need_weights: also return the attentions.
+        name: beginning of their names, `{name}.{layer}`, layers from 1.
+        num_queries: number of first rows that the last block computes; None means all.
+
+    Returns:
+        L + 1 states, `embedded` first, and attentions [B, H, S, S].
+    """
+    states, attentions = [embedded], {}
+    for number, block in enumerate(blocks, start=1):
+        wanted = num_queries if number == len(blocks) else None
+        new, weights = run_block(block, states[-1], mask, need_weights, wanted)
+        states.append(new)
+        if need_weights:
+            attentions[f"{name}.{number}"] = weights
+    return states, attentions
 
 
 def set_recompute(layer: nn.Layer, on: bool) -> None:

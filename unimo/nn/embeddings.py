@@ -6,6 +6,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from unimo.nn.config import TextConfig
 from unimo.nn.init import constant_attr, embedding, normal_attr
 from unimo.nn.kernels import LayerNorm, add_bias, dropout
 from unimo.nn.position import token_positions
@@ -15,28 +16,19 @@ class TextEmbeddings(nn.Layer):
     """Word, position and token-type embeddings of RoBERTa: sum, LayerNorm, dropout (Eq. 3).
 
     Args:
+        config: sizes, dropout and initial scale.
         token_type: keep RoBERTa's one token type, a constant that is added to every token.
     """
 
-    def __init__(
-        self,
-        vocab_size: int,
-        max_position: int,
-        width: int,
-        *,
-        padding_id: int = 1,
-        epsilon: float = 1e-5,
-        dropout: float = 0.1,
-        std: float = 0.02,
-        token_type: bool = True,
-    ) -> None:
+    def __init__(self, config: TextConfig, token_type: bool) -> None:
         super().__init__()
-        self.padding_id = padding_id
-        self.dropout = dropout
-        self.word = embedding(vocab_size, width, std)
-        self.position = embedding(max_position, width, std)
+        width, std = config.hidden_size, config.init_std
+        self.padding_id = config.padding_id
+        self.dropout = config.dropout
+        self.word = embedding(config.vocab_size, width, std)
+        self.position = embedding(config.max_position, width, std)
         self.token_type = embedding(1, width, std) if token_type else None
-        self.norm = LayerNorm(width, epsilon)
+        self.norm = LayerNorm(width, 1e-5)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embed ids [B, T] with mask [B, T] (1 = token) as states [B, T, W]."""

@@ -5,6 +5,7 @@ import paddle
 import pytest
 
 from unimo.errors import ConfigError
+from unimo.nn.config import ClipVisionConfig
 from unimo.nn.position import resize_positions, token_positions
 from unimo.nn.vit import ClipVisionTower
 
@@ -66,7 +67,8 @@ def test_tables_that_are_no_grid_are_refused():
 
 
 def test_the_tower_resizes_its_own_table_and_nothing_else():
-    small, large = (ClipVisionTower(8, 1, 2, 16, patch_size=4, image_size=size) for size in (16, 24))
+    sizes = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "intermediate_size": 16, "patch_size": 4}
+    small, large = (ClipVisionTower(ClipVisionConfig(**sizes, image_size=size)) for size in (16, 24))
     table = small.position_embedding.numpy()
     assert np.array_equal(large.fit_table("position_embedding", table), resize_positions(table, 6))
     for name, other in (

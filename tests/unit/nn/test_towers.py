@@ -4,11 +4,14 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from unimo.nn.config import ClipVisionConfig, VitConfig
+from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding
 from unimo.nn.heads import ClassifierHead, Pooler, ProjectionHead, clip_temperature, contrastive_heads
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower, VitTower
+
+SIZES = {"hidden_size": 8, "num_heads": 2, "intermediate_size": 16}
+PATCHES = {"patch_size": 4, "image_size": 12}
 
 
 def test_patches_equal_a_convolution():
@@ -34,7 +37,7 @@ def test_padded_patches_equal_a_padded_convolution():
 @paddle.no_grad()
 def test_plain_vit_in_short():
     """No norm before the first block, exact GELU, epsilon 1e-12."""
-    tower = VitTower(8, 1, 2, 16, patch_size=4, image_size=12, std=0.3)
+    tower = VitTower(VitConfig(**SIZES, num_layers=1, **PATCHES, init_std=0.3))
     states, attentions = tower(paddle.ones([2, 3, 12, 12]), need_weights=True)
     assert [state.shape for state in states] == [[2, 10, 8]] * 2 and list(attentions) == ["image.1"]
     first = tower.class_embedding + tower.position_embedding[0]
@@ -46,8 +49,8 @@ def test_plain_vit_in_short():
     assert block.mlp_norm._epsilon == tower.ln_post._epsilon == 1e-12
 
 
-def _vision(**options):
-    return ClipVisionTower(8, 2, 2, 16, patch_size=4, image_size=12, **options)
+def _vision(num_layers=2, **options):
+    return ClipVisionTower(ClipVisionConfig(**SIZES, num_layers=num_layers, **PATCHES, **options))
 
 
 def test_vision_states():
@@ -64,14 +67,21 @@ def test_a_shorter_tower_keeps_the_whole_clip_init():
     paddle.seed(0)
     whole = float(_vision().layers[0].mlp.fc2.weight.std())
     paddle.seed(0)
-    longer = float(_vision(init_layers=8).layers[0].mlp.fc2.weight.std())
+    longer = float(_vision(num_layers=8, remove_last=6).layers[0].mlp.fc2.weight.std())
     assert abs(whole / longer - 2.0) < 1e-3
 
 
-def _text(**options):
-    return RobertaTower(
-        8, 2, 2, 16, vocab_size=20, max_position=12, dropout=0.0, attention_dropout=0.0, **options
+def _text(std=0.02, **options):
+    config = TextConfig(
+        **SIZES,
+        num_layers=2,
+        vocab_size=20,
+        max_position=12,
+        dropout=0.0,
+        attention_dropout=0.0,
+        init_std=std,
     )
+    return RobertaTower(config, **options)
 
 
 def test_text_states_ignore_padding_on_the_right():
@@ -154,13 +164,12 @@ def test_temperature_is_clipped_where_it_is_read():
 
 
 def test_towers_are_built_from_their_configs():
-    sizes = {"hidden_size": 8, "num_layers": 3, "num_heads": 2, "intermediate_size": 16, "patch_size": 4}
-    clip = ClipVisionTower.from_config(ClipVisionConfig(**sizes, image_size=12, dropout=0.2, remove_last=1))
+    clip = _vision(num_layers=3, dropout=0.2, remove_last=1)
     assert len(clip.layers) == 2 and clip.layers[0].dropout == 0.2 and clip.grid == 3
     assert clip.layers[0].mlp.fc1.weight.shape == [8, 16] and clip.layers[0].attention.num_heads == 2
     options = {"patch_padding": 1, "init_std": 0.3, "position_init_std": 0.9}
     paddle.seed(0)
-    vit = VitTower.from_config(VitConfig(**sizes, image_size=32, **options))
+    vit = VitTower(VitConfig(**SIZES, num_layers=3, patch_size=4, image_size=32, **options))
     assert len(vit.layers) == 3 and vit.patch_embedding.padding == 1
     assert abs(float(vit.position_embedding.std()) - 0.9) < 0.1
     assert abs(float(vit.layers[0].mlp.fc1.weight.std()) - 0.3) < 0.05

@@ -12,6 +12,7 @@ from released_folder import random_release, write_folder
 
 import unimo
 from unimo.data.tokenizers import load_tokenizer
+from unimo.nn.config import TextConfig
 from unimo.nn.text_encoder import RobertaTower
 from unimo.weights.files import read_safetensors
 from unimo.weights.towers import load_tower
@@ -41,7 +42,8 @@ def test_writes_a_folder_that_a_tower_reads(tmp_path):
     assert "lm_head.bias" in done.stderr  # what was left out is said
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert (config["tower"], config["hidden_size"], config["num_layers"]) == ("roberta", 32, 3)
-    tower = RobertaTower(32, 3, 4, 64, vocab_size=120, max_position=26)
+    sizes = {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 64}
+    tower = RobertaTower(TextConfig(**sizes, vocab_size=120, max_position=26))
     load_tower(tower, out)
     theirs = read_safetensors(folder / "model.safetensors")
     for part, name in enumerate(("query", "key", "value")):

@@ -8,6 +8,7 @@ import paddle
 import pytest
 
 from unimo.errors import CheckpointError, ConfigError
+from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower, VitTower
 from unimo.weights.files import read_safetensors
@@ -26,28 +27,14 @@ def stored(kind: str):
 
 
 def text_tower(sizes, pooler=False):
-    tower = RobertaTower(
-        sizes["hidden_size"],
-        sizes["num_layers"],
-        sizes["num_heads"],
-        sizes["intermediate_size"],
-        vocab_size=sizes["vocab_size"],
-        max_position=sizes["max_position"],
-        pooler=pooler,
-    )
+    tower = RobertaTower(TextConfig(**sizes), pooler=pooler)
     tower.eval()
     return tower
 
 
 def vision_tower(sizes, image_size=None, kind=ClipVisionTower):
-    tower = kind(
-        sizes["hidden_size"],
-        sizes["num_layers"],
-        sizes["num_heads"],
-        sizes["intermediate_size"],
-        patch_size=sizes["patch_size"],
-        image_size=image_size or sizes["image_size"],
-    )
+    config = VitConfig if kind is VitTower else ClipVisionConfig
+    tower = kind(config(**{**sizes, "image_size": image_size or sizes["image_size"]}))
     tower.eval()
     return tower
 

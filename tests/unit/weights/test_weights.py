@@ -12,6 +12,7 @@ from paddle import nn
 from safetensors.numpy import load_file, save_file
 
 from unimo.errors import CheckpointError
+from unimo.nn.config import ClipVisionConfig, TextConfig
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower
@@ -200,8 +201,16 @@ def test_ignored_prefixes_may_be_missing_or_extra():
     assert layer[0].weight.numpy().tolist() == [[1, 1], [1, 1]]
 
 
-def vision_tower(image_size=16, width=8, layers=1):
-    return ClipVisionTower(width, layers, 2, 16, patch_size=4, image_size=image_size)
+SIZES = {"hidden_size": 8, "num_heads": 2, "intermediate_size": 16}
+
+
+def vision_tower(image_size=16, layers=1):
+    return ClipVisionTower(ClipVisionConfig(**SIZES, num_layers=layers, patch_size=4, image_size=image_size))
+
+
+def text_tower(layers, **options):
+    config = TextConfig(**SIZES, num_layers=layers, vocab_size=9, max_position=9)
+    return RobertaTower(config, **options)
 
 
 def test_position_table_follows_the_grid():
@@ -238,7 +247,7 @@ def test_load_tower_and_its_refusals(tmp_path):
         CheckpointError, match="holds a clip_vit tower of 2 layers.*wants a clip_vit tower of 1"
     ):
         load_tower(shorter, folder)
-    text = RobertaTower(8, 2, 2, 16, vocab_size=9, max_position=9)
+    text = text_tower(2)
     with pytest.raises(CheckpointError, match="holds a clip_vit tower.*the model wants a roberta tower"):
         load_tower(text, folder)
     with pytest.raises(CheckpointError, match="not a folder of tower weights.*convert_checkpoint.py"):
@@ -247,8 +256,8 @@ def test_load_tower_and_its_refusals(tmp_path):
 
 def test_text_tower_without_the_unused_pooler(tmp_path):
     paddle.seed(1)
-    source = RobertaTower(8, 1, 2, 16, vocab_size=9, max_position=9, pooler=False)
+    source = text_tower(1, pooler=False)
     folder = save_tower(tmp_path / "text", source, {"tower": "roberta", "num_layers": 1, "num_heads": 2})
-    tower = RobertaTower(8, 1, 2, 16, vocab_size=9, max_position=9, pooler=True)
+    tower = text_tower(1, pooler=True)
     load_tower(tower, folder)
     assert np.array_equal(tower.embeddings.word.weight.numpy(), source.embeddings.word.weight.numpy())

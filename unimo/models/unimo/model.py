@@ -11,6 +11,7 @@ from paddle import Tensor
 from unimo.models.base import Images, Model, Outputs, TowerSource
 from unimo.models.unimo.config import Config
 from unimo.models.unimo.visibility import visibility
+from unimo.nn.block import run_blocks
 from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
 from unimo.nn.heads import Pooler
 from unimo.nn.init import embedding, linear
@@ -41,7 +42,7 @@ class Unimo(Model):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, width, std = config.text, config.hidden_size, config.text.init_std
-        self.transformer = RobertaTower.from_config(text, pooler=False, token_type=False)
+        self.transformer = RobertaTower(text, pooler=False, token_type=False)
         self.regions = RegionEmbeddings(config.regions.feature_size, width, std, text.dropout)
         self.text_pooler = Pooler(width, std, "relu")
         self.image_pooler = Pooler(width, std, "relu")
@@ -50,12 +51,10 @@ class Unimo(Model):
         self.turns = embedding(config.turn_types, width, std) if config.turn_types else None
 
     def parts_to_load(self) -> tuple[TowerSource, ...]:
-        """Return the one Transformer."""
         return (TowerSource(self.transformer, self.config.text.init),)
 
     @property
     def hidden_size(self) -> int:
-        """H, the width of all states."""
         return self.config.hidden_size
 
     @property
@@ -65,12 +64,10 @@ class Unimo(Model):
 
     @property
     def head_std(self) -> float:
-        """Standard deviation that heads start with."""
         return self.config.text.init_std
 
     @property
     def vector_sizes(self) -> tuple[int, int]:
-        """H, twice."""
         return self.hidden_size, self.hidden_size
 
     def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
@@ -144,63 +141,56 @@ class Unimo(Model):
             `fused_image` [B, 1 + R, H], `fused_text` [B, T, H], and `pooled` [B, H]: for a pair the product
             or sum of pooled image and pooled text, otherwise the one of the two that exists.
         """
+        text, image = text or Encoded(), image or Encoded()
         if outputs == "pooled" and not attentions:
             return Encoded(pooled=self._pool(*self._firsts(text, image)))
-        rows = 0 if image is None else image.image.shape[1]
-        mask = self._visibility(image, text)
-        states, maps = self.transformer.encode(self._join(image, text), mask, attentions, "fusion")
-        fused_image = None if image is None else states[-1][:, :rows]
-        fused_text = None if text is None else states[-1][:, rows:]
+        states, mask = self._sequence(text, image)
+        layers, maps = run_blocks(self.transformer.layers, states, mask, attentions, "fusion")
+        rows = 0 if image.image is None else image.image.shape[1]
+        fused_image = None if image.image is None else layers[-1][:, :rows]
+        fused_text = None if text.text is None else layers[-1][:, rows:]
         return Encoded(
             fused_image=fused_image,
             fused_text=fused_text,
-            image_mask=None if image is None else image.image_mask,
-            text_mask=None if text is None else text.text_mask,
+            image_mask=image.image_mask,
+            text_mask=text.text_mask,
             attentions=maps,
             pooled=None if outputs == "text" else self._pool(fused_text, fused_image),
         )
 
-    def _firsts(self, text: Encoded | None, image: Encoded | None) -> tuple[Tensor | None, Tensor | None]:
+    @staticmethod
+    def _sequence(text: Encoded, image: Encoded) -> tuple[Tensor, Tensor]:
+        """Join image and text, of those there are: states [B, S, H], and the mask that is added to logits."""
+        states, real = zip(*_present(text, image), strict=True)
+        target = text.links.get(TARGET)
+        if target is not None and image.image is not None:
+            target = paddle.concat([paddle.zeros_like(image.image_mask), target.astype("float32")], axis=1)
+        return paddle.concat(states, axis=1), visibility(paddle.concat(real, axis=1), target)
+
+    def _firsts(self, text: Encoded, image: Encoded) -> tuple[Tensor | None, Tensor | None]:
         """Compute the last states [B, 1, H] of [CLS] and [IMG] alone.
 
         Both are put in front, so that the last layer updates the first rows. The order of rows that read each
         other changes nothing: positions are in the embeddings.
         """
-        parts, masks = [], []
-        if image is not None:
-            parts.append(image.image)
-            masks.append(image.image_mask)
-        if text is not None:
-            parts.append(text.text)
-            masks.append(text.text_mask.astype("float32"))
-        states = paddle.concat([part[:, :1] for part in parts] + [part[:, 1:] for part in parts], axis=1)
-        real = paddle.concat([mask[:, :1] for mask in masks] + [mask[:, 1:] for mask in masks], axis=1)
-        layers, _ = self.transformer.encode(states, visibility(real, None), num_queries=len(parts))
-        first = [layers[-1][:, row : row + 1] for row in range(len(parts))]
-        return (None if text is None else first[-1]), (None if image is None else first[0])
+        parts = _present(text, image)
+        states, real = (
+            paddle.concat([part[:, :1] for part in kind] + [part[:, 1:] for part in kind], axis=1)
+            for kind in zip(*parts, strict=True)
+        )
+        mask = visibility(real, None)
+        layers, _ = run_blocks(self.transformer.layers, states, mask, num_queries=len(parts))
+        first, last = layers[-1][:, :1], layers[-1][:, len(parts) - 1 :]
+        return None if text.text is None else last, None if image.image is None else first
 
     def _pool(self, text: Tensor | None, image: Tensor | None) -> Tensor:
         """Pool states [B, S, H] that begin with [CLS] and [IMG] into one vector [B, H]."""
-        words = None if text is None else self.text_pooler(text)
-        seen = None if image is None else self.image_pooler(image)
-        if words is None or seen is None:
-            return seen if words is None else words
+        if text is None:
+            return self.image_pooler(image)
+        if image is None:
+            return self.text_pooler(text)
+        words, seen = self.text_pooler(text), self.image_pooler(image)
         return words * seen if self.config.pair_feature == "product" else words + seen
-
-    @staticmethod
-    def _join(image: Encoded | None, text: Encoded | None) -> Tensor:
-        parts = [] if image is None else [image.image]
-        parts += [] if text is None else [text.text]
-        return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=1)
-
-    @staticmethod
-    def _visibility(image: Encoded | None, text: Encoded | None) -> Tensor:
-        parts = [] if image is None else [image.image_mask]
-        parts += [] if text is None else [text.text_mask.astype("float32")]
-        target = None if text is None else text.links.get(TARGET)
-        if target is not None and image is not None:
-            target = paddle.concat([paddle.zeros_like(image.image_mask), target.astype("float32")], axis=1)
-        return visibility(paddle.concat(parts, axis=1), target)
 
     def text_vector(self, text: Encoded) -> Tensor:
         """Return pooled h_[CLS] [B, H] of texts that are encoded alone."""
@@ -244,24 +234,23 @@ class Unimo(Model):
         is_target = paddle.ones_like(input_ids)
         target = self.encode_text(input_ids, attention_mask, is_target=is_target, delta=delta)
         if source.text is not None:
-            target = _append(source, target)
-        image = source if source.image is not None else None
-        states = self.fuse(target, image, outputs="text").fused_text
+            mask = source.text_mask.astype("int64")
+            target = Encoded(
+                text=paddle.concat([source.text, target.text], axis=1),
+                text_mask=paddle.concat([mask, attention_mask.astype("int64")], axis=1),
+                links={TARGET: paddle.concat([paddle.zeros_like(mask), is_target], axis=1)},
+            )
+        states = self.fuse(target, source, outputs="text").fused_text
         return states[:, -input_ids.shape[1] :]
 
     def start_decoding(self, source: Encoded) -> DecodingState:
         """Return the state of a decoding before its first token; `step` gives the numbers of `decode`."""
-        image = source if source.image is not None else None
-        text = source if source.text is not None else None
-        states, mask = self._join(image, text), self._visibility(image, text)
+        states, mask = self._sequence(source, source)
         prefix = read_prefix(self.transformer.layers, states, mask)
         return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]), mask)
 
     def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
-        """Append one token [B] to each text.
-
-        Returns:
-            The state [B, H] at that token, with the numbers of `decode`, and the next decoding state.
+        """Append one token [B] to each text, see `Model.step`.
 
         Raises:
             ConfigError: the text is longer than the position table.
@@ -271,7 +260,6 @@ class Unimo(Model):
         return advance(self.transformer.layers, state, token.text)
 
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
-        """Return whether a parameter takes part in what a task reads; see `Model.is_used`."""
         part = parameter.partition(".")[0]
         if part == "match_head":
             return False
@@ -286,11 +274,7 @@ class Unimo(Model):
         return "towers" if parameter.startswith("transformer.") else "cross_modal"
 
 
-def _append(source: Encoded, target: Encoded) -> Encoded:
-    """Join source and target texts to one, in which only the latter is target."""
-    mask = source.text_mask.astype("int64")
-    return Encoded(
-        text=paddle.concat([source.text, target.text], axis=1),
-        text_mask=paddle.concat([mask, target.text_mask.astype("int64")], axis=1),
-        links={TARGET: paddle.concat([paddle.zeros_like(mask), target.links[TARGET]], axis=1)},
-    )
+def _present(text: Encoded, image: Encoded) -> list[tuple[Tensor, Tensor]]:
+    """Return states [B, S, H] and mask [B, S] of image and text, of those there are, in this order."""
+    parts = [] if image.image is None else [(image.image, image.image_mask)]
+    return parts if text.text is None else [*parts, (text.text, text.text_mask.astype("float32"))]

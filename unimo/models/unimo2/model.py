@@ -39,27 +39,25 @@ class Unimo2(TwoTowers):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, vision, fusion, width = config.text, config.vision, config.fusion, config.hidden_size
-        self.text = RobertaTower.from_config(text, pooler=False, token_type=False)
-        self.vision = VitTower.from_config(vision)
-        has_dictionary, project = config.grounding.is_active, config.grounding.project
-        self.grounding = GroundedDictionary(width, config.grounding) if has_dictionary else None
-        self.text_projection = linear(width, width, fusion.init_std) if has_dictionary and project else None
-        self.image_projection = linear(width, width, fusion.init_std) if has_dictionary and project else None
+        self.text = RobertaTower(text, pooler=False, token_type=False)
+        self.vision = VitTower(vision)
+        self.grounding = GroundedDictionary(width, config.grounding) if config.grounding.is_active else None
+        projects = config.grounding.is_active and config.grounding.project
+        self.text_projection = linear(width, width, fusion.init_std) if projects else None
+        self.image_projection = linear(width, width, fusion.init_std) if projects else None
         self.fusion = GroundedTransformer(config)
-        self.text_pooler, self.image_pooler = self._pooler(), self._pooler()
+        self.text_pooler, self.image_pooler = (
+            None if fusion.pooler == "none" else Pooler(width, fusion.init_std, fusion.pooler)
+            for _ in range(2)
+        )
 
     def parts_to_load(self) -> tuple[TowerSource, ...]:
         """Return both encoders, and the Grounded Transformer, whose layers can be those of RoBERTa."""
         ignore = ("embeddings.", "grounded_norm.")
         return *super().parts_to_load(), TowerSource(self.fusion, self.config.fusion.init, ignore=ignore)
 
-    def _pooler(self) -> Pooler | None:
-        fusion = self.config.fusion
-        return None if fusion.pooler == "none" else Pooler(fusion.hidden_size, fusion.init_std, fusion.pooler)
-
     @property
     def hidden_size(self) -> int:
-        """H, the width of all states."""
         return self.config.hidden_size
 
     @property
@@ -80,21 +78,16 @@ class Unimo2(TwoTowers):
         """
         if self.grounding is None:
             return None
-        features, masks = [], []
+        parts = []
         if image is not None:
-            features.append(self._project(image.image[:, 1:], self.image_projection))
-            masks.append(paddle.ones(features[-1].shape[:2]))
+            patches = image.image[:, 1:]
+            parts.append((_project(patches, self.image_projection), paddle.ones(patches.shape[:2])))
         if text is not None:
-            features.append(self._project(text.text[:, 1:], self.text_projection))
-            masks.append(text.text_mask[:, 1:].astype("float32"))
+            words = _project(text.text[:, 1:], self.text_projection)
+            parts.append((words, text.text_mask[:, 1:].astype("float32")))
+        features, mask = (paddle.concat(kind, axis=1) for kind in zip(*parts, strict=True))
         masked = text is not None and self.config.grounding.mask_padding
-        return self.grounding(
-            paddle.concat(features, axis=1), paddle.concat(masks, axis=1) if masked else None
-        )
-
-    @staticmethod
-    def _project(states: Tensor, projection: nn.Linear | None) -> Tensor:
-        return states if projection is None else F.normalize(F.relu(projection(states)), axis=-1)
+        return self.grounding(features, mask if masked else None)
 
     def fuse(
         self,
@@ -119,13 +112,9 @@ class Unimo2(TwoTowers):
             `fused_text` [B, T, H], `fused_image` [B, V, H], `grounded` [B, K, H], `grounded_ids` [B, K], and
             `pooled` [B, pooled_size], which for a text or an image alone is its part [B, H].
         """
-        grounding = self._grounding_of(text, image) if grounding is None else grounding
-        layout = self._layout(text, image, grounding)
-        states = self.fusion.join(
-            None if image is None else image.image,
-            self._tokens(grounding),
-            None if text is None else text.text,
-        )
+        grounding = self._choose(text, image) if grounding is None else grounding
+        text, image = text or Encoded(), image or Encoded()
+        layout, states = self._join(text, image, grounding)
         views = understanding_views(layout, self.config.fusion.visibility, states.shape[0])
         rows, firsts = layout.rows, layout.firsts()
         # Attentions are those of all rows, so then all rows are computed.
@@ -138,62 +127,56 @@ class Unimo2(TwoTowers):
             return Encoded(fused_text=states, grounded_ids=ids, attentions=maps)
         if outputs == "pooled":
             return Encoded(pooled=self._pool(states, text, image), grounded_ids=ids, attentions=maps)
-        part = {kind: states[:, where] for kind, where in rows.items()}
         first = paddle.concat([states[:, where] for where in firsts], axis=1)
         return Encoded(
-            fused_text=None if text is None else part["text"],
-            fused_image=None if image is None else part["image"],
-            text_mask=layout.text_mask,
-            grounded=None if grounding is None else part["grounded"],
+            fused_text=None if text.text is None else states[:, rows["text"]],
+            fused_image=None if image.image is None else states[:, rows["image"]],
+            text_mask=text.text_mask,
+            grounded=None if grounding is None else states[:, rows["grounded"]],
             grounded_ids=ids,
             pooled=self._pool(first, text, image),
             attentions=maps,
         )
 
-    def _grounding_of(self, text: Encoded | None, image: Encoded | None) -> Grounding | None:
+    def _choose(self, text: Encoded | None, image: Encoded | None) -> Grounding | None:
+        """Choose the grounded tokens outside pre-training, unless the model is to have none there."""
         return self.ground(text, image) if self.config.grounding.enabled_at_inference else None
 
-    def _tokens(self, grounding: Grounding | None) -> Tensor | None:
-        """Grounded tokens [B, K, H] in which everything that chose them takes part.
+    def _join(self, text: Encoded, image: Encoded, grounding: Grounding | None) -> tuple[Layout, Tensor]:
+        """Return the sequence [image; grounded; text] of those there are, and where in it they are.
 
         Choosing has no gradient; where no grounding loss is computed, data parallelism would wait for the
         gradients of temperature and projections, so these come in with a factor of 0.
         """
-        if grounding is None:
-            return None
-        choosers = [self.grounding.temperature]
-        for projection in (self.text_projection, self.image_projection):
-            choosers += [] if projection is None else list(projection.parameters())
-        nothing = sum(parameter.sum() for parameter in choosers if parameter is not None)
-        return grounding.tokens + 0.0 * nothing
-
-    @staticmethod
-    def _layout(text: Encoded | None, image: Encoded | None, grounding: Grounding | None) -> Layout:
-        return Layout(
-            image=0 if image is None else image.image.shape[1],
-            grounded=0 if grounding is None else grounding.ids.shape[1],
-            text=0 if text is None else text.text.shape[1],
-            grounded_mask=None if grounding is None else grounding.token_mask,
-            text_mask=None if text is None else text.text_mask,
+        tokens = ids = mask = None
+        if grounding is not None:
+            choosers = [] if self.grounding.temperature is None else [self.grounding.temperature]
+            for projection in (self.text_projection, self.image_projection):
+                choosers += [] if projection is None else projection.parameters()
+            tokens = grounding.tokens + 0.0 * sum(parameter.sum() for parameter in choosers)
+            ids, mask = grounding.ids, grounding.token_mask
+        layout = Layout(
+            *(0 if rows is None else rows.shape[1] for rows in (image.image, ids, text.text)),
+            grounded_mask=mask,
+            text_mask=text.text_mask,
         )
+        return layout, self.fusion.join(image.image, tokens, text.text)
 
-    def _pool(self, firsts: Tensor, text: Encoded | None, image: Encoded | None) -> Tensor:
+    def _pool(self, firsts: Tensor, text: Encoded, image: Encoded) -> Tensor:
         """Pool first states [B, 1 or 2, H], image before text, into one vector for each row."""
         parts = []
-        if text is not None:
-            parts.append(self._pool_part(firsts[:, -1:], self.text_pooler))
-        if image is not None:
-            parts.append(self._pool_part(firsts[:, :1], self.image_pooler))
+        for modality, pooler, first in (
+            (text.text, self.text_pooler, firsts[:, -1:]),
+            (image.image, self.image_pooler, firsts[:, :1]),
+        ):
+            if modality is not None:
+                parts.append(first[:, 0] if pooler is None else pooler(first))
         if len(parts) == 1:
             return parts[0]
         feature = self.config.fusion.itm_feature
         if feature == "concat":
             return paddle.concat(parts, axis=-1)
         return parts[0] * parts[1] if feature == "product" else parts[0] + parts[1]
-
-    @staticmethod
-    def _pool_part(first: Tensor, pooler: Pooler | None) -> Tensor:
-        return first[:, 0] if pooler is None else pooler(first)
 
     @property
     def _caption_sees_image(self) -> bool:
@@ -207,9 +190,7 @@ class Unimo2(TwoTowers):
         grounded tokens, the text up to itself and, with `fusion.caption_sees_image`, the image.
         """
         text = self.encode_text(input_ids, attention_mask, causal=True)
-        grounding = self._grounding_of(None, image)
-        layout = self._layout(text, image, grounding)
-        states = self.fusion.join(image.image, self._tokens(grounding), text.text)
+        layout, states = self._join(text, image, self._choose(None, image))
         views = caption_views(layout, self._caption_sees_image, states.shape[0])
         return self.fusion(states, views, [layout.rows["text"]])[0]
 
@@ -219,18 +200,14 @@ class Unimo2(TwoTowers):
         `step` gives the numbers of `decode`. Image and grounded rows read no text, so they pass the Grounded
         Transformer once.
         """
-        grounding = self._grounding_of(None, image)
-        states = self.fusion.join(image.image, self._tokens(grounding), None)
+        _, states = self._join(Encoded(), image, self._choose(None, image))
         kept = 0 if self._caption_sees_image else image.image.shape[1]
         towers = (None,) * len(self.text.layers)
         prefix = towers + read_prefix(self.fusion.layers, states, kept=kept)
         return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]))
 
     def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
-        """Append one token [B] to each text.
-
-        Returns:
-            The state [B, H] at that token, with the numbers of `decode`, and the next decoding state.
+        """Append one token [B] to each text, see `Model.step`.
 
         Raises:
             ConfigError: the text is longer than the position table.
@@ -240,7 +217,6 @@ class Unimo2(TwoTowers):
         return advance([*self.text.layers, *self.fusion.layers], state, states)
 
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
-        """Return whether a parameter takes part in what a task reads; see `Model.is_used`."""
         part = parameter.partition(".")[0]
         if part.endswith("_pooler") and not pooled:
             return False
@@ -249,3 +225,7 @@ class Unimo2(TwoTowers):
         if part.startswith("text"):
             return text
         return image if part in ("vision", "image_pooler", "image_projection") else True
+
+
+def _project(states: Tensor, projection: nn.Linear | None) -> Tensor:
+    return states if projection is None else F.normalize(F.relu(projection(states)), axis=-1)

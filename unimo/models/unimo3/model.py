@@ -28,8 +28,8 @@ class Unimo3(TwoTowers):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, vision, fusion = config.text, config.vision, config.fusion
-        self.text = RobertaTower.from_config(text, pooler=text.pooler)
-        self.vision = ClipVisionTower.from_config(vision)
+        self.text = RobertaTower(text, pooler=text.pooler)
+        self.vision = ClipVisionTower(vision)
         self.type_embedding = embedding(2, fusion.hidden_size, fusion.init_std)
         self.text_transform = linear(text.hidden_size, fusion.hidden_size, fusion.init_std)
         self.image_transform = linear(vision.hidden_size, fusion.hidden_size, fusion.init_std)

@@ -9,6 +9,7 @@ from small_unimo2 import small_unimo2, unimo2_config
 
 from unimo.errors import CheckpointError
 from unimo.nn.block import set_recompute
+from unimo.nn.config import TextConfig, VitConfig
 from unimo.nn.heads import Pooler
 from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
@@ -288,9 +289,10 @@ def test_fresh_parameters_follow_the_config():
 def converted(tmp_path):
     """A RoBERTa and a ViT of the small model's sizes, and their folders of converted weights."""
     paddle.seed(4)
+    sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "intermediate_size": 32, "init_std": 0.3}
     towers = {
-        "roberta": RobertaTower(16, 2, 2, 32, vocab_size=VOCABULARY, max_position=24, std=0.3),
-        "vit": VitTower(16, 2, 2, 32, patch_size=8, image_size=32, std=0.3),
+        "roberta": RobertaTower(TextConfig(**sizes, vocab_size=VOCABULARY, max_position=24)),
+        "vit": VitTower(VitConfig(**sizes, patch_size=8, image_size=32)),
     }
     folders = {}
     for kind, tower in towers.items():
