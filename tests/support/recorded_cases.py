@@ -155,6 +155,7 @@ def of_pretraining_options() -> list[Case]:
             "whole_words": "data.whole_word_masking=true",
             "span_whole_words": "data.masking=span data.whole_word_masking=true data.mlm_probability=0.15",
             "dataset_negatives": "data.false_images=dataset",
+            "hard": "model.objective.itm_negatives=hard",
             "rounds": "train.micro_batch_size=4",
             "recompute": "train.recompute=true",
             "cosine": "optim.schedule=cosine optim.warmup=3 optim.clip_grad_norm=null",

@@ -49,6 +49,7 @@ def of_ranks() -> list[Case]:
         ("unimo2_tiny", "contrast", "model.objective.contrastive=true model.objective.itm_negatives=hard"),
         ("unimo_tiny", "sharded_1", "train.sharding_stage=1 train.batch_size=32"),
         ("unimo_tiny", "itm", "model.objective.contrast=itm train.batch_size=32"),
+        ("unimo3_tiny", "hard", "model.objective.itm_negatives=hard"),
         ("unimo3_tiny", "rounds", "train.micro_batch_size=4 train.recompute=true"),
         ("unimo2_tiny", "rounds", "train.batch_size=32 train.micro_batch_size=8 data.pairs_only_epochs=0.1"),
         ("unimo_tiny", "rounds", "train.batch_size=64 train.micro_batch_size=16"),

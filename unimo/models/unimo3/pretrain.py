@@ -71,7 +71,7 @@ class Objective(objective.Objective):
         """Compute ITC of the clean texts, and draw for each text the row of the image that ITM shows it."""
         labels, size = batch.itm_labels, batch.images.shape[0]
         own = paddle.arange(size, dtype="int64")
-        group = own
+        group = batch.image_group
         vectors = self.itc_text_head(text.text[size:, 0])
         loss, scores = contrastive_loss(
             vectors,
