@@ -81,7 +81,21 @@ def check_same_job(note: Path, job: Mapping[str, Any], complaint: str) -> None:
         raise DataError(
             f"{complaint}: {note} cannot be read ({error}); remove both or name others"
         ) from error
-    new = json.loads(json.dumps(dict(job)))
+    check_same(old, job, complaint)
+
+
+def check_same(old: Mapping[str, Any], new: Mapping[str, Any], complaint: str) -> None:
+    """Compare what decided about an output with what decides about it now.
+
+    Args:
+        old: values read from JSON.
+        new: values that JSON can hold.
+        complaint: start of the error message.
+
+    Raises:
+        DataError: they differ.
+    """
+    new = json.loads(json.dumps(dict(new)))
     changed = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if changed:
         changes = ", ".join(

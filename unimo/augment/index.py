@@ -30,12 +30,14 @@ import numpy as np
 from unimo.augment.checks import make_folder
 from unimo.augment.terms import normalise
 from unimo.errors import DataError
+from unimo.jobs import check_same
 
 BLOCK = 1 << 16
 _SPARE = 64
 """Additional hits that are fetched because some may be excluded: a second search takes as long again."""
 _WIDEST = 32
 """Limit of the widened search for more hits, as a multiple of the first search."""
+_COMPLAINT = "the index in {} was built from another corpus or setting"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sentences (number INTEGER PRIMARY KEY, sample TEXT, image TEXT, text TEXT);
@@ -99,7 +101,7 @@ class TfidfIndex:
         try:
             stored = _read_about(self._base, self.folder)
             if about is not None:
-                _check_about(self.folder, stored.get("about"), about)
+                check_same(stored.get("about") or {}, about, _COMPLAINT.format(self.folder))
             if not stored.get("finished"):
                 raise DataError(f"the index in {folder} is not finished; run the same command again to go on")
         except DataError:
@@ -241,7 +243,7 @@ def build_index(
         base.executescript(_SCHEMA)
         stored = _read_about(base, folder)
         if stored.get("size"):  # an empty one may be replaced
-            _check_about(folder, stored.get("about"), about)
+            check_same(stored.get("about") or {}, about, _COMPLAINT.format(folder))
         if not stored.get("finished"):
             base.execute("PRAGMA journal_mode = WAL")
             _remember(base, about=dict(about))
@@ -334,14 +336,3 @@ def _read_about(base: sqlite3.Connection, folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{folder}/index.sqlite is no index of ours ({error}); name another folder"
         ) from error
-
-
-def _check_about(folder: Path, stored: Any, wanted: Mapping[str, Any]) -> None:
-    stored, wanted = stored or {}, json.loads(json.dumps(dict(wanted)))
-    other = sorted(key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key))
-    if other:
-        changes = ", ".join(f"{key} {stored.get(key)!r} there, {wanted.get(key)!r} here" for key in other)
-        raise DataError(
-            f"the index in {folder} was built from another corpus or setting ({changes}); "
-            "name another folder, or remove it to build it again"
-        )

@@ -53,7 +53,10 @@ class RelationReader:
 
     def _between(self, number: int, gap: Span) -> list[Link]:
         words = [token.word for token in self.tokens[gap[0] : gap[1]]]
-        verb = self._main_verb(gap)
+        # The last verb, an auxiliary only if there is no other.
+        verbs = [at for at in range(*gap) if self.tokens[at].tag.startswith(("VB", "MD"))]
+        verb = next((at for at in reversed(verbs) if self.tokens[at].word not in _AUXILIARIES), None)
+        verb = verbs[-1] if verb is None and verbs else verb
         breaks = [at for at, word in enumerate(words) if word in _BREAKS]
         if breaks and (verb is None or verb < gap[0] + breaks[-1]):
             self._new_clause(number)
@@ -85,12 +88,6 @@ class RelationReader:
             for one in before
             if one.subject != number
         ]
-
-    def _main_verb(self, gap: Span) -> int | None:
-        """Return the last verb between two phrases, an auxiliary only if there is no other."""
-        verbs = [at for at in range(*gap) if self.tokens[at].tag.startswith(("VB", "MD"))]
-        main = [at for at in verbs if self.tokens[at].word not in _AUXILIARIES]
-        return main[-1] if main else (verbs[-1] if verbs else None)
 
     def _verb(self, number: int, gap: Span, verb: int) -> list[Link]:
         tokens = self.tokens

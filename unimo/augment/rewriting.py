@@ -9,20 +9,23 @@ All rewrites of a caption are ranked by fluency, and the best are kept (appendix
 
 from __future__ import annotations
 
+import itertools
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from unimo.augment.ngram import TrigramModel
-from unimo.augment.scene_graph import Node, Parser, SceneGraph
+from unimo.augment.scene_graph import Node, Parser
 from unimo.augment.terms import normalise, stems
 from unimo.augment.vocabulary import Vocabulary
 from unimo.data.masking.tagging import split_words
 
 Level = Literal["word", "phrase"]
+Replacement = tuple[tuple[Node, str], ...]
+"""Nodes with their new words."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,16 @@ class Rewriter:
             ]
             for node in graph.nodes()
         }
-        candidates = [*_single(choices), *_joint(graph, choices)]
+        candidates: list[tuple[Level, Replacement]] = [
+            ("phrase" if " " in node.text or " " in word else "word", ((node, word),))
+            for node, words in choices.items()
+            for word in words
+        ]
+        for owner, attribute in graph.attributes:
+            pairs = itertools.product(choices[attribute], choices[graph.objects[owner]])
+            candidates += [
+                ("phrase", ((attribute, word), (graph.objects[owner], other))) for word, other in pairs
+            ]
         if len(candidates) > self.max_candidates:
             rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
             chosen = np.sort(rng.choice(len(candidates), self.max_candidates, replace=False))
@@ -104,24 +116,6 @@ class Rewriter:
         scored = zip(found.values(), fluency, strict=True)
         rewrites = [Rewrite(*parts, round(float(score), 4)) for parts, score in scored]
         return sorted(rewrites, key=lambda one: (-one.fluency, one.text))[: self.keep]
-
-
-Replacement = tuple[tuple[Node, str], ...]
-
-
-def _single(choices: dict[Node, list[str]]) -> Iterator[tuple[Level, Replacement]]:
-    for node, words in choices.items():
-        for word in words:
-            several = " " in node.text or " " in word
-            yield "phrase" if several else "word", ((node, word),)
-
-
-def _joint(graph: SceneGraph, choices: dict[Node, list[str]]) -> Iterator[tuple[Level, Replacement]]:
-    for owner, attribute in graph.attributes:
-        thing = graph.objects[owner]
-        for word in choices[attribute]:
-            for other in choices[thing]:
-                yield "phrase", ((attribute, word), (thing, other))
 
 
 def replace_nodes(text: str, replaced: Replacement) -> str:

@@ -18,6 +18,7 @@ from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
 from unimo.data.masking.tagging import split_words
 from unimo.errors import DataError
 from unimo.files import replacing
+from unimo.jobs import check_same
 
 CHECKPOINT = 100_000
 """Captions between two checkpoints; a killed pass loses at most these."""
@@ -133,11 +134,7 @@ class CorpusStatistics:
 
     def _load(self, file: Path, about: Mapping[str, Any]) -> None:
         note, saved = _read_arrays(file)
-        if note["about"] != json.loads(json.dumps(dict(about))):
-            raise DataError(
-                f"{file} was counted on another corpus or with other settings ({note['about']}, "
-                f"now {dict(about)}); name another work folder, or remove it"
-            )
+        check_same(note["about"], about, f"{file} was counted on another corpus or with other settings")
         for name, counter in self._counters().items():
             counter.keys, counter.counts = saved[f"{name}.keys"], saved[f"{name}.counts"]
         self.read, self.parsed, self.broken = note["read"], note["parsed"], note["broken"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from unimo.data.readers.base import SubsetDataset, check_index
@@ -51,7 +51,12 @@ class ImageFolder(LabeledImages):
         self._names: list[str] = []
         self._labels = array("i")
         for label, folder in enumerate(self.class_names):
-            names = sorted(_pictures(self.root, folder))
+            names = sorted(
+                os.path.relpath(os.path.join(parent, file), self.root)
+                for parent, _, files in os.walk(self.root / folder, followlinks=True)
+                for file in files
+                if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+            )
             self._names += names
             self._labels.extend([label] * len(names))
         if not self._names:
@@ -109,11 +114,3 @@ def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
 def class_folders(root: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
     return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
-
-
-def _pictures(root: Path, folder: str) -> Iterator[str]:
-    """Yield the paths, relative to `root`, of the images in one class folder (which may be missing)."""
-    for parent, _, files in os.walk(root / folder, followlinks=True):
-        for file in files:
-            if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                yield os.path.relpath(os.path.join(parent, file), root)
