@@ -53,7 +53,6 @@ class Processor:
         batch = processor(images="cat.jpg", texts="What is on the mat?")
 
     Args:
-        tokenizer: tokenizer, see `load_tokenizer`.
         config: settings; without `regions` images become pixels.
 
     Raises:
@@ -142,10 +141,7 @@ class Processor:
         """Convert one image to pixels float32 [3, S, S].
 
         Args:
-            image: file, its bytes, or an opened image.
             rng: randomness of augmentation; a fixed seed when None.
-            train: use the training transform.
-            transform: transform to use instead.
 
         Raises:
             RecordError: the image cannot be decoded.
@@ -171,7 +167,6 @@ class Processor:
         """Like `ids`, with the number of the word that each token is part of (-1: special).
 
         Args:
-            text: the text.
             phrases: finds the characters of the phrases of a text; the words of a phrase share a number.
         """
         found = phrases(check_text(text)) if phrases else ()

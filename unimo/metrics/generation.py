@@ -72,7 +72,6 @@ def generation_scores(
 
     Args:
         rows: texts, each with at least one reference.
-        names: metrics described at the top of this file.
         stem: compare Porter stems instead of words in `rouge`.
     """
     scores: dict[str, float] = {}
@@ -104,7 +103,6 @@ def sentences(text: str, marked: bool) -> str:
     """Put one sentence on each line of a text, as `rouge_lsum` compares them.
 
     Args:
-        text: the text.
         marked: whether this text or those it is compared with mark sentences (`<q>`, `[X_SEP]`, line ends).
             Then only the marks count, as in the official scores: "mr. smith" does not end a sentence.
     """

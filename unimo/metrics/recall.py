@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,9 +32,7 @@ def retrieval_recall(
     Raises:
         ValueError: shapes that do not match, a NaN score, or a text or image without partner.
     """
-    scores = np.asarray(scores)
-    texts = np.asarray(text_image_ids)
-    images = np.asarray(image_ids)
+    scores, texts, images = np.asarray(scores), np.asarray(text_image_ids), np.asarray(image_ids)
     if scores.shape != (len(texts), len(images)):
         raise ValueError(f"scores {scores.shape} do not fit {len(texts)} texts and {len(images)} images")
     result = {f"ir_r{k}": value for k, value in zip(KS, _recall(scores, texts, images), strict=True)}
@@ -43,20 +41,18 @@ def retrieval_recall(
 
 
 def _recall(scores: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> list[float]:
-    ranks = np.concatenate(list(_ranks(scores, queries, candidates)) or [np.zeros(0)])
-    return [100.0 * float(np.mean(ranks < k)) if len(ranks) else 0.0 for k in KS]
-
-
-def _ranks(scores: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the numbers of wrong candidates at or above the best right one, for blocks of queries."""
+    ranks = [np.zeros(0)]
     for start in range(0, len(queries), _ROWS_AT_ONCE):
-        block = scores[start : start + _ROWS_AT_ONCE]
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        block, right = scores[rows], queries[rows, None] == candidates[None, :]
         if np.isnan(block).any():
             raise ValueError("retrieval scores contain NaN")
-        right = queries[start : start + _ROWS_AT_ONCE, None] == candidates[None, :]
         if not right.any(axis=1).all():
-            lonely = queries[start : start + _ROWS_AT_ONCE][~right.any(axis=1)][0]
+            lonely = queries[rows][~right.any(axis=1)][0]
             raise ValueError(f"nothing in the candidates matches image id {lonely!r}")
+        # The rank of a query is the number of wrong candidates at or above its best right one.
         best = np.where(right, block, -np.inf).max(axis=1, keepdims=True)
         above = ((block >= best) & ~right).sum(axis=1)
-        yield np.where(np.isneginf(best[:, 0]), np.iinfo(np.int64).max, above)
+        ranks.append(np.where(np.isneginf(best[:, 0]), np.inf, above))
+    found = np.concatenate(ranks)
+    return [100.0 * float(np.mean(found < k)) if len(found) else 0.0 for k in KS]

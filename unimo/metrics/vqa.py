@@ -84,7 +84,6 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Both sides are normalised unless all annotators gave the same string, as in the official evaluation.
 
     Args:
-        prediction: the answer given.
         answers: raw strings of the annotators (ten in VQA v2).
     """
     prediction = " ".join(prediction.split())

@@ -6,11 +6,12 @@ are opened (Pillow would start Ghostscript for an EPS).
 
 from __future__ import annotations
 
+import contextlib
 import io
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL import Image, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 from unimo.data.record import ImageSource
 from unimo.errors import RecordError
@@ -19,17 +20,6 @@ MAX_PIXELS = 89_000_000
 """Largest image that is decoded (267 MB as RGB); just below Pillow's own warning level."""
 Image.preinit()  # registers the plain formats; the others are registered by importing their plugins
 FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN]
-
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""Transposition that turns an image upright, by EXIF orientation."""
 
 
 def open_image(source: ImageSource, target: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -45,8 +35,15 @@ def open_image(source: ImageSource, target: int | None = None, max_pixels: int =
     Raises:
         RecordError: missing, empty, truncated, damaged or oversized file, or not an image.
     """
+    if not isinstance(source, (bytes, Path)):
+        raise RecordError(f"expected image bytes or a path, found {type(source).__name__}")
     what = f"image {source}" if isinstance(source, Path) else "image bytes"
-    data = _read(source, what)
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot read {what}: {error.strerror}") from error
+    if not data:
+        raise RecordError(f"{what}: the file is empty")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
@@ -64,31 +61,13 @@ def open_image(source: ImageSource, target: int | None = None, max_pixels: int =
         if target and image.format in ("JPEG", "MPO"):
             image.draft("RGB", (2 * target, 2 * target))
         image.load()
-        return _to_rgb(_upright(image))
+        if "exif" in image.info or image.format == "TIFF":
+            # The pixels are fine even where EXIF is damaged.
+            with contextlib.suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
     except Exception as error:  # as above, for damaged bodies
         raise RecordError(f"{what} ({len(data):,} bytes) is damaged: {error}") from error
-
-
-def _read(source: ImageSource, what: str) -> bytes:
-    if not isinstance(source, (bytes, Path)):
-        raise RecordError(f"expected image bytes or a path, found {type(source).__name__}")
-    try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise RecordError(f"cannot read {what}: {error.strerror}") from error
-    if not data:
-        raise RecordError(f"{what}: the file is empty")
-    return data
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    if "exif" not in image.info and image.format != "TIFF":
-        return image
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # the pixels are fine even where EXIF is damaged
-        return image
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -96,19 +75,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
-        return _scale_to_8_bits(image).convert("RGB")
+        # Integers above 255 mean 16 bits, floats up to 1 mean shares of white.
+        values = np.asarray(image).astype(np.float32)
+        top = float(values.max(initial=0.0))
+        factor = 255.0 if image.mode == "F" and top <= 1.0 else 1.0
+        if image.mode != "F" and (top > 255 or image.mode.startswith("I;16")):
+            factor = 255.0 / 65535.0
+        grey = np.clip(np.rint(values * factor), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
-
-
-def _scale_to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale grey values: integers above 255 mean 16 bits, floats up to 1 mean shares of white."""
-    values = np.asarray(image).astype(np.float32)
-    top = float(values.max(initial=0.0))
-    factor = 255.0 if image.mode == "F" and top <= 1.0 else 1.0
-    if image.mode != "F" and (top > 255 or image.mode.startswith("I;16")):
-        factor = 255.0 / 65535.0
-    return Image.fromarray(np.clip(np.rint(values * factor), 0, 255).astype(np.uint8))

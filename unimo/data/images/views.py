@@ -31,20 +31,16 @@ class ViewAugment:
         image = image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=GREY)
         jitter, grey = rng.random(2)
         if jitter < 0.8:
-            image = self._jitter(image, rng)
+            reach = 0.8 * self.strength
+            factors = rng.uniform(max(0.0, 1 - reach), 1 + reach, size=3)
+            turn = rng.uniform(-0.2, 0.2) * self.strength
+            kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+            for number in rng.permutation(len(kinds) + 1):
+                if number == len(kinds):
+                    image = turn_hue(image, turn)
+                else:
+                    image = kinds[number](image).enhance(float(factors[number]))
         return image.convert("L").convert("RGB") if grey < 0.2 else image
-
-    def _jitter(self, image: Image.Image, rng: Rng) -> Image.Image:
-        reach = 0.8 * self.strength
-        factors = rng.uniform(max(0.0, 1 - reach), 1 + reach, size=3)
-        turn = rng.uniform(-0.2, 0.2) * self.strength
-        kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-        for number in rng.permutation(len(kinds) + 1):
-            if number == len(kinds):
-                image = turn_hue(image, turn)
-            else:
-                image = kinds[number](image).enhance(float(factors[number]))
-        return image
 
 
 def turn_hue(image: Image.Image, turn: float) -> Image.Image:

@@ -19,12 +19,7 @@ Prepared = dict[str, Any]
 
 
 class PairCollator:
-    """Make a `PairBatch`. Base of the collators of pairs, which add fields (`join`).
-
-    Args:
-        processor: image transform and tokenizer.
-        train: use the training transform of images.
-    """
+    """Make a `PairBatch`. Base of the collators of pairs, which add fields (`join`)."""
 
     needs_false_image = False
 

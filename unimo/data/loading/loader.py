@@ -211,14 +211,10 @@ class TrainLoader:
     """Endless training batches of one rank; see `unimo/data/loading/sampler.py` for their order.
 
     Args:
-        datasets: corpus name -> data set, the names of the sampler.
-        sampler: gives the keys of each optimizer step.
-        collator: turns records into batches.
         num_workers: threads that decode; batches do not depend on it. 0 decodes in the caller.
         prefetch: batches kept ready.
         max_bad_rate: share of broken records, of one corpus or of all, at which the run fails; judged
             from 100 records on.
-        seed: of the run.
         rounds: parts into which this rank's share of a step is cut, one batch each.
 
     Raises:
@@ -293,11 +289,6 @@ class TrainLoader:
         for kind, count in asked.items():
             if lost[kind] == count:
                 raise DataError(f"all {count} {kind} of a batch were broken; the first: {bad[0]}")
-
-    @property
-    def counters(self) -> dict[str, dict[str, int]]:
-        """Records `read` and `bad` by corpus, as far as batches were handed out."""
-        return self.counter.state_dict()
 
     def _state(self, sampler_state: dict[str, Any]) -> dict[str, Any]:
         return {"sampler": sampler_state, "counters": self.counter.state_dict()}
@@ -374,8 +365,3 @@ class EvalLoader:
             if batch is not None:
                 yield batch
         self.counter.check(1)
-
-    @property
-    def counters(self) -> dict[str, dict[str, int]]:
-        """Records `read` and `bad` of the last pass."""
-        return self.counter.state_dict()

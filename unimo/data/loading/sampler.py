@@ -88,9 +88,7 @@ class MixtureSampler:
         sizes: corpus name -> number of samples.
         weights: corpus name -> weight or None, see `mixture_shares`.
         global_batch: samples of one optimizer step over all ranks.
-        seed: of the run.
         rank, world_size: which contiguous slice of each global batch is returned.
-        curriculum: kinds of the corpora, when there are several.
 
     Raises:
         ConfigError: wrong weights, or a global batch that does not divide by `world_size`.

@@ -11,7 +11,7 @@ from typing import Any
 from unimo.data.loading.loader import Collator, EvalLoader, TrainLoader
 from unimo.data.loading.sampler import Curriculum, MixtureSampler
 from unimo.data.processor import Processor
-from unimo.data.readers.base import ConcatDataset, Dataset, Kind
+from unimo.data.readers.base import Dataset, Kind, concat
 from unimo.data.readers.open import open_corpus
 from unimo.errors import ConfigError, DataError
 from unimo.settings import CorpusConfig, RunConfig
@@ -84,12 +84,11 @@ class TaskData:
         shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)
         logger.info("training samples: %s", shares)
         if sampler.first_samples:
-            steps = math.ceil(sampler.first_samples / run.train.batch_size)
-            logger.info(
-                "curriculum: pairs only for %g epochs, all corpora from step %d",
+            step, epochs = (
+                math.ceil(sampler.first_samples / run.train.batch_size) + 1,
                 run.data.pairs_only_epochs,
-                steps + 1,
             )
+            logger.info("curriculum: pairs only for %g epochs, all corpora from step %d", epochs, step)
         return TrainLoader(
             datasets,
             sampler,
@@ -117,9 +116,7 @@ class TaskData:
             raise failures[0]
         for error in failures:
             logger.warning("left out of evaluation: %s", error)
-        return (
-            opened[0] if len(opened) == 1 else ConcatDataset(opened, "+".join(part.name for part in opened))
-        )
+        return concat(opened, "+".join(part.name for part in opened))
 
     def eval_loader(
         self, split: str, run: RunConfig, rank: int = 0, world_size: int = 1, batch_size: int | None = None

@@ -42,7 +42,6 @@ class FragmentSampler:
 
     Args:
         tokenizer: defines the special ids; position ids start after its padding id, as in RoBERTa.
-        share: share of the tokens to take.
         shortest, longest: length of a fragment in words.
 
     Raises:
@@ -72,7 +71,6 @@ class FragmentSampler:
             words: number of the word of each token, -1 for special tokens, see `Tokenizer.encode_words`.
                 Adjacent tokens with the same number are taken together or not at all; numbers of phrases
                 make the units phrases.
-            rng: source of all randomness.
         """
         tokens, groups = np.asarray(ids, np.int64)[1:-1], np.asarray(words, np.int64)[1:-1]
         starts = np.flatnonzero(np.diff(groups, prepend=-2))
@@ -80,11 +78,18 @@ class FragmentSampler:
         fixed = np.logical_or.reduceat(self.special[tokens] | (groups < 0), starts) if len(starts) else starts
         sizes = np.where(fixed, 0, np.diff(edges))
         runs = self._draw(sizes, rng)
-        pieces = [tokens[edges[begin] : edges[end]] for begin, end in runs]
-        taken = np.zeros(len(tokens), bool)
+        taken, parts = np.zeros(len(tokens), bool), [np.zeros(0, np.int64)]
         for begin, end in runs:
             taken[edges[begin] : edges[end]] = True
-        return self._assemble(tokens[~taken], pieces)
+            parts.append(np.concatenate([[self.bos_id], tokens[edges[begin] : edges[end]], [self.eos_id]]))
+        source = np.concatenate([[self.bos_id], tokens[~taken], [self.eos_id]])
+        target = np.concatenate(parts)
+        ends = np.cumsum([len(part) for part in parts], dtype=np.int64)[1:] - 1
+        places = np.setdiff1d(np.arange(len(target)), ends)
+        positions = self.first_position + np.arange(max(len(source), len(target)))
+        return Fragments(
+            source, positions[: len(source)], target, positions[: len(target)], places, target[places + 1]
+        )
 
     def _draw(self, sizes: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
         """Draw fragments as (first word, word after the last), in the order of the text.
@@ -108,18 +113,6 @@ class FragmentSampler:
             if end > begin:
                 runs.append((begin, end))
         return sorted(runs)
-
-    def _assemble(self, rest: np.ndarray, pieces: Sequence[np.ndarray]) -> Fragments:
-        """Build both parts from the remaining tokens and those of each fragment."""
-        source = np.concatenate([[self.bos_id], rest, [self.eos_id]])
-        parts = [np.concatenate([[self.bos_id], piece, [self.eos_id]]) for piece in pieces]
-        target = np.concatenate([np.zeros(0, np.int64), *parts])
-        ends = np.cumsum([len(part) for part in parts], dtype=np.int64) - 1
-        places = np.setdiff1d(np.arange(len(target)), ends)
-        positions = self.first_position + np.arange(max(len(source), len(target)))
-        return Fragments(
-            source, positions[: len(source)], target, positions[: len(target)], places, target[places + 1]
-        )
 
 
 def _room(free: np.ndarray) -> np.ndarray:

@@ -13,9 +13,6 @@ class PhraseFinder:
     "a [black and gray cat] stares at two [big dogs]": articles and numbers are not part of a phrase. Text
     after the first 2,000 characters is ignored.
 
-    Args:
-        tagger: `textblob`, or `spacy:PIPELINE`.
-
     Raises:
         CapabilityError: no such tagger, or it is not installed.
     """

@@ -9,10 +9,10 @@ from unimo.errors import ConfigError
 
 
 def overlaps(boxes: np.ndarray) -> np.ndarray:
-    """Compute the intersection over union of all pairs of boxes, [R, R] float64; 0 where both have no area.
+    """Compute the intersection over union of all pairs of boxes [R, 4] (x1, y1, x2, y2 in any unit).
 
-    Args:
-        boxes: [R, 4]: x1, y1, x2, y2, in any unit.
+    Returns:
+        [R, R] float64; 0 where both have no area.
     """
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
@@ -33,7 +33,6 @@ class RegionMasker:
     or whose regions all overlap each other, keeps them all.
 
     Args:
-        share: share of the regions to mask.
         threshold: intersection over union above which a region is masked with an anchor.
 
     Raises:
@@ -51,12 +50,7 @@ class RegionMasker:
         return self.draw(boxes, rng)[0]
 
     def draw(self, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return which regions are masked, bool [R], and the indices of the anchors, int64 [A].
-
-        Args:
-            boxes: [R, 4]: x1, y1, x2, y2.
-            rng: source of all randomness.
-        """
+        """Return which regions are masked, bool [R], and the indices of the anchors, int64 [A]."""
         near = overlaps(boxes) > self.threshold
         np.fill_diagonal(near, True)
         budget = Budget(self.share * len(boxes), rng)

@@ -25,8 +25,6 @@ class SpanMasker(Masker):
     treated alike: 80% of the runs become `<mask>`, 10% random tokens, and 10% stay unchanged.
 
     Args:
-        tokenizer: defines the mask id, the vocabulary and the special ids.
-        probability: share of the tokens to predict.
         overshoot: round that share up to a token and to the end of the last word, as UNIMO-2's reader does:
             every text has a target, and about 20% of a caption's tokens are targets instead of 15%. Without
             it the share is exact on average (`Budget`), and a short text may have no target.
@@ -48,11 +46,7 @@ class SpanMasker(Masker):
         return self._hide(tokens, places[chosen], fate[chosen], rng)
 
     def _draw_spans(self, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw for each chosen word the number in [0, 1) that decides its replacement; NaN for the others.
-
-        Args:
-            sizes: number of tokens of each word.
-        """
+        """Draw for each chosen word the number in [0, 1) that decides its replacement; NaN for the others."""
         fate = np.full(len(sizes), np.nan)
         amount = self.probability * sizes.sum()
         budget = Budget(math.ceil(amount) if self.overshoot else amount, rng, self.overshoot)

@@ -147,31 +147,21 @@ def load_tagger(name: str = "textblob") -> Tagger:
     """
     kind, _, pipeline = name.partition(":")
     if kind == "textblob":
-        return _textblob()
-    if kind == "spacy":
-        return _spacy(pipeline or "en_core_web_sm")
-    raise CapabilityError(
-        f"no parser {name!r}; expected textblob, spacy:PIPELINE (e.g. spacy:en_core_web_sm) or stanford:JARS"
-    )
-
-
-def _textblob() -> Tagger:
-    try:
-        from textblob.en import parser
-    except ImportError as error:
+        try:
+            from textblob.en import parser
+        except ImportError as error:
+            raise CapabilityError(
+                f"the default caption parser needs textblob ({error}); try pip install textblob"
+            ) from error
+        # The first call reads the lexicon, and another thread calling meanwhile would see half of it.
+        parser.find_tags(["The", "old", "quickish", "Zurbaran"])
+        return lambda words: [tag for _, tag in parser.find_tags(list(words))]
+    if kind != "spacy":
         raise CapabilityError(
-            f"the default caption parser needs textblob ({error}); try pip install textblob"
-        ) from error
-
-    def tag(words: Sequence[str]) -> list[str]:
-        return [tag for _, tag in parser.find_tags(list(words))]
-
-    # The first call reads the lexicon, and another thread calling meanwhile would see half of it.
-    tag(["The", "old", "quickish", "Zurbaran"])
-    return tag
-
-
-def _spacy(pipeline: str) -> Tagger:
+            f"no parser {name!r}; expected textblob, spacy:PIPELINE (e.g. spacy:en_core_web_sm) "
+            "or stanford:JARS"
+        )
+    pipeline = pipeline or "en_core_web_sm"
     try:
         import spacy
 
@@ -182,7 +172,4 @@ def _spacy(pipeline: str) -> Tagger:
         ) from error
     from spacy.tokens import Doc
 
-    def tag(words: Sequence[str]) -> list[str]:
-        return [token.tag_ or "NN" for token in model(Doc(model.vocab, words=list(words)))]
-
-    return tag
+    return lambda words: [token.tag_ or "NN" for token in model(Doc(model.vocab, words=list(words)))]

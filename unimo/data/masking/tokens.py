@@ -17,8 +17,6 @@ class Masker:
     chosen token.
 
     Args:
-        tokenizer: defines the mask id, the vocabulary and the special ids.
-        probability: share of the tokens to predict.
         whole_words: choose words instead of tokens; all tokens of a chosen word are predicted.
     """
 
@@ -38,7 +36,6 @@ class Masker:
         Args:
             ids: token ids [T], special tokens included.
             words: number of the word of each token [T], -1 for special tokens.
-            rng: source of all randomness.
 
         Returns:
             Masked ids int64 [T], positions of the targets int64 [N], and their original ids int64 [N].

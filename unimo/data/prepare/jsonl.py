@@ -57,7 +57,6 @@ def prepare_jsonl(
 
     Args:
         source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
-        kind: `pairs`, `vqa` or `entailment`.
         name: first part of the file names.
         images: folder that image paths are relative to; that of the file when None.
         min_count: VQA: smallest number of questions of train and val whose answer becomes a class.

@@ -31,7 +31,6 @@ class ImageFolder:
     """The image files of a corpus, with a record of missing and broken ones.
 
     Args:
-        root: the folder.
         max_missing_rate: share of the requested images that may be missing or broken.
     """
 

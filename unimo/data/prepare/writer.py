@@ -53,8 +53,6 @@ class ArrowWriter:
 
     Args:
         folder: folder to write to, created if needed.
-        stem: file name without suffix.
-        schema: columns.
         rows_per_file: rows of each of `<stem>_0.arrow`, `<stem>_1.arrow`, ...; 0 means one file.
 
     Raises:

@@ -36,8 +36,6 @@ class ArrowDataset(Dataset):
     """One Arrow file, flattened to (image row, text index) samples.
 
     Args:
-        path: RecordBatchFile.
-        kind: kind of samples to read.
         name: name of the corpus; the stem of the file when empty.
 
     Raises:

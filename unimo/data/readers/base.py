@@ -63,16 +63,12 @@ class TextDataset(Dataset):
         raise RecordError(f"{self.name} has no images")
 
 
-class ConcatDataset(Dataset):
-    """Several datasets one after the other, for a split in several files."""
+class LocatedDataset(Dataset):
+    """Base of data sets whose samples are those of other data sets, in another order."""
 
-    def __init__(self, parts: Sequence[Dataset], name: str) -> None:
-        self.name = name
-        self._parts = list(parts)
-        self._starts = np.cumsum([0] + [len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
+    @abstractmethod
+    def _locate(self, index: int) -> tuple[Dataset, int]:
+        """Return the data set of a sample, and its index there."""
 
     def __getitem__(self, index: int) -> Record:
         part, within = self._locate(index)
@@ -85,6 +81,18 @@ class ConcatDataset(Dataset):
     def image_id(self, index: int) -> str:
         part, within = self._locate(index)
         return part.image_id(within)
+
+
+class ConcatDataset(LocatedDataset):
+    """Several datasets one after the other, for a split in several files."""
+
+    def __init__(self, parts: Sequence[Dataset], name: str) -> None:
+        self.name = name
+        self._parts = list(parts)
+        self._starts = np.cumsum([0] + [len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
 
     def _locate(self, index: int) -> tuple[Dataset, int]:
         check_index(index, len(self))
@@ -110,27 +118,18 @@ class WrappedDataset(Dataset):
         return self._whole.image_source(index)
 
 
-class SubsetDataset(WrappedDataset):
+class SubsetDataset(LocatedDataset):
     """Selected samples of another dataset."""
 
     def __init__(self, whole: Dataset, indices: np.ndarray) -> None:
-        super().__init__(whole)
-        self._indices = indices
+        self.name, self._whole, self._indices = whole.name, whole, indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, index: int) -> Record:
+    def _locate(self, index: int) -> tuple[Dataset, int]:
         check_index(index, len(self))
-        return self._whole[int(self._indices[index])]
-
-    def image_source(self, index: int) -> ImageSource:
-        check_index(index, len(self))
-        return self._whole.image_source(int(self._indices[index]))
-
-    def image_id(self, index: int) -> str:
-        check_index(index, len(self))
-        return self._whole.image_id(int(self._indices[index]))
+        return self._whole, int(self._indices[index])
 
 
 def check_index(index: int, length: int) -> None:

@@ -72,7 +72,6 @@ class TsvFile(TextDataset):
     """A tab-separated file with a header and without quoting.
 
     Args:
-        path, name: the file, and the name of the corpus.
         is_tokenized: its cells hold GPT-2 ids.
         splits_turns: a source holds the turns of a dialog, separated by ` [SEP] `.
 

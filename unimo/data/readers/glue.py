@@ -64,7 +64,6 @@ class GlueFile(TextDataset):
     """One tab-separated file.
 
     Args:
-        path, task, name: the file, its format, and the name of the corpus.
         part: `matched` or `mismatched` (MNLI); accuracy is also reported for each part.
         needs_labels: refuse a file without labels.
 

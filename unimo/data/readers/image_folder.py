@@ -32,7 +32,6 @@ class ImageFolder(LabeledImages):
 
     Args:
         root: folder of the class folders.
-        name: name of the corpus.
         class_names: classes that labels refer to; the folders found when None.
 
     Raises:

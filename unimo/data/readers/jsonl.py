@@ -28,8 +28,6 @@ class JsonlDataset(Dataset):
     """One jsonl file.
 
     Args:
-        path: the file.
-        kind: kind of samples in its lines.
         name: name of the corpus; the stem of the file when empty.
         image_root: folder that image paths are relative to; that of the file when None.
 

@@ -26,7 +26,6 @@ class RelabeledImages(WrappedDataset, LabeledImages):
     """A data set with the labels of other classes.
 
     Args:
-        dataset: the data set.
         class_names: the new classes, for example those of a trained model.
         class_of: for each label of `dataset` its index in `class_names`.
     """

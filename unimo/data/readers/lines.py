@@ -14,7 +14,6 @@ class LineFile:
     """The lines of a file, located when it is opened and read when asked for.
 
     Args:
-        path: the file.
         keep: decides by number (from 1) and content whether a line counts, called once for each line in
             order; lines with text when None.
 

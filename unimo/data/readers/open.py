@@ -23,9 +23,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset, concat
@@ -57,8 +56,7 @@ _READERS: dict[str, Callable[[Path, Kind, str], Dataset]] = {
 }
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     path: Path
     split: str
 
@@ -262,11 +260,11 @@ def _answers_of_tables(paths: Iterable[Path]) -> list[str]:
         for label, answer in ArrowDataset(path, "vqa").answers().items():
             if found.setdefault(label, answer) != answer:
                 raise DataError(f"{path}: answer {label} is {answer!r} here and {found[label]!r} elsewhere")
-    if sorted(found) != list(range(len(found))):
+    count = max(found, default=-1) + 1
+    if len(found) < count:
         # Rare answers may have lost all their questions; their class keeps its id, with a placeholder name.
-        log.warning("%d of %d answer ids occur in no table", max(found) + 1 - len(found), max(found) + 1)
-        return [found.get(label, f"<answer {label}>") for label in range(max(found) + 1)]
-    return [found[label] for label in range(len(found))]
+        log.warning("%d of %d answer ids occur in no table", count - len(found), count)
+    return [found.get(label, f"<answer {label}>") for label in range(count)]
 
 
 def _answers_of_records(dataset: Dataset) -> list[str]:

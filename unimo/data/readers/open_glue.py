@@ -22,7 +22,6 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
         split: `train`, `val` (GLUE's dev), `test`, or several joined by `+`. For MNLI `val` and `test` are
             the matched and the mismatched file; `val_matched`, for example, is one of them.
         data: the root of relative paths and the size of `scenes`.
-        dataset: name of the task.
 
     Raises:
         DataError: no such folder or split, or a file that `GlueFile` refuses.

@@ -31,8 +31,6 @@ class TarDataset(Dataset):
     A name with an image but no text, or the reverse, counts as one broken sample.
 
     Args:
-        path: the shard.
-        kind: kind of samples in its text members.
         name: name of the corpus; the stem of the file when empty.
 
     Raises:

@@ -21,7 +21,6 @@ class TextLinesDataset(TextDataset):
     """A UTF-8 file with one sentence a line; empty lines are skipped.
 
     Args:
-        path: the file.
         name: name of the corpus; the stem of the file when empty.
 
     Raises:
@@ -45,9 +44,7 @@ class PictureDataset(Dataset):
     """Image files, each a sample without text.
 
     Args:
-        files: the files.
         root: folder that names of samples are relative to.
-        name: name of the corpus.
     """
 
     def __init__(self, files: Sequence[Path], root: Path, name: str) -> None:
@@ -78,7 +75,6 @@ class PromptDataset(WrappedDataset):
     them may be its mismatched image.
 
     Args:
-        labeled: images whose records have a `label_name`.
         prompt: the sentence, with `{}` for the label.
 
     Raises:

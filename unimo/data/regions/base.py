@@ -68,9 +68,7 @@ def check_regions(regions: Regions, name: str, feature_size: int, num_classes: i
     """Return the regions after checking that a model can read them.
 
     Args:
-        regions: regions of an image.
         name: name of the image, for messages.
-        feature_size: F.
         num_classes: C if class probabilities are required, else 0.
 
     Raises:

@@ -91,10 +91,8 @@ def write_shard(
     """Write a file whole or not at all; the same content gives the same bytes.
 
     Args:
-        path: the file.
         images: results of `halve`.
         skipped: the other images of the file's part of the list.
-        widths: widths of the store.
     """
     counts = [len(image.regions) for image in images]
     rows = sum(counts)

@@ -275,9 +275,6 @@ def write_index(
     """Write the index of a folder whose files are complete; repeating it gives the same bytes.
 
     Args:
-        folder: folder of the store.
-        shards: number of its files.
-        widths: widths of its tables.
         names: `classes` and `attributes`; classes without names become `class 0`, ...
         label_score: smallest probability of an object in `labels.jsonl`; the best one of each image is always
             listed.

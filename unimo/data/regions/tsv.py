@@ -35,7 +35,6 @@ class TsvRegions(StoredRegions):
     A broken line affects only its own image.
 
     Args:
-        path: the file.
         order: meaning of columns 2 and 3.
 
     Raises:
@@ -129,7 +128,6 @@ def write_tsv(
     """Write a file in the format of UNIMO's release, whole or not at all.
 
     Args:
-        path: the file.
         images: images to write; attributes have no column.
         order: meaning of columns 2 and 3.
         stems: write `17` for `flickr/17.jpg`; the released readers require numbers as names.

@@ -84,7 +84,7 @@ def test_goes_on_where_batches_were_handed_out(make_loader, same_batch, stop):
     for batch, again in zip(expected[stop:], take(second, 14 - stop), strict=True):
         same_batch(batch, again)
     assert second.state_dict() == whole.state_dict()
-    assert sum(second.counters["read"].values()) == 14 * 8
+    assert sum(second.counter.state_dict()["read"].values()) == 14 * 8
 
 
 def test_state_inside_a_step_is_that_of_its_begin(make_loader):
@@ -119,9 +119,9 @@ def test_broken_records_are_counted_logged_once_and_left_out(make_loader, corpus
         batches = take(loader, 20)
     names = [name for batch in batches for name in batch.sample_ids]
     assert not {"b-3", "b-8", "b-5"} & set(names)
-    bad = loader.counters["bad"]["b"]
-    assert set(loader.counters["bad"]) == {"b"} and bad >= 5
-    assert sum(loader.counters["read"].values()) == 160 == len(names) + bad
+    bad = loader.counter.state_dict()["bad"]["b"]
+    assert set(loader.counter.state_dict()["bad"]) == {"b"} and bad >= 5
+    assert sum(loader.counter.state_dict()["read"].values()) == 160 == len(names) + bad
     assert {len(batch.sample_ids) for batch in batches} > {8}
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1 and "b[" in messages[0] and "skipped" in messages[0]
@@ -133,7 +133,7 @@ def test_too_many_broken_records_end_the_run(make_loader, corpus_class):
     with pytest.raises(DataError, match=r"max_bad_rate=0.05 .*b\[\d+\]: .*image") as caught:
         take(loader, 100)
     assert not isinstance(caught.value, RecordError)
-    assert 100 <= loader.counters["read"]["b"] <= 120
+    assert 100 <= loader.counter.state_dict()["read"]["b"] <= 120
     assert not data_threads()
 
 
@@ -233,7 +233,7 @@ class TestEvalLoader:
         collator = VqaCollator(processor, ["red"], False)
         few = EvalLoader(corpus_class("b", 20, broken=[4, 5, 6, 7]), collator, 4, max_bad_rate=0.2)
         assert [len(batch.sample_ids) for batch in few] == [4, 4, 4, 4]
-        assert few.counters == {"read": {"b": 20}, "bad": {"b": 4}}
+        assert few.counter.state_dict() == {"read": {"b": 20}, "bad": {"b": 4}}
         with pytest.raises(DataError, match="4 of 20 records"):
             list(EvalLoader(corpus_class("b", 20, broken=[4, 5, 6, 7]), collator, 4, max_bad_rate=0.1))
 
