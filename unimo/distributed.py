@@ -6,7 +6,6 @@ All of them also work in a single process, where those of Paddle would raise.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import paddle
 import paddle.distributed as dist
@@ -18,6 +17,7 @@ from unimo.metrics.average import gather_objects
 from unimo.settings import TrainConfig
 
 _is_ready = False
+gather = gather_objects
 
 
 def rank() -> int:
@@ -103,11 +103,6 @@ def any_over_ranks(flag: bool) -> bool:
     answer = paddle.to_tensor([int(flag)])
     dist.all_reduce(answer, op=dist.ReduceOp.MAX)
     return bool(answer.item())
-
-
-def gather(value: Any) -> list[Any]:
-    """Return the picklable `value` of every rank, in rank order. Collective."""
-    return gather_objects(value)
 
 
 def barrier() -> None:

@@ -192,11 +192,7 @@ def restore(state: TrainState, folder: Path) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return the content of `state.json`.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
+    """Return the content of `state.json`; CheckpointError if it cannot be read."""
     return read_json(folder / STATE, CheckpointError)
 
 
@@ -220,16 +216,10 @@ def _read_optimizer(state: TrainState, folder: Path, content: Mapping[str, Any])
 def check_same_run(
     old: Mapping[str, Any], new: Mapping[str, Any], identity: Sequence[str], where: str
 ) -> None:
-    """Check that two plain run configs have the same identity, and log which other settings changed.
-
-    Args:
-        old: config of the checkpoint.
-        new: config of the run that resumes.
-        identity: sections that must be equal.
-        where: the checkpoint, for messages.
+    """Compare the plain configs of a checkpoint, `where`, and of a run, and log which settings changed.
 
     Raises:
-        CheckpointError: these sections differ; names the fields.
+        CheckpointError: the sections in `identity` differ; names the fields.
     """
     for section in identity:
         changed = _differences(old.get(section) or {}, new.get(section) or {}, section)

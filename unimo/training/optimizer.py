@@ -103,13 +103,7 @@ def optimizer_tensors(optimizer: AdamW, task: nn.Layer) -> dict[str, np.ndarray]
 def load_optimizer_tensors(
     optimizer: AdamW, task: nn.Layer, tensors: Mapping[str, np.ndarray], where: str
 ) -> None:
-    """Restore what `optimizer_tensors` returned, as far as this rank owns it.
-
-    Args:
-        optimizer: fresh or already used.
-        task: the layer whose structured names are in the keys.
-        tensors: state of at least the parameters this rank owns.
-        where: file or folder, for messages.
+    """Restore what `optimizer_tensors` returned, as far as this rank owns it; `where` is named in messages.
 
     Raises:
         CheckpointError: the state of a parameter is missing or has another shape.

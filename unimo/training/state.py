@@ -84,13 +84,10 @@ class MetricWindow:
             return []
         flat = paddle.concat([report.values for report in reports])
         local, mean = flat.numpy(), distributed.mean_over_ranks(flat).numpy()
-        start = 0
-        for report in reports:
-            end = start + len(report.names)
-            report.local, report.values = local[start:end], None
-            numbers = [float(value) for value in mean[start:end]]
-            self._rows.append(dict(zip(report.names, numbers, strict=True)))
-            start = end
+        ends = np.cumsum([len(report.names) for report in reports])[:-1]
+        for report, own, means in zip(reports, np.split(local, ends), np.split(mean, ends), strict=True):
+            report.local, report.values = own, None
+            self._rows.append(dict(zip(report.names, means.tolist(), strict=True)))
         return reports
 
     def take_means(self) -> dict[str, float]:

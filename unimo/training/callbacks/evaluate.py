@@ -34,21 +34,15 @@ class Evaluate(Callback):
         Raises:
             DataError: there is no such split, and `train.select_metric` needs it.
         """
+        ranks, size = (distributed.rank(), distributed.world_size()), state.run.train.eval_batch_size
         try:
-            self._batches = state.data.eval_loader(
-                self.split,
-                state.run,
-                distributed.rank(),
-                distributed.world_size(),
-                batch_size=state.run.train.eval_batch_size,
-            )
+            self._batches = state.data.eval_loader(self.split, state.run, *ranks, size)
         except DataError as error:
             if state.run.train.select_metric:
                 raise
             logger.warning("no evaluation during this run: %s", error)
 
     def on_step_logged(self, state: TrainState) -> None:
-        """Evaluate if it is due."""
         if state.is_due(state.run.train.eval_every):
             self.evaluate(state)
 
@@ -58,7 +52,11 @@ class Evaluate(Callback):
             self.evaluate(state)
 
     def evaluate(self, state: TrainState) -> None:
-        """Compute the metrics, hand them to the callbacks, keep the best model. Collective."""
+        """Compute the metrics, hand them to the callbacks, keep the best model. Collective.
+
+        Raises:
+            ConfigError: `train.select_metric` is none of the metrics.
+        """
         if self._batches is None:
             return
         limit = state.run.train.eval_max_batches or None
@@ -66,9 +64,6 @@ class Evaluate(Callback):
         state.layer.train()
         self.last_step, self.last = state.step, values
         state.emit("on_evaluate", self.split, values)
-        self._keep_best(state, values)
-
-    def _keep_best(self, state: TrainState, values: dict[str, float]) -> None:
         metric = state.run.train.select_metric
         if not metric:
             return

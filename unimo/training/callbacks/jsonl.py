@@ -38,7 +38,6 @@ class JsonLines(Callback):
             self._file = path.open("a", encoding="utf8")
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """Write a training line."""
         self._write({"step": state.step, "split": "train", **values})
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:

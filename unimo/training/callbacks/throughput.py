@@ -28,7 +28,6 @@ class Throughput(Callback):
         self.total_steps, self.total_seconds = 0, 0.0
 
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
-        """Add the times of a step."""
         self._steps += 1
         self._seconds += report.seconds
         self._waited += report.data_seconds

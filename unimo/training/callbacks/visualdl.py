@@ -23,19 +23,14 @@ class VisualDL(Callback):
             self._writer = LogWriter(logdir=str(state.output_dir / "vdl"))
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """Write training scalars."""
-        self._write(state, "train", values)
+        self.on_evaluate(state, "train", values)
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
-        """Write evaluation scalars."""
-        self._write(state, split, values)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(tag=f"{split}/{name}", step=state.step, value=value)
 
     def close(self, state: TrainState) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-
-    def _write(self, state: TrainState, split: str, values: dict[str, float]) -> None:
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(tag=f"{split}/{name}", step=state.step, value=value)
