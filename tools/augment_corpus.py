@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unimo.cli import is_main_rank, run  # noqa: E402
+from unimo.cli import add_command, is_main_rank, run  # noqa: E402
 from unimo.jobs import Shard  # noqa: E402 - works from a clone that is not installed
 
 EXAMPLES = """\
@@ -93,8 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
-    example = next(line for line in EXAMPLES.splitlines() if f" {name} " in line)
-    parser = commands.add_parser(name, help=what, description=what, epilog=f"example: {example.strip()}")
+    parser = add_command(commands, name, what, EXAMPLES)
     parser.add_argument(
         "--captions", required=True, help="corpus of the captions: folder, Arrow, jsonl or txt"
     )

@@ -56,14 +56,19 @@ def main() -> None:
         Path(options.save).parent.mkdir(parents=True, exist_ok=True)
         draw_answers(options.image, answers).save(options.save, format="PNG")
     if options.json:
-        said = {text: rows(found) for text, found in answers.items()}
+        said = {
+            question: [{"answer": name, "probability": round(value, 6)} for name, value in ranked]
+            for question, ranked in answers.items()
+        }
         print(json.dumps({"image": options.image, "answers": said}))
-    else:
-        print("\n".join(lines(answers)))
+        return
+    width = max(len(name) for ranked in answers.values() for name, _ in ranked)
+    for question, ranked in answers.items():
+        print(question, *(f"  {name:<{width}}  {value:6.1%}" for name, value in ranked), sep="\n")
 
 
 def ask(options: argparse.Namespace) -> dict[str, Ranked]:
-    """Return what the model says to each question, sentence or prompt."""
+    """Return the answers to each question, sentence or prompt, best first."""
     if options.labels:
         from unimo.inference.zero_shot import open_classifier
 
@@ -72,7 +77,10 @@ def ask(options: argparse.Namespace) -> dict[str, Ranked]:
     from unimo.inference.pipeline import Pipeline, Question
 
     pipeline = Pipeline(options.model)
-    option, texts = asked(options)
+    source = [options.generate] if options.generate else []
+    given = {"question": options.question, "text": options.text, "generate": source}
+    option = next((name for name, texts in given.items() if texts), "caption" if options.caption else "")
+    texts = given.get(option, [])
     if pipeline.task.reads_images and not options.image:
         raise ConfigError(
             f"a model trained on {pipeline.task.config.name} looks at a picture; give --image FILE"
@@ -81,34 +89,8 @@ def ask(options: argparse.Namespace) -> dict[str, Ranked]:
     questions = [Question(options.image or None, text, options.text_pair) for text in texts or [None]]
     count = options.n_best if option in ("caption", "generate") else options.top_k
     answers = pipeline.ask_many(questions, count=count)
-    names = texts or [option or "class"]
-    return {
-        name: [(one.text, one.probability) for one in found]
-        for name, found in zip(names, answers, strict=True)
-    }
-
-
-def asked(options: argparse.Namespace) -> tuple[str, list[str]]:
-    """Return the option that carries what is asked, and its texts."""
-    for option in ("question", "text", "generate", "caption"):
-        given = getattr(options, option)
-        if given:
-            return option, given if isinstance(given, list) else [given] if option == "generate" else []
-    return "", []
-
-
-def rows(ranked: Ranked) -> list[dict[str, str | float]]:
-    """Answers as JSON objects."""
-    return [{"answer": name, "probability": round(probability, 6)} for name, probability in ranked]
-
-
-def lines(answers: dict[str, Ranked]) -> list[str]:
-    """Aligned text: each question, then its answers with their probabilities."""
-    width = max(len(name) for ranked in answers.values() for name, _ in ranked)
-    text: list[str] = []
-    for question, ranked in answers.items():
-        text += [question, *(f"  {name:<{width}}  {probability:6.1%}" for name, probability in ranked)]
-    return text
+    rows = zip(texts or [option or "class"], answers, strict=True)
+    return {name: [(one.text, one.probability) for one in found] for name, found in rows}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unimo.cli import run  # noqa: E402 - works from a clone that is not installed
+from unimo.cli import add_command, run  # noqa: E402 - works from a clone that is not installed
 from unimo.data.prepare.jsonl import prepare_jsonl  # noqa: E402
 from unimo.data.prepare.karpathy import prepare_karpathy  # noqa: E402
 from unimo.data.prepare.snli_ve import prepare_snli_ve  # noqa: E402
@@ -86,8 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 def _command(
     commands: argparse._SubParsersAction, name: str, prepare: Callable[..., dict], what: str
 ) -> argparse.ArgumentParser:
-    example = next(line for line in EXAMPLES.splitlines() if f" {name} " in line)
-    parser = commands.add_parser(name, help=what, description=what, epilog=f"example: {example.strip()}")
+    parser = add_command(commands, name, what, EXAMPLES)
     parser.set_defaults(prepare=prepare)
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument(

@@ -44,13 +44,12 @@ def main() -> None:
     pretrained, tuned = args.output / "pretrain", args.output / "vqa"
     started = time.monotonic()
     command("pretrain.py", MODEL, f"output_dir={pretrained}", *args.overrides)
-    pretrain = minutes_since(started)
-    begun = time.monotonic()
+    pretrained_at = time.monotonic()
     command(
         "finetune.py", "--task", "vqa", "--model", MODEL, "--init", pretrained / "model",
         f"output_dir={tuned}", *args.overrides,
     )  # fmt: skip
-    finetune = minutes_since(begun)
+    tuned_at = time.monotonic()
 
     model = tuned / "model"
     evaluation = ("evaluate.py", "--task", "vqa", "--model", model, "--split", "val")
@@ -65,8 +64,9 @@ def main() -> None:
     print()
     for name, first, second in [("VQA accuracy, val split (%)", "with images", "images blanked"), *rows]:
         print(f"{name:<28}{first:>14}{second:>16}")
-    total = minutes_since(started)
-    print(f"\nminutes: pre-training {pretrain:.1f}, fine-tuning {finetune:.1f}, everything {total:.1f}")
+    spans = (pretrained_at - started, tuned_at - pretrained_at, time.monotonic() - started)
+    pretrain, finetune, total = (f"{seconds / 60:.1f}" for seconds in spans)
+    print(f"\nminutes: pre-training {pretrain}, fine-tuning {finetune}, everything {total}")
     print(f"the picture {picture}, with the answers {answered}\n\n{NEXT.format(output=args.output)}")
 
 
@@ -74,7 +74,7 @@ def command(tool: str, *words: object, capture: bool = False) -> str:
     """Run a tool of this folder and show its command line.
 
     Raises:
-        UnimoError: the tool failed; its own message stands above.
+        UnimoError: the tool failed, with its own message on standard error.
     """
     line = [sys.executable, str(TOOLS / tool), *map(str, words)]
     print(f"\n$ python tools/{tool} {shlex.join(map(str, words))}", flush=True)
@@ -94,11 +94,6 @@ def save_picture(path: Path) -> tuple[Path, list[str]]:
     records = [dataset[i] for i in range(dataset.texts_per_image)]
     Image.open(io.BytesIO(records[0].image)).save(path)
     return path, list({record.question_type: record.text for record in records}.values())[:3]
-
-
-def minutes_since(start: float) -> float:
-    """Minutes that have passed since a reading of the monotonic clock."""
-    return (time.monotonic() - start) / 60
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all command-line tools share: arguments, logging, errors in one line. Imports no Paddle."""
+"""Arguments, logging and errors of all command-line tools. Imports no Paddle."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from unimo.errors import UnimoError
 
@@ -33,6 +34,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a config value, e.g. train.max_steps=200 output_dir=output/try",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+
+
+def add_command(commands: Any, name: str, what: str, examples: str) -> argparse.ArgumentParser:
+    """Add a command to a tool; its help ends with the line of `examples` that has its name."""
+    example = next(line for line in examples.splitlines() if f" {name} " in line)
+    return commands.add_parser(name, help=what, description=what, epilog=f"example: {example.strip()}")
 
 
 def run(main: Callable[[], int | None]) -> None:

@@ -162,7 +162,7 @@ class TrainConfig:
     eval_batch_size: int = 64
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     on_unsupported_precision: Literal["error", "fp32"] = "error"
-    """What to do where Paddle's autocast has no effect (CPU): raise an error, or train in fp32."""
+    """Where Paddle's autocast has no effect (CPU): raise an error, or train in fp32."""
     recompute: bool = False
     """Recompute activations of transformer blocks in the backward pass."""
     sharding_stage: Literal[0, 1, 2, 3] = 0

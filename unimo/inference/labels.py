@@ -1,4 +1,4 @@
-"""Class names and prompts for zero-shot classification, as a person gives them."""
+"""Class names and prompts for zero-shot classification, checked as they are given."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def check_prompt(prompt: str) -> str:
 def align_labels(labels: Sequence[str], classes: Sequence[str], where: str) -> list[str]:
     """Return a label for each class of a data set: the label of the same name, else that at the same place.
 
-    Folders of ImageNet are named `n01440764`; a file of labels then says in their order what they mean.
+    Folders of ImageNet are named `n01440764`; a file of labels then has their meanings in the same order.
 
     Raises:
         DataError: the labels are not the classes, and there are more or fewer of them.

@@ -1,1 +1,1 @@
-"""What a model is trained for: heads, losses and metrics, one file for each task."""
+"""Tasks: data, heads, losses and metrics, one file or folder for each."""

@@ -31,7 +31,7 @@ from unimo.settings import CorpusConfig, DataConfig, RunConfig
 T = TypeVar("T")
 Observer = Callable[[dict[str, Any]], None]
 Metadata = Mapping[str, Any] | None
-"""What rebuilding a task needs besides config and weights, e.g. the answers."""
+"""Data that rebuilding a task needs besides config and weights, e.g. the answers."""
 
 
 def to_tensors(batch: T) -> T:

@@ -1,4 +1,4 @@
-"""Classification into named classes: what all tasks that classify share."""
+"""The base of tasks that classify into named classes."""
 
 from __future__ import annotations
 

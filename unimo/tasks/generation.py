@@ -1,4 +1,4 @@
-"""What tasks that generate text share: the head over the vocabulary, its loss, the search, the targets."""
+"""The base of tasks that generate text: head over the vocabulary, loss, search, targets."""
 
 from __future__ import annotations
 

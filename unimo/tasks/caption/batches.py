@@ -65,11 +65,6 @@ class ReferenceCollator(PairCollator):
     """Make a `ReferenceBatch`."""
 
     def prepare(self, record: CaptionRecord, rng: np.random.Generator) -> Prepared:
-        """Decode the image of one record.
-
-        Raises:
-            RecordError: it is missing or broken.
-        """
         return {"record": record, "image": self.processor.image(record, rng, self.train)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> ReferenceBatch:

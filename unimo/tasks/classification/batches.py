@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unimo.data.loading.batch import Array, Batch, RegionArrays
-from unimo.data.loading.collate import Prepared
+from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.processor import Processor, check_text, pad
 from unimo.data.record import Record
 from unimo.data.tokenizers import Tokenizer
@@ -37,26 +37,20 @@ class TextBatch(Batch):
     """[B] float32 regression targets, NaN where there is none; None with classes."""
 
 
-class TextCollator:
+class TextCollator(PairCollator):
     """Make a `TextBatch`.
 
     Args:
         processor: tokenizer and length.
         num_classes: number of classes; 0 for regression.
-        train: every sample must have its label or score.
+        train: every record must have its label or score.
     """
 
-    needs_false_image = False
-
     def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
-        self.processor, self.num_classes, self.train = processor, num_classes, train
+        super().__init__(processor, train)
+        self.num_classes = num_classes
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
-        """Tokenize one record.
-
-        Raises:
-            RecordError: no text, or in training no label or score.
-        """
         value = record.label if self.num_classes else record.score
         if value is None and self.train:
             raise RecordError(f"sample {record.sample_id} has no {'label' if self.num_classes else 'score'}")
@@ -70,7 +64,6 @@ class TextCollator:
         return {"record": record, "ids": ids}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> TextBatch:
-        """Join prepared samples; texts are padded to the longest of them."""
         records = [sample["record"] for sample in prepared]
         labels = [NO_LABEL if record.label is None else record.label for record in records]
         scores = [np.nan if record.score is None else record.score for record in records]
@@ -111,31 +104,24 @@ class ImageBatch(Batch):
     """[B] int64."""
 
 
-class ImageCollator:
+class ImageCollator(PairCollator):
     """Make an `ImageBatch`.
 
     Args:
         processor: image transform.
-        num_classes: number of classes.
+        num_classes: number of classes; every record must have the label of one.
         train: use the training transform.
     """
 
-    needs_false_image = False
-
     def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
-        self.processor, self.num_classes, self.train = processor, num_classes, train
+        super().__init__(processor, train)
+        self.num_classes = num_classes
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
-        """Decode the image of one record.
-
-        Raises:
-            RecordError: it is missing or broken, or the label is.
-        """
         check_label(record, self.num_classes)
         return {"record": record, "image": self.processor.image(record, rng, self.train)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> ImageBatch:
-        """Join prepared samples."""
         return ImageBatch(
             images=self.processor.join_images([sample["image"] for sample in prepared]),
             labels=np.array([sample["record"].label for sample in prepared], np.int64),

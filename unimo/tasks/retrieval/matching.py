@@ -1,4 +1,4 @@
-"""What all retrieval tasks share: the matching score of a pair, and the evaluation in two stages.
+"""The base of retrieval tasks: the matching score of a pair, and the evaluation in two stages.
 
 The cosines of single vectors choose candidates, which the fusion then re-ranks; a task without such vectors
 fuses every pair.

@@ -20,7 +20,7 @@ import numpy as np
 from tokenizers import pre_tokenizers
 
 from unimo.data.loading.batch import Array, Batch
-from unimo.data.loading.collate import Prepared
+from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.processor import Processor, check_text, pad
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import SPECIAL_NAMES, Tokenizer
@@ -83,7 +83,7 @@ class Seq2SeqBatch(TargetBatch, SourceBatch):
     """Texts to learn to write from others."""
 
 
-class Seq2SeqCollator:
+class Seq2SeqCollator(PairCollator):
     """Make a `Seq2SeqBatch` in training, else a `SourceBatch`.
 
     Args:
@@ -92,10 +92,9 @@ class Seq2SeqCollator:
         train: make targets; of several references one is drawn.
     """
 
-    needs_false_image = False
-
     def __init__(self, processor: Processor, config: Seq2SeqConfig, train: bool) -> None:
-        self.processor, self.config, self.train = processor, config, train
+        super().__init__(processor, train)
+        self.config = config
 
     def prepare(self, record: GenerationRecord, rng: np.random.Generator) -> Prepared:
         """Tokenize one record.

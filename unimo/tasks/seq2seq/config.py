@@ -18,7 +18,7 @@ class Seq2SeqConfig(GenerationConfig):
 
     name: str = "seq2seq"
     format: Format = "auto"
-    """Format of the files in `data.path`; `auto` tells it by their names (`unimo/tasks/seq2seq/data.py`)."""
+    """Format of the files in `data.path`; `auto` goes by their names (`unimo/tasks/seq2seq/data.py`)."""
     tokenized_input: bool = False
     """`tsv` files hold GPT-2 ids in decimal instead of texts, as UNIMO's released files do."""
     dialog: bool = False
