@@ -19,7 +19,7 @@ Prepared = dict[str, Any]
 
 
 class PairCollator:
-    """Make a `PairBatch`. Base of the collators of tasks, which add fields (`join`) or read one half of a pair."""
+    """Make a `PairBatch`. Base of the collators of tasks, which add fields (`join`) or read half a pair."""
 
     needs_false_image = False
 
