@@ -126,7 +126,9 @@ class PretrainCollator(PairCollator):
             false_pixels = np.stack([prepared[row]["false_pixels"] for row in rows])
         else:
             false_pixels = None
-            images, matched = pair_in_batch([sample["record"] for sample in prepared], matched, rng)
+            records = [sample["record"] for sample in prepared]
+            corpora, groups = zip(*((record.corpus, record.image_group) for record in records), strict=True)
+            images, matched = pair_in_batch(corpora, groups, matched, rng)
         return PretrainBatch(
             **self.join(prepared),
             **self.join_masked(prepared),
@@ -144,30 +146,35 @@ def draw_matches(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def pair_in_batch(
-    records: Sequence[Record], matched: np.ndarray, rng: np.random.Generator
+    corpora: Sequence[str], groups: Sequence[int], matched: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """False images from the batch itself, for the rows that are to be mismatched.
+    """Draw false images from the batch itself for the texts that are to be mismatched.
 
-    A false image comes from the same corpus, as METER draws it (another corpus would be told apart by its
-    style), and is given to one text only; both give way when the batch has nothing left to draw. It never
-    has the `image_id` of the true one: in a batch of a single image all pairs are matches.
+    A false image comes from the corpus of the text, as in METER (the style of another corpus would give it
+    away), and is shown with one text only; both conditions are dropped where the batch has nothing left. It
+    is never of the group of the true image: in a batch of a single image all pairs are matches.
+
+    Args:
+        corpora: name of the corpus of each pair.
+        groups: identity of the image of each pair (`image_group`).
+        matched: bool [B], False for texts that are to be mismatched.
+        rng: source of randomness.
 
     Returns:
-        Row of the image for each text int64 [B], and `matched` [B] as it could be done.
+        Row of the image for each text, int64 [B], and `matched` [B] as far as it was possible.
     """
-    images, matched = np.arange(len(records)), matched.copy()
-    keys = [(record.corpus, record.image_id or f"row {row}") for row, record in enumerate(records)]
-    unused = rng.permutation(len(records)).tolist()
+    images, matched = np.arange(len(groups)), matched.copy()
+    unused = rng.permutation(len(groups)).tolist()
 
     def is_false(row: int, image: int) -> bool:
-        return keys[row][0] == keys[image][0] and keys[row] != keys[image]
+        return corpora[row] == corpora[image] and groups[row] != groups[image]
 
     for row in np.flatnonzero(~matched).tolist():
         choice = next((image for image in unused if is_false(row, image)), None)
         if choice is not None:
             unused.remove(choice)
         else:
-            others = [image for image in range(len(records)) if keys[image] != keys[row]]
+            others = [image for image in range(len(groups)) if groups[image] != groups[row]]
             own = [image for image in others if is_false(row, image)]
             matched[row] = not others
             choice = int(rng.choice(own or others or [row]))

@@ -124,31 +124,45 @@ def test_false_images_of_the_batch(processor, corpus_class, seed):
     assert len(set(false.tolist())) == len(false)
 
 
+def paired(records, matched, rng):
+    """`pair_in_batch` on records."""
+    return pair_in_batch([r.corpus for r in records], [r.image_group for r in records], matched, rng)
+
+
+def test_a_sample_that_is_there_twice_is_not_false_of_itself(processor, records):
+    """Also in a corpus that does not name its images."""
+    nameless = [dataclasses.replace(record, image_id="") for record in records[:3]]
+    for seed in range(20):
+        batch = make_batch(PretrainCollator(processor, True), [*nameless, *nameless], seed)
+        for row in np.flatnonzero(batch.itm_labels == 0):
+            assert batch.itm_image_index[row] % 3 != row % 3
+
+
 def test_false_images_come_from_the_same_corpus():
     records = [Record(str(i), corpus, image_id=str(i)) for i, corpus in enumerate("aaabbbbbc")]
     matched = np.zeros(9, bool)
     for seed in range(30):
-        index, matches = pair_in_batch(records, matched, np.random.default_rng(seed))
+        index, matches = paired(records, matched, np.random.default_rng(seed))
         assert not matches.any() and (index != np.arange(9)).all()
         assert all(records[index[row]].corpus == records[row].corpus for row in range(8))
 
 
 def test_equal_ids_in_two_corpora_are_two_images():
     records = [Record("0", "a", image_id="7"), Record("1", "b", image_id="7")]
-    index, matched = pair_in_batch(records, np.zeros(2, bool), np.random.default_rng(0))
+    index, matched = paired(records, np.zeros(2, bool), np.random.default_rng(0))
     assert index.tolist() == [1, 0] and not matched.any()
 
 
 def test_skewed_batch_reuses_the_only_other_image():
     records = [Record(str(i), "a", image_id="x") for i in range(5)] + [Record("5", "a", image_id="y")]
-    index, matched = pair_in_batch(records, np.array([0, 0, 0, 1, 1, 1], bool), np.random.default_rng(0))
+    index, matched = paired(records, np.array([0, 0, 0, 1, 1, 1], bool), np.random.default_rng(0))
     assert index.tolist() == [5, 5, 5, 3, 4, 5] and matched.sum() == 3
 
 
 def test_batch_of_one_image_has_only_matches():
     """There is no false image to be had; a label never lies."""
     records = [Record(str(i), "a", image_id="x") for i in range(4)]
-    index, matched = pair_in_batch(records, np.zeros(4, bool), np.random.default_rng(0))
+    index, matched = paired(records, np.zeros(4, bool), np.random.default_rng(0))
     assert index.tolist() == [0, 1, 2, 3] and matched.all()
 
 

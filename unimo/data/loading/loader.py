@@ -166,18 +166,18 @@ def read_batch(
 
 
 def draw_false_image(record: Record, dataset: Dataset, rng: np.random.Generator) -> ImageSource:
-    """Another image of the corpus, uniformly over samples (ITM with `task.false_images=dataset`).
+    """Draw an image of another group from a corpus, uniformly over samples (`task.false_images=dataset`).
 
     Raises:
         RecordError: none of 20 draws gave one.
     """
     for drawn in rng.integers(len(dataset), size=20).tolist():
         try:
-            source = dataset.image_source(drawn)
+            other = dataset[drawn]
         except RecordError:
             continue
-        if source != record.image:
-            return source
+        if other.image_group != record.image_group:
+            return other.image
     raise RecordError(f"found no second image in {dataset.name} for a mismatched pair")
 
 

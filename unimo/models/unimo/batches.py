@@ -182,7 +182,9 @@ class UnifiedCollator(PretrainCollator):
             if name == "pairs":
                 part.contrast = self.contrast.collate([sample["contrast"] for sample in samples], rng)
                 matched = draw_matches(len(samples), rng)
-                images, matched = pair_in_batch([sample["record"] for sample in samples], matched, rng)
+                corpora = [sample["record"].corpus for sample in samples]
+                groups = [sample["contrast"].image_group for sample in samples]
+                images, matched = pair_in_batch(corpora, groups, matched, rng)
                 part.itm_image_index, part.itm_labels = images, matched.astype(np.int64)
             if name != "texts":
                 part.vision = self.join_vision(samples)

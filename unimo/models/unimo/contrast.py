@@ -28,8 +28,8 @@ NONE = -1
 class Contrast:
     """One pair and its extras, read and tokenized."""
 
-    image: int
-    """Id of the image."""
+    image_group: int
+    """Identity of the image, by its content."""
     regions: Regions
     text: list[int]
     positives: list[list[int]] = field(default_factory=list)
@@ -98,7 +98,7 @@ class ContrastCollator:
             return [other for other in drawn if other != ids]  # what differs may have been cut off
 
         prepared = Contrast(
-            image=image_id(regions),
+            image_group=image_group(regions),
             regions=regions,
             text=ids,
             positives=draw(found.positives, config.positives),
@@ -107,12 +107,12 @@ class ContrastCollator:
         )
         for i in _some(len(found.images), config.related_images, rng):
             related = self.processor.image(found.images[i])
-            prepared.related_images[image_id(related)] = related
+            prepared.related_images[image_group(related)] = related
         return prepared
 
     def collate(self, prepared: Sequence[Contrast], rng: np.random.Generator) -> ContrastBatch:
         """Join the pairs of a batch, and draw the captions of others that each image is read with."""
-        images = {pair.image: pair.regions for pair in prepared}
+        images = {pair.image_group: pair.regions for pair in prepared}
         captions = {_own(pair.text): pair.text for pair in prepared}
         related: dict[Key, list[int]] = {}
         for pair in prepared:
@@ -139,7 +139,7 @@ class ContrastCollator:
             captions=self._pad(captions),
             related=self._pad(related) if related else None,
             text_ids=_integers(map(text_id, texts)),
-            image_row=_integers(row_of_image[pair.image] for pair in prepared),
+            image_row=_integers(row_of_image[pair.image_group] for pair in prepared),
             text_row=_integers(row_of_text[_own(pair.text)] for pair in prepared),
             related_images=_filled(
                 [list(pair.related_images) for pair in prepared], self.config.related_images
@@ -158,7 +158,7 @@ class ContrastCollator:
     ) -> list[list[int]]:
         """Captions of other images, by lot, but for those that are known to be true or alike."""
         pair = prepared[row]
-        same = [other for other in prepared if other.image == pair.image]
+        same = [other for other in prepared if other.image_group == pair.image_group]
         spared = [text for one in same for text in (one.text, *one.positives, *one.related_texts)]
         others = {tuple(other.text): other.text for other in prepared if other.text not in spared}
         choice = list(others.values())
@@ -168,13 +168,17 @@ class ContrastCollator:
         return pad(list(texts.values()), self.processor.tokenizer.pad_token_id)
 
 
-def image_id(regions: Regions) -> int:
-    """A number in [0, 2^62) that is equal for pictures in which the same is seen at the same places."""
+def image_group(regions: Regions) -> int:
+    """Return the identity of an image in [0, 2^62), equal for images that show the same at the same places.
+
+    Related images come from other corpora than the pairs and under other names, so it is the content that
+    identifies an image here, not `Record.image_group`.
+    """
     return _number(regions.features, regions.boxes)
 
 
 def text_id(ids: Sequence[int]) -> int:
-    """A number in [0, 2^62) that is equal for equal texts."""
+    """Return the identity of a text in [0, 2^62), equal for equal texts."""
     return _number(np.asarray(ids, np.int64))
 
 

@@ -199,6 +199,19 @@ def test_false_images_of_the_dataset(make_loader, processor, same_batch):
         assert (pixels[false] != first.images[rows]).any(axis=(1, 2, 3)).all()
 
 
+def test_false_images_are_of_other_groups(corpus_class, make_image):
+    """However often a picture is stored: here each sample has a file of its own, two show one image."""
+
+    class Copies(corpus_class):
+        def image_source(self, index):
+            return make_image((index, 90, 200))
+
+    corpus = Copies("b", 6)
+    for seed in range(20):
+        source = draw_false_image(corpus[2], corpus, np.random.default_rng(seed))
+        assert source in {corpus.image_source(index) for index in (0, 1, 4, 5)}
+
+
 def test_false_image_of_a_corpus_with_one(corpus_class):
     corpus = corpus_class("b", 2)
     with pytest.raises(RecordError, match="no second image in b"):

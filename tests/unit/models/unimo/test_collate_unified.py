@@ -13,7 +13,7 @@ from unimo.errors import RecordError
 from unimo.models.unimo.augmented import Extras
 from unimo.models.unimo.batches import UnifiedCollator
 from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
-from unimo.models.unimo.contrast import image_id, text_id
+from unimo.models.unimo.contrast import image_group, text_id
 
 RED, BLUE = "a small red circle at the top left .", "a large blue square at the top right ."
 TRUE, FALSE = "the red circle at the top left is small .", "a small green circle at the top left ."
@@ -162,7 +162,7 @@ def test_each_image_and_text_is_there_once_however_many_pairs_use_it():
     assert batch.rewrite_row.tolist() == [3, 4, 3, 4, 4]
     assert batch.rewrite_positive.tolist() == [1, 0, 1, 0, 0]
     assert batch.related_texts.ravel().tolist() == [batch.text_ids[1]] * 2 + [-1, batch.text_ids[1]]
-    seen = [image_id(Source().of(related(name))) for name in ("a:4", "b:5", "c:2")]
+    seen = [image_group(Source().of(related(name))) for name in ("a:4", "b:5", "c:2")]
     assert batch.image_group.tolist() == seen
     assert batch.related_images.ravel().tolist() == [seen[1]] * 2 + [-1, seen[1]]
 
@@ -216,10 +216,21 @@ def test_images_are_read_with_captions_of_other_images_as_well():
     assert (alone.rewrite_row >= 2).all()
 
 
+def test_mismatched_pairs_show_other_pictures():
+    """A picture under two names is one picture, as in the contrast."""
+    records = [pair("p", "a:4", RED), pair("q", "z:4", BLUE), pair("r", "b:5", TRUE), pair("s", "y:5", FALSE)]
+    for seed in range(20):
+        pairs = join(make(), records, seed).pairs
+        groups = pairs.contrast.image_group[pairs.contrast.image_row]
+        assert len(set(groups.tolist())) == 2
+        same = groups[pairs.itm_image_index] == groups
+        np.testing.assert_array_equal(same, pairs.itm_labels == 1)
+
+
 def test_ids_follow_from_content():
     """One picture in two corpora, or under two names, is one picture; so are texts."""
     one, other = Source().of(related("a:4")), Source().of(related("b:5"))
-    assert image_id(one) == image_id(Source().of(related("z:4"))) != image_id(other)
-    assert image_id(one) != image_id(Regions(one.features, one.boxes + 1, 200, 200, one.class_probs))
+    assert image_group(one) == image_group(Source().of(related("z:4"))) != image_group(other)
+    assert image_group(one) != image_group(Regions(one.features, one.boxes + 1, 200, 200, one.class_probs))
     assert text_id([1, 2]) == text_id([1, 2]) != text_id([2, 1])
-    assert 0 <= min(image_id(one), text_id([1])) and max(image_id(one), text_id([1])) < 2**62
+    assert 0 <= min(image_group(one), text_id([1])) and max(image_group(one), text_id([1])) < 2**62
