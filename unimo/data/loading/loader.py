@@ -10,7 +10,6 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -151,9 +150,9 @@ def read_batch(
         rng = generator(seed, "sample", *key)
         try:
             record = dataset[key.index]
-            if collator.needs_false_image and record.image is not None and record.text is not None:
-                if record.false_image is None:
-                    record = dataclasses.replace(record, false_image=draw_false_image(record, dataset, rng))
+            is_pair = record.image is not None and record.text is not None
+            if collator.needs_false_image and is_pair and record.false_image is None:
+                record = dataclasses.replace(record, false_image=draw_false_image(record, dataset, rng))
             prepared.append(collator.prepare(record, rng))
         except RecordError as error:
             bad.append(BadRecord(key.corpus, key.index, str(error)))
@@ -199,12 +198,6 @@ def _train_jobs(sampler: MixtureSampler, rounds: int) -> Iterator[_TrainJob]:
         for part in range(rounds):
             state = sampler.state_dict() if part == rounds - 1 else None
             yield _TrainJob(keys[part * size : (part + 1) * size], step, part, state, alone)
-
-
-def _read_train_job(
-    datasets: Mapping[str, Dataset], collator: Collator, seed: int, rank: int, job: _TrainJob
-) -> tuple[_TrainJob, Batch | None, list[BadRecord]]:
-    return job, *read_batch(datasets, collator, job.keys, seed, job.step, rank, job.part)
 
 
 class TrainLoader:
@@ -258,8 +251,12 @@ class TrainLoader:
             DataError: too many broken records, or a batch in which all were broken.
         """
         if self._batches is None:
-            # Nothing in here refers to the loader, so that dropping it closes the generator and its threads.
-            read = partial(_read_train_job, self.datasets, self.collator, self.seed, self.sampler.rank)
+            # `read` does not refer to the loader, so that dropping it closes the generator and its threads.
+            datasets, collator, seed, rank = self.datasets, self.collator, self.seed, self.sampler.rank
+
+            def read(job: _TrainJob) -> tuple[_TrainJob, Batch | None, list[BadRecord]]:
+                return job, *read_batch(datasets, collator, job.keys, seed, job.step, rank, job.part)
+
             jobs = _train_jobs(self.sampler, self.rounds)
             self._batches = ordered_map(read, jobs, self.num_workers, self.prefetch)
         try:

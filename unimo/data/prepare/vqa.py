@@ -6,7 +6,6 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,14 +33,8 @@ class Question(NamedTuple):
     """All answers; none in test splits."""
 
 
-@dataclass
-class VqaSplit:
-    """The questions of a split."""
-
-    images: dict[int, list[Question]]
-    """Questions by image, in the order of the question file."""
-    questions_read: int
-    """Number of questions in the file."""
+VqaSplit = dict[int, list[Question]]
+"""The questions of a split by image, in the order of the question file."""
 
 
 def prepare_vqa(
@@ -78,15 +71,15 @@ def prepare_vqa(
     """
     splits = _read_splits(check_folder(annotations, "the VQA v2 JSON files"))
     folder = ImageFolder(check_folder(images, "train2014, val2014, test2015"), max_missing_rate)
-    folder.check_present(_candidates(s, image) for s, content in splits.items() for image in content.images)
+    folder.check_present(_candidates(s, image) for s, by_image in splits.items() for image in by_image)
     labelled = (splits[split] for split in LABELLED if split in splits)
-    questions = (question for content in labelled for asked in content.images.values() for question in asked)
+    questions = (question for by_image in labelled for asked in by_image.values() for question in asked)
     vocabulary = build_vocabulary((question.majority for question in questions), min_count)
     labels = {answer: label for label, answer in enumerate(vocabulary)}
     ending = "_fix" if variant == "normalised" else ""
     summary: dict[str, Any] = {"variant": variant, "answers": len(vocabulary), "splits": {}}
-    for split, content in splits.items():
-        kept = _label(content, split, labels, variant)
+    for split, by_image in splits.items():
+        kept = _label(by_image, split, labels, variant)
         parts = {split: kept}
         if split == "val" and len(kept) > rest_images:
             first = len(kept) - rest_images
@@ -101,7 +94,7 @@ def prepare_vqa(
                 "images": writer.rows,
                 "questions": questions,
                 "files": writer.file_names,
-                "questions_read": content.questions_read,
+                "questions_read": sum(map(len, by_image.values())),
             }
     summary |= folder.report()
     write_json(Path(out) / "answers.json", vocabulary)
@@ -166,8 +159,7 @@ def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
                 answers = tuple(sys.intern(answer["answer"]) for answer in entry["answers"])
                 by_id[entry["question_id"]] = (sys.intern(entry["multiple_choice_answer"]), answers)
         images: dict[int, list[Question]] = {}
-        entries = read_json(questions, DataError)["questions"]
-        for entry in entries:
+        for entry in read_json(questions, DataError)["questions"]:
             majority, answers = by_id[entry["question_id"]] if annotations else ("", ())
             question = Question(entry["question_id"], entry["image_id"], entry["question"], majority, answers)
             images.setdefault(entry["image_id"], []).append(question)
@@ -175,15 +167,15 @@ def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
         raise DataError(f"{questions} and its annotations do not fit: {error} is missing") from error
     except TypeError as error:
         raise DataError(f"{questions} or its annotations are not VQA v2: {error}") from error
-    return VqaSplit(images, len(entries))
+    return images
 
 
 def _label(
-    content: VqaSplit, split: str, labels: Mapping[str, int], variant: Variant
+    by_image: VqaSplit, split: str, labels: Mapping[str, int], variant: Variant
 ) -> list[tuple[int, list[tuple[Question, list[tuple[str, int, float]]]]]]:
     """Return images with their scored questions; in train and val only questions with a known answer."""
     kept = []
-    for image_id, questions in content.images.items():
+    for image_id, questions in by_image.items():
         scored = [(question, score_answers(question.answers, labels, variant)) for question in questions]
         if split in LABELLED:
             scored = [(question, answers) for question, answers in scored if answers]

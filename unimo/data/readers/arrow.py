@@ -35,9 +35,6 @@ TEXT_COLUMN: dict[Kind, str] = {
 class ArrowDataset(Dataset):
     """One Arrow file, flattened to (image row, text index) samples.
 
-    Args:
-        name: name of the corpus; the stem of the file when empty.
-
     Raises:
         DataError: missing, truncated or damaged file, or columns of another kind.
     """

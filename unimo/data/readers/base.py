@@ -20,7 +20,7 @@ class Dataset(ABC):
     """A split of a corpus with random access. Reading a sample does not decode its image."""
 
     name: str
-    """Name of the corpus, stored in every record."""
+    """Name of the corpus, stored in every record; readers that get none take the stem of their file."""
 
     @abstractmethod
     def __len__(self) -> int:

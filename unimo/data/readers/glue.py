@@ -15,7 +15,7 @@ import math
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from unimo.data.readers.base import TextDataset, check_index, check_text
 from unimo.data.readers.lines import LineFile
@@ -137,18 +137,13 @@ class GlueFile(TextDataset):
         check_index(index, len(self))
         where, fields = self._lines.where(index), _split(self._lines.content(index))
         texts = [check_text(fields[self._columns[name]], where) for name in self.task.texts]
-        label, is_class = self._labels[index], bool(self.task.classes)
-        known = not math.isnan(label)
-        return Record(
-            sample_id=self._lines.sample_id(index),
-            corpus=self.name,
-            text=texts[0],
-            text_pair=texts[1] if len(texts) > 1 else None,
-            question_type=self.part,
-            label=int(label) if known and is_class else None,
-            label_name=self.task.class_names[int(label)] if known and is_class else "",
-            score=label if known and not is_class else None,
-        )
+        fields: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
+        label = self._labels[index]
+        if self.task.classes and not math.isnan(label):
+            fields |= {"label": int(label), "label_name": self.task.class_names[int(label)]}
+        elif not math.isnan(label):
+            fields["score"] = label
+        return Record(self._lines.sample_id(index), self.name, question_type=self.part, **fields)
 
 
 def _split(line: bytes) -> list[str]:

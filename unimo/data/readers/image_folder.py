@@ -15,11 +15,11 @@ from pathlib import Path
 from unimo.data.readers.base import SubsetDataset, check_index
 from unimo.data.readers.jsonl import hash_split
 from unimo.data.readers.labeled import LabeledImages, RelabeledImages, spoken
+from unimo.data.readers.unpaired import PICTURE_SUFFIXES
 from unimo.data.record import Record
 from unimo.errors import DataError
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -54,12 +54,14 @@ class ImageFolder(LabeledImages):
                 os.path.relpath(os.path.join(parent, file), self.root)
                 for parent, _, files in os.walk(self.root / folder, followlinks=True)
                 for file in files
-                if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+                if file.lower().endswith(PICTURE_SUFFIXES) and not file.startswith(".")
             )
             self._names += names
             self._labels.extend([label] * len(names))
         if not self._names:
-            raise DataError(f"{self.root}: no pictures in its folders; looked for {', '.join(SUFFIXES)}")
+            raise DataError(
+                f"{self.root}: no pictures in its folders; looked for {', '.join(PICTURE_SUFFIXES)}"
+            )
 
     def __len__(self) -> int:
         return len(self._names)

@@ -28,7 +28,6 @@ class JsonlDataset(Dataset):
     """One jsonl file.
 
     Args:
-        name: name of the corpus; the stem of the file when empty.
         image_root: folder that image paths are relative to; that of the file when None.
 
     Raises:

@@ -21,7 +21,6 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
         corpus: the folder of its files, a folder that contains it under its GLUE name, or `scenes`.
         split: `train`, `val` (GLUE's dev), `test`, or several joined by `+`. For MNLI `val` and `test` are
             the matched and the mismatched file; `val_matched`, for example, is one of them.
-        data: the root of relative paths and the size of `scenes`.
 
     Raises:
         DataError: no such folder or split, or a file that `GlueFile` refuses.

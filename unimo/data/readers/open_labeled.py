@@ -20,7 +20,6 @@ def open_labeled_images(corpus: CorpusConfig, split: str, data: DataConfig) -> L
         corpus: `scenes` (the shape of an object), a tree with one folder for each class
             (`readers/image_folder.py`), or a folder of CIFAR files (`readers/cifar.py`).
         split: `train`, `val`, `test`, or several joined by `+`.
-        data: the root of relative paths and the size of `scenes`.
 
     Raises:
         DataError: no such data set or split, or damaged files.

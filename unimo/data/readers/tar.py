@@ -30,9 +30,6 @@ class TarDataset(Dataset):
 
     A name with an image but no text, or the reverse, counts as one broken sample.
 
-    Args:
-        name: name of the corpus; the stem of the file when empty.
-
     Raises:
         DataError: missing, compressed, truncated or damaged shard.
     """

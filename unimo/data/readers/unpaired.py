@@ -14,14 +14,11 @@ from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 
 log = logging.getLogger(__name__)
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 class TextLinesDataset(TextDataset):
     """A UTF-8 file with one sentence a line; empty lines are skipped.
-
-    Args:
-        name: name of the corpus; the stem of the file when empty.
 
     Raises:
         DataError: the file cannot be read.

@@ -33,15 +33,10 @@ class GridRegions:
         """Return the cells of the image, row by row; features are colours in [-1, 1]."""
         if record.image is None:
             raise RecordError(f"sample {record.sample_id}: a grid needs the picture of {record.image_id}")
-        if isinstance(record.image, Image.Image):
-            return self.of_image(record.image)
-        return self.of_image(open_image(record.image, self.cells * self.pixels))
-
-    def of_image(self, image: Image.Image) -> Regions:
-        """Return the cells of an opened image."""
+        side, image = self.cells * self.pixels, record.image
+        image = image if isinstance(image, Image.Image) else open_image(image, side)
         image = image.convert("RGB")
         width, height = image.size
-        side = self.cells * self.pixels
         colors = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / 127.5 - 1.0
         cells = colors.reshape(self.cells, self.pixels, self.cells, self.pixels, 3).transpose(0, 2, 1, 3, 4)
         features = np.ascontiguousarray(cells.reshape(self.cells**2, -1))

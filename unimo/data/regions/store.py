@@ -222,12 +222,13 @@ class JoinedRegions(StoredRegions):
         self.feature_size, self.num_classes = first.feature_size, first.num_classes
         self.classes = next((source.classes for source in sources if source.classes), ())
         self.where = ", ".join(source.where for source in sources)
+        own = (self.feature_size, self.num_classes)
         for source in sources:
             widths = (source.feature_size, source.num_classes)
-            if widths != (self.feature_size, self.num_classes):
+            if widths != own:
                 raise DataError(
                     f"{first.where} and {source.where} are of different detectors: features and classes "
-                    f"{(self.feature_size, self.num_classes)} and {widths}"
+                    f"{own} and {widths}"
                 )
             if source.classes and list(source.classes) != list(self.classes):
                 raise DataError(f"{source.where} has other classes than the stores before it")
@@ -284,9 +285,8 @@ def write_index(
     """
     places: dict[str, tuple[int, int]] = {}
     skipped: list[Skipped] = []
-    classes = [str(name) for name in names.get("classes", ())] or [
-        f"class {i}" for i in range(widths.classes)
-    ]
+    classes = [str(name) for name in names.get("classes", ())]
+    classes = classes or [f"class {number}" for number in range(widths.classes)]
     count = 0
     with replacing(folder / LABELS) as path, open(path, "w", encoding="utf8") as file:
         for number in range(shards):
@@ -318,12 +318,10 @@ def write_index(
 
 def _write_keys(path: Path, places: Mapping[str, tuple[int, int]], skipped: Sequence[str]) -> None:
     short = Counter(name for key in {*places, *skipped} for name in set(_short_names(key)))
-    known = {
-        name: place if short[name] == 1 else _SEVERAL
-        for key, place in places.items()
-        for name in _short_names(key)
-    }
-    keys = known | dict(places)
+    keys: dict[str, tuple[int, int]] = {}
+    for key, place in places.items():
+        keys |= {name: place if short[name] == 1 else _SEVERAL for name in _short_names(key)}
+    keys |= places
     order = sorted(keys)
     table = np.array([keys[key] for key in order], np.int32).reshape(-1, 2)
     columns = [pa.array(order, pa.string()), pa.array(table[:, 0]), pa.array(table[:, 1])]

@@ -83,9 +83,9 @@ class TsvRegions(StoredRegions):
             RecordError: it is not in the file, or its line is broken.
         """
         regions = self.of_id(name)
-        probs = regions.class_probs
-        if probs is None:
-            probs = np.zeros((len(regions), 1), np.float32)
+        probs = (
+            np.zeros((len(regions), 1), np.float32) if regions.class_probs is None else regions.class_probs
+        )
         return StoredImage(name, regions, probs.argmax(1).astype(np.int32), probs.max(1))
 
 

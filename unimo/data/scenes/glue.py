@@ -34,16 +34,10 @@ class SceneTexts(OneASceneDataset, TextDataset):
     def __getitem__(self, index: int) -> Record:
         sample_id, scene, rng = self.draw(index, self.task)
         text, pair, value = _MAKERS[self.task](scene, rng)
-        names = TASKS[self.task].class_names
-        return Record(
-            sample_id,
-            self.name,
-            text=text,
-            text_pair=pair,
-            label=int(value) if names else None,
-            label_name=names[int(value)] if names else "",
-            score=None if names else value,
-        )
+        record = Record(sample_id, self.name, text=text, text_pair=pair)
+        if names := TASKS[self.task].class_names:
+            return dataclasses.replace(record, label=int(value), label_name=names[int(value)])
+        return dataclasses.replace(record, score=value)
 
 
 def _mood(scene: Scene, rng: np.random.Generator) -> Sample:
