@@ -131,7 +131,8 @@ class NamedImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image_name(self, index: int) -> str: ...
+    def image_name(self, index: int) -> str:
+        """Return the name of a sample's image; raises RecordError if it has none."""
 
 
 def hash_split(dataset: NamedImages, split: str) -> np.ndarray:
