@@ -25,6 +25,7 @@ def main(words: list[str] | None = None) -> None:
     args = _parser().parse_args(words)
     # Readers and NumPy are slow to import, and --help does not need them.
     from unimo.augment.corpus import CaptionCorpus
+    from unimo.augment.output import Job
 
     captions = CaptionCorpus(args.captions, args.split, args.kind, "--kind")
     quiet = args.quiet or not is_main_rank()
@@ -33,21 +34,21 @@ def main(words: list[str] | None = None) -> None:
         return tqdm(desc=what, total=total or None, mininterval=1.0, disable=quiet)
 
     shard = Shard.parse(args.shard) if args.shard else Shard.of_rank()
-    paths = (shard.file(Path(args.out)), Path(args.work))
+    job = Job(captions, shard.file(Path(args.out)), Path(args.work), shard, progress)
     if args.job == "rewrite":
         from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 
-        counts = rewrite_corpus(captions, *paths, _settings(RewriteSettings, args), shard, progress)
+        counts = rewrite_corpus(job, _settings(RewriteSettings, args))
     else:
         from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 
         settings = _settings(RetrievalSettings, args)
         if args.job == "retrieve-text":
             corpus = CaptionCorpus(args.corpus, args.corpus_split, args.corpus_kind, "--corpus-kind")
-            counts = retrieve_texts(captions, corpus, *paths, settings, shard, progress)
+            counts = retrieve_texts(job, corpus, settings)
         else:
             labels = Path(args.collection) if args.collection else captions
-            counts = retrieve_images(captions, labels, *paths, settings, shard, progress)
+            counts = retrieve_images(job, labels, settings)
     if is_main_rank():
         print(json.dumps(counts))
 

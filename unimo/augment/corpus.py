@@ -98,13 +98,11 @@ class CaptionCorpus:
             raise RecordError(f"sample {record.sample_id}: the text is empty")
         return caption_of(record)
 
-    def readable(self, start: int = 0) -> Iterator[tuple[int, Caption | None]]:
-        """Yield indices and captions from `start` on, in order; None instead of a broken sample."""
-        for index in range(start, len(self)):
-            try:
-                yield index, self[index]
-            except RecordError:
-                yield index, None
+    def get(self, index: int) -> Caption | None:
+        """Read one caption; None if the sample is broken or has no text."""
+        with suppress(RecordError):
+            return self[index]
+        return None
 
     def by_image(self, start: int = 0) -> Iterator[list[Caption]]:
         """Yield the captions of each image from image `start` on, in the order of their first captions.
@@ -117,8 +115,7 @@ class CaptionCorpus:
         order = np.argsort(first, kind="stable")
         begins = np.append(np.flatnonzero(np.diff(first[order], prepend=-1)), len(self))
         for begin, end in zip(begins[start:-1], begins[start + 1 :], strict=True):
-            captions = [next(self.readable(int(number)))[1] for number in order[begin:end]]
-            yield list(filter(None, captions))
+            yield list(filter(None, map(self.get, order[begin:end].tolist())))
 
     def _image_key(self, index: int) -> int:
         try:
@@ -141,7 +138,7 @@ class CaptionCorpus:
             DataError: more than half of them are broken.
         """
         numbers = self._spread(_CHECKED)
-        broken = [number for number in numbers if self.complaint(number)]
+        broken = [number for number in numbers if not self.get(number)]
         if 2 * len(broken) <= len(numbers):
             return
         hint = f"it was opened as pairs: for texts without images give {self._option} texts"
@@ -156,12 +153,9 @@ class CaptionCorpus:
     def fingerprint(self) -> str:
         """Return a hash of the content: size, and ids and texts of up to 10,000 samples from all over it."""
         digest = hashlib.sha256(str(len(self)).encode())
-        for index in self._spread(_PROBES):
-            try:
-                caption = self[index]
-                digest.update(json.dumps([caption.sample_id, caption.image_id, caption.text]).encode())
-            except RecordError:
-                digest.update(b"broken")
+        for caption in map(self.get, self._spread(_PROBES)):
+            known = caption and json.dumps([caption.sample_id, caption.image_id, caption.text])
+            digest.update((known or "broken").encode())
         return digest.hexdigest()[:16]
 
 

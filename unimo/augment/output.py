@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,7 +53,10 @@ class ResumableWriter:
             raise DataError(
                 f"another process is writing {self.path}; wait for it, or name another file or shard"
             ) from error
-        self.done = self._keep_whole_lines()
+        self._file.seek(0)
+        whole = [len(line) for line in self._file if line.endswith(b"\n")]
+        self._file.truncate(sum(whole))
+        self.done = len(whole)
         """Number of lines that were already written."""
 
     def __enter__(self) -> ResumableWriter:
@@ -67,65 +72,58 @@ class ResumableWriter:
         self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
 
-    def _keep_whole_lines(self) -> int:
-        self._file.seek(0)
-        count = whole = 0
-        for line in self._file:
-            if line.endswith(b"\n"):
-                count, whole = count + 1, whole + len(line)
-        self._file.truncate(whole)
-        return count
 
+@dataclass(frozen=True)
+class Job:
+    """What a job reads and writes, and the part of it that this process does."""
 
-def write_lines(
-    corpus: CaptionCorpus,
-    out: Path,
-    job: Mapping[str, Any],
-    shard: Shard,
-    progress: Progress,
-    doing: str,
-    lines_of: LinesOf,
-    together: int = 1,
-) -> None:
-    """Write the line of every caption of a shard; samples without readable text get a line that says so.
+    captions: CaptionCorpus
+    """The captions to augment."""
+    out: Path
+    """The jsonl file."""
+    folder: Path
+    """Folder of index, statistics and embeddings, created if needed and kept for the next run."""
+    shard: Shard
+    """Part of the captions to process."""
+    progress: Progress
+    """Makes progress bars."""
 
-    Args:
-        corpus: the captions.
-        out: the jsonl file.
-        job: all settings that determine the lines.
-        shard: part of the captions to process.
-        progress: makes the progress bar.
-        doing: description of the progress bar.
-        lines_of: makes the lines.
-        together: number of captions passed to it at a time.
+    def check(self) -> None:
+        """Check captions and output first, because what precedes the first line can take hours.
 
-    Raises:
-        DataError: the file belongs to another job.
-    """
-    with (
-        ResumableWriter(out, {**job, "shard": str(shard)}) as writer,
-        progress(doing, shard.count(len(corpus))) as bar,
-    ):
-        bar.update(writer.done)
-        for chunk in _chunks(corpus, shard, writer.done, together):
-            lines = iter(lines_of([caption for _, caption in chunk if caption is not None]))
-            for number, caption in chunk:
-                skipped = {"id": f"#{number}", "skipped": "no readable text"}
-                writer.write(skipped if caption is None else next(lines))
-            bar.update(len(chunk))
+        Raises:
+            ConfigError: the output cannot be written.
+            DataError: too few readable captions.
+        """
+        prepare_output(self.out)
+        self.captions.check()
 
+    def write(self, about: Mapping[str, Any], doing: str, lines_of: LinesOf, together: int = 1) -> None:
+        """Write the line of every caption of the shard; samples without readable text get one that says so.
 
-def _chunks(
-    corpus: CaptionCorpus, shard: Shard, done: int, together: int
-) -> Iterator[list[tuple[int, Caption | None]]]:
-    chunk: list[tuple[int, Caption | None]] = []
-    for number in shard.numbers(len(corpus), done):
-        chunk.append((number, next(corpus.readable(number))[1]))
-        if len(chunk) == together:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        Args:
+            about: all settings that determine the lines.
+            doing: description of the progress bar.
+            lines_of: makes the lines.
+            together: number of captions passed to it at a time.
+
+        Raises:
+            DataError: the file belongs to another job.
+        """
+        size = len(self.captions)
+        with (
+            ResumableWriter(self.out, {**about, "shard": str(self.shard)}) as writer,
+            self.progress(doing, self.shard.count(size)) as bar,
+        ):
+            bar.update(writer.done)
+            numbers = iter(self.shard.numbers(size, writer.done))
+            while chunk := list(islice(numbers, together)):
+                captions = list(map(self.captions.get, chunk))
+                lines = iter(lines_of(list(filter(None, captions))))
+                for number, caption in zip(chunk, captions, strict=True):
+                    skipped = {"id": f"#{number}", "skipped": "no readable text"}
+                    writer.write(next(lines) if caption else skipped)
+                bar.update(len(chunk))
 
 
 def describe_files(path: Path) -> str:

@@ -7,17 +7,16 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unimo.augment.checks import check_at_least, one_at_a_time, prepare_output
+from unimo.augment.checks import check_at_least, one_at_a_time
 from unimo.augment.corpus import Caption, CaptionCorpus, names_of_image
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
-from unimo.augment.output import Line, describe_files, write_lines
+from unimo.augment.output import Job, Line, describe_files
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser
@@ -25,7 +24,6 @@ from unimo.augment.terms import normalise, singular, terms_of
 from unimo.data.masking.tagging import encodable
 from unimo.data.regions.store import LABELS
 from unimo.errors import DataError
-from unimo.jobs import Progress, Shard
 
 log = logging.getLogger(__name__)
 _PROBED = 1000
@@ -55,25 +53,13 @@ class RetrievalSettings:
         check_at_least(self, candidates=1, keep=1, memory_mb=1)
 
 
-def retrieve_texts(
-    captions: CaptionCorpus,
-    sentences: CaptionCorpus,
-    out: Path,
-    folder: Path,
-    settings: RetrievalSettings,
-    shard: Shard,
-    progress: Progress,
-) -> dict[str, int]:
+def retrieve_texts(job: Job, sentences: CaptionCorpus, settings: RetrievalSettings) -> dict[str, int]:
     """Write the sentences most related to each caption: TF-IDF first, then embeddings.
 
     Args:
-        captions: the captions to augment.
+        job: the captions, and the folder of the index and the embeddings of `sentences`.
         sentences: the corpus to search.
-        out: the jsonl file.
-        folder: folder of the index and the embeddings of `sentences`, created if needed.
         settings: settings of the job.
-        shard: part of the captions to process.
-        progress: makes progress bars.
 
     Returns:
         Number of captions and of sentences.
@@ -81,18 +67,17 @@ def retrieve_texts(
     Raises:
         ConfigError: a file or folder cannot be written.
         DataError: too few readable captions or sentences, the folder has the index of another corpus, or
-            `out` belongs to another job.
+            the output belongs to another job.
     """
-    prepare_output(out)
-    captions.check()
+    job.check()
     sentences.check()
-    with one_at_a_time(folder):
-        index = index_captions(sentences, folder, settings.memory_mb // 2, progress)
+    with one_at_a_time(job.folder):
+        index = index_captions(sentences, job.folder, settings.memory_mb // 2, job.progress)
     embedder = open_embedder(settings.embedder, index)
-    with one_at_a_time(folder), progress("embedding", len(index)) as bar:
+    with one_at_a_time(job.folder), job.progress("embedding", len(index)) as bar:
         rows = embed_index(index, embedder, {"embedder": settings.embedder}, bar.update)
     relevant = {name: getattr(settings, name) for name in ("candidates", "keep", "embedder")}
-    job = {"command": "retrieve-text", "captions": captions.fingerprint(), **index.about, **relevant}
+    about = {"command": "retrieve-text", "captions": job.captions.fingerprint(), **index.about, **relevant}
 
     def lines_of(found: Sequence[Caption]) -> Iterator[Line]:
         for caption in found:
@@ -103,8 +88,8 @@ def retrieve_texts(
             texts = _rank(hits, rows, query)[: settings.keep]
             yield {"id": caption.sample_id, "text": caption.text, "texts": texts}
 
-    write_lines(captions, out, job, shard, progress, "retrieving", lines_of)
-    return {"captions": len(captions), "sentences": len(index)}
+    job.write(about, "retrieving", lines_of)
+    return {"captions": len(job.captions), "sentences": len(index)}
 
 
 def _rank(hits: list[Hit], rows: np.ndarray, query: np.ndarray) -> list[dict[str, Any]]:
@@ -120,27 +105,18 @@ def _rank(hits: list[Hit], rows: np.ndarray, query: np.ndarray) -> list[dict[str
 
 
 def retrieve_images(
-    captions: CaptionCorpus,
-    collection: CaptionCorpus | Path,
-    out: Path,
-    folder: Path,
-    settings: RetrievalSettings,
-    shard: Shard,
-    progress: Progress,
+    job: Job, collection: CaptionCorpus | Path, settings: RetrievalSettings
 ) -> dict[str, int]:
     """Write the images whose objects are most similar to those of each caption's image.
 
     Args:
-        captions: pairs to augment. The labels of an image come from the collection if it is there, under its
-            id or its file name, and has any; else they are the objects of its caption.
+        job: pairs to augment, and the folder of the index of labels. The labels of an image come from the
+            collection if it is there, under its id or its file name, and has any; else they are the objects
+            of its caption.
         collection: labels of the images to search: a jsonl file of detected labels, `{"image_id": "...",
             "labels": ["dog", "dog", "grass"]}`, or the folder of `tools/extract_features.py` with such a
             file; or pairs, whose captions are parsed.
-        out: the jsonl file.
-        folder: folder of the index of labels, created if needed.
         settings: settings of the job.
-        shard: part of the captions to process.
-        progress: makes progress bars.
 
     Returns:
         Number of captions and of images.
@@ -150,19 +126,18 @@ def retrieve_images(
         DataError: too few readable captions, a malformed file of labels (the line is named), or files of
             another job.
     """
-    prepare_output(out)
-    captions.check()
+    job.check()
     if isinstance(collection, Path):
         collection = _labels_file(collection)
-    elif collection is not captions:
+    elif collection is not job.captions:
         collection.check()
     parse = open_parser(settings.parser)
-    with one_at_a_time(folder):
-        index = _index_labels(collection, parse, folder, settings, progress)
+    with one_at_a_time(job.folder):
+        index = _index_labels(collection, parse, job, settings)
     if isinstance(collection, Path):
-        _warn_of_unknown_images(captions, index, collection)
+        _warn_of_unknown_images(job.captions, index, collection)
     relevant = {"keep": settings.keep, "parser": settings.parser}
-    job = {"command": "retrieve-images", "captions": captions.fingerprint(), **index.about, **relevant}
+    about = {"command": "retrieve-images", "captions": job.captions.fingerprint(), **index.about, **relevant}
 
     @functools.lru_cache(1)  # the captions of an image usually follow each other
     def images_with(labels: tuple[str, ...], without: str) -> list[dict[str, Any]]:
@@ -181,8 +156,8 @@ def retrieve_images(
                 "images": images_with(tuple(labels), image or caption.image_id),
             }
 
-    write_lines(captions, out, job, shard, progress, "retrieving", lines_of)
-    return {"captions": len(captions), "images": len(index)}
+    job.write(about, "retrieving", lines_of)
+    return {"captions": len(job.captions), "images": len(index)}
 
 
 def _labels_file(path: Path) -> Path:
@@ -198,7 +173,7 @@ def _labels_file(path: Path) -> Path:
 
 
 def _warn_of_unknown_images(captions: CaptionCorpus, index: TfidfIndex, collection: Path) -> None:
-    first = [caption for _, caption in islice(captions.readable(), _PROBED) if caption is not None]
+    first = list(filter(None, map(captions.get, range(min(_PROBED, len(captions))))))
     if first and not any(index.image_of(caption.image_names) for caption in first):
         log.warning(
             "%s has no image of the first %d captions, e.g. %s, so the objects of captions are used as "
@@ -212,13 +187,9 @@ def labels_of(text: str, parse: Parser) -> list[str]:
 
 
 def _index_labels(
-    collection: CaptionCorpus | Path,
-    parse: Parser,
-    folder: Path,
-    settings: RetrievalSettings,
-    progress: Progress,
+    collection: CaptionCorpus | Path, parse: Parser, job: Job, settings: RetrievalSettings
 ) -> TfidfIndex:
-    with progress("indexing", 0 if isinstance(collection, Path) else len(collection)) as bar:
+    with job.progress("indexing", 0 if isinstance(collection, Path) else len(collection)) as bar:
         if isinstance(collection, Path):
             entries = functools.partial(_file_entries, collection, bar.update)
             about = {"labels": describe_files(collection)}
@@ -226,7 +197,7 @@ def _index_labels(
             entries = functools.partial(_caption_entries, collection, parse, bar.update)
             about = {"corpus": collection.fingerprint(), "parser": settings.parser}
         about["what"] = "labels and names"
-        return build_index(entries, folder, about, memory_mb=settings.memory_mb // 2)
+        return build_index(entries, job.folder, about, memory_mb=settings.memory_mb // 2)
 
 
 def _file_entries(path: Path, advance: Callable[[int], object], start: int) -> Iterator[Entry]:

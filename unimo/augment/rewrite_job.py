@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unimo.augment.checks import check_at_least, one_at_a_time, prepare_output
+from unimo.augment.checks import check_at_least, one_at_a_time
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
-from unimo.augment.output import Line, describe_files, write_lines
+from unimo.augment.output import Job, Line, describe_files
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.statistics import CorpusStatistics
 from unimo.augment.terms import normalise, terms_of
 from unimo.augment.translation import FileTranslations, HttpTranslator, Translator
 from unimo.errors import ConfigError
-from unimo.jobs import Progress, Shard
+from unimo.jobs import Progress
 
 _TOGETHER = 16
 _SEEDS = 2**32
@@ -52,18 +52,8 @@ class RewriteSettings:
             raise ConfigError(f"seed is {self.seed}; expected 0 to {_SEEDS - 1}, e.g. 0, the default")
 
 
-def rewrite_corpus(
-    corpus: CaptionCorpus, out: Path, work: Path, settings: RewriteSettings, shard: Shard, progress: Progress
-) -> dict[str, Any]:
+def rewrite_corpus(job: Job, settings: RewriteSettings) -> dict[str, Any]:
     """Write one line for each caption of the shard; see README.md for its keys.
-
-    Args:
-        corpus: the captions.
-        out: the jsonl file.
-        work: folder of statistics, vocabulary and index, created if needed.
-        settings: settings of the job.
-        shard: part of the captions to process.
-        progress: makes progress bars.
 
     Returns:
         Counts of captions, of those with an object, and of broken ones.
@@ -73,30 +63,30 @@ def rewrite_corpus(
         DataError: too few readable captions, files of another corpus or other settings, or a translator that
             does not answer.
     """
-    prepare_output(out)
-    corpus.check()
+    job.check()
+    corpus, work = job.captions, job.folder
     parse = open_parser(settings.parser)
     about = {"corpus": corpus.fingerprint(), "parser": settings.parser, "memory_mb": settings.memory_mb}
     statistics = CorpusStatistics(settings.memory_mb)
     with one_at_a_time(work):
         translate = _open_translator(settings, work)
-        with progress("counting", len(corpus)) as bar:
+        with job.progress("counting", len(corpus)) as bar:
             statistics.collect(corpus, parse, work / "statistics.npz", about, bar.update)
         vocabulary = statistics.entries(
             settings.min_count, settings.neighbours, settings.seed, work / "vocabulary.npz", about
         )
-        index = index_captions(corpus, work / "index", settings.memory_mb // 4, progress)
+        index = index_captions(corpus, work / "index", settings.memory_mb // 4, job.progress)
     rewriter = Rewriter(parse, vocabulary, statistics.model(), keep=settings.keep, seed=settings.seed)
-    job = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
+    about = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
     if settings.translator and not _is_address(settings.translator):
-        job["translations"] = describe_files(Path(settings.translator))
+        about["translations"] = describe_files(Path(settings.translator))
 
     def lines_of(captions: Sequence[Caption]) -> Iterator[Line]:
         positives = translate(captions) if translate else [[] for _ in captions]
         for caption, found in zip(captions, positives, strict=True):
             yield rewrite_caption(caption, rewriter, index, settings.keep, found)
 
-    write_lines(corpus, out, job, shard, progress, "rewriting", lines_of, _TOGETHER)
+    job.write(about, "rewriting", lines_of, _TOGETHER)
     return {"samples": statistics.read, "with_objects": statistics.parsed, "broken": statistics.broken}
 
 
@@ -115,10 +105,8 @@ def rewrite_caption(
     for hit in index.search(terms, keep, without_image=caption.image_id, without_texts=own):
         negatives["sentence"].append({"id": hit.sample_id, "text": hit.text, "score": hit.score})
     for rewrite in rewriter.rewrite(caption.text, caption.sample_id, others):
-        changes = [list(change) for change in rewrite.changes]
-        negatives[rewrite.level].append(
-            {"text": rewrite.text, "changes": changes, "fluency": rewrite.fluency}
-        )
+        line = {"text": rewrite.text, "changes": rewrite.changes, "fluency": rewrite.fluency}
+        negatives[rewrite.level].append(line)
     return {
         "id": caption.sample_id,
         "image_id": caption.image_id,
@@ -138,7 +126,7 @@ def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress
 
         def entries(start: int) -> Iterator[Entry | None]:
             bar.update(start)
-            for _, caption in corpus.readable(start):
+            for caption in map(corpus.get, range(start, len(corpus))):
                 bar.update(1)
                 yield caption and Entry(
                     caption.sample_id, caption.image_id, caption.text, terms_of(caption.text)

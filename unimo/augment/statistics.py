@@ -67,7 +67,8 @@ class CorpusStatistics:
         if file.is_file():
             self._load(file, about)
         advance(self.read)
-        for index, caption in corpus.readable(self.read):
+        for index in range(self.read, len(corpus)):
+            caption = corpus.get(index)
             if caption is None:
                 self.broken += 1
             else:
