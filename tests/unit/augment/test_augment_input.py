@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.output import Job
 from unimo.augment.parsers import open_parser
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
@@ -90,7 +91,7 @@ def test_numbers_out_of_range_are_refused(kind: type, name: str, value: int):
 def test_the_ends_of_the_ranges_work(pairs: str, tmp_path: Path, neighbours: int, seed: int):
     settings = RewriteSettings(keep=1, neighbours=neighbours, min_count=1, seed=seed, memory_mb=1)
     out = tmp_path / "o.jsonl"
-    rewrite_corpus(CaptionCorpus(pairs), out, tmp_path / "w", settings, Shard(), silent)
+    rewrite_corpus(Job(CaptionCorpus(pairs), out, tmp_path / "w", Shard(), silent), settings)
     found = [line["negatives"] for line in read(out)]
     assert len(found) == 3 and all(len(levels["sentence"]) == 1 for levels in found)
     assert any(levels["word"] for levels in found) == (neighbours > 0)
@@ -189,11 +190,11 @@ def test_too_many_broken_samples_stop_every_job_at_once(tmp_path: Path, pairs: s
     broken, whole = CaptionCorpus(write_rows(tmp_path / "b.jsonl", rows)), CaptionCorpus(pairs)
     out, work, settings = tmp_path / "o" / "a.jsonl", tmp_path / "w", RetrievalSettings()
     jobs = [
-        lambda: rewrite_corpus(broken, out, work, RewriteSettings(), Shard(), silent),
-        lambda: retrieve_texts(broken, whole, out, work, settings, Shard(), silent),
-        lambda: retrieve_texts(whole, broken, out, work, settings, Shard(), silent),
-        lambda: retrieve_images(broken, whole, out, work, settings, Shard(), silent),
-        lambda: retrieve_images(whole, broken, out, work, settings, Shard(), silent),
+        lambda: rewrite_corpus(Job(broken, out, work, Shard(), silent), RewriteSettings()),
+        lambda: retrieve_texts(Job(broken, out, work, Shard(), silent), whole, settings),
+        lambda: retrieve_texts(Job(whole, out, work, Shard(), silent), broken, settings),
+        lambda: retrieve_images(Job(broken, out, work, Shard(), silent), whole, settings),
+        lambda: retrieve_images(Job(whole, out, work, Shard(), silent), broken, settings),
     ]
     for job in jobs:
         with pytest.raises(DataError, match=r"b.jsonl: 2 of 3 samples .*the first: .*b.jsonl, line 2"):

@@ -20,7 +20,7 @@ import pytest
 from unimo.augment.checks import one_at_a_time
 from unimo.augment.corpus import CaptionCorpus
 from unimo.augment.embedding import open_embedder
-from unimo.augment.output import ResumableWriter, describe_files
+from unimo.augment.output import Job, ResumableWriter, describe_files
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.terms import normalise
@@ -54,7 +54,7 @@ def pairs(tmp_path: Path) -> CaptionCorpus:
 
 def rewrite(corpus: CaptionCorpus, out: Path, shard: str = "0/1", **settings: Any) -> list[dict]:
     chosen = RewriteSettings(min_count=1, keep=20, **settings)
-    rewrite_corpus(corpus, out, out.parent / "work", chosen, Shard.parse(shard), silent)
+    rewrite_corpus(Job(corpus, out, out.parent / "work", Shard.parse(shard), silent), chosen)
     return read(out)
 
 
@@ -155,7 +155,7 @@ def test_related_texts(pairs: CaptionCorpus, tmp_path: Path, embedder: str, monk
     corpus = CaptionCorpus(str(tmp_path / "books.txt"))
     out, folder = tmp_path / "texts.jsonl", tmp_path / "index"
     settings = RetrievalSettings(keep=4, candidates=6, embedder=embedder)
-    retrieve_texts(pairs, corpus, out, folder, settings, Shard(), silent)
+    retrieve_texts(Job(pairs, out, folder, Shard(), silent), corpus, settings)
     lines, whole = read(out), out.read_bytes()
     assert len(lines) == 24 and all(len(line["texts"]) == 4 for line in lines)
     assert pairs[0].text not in [row["text"] for row in lines[0]["texts"]]
@@ -164,12 +164,12 @@ def test_related_texts(pairs: CaptionCorpus, tmp_path: Path, embedder: str, monk
     assert "dog" in lines[0]["texts"][0]["text"] or embedder != "lsa"
     out.write_bytes(whole[:700])
     (folder / "embeddings.f16").write_bytes((folder / "embeddings.f16").read_bytes()[:101])
-    retrieve_texts(pairs, corpus, out, folder, settings, Shard(), silent)
+    retrieve_texts(Job(pairs, out, folder, Shard(), silent), corpus, settings)
     assert out.read_bytes() == whole
     (tmp_path / "other.txt").write_text("A cat .\n")
     with pytest.raises(DataError, match="built from another corpus"):
         retrieve_texts(
-            pairs, CaptionCorpus(str(tmp_path / "other.txt")), out, folder, settings, Shard(), silent
+            Job(pairs, out, folder, Shard(), silent), CaptionCorpus(str(tmp_path / "other.txt")), settings
         )
 
 
@@ -190,19 +190,19 @@ def test_related_images_by_labels_and_by_captions(pairs: CaptionCorpus, tmp_path
     rows[0]["image_id"] = image
     labels.write_text("\n".join(map(json.dumps, rows)))
     out = tmp_path / "images.jsonl"
-    retrieve_images(pairs, labels, out, tmp_path / "a", RetrievalSettings(), Shard(), silent)
+    retrieve_images(Job(pairs, out, tmp_path / "a", Shard(), silent), labels, RetrievalSettings())
     first = read(out)[0]
     assert first["image_id"] == image and first["labels"] == ["dog", "sand", "sea"]
     assert [row["image_id"] for row in first["images"]] == ["x1", "x2"]
     out = tmp_path / "by_captions.jsonl"
-    retrieve_images(pairs, pairs, out, tmp_path / "b", RetrievalSettings(keep=3), Shard(), silent)
+    retrieve_images(Job(pairs, out, tmp_path / "b", Shard(), silent), pairs, RetrievalSettings(keep=3))
     lines = read(out)
     assert all(line["image_id"] not in [row["image_id"] for row in line["images"]] for line in lines)
     assert "dog" in lines[0]["images"][0]["image_id"]
     labels.write_text('{"image_id": "x1", "labels": "dog"}\n')
     with pytest.raises(DataError, match=r"labels.jsonl, line 1"):
         retrieve_images(
-            pairs, labels, tmp_path / "c.jsonl", tmp_path / "c", RetrievalSettings(), Shard(), silent
+            Job(pairs, tmp_path / "c.jsonl", tmp_path / "c", Shard(), silent), labels, RetrievalSettings()
         )
 
 
@@ -296,7 +296,7 @@ def test_half_a_surrogate_pair_is_no_obstacle(tmp_path: Path):
     labels = tmp_path / "labels.jsonl"
     labels.write_text(json.dumps({"image_id": "x", "labels": ["dog", "odd \ud83d"]}))
     out = tmp_path / "images.jsonl"
-    retrieve_images(corpus, labels, out, tmp_path / "i", RetrievalSettings(), Shard(), silent)
+    retrieve_images(Job(corpus, out, tmp_path / "i", Shard(), silent), labels, RetrievalSettings())
     assert [row["image_id"] for row in read(out)[0]["images"]] == ["x"]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.output import Job
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.terms import normalise
 from unimo.jobs import Shard
@@ -36,7 +37,7 @@ def test_no_rewrite_is_a_caption_of_its_image(shared: Path, tmp_path: Path):
     (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
     corpus = CaptionCorpus(str(tmp_path / "train.jsonl"))
     out = tmp_path / "out.jsonl"
-    told = rewrite_corpus(corpus, out, tmp_path / "work", RewriteSettings(), Shard(), silent)
+    told = rewrite_corpus(Job(corpus, out, tmp_path / "work", Shard(), silent), RewriteSettings())
     assert told["samples"] == 4000 and told["with_objects"] >= 0.95 * 4000 and told["broken"] == 0
 
     own: dict[str, set[str]] = defaultdict(set)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from unimo.augment.corpus import CaptionCorpus
+from unimo.augment.output import Job
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images
 from unimo.jobs import Shard
 
@@ -41,7 +42,7 @@ def retrieve(
     path.write_text("".join(json.dumps({"image_id": i, "labels": found}) + "\n" for i, found in labels))
     out, collection = folder / "out.jsonl", path if labels else captions
     chosen = RetrievalSettings(**settings)
-    retrieve_images(captions, collection, out, folder / "work", chosen, Shard(), Silent)
+    retrieve_images(Job(captions, out, folder / "work", Shard(), Silent), collection, chosen)
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
