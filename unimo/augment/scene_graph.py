@@ -66,18 +66,15 @@ class SceneGraph:
 Parser = Callable[[str], SceneGraph]
 
 
-def node(kind: NodeKind, tokens: Sequence[Token], span: Span) -> Node:
-    """Make the node of an object or attribute from tokens of a caption; the last token gives its form."""
+def node(kind: NodeKind, tokens: Sequence[Token], span: Span, form: str = "") -> Node:
+    """Make a node from tokens of a caption; unless `form` is given, it is that of the last token."""
     words = tokens[span[0] : span[1]]
     text = " ".join(token.word for token in words)
-    form = words[-1].tag.replace("NNPS", "NNS").replace("NNP", "NN")
+    form = form or words[-1].tag.replace("NNPS", "NNS").replace("NNP", "NN")
     return Node(kind, text, form, words[0].start, words[-1].end)
 
 
 def relation(tokens: Sequence[Token], span: Span, has_verb: bool, has_preposition: bool) -> Node:
     """Make the node of a relation from tokens of a caption; its form is that of verb and preposition."""
-    words = tokens[span[0] : span[1]]
-    verb = words[0].tag if has_verb else ""
-    form = "+".join(filter(None, [verb, "IN" if has_preposition else ""])) or words[-1].tag
-    text = " ".join(token.word for token in words)
-    return Node("relation", text, form, words[0].start, words[-1].end)
+    parts = [tokens[span[0]].tag] * has_verb + ["IN"] * has_preposition
+    return node("relation", tokens, span, "+".join(parts) or tokens[span[1] - 1].tag)

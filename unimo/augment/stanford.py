@@ -105,7 +105,12 @@ class StanfordParser:
 
     def _ask(self, text: str) -> list[str] | None:
         if self._process is None:
-            self._start()
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, encoding="utf8", errors="replace",
+            )  # fmt: skip
+            self._lines = queue.Queue()
+            threading.Thread(target=_drain, args=(self._process.stdout, self._lines), daemon=True).start()
         lines: list[str] = []
         with contextlib.suppress(queue.Empty, BrokenPipeError):
             self._process.stdin.write(text + "\n")
@@ -123,14 +128,6 @@ class StanfordParser:
                 "English models"
             )
         return None
-
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, encoding="utf8", errors="replace",
-        )  # fmt: skip
-        self._lines = queue.Queue()
-        threading.Thread(target=_drain, args=(self._process.stdout, self._lines), daemon=True).start()
 
 
 def _drain(stream: Sequence[str], lines: queue.Queue[str | None]) -> None:
