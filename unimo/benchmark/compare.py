@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,18 +16,7 @@ _SETTLE = 0.3
 """Pause between two sides in seconds: idle OpenMP threads spin for 0.2 s before they sleep."""
 QUIET = 1.1
 """Largest ratio between the sides' rates of plain matrix products at which their times are trusted."""
-
-
-PARTS = (
-    "forward",
-    "backward",
-    "update",
-    "processor",
-    "attention",
-    "attention_processor",
-    "masked",
-    "masked_processor",
-)
+PARTS = "forward backward update processor attention attention_processor masked masked_processor".split()
 """Times that a side may report besides `seconds`."""
 
 
@@ -38,6 +29,9 @@ class Runner(Protocol):
 
     def ask(self, word: str) -> dict[str, Any]:
         """Answer the request `step`, `matmul` or `memory`."""
+
+    def close(self) -> None:
+        """End the side."""
 
 
 @dataclass
@@ -90,6 +84,21 @@ class Result:
         }
 
 
+def take_turns(opened: Iterable[tuple[Runner, dict[str, int]]], settings: Mapping[str, Any]) -> list[Result]:
+    """Start the sides one after the other, let them `alternate`, and end them, whatever happens.
+
+    Args:
+        opened: yields runners, freshly started, and their FLOPs by part.
+        settings: `steps` and `warmup`.
+    """
+    sides = []
+    with contextlib.ExitStack() as stack:
+        for runner, parts in opened:
+            stack.callback(runner.close)
+            sides.append((runner, parts))
+        return alternate(sides, settings["steps"], settings["warmup"])
+
+
 def alternate(
     sides: Sequence[tuple[Runner, dict[str, int]]], steps: int, warmup: int = 1, settle: float = _SETTLE
 ) -> list[Result]:
@@ -101,8 +110,8 @@ def alternate(
         warmup: number of rounds before them.
         settle: pause before each measurement in seconds.
     """
-    answers: dict[int, list[dict[str, float]]] = {number: [] for number in range(len(sides))}
-    rates: dict[int, list[float]] = {number: [] for number in range(len(sides))}
+    answers: list[list[dict[str, float]]] = [[] for _ in sides]
+    rates: list[list[float]] = [[] for _ in sides]
     for round_number in range(-warmup, steps):
         order = range(len(sides)) if round_number % 2 else reversed(range(len(sides)))
         for number in order:
@@ -118,9 +127,7 @@ def alternate(
             if round_number >= 0:
                 answers[number].append(answer)
                 rates[number].append(rate)
-    return [
-        _result(runner, flops, answers[number], rates[number]) for number, (runner, flops) in enumerate(sides)
-    ]
+    return [_result(*side, *found) for side, *found in zip(sides, answers, rates, strict=True)]
 
 
 def _result(
@@ -173,29 +180,38 @@ def doubts(sides: Sequence[Mapping[str, Any]]) -> list[str]:
 def format_report(content: Mapping[str, Any]) -> str:
     """Format a table of the sides and a line for each ratio."""
     batch, sides = content["settings"]["batch"], content["sides"]
-    rows: list[tuple[str, list[str]]] = [
+    shown = functools.partial(column, sides)
+    rows = [
         ("", [side["name"] for side in sides]),
         ("library", [side["library"].split(",")[0] for side in sides]),
-        ("parameters, M", [f"{side['parameters'] / 1e6:.1f}" for side in sides]),
-        ("samples/s", [f"{side['samples_per_second']:.3f}" for side in sides]),
-        ("seconds a step", [f"{side['seconds_per_step']:.2f}" for side in sides]),
-        ("text tokens/s", [f"{side['text_tokens_per_second']:.1f}" for side in sides]),
-        ("peak memory, GB", [f"{side['peak_bytes'] / 1e9:.2f}" for side in sides]),
-        ("GFLOP a step", [f"{side['flops_per_step'] / 1e9:.0f}" for side in sides]),
-        (
-            "matrix products alone, GFLOP/s",
-            [f"{side['matmul_flops_per_second'] / 1e9:.1f}" for side in sides],
-        ),
-        ("share of that reached", [f"{side['share_of_matmul_rate']:.0%}" for side in sides]),
+        ("parameters, M", shown("parameters", ".1f", 1e6)),
+        ("samples/s", shown("samples_per_second", ".3f")),
+        ("seconds a step", shown("seconds_per_step", ".2f")),
+        ("text tokens/s", shown("text_tokens_per_second", ".1f")),
+        ("peak memory, GB", shown("peak_bytes", ".2f", 1e9)),
+        ("GFLOP a step", shown("flops_per_step", ".0f", 1e9)),
+        ("matrix products alone, GFLOP/s", shown("matmul_flops_per_second", ".1f", 1e9)),
+        ("share of that reached", shown("share_of_matmul_rate", ".0%")),
     ]
     width = max(16, *(len(text) + 2 for _, texts in rows for text in texts))
-    lines = [f"{label:<32}" + "".join(f"{text:>{width}}" for text in texts) for label, texts in rows]
-    for name, ratio in content["ratios"].items():
-        lines.append(
-            f"{sides[0]['name']} makes {ratio['median']:.2f} times the samples/s of {name} "
-            f"(rounds: {ratio['lowest']:.2f} to {ratio['highest']:.2f})"
-        )
-    lines.insert(
-        0, "batch {batch_size}, {image_tokens} image tokens, {text_len} text tokens, fp32".format(**batch)
-    )
-    return "\n".join(lines)
+    heading = "batch {batch_size}, {image_tokens} image tokens, {text_len} text tokens, fp32".format(**batch)
+    times = [f"{sides[0]['name']} makes {format_ratio(name, at)}" for name, at in content["ratios"].items()]
+    return "\n".join([heading, *format_table(rows, 32, width), *times])
+
+
+def column(sides: Sequence[Mapping[str, Any]], field: str, form: str, unit: float = 1.0) -> list[str]:
+    """Format a number of each side, in units of `unit`."""
+    return [format(side[field] / unit, form) for side in sides]
+
+
+def format_table(rows: Sequence[tuple[str, list[str]]], label_width: int, width: int) -> list[str]:
+    """Format the lines of a table from the label and the texts of each row."""
+    return [
+        f"{label:<{label_width}}" + "".join(f"{text:>{width}}" for text in texts) for label, texts in rows
+    ]
+
+
+def format_ratio(name: str, ratio: Mapping[str, float]) -> str:
+    """Format how many times the speed of the side `name` is reached."""
+    rounds = f"(rounds: {ratio['lowest']:.2f} to {ratio['highest']:.2f})"
+    return f"{ratio['median']:.2f} times the samples/s of {name} {rounds}"

@@ -7,14 +7,14 @@ patch and text token ("1-to-1 Map" of Tables 4 and 5). Each runs in its own proc
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from unimo.benchmark import flops
-from unimo.benchmark.compare import Result, alternate, doubts, ratios
-from unimo.benchmark.sides import own_side
+from unimo.benchmark.compare import column, doubts, format_table, ratios, take_turns
+from unimo.benchmark.sides import Side, own_side
 from unimo.errors import ConfigError
 
 IMAGE_SIZES = (224, 384)
@@ -78,51 +78,44 @@ def measure(
         raise ConfigError(
             f"--layers is {layers}, expected 1 to the {config.fusion.num_layers} of {config.name}"
         )
-    sizes = []
-    for image_size in image_sizes:
-        resized = replace(config, vision=replace(config.vision, image_size=image_size))
-        image = flops.image_tokens(resized)
-        sizes.append(_measure_size(config, dict(settings), layers, image_size, image))
+    sizes = [
+        _measure_size(replace(config, vision=replace(config.vision, image_size=size)), settings, layers)
+        for size in image_sizes
+    ]
     kept = {key: value for key, value in settings.items() if key != "batch"}
     batch = {key: settings["batch"][key] for key in ("batch_size", "text_len")}
     about = {"model": config.name, "layers": layers, "layers_of_model": config.fusion.num_layers}
     return {"settings": {**kept, **batch, **about}, "sizes": sizes}
 
 
-def _measure_size(
-    config: Any, settings: dict[str, Any], layers: int, image_size: int, image: int
-) -> dict[str, Any]:
+def _measure_size(config: Any, settings: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    image, size = flops.image_tokens(config), config.vision.image_size
     batch = {**settings["batch"], "image_tokens": image}
     text, rows = batch["text_len"], batch["batch_size"]
     compared = variants(config, image, text)
-    with contextlib.ExitStack() as stack:
-        sides = []
+
+    def opened() -> Iterator[tuple[Side, flops.Parts]]:
         for variant in compared:
             fusion = {"layers": layers, "grounded": variant.grounded, "visibility": variant.visibility}
             request = {"batch": batch, "matmul": settings["matmul"], "fusion": fusion}
             side = own_side({"name": config.name}, request, settings["threads"])
-            side.name = f"{variant.name}, {image_size}"
-            stack.callback(side.close)
-            sides.append((side, variant.count(config, image, text, layers, rows)))
-        results = alternate(sides, settings["steps"], settings["warmup"])
-    return {
-        "image_size": image_size,
-        "image_tokens": image,
-        "variants": [_plain(v, r, batch) for v, r in zip(compared, results, strict=True)],
-        "time_ratios": list(ratios(results).values()),
-    }
+            side.name = f"{variant.name}, {size}"
+            yield side, variant.count(config, image, text, layers, rows)
 
-
-def _plain(variant: Variant, result: Result, batch: Mapping[str, int]) -> dict[str, Any]:
-    image, text = batch["image_tokens"], batch["text_len"]
-    return {
-        **result.plain(batch),
-        "name": variant.name,
-        "grounded_tokens": variant.grounded,
-        "rows": image + variant.grounded + text,
-        "logits": variant.logits(image, text),
-        "step_bytes": result.peak_bytes - result.resting_bytes,
-    }
+    results = take_turns(opened(), settings)
+    figures = [
+        {
+            **result.plain(batch),
+            "name": variant.name,
+            "grounded_tokens": variant.grounded,
+            "rows": image + variant.grounded + text,
+            "logits": variant.logits(image, text),
+            "step_bytes": result.peak_bytes - result.resting_bytes,
+        }
+        for variant, result in zip(compared, results, strict=True)
+    ]
+    time_ratios = list(ratios(results).values())
+    return {"image_size": size, "image_tokens": image, "variants": figures, "time_ratios": time_ratios}
 
 
 def format_report(content: Mapping[str, Any]) -> str:
@@ -142,53 +135,39 @@ def _format_size(size: Mapping[str, Any], text_len: int) -> list[str]:
     sides = size["variants"]
     first, others = sides[0], sides[1:]
     heading = f"{size['image_size']} px: {size['image_tokens'] - 1} patches, {text_len} text tokens"
-
-    rows: list[tuple[str, list[str]]] = [
-        (heading, [side["name"] for side in sides]),
-        ("grounded tokens", [f"{side['grounded_tokens']}" for side in sides]),
-        ("logits, one layer and head", [f"{side['logits']:,}" for side in sides]),
-        ("seconds a step", [f"{side['seconds_per_step']:.3f}" for side in sides]),
-        ("  attention of one layer alone", [f"{_part(side, 'attention'):.4f}" for side in sides]),
-        ("products alone, GFLOP/s", [f"{side['matmul_flops_per_second'] / 1e9:.0f}" for side in sides]),
-        ("memory a step adds, MB", [f"{side['step_bytes'] / 1e6:.0f}" for side in sides]),
-        ("peak memory of the process, MB", [f"{side['peak_bytes'] / 1e6:.0f}" for side in sides]),
-        ("GFLOP a step", [f"{side['flops_per_step'] / 1e9:.1f}" for side in sides]),
-        ("  attention products of these", [f"{_attention(side) / 1e9:.1f}" for side in sides]),
-    ]
-
-    def times(name: str) -> list[str]:
-        return [f"{_part(side, name) / _part(first, name):.2f}" for side in others]
+    names, shown = [side["name"] for side in sides], functools.partial(column, sides)
+    products = [side["flops_by_part"]["attention"] for side in sides]
 
     def over(field: str) -> list[str]:
         return [f"{side[field] / first[field]:.2f}" for side in others]
 
-    table: list[tuple[str, list[str]]] = [
-        ("times that of grounded:", [side["name"] for side in others]),
-        (
-            "time, measured",
-            [f"{r['median']:.2f} ({r['lowest']:.2f} to {r['highest']:.2f})" for r in size["time_ratios"]],
-        ),
+    def times(part: str) -> list[str]:
+        alone = [side["seconds_of_parts"][part] for side in sides]
+        return [f"{seconds / alone[0]:.2f}" for seconds in alone[1:]]
+
+    alone = [f"{side['seconds_of_parts']['attention']:.4f}" for side in sides]
+    rows = [
+        (heading, names),
+        ("grounded tokens", shown("grounded_tokens", ".0f")),
+        ("logits, one layer and head", shown("logits", ",.0f")),
+        ("seconds a step", shown("seconds_per_step", ".3f")),
+        ("  attention of one layer alone", alone),
+        ("products alone, GFLOP/s", shown("matmul_flops_per_second", ".0f", 1e9)),
+        ("memory a step adds, MB", shown("step_bytes", ".0f", 1e6)),
+        ("peak memory of the process, MB", shown("peak_bytes", ".0f", 1e6)),
+        ("GFLOP a step", shown("flops_per_step", ".1f", 1e9)),
+        ("  attention products of these", [f"{count / 1e9:.1f}" for count in products]),
+    ]
+    measured = [f"{r['median']:.2f} ({r['lowest']:.2f} to {r['highest']:.2f})" for r in size["time_ratios"]]
+    compared = [
+        ("times that of grounded:", names[1:]),
+        ("time, measured", measured),
         ("  the same in processor time", times("processor")),
         ("operations, counted", over("flops_per_step")),
         ("attention alone, time measured", times("attention")),
         ("  the same in processor time", times("attention_processor")),
         ("  with a padding mask, in processor time", times("masked_processor")),
-        (
-            "attention alone, operations counted",
-            [f"{_attention(side) / _attention(first):.2f}" for side in others],
-        ),
+        ("attention alone, operations counted", [f"{count / products[0]:.2f}" for count in products[1:]]),
         ("memory a step adds, measured", over("step_bytes")),
     ]
-    return [
-        *(f"{label:<36}" + "".join(f"{text:>22}" for text in texts) for label, texts in rows),
-        *(f"{label:<58}" + "".join(f"{text:>22}" for text in texts) for label, texts in table),
-        *doubts(sides),
-    ]
-
-
-def _part(side: Mapping[str, Any], name: str) -> float:
-    return side["seconds_of_parts"][name]
-
-
-def _attention(side: Mapping[str, Any]) -> int:
-    return side["flops_by_part"]["attention"]
+    return [*format_table(rows, 36, 22), *format_table(compared, 58, 22), *doubts(sides)]

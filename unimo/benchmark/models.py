@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from unimo.benchmark import flops, sides
-from unimo.benchmark.compare import alternate, report
+from unimo.benchmark.compare import report, take_turns
 
 
 def compare_models(
@@ -28,14 +27,13 @@ def compare_models(
     batch, threads = settings["batch"], settings["threads"]
     request = {key: settings[key] for key in ("batch", "matmul")}
     size = (batch["batch_size"], batch["text_len"])
-    with contextlib.ExitStack() as stack:
-        pairs = []
+
+    def opened() -> Iterator[tuple[sides.Side, flops.Parts]]:
         for config in configs:
             side = sides.own_side({"name": config.name}, request, threads)
-            stack.callback(side.close)
-            pairs.append((side, flops.own_step(config, *size, batch["targets"] * size[0])))
+            yield side, flops.own_step(config, *size, batch["targets"] * size[0])
         if against:
             side = sides.peer_side(against, peer_python, sides.peer_sizes(configs[0]), request, threads)
-            stack.callback(side.close)
-            pairs.append((side, flops.peer_step(configs[0], *size)))
-        return report(alternate(pairs, settings["steps"], settings["warmup"]), settings)
+            yield side, flops.peer_step(configs[0], *size)
+
+    return report(take_turns(opened(), settings), settings)

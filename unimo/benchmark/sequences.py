@@ -7,15 +7,15 @@ with missing parts masked. Each runs in its own process; they take turns on the 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unimo.benchmark import flops
-from unimo.benchmark.compare import alternate, doubts, ratios
-from unimo.benchmark.sides import own_side
+from unimo.benchmark.compare import column, doubts, format_ratio, format_table, ratios, take_turns
+from unimo.benchmark.sides import Side, own_side
 from unimo.errors import ConfigError
 from unimo.models.unimo.batches import UnifiedBatch
 from unimo.models.unimo.contrast import ContrastBatch
@@ -122,29 +122,28 @@ def measure(
     """
     from unimo.benchmark.sequence_step import open_run, read_batches
 
-    size, steps, warmup = settings["batch_size"], settings["steps"], settings["warmup"]
+    size, warmup = settings["batch_size"], settings["warmup"]
     words = [f"train.batch_size={size}", f"train.micro_batch_size={size}", "data.num_workers=0", *overrides]
     run, processor = open_run(recipe, words)
     config, whole = run.model, run.model.text.num_layers
     if not 1 <= layers <= whole:
         raise ConfigError(f"--layers is {layers}, expected 1 to the {whole} of {config.name}")
     full = run.data.max_regions, run.data.max_text_len
-    batches = read_batches(run, processor, warmup + steps)
+    batches = read_batches(run, processor, warmup + settings["steps"])
     measured = batches[warmup:]
     shapes = {"grouped": [passes_of(batch) for batch in measured]}
     shapes["naive"] = [[one.padded(*full) for one in passes] for passes in shapes["grouped"]]
-    work = {name: _work(shapes[name], measured, config, layers) for name in shapes}
     words.append(f"model.text.num_layers={layers}")
-    with contextlib.ExitStack() as stack:
-        sides = []
-        for name in shapes:
+
+    def opened() -> Iterator[tuple[Side, flops.Parts]]:
+        for name, passes in shapes.items():
             sequences = {"overrides": words, "padded": name == "naive"}
             request = {"batch": {"batches": len(batches)}, "matmul": settings["matmul"]}
             side = own_side({"name": recipe}, {**request, "sequences": sequences}, settings["threads"])
             side.name = name
-            stack.callback(side.close)
-            sides.append((side, work[name]))
-        results = alternate(sides, steps, warmup)
+            yield side, _work(passes, measured, config, layers)
+
+    results = take_turns(opened(), settings)
     plain = []
     for result in results:
         figures = result.plain({"batch_size": size, "text_len": 0})
@@ -191,23 +190,15 @@ def format_report(content: Mapping[str, Any]) -> str:
     """Format a table of both sides, and measured and counted ratios."""
     about, (grouped, naive), ratio = content["settings"], content["sides"], content["time_ratio"]
     kinds = ", ".join(f"{number} {kind}" for kind, number in content["kinds"].items())
+    shown = functools.partial(column, content["sides"])
     rows = [
-        ("", "{name}"),
-        ("rows of all sequences", "{rows:,}"),
-        ("samples/s", "{samples_per_second:.3f}"),
-        ("seconds a step", "{seconds_per_step:.2f}"),
-        ("peak memory, GB", "{peak:.2f}"),
-        ("GFLOP a step", "{work:,.1f}"),
-        ("products alone, GFLOP/s", "{rate:.1f}"),
-    ]
-    figures = [
-        side
-        | {
-            "peak": side["peak_bytes"] / 1e9,
-            "work": side["flops_per_step"] / 1e9,
-            "rate": side["matmul_flops_per_second"] / 1e9,
-        }
-        for side in (grouped, naive)
+        ("", [grouped["name"], naive["name"]]),
+        ("rows of all sequences", shown("rows", ",.0f")),
+        ("samples/s", shown("samples_per_second", ".3f")),
+        ("seconds a step", shown("seconds_per_step", ".2f")),
+        ("peak memory, GB", shown("peak_bytes", ".2f", 1e9)),
+        ("GFLOP a step", shown("flops_per_step", ",.1f", 1e9)),
+        ("products alone, GFLOP/s", shown("matmul_flops_per_second", ".1f", 1e9)),
     ]
     counted, whole = (naive[name] / grouped[name] for name in ("flops_per_step", "flops_of_whole_model"))
     processor = naive["seconds_of_parts"]["processor"] / grouped["seconds_of_parts"]["processor"]
@@ -218,12 +209,8 @@ def format_report(content: Mapping[str, Any]) -> str:
             f"{about['steps']} steps of {about['batch_size']} samples ({kinds} in all), on average "
             f"{content['sequences']} sequences a step; naive: {about['regions']} regions + "
             f"{about['tokens']} tokens",
-            *(
-                f"{label:<26}" + "".join(f"{form.format(**side):>14}" for side in figures)
-                for label, form in rows
-            ),
-            f"grouped makes {ratio['median']:.2f} times the samples/s of naive "
-            f"(rounds: {ratio['lowest']:.2f} to {ratio['highest']:.2f}); in processor time {processor:.2f}",
+            *format_table(rows, 26, 14),
+            f"grouped makes {format_ratio('naive', ratio)}; in processor time {processor:.2f}",
             f"operations, counted: {counted:.2f} times; with all layers {whole:.2f} times",
             *doubts((grouped, naive)),
         ]

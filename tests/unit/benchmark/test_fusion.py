@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.benchmark import fusion
+from unimo.benchmark import compare, fusion
 from unimo.benchmark.compare import doubts
 from unimo.benchmark.fusion_step import FusionStep
 from unimo.registry import model_config
@@ -117,7 +117,7 @@ def test_a_busy_machine_is_named():
 
 def test_kinds_take_turns_and_their_figures_stand_side_by_side(monkeypatch):
     monkeypatch.setattr(fusion, "own_side", InThisProcess)
-    monkeypatch.setattr(fusion, "alternate", functools.partial(fusion.alternate, settle=0))
+    monkeypatch.setattr(compare, "alternate", functools.partial(compare.alternate, settle=0))
     settings = {
         "batch": {"batch_size": 2, "text_len": 6},
         "matmul": {},
