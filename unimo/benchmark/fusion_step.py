@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from unimo.benchmark.machine import timed_step
+
 
 class FusionStep:
     """Layers on random image, grounded and text rows without padding, with dropout as configured.
@@ -55,27 +57,21 @@ class FusionStep:
         self.parameters = sum(int(np.prod(p.shape)) for p in self.transformer.parameters())
 
     def __call__(self) -> dict[str, float]:
-        """Return `seconds` and `loss` of one step.
+        """Time one step without an update, see `timed_step`.
 
-        Also `forward`, `backward` and `processor`, the processor time of all threads; and for the attention
-        of one layer alone `attention`, and `masked` with a padding mask, with `_processor` in processor time.
+        Further figures are those of the attention of one layer alone: `attention`, and `masked` with a
+        padding mask, with `_processor` in processor time.
         """
-        began, marks = time.process_time(), [time.perf_counter()]
-        states, _ = self.transformer(self.transformer.join(*self.inputs), self.views)
-        loss = (states * self.direction).mean()
-        value = float(loss)
-        marks.append(time.perf_counter())
-        loss.backward()
-        marks.append(time.perf_counter())
-        processor = time.process_time() - began
+        answer = timed_step(self._loss)
         for tensor in (*self.inputs, *self.transformer.parameters()):
             tensor.clear_gradient()
-        forward, backward = (b - a for a, b in zip(marks, marks[1:], strict=False))
-        answer = {"seconds": forward + backward, "loss": value, "forward": forward, "backward": backward}
-        answer["processor"] = processor
         for name, views in (("attention", self.views), ("masked", self.masked_views)):
             answer[name], answer[f"{name}_processor"] = self._attend(views)
         return answer
+
+    def _loss(self) -> Any:
+        states, _ = self.transformer(self.transformer.join(*self.inputs), self.views)
+        return (states * self.direction).mean()
 
     def _attend(self, views: Sequence[Any]) -> tuple[float, float]:
         """Time logits, softmax, dropout and sums of one layer, both passes: seconds and processor time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import sys
 import time
@@ -46,8 +47,10 @@ def resident_memory(status: Path = Path("/proc/self/status")) -> int:
     return peak_memory(status) if size is None else size
 
 
-def timed_step(loss: Callable[[], paddle.Tensor], optimizer: paddle.optimizer.Optimizer) -> dict[str, float]:
-    """Take one training step; return its `loss` and times in seconds.
+def timed_step(
+    loss: Callable[[], paddle.Tensor], optimizer: paddle.optimizer.Optimizer | None = None
+) -> dict[str, float]:
+    """Take one training step, without an update if there is no optimizer.
 
     Returns:
         `loss`; `seconds` and its parts `forward`, `backward` and `update`; `processor`, the processor time of
@@ -59,18 +62,14 @@ def timed_step(loss: Callable[[], paddle.Tensor], optimizer: paddle.optimizer.Op
     marks.append(time.perf_counter())
     minimised.backward()
     marks.append(time.perf_counter())
-    optimizer.step()
-    optimizer.clear_grad()
-    marks.append(time.perf_counter())
-    forward, backward, update = (b - a for a, b in zip(marks, marks[1:], strict=False))
-    return {
-        "seconds": marks[-1] - marks[0],
-        "loss": value,
-        "forward": forward,
-        "backward": backward,
-        "update": update,
-        "processor": time.process_time() - began,
-    }
+    if optimizer is not None:
+        optimizer.step()
+        optimizer.clear_grad()
+        marks.append(time.perf_counter())
+    spans = (end - start for start, end in itertools.pairwise(marks))
+    parts = dict(zip(("forward", "backward", "update"), spans, strict=False))
+    processor = time.process_time() - began
+    return {"seconds": marks[-1] - marks[0], "loss": value, **parts, "processor": processor}
 
 
 def _read_status(field: str, status: Path) -> int | None:

@@ -16,12 +16,10 @@ import paddle
 from paddle import Tensor
 
 from unimo.models.base import Outputs
-from unimo.models.unimo.batches import LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
-from unimo.models.unimo.contrast import ContrastBatch
+from unimo.models.unimo.batches import UnifiedBatch, UnifiedPart
 from unimo.models.unimo.model import Unimo
 from unimo.nn.outputs import Encoded
 
-Batch = dict[str, Any]
 OF_TOKENS = ("input_ids", "attention_mask", "positions", "is_target")
 
 
@@ -95,60 +93,41 @@ def pad_batch(batch: UnifiedBatch, regions: int, tokens: int, padding_id: int) -
         padding_id: id of the padding token and of its position.
     """
 
+    def pad_text(text: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        fills = {"input_ids": padding_id, "positions": padding_id}
+        known = [name for name in OF_TOKENS if text.get(name) is not None]
+        return {name: _widen(text[name], tokens, fills.get(name, 0)) for name in known}
+
+    def pad_regions(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: _widen(array, regions, 0) for name, array in pictures.items()}
+
     def pad_part(part: UnifiedPart | None) -> UnifiedPart | None:
         if part is None:
             return None
-        return replace(
-            part,
-            language=part.language and _pad_language(part.language, tokens, padding_id),
-            vision=part.vision and _pad_vision(part.vision, regions),
-            contrast=part.contrast and _pad_contrast(part.contrast, regions, tokens, padding_id),
-        )
+        language, vision, contrast = part.language, part.vision, part.contrast
+        if language is not None:
+            width = language.input_ids.shape[1]
+            language = replace(
+                language,
+                **pad_text(vars(language)),
+                mlm_positions=_moved(language.mlm_positions, width, tokens),
+                seq2seq_positions=_moved(language.seq2seq_positions, width, tokens),
+            )
+        if vision is not None:
+            positions = _moved(vision.positions, 1 + vision.regions["mask"].shape[1], 1 + regions)
+            vision = replace(vision, regions=pad_regions(vision.regions), positions=positions)
+        if contrast is not None:
+            contrast = replace(
+                contrast,
+                regions=pad_regions(contrast.regions),
+                captions=pad_text(contrast.captions),
+                related=contrast.related and pad_text(contrast.related),
+            )
+        return replace(part, language=language, vision=vision, contrast=contrast)
 
     return replace(
         batch, pairs=pad_part(batch.pairs), texts=pad_part(batch.texts), images=pad_part(batch.images)
     )
-
-
-def _pad_language(language: LanguageBatch, tokens: int, padding_id: int) -> LanguageBatch:
-    width = language.input_ids.shape[1]
-    return replace(
-        language,
-        **_pad_text(vars(language), tokens, padding_id),
-        mlm_positions=_moved(language.mlm_positions, width, tokens),
-        seq2seq_positions=_moved(language.seq2seq_positions, width, tokens),
-    )
-
-
-def _pad_vision(vision: VisionBatch, regions: int) -> VisionBatch:
-    width = vision.regions["mask"].shape[1]
-    return replace(
-        vision,
-        regions=_pad_regions(vision.regions, regions),
-        positions=_moved(vision.positions, 1 + width, 1 + regions),
-    )
-
-
-def _pad_contrast(contrast: ContrastBatch, regions: int, tokens: int, padding_id: int) -> ContrastBatch:
-    return replace(
-        contrast,
-        regions=_pad_regions(contrast.regions, regions),
-        captions=_pad_text(contrast.captions, tokens, padding_id),
-        related=contrast.related and _pad_text(contrast.related, tokens, padding_id),
-    )
-
-
-def _pad_text(text: Mapping[str, Any], tokens: int, padding_id: int) -> dict[str, np.ndarray]:
-    fills = {"input_ids": padding_id, "positions": padding_id}
-    return {
-        name: _widen(text[name], tokens, fills.get(name, 0))
-        for name in OF_TOKENS
-        if text.get(name) is not None
-    }
-
-
-def _pad_regions(pictures: Mapping[str, np.ndarray], regions: int) -> dict[str, np.ndarray]:
-    return {name: _widen(array, regions, 0) for name, array in pictures.items()}
 
 
 def _widen(array: np.ndarray, width: int, fill: int) -> np.ndarray:
