@@ -39,6 +39,10 @@ class GenerationConfig:
                 f"task.label_smoothing {self.label_smoothing}: expected 0 <= label_smoothing < 1"
             )
 
+    def end_id(self, tokenizer: Tokenizer) -> int:
+        """Return the id of the token that ends a generated text."""
+        return tokenizer.eos_token_id
+
 
 @dataclass(kw_only=True)
 class TargetBatch(Batch):
@@ -83,10 +87,6 @@ class GenerationTask(Task):
         """Return what `encode` takes for questions, as tensors."""
         raise NotImplementedError
 
-    def end_id(self, tokenizer: Tokenizer) -> int:
-        """Return the token that ends a text."""
-        return tokenizer.eos_token_id
-
     def next_token(self, states: Tensor, batch: TargetBatch) -> tuple[Tensor, Tensor]:
         """Compute logits [N, V] of the targets of a batch, and their label-smoothed cross-entropy, a mean.
 
@@ -112,7 +112,7 @@ class GenerationTask(Task):
             states, state = self.model.step(state, ids)
             return self.lm_head(states), state
 
-        encoded, end = self.encode(source), self.end_id(tokenizer)
+        encoded, end = self.encode(source), self.config.end_id(tokenizer)
         # Rows that the vocabulary of the model has beyond the tokenizer's stand for no text.
         beyond = range(tokenizer.vocab_size, self.model.config.text.vocab_size)
         return beam_search(

@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tokenizers import pre_tokenizers
@@ -33,23 +33,6 @@ PADDING, FIRST = 1, 2
 KNOWLEDGE_ROLE = 2
 """Role of what a dialog is about; turns have the roles 0 and 1."""
 GPT2_MERGES = 50_000
-
-
-@dataclass
-class Source:
-    """Tokens of one source, each with its position, role and turn; the last two are read in dialogs only."""
-
-    ids: list[int]
-    positions: list[int]
-    roles: list[int]
-    turns: list[int]
-
-    def append(self, ids: Sequence[int], role: int, turn: int) -> None:
-        """Add a column with its end token; positions start again behind that of `<s>`."""
-        self.ids += ids
-        self.positions += range(FIRST + 1, FIRST + 1 + len(ids))
-        self.roles += [role] * len(ids)
-        self.turns += [turn] * len(ids)
 
 
 @dataclass(kw_only=True)
@@ -108,7 +91,7 @@ class Seq2SeqCollator(PairCollator):
         if self.train:
             text = record.references[int(rng.integers(len(record.references)))]
             tokenizer = self.processor.tokenizer
-            tokens = [*self._ids(text, record), end_id(tokenizer, self.config.end_token)]
+            tokens = [*self._ids(text, record), self.config.end_id(tokenizer)]
             prepared["target"] = [tokenizer.bos_token_id, *tokens[: self.config.max_target_len - 1]]
         elif record.is_tokenized:
             texts = (self.processor.tokenizer.decode(self._ids(text, record)) for text in record.references)
@@ -117,22 +100,22 @@ class Seq2SeqCollator(PairCollator):
             prepared["references"] = record.references
         return prepared
 
-    def _source(self, record: GenerationRecord) -> Source:
-        columns = [self._column(text, record) for text in record.sources]
+    def _source(self, record: GenerationRecord) -> list[tuple[int, int, int, int]]:
+        """Return the tokens of a source, each with its position, role and number of turns back."""
+        tokenizer, most = self.processor.tokenizer, self.processor.config.max_text_len - 2
+        columns = [self._ids(text, record)[:most] for text in record.sources]
         if self.config.dialog:
             columns = columns[-self.config.max_turns :]
         count = len(columns)
-        source = Source([self.processor.tokenizer.bos_token_id], [FIRST], [count % 2], [count])
+        # The newest turn is 1 back, and its role is 1.
+        parts = [(ids, back % 2, back) for back, ids in zip(range(count, 0, -1), columns, strict=True)]
         if record.knowledge:
-            source.append(self._column(record.knowledge, record), KNOWLEDGE_ROLE, 0)
-        for back, column in zip(range(count, 0, -1), columns, strict=True):
-            # The newest turn is 1 back, and its role is 1.
-            source.append(column, back % 2, back)
-        return source
-
-    def _column(self, text: str, record: GenerationRecord) -> list[int]:
-        most = self.processor.config.max_text_len - 2
-        return [*self._ids(text, record)[:most], self.processor.tokenizer.eos_token_id]
+            parts.insert(0, (self._ids(record.knowledge, record)[:most], KNOWLEDGE_ROLE, 0))
+        rows = [(tokenizer.bos_token_id, FIRST, count % 2, count)]
+        for ids, role, turn in parts:
+            column = enumerate([*ids, tokenizer.eos_token_id], FIRST + 1)
+            rows += [(token, position, role, turn) for position, token in column]
+        return rows
 
     def _ids(self, text: str, record: GenerationRecord) -> list[int]:
         text, tokenizer = " ".join(check_text(text).split()), self.processor.tokenizer
@@ -153,17 +136,18 @@ class Seq2SeqCollator(PairCollator):
         """Join prepared samples; sources and targets are padded to the longest of them."""
         pad_id = self.processor.tokenizer.pad_token_id
         records: list[GenerationRecord] = [sample["record"] for sample in prepared]
-        sources: list[Source] = [sample["source"] for sample in prepared]
-        tokens = pad([source.ids for source in sources], pad_id)
+        columns = [zip(*sample["source"], strict=True) for sample in prepared]
+        ids, positions, roles, turns = zip(*columns, strict=True)
+        tokens = pad(ids, pad_id)
         fields: dict[str, Any] = {
             "source_ids": tokens["input_ids"],
             "source_mask": tokens["attention_mask"],
-            "source_positions": pad([source.positions for source in sources], PADDING)["input_ids"],
+            "source_positions": pad(positions, PADDING)["input_ids"],
             "sample_ids": [record.sample_id for record in records],
         }
         if self.config.dialog:
-            fields["source_roles"] = pad([source.roles for source in sources], 0)["input_ids"]
-            fields["source_turns"] = pad([source.turns for source in sources], 0)["input_ids"]
+            fields["source_roles"] = pad(roles, 0)["input_ids"]
+            fields["source_turns"] = pad(turns, 0)["input_ids"]
         if not self.train:
             return SourceBatch(
                 **fields,
@@ -177,11 +161,6 @@ class Seq2SeqCollator(PairCollator):
                 tokenizer=self.processor.tokenizer,
             )
         return Seq2SeqBatch(**fields, **join_targets([sample["target"] for sample in prepared], pad_id))
-
-
-def end_id(tokenizer: Tokenizer, end_token: Literal["sep", "mask"]) -> int:
-    """Return the id of the token that ends a generated text."""
-    return tokenizer.mask_token_id if end_token == "mask" else tokenizer.eos_token_id
 
 
 @lru_cache(maxsize=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
 from unimo.metrics.generation import MetricName
 from unimo.tasks.generation import GenerationConfig
@@ -43,3 +44,6 @@ class Seq2SeqConfig(GenerationConfig):
                 f"task.max_target_len {self.max_target_len} and task.max_turns {self.max_turns}: expected at "
                 "least 2 and 1"
             )
+
+    def end_id(self, tokenizer: Tokenizer) -> int:
+        return tokenizer.mask_token_id if self.end_token == "mask" else tokenizer.eos_token_id

@@ -16,7 +16,6 @@ from paddle import Tensor
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.readers.generation import GenerationRecord
-from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
 from unimo.files import write_text
 from unimo.losses.seq2seq import token_accuracy
@@ -27,7 +26,7 @@ from unimo.nn.outputs import Encoded
 from unimo.settings import RunConfig
 from unimo.tasks.base import Batch, Metadata, Question, to_tensors
 from unimo.tasks.generation import GenerationTask, check_length
-from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, Seq2SeqCollator, SourceBatch, end_id
+from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, Seq2SeqCollator, SourceBatch
 from unimo.tasks.seq2seq.config import Seq2SeqConfig
 from unimo.tasks.seq2seq.data import open_generation
 
@@ -76,10 +75,6 @@ class Seq2SeqTask(GenerationTask):
             roles=source.source_roles,
             turns=source.source_turns,
         )
-
-    def end_id(self, tokenizer: Tokenizer) -> int:
-        """Return the token that `task.end_token` names."""
-        return end_id(tokenizer, self.config.end_token)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute the label-smoothed cross-entropy, a mean over tokens; report the accuracy."""
