@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from unimo.losses.reduce import global_mean
+from unimo.losses.reduce import accuracy, global_mean
 
 
 def two_classes(scores: Tensor) -> Tensor:
@@ -29,6 +29,4 @@ def matching_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     logits = logits.astype("float32")
     loss = global_mean(F.cross_entropy(logits, labels, reduction="sum"), labels.shape[0])
-    with paddle.no_grad():
-        accuracy = (logits.argmax(-1) == labels).astype("float32").mean()
-    return loss, accuracy
+    return loss, accuracy(logits, labels)

@@ -8,7 +8,22 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from unimo.losses.reduce import global_mean
+from unimo.losses.reduce import accuracy, global_mean
+
+
+def predict_masked(states: Tensor, positions: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a head to the states at masked positions, [N, ...] float32.
+
+    Without any it is applied to one state all the same: data parallelism waits for a gradient of every
+    parameter.
+
+    Args:
+        states: [B, S, D].
+        positions: flat index b * S + s of each masked token or region, [N]; N may be 0.
+        head: maps states [N, D].
+    """
+    flat = states.flatten(0, 1)
+    return head(paddle.gather(flat, positions) if positions.shape[0] else flat[:1]).astype("float32")
 
 
 def masked_lm_loss(
@@ -25,13 +40,8 @@ def masked_lm_loss(
     Returns:
         Loss in nats (mean over the masked tokens of the global batch) and accuracy on this rank, scalars.
     """
-    flat, count = states.flatten(0, 1), labels.shape[0]
+    logits, count = predict_masked(states, positions, head), labels.shape[0]
     if count == 0:
-        # Data parallelism waits for a gradient of every parameter, so the head runs all the same.
-        nothing = head(flat[:1]).sum() * 0.0
-        return global_mean(nothing, 0), paddle.zeros([])
-    logits = head(paddle.gather(flat, positions)).astype("float32")
+        return global_mean(logits.sum() * 0.0, 0), paddle.zeros([])
     loss = global_mean(F.cross_entropy(logits, labels, reduction="sum"), count)
-    with paddle.no_grad():
-        accuracy = (logits.argmax(-1) == labels).astype("float32").mean()
-    return loss, accuracy
+    return loss, accuracy(logits, labels)

@@ -12,6 +12,12 @@ def world_size() -> int:
     return dist.get_world_size()
 
 
+@paddle.no_grad()
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of this rank's labels [N] that have the largest logit of their row of [N, C]."""
+    return (logits.argmax(axis=1) == labels).astype("float32").mean()
+
+
 def global_mean(values_sum: Tensor, count: Tensor | int | float) -> Tensor:
     """Scale a rank's sum so that the average over ranks, and of its gradient, is the mean over all values.
 

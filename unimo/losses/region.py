@@ -15,7 +15,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from unimo.losses.reduce import global_mean
+from unimo.losses.mlm import predict_masked
+from unimo.losses.reduce import accuracy, global_mean
 
 
 def region_regression_loss(
@@ -38,8 +39,7 @@ def region_regression_loss(
     Returns:
         Mean over the masked regions of the global batch; 0, with gradients of 0, when there is none.
     """
-    predicted = _predict(states, positions, head)
-    count = positions.shape[0]
+    predicted, count = predict_masked(states, positions, head), positions.shape[0]
     if count == 0:
         return global_mean(predicted.sum() * 0.0, 0)
     errors = paddle.square(predicted - targets.astype("float32"))
@@ -62,8 +62,7 @@ def region_classification_loss(
         Loss in nats (mean over the masked regions of the global batch; 0, with gradients of 0, when there is
         none) and the share of this rank's regions whose most probable class is the detector's, both scalars.
     """
-    logits = _predict(states, positions, head)
-    count = positions.shape[0]
+    logits, count = predict_masked(states, positions, head), positions.shape[0]
     if count == 0:
         return global_mean(logits.sum() * 0.0, 0), paddle.zeros([])
     targets = class_probs.astype("float32")
@@ -72,13 +71,4 @@ def region_classification_loss(
     losses = F.cross_entropy(logits, targets, soft_label=True, reduction="none")
     # The gradient of Paddle's kernel assumes that each row of targets sums to 1; rows of zeros must get none.
     loss = global_mean((losses * (totals > 0).astype("float32")).sum(), count)
-    with paddle.no_grad():
-        accuracy = (logits.argmax(axis=1) == targets.argmax(axis=1)).astype("float32").mean()
-    return loss, accuracy
-
-
-def _predict(states: Tensor, positions: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply the head at the positions, float32; without any, at one state, so that it has a gradient."""
-    flat = states.flatten(0, 1)
-    rows = paddle.gather(flat, positions) if positions.shape[0] else flat[:1]
-    return head(rows).astype("float32")
+    return loss, accuracy(logits, targets.argmax(axis=1))

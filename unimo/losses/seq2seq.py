@@ -27,9 +27,3 @@ def next_token_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0
         label_logits = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1).squeeze(1)
         losses = losses + label_smoothing * (label_logits - logits.mean(axis=1))
     return global_mean(losses.sum(), labels.shape[0])
-
-
-@paddle.no_grad()
-def token_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of this rank's labels [N] that have the largest logit of their row of [N, V]."""
-    return (logits.argmax(axis=1) == labels).astype("float32").mean()

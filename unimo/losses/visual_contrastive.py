@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from unimo.losses.contrastive import gather_rows, row_counts, rows_before
-from unimo.losses.reduce import global_mean
+from unimo.losses.reduce import accuracy, global_mean
 
 
 def nt_xent_loss(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -40,6 +40,4 @@ def nt_xent_loss(first: Tensor, second: Tensor, temperature: float) -> tuple[Ten
     itself, partner = paddle.concat([index, index + total]), paddle.concat([index + total, index])
     scores = scores - 1e9 * F.one_hot(itself, 2 * total)  # a view is no candidate for itself
     loss = global_mean(F.cross_entropy(scores, partner, reduction="sum"), 2 * size)
-    with paddle.no_grad():
-        accuracy = (scores.argmax(axis=1) == partner).astype("float32").mean()
-    return loss, accuracy
+    return loss, accuracy(scores, partner)

@@ -27,15 +27,11 @@ class TwoTowers(Model):
         return TowerSource(self.text, text.init), TowerSource(self.vision, vision.init, removed)
 
     def encode_image(self, images: Tensor, *, layers: bool = False, attentions: bool = False) -> Encoded:
-        """Run the vision tower on pixels.
-
-        Args:
-            images: normalized pixels [B, 3, S, S].
-            layers: also return the states of all layers, raw, as `image_layers`.
-            attentions: also return attentions, `image.{layer}`.
+        """Run the vision tower on pixels [B, 3, S, S].
 
         Returns:
-            `image` [B, V, D_v], class token first, after the tower's last norm; and `links`.
+            `image` [B, V, D_v], class token first, after the tower's last norm, and `links`; on request
+            `image_layers`, raw, and attentions `image.{layer}`.
         """
         states, maps = self.vision(images, attentions)
         return Encoded(
@@ -54,16 +50,11 @@ class TwoTowers(Model):
         attentions: bool = False,
         causal: bool = False,
     ) -> Encoded:
-        """Run the text tower.
-
-        Args:
-            input_ids, attention_mask: [B, T]; the mask has 1 = token, 0 = padding.
-            layers: also return the states of all layers as `text_layers`.
-            attentions: also return attentions, `text.{layer}`.
-            causal: no token reads a later one (generation).
+        """Run the text tower, for generation `causal`: then no token reads a later one.
 
         Returns:
-            `text` [B, T, D_t], `text_mask`; and `links`.
+            `text` [B, T, D_t], `text_mask` and `links`; on request `text_layers` and attentions
+            `text.{layer}`.
         """
         states, maps = self.text(input_ids, attention_mask, attentions, causal)
         return Encoded(

@@ -4,7 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from unimo.losses.seq2seq import next_token_loss, token_accuracy
+from unimo.losses.reduce import accuracy
+from unimo.losses.seq2seq import next_token_loss
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
@@ -21,5 +22,6 @@ def test_loss_and_gradient_are_those_of_the_soft_target(smoothing: float):
     loss.backward()
     assert loss.item() == pytest.approx(-(target * log_probabilities).sum(axis=1).mean(), rel=1e-5)
     np.testing.assert_allclose(tensor.grad.numpy(), (np.exp(log_probabilities) - target) / 5, atol=1e-6)
-    accuracy = token_accuracy(tensor, paddle.to_tensor(labels))
-    assert accuracy.item() == pytest.approx((logits.argmax(axis=1) == labels).mean())
+    assert accuracy(tensor, paddle.to_tensor(labels)).item() == pytest.approx(
+        (logits.argmax(axis=1) == labels).mean()
+    )

@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from unimo.models.paper import Paper
 from unimo.models.unimo.config import Config, PretrainingConfig, RegionConfig
+from unimo.models.unimo.convert import from_release
 from unimo.nn.config import TextConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-
     from unimo.data.loading.task_data import TaskData
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
-    from unimo.weights.name_map import Converted
 
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
@@ -59,12 +55,6 @@ def _batches(run: RunConfig, processor: Processor) -> TaskData:
     return open_pretraining(run, processor)
 
 
-def _from_release(tensors: Mapping[str, np.ndarray], where: str, task: str) -> Converted:
-    from unimo.models.unimo.convert import from_release
-
-    return from_release(tensors, where, task)
-
-
 PAPER = Paper(
     name="unimo",
     sizes=SIZES,
@@ -75,5 +65,5 @@ PAPER = Paper(
     objective=_objective,
     batches=_batches,
     pretraining=PretrainingConfig,
-    converters={"unimo-release": _from_release},
+    converters={"unimo-release": from_release},
 )

@@ -1,19 +1,18 @@
 """What CMCL knows of a pair besides itself: the files of `tools/augment_corpus.py`, read while training.
 
 Each file has one line a caption, found by its sample id: see `unimo/augment/README.md` for the keys.
-`scenes` in the place of a file stands for the built-in corpus (`scenes_augmented.py`).
+`scenes` in the place of a file stands for the built-in corpus (`scenes.py`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import glob
 import json
 import logging
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain, zip_longest
@@ -22,17 +21,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unimo.augment.corpus import Caption, caption_of
+from unimo.augment.corpus import caption_of
 from unimo.data.readers.base import read_at
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json, replacing
+from unimo.models.unimo.scenes import SceneExtras
 from unimo.settings import ScenesConfig
 
 log = logging.getLogger(__name__)
 _ID = re.compile(rb'\s*\{\s*"id"\s*:\s*("(?:[^"\\]|\\.)*")')
-_STRANGERS = 1000
-"""Records asked for, none of them in a file, before the log says so."""
+_MISSES = 1000
+"""Number of first records, none of them in a file, after which the log says so."""
 
 Texts = tuple[str, ...]
 Images = tuple[Record, ...]
@@ -45,7 +45,7 @@ class Extras:
     positives: Texts = ()
     """X+: rewritten captions that still describe the image."""
     negatives: Texts = ()
-    """X-: hard negative captions of sentence, phrase and word level, the levels taking turns, best first."""
+    """X-: hard negative captions of sentence, phrase and word level in turns, best first."""
     texts: Texts = ()
     """X^T: related sentences, best first; none of them is one of `negatives`."""
     images: Images = ()
@@ -53,10 +53,10 @@ class Extras:
 
 
 class Augmentations(Protocol):
-    """Where the extras of a record come from."""
+    """Source of the extras of records."""
 
     def of(self, record: Record) -> Extras:
-        """The extras of one pair; empty ones for a record that the source does not know.
+        """Return the extras of one pair; empty ones for a record that the source does not know.
 
         Raises:
             RecordError: the record has a line that is broken.
@@ -73,7 +73,7 @@ class Sources:
     images: Callable[[Record], Images] = lambda record: ()
 
     def of(self, record: Record) -> Extras:
-        """See `Augmentations.of`."""
+        """Return the extras of one pair, see `Augmentations.of`."""
         positives, negatives = self.rewrites(record)
         false = set(negatives)
         # One sentence must not be drawn near and pushed away at once.
@@ -96,27 +96,26 @@ def open_augmentations(
     Raises:
         DataError: no such file, or the file of another job.
     """
-    found: dict[str, Any] = {}
-    if "scenes" in (rewrites, texts, images):
-        from unimo.models.unimo.scenes import SceneExtras
-
-        built_in = SceneExtras(scenes)
-        parts = {"rewrites": rewrites, "texts": texts, "images": images}
-        found = {part: getattr(built_in, part) for part, path in parts.items() if path == "scenes"}
-    if rewrites and rewrites != "scenes":
-        found["rewrites"] = _Lines(rewrites, "negatives", _rewrites, ((), ()))
-    if texts and texts != "scenes":
-        found["texts"] = _Lines(texts, "texts", _texts, ())
-    if images and images != "scenes":
-        found["images"] = _Lines(images, "images", _images, ())
-    return Sources(**found)
+    built_in = SceneExtras(scenes)
+    parts = {
+        "rewrites": (rewrites, "negatives", _rewrites, ((), ())),
+        "texts": (texts, "texts", lambda line: _texts(line["texts"]), ()),
+        "images": (images, "images", _images, ()),
+    }
+    return Sources(
+        **{
+            part: getattr(built_in, part) if pattern == "scenes" else _Lines(pattern, key, read, none)
+            for part, (pattern, key, read, none) in parts.items()
+            if pattern
+        }
+    )
 
 
 class LineTable:
     """Lines of a jsonl file by their `id`, found through an index on disk; nothing is kept in memory.
 
-    The index, 24 bytes a line, lies beside the file as `.NAME.index.npy` and is made anew when the file has
-    another size or time. Where the folder cannot be written it stays in memory. Threads may share a table.
+    The index, 24 bytes a line, lies beside the file as `.NAME.index.npy` and is made anew when size or time
+    of the file differ. Where the folder cannot be written it stays in memory. Threads may share a table.
 
     Args:
         path: the file.
@@ -127,6 +126,7 @@ class LineTable:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._index = self.path.with_name(f".{self.path.name}.index.npy")
         try:
             state = self.path.stat()
             stamp = np.array([[state.st_size], [state.st_mtime_ns], [0]], np.uint64)
@@ -140,13 +140,13 @@ class LineTable:
             raise DataError(f'{self.path} has no line with an "id"; expected a file of augment_corpus.py')
 
     def __len__(self) -> int:
-        """Number of lines that have an id."""
+        """Return the number of lines that have an id."""
         return len(self._hashes)
 
     def find(
         self, key: str, fits: Callable[[Mapping[str, Any]], bool] = lambda line: True
     ) -> Mapping[str, Any] | None:
-        """The first line of an id that fits; None if there is none.
+        """Return the first line of an id that fits; None if there is none.
 
         Raises:
             RecordError: the line is broken.
@@ -160,19 +160,22 @@ class LineTable:
             at += 1
         return None
 
-    def head(self, count: int = 100) -> Iterator[Mapping[str, Any]]:
-        """The first lines of the file, without those that are broken or that the job passed over."""
-        for at in np.argsort(self._begins)[:count]:
-            with contextlib.suppress(RecordError):
+    def first(self) -> Mapping[str, Any] | None:
+        """Return the first line that is not broken and that the job did not skip, if one of 100 is so."""
+        for at in np.argsort(self._begins)[:100]:
+            try:
                 item = parse_json(self._line(at), self.path, RecordError)
-                if "skipped" not in item:
-                    yield item
+            except RecordError:
+                continue
+            if "skipped" not in item:
+                return item
+        return None
 
     def _line(self, at: int) -> bytes:
         return read_at(self.path, int(self._begins[at]), int(self._sizes[at]))
 
     def _scan(self) -> np.ndarray:
-        """Hash, first byte and size of every line with an id, sorted by hash; [3, lines] uint64."""
+        """Return hash, first byte and size of every line with an id, sorted by hash; [3, lines] uint64."""
         rows, begin, strange = array("Q"), 0, 0
         with open(self.path, "rb") as file:
             for number, line in enumerate(file, start=1):
@@ -183,16 +186,13 @@ class LineTable:
                     strange = strange or number
                 begin += len(line)
         if strange:
-            log.warning('%s: lines without an "id" are passed over, the first is line %d', self.path, strange)
+            log.warning('%s: lines without an "id" are skipped, the first is line %d', self.path, strange)
         table = np.frombuffer(rows, np.uint64).reshape(-1, 3)
         return table[np.argsort(table[:, 0], kind="stable")].T
 
-    def _index(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.index.npy")
-
     def _stored(self, stamp: np.ndarray) -> np.ndarray | None:
         try:
-            table = np.load(self._index(), mmap_mode="r")
+            table = np.load(self._index, mmap_mode="r")
         except (OSError, ValueError):
             return None
         fits = table.dtype == np.uint64 and table.ndim == 2 and len(table) == 3 and table.shape[1] > 0
@@ -201,16 +201,16 @@ class LineTable:
     def _keep(self, table: np.ndarray) -> np.ndarray:
         table = np.ascontiguousarray(table)
         try:  # ranks and threads may do so at the same time
-            with replacing(self._index()) as temporary, open(temporary, "wb") as stream:
+            with replacing(self._index) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, table)
-            return np.load(self._index(), mmap_mode="r")
+            return np.load(self._index, mmap_mode="r")
         except OSError:
             log.info("the index of %s stays in memory: its folder cannot be written", self.path)
             return table
 
 
 def _key(line: bytes) -> bytes | None:
-    """The id of a line as `json.dumps` writes it, without parsing the rest; None if it has none."""
+    """Return the id of a line as `json.dumps` writes it, without parsing the rest; None if it has none."""
     match = _ID.match(line)
     try:
         key = json.loads(match[1] if match else line)
@@ -232,11 +232,11 @@ class _Lines:
         if not paths:
             raise DataError(f"no file {pattern}; tools/augment_corpus.py writes it")
         self._tables = [LineTable(path) for path in paths]
-        self._pattern, self._key, self._read, self._none = pattern, key, read, none
+        self._pattern, self._read, self._none = pattern, read, none
         self._asked, self._found = 0, False
         for table in self._tables:
-            line = next(table.head(), {key: None})
-            if key not in line:
+            line = table.first()
+            if line is not None and key not in line:
                 raise DataError(
                     f"{table.path} has {', '.join(line)} in a line and no {key!r}, so it is of another job; "
                     "take rewrites from `augment_corpus.py rewrite`, texts from `retrieve-text`, images from "
@@ -245,10 +245,23 @@ class _Lines:
 
     def __call__(self, record: Record) -> Any:
         caption = caption_of(record)
-        fits = functools.partial(_fits, caption)
+
+        def fits(line: Mapping[str, Any]) -> bool:
+            # Corpora of one run may share ids (`train:1#0`).
+            return line.get("text", caption.text) == caption.text and (
+                line.get("image_id", caption.image_id) == caption.image_id
+            )
+
         found = (table.find(caption.sample_id, fits) for table in self._tables)
         line = next(filter(None, found), None)
-        self._watch(line is not None, record)
+        # Threads may lose counts here, which does not matter.
+        self._found = self._found or line is not None
+        self._asked += 1
+        if self._asked == _MISSES and not self._found:
+            log.warning(
+                "%s has no line for any of the first %d samples, e.g. %s: is it of another corpus or split?",
+                self._pattern, _MISSES, record.sample_id,
+            )  # fmt: skip
         if line is None or "skipped" in line:
             return self._none
         try:
@@ -259,31 +272,12 @@ class _Lines:
                 f"({type(error).__name__}: {error})"
             ) from error
 
-    def _watch(self, found: bool, record: Record) -> None:
-        """Say once that the file seems to be of other data; counts that racing threads lose do not matter."""
-        self._found = self._found or found
-        self._asked += 1
-        if self._asked == _STRANGERS and not self._found:
-            log.warning(
-                "%s has no line for any of the first %d samples, e.g. %s: is it of another corpus or split?",
-                self._pattern, _STRANGERS, record.sample_id,
-            )  # fmt: skip
-
-
-def _fits(caption: Caption, line: Mapping[str, Any]) -> bool:
-    """Whether a line tells of this caption: corpora of one run may share ids (`train:1#0`)."""
-    return all(line.get(key, getattr(caption, key)) == getattr(caption, key) for key in ("text", "image_id"))
-
 
 def _rewrites(line: Mapping[str, Any]) -> tuple[Texts, Texts]:
-    levels = [list(_told(line["negatives"].get(level, ()))) for level in ("sentence", "phrase", "word")]
+    levels = [_texts(line["negatives"].get(level, ())) for level in ("sentence", "phrase", "word")]
     turns = chain.from_iterable(zip_longest(*levels))
-    positives = _told(line.get("positives", ()))
+    positives = _texts(line.get("positives", ()))
     return tuple(dict.fromkeys(positives)), tuple(dict.fromkeys(text for text in turns if text))
-
-
-def _texts(line: Mapping[str, Any]) -> Texts:
-    return tuple(_told(line["texts"]))
 
 
 def _images(line: Mapping[str, Any]) -> Images:
@@ -295,9 +289,9 @@ def _image(name: str) -> Record:
     return Record(sample_id=name, corpus="", image_id=name)
 
 
-def _told(rows: Any) -> Iterator[str]:
-    for row in rows:
-        text = row["text"]
+def _texts(rows: Any) -> Texts:
+    texts = tuple(row["text"] for row in rows)
+    for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"the text is {text!r}")
-        yield text
+    return texts

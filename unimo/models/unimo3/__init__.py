@@ -19,48 +19,25 @@ if TYPE_CHECKING:
     from unimo.settings import RunConfig
 
 
+_WIDE = {"hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
+_NARROW = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 256}
+# Scales of the start are larger than those of the published sizes: 0.02 suits a width of 768, and nothing
+# here starts from pre-trained towers.
+_FIRM = {"dropout": 0.0, "attention_dropout": 0.0, "init_std": 0.1}
+
 _BASE = Config()
 _LARGE = Config(
     name="unimo3_large",
-    text=TextConfig(hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096),
-    vision=ClipVisionConfig(
-        hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096, patch_size=14, image_size=294
-    ),
-    fusion=FusionConfig(hidden_size=1024, num_heads=16, intermediate_size=4096),
+    text=TextConfig(**_WIDE, num_layers=24),
+    vision=ClipVisionConfig(**_WIDE, num_layers=24, patch_size=14, image_size=294),
+    fusion=FusionConfig(**_WIDE),
 )
-# Learns `scenes` from scratch on two CPU cores in minutes. Scales of the start are larger than those of the
-# published sizes: 0.02 suits a width of 768, and nothing here starts from pre-trained towers.
+# Learns `scenes` from scratch on two CPU cores in minutes.
 _TINY = Config(
     name="unimo3_tiny",
-    text=TextConfig(
-        hidden_size=64,
-        num_layers=2,
-        num_heads=4,
-        intermediate_size=256,
-        max_position=66,
-        dropout=0.0,
-        attention_dropout=0.0,
-        init_std=0.1,
-        pooler=False,
-    ),
-    vision=ClipVisionConfig(
-        hidden_size=64,
-        num_layers=3,
-        num_heads=4,
-        intermediate_size=256,
-        patch_size=16,
-        image_size=64,
-        position_init_std=0.7,
-    ),
-    fusion=FusionConfig(
-        hidden_size=64,
-        num_layers=2,
-        num_heads=4,
-        intermediate_size=256,
-        dropout=0.0,
-        attention_dropout=0.0,
-        init_std=0.1,
-    ),
+    text=TextConfig(**_NARROW, **_FIRM, num_layers=2, max_position=66, pooler=False),
+    vision=ClipVisionConfig(**_NARROW, num_layers=3, patch_size=16, image_size=64, position_init_std=0.7),
+    fusion=FusionConfig(**_NARROW, **_FIRM, num_layers=2),
 )
 
 

@@ -144,22 +144,18 @@ class CrossLayerLinks(nn.Layer):
             return norm(fused)
         states = [links[f"state.{k}"] for k in numbers]
         if str(layer) in self.gates:
-            total = self._gated_sum(layer, fused, states, links)
+            # Under mixed precision Z is float32 where products are not.
+            logits = [links[f"logits.{layer}.{k}"].astype(fused.dtype) for k in numbers]
+            query = add_bias(fused, self.gates[str(layer)].bias)
+            if paddle.is_grad_enabled():
+                pairs = zip(states, logits, strict=True)
+                total = _GatedSum.apply(query, *(tensor for pair in pairs for tensor in pair))
+            else:
+                total = gated_sum(query, states, logits)
         else:
             total = states[0] if len(states) == 1 else paddle.add_n(states)
         # LN(K Z + total) = LN(Z + total / K), up to epsilon.
         return norm(fused + (total if len(states) == 1 else total * (1 / len(states))))
-
-    def _gated_sum(
-        self, layer: int, fused: Tensor, states: list[Tensor], links: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Call `gated_sum`, when training in the form that keeps no gate for the backward pass."""
-        # Under mixed precision Z is float32 where products are not.
-        logits = [links[f"logits.{layer}.{k}"].astype(fused.dtype) for k in self.table[layer - 1]]
-        query = add_bias(fused, self.gates[str(layer)].bias)
-        if not paddle.is_grad_enabled():
-            return gated_sum(query, states, logits)
-        return _GatedSum.apply(query, *(x for pair in zip(states, logits, strict=True) for x in pair))
 
 
 class _GatedSum(PyLayer):

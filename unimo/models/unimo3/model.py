@@ -39,7 +39,6 @@ class Unimo3(TwoTowers):
 
     @property
     def hidden_size(self) -> int:
-        """Width D of the fused states."""
         return self.config.fusion.hidden_size
 
     @property

@@ -14,7 +14,7 @@ from paddle import Tensor
 
 from unimo.data.processor import Processor
 from unimo.data.readers.open import open_corpus
-from unimo.losses.seq2seq import token_accuracy
+from unimo.losses.reduce import accuracy
 from unimo.metrics import caption_java
 from unimo.metrics.average import compute_on_first
 from unimo.metrics.caption import caption_scores, tokenize
@@ -83,7 +83,7 @@ class CaptionTask(GenerationTask):
             return self.next_token(states, batch)
 
         losses, logits = task_losses(self.config.name, forward, self.model, batch, self.config.adversarial)
-        return losses, {"accuracy": 100 * token_accuracy(logits, batch.target_labels)}
+        return losses, {"accuracy": 100 * accuracy(logits, batch.target_labels)}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         return task_total(self.config.name, losses, self.config.adversarial)

@@ -18,7 +18,7 @@ from unimo.data.processor import Processor
 from unimo.data.readers.generation import GenerationRecord
 from unimo.errors import ConfigError
 from unimo.files import write_text
-from unimo.losses.seq2seq import token_accuracy
+from unimo.losses.reduce import accuracy
 from unimo.metrics.average import compute_on_first
 from unimo.metrics.generation import Written, check_metrics, generation_scores
 from unimo.models.base import Model
@@ -80,7 +80,7 @@ class Seq2SeqTask(GenerationTask):
         """Compute the label-smoothed cross-entropy, a mean over tokens; report the accuracy."""
         states = self.model.decode(self.encode(batch), batch.input_ids, batch.attention_mask)
         logits, loss = self.next_token(states, batch)
-        return {"seq2seq": loss}, {"accuracy": 100 * token_accuracy(logits, batch.target_labels)}
+        return {"seq2seq": loss}, {"accuracy": 100 * accuracy(logits, batch.target_labels)}
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Write `texts` [B], the best for each source; records are as in CoQA's result file for dialogs."""
