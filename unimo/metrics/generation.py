@@ -75,13 +75,27 @@ def generation_scores(
         stem: compare Porter stems instead of words in `rouge`.
     """
     scores: dict[str, float] = {}
-    for name in dict.fromkeys(names) if rows else ():
+    if not rows:
+        return scores
+    candidates = [split(row.text) for row in rows]
+    references = [[split(text) for text in row.references] for row in rows]
+    for name in names:
         if name == "rouge":
             scores |= rouge_scores(rows, stem)
         elif name == "coqa":
             scores |= coqa_scores(rows)
+        elif name == "bleu":
+            values = bleu(candidates, references)
+            scores |= {f"bleu_{order}": 100 * value for order, value in enumerate(values, start=1)}
+        elif name == "coco_rouge_l":
+            scores[name] = 100 * rouge_l(candidates, references)
+        elif name == "meteor":
+            keys = list(map(str, range(len(rows))))
+            generated, human = (dict(zip(keys, texts, strict=True)) for texts in (candidates, references))
+            scores |= caption_java.java_scores(generated, human, names=(name,))
         else:
-            scores |= _token_scores(rows, name)
+            hits = sum(tokens in texts for tokens, texts in zip(candidates, references, strict=True))
+            scores[name] = 100 * hits / len(candidates)
     return scores
 
 
@@ -112,20 +126,3 @@ def sentences(text: str, marked: bool) -> str:
 def split(text: str) -> list[str]:
     """Split a text into lower-case tokens; punctuation marks are tokens of their own."""
     return [token for token, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
-
-
-def _token_scores(rows: Sequence[Written], name: MetricName) -> dict[str, float]:
-    """Compute one of the metrics that compare tokens."""
-    candidates = [split(row.text) for row in rows]
-    references = [[split(text) for text in row.references] for row in rows]
-    if name == "bleu":
-        values = bleu(candidates, references)
-        return {f"bleu_{order}": 100 * value for order, value in enumerate(values, start=1)}
-    if name == "coco_rouge_l":
-        return {name: 100 * rouge_l(candidates, references)}
-    if name == "meteor":
-        keys = [str(row) for row in range(len(rows))]
-        generated, human = dict(zip(keys, candidates, strict=True)), dict(zip(keys, references, strict=True))
-        return caption_java.java_scores(generated, human, names=(name,))
-    hits = sum(tokens in texts for tokens, texts in zip(candidates, references, strict=True))
-    return {"exact": 100 * hits / len(candidates)}

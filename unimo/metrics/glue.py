@@ -10,20 +10,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Numbers = Sequence[float] | np.ndarray
 
-def accuracy(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+
+def accuracy(predictions: Numbers, labels: Numbers) -> float:
     """Compute the share of equal entries, in percent."""
     predictions, labels = _pair(predictions, labels)
     return 100.0 * float(np.mean(predictions == labels))
 
 
-def majority(labels: Sequence[int] | np.ndarray) -> float:
+def majority(labels: Numbers) -> float:
     """Compute the accuracy of always predicting the most frequent label, in percent."""
-    labels = np.asarray(labels)
     return 100.0 * float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
-def matthews(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+def matthews(predictions: Numbers, labels: Numbers) -> float:
     """Compute the Matthews correlation coefficient, times 100; 0 when either side is constant."""
     from sklearn.metrics import matthews_corrcoef
 
@@ -31,7 +32,7 @@ def matthews(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np
     return 100.0 * float(matthews_corrcoef(labels, predictions))
 
 
-def pearson(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+def pearson(predictions: Numbers, scores: Numbers) -> float:
     """Compute the Pearson correlation, times 100; 0 when either side is constant."""
     from scipy.stats import pearsonr
 
@@ -41,7 +42,7 @@ def pearson(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] |
     return 100.0 * float(pearsonr(predictions.astype(np.float64), scores.astype(np.float64))[0])
 
 
-def spearman(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+def spearman(predictions: Numbers, scores: Numbers) -> float:
     """Compute the Spearman rank correlation (mean ranks for ties), times 100; 0 when a side is constant."""
     from scipy.stats import rankdata
 
@@ -49,9 +50,7 @@ def spearman(predictions: Sequence[float] | np.ndarray, scores: Sequence[float] 
     return pearson(rankdata(predictions), rankdata(scores))
 
 
-def _pair(
-    predictions: Sequence[float] | np.ndarray, truth: Sequence[float] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _pair(predictions: Numbers, truth: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Convert both to arrays.
 
     Raises:

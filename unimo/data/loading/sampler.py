@@ -29,13 +29,13 @@ class SampleKey(NamedTuple):
 
 
 def generator(seed: int, *words: int | str) -> np.random.Generator:
-    """A random generator that depends on the seed and on every word, and on nothing else."""
+    """Make a random generator that depends on the seed and on every word, and on nothing else."""
     numbers = (zlib.crc32(word.encode()) if isinstance(word, str) else word for word in words)
     return np.random.Generator(np.random.PCG64([seed % 2**63, *numbers]))
 
 
 def mixture_shares(sizes: Mapping[str, int], weights: Mapping[str, float | None] | None) -> dict[str, float]:
-    """Share of each corpus in the mixture, summing to 1.
+    """Compute the share of each corpus in the mixture; the shares sum to 1.
 
     Without any weight the shares follow the sizes. Weights for all corpora are scaled to sum to 1. When
     only some have one, those are shares, and the others divide the rest by their sizes.
@@ -43,11 +43,10 @@ def mixture_shares(sizes: Mapping[str, int], weights: Mapping[str, float | None]
     Raises:
         ConfigError: no corpus, an empty one, or weights that leave nothing to share out.
     """
-    given = {name: (weights or {}).get(name) for name in sizes}
     empty = [name for name, size in sizes.items() if size < 1]
     if empty or not sizes:
         raise ConfigError(f"no samples in {', '.join(empty) or 'the mixture'}; check the path and the split")
-    fixed = {name: weight for name, weight in given.items() if weight is not None}
+    fixed = {name: weight for name in sizes if (weight := (weights or {}).get(name)) is not None}
     if any(not math.isfinite(weight) or weight < 0 for weight in fixed.values()):
         raise ConfigError(f"corpus weights {fixed}: expected finite numbers of 0 or more")
     total = sum(fixed.values())
@@ -136,7 +135,7 @@ class MixtureSampler:
         return self.first_samples > 0 and self._taken(others) == 0
 
     def _taken(self, names: list[str]) -> int:
-        """Samples that corpora have given so far."""
+        """Count the samples that corpora have given so far."""
         return sum(self._epoch[name] * self.sizes[name] + self._position[name] for name in names)
 
     @property
@@ -146,7 +145,7 @@ class MixtureSampler:
         return epochs * sum(self.sizes[name] for name in self._first)
 
     def next(self) -> list[SampleKey]:
-        """Keys of this rank's part of the next global batch."""
+        """Return the keys of this rank's part of the next global batch."""
         shares = self.first_shares if self.first_kind_only else self.shares
         chance = generator(self.seed, "mixture", self.step).random(self.global_batch)
         if self.curriculum is not None:
@@ -165,7 +164,7 @@ class MixtureSampler:
         return [SampleKey(self._names[c], index, epoch) for c, index, epoch in zip(*columns, strict=True)]
 
     def _by_kind(self, chance: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
-        """Numbers in [0, 1) that `shares` turn into corpora, so that every slice gets its part of each kind.
+        """Return numbers in [0, 1) that `shares` turn into corpora; every slice gets its part of each kind.
 
         A kind owns the stretch of [0, 1) that its corpora own together.
         """
@@ -185,7 +184,7 @@ class MixtureSampler:
         return starts[kinds] + chance * (ends - starts)[kinds]
 
     def check_kinds(self, slices: int) -> None:
-        """Check that each of so many parts of a batch (ranks times rounds) holds every kind.
+        """Check that each slice of a batch (ranks times rounds) holds every kind.
 
         Raises:
             ConfigError: some kind is too rare for the batch size.
@@ -202,7 +201,7 @@ class MixtureSampler:
                 )
 
     def _take(self, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The next `count` indices of a corpus, and the epoch of each."""
+        """Take the next `count` indices of a corpus; return them and the epoch of each."""
         parts, epochs = [np.empty(0, np.int64)], []
         while count:
             if self._position[name] == self.sizes[name]:
@@ -227,7 +226,7 @@ class MixtureSampler:
         return cached[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Step, and epoch and position of every corpus; plain data for JSON."""
+        """Return step, and epoch and position of every corpus; plain data for JSON."""
         corpora = {
             name: {"size": self.sizes[name], "epoch": self._epoch[name], "position": self._position[name]}
             for name in self._names

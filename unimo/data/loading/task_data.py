@@ -42,7 +42,7 @@ class TaskData:
     """Opens the training split of one of them."""
 
     def train_datasets(self) -> dict[str, Dataset]:
-        """The training split of each corpus, by name.
+        """Open the training split of each corpus, by name.
 
         Corpora of other kinds that have the name of one before them get their kind behind it.
 
@@ -67,7 +67,7 @@ class TaskData:
         return own + [(corpus, kind) for kind, corpora in self.unpaired.items() for corpus in corpora]
 
     def train_loader(self, run: RunConfig, rank: int = 0, world_size: int = 1) -> TrainLoader:
-        """Endless training batches of one rank, `train.rounds(world_size)` of them for each optimizer step.
+        """Make endless training batches of one rank, `train.rounds(world_size)` for each optimizer step.
 
         Raises:
             ConfigError: the batch size does not divide, or weights are wrong.
@@ -76,18 +76,15 @@ class TaskData:
         datasets, corpora = self.train_datasets(), self._train_corpora()
         sizes = {name: len(dataset) for name, dataset in datasets.items()}
         weights = {name: corpus.weight for name, (corpus, _) in zip(datasets, corpora, strict=True)}
-        curriculum = None
+        curriculum, epochs = None, run.data.pairs_only_epochs
         if any(self.unpaired.values()):
             kinds = {name: kind or self.kind for name, (_, kind) in zip(datasets, corpora, strict=True)}
-            curriculum = Curriculum(kinds, run.data.pairs_only_epochs)
+            curriculum = Curriculum(kinds, epochs)
         sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size, curriculum)
         shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)
         logger.info("training samples: %s", shares)
         if sampler.first_samples:
-            step, epochs = (
-                math.ceil(sampler.first_samples / run.train.batch_size) + 1,
-                run.data.pairs_only_epochs,
-            )
+            step = math.ceil(sampler.first_samples / run.train.batch_size) + 1
             logger.info("curriculum: pairs only for %g epochs, all corpora from step %d", epochs, step)
         return TrainLoader(
             datasets,
@@ -101,7 +98,7 @@ class TaskData:
         )
 
     def eval_dataset(self, split: str) -> Dataset:
-        """A split of all corpora that have it, one after the other.
+        """Open a split of all corpora that have it, one after the other.
 
         Raises:
             DataError: no corpus has it.
@@ -121,7 +118,7 @@ class TaskData:
     def eval_loader(
         self, split: str, run: RunConfig, rank: int = 0, world_size: int = 1, batch_size: int | None = None
     ) -> EvalLoader:
-        """One pass over a split; batches are as large as those of training unless told.
+        """Make one pass over a split; batches are as large as those of training by default.
 
         Raises:
             DataError: no corpus has the split.
@@ -148,7 +145,7 @@ def corpus_data(
     processor: Processor,
     collator: Callable[[bool], Collator],
 ) -> TaskData:
-    """Samples of one kind, read by `open_corpus`."""
+    """Describe samples of one kind, read by `open_corpus`."""
     return TaskData(
         corpora=corpora,
         open_split=lambda corpus, split: open_corpus(corpus, split, kind, run.data),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, check_folder, write_rows
+from unimo.data.prepare.sources import ImageFolder, Row, check_folder, write_rows
 from unimo.data.prepare.writer import PAIRS_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
 from unimo.files import read_json
@@ -49,7 +49,7 @@ def prepare_karpathy(
         chosen = [entry for entry in entries if entry["split"] == split]
         stem = f"{name}_caption_karpathy_{split}"
         writer = ArrowWriter(out, stem, PAIRS_SCHEMA, rows_per_file)
-        rows = _rows(progress(chosen, total=len(chosen), desc=stem), folder)
+        rows = _rows(progress(chosen, total=len(chosen), desc=stem))
         captions = write_rows(writer, rows, "caption", folder)
         summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
     summary |= folder.report()
@@ -77,11 +77,9 @@ def _candidates(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"{entry['filepath']}/{name}", name) if entry.get("filepath") else (name,)
 
 
-def _rows(entries: Any, folder: ImageFolder) -> Iterator[dict[str, Any]]:
+def _rows(entries: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     for entry in entries:
         captions = [str(sentence.get("raw", "")).strip() for sentence in entry["sentences"]]
-        captions = [caption for caption in captions if caption]
-        image = folder.read(*_candidates(entry)) if captions else None
-        if image is not None:
-            name, split = str(entry["filename"]), entry["split"]
-            yield {"image": image, "caption": captions, "image_id": name, "split": split}
+        if captions := list(filter(None, captions)):
+            columns = {"caption": captions, "image_id": str(entry["filename"]), "split": entry["split"]}
+            yield _candidates(entry), columns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from unimo.errors import DataError, RecordError
 from unimo.files import parse_json
 
 SPLITS = ("train", "dev", "test")
-Sentence = tuple[str, str, int]
 
 
 def prepare_snli_ve(
@@ -48,8 +46,9 @@ def prepare_snli_ve(
     summary: dict[str, Any] = {"splits": {}}
     for split, (by_image, unlabelled) in content.items():
         writer = ArrowWriter(out, f"snli_{split}", SNLI_SCHEMA)
-        items = progress(by_image.items(), total=len(by_image), desc=f"snli_{split}")
-        sentences = write_rows(writer, _rows(items, folder), "labels", folder)
+        items = progress(by_image.items(), total=len(by_image), desc=writer.stem)
+        rows = (((f"{image}.jpg",), columns) for image, columns in items)
+        sentences = write_rows(writer, rows, "labels", folder)
         summary["splits"][split] = {
             "images": writer.rows,
             "sentences": sentences,
@@ -61,9 +60,9 @@ def prepare_snli_ve(
     return summary
 
 
-def _read_split(path: Path) -> tuple[dict[str, list[Sentence]], int]:
-    """Read (premise, hypothesis, label) by image, and count the lines without label."""
-    by_image: dict[str, list[Sentence]] = {}
+def _read_split(path: Path) -> tuple[dict[str, dict[str, list]], int]:
+    """Read the columns `sentences` and `labels` of each image, and count the lines without label."""
+    by_image: dict[str, dict[str, list]] = {}
     unlabelled = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
@@ -76,21 +75,13 @@ def _read_split(path: Path) -> tuple[dict[str, list[Sentence]], int]:
                 if label not in LABELS:
                     unlabelled += 1
                     continue
-                sentence = (str(item["sentence1"]), str(item["sentence2"]), LABELS[label])
-                by_image.setdefault(str(item["Flickr30K_ID"]).removesuffix(".jpg"), []).append(sentence)
+                sentences = [str(item["sentence1"]), str(item["sentence2"])]
+                image = str(item["Flickr30K_ID"]).removesuffix(".jpg")
+                columns = by_image.setdefault(image, {"sentences": [], "labels": []})
+                columns["sentences"].append(sentences)
+                columns["labels"].append(LABELS[label])
             except RecordError as error:
                 raise DataError(str(error)) from error
             except (KeyError, TypeError) as error:
                 raise DataError(f"{where}: not a line of SNLI-VE, {error} is missing") from error
     return by_image, unlabelled
-
-
-def _rows(items: Iterable[tuple[str, list[Sentence]]], folder: ImageFolder) -> Iterator[dict[str, Any]]:
-    for name, sentences in items:
-        image = folder.read(f"{name}.jpg")
-        if image is not None:
-            yield {
-                "image": image,
-                "sentences": [[premise, hypothesis] for premise, hypothesis, _ in sentences],
-                "labels": [label for _, _, label in sentences],
-            }

@@ -12,6 +12,7 @@ from unimo.data.prepare.writer import ArrowWriter
 from unimo.errors import DataError, RecordError
 
 _CHECK_SIZE = 32
+Row = tuple[tuple[str, ...], Mapping[str, Any]]
 
 
 def check_folder(path: str | Path, what: str) -> Path:
@@ -101,18 +102,24 @@ class ImageFolder:
         return {"images_missing": len(self.missing), "images_broken": len(self.broken), "examples": examples}
 
 
-def write_rows(
-    writer: ArrowWriter, rows: Iterable[Mapping[str, Any]], texts: str, folder: ImageFolder
-) -> int:
-    """Write the rows of a file whose images come from `folder`; return the number of texts in column `texts`.
+def write_rows(writer: ArrowWriter, rows: Iterable[Row], texts: str, folder: ImageFolder) -> int:
+    """Write the rows of a file, those of unusable images left out; return the number of texts in `texts`.
+
+    Args:
+        writer: the file.
+        rows: names of the image in `folder`, see `ImageFolder.read`, and the other columns.
+        texts: column with a list of texts.
+        folder: the images.
 
     Raises:
         DataError: too many images were missing or broken, or the file cannot be written; it is removed then.
     """
     count = 0
     with writer:
-        for row in rows:
-            writer.write(row)
-            count += len(row[texts])
+        for names, columns in rows:
+            image = folder.read(*names)
+            if image is not None:
+                writer.write({"image": image, **columns})
+                count += len(columns[texts])
         folder.check_rate()
     return count

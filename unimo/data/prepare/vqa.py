@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from unimo.data.prepare.sources import ImageFolder, check_folder, write_rows
+from unimo.data.prepare.sources import ImageFolder, Row, check_folder, write_rows
 from unimo.data.prepare.writer import VQA_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
 from unimo.files import read_json
@@ -89,7 +89,7 @@ def prepare_vqa(
         for name, chosen in parts.items():
             writer = ArrowWriter(out, f"vqav2_{name}{ending}", VQA_SCHEMA)
             items = progress(chosen, total=len(chosen), desc=writer.stem)
-            questions = write_rows(writer, _rows(split, name, items, folder), "questions", folder)
+            questions = write_rows(writer, _rows(split, name, items), "questions", folder)
             summary["splits"][name] = {
                 "images": writer.rows,
                 "questions": questions,
@@ -190,13 +190,9 @@ def _candidates(split: str, image_id: int) -> tuple[str, ...]:
     return f"{folder}/{name}", name, f"{folder}/{image_id:012d}.jpg"
 
 
-def _rows(split: str, name: str, chosen: Iterable, folder: ImageFolder) -> Iterator[dict[str, Any]]:
+def _rows(split: str, name: str, chosen: Iterable) -> Iterator[Row]:
     for image_id, scored in chosen:
-        image = folder.read(*_candidates(split, image_id))
-        if image is None:
-            continue
-        yield {
-            "image": image,
+        columns = {
             "questions": [question.text for question, _ in scored],
             "answers": [[answer for answer, _, _ in answers] for _, answers in scored],
             "answer_labels": [[label for _, label, _ in answers] for _, answers in scored],
@@ -205,3 +201,4 @@ def _rows(split: str, name: str, chosen: Iterable, folder: ImageFolder) -> Itera
             "question_id": [question.question_id for question, _ in scored],
             "split": name,
         }
+        yield _candidates(split, image_id), columns

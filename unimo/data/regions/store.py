@@ -51,8 +51,8 @@ class StoredRegions(ABC):
     """File or folder, for messages."""
 
     @abstractmethod
-    def find(self, key: str) -> Place | None:
-        """Return the position of the image with that name; None if there is none."""
+    def find(self, key: str, is_id: bool = False) -> Place | None:
+        """Return the position of the image with that name, complete or shortened; None if there is none."""
 
     @abstractmethod
     def read(self, place: Place) -> Regions:
@@ -79,7 +79,7 @@ class StoredRegions(ABC):
 
     def _place(self, keys: Sequence[str], name: str) -> Place:
         for key in keys:
-            place = self._find_as(key, key == name)
+            place = self.find(key, is_id=key == name)
             if place is not None:
                 return place
             if self._reason([key]):
@@ -88,10 +88,6 @@ class StoredRegions(ABC):
             f"no regions of image {name} in {self.where}; extract them with tools/extract_features.py, "
             f"or name the store that has them{self._reason(keys)}"
         )
-
-    def _find_as(self, key: str, is_id: bool) -> Place | None:
-        """Like `find`; `is_id` tells whether the name is the complete id of an image or a shortened one."""
-        return self.find(key)
 
     def _has_id(self, key: str, place: Place) -> bool:
         """Return whether the image found under a name has it as its id."""
@@ -147,7 +143,7 @@ class RegionStore(StoredRegions):
     def __len__(self) -> int:
         return self.counts["images"]
 
-    def find(self, key: str) -> tuple[int, int] | None:
+    def find(self, key: str, is_id: bool = False) -> tuple[int, int] | None:
         """Return the number of the file and the row in it."""
         place = self._look_up(key)
         return None if place == _SEVERAL else place
@@ -233,10 +229,7 @@ class JoinedRegions(StoredRegions):
             if source.classes and list(source.classes) != list(self.classes):
                 raise DataError(f"{source.where} has other classes than the stores before it")
 
-    def find(self, key: str) -> tuple[StoredRegions, Place] | None:
-        return self._find_as(key, False)
-
-    def _find_as(self, key: str, is_id: bool) -> tuple[StoredRegions, Place] | None:
+    def find(self, key: str, is_id: bool = False) -> tuple[StoredRegions, Place] | None:
         found = [(source, place) for source in self.sources if (place := source.find(key)) is not None]
         if not found:
             return None

@@ -68,7 +68,7 @@ class TsvRegions(StoredRegions):
         """Return the names of the images, in the order of the file."""
         return list(self._index)
 
-    def find(self, key: str) -> int | None:
+    def find(self, key: str, is_id: bool = False) -> int | None:
         """Return the number of the line, from 0."""
         return self._index.get(key)
 
@@ -83,9 +83,9 @@ class TsvRegions(StoredRegions):
             RecordError: it is not in the file, or its line is broken.
         """
         regions = self.of_id(name)
-        probs = (
-            np.zeros((len(regions), 1), np.float32) if regions.class_probs is None else regions.class_probs
-        )
+        probs = regions.class_probs
+        if probs is None:
+            probs = np.zeros((len(regions), 1), np.float32)
         return StoredImage(name, regions, probs.argmax(1).astype(np.int32), probs.max(1))
 
 
