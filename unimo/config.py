@@ -29,7 +29,10 @@ YAML_ENDINGS = (".yaml", ".yml")
 
 
 def read_yaml(
-    source: str | Path, base_key: str = "_base_", loader: type[yaml.SafeLoader] = yaml.SafeLoader
+    source: str | Path,
+    base_key: str = "_base_",
+    loader: type[yaml.SafeLoader] = yaml.SafeLoader,
+    including: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Read a YAML mapping, merged over the files that it builds on.
 
@@ -42,32 +45,27 @@ def read_yaml(
         source: a file, or `FILE.yaml:SIZE`.
         base_key: another name for `_base_`, accepted in addition.
         loader: a safe loader that knows further tags.
+        including: the files that are being read, each of which includes the next.
 
     Raises:
         ConfigError: missing file, bad YAML, not a mapping, `_base_` files that include each other, no such
             size, or a file of several sizes of which none is selected.
     """
-    return _read_yaml(str(source), ("_base_", base_key), loader, ())
-
-
-def _read_yaml(
-    source: str, base_keys: tuple[str, str], loader: type[yaml.SafeLoader], seen: tuple[str, ...]
-) -> dict[str, Any]:
-    path, size = _split_source(source)
+    path, size = _split_source(str(source))
     here = f"{path.resolve()}:{size}"
-    if here in seen:
+    if here in including:
         raise ConfigError(f"{source}: its _base_ files include it again")
     top, sizes = _load_yaml(path, loader)
     layers = [top]
     if size or sizes:
         entry = _select(sizes, size, path)
-        layers = [entry] if any(key in entry for key in base_keys) else [top, entry]
+        layers = [entry] if {"_base_", base_key} & entry.keys() else [top, entry]
     merged: dict[str, Any] = {}
     for layer in layers:
-        for bases in [layer.pop(key) for key in dict.fromkeys(base_keys) if key in layer]:
+        for bases in [layer.pop(key) for key in dict.fromkeys(("_base_", base_key)) if key in layer]:
             for base in [bases] if isinstance(bases, str) else bases:
                 under = f"{path}:{base}" if base in sizes else str(path.parent / base)
-                merged = merge_plain(merged, _read_yaml(under, base_keys, loader, (*seen, here)))
+                merged = merge_plain(merged, read_yaml(under, base_key, loader, (*including, here)))
         merged = merge_plain(merged, layer)
     return merged
 
@@ -112,9 +110,8 @@ def merge_plain(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, 
     merged = dict(under)
     for key, value in over.items():
         old = merged.get(key)
-        renamed = isinstance(value, Mapping) and "name" in value
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            replaces = renamed and old.get("name") not in (None, value["name"])
+            replaces = "name" in value and old.get("name") not in (None, value["name"])
             merged[key] = dict(value) if replaces else merge_plain(old, value)
         else:
             merged[key] = value
