@@ -132,10 +132,11 @@ def beam_search(
             banned = {*forbidden_ids} | ({eos_id} if length <= config.min_length else set())
             log_probabilities, ids = _propose(logits, sorted(banned), config)
             candidates = _extend(beams, log_probabilities, ids, eos_id, config, blocker)
-            beams, parents = _keep_best(candidates, config.size)
-            last = [
-                hypothesis.tokens[-1] for beam in beams for hypothesis in beam if not hypothesis.is_finished
-            ]
+            best = [sorted(each, key=lambda pair: -pair[0].score)[: config.size] for each in candidates]
+            beams = [[hypothesis for hypothesis, _ in beam] for beam in best]
+            unfinished = [pair for beam in best for pair in beam if not pair[0].is_finished]
+            last = [hypothesis.tokens[-1] for hypothesis, _ in unfinished]
+            parents = [row for _, row in unfinished]
             if not last:
                 break
             if length < config.max_length and parents != list(range(logits.shape[0])):
@@ -145,11 +146,6 @@ def beam_search(
 
 def _propose(logits: Tensor, banned: Sequence[int], config: BeamConfig) -> tuple[np.ndarray, np.ndarray]:
     """Find the `config.size` most likely next tokens of each row, or all allowed ones if they are fewer.
-
-    Args:
-        logits: [N, vocabulary].
-        banned: distinct ids that are forbidden.
-        config: the search.
 
     Returns:
         Log-probabilities float64 and ids int64, both [N, k], the most likely first.
@@ -194,16 +190,6 @@ def _extend(
     return sources
 
 
-def _keep_best(
-    sources: Sequence[Sequence[_Candidate]], size: int
-) -> tuple[list[list[Hypothesis]], list[int]]:
-    """Return the new beams, and for each unfinished hypothesis in them the row it came from."""
-    kept = [sorted(candidates, key=lambda pair: -pair[0].score)[:size] for candidates in sources]
-    beams = [[hypothesis for hypothesis, _ in beam] for beam in kept]
-    parents = [row for beam in kept for hypothesis, row in beam if not hypothesis.is_finished]
-    return beams, parents
-
-
 class TrigramBlocker:
     """Finds sentences whose last three words occurred before.
 
@@ -216,15 +202,10 @@ class TrigramBlocker:
 
     def repeats(self, tokens: Sequence[int]) -> bool:
         """Return whether the newest trigram of words is in `tokens` twice; overlapping counts."""
-        words = self._words(tokens)
-        last = words[-3:]
-        return any(words[start : start + 3] == last for start in range(len(words) - 3))
-
-    def _words(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
         words: list[tuple[int, ...]] = [(self._bos_id,)]
         for token in tokens:
             if self._starts_word is None or self._starts_word[token]:
                 words.append((token,))
             else:
                 words[-1] = (*words[-1], token)
-        return words
+        return any(words[start : start + 3] == words[-3:] for start in range(len(words) - 3))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -11,8 +10,6 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from unimo.errors import ConfigError
-
-Table = TypeVar("Table", np.ndarray, Tensor)
 
 
 def token_positions(attention_mask: Tensor, padding_id: int = 1) -> Tensor:
@@ -27,15 +24,11 @@ def table_grid(rows: int) -> int | None:
     return grid if grid and grid * grid + 1 == rows else None
 
 
-def resize_positions(table: Table, new_grid: int) -> Table:
+def resize_positions(table: np.ndarray, new_grid: int) -> np.ndarray:
     """Resize a position table [1 + g * g, D] to [1 + new_grid * new_grid, D].
 
     Row 0 (class token) is kept, the square grid is interpolated bicubically with align_corners=False, as
     METER and BridgeTower do. A table of that grid is returned as the same object.
-
-    Args:
-        table: NumPy array or tensor; the result is of the same kind.
-        new_grid: patches on a side of the new image.
 
     Raises:
         ConfigError: the table without its first row is not a square grid.
@@ -52,5 +45,4 @@ def resize_positions(table: Table, new_grid: int) -> Table:
     grid = tensor[1:].reshape([1, old_grid, old_grid, -1]).transpose([0, 3, 1, 2])
     grid = F.interpolate(grid, size=[new_grid, new_grid], mode="bicubic", align_corners=False)
     rows = grid.transpose([0, 2, 3, 1]).reshape([new_grid * new_grid, -1])
-    resized = paddle.concat([tensor[:1], rows]).astype(str(table.dtype).removeprefix("paddle."))
-    return resized.numpy() if isinstance(table, np.ndarray) else resized
+    return paddle.concat([tensor[:1], rows]).numpy().astype(table.dtype)

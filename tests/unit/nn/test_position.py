@@ -55,12 +55,6 @@ def test_bicubic_in_numpy():
     np.testing.assert_allclose(resize_positions(table, new)[1:], expected, atol=1e-5)
 
 
-def test_tensors_stay_tensors():
-    resized = resize_positions(paddle.ones([5, 2]), 3)
-    assert isinstance(resized, paddle.Tensor) and resized.shape == [10, 2]
-    np.testing.assert_allclose(resized.numpy(), 1.0, atol=1e-6)
-
-
 def test_tables_that_are_no_grid_are_refused():
     with pytest.raises(ConfigError, match="196 rows"):
         resize_positions(np.zeros((196, 2), dtype="float32"), 10)
