@@ -33,8 +33,8 @@ TRANSLATE_X = partial(_affine, lambda pixels: (1, 0, pixels, 0, 1, 0))
 TRANSLATE_Y = partial(_affine, lambda pixels: (1, 0, 0, 0, 1, pixels))
 
 
-def _solarize_add(image: Image.Image, addition: float, threshold: int = 128) -> Image.Image:
-    brighter = [min(255, value + int(addition)) if value < threshold else value for value in range(256)]
+def _solarize_add(image: Image.Image, addition: float) -> Image.Image:
+    brighter = [min(255, value + int(addition)) if value < 128 else value for value in range(256)]
     return image.point(brighter * len(image.getbands()))
 
 

@@ -89,11 +89,8 @@ def prepare_jsonl(
                 row = _row(image_id, records, split, kind, labels)
                 if row is not None:
                     writer.write(row)
-        summary["splits"][split] = {
-            "images": writer.rows,
-            "samples": sum(map(len, group.values())),
-            "files": writer.file_names,
-        }
+        samples = sum(map(len, group.values()))
+        summary["splits"][split] = {"images": writer.rows, "samples": samples, "files": writer.file_names}
     summary |= {"broken": len(broken), "examples": broken[:100]}
     if kind == "vqa":
         summary["answers"] = len(labels)
@@ -110,11 +107,9 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dat
     parts: dict[str, list[Dataset]] = {}
     for path in files:
         data = JsonlDataset(path, kind, image_root=images)
-        if named:
-            parts.setdefault(split_of(path) or "train", []).append(data)
-            continue
-        for split in ("train", "val", "test"):
-            parts.setdefault(split, []).append(SubsetDataset(data, hash_split(data, split)))
+        for split in [split_of(path) or "train"] if named else ["train", "val", "test"]:
+            part = data if named else SubsetDataset(data, hash_split(data, split))
+            parts.setdefault(split, []).append(part)
     return {split: concat(datasets, "own") for split, datasets in parts.items()}
 
 

@@ -76,13 +76,16 @@ class CifarFolder(NamedTuple):
 
 
 class CifarImages(LabeledImages):
-    """The images of some CIFAR files (names without `.bin`), in memory (3 kB each).
+    """The images of one split, in memory (3 kB each): `train`, or `test`, which is also `val`.
 
     Raises:
-        DataError: missing or damaged files.
+        DataError: another split, or files that are missing or damaged.
     """
 
-    def __init__(self, folder: CifarFolder, files: tuple[str, ...], name: str) -> None:
+    def __init__(self, folder: CifarFolder, split: str, name: str) -> None:
+        if split not in ("train", "val", "test"):
+            raise DataError(f"{folder.path} has no split {split!r}; found: train, test (also as val)")
+        files = folder.layout.train if split == "train" else (folder.layout.test,)
         self.name = name
         self.class_names = _class_names(folder)
         read = _read_binary if folder.binary else _read_python
@@ -115,18 +118,6 @@ def find_cifar(path: Path) -> CifarFolder | None:
                 if (folder / file).is_file():
                     return CifarFolder(folder, layout, binary)
     return None
-
-
-def open_cifar(folder: CifarFolder, split: str, name: str) -> CifarImages:
-    """Open one split: `train`, or `test`, which is also `val`.
-
-    Raises:
-        DataError: another split, or files that are missing or damaged.
-    """
-    if split not in ("train", "val", "test"):
-        raise DataError(f"{folder.path} has no split {split!r}; found: train, test (also as val)")
-    files = folder.layout.train if split == "train" else (folder.layout.test,)
-    return CifarImages(folder, files, name)
 
 
 def _read_python(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray]:

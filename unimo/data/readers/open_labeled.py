@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unimo.data.readers.base import concat
-from unimo.data.readers.cifar import find_cifar, open_cifar
+from unimo.data.readers.cifar import CifarImages, find_cifar
 from unimo.data.readers.image_folder import open_image_folder
 from unimo.data.readers.labeled import LabeledImages, RelabeledImages, relabel
 from unimo.data.scenes.labels import SceneShapes
@@ -43,4 +43,4 @@ def _open_split(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledIm
         )
     name = corpus.name or path.name
     cifar = find_cifar(path)
-    return open_cifar(cifar, split, name) if cifar else open_image_folder(path, split, name)
+    return CifarImages(cifar, split, name) if cifar else open_image_folder(path, split, name)

@@ -42,22 +42,19 @@ class TarDataset(Dataset):
         self._key_ends, self._spans = array("q", [0]), array("q")
         self._key_text = bytearray()
         self._keys, self._which = array("q"), array("i")
-        for key, parts in _scan(self.path).items():
-            self._add(key, parts)
-
-    def _add(self, key: str, parts: dict[str, Span]) -> None:
-        image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), NOTHING)
-        # img2dataset writes its bookkeeping to json and the caption to txt.
-        use_txt = "txt" in parts and (self.kind in ("pairs", "texts") or "json" not in parts)
-        text = parts["txt"] if use_txt else parts.get("json", NOTHING)
-        count = 1
-        if (image != NOTHING or self.kind == "texts") and text != NOTHING and not use_txt:
-            count = count_samples(read_at(self.path, *text), self.kind)
-        self._key_text += key.encode("utf8", "surrogateescape")
-        self._key_ends.append(len(self._key_text))
-        self._spans.extend((*image, *text, int(use_txt)))
-        self._keys.extend([len(self._key_ends) - 2] * count)
-        self._which.extend(range(count))
+        for number, (key, parts) in enumerate(_scan(self.path).items()):
+            image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), NOTHING)
+            # img2dataset writes its bookkeeping to json and the caption to txt.
+            use_txt = "txt" in parts and (kind in ("pairs", "texts") or "json" not in parts)
+            text = parts["txt"] if use_txt else parts.get("json", NOTHING)
+            count = 1
+            if (image != NOTHING or kind == "texts") and text != NOTHING and not use_txt:
+                count = count_samples(read_at(self.path, *text), kind)
+            self._key_text += key.encode("utf8", "surrogateescape")
+            self._key_ends.append(len(self._key_text))
+            self._spans.extend((*image, *text, int(use_txt)))
+            self._keys.extend([number] * count)
+            self._which.extend(range(count))
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -15,8 +15,7 @@ def open_regions(name: str) -> RegionSource:
     """Open the source named by `data.regions`.
 
     Args:
-        name: `grid`; `grid:CELLS:PIXELS`; a folder written by tools/extract_features.py; or a TSV file in the
-            format of UNIMO's release.
+        name: `grid`, `grid:CELLS:PIXELS`, or a path that `open_store` reads.
 
     Raises:
         ConfigError: malformed name of a grid.
