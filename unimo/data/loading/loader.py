@@ -150,8 +150,8 @@ def read_batch(
         rng = generator(seed, "sample", *key)
         try:
             record = dataset[key.index]
-            is_pair = record.image is not None and record.text is not None
-            if collator.needs_false_image and is_pair and record.false_image is None:
+            takes_one = collator.needs_false_image and record.image is not None and record.text is not None
+            if takes_one and record.false_image is None:
                 record = dataclasses.replace(record, false_image=draw_false_image(record, dataset, rng))
             prepared.append(collator.prepare(record, rng))
         except RecordError as error:
