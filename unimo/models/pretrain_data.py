@@ -17,21 +17,16 @@ from unimo.settings import CorpusConfig, RunConfig
 def pretraining_data(
     run: RunConfig, processor: Processor, train_collator: Callable[[], Collator] | None = None
 ) -> TaskData:
-    """Image-text pairs of `data.pairs`, masked and mismatched; in training texts and images alone, too.
+    """Open image-text pairs of `data.pairs`, masked and mismatched; in training texts and images alone, too.
 
-    Without pairs, texts are trained on and evaluated.
-
-    Args:
-        run: the run.
-        processor: of the model.
-        train_collator: makes the collator of training batches; None: training batches are as those of
-            evaluation.
+    Without pairs, texts are trained on and evaluated. `train_collator` makes the collator of training batches
+    where they differ from those of evaluation.
 
     Raises:
         ConfigError: a curriculum without anything that comes in later, or neither pairs nor texts.
     """
     data, options = run.data, run.task
-    kind = first_kind(run)
+    kind: Kind = "pairs" if data.pairs else "texts"
     unpaired: dict[Kind, Sequence[CorpusConfig]] = {"texts": data.texts, "images": data.images}
     corpora = data.pairs or unpaired.pop("texts")
     if not corpora:
@@ -53,11 +48,6 @@ def pretraining_data(
     return opened
 
 
-def first_kind(run: RunConfig) -> Kind:
-    """What evaluation reads: pairs, or texts where there are no pairs."""
-    return "pairs" if run.data.pairs else "texts"
-
-
 def is_mixed(run: RunConfig) -> bool:
-    """Whether training reads anything but pairs."""
+    """Return whether training reads anything but pairs."""
     return bool(run.data.texts or run.data.images)

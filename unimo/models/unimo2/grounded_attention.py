@@ -64,26 +64,24 @@ class Layout:
         return [slice(rows[kind].start, rows[kind].start + 1) for kind in kinds]
 
     def key_mask(self, keys: slice, batch: int) -> Tensor | None:
-        """Return an additive mask [B, 1, 1, keys], None where no row of `keys` can be padding."""
-        parts, may_be_padding = [], False
-        for kind, mask in (("image", None), ("grounded", self.grounded_mask), ("text", self.text_mask)):
-            own = self.rows[kind]
-            start, stop = max(own.start, keys.start), min(own.stop, keys.stop)
-            if start >= stop:
-                continue
-            may_be_padding |= mask is not None
-            whole = paddle.ones([batch, own.stop - own.start]) if mask is None else mask.astype("float32")
-            parts.append(whole[:, start - own.start : stop - own.start])
-        return additive_mask(paddle.concat(parts, axis=1)) if may_be_padding else None
+        """Return the additive mask [B, 1, 1, keys] of rows of whole kinds, None where none can be padding."""
+        masks = {"image": None, "grounded": self.grounded_mask, "text": self.text_mask}
+        kinds = [k for k, own in self.rows.items() if keys.start <= own.start < own.stop <= keys.stop]
+        if all(masks[kind] is None for kind in kinds):
+            return None
+        real = [
+            paddle.ones([batch, getattr(self, kind)])
+            if masks[kind] is None
+            else masks[kind].astype("float32")
+            for kind in kinds
+        ]
+        return additive_mask(paddle.concat(real, axis=1))
 
 
 def understanding_views(layout: Layout, visibility: str, batch: int) -> list[View]:
-    """Return the views of Fig. 2 for pairs, or one view of everything.
+    """Return the views of Fig. 2 for B pairs, or one view of everything where `visibility` is `full`.
 
-    Args:
-        layout: an image or a text alone reads all of itself and the grounded tokens.
-        visibility: `grounded`, or `full` for one view of everything.
-        batch: B.
+    An image or a text alone reads all of itself and the grounded tokens.
     """
     rows, total = layout.rows, layout.image + layout.grounded + layout.text
     if visibility == "full" or not (layout.image and layout.text):

@@ -78,9 +78,7 @@ def similarities(features: Tensor, rows: Tensor, temperature: Tensor) -> Tensor:
 
 def accumulate(similarity: Tensor, mask: Tensor | None) -> Tensor:
     """Compute Eq. (2), s_j [B, C]: similarities [B, S, C] summed over the positions that take part."""
-    if mask is not None:
-        similarity = similarity * mask.unsqueeze(-1)
-    return similarity.sum(axis=1)
+    return _leave_out(similarity, mask).sum(axis=1)
 
 
 def topk_terms(grounding: Grounding) -> tuple[Tensor, Tensor]:
