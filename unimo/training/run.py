@@ -240,7 +240,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "train_seconds_now": round(seconds, 3),
         "samples_per_second": round(rate, 3),
         "peak_memory_mb": round(max(distributed.gather(callbacks.throughput.memory()[1])), 1),
-        "records": distributed.gather(getattr(state.loader, "counters", {})),
+        "records": distributed.gather(state.loader.counter.state_dict()),
         "metrics": metrics,
         "best": state.best,
         "data": " ".join(
