@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from unimo.config import merge_into
-from unimo.errors import ConfigError, nearest
+from unimo.errors import CapabilityError, ConfigError, nearest
 
 PAPERS: dict[str, str] = {
     "unimo": "unimo.models.unimo",
@@ -64,9 +64,7 @@ def build_model(config: Any) -> Any:
     Raises:
         CheckpointError: the files do not fit.
     """
-    model = paper_of(config.name).network(config)
-    model.load_parts()
-    return model
+    return paper_of(config.name).network(config)
 
 
 def create_model(name: str, **overrides: Any) -> Any:
@@ -84,6 +82,20 @@ def models_with(needed: Iterable[str]) -> list[str]:
     """Return the names of the models with all capabilities in `needed`, sorted."""
     able = (paper for paper in papers() if set(needed) <= paper.capabilities)
     return sorted(name for paper in able for name in paper.sizes)
+
+
+def require(model: str, needed: Iterable[str], task: str) -> None:
+    """Check that a registered model can do a task.
+
+    Raises:
+        CapabilityError: a capability is missing; names the models that have it.
+    """
+    missing = sorted(set(needed) - paper_of(model).capabilities) if needed else []
+    if missing:
+        able = ", ".join(models_with(needed)) or "none"
+        raise CapabilityError(
+            f"task {task!r} needs {', '.join(missing)}, which {model!r} does not have; models that do: {able}"
+        )
 
 
 def task_class(name: str) -> Any:

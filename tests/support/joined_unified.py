@@ -23,7 +23,8 @@ from unimo.data.record import Record
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.models.unimo.augmented import open_augmentations
-from unimo.models.unimo.batches import UnifiedBatch, UnifiedCollator
+from unimo.models.unimo.batches import UnifiedBatch
+from unimo.models.unimo.collate import UnifiedCollator
 from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
 from unimo.registry import create_model
 from unimo.settings import DataConfig, ScenesConfig, TrainConfig

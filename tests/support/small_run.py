@@ -72,9 +72,6 @@ class SmallModel(nn.Layer):
     def forward(self, pixels: Tensor) -> Tensor:
         return self.cross(self.dropout(F.gelu(self.norm(self.tower(pixels)))))
 
-    def require(self, needed: Any, task: str) -> None:
-        pass
-
     def lr_group(self, parameter: str) -> str:
         return "cross_modal" if parameter.startswith("cross") else "towers"
 

@@ -17,8 +17,7 @@ from unimo.benchmark import flops
 from unimo.benchmark.compare import column, doubts, format_ratio, format_table, ratios, take_turns
 from unimo.benchmark.sides import Side, own_side
 from unimo.errors import ConfigError
-from unimo.models.unimo.batches import UnifiedBatch
-from unimo.models.unimo.contrast import ContrastBatch
+from unimo.models.unimo.batches import ContrastBatch, UnifiedBatch
 
 
 @dataclass(frozen=True)

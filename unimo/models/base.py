@@ -9,10 +9,7 @@ from typing import Any, ClassVar, Literal
 import paddle
 from paddle import Tensor, nn
 
-from unimo.errors import CapabilityError
 from unimo.nn.outputs import Encoded
-from unimo.registry import models_with, paper_of
-from unimo.weights.towers import load_tower
 
 Outputs = Literal["all", "text", "pooled"]
 Images = Tensor | Mapping[str, Tensor]
@@ -20,7 +17,7 @@ Images = Tensor | Mapping[str, Tensor]
 
 
 class Model(nn.Layer):
-    """Base of all models: towers, fusion, and a declared set of capabilities.
+    """Base of all models: towers and fusion. What a model can do is declared by its paper (`Paper.capabilities`).
 
     Class attributes:
         head_epsilon: epsilon of the LayerNorm in vocabulary heads.
@@ -35,11 +32,6 @@ class Model(nn.Layer):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What tasks may ask for, as the model's paper declares it; a subset of `paper.CAPABILITIES`."""
-        return paper_of(self.config.name).capabilities
 
     @property
     def hidden_size(self) -> int:
@@ -164,27 +156,9 @@ class Model(nn.Layer):
         """Return the learning-rate group of a parameter: `towers` or `cross_modal`."""
         raise NotImplementedError
 
-    def require(self, needed: frozenset[str] | set[str], task: str) -> None:
-        """Check that this model can do a task.
-
-        Raises:
-            CapabilityError: names the task, what is missing, and the models that have it.
-        """
-        require(self.config.name, self.capabilities, needed, task)
-
     def parts_to_load(self) -> Iterable[TowerSource]:
         """Return the parts whose config may name a folder of weights to start from."""
         return ()
-
-    def load_parts(self) -> None:
-        """Fill the parts whose config names a folder of weights (`init`).
-
-        Raises:
-            CheckpointError: the files there do not fit.
-        """
-        for source in self.parts_to_load():
-            if source.directory:
-                load_tower(source.layer, source.directory, source.drop_layers, source.ignore)
 
 
 @dataclass(frozen=True)
@@ -198,20 +172,6 @@ class TowerSource:
     """Number of last blocks of the file that are left out."""
     ignore: tuple[str, ...] = ()
     """Prefixes of parameters that only the file or only the part has."""
-
-
-def require(model: str, capabilities: frozenset[str], needed: frozenset[str] | set[str], task: str) -> None:
-    """Check that a model can do a task.
-
-    Raises:
-        CapabilityError: names the task, what is missing, and the models that have it.
-    """
-    missing = sorted(set(needed) - capabilities)
-    if missing:
-        able = ", ".join(models_with(needed)) or "none"
-        raise CapabilityError(
-            f"task {task!r} needs {', '.join(missing)}, which {model!r} does not have; models that do: {able}"
-        )
 
 
 def select_images(images: Images, rows: Tensor) -> Images:

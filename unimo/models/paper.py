@@ -66,7 +66,7 @@ class Paper:
     capabilities: frozenset[str]
     """What tasks may ask of the models, a subset of `CAPABILITIES`."""
     network: Callable[[Any], Any]
-    """Config -> `Model` with random weights."""
+    """Config -> `Model`, with random weights except in parts whose config names files to start from."""
     objective: Callable[[Any], Any]
     """Config -> pre-training `Objective` with random heads."""
     batches: Callable[[RunConfig, Processor], TaskData]

@@ -10,7 +10,7 @@ from unimo.data.processor import Processor
 from unimo.data.readers.base import Kind
 from unimo.data.readers.open import open_corpus
 from unimo.errors import ConfigError
-from unimo.models.batches import MaskedTextCollator, PretrainCollator
+from unimo.models.collate import MaskedTextCollator, PretrainCollator
 from unimo.settings import CorpusConfig, RunConfig
 
 

@@ -18,6 +18,7 @@ from unimo.errors import ConfigError
 from unimo.losses.reduce import global_mean
 from unimo.models.base import Images, Model
 from unimo.nn.kernels import log_softmax, paddle_kernels
+from unimo.registry import require
 from unimo.tasks.base import Batch
 
 SMALLEST = 1e-8
@@ -59,7 +60,7 @@ class AdversarialConfig:
             CapabilityError: they cannot; names the models that can.
         """
         if self.steps:
-            model.require({"regions", "fusion"}, f"{task} with task.adversarial")
+            require(model.config.name, {"regions", "fusion"}, f"{task} with task.adversarial")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from unimo.data.record import ImageLike
 from unimo.files import write_text
 from unimo.models.base import Model
 from unimo.models.paper import Paper
+from unimo.registry import require
 from unimo.settings import CorpusConfig, DataConfig, RunConfig
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class Task(nn.Layer):
 
     def __init__(self, model: Model, config: Any, metadata: Metadata = None) -> None:
         super().__init__()
-        model.require(self.needs, config.name)
+        require(model.config.name, self.needs, config.name)
         self.model = model
         self.config = config
         self.metadata = dict(metadata or {})

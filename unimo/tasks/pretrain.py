@@ -16,7 +16,7 @@ from paddle.nn import functional as F
 from unimo import registry
 from unimo.data.loading.task_data import TaskData
 from unimo.metrics.average import Averages
-from unimo.models.base import Model, require
+from unimo.models.base import Model
 from unimo.models.batches import PretrainBatch
 from unimo.models.objective import encode_images
 from unimo.models.paper import Paper, PretrainConfig
@@ -55,7 +55,7 @@ class PretrainTask(Task):
         data = paper.batches(run, processor)
         for kind, capability in (("texts", "text_only"), ("images", "image_only")):
             if data.unpaired.get(kind):
-                require(run.model.name, paper.capabilities, {capability}, f"{run.task.name} on data.{kind}")
+                registry.require(run.model.name, {capability}, f"{run.task.name} on data.{kind}")
         return data
 
     @classmethod

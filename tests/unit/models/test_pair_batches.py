@@ -8,7 +8,7 @@ import pytest
 from unimo.data.loading.collate import PairCollator
 from unimo.data.record import Record
 from unimo.errors import RecordError
-from unimo.models.batches import PretrainCollator, draw_matches, pair_in_batch
+from unimo.models.collate import PretrainCollator, draw_matches, pair_in_batch
 from unimo.models.paper import PretrainConfig
 from unimo.tasks.entailment import EntailmentCollator
 from unimo.tasks.retrieval.batches import RetrievalCollator

@@ -6,6 +6,7 @@ import pytest
 from micro import make_run, make_task
 
 from unimo.errors import CapabilityError
+from unimo.registry import require
 from unimo.tasks.base import to_tensors
 
 TASKS = ["pretrain", "vqa", "entailment", "retrieval"]
@@ -68,6 +69,5 @@ def test_learning_rate_groups() -> None:
 
 
 def test_missing_capability_names_models_that_have_it() -> None:
-    task, _, _ = make_task(make_run("vqa"))
     with pytest.raises(CapabilityError, match=r"'vqa' needs generation.*unimo3_tiny"):
-        task.model.require({"generation"}, "vqa")
+        require("unimo3_tiny", {"generation"}, "vqa")

@@ -38,9 +38,10 @@ SIZES: dict[str, Config] = {
 
 
 def _network(config: Config) -> Any:
+    from unimo.models.parts import load_parts
     from unimo.models.unimo.model import Unimo
 
-    return Unimo(config)
+    return load_parts(Unimo(config))
 
 
 def _objective(config: Config) -> Any:
@@ -50,7 +51,7 @@ def _objective(config: Config) -> Any:
 
 
 def _batches(run: RunConfig, processor: Processor) -> TaskData:
-    from unimo.models.unimo.batches import open_pretraining
+    from unimo.models.unimo.collate import open_pretraining
 
     return open_pretraining(run, processor)
 

@@ -1,44 +1,15 @@
 """Pre-training batches of UNIMO: pairs, texts and images, each masked for its own losses (sections 2.2, 2.3).
 
-Legend: B samples of a part, R most regions of a picture, T longest text, N targets, F width of a feature, C
-classes of the detector.
+Legend: B samples of a part, R most regions of an image, T longest text, N and M targets, F width of a
+feature, C classes of the detector; P pairs, I images, K captions, Q rewritten captions, L related texts, c and
+d related images and texts of a pair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from unimo.data.loading.batch import Array, Batch, RegionArrays
-from unimo.data.loading.collate import Prepared
-from unimo.data.loading.task_data import TaskData
-from unimo.data.masking.fragments import FragmentSampler
-from unimo.data.masking.phrases import PhraseFinder
-from unimo.data.masking.regions import RegionMasker
-from unimo.data.masking.spans import SpanMasker
-from unimo.data.processor import Processor, pad
-from unimo.data.record import Record
-from unimo.data.regions.base import Regions
-from unimo.errors import RecordError
-from unimo.models.batches import PretrainCollator, draw_matches, pair_in_batch
-from unimo.models.pretrain_data import pretraining_data
-from unimo.models.unimo.augmented import Augmentations, open_augmentations
-from unimo.models.unimo.config import PretrainingConfig
-from unimo.models.unimo.contrast import ContrastBatch, ContrastCollator
-from unimo.settings import RunConfig
-
-
-def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
-    """Pairs, and for training texts and images alone; training batches have parts."""
-
-    def collator() -> UnifiedCollator:
-        extra = run.task.augment
-        extras = open_augmentations(extra.rewrites, extra.texts, extra.images, run.data.scenes)
-        return UnifiedCollator(processor, run.task, extras)
-
-    return pretraining_data(run, processor, collator)
+from unimo.data.loading.batch import Array, Batch, RegionArrays, TextArrays
 
 
 @dataclass(kw_only=True)
@@ -78,6 +49,40 @@ class VisionBatch:
 
 
 @dataclass(kw_only=True)
+class ContrastBatch:
+    """What contrastive learning compares, each image and text once.
+
+    Images come with those that are related to them, captions with rewritten ones and related texts.
+    """
+
+    regions: RegionArrays
+    """Regions [I, R] of all images."""
+    image_group: Array
+    """[I] int64, equal for equal images of whichever corpus and rank."""
+    captions: TextArrays
+    """[K + Q, T] own captions, and behind them rewritten ones."""
+    related: TextArrays | None = None
+    """[L, T] related texts; None without any."""
+    text_ids: Array
+    """[K + L] int64 of own captions and related texts, equal for equal texts."""
+    image_row: Array
+    """[P] int64, row of each pair's image."""
+    text_row: Array
+    """[P] int64, row of each pair's caption."""
+    related_images: Array
+    """[P, c] int64, `image_group` of the images related to each pair; -1 where there are fewer."""
+    related_texts: Array
+    """[P, d] int64, `text_ids` of the texts related to each pair; -1 where there are fewer."""
+    rewrite_pair: Array
+    """[Q'] int64, the pair that a rewritten caption belongs to. Captions of other images of the
+    batch that an image is read with besides count as rewritten ones that are not true."""
+    rewrite_row: Array
+    """[Q'] int64, its row in `captions`."""
+    rewrite_positive: Array
+    """[Q'] int64, 1 = still true of the image."""
+
+
+@dataclass(kw_only=True)
 class UnifiedPart:
     """Pairs, texts or images of a batch; what the part does not have is None."""
 
@@ -98,132 +103,3 @@ class UnifiedBatch(Batch):
     pairs: UnifiedPart | None = None
     texts: UnifiedPart | None = None
     images: UnifiedPart | None = None
-
-
-class UnifiedCollator(PretrainCollator):
-    """Make a `UnifiedBatch`; what a record has decides which part it goes to.
-
-    Args:
-        processor: reads regions and texts.
-        options: shares and numbers.
-        extras: rewritten captions, related texts and images.
-    """
-
-    def __init__(self, processor: Processor, options: PretrainingConfig, extras: Augmentations) -> None:
-        super().__init__(processor, True, options)
-        if options.masking == "span":
-            self.masker = SpanMasker(processor.tokenizer, options.mlm_probability, overshoot=False)
-        self.phrases = PhraseFinder(options.phrases) if options.phrases else None
-        self.seq2seq_probability = options.seq2seq_probability
-        self.fragments = FragmentSampler(processor.tokenizer, options.fragment_share)
-        self.hide = RegionMasker(options.region_mask_probability)
-        self.contrast = ContrastCollator(processor, options.augment, extras)
-
-    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
-        """Read and mask what there is of picture and text.
-
-        Raises:
-            RecordError: there is neither, or something is broken.
-        """
-        has_image = record.image is not None or (record.text is None and bool(record.image_id))
-        if record.text is None and not has_image:
-            raise RecordError(f"sample {record.sample_id} has neither image nor text")
-        part = "texts" if not has_image else "images" if record.text is None else "pairs"
-        prepared: Prepared = {"part": part, "record": record}
-        if has_image:
-            regions = self.processor.image(record)
-            prepared |= {"image": regions, "masked": self.hide(regions.boxes, rng)}
-        if record.text is not None:
-            ids, words = self.processor.ids_and_words(record.text, self.phrases)
-            prepared |= {"ids": ids, "language": self.language(ids, words, rng)}
-        if part == "pairs":
-            prepared["contrast"] = self.contrast.prepare(record, prepared["image"], prepared["ids"], rng)
-        return prepared
-
-    def language(self, ids: Sequence[int], words: Sequence[int], rng: np.random.Generator) -> Prepared:
-        """One text with its targets: masked tokens to predict, or fragments to generate.
-
-        Returns:
-            `ids`, `positions` and `is_target` of each token; `places` and `labels` of the targets; and
-            `generates`, which of the two it is.
-        """
-        if rng.random() < self.seq2seq_probability:
-            cut = self.fragments(ids, words, rng)
-            if len(cut.target_ids):
-                source = len(cut.source_ids)
-                return {
-                    "ids": np.concatenate([cut.source_ids, cut.target_ids]),
-                    "positions": np.concatenate([cut.source_positions, cut.target_positions]),
-                    "is_target": np.arange(source + len(cut.target_ids)) >= source,
-                    "places": source + cut.label_places,
-                    "labels": cut.labels,
-                    "generates": True,
-                }
-        masked, places, labels = self.masker(ids, words, rng)
-        return {
-            "ids": masked,
-            "positions": self.fragments.first_position + np.arange(len(masked)),
-            "is_target": np.zeros(len(masked), bool),
-            "places": places,
-            "labels": labels,
-            "generates": False,
-        }
-
-    def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> UnifiedBatch:
-        """Join the samples of each part."""
-        batch = UnifiedBatch(sample_ids=[sample["record"].sample_id for sample in prepared])
-        for name in ("pairs", "texts", "images"):
-            samples = [sample for sample in prepared if sample["part"] == name]
-            if not samples:
-                continue
-            part = UnifiedPart()
-            if name != "images":
-                part.language = self.join_language([sample["language"] for sample in samples])
-            if name == "pairs":
-                part.contrast = self.contrast.collate([sample["contrast"] for sample in samples], rng)
-                matched = draw_matches(len(samples), rng)
-                corpora = [sample["record"].corpus for sample in samples]
-                groups = [sample["contrast"].image_group for sample in samples]
-                images, matched = pair_in_batch(corpora, groups, matched, rng)
-                part.itm_image_index, part.itm_labels = images, matched.astype(np.int64)
-            if name != "texts":
-                part.vision = self.join_vision(samples)
-            setattr(batch, name, part)
-        return batch
-
-    def join_language(self, texts: Sequence[Prepared]) -> LanguageBatch:
-        """Join masked texts."""
-        padding = self.processor.tokenizer.pad_token_id
-        fields = pad([text["ids"] for text in texts], padding)
-        longest = fields["input_ids"].shape[1]
-        fields["positions"] = pad([text["positions"] for text in texts], padding)["input_ids"]
-        if any(text["generates"] for text in texts):
-            fields["is_target"] = pad([text["is_target"] for text in texts], 0)["input_ids"]
-        for kind, generates in (("mlm", False), ("seq2seq", True)):
-            chosen = [(row, text) for row, text in enumerate(texts) if text["generates"] is generates]
-            none = [np.zeros(0, np.int64)]
-            places = [row * longest + text["places"] for row, text in chosen]
-            fields[f"{kind}_positions"] = np.concatenate(none + places)
-            fields[f"{kind}_labels"] = np.concatenate(none + [text["labels"] for _, text in chosen])
-        return LanguageBatch(**fields)
-
-    def join_vision(self, samples: Sequence[Prepared]) -> VisionBatch:
-        """Join masked images."""
-        images: list[Regions] = [sample["image"] for sample in samples]
-        masked = [sample["masked"] for sample in samples]
-        regions = self.processor.join_images(images)
-        rows = regions["mask"].shape[1]
-        hidden = [np.flatnonzero(chosen) for chosen in masked]
-        class_probs = None
-        if images[0].class_probs is not None:
-            class_probs = np.concatenate(
-                [image.class_probs[found] for image, found in zip(images, hidden, strict=True)]
-            ).astype(np.float32)
-        return VisionBatch(
-            regions=regions | {"masked": pad(masked, 0)["input_ids"]},
-            positions=np.concatenate([row * (1 + rows) + 1 + found for row, found in enumerate(hidden)]),
-            features=np.concatenate(
-                [image.features[found] for image, found in zip(images, hidden, strict=True)]
-            ).astype(np.float32),
-            class_probs=class_probs,
-        )

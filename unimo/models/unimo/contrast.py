@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unimo.data.loading.batch import Array, RegionArrays, TextArrays
+from unimo.data.loading.batch import TextArrays
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
 from unimo.models.unimo.augmented import Augmentations
+from unimo.models.unimo.batches import ContrastBatch
 from unimo.models.unimo.config import AugmentConfig
 
 Key = tuple[str | int, ...]
@@ -37,40 +38,6 @@ class Contrast:
     related_texts: list[list[int]] = field(default_factory=list)
     related_images: dict[int, Regions] = field(default_factory=dict)
     """By their ids."""
-
-
-@dataclass(kw_only=True)
-class ContrastBatch:
-    """What contrastive learning compares, each image and text once.
-
-    Images come with those that are related to them, captions with rewritten ones and related texts.
-    """
-
-    regions: RegionArrays
-    """Regions [I, R] of all images."""
-    image_group: Array
-    """[I] int64, equal for equal images of whichever corpus and rank."""
-    captions: TextArrays
-    """[K + Q, T] own captions, and behind them rewritten ones."""
-    related: TextArrays | None = None
-    """[L, T] related texts; None without any."""
-    text_ids: Array
-    """[K + L] int64 of own captions and related texts, equal for equal texts."""
-    image_row: Array
-    """[P] int64, row of each pair's image."""
-    text_row: Array
-    """[P] int64, row of each pair's caption."""
-    related_images: Array
-    """[P, c] int64, `image_group` of the images related to each pair; -1 where there are fewer."""
-    related_texts: Array
-    """[P, d] int64, `text_ids` of the texts related to each pair; -1 where there are fewer."""
-    rewrite_pair: Array
-    """[Q'] int64, the pair that a rewritten caption belongs to. Captions of other images of the
-    batch that an image is read with besides count as rewritten ones that are not true."""
-    rewrite_row: Array
-    """[Q'] int64, its row in `captions`."""
-    rewrite_positive: Array
-    """[Q'] int64, 1 = still true of the image."""
 
 
 class ContrastCollator:

@@ -14,9 +14,8 @@ from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.region import region_classification_loss, region_regression_loss
 from unimo.models import objective
 from unimo.models.objective import PARTS, Scalars, prefixed
-from unimo.models.unimo.batches import LanguageBatch, UnifiedPart, VisionBatch
+from unimo.models.unimo.batches import ContrastBatch, LanguageBatch, UnifiedPart, VisionBatch
 from unimo.models.unimo.config import Config
-from unimo.models.unimo.contrast import ContrastBatch
 from unimo.models.unimo.model import Unimo
 from unimo.nn.heads import MlmHead
 from unimo.nn.init import linear

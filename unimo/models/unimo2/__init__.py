@@ -47,9 +47,10 @@ SIZES: dict[str, Config] = {
 
 
 def _network(config: Config) -> Any:
+    from unimo.models.parts import load_parts
     from unimo.models.unimo2.model import Unimo2
 
-    return Unimo2(config)
+    return load_parts(Unimo2(config))
 
 
 def _objective(config: Config) -> Any:
@@ -59,7 +60,7 @@ def _objective(config: Config) -> Any:
 
 
 def _batches(run: RunConfig, processor: Processor) -> TaskData:
-    from unimo.models.unimo2.batches import open_pretraining
+    from unimo.models.unimo2.collate import open_pretraining
 
     return open_pretraining(run, processor)
 

@@ -81,9 +81,10 @@ SIZES: dict[str, Config] = {
 
 
 def _network(config: Config) -> Any:
+    from unimo.models.parts import load_parts
     from unimo.models.unimo3.model import Unimo3
 
-    return Unimo3(config)
+    return load_parts(Unimo3(config))
 
 
 def _objective(config: Config) -> Any:
@@ -93,7 +94,7 @@ def _objective(config: Config) -> Any:
 
 
 def _batches(run: RunConfig, processor: Processor) -> TaskData:
-    from unimo.models.unimo3.batches import open_pretraining
+    from unimo.models.unimo3.collate import open_pretraining
 
     return open_pretraining(run, processor)
 

@@ -13,7 +13,7 @@ from unimo.data.loading.loader import EvalLoader, TrainLoader, draw_false_image,
 from unimo.data.loading.sampler import MixtureSampler
 from unimo.data.processor import Processor, ProcessorConfig
 from unimo.errors import ConfigError, DataError, RecordError
-from unimo.models.batches import PretrainCollator
+from unimo.models.collate import PretrainCollator
 from unimo.models.paper import PretrainConfig
 from unimo.tasks.vqa import VqaCollator
 

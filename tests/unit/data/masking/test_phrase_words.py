@@ -14,7 +14,7 @@ from unimo.data.masking.spans import SpanMasker
 from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CapabilityError
-from unimo.models.unimo.batches import UnifiedCollator
+from unimo.models.unimo.collate import UnifiedCollator
 from unimo.models.unimo.config import PretrainingConfig
 
 TEXT = "Two big dogs look at a black and gray cat on some equipment ."

@@ -11,7 +11,7 @@ from unimo.data.regions.base import Regions
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import RecordError
 from unimo.models.unimo.augmented import Extras
-from unimo.models.unimo.batches import UnifiedCollator
+from unimo.models.unimo.collate import UnifiedCollator
 from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
 from unimo.models.unimo.contrast import image_group, text_id
 

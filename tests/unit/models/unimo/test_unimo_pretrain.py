@@ -8,8 +8,7 @@ import pytest
 from small_unimo import CLASSES, FEATURE, REGIONS, TEXT, VOCABULARY, regions, small_config, small_model, texts
 
 from unimo.errors import ConfigError
-from unimo.models.unimo.batches import LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
-from unimo.models.unimo.contrast import ContrastBatch
+from unimo.models.unimo.batches import ContrastBatch, LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
 from unimo.models.unimo.pretrain import Objective
 from unimo.tasks.base import to_tensors
 

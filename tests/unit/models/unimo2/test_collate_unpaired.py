@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unimo.errors import RecordError
-from unimo.models.batches import PretrainCollator
-from unimo.models.unimo2.batches import UnpairedCollator
+from unimo.models.collate import PretrainCollator
+from unimo.models.unimo2.collate import UnpairedCollator
 from unimo.models.unimo2.config import PretrainingConfig
 
 SAMPLES = slice(0, 8)
