@@ -17,7 +17,7 @@ Images = Tensor | Mapping[str, Tensor]
 
 
 class Model(nn.Layer):
-    """Base of all models: towers and fusion. What a model can do is declared by its paper (`Paper.capabilities`).
+    """Base of all models: towers and fusion. Its paper declares what a model can do (`Paper.capabilities`).
 
     Class attributes:
         head_epsilon: epsilon of the LayerNorm in vocabulary heads.

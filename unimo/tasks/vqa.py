@@ -138,6 +138,7 @@ class VqaAccuracy:
         self._types += batch.question_types
 
     def compute(self) -> dict[str, float]:
+        """Compute the accuracies over all ranks."""
         parts = gather_objects((self._scores, self._types))
         scores, types = (sum(lists, []) for lists in zip(*parts, strict=True))
         return accuracy_by_type(scores, types)

@@ -1,8 +1,8 @@
 """Pre-training batches of UNIMO: pairs, texts and images, each masked for its own losses (sections 2.2, 2.3).
 
 Legend: B samples of a part, R most regions of an image, T longest text, N and M targets, F width of a
-feature, C classes of the detector; P pairs, I images, K captions, Q rewritten captions, L related texts, c and
-d related images and texts of a pair.
+feature, C classes of the detector; P pairs, I images, K captions, Q rewritten captions, L related texts, c
+and d related images and texts of a pair.
 """
 
 from __future__ import annotations

@@ -136,6 +136,7 @@ class Seq2SeqMetric:
         self._rows += zip(batch.sources, itertools.starmap(Written, written), strict=True)
 
     def compute(self) -> dict[str, float]:
+        """Compute the scores over all ranks."""
         return compute_on_first(self._rows, self._score)
 
     def _score(self, parts: list[list[tuple[str, Written]]]) -> dict[str, float]:
