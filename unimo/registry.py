@@ -59,11 +59,7 @@ def model_config(name: str) -> Any:
 
 
 def build_model(config: Any) -> Any:
-    """Build a `Model` with random weights, except in parts whose config names files to start from (`init`).
-
-    Raises:
-        CheckpointError: the files do not fit.
-    """
+    """Build a `Model` with random weights, except in parts whose config names files of weights (`init`)."""
     return paper_of(config.name).network(config)
 
 

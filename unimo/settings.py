@@ -224,9 +224,6 @@ def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), /, **
         task: task or `pretrain`.
         overrides: dotted command-line words; they win over everything.
         under: top-level fields that win over the recipe but lose to `overrides`.
-
-    Raises:
-        ConfigError: unknown recipe, key or value.
     """
     return build_run_config(read_recipe(recipe, task), under, parse_overrides(overrides))
 

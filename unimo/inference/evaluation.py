@@ -70,11 +70,7 @@ def evaluate(
 
 
 def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluation:
-    """Evaluate an opened task on a split of opened data, over all ranks.
-
-    Raises:
-        DataError: no such split, or too many broken records.
-    """
+    """Evaluate an opened task on a split of opened data, over all ranks."""
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)
     records: list[dict[str, Any]] = []

@@ -27,11 +27,7 @@ def read_labels(path: str | Path) -> list[str]:
 
 
 def split_labels(text: str) -> list[str]:
-    """Split class names that are separated by commas.
-
-    Raises:
-        DataError: there are fewer than two, or an empty or repeated one.
-    """
+    """Split class names that are separated by commas."""
     return _checked(text.split(","), f"--labels {text!r:.60}", "name")
 
 

@@ -98,14 +98,10 @@ def load(
 def load_task(
     path: str | Path, processor: Mapping[str, Any] | None = None, config: Any = None
 ) -> tuple[Task, Processor]:
-    """Open a model directory with its task and heads.
+    """Open a model directory with its task and heads; arguments and errors as of `load`.
 
     Args:
-        path, processor: see `load`.
         config: task config to use instead of the saved one.
-
-    Raises:
-        CheckpointError: there is no such directory, or its tensors do not fit.
     """
     from unimo.weights.layers import load_into
 

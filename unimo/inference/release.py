@@ -56,7 +56,6 @@ def convert_release(
 
     Raises:
         ConfigError: unknown release, a task that it has no heads for, or a wrong override.
-        DataError: no such tokenizer.
         CheckpointError: the folder, the size of the tokenizer or the output folder do not fit.
     """
     converters = releases()

@@ -87,9 +87,6 @@ class ZeroShotClassification(ClassifierTask):
         matcher, processor: results of `open_matcher`.
         labels: names of the classes.
         prompt: sentence with `{}` where a name goes.
-
-    Raises:
-        ConfigError: the prompt has no place for a name.
     """
 
     needs = frozenset({"dual_encoder", "fusion"})
@@ -121,11 +118,7 @@ class ZeroShotClassification(ClassifierTask):
         return paddle.concat(odds).astype("float32").reshape([rows, count])
 
     def rank(self, image: ImageLike) -> list[tuple[str, float]]:
-        """Return the classes with their probabilities for one image, best first, if one of them is right.
-
-        Raises:
-            RecordError: the image cannot be decoded.
-        """
+        """Return the classes with their probabilities for one image, best first, if one of them is right."""
         with paddle.no_grad():
             logits = self.image_logits(to_tensors(self.processor(images=image)[self.processor.image_key]))
         # If exactly one of independent matches is true, its odds decide: a softmax of the log-odds.

@@ -88,12 +88,8 @@ class GenerationTask(Task):
         raise NotImplementedError
 
     def next_token(self, states: Tensor, batch: TargetBatch) -> tuple[Tensor, Tensor]:
-        """Compute logits [N, V] of the targets of a batch, and their label-smoothed cross-entropy, a mean.
-
-        Args:
-            states: states [B, T, D] of the decoder.
-            batch: the targets.
-        """
+        """Compute logits [N, V] of the targets from the decoder's states [B, T, D], and their mean
+        label-smoothed cross-entropy."""
         logits = self.lm_head(paddle.gather(states.flatten(0, 1), batch.target_positions))
         return logits, next_token_loss(logits, batch.target_labels, self.config.label_smoothing)
 
@@ -144,15 +140,10 @@ class GenerationTask(Task):
 
 
 def check_length(setting: str, tokens: int, model: Any) -> None:
-    """Check that the table of positions of a model has a row for each token of a text.
-
-    Args:
-        setting: name of the setting, for the message.
-        tokens: its value.
-        model: config of the model.
+    """Check that a model, given by its config, has text positions for the tokens that a setting allows.
 
     Raises:
-        ConfigError: the text may be longer.
+        ConfigError: it has not; names the setting.
     """
     longest = model.text.max_position - model.text.padding_id - 1
     if tokens > longest:

@@ -63,12 +63,7 @@ class VqaTask(Task):
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
-        """Open the questions of `data.path`, with the answers of an existing model or those of the corpora.
-
-        Raises:
-            ConfigError: no answer reaches `task.min_answer_count`.
-            DataError: a corpus has no answers.
-        """
+        """Open the questions of `data.path`, with the answers of an existing model or of the corpora."""
         answers = (metadata or {}).get("answers")
         if answers is None:
             lists = (open_answers(corpus, run.data) for corpus in run.data.path)
@@ -176,13 +171,7 @@ class VqaBatch(PairBatch):
 
 
 class VqaCollator(PairCollator):
-    """Make a `VqaBatch`.
-
-    Args:
-        processor: image transform and tokenizer.
-        answers: the A answers, in the order of the classifier's outputs.
-        train: use the training transform of images.
-    """
+    """Make a `VqaBatch`; `answers` are the A answers, in the order of the classifier's outputs."""
 
     def __init__(self, processor: Processor, answers: Sequence[str], train: bool) -> None:
         super().__init__(processor, train)

@@ -135,11 +135,7 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
 
 
 def build(run: RunConfig, processor: Processor) -> TrainState:
-    """Build data, model, task, optimizer and callbacks of a run, randomly initialised.
-
-    Raises:
-        UnimoError: a setting, the data or the device cannot be used.
-    """
+    """Build data, model, task, optimizer and callbacks of a run, randomly initialised."""
     warmup_steps(run.optim.warmup, run.train.max_steps)  # raises before anything slow happens
     random.seed(run.seed)
     np.random.seed(run.seed)

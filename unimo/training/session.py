@@ -43,17 +43,10 @@ def only_run_in(output_dir: Path) -> Iterator[None]:
 
 
 def carry_out(state: TrainState, last: Path | None, config: str) -> None:
-    """Train to the end, or until a callback asks to stop; then close the loader.
+    """Train from the checkpoint `last`, if any, to the end, or until a callback asks to stop.
 
-    Call it inside `only_run_in`.
-
-    Args:
-        state: the run, ready to train from scratch.
-        last: checkpoint to resume from, if any.
-        config: text for the `config.yaml` of the output folder.
-
-    Raises:
-        UnimoError: the checkpoint belongs to another run, or see `fit`.
+    Call it inside `only_run_in`. `config` is the text for the `config.yaml` of the output folder. Errors are
+    those of `checkpoint.restore` and `fit`.
     """
     if last is not None:
         checkpoint.restore(state, last)

@@ -122,11 +122,7 @@ class CaptionData(TaskData):
     """Size of the built-in corpus, if nothing else is read."""
 
     def eval_dataset(self, split: str) -> ImageCaptions:
-        """Return the images of a split of all corpora, with their references.
-
-        Raises:
-            DataError: no corpus has the split, or an image has no references.
-        """
+        """Return the images of a split of all corpora, with their references."""
         return ImageCaptions(super().eval_dataset(split), self.references, self._objects_of(split))
 
     def _objects_of(self, split: str) -> Callable[[Record], Objects] | None:

@@ -57,11 +57,7 @@ class CaptionTask(GenerationTask):
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> CaptionData:
-        """Open the image-text pairs of `data.path`, and the references of `task.references` if there are any.
-
-        Raises:
-            DataError: the file of references cannot be used.
-        """
+        """Open the image-text pairs of `data.path`, and the references of `task.references`, if any."""
         only_scenes = all(corpus.path == "scenes" for corpus in run.data.path)
         return CaptionData(
             corpora=run.data.path,
@@ -132,11 +128,6 @@ class CaptionMetric:
             self._scenes.update({key: (caption, objects) for key, caption, objects in seen})
 
     def compute(self) -> dict[str, float]:
-        """Compute the scores over all ranks. Collective.
-
-        Raises:
-            DataError: an image has no references.
-        """
         return compute_on_first((self._captions, self._scenes), self._score)
 
     def _score(self, parts: list[tuple[dict, dict]]) -> dict[str, float]:

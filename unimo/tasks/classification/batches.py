@@ -38,13 +38,7 @@ class TextBatch(Batch):
 
 
 class TextCollator(PairCollator):
-    """Make a `TextBatch`.
-
-    Args:
-        processor: tokenizer and length.
-        num_classes: number of classes; 0 for regression.
-        train: every record must have its label or score.
-    """
+    """Make a `TextBatch`; without classes, for regression. In training, labels and scores must be there."""
 
     def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
         super().__init__(processor, train)
@@ -77,12 +71,9 @@ class TextCollator(PairCollator):
 
 
 def join_pair(tokenizer: Tokenizer, first: str, second: str, max_length: int) -> list[int]:
-    """Encode `<s> first </s></s> second </s>`, RoBERTa's form; the longer text is cut until both fit.
+    """Encode `<s> first </s></s> second </s>`, RoBERTa's form, in at most `max_length` tokens.
 
-    Args:
-        tokenizer: tokenizer of the model.
-        first, second: the sentences.
-        max_length: largest number of tokens, special ones included.
+    The longer text is cut until both fit.
     """
     # A cut sentence never needs more tokens than the whole sequence may have.
     left, right = (tokenizer.encode(text, max_length)[1:-1] for text in (first, second))
@@ -105,13 +96,7 @@ class ImageBatch(Batch):
 
 
 class ImageCollator(PairCollator):
-    """Make an `ImageBatch`.
-
-    Args:
-        processor: image transform.
-        num_classes: number of classes; every record must have the label of one.
-        train: use the training transform.
-    """
+    """Make an `ImageBatch`; every record must have the label of a class."""
 
     def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
         super().__init__(processor, train)

@@ -66,11 +66,7 @@ class ImageClassificationTask(ClassifierTask):
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
-        """Open the labelled images of `data.path`, with the classes of an existing model or of their own.
-
-        Raises:
-            DataError: a corpus cannot be opened, or has no training split to take the classes from.
-        """
+        """Open the labelled images of `data.path`, with the classes of an existing model or of their own."""
         classes = (metadata or {}).get("classes") or class_names(run)
 
         def open_split(corpus: CorpusConfig, split: str) -> Dataset:

@@ -41,12 +41,7 @@ class NegativesBatch(RetrievalBatch):
 
 
 class NegativesCollator(RetrievalCollator):
-    """Make a `NegativesBatch`.
-
-    Args:
-        processor: image transform and tokenizer.
-        negatives: N.
-    """
+    """Make a `NegativesBatch` with N = `negatives`."""
 
     def __init__(self, processor: Processor, negatives: int) -> None:
         super().__init__(processor, train=True)

@@ -52,11 +52,7 @@ class Seq2SeqTask(GenerationTask):
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
-        """Open the texts of `data.path`, read as `task.format` says.
-
-        Raises:
-            ConfigError: a metric cannot be computed, or columns may be longer than the table of positions.
-        """
+        """Open the texts of `data.path`, read as `task.format` says."""
         check_metrics(run.task.metrics)
         check_length("data.max_text_len", run.data.max_text_len, run.model)
         return TaskData(
