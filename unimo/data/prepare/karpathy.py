@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, Row, check_folder, write_rows
+from unimo.data.prepare.sources import ImageFolder, Row, check_folder
 from unimo.data.prepare.writer import PAIRS_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
 from unimo.files import read_json
@@ -50,7 +50,7 @@ def prepare_karpathy(
         stem = f"{name}_caption_karpathy_{split}"
         writer = ArrowWriter(out, stem, PAIRS_SCHEMA, rows_per_file)
         rows = _rows(progress(chosen, total=len(chosen), desc=stem))
-        captions = write_rows(writer, rows, "caption", folder)
+        captions = folder.write(writer, rows, "caption")
         summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
     summary |= folder.report()
     write_json(Path(out) / "summary.json", summary)

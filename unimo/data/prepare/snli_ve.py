@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, check_folder, write_rows
+from unimo.data.prepare.sources import ImageFolder, check_folder
 from unimo.data.prepare.writer import SNLI_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.data.readers.items import LABELS
 from unimo.errors import DataError, RecordError
@@ -48,7 +48,7 @@ def prepare_snli_ve(
         writer = ArrowWriter(out, f"snli_{split}", SNLI_SCHEMA)
         items = progress(by_image.items(), total=len(by_image), desc=writer.stem)
         rows = (((f"{image}.jpg",), columns) for image, columns in items)
-        sentences = write_rows(writer, rows, "labels", folder)
+        sentences = folder.write(writer, rows, "labels")
         summary["splits"][split] = {
             "images": writer.rows,
             "sentences": sentences,

@@ -78,14 +78,31 @@ class ImageFolder:
             )
         self._check_rate(lost, total, "missing from")
 
-    def check_rate(self) -> None:
-        """Check that enough of the images read so far were usable.
+    def write(self, writer: ArrowWriter, rows: Iterable[Row], texts: str) -> int:
+        """Write the rows of a file, without those whose image is unusable.
+
+        Args:
+            writer: the file.
+            rows: candidate names of the image, and the other columns.
+            texts: column with a list of texts.
+
+        Returns:
+            Number of texts.
 
         Raises:
-            DataError: more than `max_missing_rate` of them were missing or broken.
+            DataError: more than `max_missing_rate` of the images read so far were missing or broken, or the
+                file cannot be written; it is removed then.
         """
-        lost = [*self.missing, *self.broken]
-        self._check_rate(lost, len(lost) + len(self._sound), "missing or broken in")
+        count = 0
+        with writer:
+            for names, columns in rows:
+                image = self.read(*names)
+                if image is not None:
+                    writer.write({"image": image, **columns})
+                    count += len(columns[texts])
+            lost = [*self.missing, *self.broken]
+            self._check_rate(lost, len(lost) + len(self._sound), "missing or broken in")
+        return count
 
     def _check_rate(self, lost: list[str], total: int, how: str) -> None:
         if total and len(lost) / total > self.max_missing_rate:
@@ -100,26 +117,3 @@ class ImageFolder:
         examples = [f"{name}: not found" for name in sorted(self.missing)[:5]]
         examples += [f"{name}: {reason}" for name, reason in sorted(self.broken.items())[:5]]
         return {"images_missing": len(self.missing), "images_broken": len(self.broken), "examples": examples}
-
-
-def write_rows(writer: ArrowWriter, rows: Iterable[Row], texts: str, folder: ImageFolder) -> int:
-    """Write the rows of a file, those of unusable images left out; return the number of texts in `texts`.
-
-    Args:
-        writer: the file.
-        rows: names of the image in `folder`, see `ImageFolder.read`, and the other columns.
-        texts: column with a list of texts.
-        folder: the images.
-
-    Raises:
-        DataError: too many images were missing or broken, or the file cannot be written; it is removed then.
-    """
-    count = 0
-    with writer:
-        for names, columns in rows:
-            image = folder.read(*names)
-            if image is not None:
-                writer.write({"image": image, **columns})
-                count += len(columns[texts])
-        folder.check_rate()
-    return count

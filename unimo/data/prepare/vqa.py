@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from unimo.data.prepare.sources import ImageFolder, Row, check_folder, write_rows
+from unimo.data.prepare.sources import ImageFolder, Row, check_folder
 from unimo.data.prepare.writer import VQA_SCHEMA, ArrowWriter, Progress, no_progress, write_json
 from unimo.errors import DataError
 from unimo.files import read_json
@@ -89,7 +89,7 @@ def prepare_vqa(
         for name, chosen in parts.items():
             writer = ArrowWriter(out, f"vqav2_{name}{ending}", VQA_SCHEMA)
             items = progress(chosen, total=len(chosen), desc=writer.stem)
-            questions = write_rows(writer, _rows(split, name, items), "questions", folder)
+            questions = folder.write(writer, _rows(split, name, items), "questions")
             summary["splits"][name] = {
                 "images": writer.rows,
                 "questions": questions,
