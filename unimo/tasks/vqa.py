@@ -29,7 +29,7 @@ from unimo.metrics.vqa import accuracy_by_type
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead
 from unimo.settings import RunConfig
-from unimo.tasks.base import Answer, Batch, Metadata, Question, Task, asked_pairs, ranked
+from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, Task, asked_pairs, ranked
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class VqaTask(Task):
         return VqaAccuracy()
 
 
-class VqaAccuracy:
+class VqaAccuracy(Metric):
     """Mean target score of the chosen answers in percent: `overall`, and an entry for each question type."""
 
     def __init__(self) -> None:
@@ -127,13 +127,11 @@ class VqaAccuracy:
         self._types: list[str] = []
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
-        """Add the scores of one batch."""
         chosen = paddle.take_along_axis(batch.answer_targets, prediction["answer_ids"].unsqueeze(1), axis=1)
         self._scores += chosen.flatten().tolist()
         self._types += batch.question_types
 
     def compute(self) -> dict[str, float]:
-        """Compute the accuracies over all ranks."""
         parts = gather_objects((self._scores, self._types))
         scores, types = (sum(lists, []) for lists in zip(*parts, strict=True))
         return accuracy_by_type(scores, types)

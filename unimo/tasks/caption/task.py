@@ -22,7 +22,7 @@ from unimo.models.base import Images, Model
 from unimo.nn.outputs import Encoded
 from unimo.settings import RunConfig
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
-from unimo.tasks.base import Batch, Metadata, Question, to_tensors
+from unimo.tasks.base import Batch, Metadata, Metric, Question, to_tensors
 from unimo.tasks.caption.batches import CaptionCollator, ReferenceCollator
 from unimo.tasks.caption.data import CaptionData, read_references, result_image_id
 from unimo.tasks.caption.scene_scores import scene_caption_scores
@@ -104,7 +104,7 @@ class CaptionTask(GenerationTask):
         return CaptionMetric(self.config.java)
 
 
-class CaptionMetric:
+class CaptionMetric(Metric):
     """Scores of generated captions against all human ones of their images, times 100.
 
     They are BLEU, ROUGE-L and CIDEr-D, METEOR and SPICE where installed, and for `scenes` the share of right
@@ -120,7 +120,6 @@ class CaptionMetric:
         self._scenes: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
-        """Add the captions of one batch."""
         rows = zip(batch.image_ids, prediction["captions"], batch.references, strict=True)
         self._captions.update({key: (caption, references) for key, caption, references in rows})
         if batch.objects is not None:

@@ -26,7 +26,7 @@ from unimo.metrics.average import gather_objects
 from unimo.models.base import Model
 from unimo.nn.init import linear
 from unimo.settings import RunConfig
-from unimo.tasks.base import Answer, Batch, Metadata, Question, to_tensors
+from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, to_tensors
 from unimo.tasks.classification.batches import NO_LABEL, TextCollator
 from unimo.tasks.classifier import ClassifierTask
 
@@ -121,7 +121,7 @@ class TextClassificationTask(ClassifierTask):
         return GlueMetric(self.config.dataset)
 
 
-class GlueMetric:
+class GlueMetric(Metric):
     """Metrics of a GLUE data set over samples that have a label, in percent.
 
     `accuracy` and `majority` (accuracy of the most frequent label) for SST-2, for MNLI also
@@ -134,13 +134,11 @@ class GlueMetric:
         self._rows: list[tuple[float, float, str]] = []
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
-        """Add guesses, truths and parts of one batch."""
         truths = (batch.scores if batch.labels is None else batch.labels).tolist()
         rows = zip(prediction["guesses"].tolist(), truths, batch.parts, strict=True)
         self._rows += [row for row in rows if row[1] != NO_LABEL and not math.isnan(row[1])]
 
     def compute(self) -> dict[str, float]:
-        """Compute the metrics over all ranks. Collective."""
         rows = [row for rows in gather_objects(self._rows) for row in rows]
         if not rows:
             return {}

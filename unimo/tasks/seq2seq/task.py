@@ -24,7 +24,7 @@ from unimo.metrics.generation import Written, check_metrics, generation_scores
 from unimo.models.base import Model
 from unimo.nn.outputs import Encoded
 from unimo.settings import RunConfig
-from unimo.tasks.base import Batch, Metadata, Question, to_tensors
+from unimo.tasks.base import Batch, Metadata, Metric, Question, to_tensors
 from unimo.tasks.generation import GenerationTask, check_length
 from unimo.tasks.seq2seq.batches import KNOWLEDGE_ROLE, Seq2SeqCollator, SourceBatch
 from unimo.tasks.seq2seq.config import Seq2SeqConfig
@@ -119,7 +119,7 @@ class Seq2SeqTask(GenerationTask):
         return Seq2SeqMetric(self.config)
 
 
-class Seq2SeqMetric:
+class Seq2SeqMetric(Metric):
     """Scores of generated texts against their references, times 100: those of `task.metrics`."""
 
     def __init__(self, config: Seq2SeqConfig) -> None:
@@ -127,12 +127,10 @@ class Seq2SeqMetric:
         self._rows: list[tuple[str, Written]] = []
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
-        """Add the texts of one batch."""
         written = zip(prediction["texts"], batch.references, batch.parts, strict=True)
         self._rows += zip(batch.sources, itertools.starmap(Written, written), strict=True)
 
     def compute(self) -> dict[str, float]:
-        """Compute the scores over all ranks."""
         return compute_on_first(self._rows, self._score)
 
     def _score(self, parts: list[list[tuple[str, Written]]]) -> dict[str, float]:
