@@ -9,8 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from unimo.analysis.grounded_tokens import Atlas, GroundedToken, Patch
-from unimo.analysis.show import data_uri
-from unimo.errors import ConfigError
+from unimo.analysis.show import data_uri, html_page, writing_to
 
 THUMBNAIL = 72
 """Side of a patch with its surroundings in pixels."""
@@ -33,14 +32,10 @@ def write(atlas: Atlas, folder: str | Path, source: str = "") -> tuple[Path, Pat
     Raises:
         ConfigError: the folder cannot be created or written.
     """
-    folder = Path(folder)
-    picture, page = folder / "grounded_tokens.png", folder / "grounded_tokens.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder) as out:
+        picture, page = out / "grounded_tokens.png", out / "grounded_tokens.html"
         draw(atlas, source).save(picture, format="PNG")
         page.write_text(make_page(atlas, source), encoding="utf8")
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
     return picture, page
 
 
@@ -126,12 +121,8 @@ def make_page(atlas: Atlas, source: str = "") -> str:
         "Eq. 1 and Fig. 3). Shown are those with the largest similarity, one patch of each image, framed in "
         "its surroundings; behind a word stands how often it was mapped there."
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Grounded tokens</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>Grounded tokens</h1>"
-        f'<p>{html.escape(source)}</p><p>{html.escape(headline(atlas))}.</p><p class="note">{note}</p>\n'
-        f"{sections}\n</body></html>\n"
-    )
+    body = f'<p>{html.escape(headline(atlas))}.</p><p class="note">{note}</p>\n{sections}'
+    return html_page("Grounded tokens", "Grounded tokens", STYLE, source, body)
 
 
 def _section(token: GroundedToken, atlas: Atlas) -> str:

@@ -150,7 +150,12 @@ def collect(
         DataError: the corpus has no valid sample.
     """
     size, processor = dictionary_size(model), loader.collator.processor
-    _check(size, tokens=tokens, ids=ids, nearest=nearest, context=context)
+    for name, value, least in (("tokens", tokens, 1), ("nearest", nearest, 1), ("context", context, 0)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}, expected {least} or more")
+    wrong = [number for number in ids if not 0 <= number < size]
+    if wrong:
+        raise ConfigError(f"no grounded token {wrong[0]}: the dictionary has 0 to {size - 1}; try --tokens 8")
     patches = Neighbours(size, nearest, ids or None)
     words = Neighbours(size, WORDS_KEPT * nearest, ids or None)
     before: set[str] = set()
@@ -189,15 +194,6 @@ def dictionary_size(model: Model) -> int:
             f"{able or 'none'}, unless grounding.enabled=false"
         )
     return grounding.dictionary_size
-
-
-def _check(size: int, *, tokens: int, ids: Sequence[int], nearest: int, context: int) -> None:
-    for name, value, least in (("tokens", tokens, 1), ("nearest", nearest, 1), ("context", context, 0)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}, expected {least} or more")
-    wrong = [number for number in ids if not 0 <= number < size]
-    if wrong:
-        raise ConfigError(f"no grounded token {wrong[0]}: the dictionary has 0 to {size - 1}; try --tokens 8")
 
 
 def _add_images(model: Model, batch: RetrievalBatch, before: set[str], patches: Neighbours) -> set[str]:

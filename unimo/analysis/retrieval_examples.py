@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import paddle
 from PIL import Image
 
-from unimo.analysis.grounded_tokens import open_loader
+from unimo.analysis.grounded_tokens import Progress, open_loader
 from unimo.analysis.show import titles_of
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.inference.evaluation import processor_changes, run_of
 from unimo.inference.zero_shot import open_matcher
 from unimo.tasks.retrieval.matching import Gallery, score_pairs
 
-Progress = Callable[..., Iterable[Any]]
-"""Wraps an iterable as tqdm does."""
 Direction = Literal["text", "image"]
 """Modality of the results."""
 MOST_MODELS = 2

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unimo.analysis.retrieval_examples import Direction, Example, Found, Hit
-from unimo.analysis.show import data_uri
-from unimo.errors import ConfigError
+from unimo.analysis.show import data_uri, html_page, writing_to
 from unimo.files import write_text
 
 THUMBNAIL = 200
@@ -48,13 +47,9 @@ def write(found: Found, folder: str | Path, source: str = "") -> Path:
     Raises:
         ConfigError: the folder cannot be created or written.
     """
-    page = Path(folder) / "retrieval.html"
-    try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_text(page, make_page(found, source))
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
-    return page
+    with writing_to(folder) as out:
+        write_text(out / "retrieval.html", make_page(found, source))
+    return out / "retrieval.html"
 
 
 def make_page(found: Found, source: str = "") -> str:
@@ -65,17 +60,13 @@ def make_page(found: Found, source: str = "") -> str:
         parts.append(
             f'<h2>{direction.title()} retrieval</h2><p class="note">{NOTES[direction]}</p>\n{sections}'
         )
-    body = "\n".join(parts)
     order = "Examples on whose first result the models differ come first. " if len(found.models) > 1 else ""
     note = (
         f"{order}A green bar marks right results. Words are compared as they are written, but for capitals; "
         "function words are not coloured."
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Retrieval</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>Retrieval examples</h1><p>{html.escape(source)}</p>"
-        f'{_recalls(found)}<p class="note">{note}</p>\n{body}\n</body></html>\n'
-    )
+    body = "\n".join([f'{_recalls(found)}<p class="note">{note}</p>', *parts])
+    return html_page("Retrieval", "Retrieval examples", STYLE, source, body)
 
 
 def _recalls(found: Found) -> str:

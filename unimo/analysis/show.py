@@ -1,14 +1,41 @@
-"""Shared parts of pages and images: embedding of images, titles of models."""
+"""Shared parts of pages and images: their folder, the frame of a page, embedded images, titles of models."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
+import html
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
+
+from unimo.errors import ConfigError
+
+
+@contextlib.contextmanager
+def writing_to(folder: str | Path) -> Iterator[Path]:
+    """Create the folder of a figure, unless it exists, for writing the figure inside the block.
+
+    Raises:
+        ConfigError: the folder or a file cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        yield Path(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
+
+
+def html_page(title: str, heading: str, style: str, source: str, body: str) -> str:
+    """Build an HTML document with a style sheet and, below the heading, the source of its data."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f"<style>{style}</style></head>\n<body><h1>{heading}</h1><p>{html.escape(source)}</p>"
+        f"{body}\n</body></html>\n"
+    )
 
 
 def data_uri(picture: Image.Image, kind: Literal["PNG", "JPEG"] = "PNG") -> str:

@@ -58,6 +58,11 @@ class Surroundings:
         """Words shown with names."""
         return self.words[: self.named]
 
+    @property
+    def title(self) -> str:
+        """The word, with the tokens whose mean stands for it."""
+        return f"{self.word} (mean of {' + '.join(self.tokens)})" if len(self.tokens) > 1 else self.word
+
 
 class Lexicon:
     """The complete words of a vocabulary with their embeddings.
@@ -157,9 +162,8 @@ def open_lexicon(name: str, model: Model, processor: Processor) -> Lexicon:
 
 def headline(panel: Surroundings) -> str:
     """List the neighbours of a word in one line."""
-    several = f" (mean of {' + '.join(panel.tokens)})" if len(panel.tokens) > 1 else ""
     near = ", ".join(f"{one.text} {one.similarity:.2f}" for one in panel.neighbours)
-    return f"{panel.model}, {panel.word}{several}: {near}"
+    return f"{panel.model}, {panel.title}: {near}"
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from unimo.analysis.show import writing_to
 from unimo.analysis.word_embeddings import Surroundings, only_there, to_plain
-from unimo.errors import ConfigError
 from unimo.files import write_text
 
 CENTRE, SHARED, OWN, FAINT = "#d62728", "#1f77b4", "#ff7f0e", "#c8c8c8"
@@ -36,18 +36,21 @@ def draw(rows: Sequence[Sequence[Surroundings]]) -> Image.Image:
     figure = Figure((SIDE * columns, SIDE * len(rows) + 0.4), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes_row, panels in zip(grid, rows, strict=True):
-        for axes, panel, own in zip(axes_row, panels, only_there(panels), strict=True):
-            _draw_marks(axes, panel, own if len(panels) > 1 else set())
+    panels = [
+        part
+        for axes, row in zip(grid, rows, strict=True)
+        for part in zip(axes, row, only_there(row) if columns > 1 else [set()], strict=True)
+    ]
+    for part in panels:
+        _draw_marks(*part)
     legend = "red: centre, blue: nearest by cosine, grey: other words of the plane"
     if columns > 1:
         legend += ", orange: nearest in this model only"
     figure.supxlabel(legend, fontsize=9, color="#6e6e6e")
     canvas.draw()  # fixes the layout, on which the positions of names depend
     figure.set_layout_engine("none")
-    for axes_row, panels in zip(grid, rows, strict=True):
-        for axes, panel, own in zip(axes_row, panels, only_there(panels), strict=True):
-            _draw_names(axes, panel, own if len(panels) > 1 else set())
+    for part in panels:
+        _draw_names(*part)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
@@ -58,8 +61,7 @@ def _draw_marks(axes: Axes, panel: Surroundings, own: set[str]) -> None:
     for near in panel.neighbours:
         axes.scatter(*near.place, s=26, color=OWN if near.text.lower() in own else SHARED, zorder=3)
     axes.scatter(*panel.place, s=60, color=CENTRE, zorder=4)
-    mean = f" (mean of {' + '.join(panel.tokens)})" if len(panel.tokens) > 1 else ""
-    axes.set_title(f"{panel.model}\n{panel.word}{mean}; {panel.variance:.0%} of the variance", fontsize=10)
+    axes.set_title(f"{panel.model}\n{panel.title}; {panel.variance:.0%} of the variance", fontsize=10)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.margins(0.12)
@@ -116,11 +118,8 @@ def write(rows: Sequence[Sequence[Surroundings]], folder: str | Path) -> tuple[P
     Raises:
         ConfigError: the folder cannot be created or written.
     """
-    picture, table = Path(folder) / "word_embeddings.png", Path(folder) / "word_embeddings.json"
-    try:
-        picture.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder) as out:
+        picture, table = out / "word_embeddings.png", out / "word_embeddings.json"
         draw(rows).save(picture, format="PNG")
         write_text(table, json.dumps(to_plain(rows), indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error
     return picture, table
