@@ -93,9 +93,15 @@ class ScenesImages:
             ConfigError: the config has no class for a shape.
         """
         scene = self._scenes.scene(index)
-        labels = [self._class(item.shape) for item in scene.objects]
+        for item in scene.objects:
+            if item.shape not in self._classes:
+                raise ConfigError(
+                    f"scenes shows a {item.shape}, which is not among class_names "
+                    f"({', '.join(self._classes[:8])}); use ppdet_features/configs/scenes_tiny.yaml"
+                )
+        labels = [self._classes.index(item.shape) for item in scene.objects]
         attributes = [
-            [float(name in (item.color, item.size)) for name in self._attributes] for item in scene.objects
+            [name in (item.color, item.size) for name in self._attributes] for item in scene.objects
         ]
         width, height = render(scene).size
         boxes = np.array([item.box for item in scene.objects], np.float32) + [0, 0, 1, 1]
@@ -112,14 +118,6 @@ class ScenesImages:
     def image(self, index: int) -> Image.Image:
         """Return image `index`, RGB."""
         return render(self._scenes.scene(index))
-
-    def _class(self, shape: str) -> int:
-        if shape not in self._classes:
-            raise ConfigError(
-                f"scenes shows a {shape}, which is not among class_names ({', '.join(self._classes[:8])}); "
-                "use ppdet_features/configs/scenes_tiny.yaml"
-            )
-        return self._classes.index(shape)
 
 
 class CocoImages:
@@ -145,22 +143,20 @@ class CocoImages:
         self._classes = self._numbers(
             "categories", content["categories"], config.class_names, config.num_classes
         )
-        numbered = [{"id": i, "name": str(i)} for i in range(config.num_attributes)]
-        listed = content["attributes"] or numbered
-        names = config.attribute_names if content["attributes"] else None
-        self._num_attributes = config.num_attributes
-        self._attributes = (
-            self._numbers("attributes", listed, names, config.num_attributes) if config.num_attributes else {}
-        )
+        self._num_attributes = number = config.num_attributes
+        self._attributes: dict[Any, int] = {}
+        if number and content["attributes"]:
+            names = config.attribute_names
+            self._attributes = self._numbers("attributes", content["attributes"], names, number)
+        elif number:
+            self._attributes = {i: i for i in range(number)}
         self._images: list[Mapping[str, Any]] = _by_id(content["images"])
         sizes = {image["id"]: (image["width"], image["height"]) for image in self._images}
         self._objects: defaultdict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-        empty = 0
         for entry in content["annotations"]:
             if self._check(entry, sizes):
                 self._objects[entry["image_id"]].append(entry)
-            else:
-                empty += 1
+        empty = len(content["annotations"]) - sum(map(len, self._objects.values()))
         if empty:
             logger.warning("%s: %d boxes without area are left out", self._path, empty)
 
@@ -250,7 +246,8 @@ class CocoImages:
             if not isinstance(attribute, _ID) or attribute not in self._attributes:
                 raise DataError(f"{where} has attribute {attribute}, which is not one of the detector's")
         box = entry["bbox"]
-        if len(box) != 4 or not all(map(_is_number, box)):
+        is_number = [type(side) in (int, float) and math.isfinite(side) for side in box]
+        if len(box) != 4 or not all(is_number):
             raise DataError(f"{where}: bbox {box!r}; expected four numbers x, y, width, height")
         x, y, w, h = box
         width, height = sizes[entry["image_id"]]
@@ -283,7 +280,3 @@ class CocoImages:
 
 def _by_id(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(entries, key=lambda entry: (isinstance(entry["id"], str), entry["id"]))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -69,7 +69,9 @@ class ImageStream:
 
     def __init__(self, number: int, train: TrainingConfig) -> None:
         self._number, self._train = number, train
-        self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._order = lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng([train.seed, _ORDER, epoch]).permutation(number)
+        )
 
     def __len__(self) -> int:
         return self._number
@@ -78,9 +80,6 @@ class ImageStream:
         epoch, turn = divmod(place, self._number)
         flip = self._train.flip and np.random.default_rng([self._train.seed, _FLIP, place]).random() < 0.5
         return Appearance(place, int(self._order(epoch)[turn]), flip)
-
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self._train.seed, _ORDER, epoch]).permutation(self._number)
 
 
 class PlaceSampler(MixtureSampler):

@@ -37,19 +37,12 @@ def evaluate(
     found = []
     for index, objects in _detect(detector, images, progress):
         known = images.annotations(index)
-        scale = np.array(resized_size(known.width, known.height, detector.config)) / (
-            known.width,
-            known.height,
-        )
-        boxes = objects.boxes / np.tile(scale, 2)
+        size = known.width, known.height
+        boxes = objects.boxes / np.tile(np.array(resized_size(*size, detector.config)) / size, 2)
         boxes[:, 2:] -= boxes[:, :2]
+        image = known.image_id
         found += [
-            {
-                "image_id": known.image_id,
-                "category_id": int(label),
-                "bbox": box.tolist(),
-                "score": float(score),
-            }
+            {"image_id": image, "category_id": int(label), "bbox": box.tolist(), "score": float(score)}
             for box, score, label in zip(boxes, objects.scores, objects.labels, strict=True)
         ]
     return mean_average_precision(images, found, detector.config.classes)
@@ -126,15 +119,7 @@ def _dataset(images: AnnotatedImages, classes: list[str]) -> dict[str, list[dict
         entries.append({"id": known.image_id, "width": known.width, "height": known.height})
         for box, label, crowd in zip(known.boxes.tolist(), known.labels, known.crowd, strict=True):
             x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": known.image_id,
-                    "category_id": int(label),
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": int(crowd),
-                }
-            )
+            entry = {"id": len(annotations) + 1, "image_id": known.image_id, "category_id": int(label)}
+            annotations.append({**entry, "bbox": [x, y, w, h], "area": w * h, "iscrowd": int(crowd)})
     categories = [{"id": i, "name": name} for i, name in enumerate(classes)]
     return {"images": entries, "annotations": annotations, "categories": categories}

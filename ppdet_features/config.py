@@ -94,17 +94,15 @@ class ProposalConfig:
     """For feature pyramids; has no effect here."""
 
 
-def _train_proposals() -> ProposalConfig:
-    return ProposalConfig(pre_nms_top_n=12000, post_nms_top_n=2000)
-
-
 @dataclass(frozen=True)
 class RpnConfig:
     """Section `RPNHead`: the proposal network."""
 
     anchor_generator: AnchorConfig = field(default_factory=AnchorConfig)
     rpn_target_assign: RpnTargetConfig = field(default_factory=RpnTargetConfig)
-    train_proposal: ProposalConfig = field(default_factory=_train_proposals)
+    train_proposal: ProposalConfig = field(
+        default_factory=lambda: ProposalConfig(pre_nms_top_n=12000, post_nms_top_n=2000)
+    )
     test_proposal: ProposalConfig = field(default_factory=ProposalConfig)
     channels: int | None = None
     """Ours: channels of its 3x3 convolution; None means those of res4. Bottom-up attention has 512."""

@@ -45,16 +45,12 @@ def draw_regions(
         color = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.85, 0.8))
         x1, y1, x2, y2 = (float(side) * scale for side in found.regions.boxes[region])
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=2)
-        kind = _attribute(found, region, attributes, least_attribute)
-        text = f"{kind}{classes[label] if classes else ''} {found.scores[region]:.2f}"
+        text = f"{classes[label] if classes else ''} {found.scores[region]:.2f}"
+        if found.attributes is not None and attributes:
+            best = int(np.argmax(found.attributes[region]))
+            if found.attributes[region, best] >= least_attribute:
+                text = f"{attributes[best]} {text}"
         left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)
         draw.rectangle((left, top - 1, right + 4, bottom + 1), fill=color)
         draw.text((x1 + 2, y1), text, font=font, fill="white")
     return canvas
-
-
-def _attribute(found: StoredImage, region: int, names: Sequence[str], least: float) -> str:
-    if found.attributes is None or not names:
-        return ""
-    best = int(np.argmax(found.attributes[region]))
-    return f"{names[best]} " if found.attributes[region, best] >= least else ""

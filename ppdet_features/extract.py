@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from ppdet_features.batching import Prepared, group_by_shape
 from ppdet_features.image_list import ImageList
+from ppdet_features.preprocess import Prepared, group_by_shape
 from ppdet_features.store_writer import StoreWriter
 from unimo.data.images.open import open_image
 from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
@@ -101,9 +101,14 @@ class Extractor:
 
         with paddle.no_grad():
             results = self.detector.detect(paddle.to_tensor(np.stack([item.pixels for item in batch])))
-        for prepared, detections in zip(batch, results, strict=True):
+        for prepared, found in zip(batch, results, strict=True):
+            width, height = prepared.size
+            _, rows, columns = prepared.pixels.shape
+            scale = np.array([width / columns, height / rows] * 2, np.float32)
+            labels = (found.labels, found.scores, found.attributes)
             try:
-                yield prepared.number, halve(_as_stored(prepared, detections), self.widths)
+                regions = Regions(found.features, found.boxes * scale, width, height, found.class_probs)
+                yield prepared.number, halve(StoredImage(prepared.image_id, regions, *labels), self.widths)
             except RecordError as error:
                 yield prepared.number, Skipped(prepared.image_id, str(error))
 
@@ -186,9 +191,8 @@ def extract(
             found: dict[int, StoredImage | Skipped] = {}
             for number, result in detect_all(itertools.islice(decoded, len(numbers)), extractor, settings):
                 found[number] = result
-                is_bad = isinstance(result, Skipped)
-                bad = [BadRecord(images.name, number, result.reason)] if is_bad else []
-                counter.add([], bad)
+                if isinstance(result, Skipped):
+                    counter.add([], [BadRecord(images.name, number, result.reason)])
                 bar.update(1)
             writer.write(shard, [found[number] for number in numbers])
     return writer.finish(settings.max_bad_rate)
@@ -222,13 +226,6 @@ def detect_all(
         yield from skipped
         skipped.clear()
     yield from skipped
-
-
-def _as_stored(prepared: Prepared, found: Detections) -> StoredImage:
-    width, height = prepared.size
-    scale = np.array([width / prepared.pixels.shape[2], height / prepared.pixels.shape[1]] * 2, np.float32)
-    regions = Regions(found.features, found.boxes * scale, width, height, found.class_probs)
-    return StoredImage(prepared.image_id, regions, found.labels, found.scores, found.attributes)
 
 
 def file_digest(path: Path) -> str:

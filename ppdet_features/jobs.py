@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ppdet_features import extract as extraction
-from ppdet_features.batching import Prepared
 from ppdet_features.config import read_names
 from ppdet_features.convert_tsv import convert_tsv
 from ppdet_features.draw import draw_regions
 from ppdet_features.image_list import ImageList, open_images
+from ppdet_features.preprocess import Prepared
 from unimo.data.images.open import open_image
 from unimo.data.record import Record
 from unimo.data.regions.shard import Skipped, StoredImage
@@ -26,11 +26,9 @@ from unimo.jobs import Shard
 logger = logging.getLogger("unimo.ppdet_features")
 MakeProgress = Callable[[int, int], Any]
 """Makes a progress bar from the numbers of all images and of those done."""
-Report = Callable[[str], None]
-"""Prints one line of the result."""
 
 
-def extract(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
+def extract(args: argparse.Namespace, progress: MakeProgress) -> None:
     """Extract features, and draw what `--draw` asks for.
 
     Raises:
@@ -45,20 +43,24 @@ def extract(args: argparse.Namespace, progress: MakeProgress, report: Report) ->
     extractor = extraction.load_extractor(args.detector, args.weights)
     out = Path(args.out)
     if args.draw and not wants_number:
-        report(f"{_draw_file(Path(args.draw), extractor, out)}")
+        print(_draw_file(Path(args.draw), extractor, out))
     if images is None:
         return
     part = Shard.of_rank()
     counts = extraction.extract(images, extractor, out, settings, part, progress)
     if counts is None and part.rank > 0:
         return
-    counts = counts or _await_others(out)
+    if counts is None:
+        logger.info("this rank has finished its part; waiting for the others")
+        while not (out / INDEX).exists():  # a rank that fails ends the others
+            time.sleep(0.5)
+        counts = RegionStore(out).counts
     if wants_number:
-        _draw_first(int(args.draw), images, out, report)
-    report(_summary(counts, out))
+        _draw_first(int(args.draw), images, out)
+    print(_summary(counts, out))
 
 
-def draw(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
+def draw(args: argparse.Namespace, progress: MakeProgress) -> None:
     """Draw the regions that a store has of an image file.
 
     Raises:
@@ -67,10 +69,10 @@ def draw(args: argparse.Namespace, progress: MakeProgress, report: Report) -> No
     path, store = Path(args.picture), RegionStore(args.store)
     found = store.image_of(Record(args.picture, store.where, (path,), image_id=args.picture))
     _save(open_image(path), found, store.classes, store.attributes, Path(args.png))
-    report(args.png)
+    print(args.png)
 
 
-def to_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
+def to_tsv(args: argparse.Namespace, progress: MakeProgress) -> None:
     """Convert a store to TSV.
 
     Raises:
@@ -85,10 +87,10 @@ def to_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -> 
                 bar.update(1)
 
         count = write_tsv(Path(args.tsv), counted(), args.order, args.stems)
-    report(f"{count} images in {args.tsv}; to read them: data.regions={args.tsv}")
+    print(f"{count} images in {args.tsv}; to read them: data.regions={args.tsv}")
 
 
-def from_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -> None:
+def from_tsv(args: argparse.Namespace, progress: MakeProgress) -> None:
     """Convert a TSV file to a store.
 
     Raises:
@@ -97,7 +99,7 @@ def from_tsv(args: argparse.Namespace, progress: MakeProgress, report: Report) -
     classes = read_names(Path(args.classes)) if args.classes else []
     settings = (args.background, args.images_per_shard, args.max_bad_rate)
     table = TsvRegions(args.tsv, args.order)
-    report(_summary(convert_tsv(table, Path(args.store), classes, *settings, progress), Path(args.store)))
+    print(_summary(convert_tsv(table, Path(args.store), classes, *settings, progress), Path(args.store)))
 
 
 def _summary(counts: dict[str, int], out: Path) -> str:
@@ -111,14 +113,6 @@ def _summary(counts: dict[str, int], out: Path) -> str:
     return "\n".join(lines)
 
 
-def _await_others(out: Path) -> dict[str, int]:
-    """Wait until a rank has written the index; a rank that fails ends the others."""
-    logger.info("this rank has finished its part; waiting for the others")
-    while not (out / INDEX).exists():
-        time.sleep(0.5)
-    return RegionStore(out).counts
-
-
 def _draw_file(path: Path, extractor: extraction.Extractor, out: Path) -> Path:
     picture = open_image(path)
     prepared = Prepared(0, path.name, picture.size, extractor.prepare(picture))
@@ -130,7 +124,7 @@ def _draw_file(path: Path, extractor: extraction.Extractor, out: Path) -> Path:
     return png
 
 
-def _draw_first(count: int, images: ImageList, out: Path, report: Report) -> None:
+def _draw_first(count: int, images: ImageList, out: Path) -> None:
     store = RegionStore(out)
     for number in range(min(count, len(images))):
         try:
@@ -140,7 +134,7 @@ def _draw_first(count: int, images: ImageList, out: Path, report: Report) -> Non
             continue  # it was skipped
         png = out / "pictures" / f"{number:06d}.png"
         _save(picture, found, store.classes, store.attributes, png)
-        report(str(png))
+        print(png)
 
 
 def _save(picture: Any, found: StoredImage, classes: Any, attributes: Any, png: Path) -> None:

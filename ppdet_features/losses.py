@@ -104,11 +104,7 @@ def _region_losses(
         background = np.full(len(boxes) - len(objects), config.num_classes, np.int64)
         labels.append(np.concatenate([target.labels[objects], background]))
         rows.append(start + np.arange(len(objects)))
-        wanted.append(
-            encode(boxes[: len(objects)], target.boxes[objects], config.box_head.bbox_weight)
-            if len(objects)
-            else np.zeros((0, 4), np.float32)
-        )
+        wanted.append(encode(boxes[: len(objects)], target.boxes[objects], config.box_head.bbox_weight))
         attributes.append(target.attributes[objects])
         start += len(boxes)
     label, row = np.concatenate(labels), np.concatenate(rows)

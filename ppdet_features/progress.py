@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -46,7 +45,5 @@ class Progress:
             left = tqdm.format_interval((self._total - self._done) / rate)
             logger.info("%d/%d images  %.2f/s  ETA %s", self._done, self._total, rate, left)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()

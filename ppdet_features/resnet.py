@@ -10,6 +10,11 @@ from ppdet_features.config import DetectorConfig
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
+def normal(std: float = 0.01) -> ParamAttr:
+    """Return the initialisation of a head: normal with mean 0."""
+    return ParamAttr(initializer=nn.initializer.Normal(0.0, std))
+
+
 class ConvNorm(nn.Layer):
     """A convolution without bias, followed by batch norm."""
 
@@ -33,10 +38,9 @@ class ConvNorm(nn.Layer):
             weight_attr=ParamAttr(initializer=nn.initializer.KaimingNormal()),
             bias_attr=False,
         )
-        attribute = ParamAttr(trainable=not freeze_norm)
         self.norm = nn.BatchNorm2D(
             channels,
-            weight_attr=attribute,
+            weight_attr=ParamAttr(trainable=not freeze_norm),
             bias_attr=ParamAttr(trainable=not freeze_norm),
             use_global_stats=True if freeze_norm else None,
         )

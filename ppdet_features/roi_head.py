@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import paddle
 import paddle.nn.functional as F
-from paddle import ParamAttr, Tensor, nn
+from paddle import Tensor, nn
 from paddle.vision.ops import roi_align, roi_pool
 
 from ppdet_features.config import DetectorConfig
-from ppdet_features.resnet import Res5Head, stage_channels
+from ppdet_features.resnet import Res5Head, normal, stage_channels
 
 _SCALE = 1.0 / 16
 
@@ -26,9 +26,9 @@ class BBoxHead(nn.Layer):
         self.roi = config.box_head.roi_extractor
         width, classes = stage_channels(config, 5), config.num_classes
         self.head = Res5Head(config)
-        self.bbox_score = nn.Linear(width, classes + 1, weight_attr=_normal(0.01))
+        self.bbox_score = nn.Linear(width, classes + 1, weight_attr=normal())
         boxes = 1 if config.box_head.cls_agnostic else classes
-        self.bbox_delta = nn.Linear(width, 4 * boxes, weight_attr=_normal(0.001))
+        self.bbox_delta = nn.Linear(width, 4 * boxes, weight_attr=normal(0.001))
 
     def features(self, res4: Tensor, rois: Sequence[Tensor]) -> Tensor:
         """Pool regions and apply res5.
@@ -63,7 +63,7 @@ class AttributeHead(nn.Layer):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         width = stage_channels(config, 5)
-        self.cls_embedding = nn.Embedding(config.num_classes + 1, width // 8, weight_attr=_normal(0.01))
+        self.cls_embedding = nn.Embedding(config.num_classes + 1, width // 8, weight_attr=normal())
         self.fc_attr = nn.Linear(width + width // 8, width // 4)
         self.attr_score = nn.Linear(width // 4, config.num_attributes + 1)
 
@@ -71,7 +71,3 @@ class AttributeHead(nn.Layer):
         """Map features [R, F] and classes [R] (C is the background) to logits [R, A + 1]."""
         both = paddle.concat([features, self.cls_embedding(classes)], axis=-1)
         return self.attr_score(F.relu(self.fc_attr(both)))
-
-
-def _normal(std: float) -> ParamAttr:
-    return ParamAttr(initializer=nn.initializer.Normal(0.0, std))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import ParamAttr, Tensor, nn
+from paddle import Tensor, nn
 from paddle.vision.ops import generate_proposals
 
 from ppdet_features.config import AnchorConfig, DetectorConfig, ProposalConfig
-from ppdet_features.resnet import stage_channels
+from ppdet_features.resnet import normal, stage_channels
 
 
 def anchors_of(height: int, width: int, config: AnchorConfig) -> np.ndarray:
@@ -31,7 +31,7 @@ class RpnFeature(nn.Layer):
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.rpn_conv = nn.Conv2D(channels_in, channels, 3, padding=1, weight_attr=_normal())
+        self.rpn_conv = nn.Conv2D(channels_in, channels, 3, padding=1, weight_attr=normal())
 
     def forward(self, features: Tensor) -> Tensor:
         """Map res4 [B, C, H, W] to [B, channels, H, W]."""
@@ -49,8 +49,8 @@ class RPNHead(nn.Layer):
         anchors = self.config.anchor_generator
         number = len(anchors.anchor_sizes) * len(anchors.aspect_ratios)
         self.rpn_feat = RpnFeature(channels_in, channels)
-        self.rpn_rois_score = nn.Conv2D(channels, number, 1, weight_attr=_normal())
-        self.rpn_rois_delta = nn.Conv2D(channels, 4 * number, 1, weight_attr=_normal())
+        self.rpn_rois_score = nn.Conv2D(channels, number, 1, weight_attr=normal())
+        self.rpn_rois_delta = nn.Conv2D(channels, 4 * number, 1, weight_attr=normal())
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map res4 [B, C, H, W] to logits [B, A, H, W] and box deltas [B, 4 A, H, W]."""
@@ -86,7 +86,3 @@ class RPNHead(nn.Layer):
             return_rois_num=True,
         )
         return paddle.split(rois, numbers.tolist()) if len(numbers) > 1 else [rois]
-
-
-def _normal(std: float = 0.01) -> ParamAttr:
-    return ParamAttr(initializer=nn.initializer.Normal(0.0, std))

@@ -56,20 +56,18 @@ class StoreWriter:
         self.shards = -(-images // images_per_shard)
         self._mine = part.numbers(self.shards)
         settings = {"images": images, "images_per_shard": images_per_shard, "label_score": label_score}
-        self._begin({**job, **settings, "widths": vars(widths)}, alone=part.of == 1)
-
-    def _begin(self, job: Mapping[str, Any], alone: bool) -> None:
-        note, complaint = self.folder / JOB, f"{self.folder} holds the work of another job"
+        described = {**job, **settings, "widths": vars(widths)}
+        note, complaint = folder / JOB, f"{folder} holds the work of another job"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if alone:
+            folder.mkdir(parents=True, exist_ok=True)
+            if part.of == 1:
                 self._remove_leftovers(".*.tmp")
-            if note.exists() or any(self.folder.glob("regions-*")):
-                check_same_job(note, job, complaint)
-                return
-            write_text(note, json.dumps(dict(job), indent=1) + "\n")
+            if note.exists() or any(folder.glob("regions-*")):
+                check_same_job(note, described, complaint)
+            else:
+                write_text(note, json.dumps(described, indent=1) + "\n")
         except OSError as error:
-            raise DataError(f"cannot write to {self.folder}: {error.strerror}") from error
+            raise DataError(f"cannot write to {folder}: {error.strerror}") from error
 
     def numbers(self, shard: int) -> range:
         """Return the numbers of the images of a file."""
@@ -104,16 +102,6 @@ class StoreWriter:
         """
         if not all(map(self.is_done, range(self.shards))):
             return None
-        self._check_skipped(max_bad_rate)
-        self._remove_leftovers(".regions-*.tmp")
-        return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
-
-    def _remove_leftovers(self, pattern: str) -> None:
-        """Delete temporary files of killed processes."""
-        for path in self.folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-    def _check_skipped(self, max_bad_rate: float) -> None:
         counter = RecordCounter(max_bad_rate, "--max-bad-rate")
         counter.read["the image list"] = self.images
         skipped: list[Skipped] = []
@@ -123,3 +111,10 @@ class StoreWriter:
         counter.bad["the image list"] = len(skipped)
         if skipped:
             counter.check(1, f"{skipped[-1].image_id}: {skipped[-1].reason}")
+        self._remove_leftovers(".regions-*.tmp")
+        return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
+
+    def _remove_leftovers(self, pattern: str) -> None:
+        """Delete temporary files of killed processes."""
+        for path in self.folder.glob(pattern):
+            path.unlink(missing_ok=True)

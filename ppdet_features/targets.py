@@ -82,8 +82,6 @@ def rpn_targets(
     positive, background = sample(
         kind, config.batch_size_per_im, config.fg_fraction, rng if config.use_random else None
     )
-    if len(positive) == 0:
-        return positive, background, np.zeros((0, 4), np.float32)
     return positive, background, encode(anchors[positive], targets.boxes[nearest[positive]])
 
 

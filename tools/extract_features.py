@@ -34,7 +34,7 @@ def main(words: list[str]) -> None:
     progress = functools.partial(Progress, quiet=args.quiet or not cli.is_main_rank())
     {"extract": jobs.extract, "draw": jobs.draw, "to-tsv": jobs.to_tsv, "from-tsv": jobs.from_tsv}[
         args.command
-    ](args, progress, print)
+    ](args, progress)
 
 
 def _parser() -> argparse.ArgumentParser:
