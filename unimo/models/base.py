@@ -66,8 +66,7 @@ class Model(nn.Layer):
 
         Args:
             images: normalized pixels [B, 3, S, S], or regions for models with the capability `regions`.
-            layers: also return the states of all layers.
-            attentions: also return attentions.
+            layers, attentions: also return the states of all layers, and the attentions.
         """
         raise NotImplementedError
 
@@ -83,8 +82,7 @@ class Model(nn.Layer):
 
         Args:
             input_ids, attention_mask: [B, T]; the mask has 1 = token, 0 = padding.
-            layers: also return the states of all layers.
-            attentions: also return attentions.
+            layers, attentions: also return the states of all layers, and the attentions.
         """
         raise NotImplementedError
 

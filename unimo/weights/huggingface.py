@@ -1,4 +1,4 @@
-"""Towers of Hugging Face: name maps in both directions, and conversion to a folder that `load_tower` reads.
+"""Towers of Hugging Face: name maps, and conversion to a folder that `load_tower` reads.
 
 Each map is data, rows of unimo/weights/name_map.py. Linear weights are [out, in] there and [in, out] here.
 """
@@ -199,21 +199,6 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
                 f"{list(ours[name].shape)}; take both from the same model"
             )
     return ours
-
-
-def to_hf(source: Source, tensors: Tensors, num_layers: int) -> dict[str, np.ndarray]:
-    """Convert our tensors to theirs, with their prefix; the inverse of `from_hf`."""
-    theirs = {}
-    for entry in expand(source.rows, num_layers, SPELLING):
-        if entry.ours in tensors:
-            parts = np.split(tensors[entry.ours], len(entry.theirs), axis=-1)
-            for name, part in zip(entry.theirs, parts, strict=True):
-                if entry.kind == "batch":
-                    part = part.reshape((1,) * (3 - part.ndim) + part.shape)
-                theirs[source.prefix + name] = np.ascontiguousarray(
-                    part.T if entry.kind == "turned" else part
-                )
-    return theirs
 
 
 def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dict[str, np.ndarray]:

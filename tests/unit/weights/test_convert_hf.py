@@ -12,8 +12,9 @@ from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower, VitTower
 from unimo.weights.files import read_safetensors
-from unimo.weights.huggingface import CLIP_VISION, ROBERTA, VIT, from_hf, read_sizes, to_hf
+from unimo.weights.huggingface import CLIP_VISION, ROBERTA, SPELLING, VIT, from_hf, read_sizes
 from unimo.weights.layers import load_into, tensors_of
+from unimo.weights.name_map import expand
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 TOLERANCE = 1e-4
@@ -24,6 +25,20 @@ def stored(kind: str):
     config = json.loads((folder / "config.json").read_text())
     weights = read_safetensors(folder / "model.safetensors")
     return config, weights, read_safetensors(folder / "reference.safetensors")
+
+
+def to_hf(source, tensors, num_layers):
+    """Inverse of `from_hf`: their names, with their prefix."""
+    theirs = {}
+    for row in expand(source.rows, num_layers, SPELLING):
+        if row.ours not in tensors:
+            continue
+        parts = np.split(tensors[row.ours], len(row.theirs), axis=-1)
+        for name, part in zip(row.theirs, parts, strict=True):
+            if row.kind == "batch":
+                part = part.reshape((1,) * (3 - part.ndim) + part.shape)
+            theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "turned" else part)
+    return theirs
 
 
 def text_tower(sizes, pooler=False):
