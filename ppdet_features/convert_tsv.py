@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from unimo.data.regions.tsv import TsvRegions
 from unimo.errors import ConfigError, RecordError
 
 Background = Literal["none", "first", "last"]
-BACKGROUNDS: tuple[Background, ...] = get_args(Background)
 _KEPT = {"none": slice(None), "first": slice(1, None), "last": slice(None, -1)}
 
 

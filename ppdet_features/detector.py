@@ -5,6 +5,7 @@ Legend: B images, R proposals and N regions of one, F width of a feature, C clas
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +87,20 @@ class FasterRCNN(nn.Layer):
     @paddle.no_grad()
     def detect(self, images: Tensor) -> list[Detections]:
         """Detect the regions of images [B, 3, H, W] of one size; images do not affect each other."""
-        return [self._regions(proposals) for proposals in self._proposals(images)]
+        found, selection = [], self.config.selection
+        for proposals in self._proposals(images):
+            probs = proposals.probs[:, :-1]
+            boxes = proposals.boxes if selection.boxes == "proposals" else proposals.regressed
+            regions, scores, labels = select_regions(probs, boxes, selection)
+            features = proposals.features[paddle.to_tensor(regions)]
+            attributes = None
+            if self.attribute_head is not None:
+                # As in the release, even if the most probable class is the background.
+                likeliest = paddle.to_tensor(proposals.probs[regions].argmax(axis=1))
+                attributes = F.softmax(self.attribute_head(features, likeliest)[:, :-1]).numpy()
+            own = _of_class(boxes, regions, labels), features.numpy(), probs[regions]
+            found.append(Detections(*own, scores, labels, attributes))
+        return found
 
     @paddle.no_grad()
     def objects(self, images: Tensor) -> list[Objects]:
@@ -98,34 +112,19 @@ class FasterRCNN(nn.Layer):
             found.append(Objects(_of_class(proposals.regressed, regions, labels), scores, labels))
         return found
 
-    def _proposals(self, images: Tensor) -> list[_Proposals]:
-        size = tuple(images.shape[2:])
+    def _proposals(self, images: Tensor) -> Iterator[_Proposals]:
+        height, width = images.shape[2:]
         res4 = self.backbone(images)
-        rois = self.rpn_head.propose(*self.rpn_head(res4), size, self.config.rpn.test_proposal)
+        rois = self.rpn_head.propose(*self.rpn_head(res4), (height, width), self.config.rpn.test_proposal)
         # res5 runs on one image at a time: its hundreds of regions fill any device, and the pooled regions
         # of one image of bottom-up attention already take 240 MB.
-        return [self._proposals_of(res4[i : i + 1], boxes, size) for i, boxes in enumerate(rois)]
-
-    def _proposals_of(self, res4: Tensor, rois: Tensor, size: tuple[int, int]) -> _Proposals:
-        features = self.bbox_head.features(res4, [rois])
-        logits, deltas = self.bbox_head(features)
-        boxes, height, width = rois.numpy(), *size
-        regressed = decode(boxes, deltas.numpy(), self.config.box_head.bbox_weight)
-        return _Proposals(features, F.softmax(logits).numpy(), boxes[:, None], clip(regressed, width, height))
-
-    def _regions(self, proposals: _Proposals) -> Detections:
-        selection, probs = self.config.selection, proposals.probs[:, :-1]
-        boxes = proposals.boxes if selection.boxes == "proposals" else proposals.regressed
-        regions, scores, labels = select_regions(probs, boxes, selection)
-        features = proposals.features[paddle.to_tensor(regions)]
-        attributes = None
-        if self.attribute_head is not None:
-            # As in the release, even if the most probable class is the background.
-            likeliest = paddle.to_tensor(proposals.probs[regions].argmax(axis=1))
-            attributes = F.softmax(self.attribute_head(features, likeliest)[:, :-1]).numpy()
-        return Detections(
-            _of_class(boxes, regions, labels), features.numpy(), probs[regions], scores, labels, attributes
-        )
+        for i, boxes in enumerate(rois):
+            features = self.bbox_head.features(res4[i : i + 1], [boxes])
+            logits, deltas = self.bbox_head(features)
+            proposed = boxes.numpy()
+            regressed = decode(proposed, deltas.numpy(), self.config.box_head.bbox_weight)
+            probs, regressed = F.softmax(logits).numpy(), clip(regressed, width, height)
+            yield _Proposals(features, probs, proposed[:, None], regressed)
 
 
 def _of_class(boxes: np.ndarray, regions: np.ndarray, labels: np.ndarray) -> np.ndarray:

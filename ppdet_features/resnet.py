@@ -128,9 +128,8 @@ class ResNet(nn.Layer):
         super().__init__()
         resnet = config.resnet
         self.caffe_max_pool = resnet.caffe_max_pool
-        self.conv1 = nn.Sequential()
         stem = ConvNorm(3, resnet.ch_in, 7, stride=2, freeze_norm=resnet.freeze_norm)
-        self.conv1.add_sublayer("conv1", stem)
+        self.conv1 = nn.Sequential(("conv1", stem))
         self.res2 = _stage(2, resnet.ch_in, config)
         self.res3 = _stage(3, stage_channels(config, 2), config)
         self.res4 = _stage(4, stage_channels(config, 3), config)

@@ -26,18 +26,6 @@ def anchors_of(height: int, width: int, config: AnchorConfig) -> np.ndarray:
     return np.concatenate([centers - half, centers + half], axis=-1).astype(np.float32)
 
 
-class RpnFeature(nn.Layer):
-    """The 3x3 convolution shared by scores and boxes."""
-
-    def __init__(self, channels_in: int, channels: int) -> None:
-        super().__init__()
-        self.rpn_conv = nn.Conv2D(channels_in, channels, 3, padding=1, weight_attr=normal())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map res4 [B, C, H, W] to [B, channels, H, W]."""
-        return F.relu(self.rpn_conv(features))
-
-
 class RPNHead(nn.Layer):
     """Scores of anchors, box deltas, and the choice of proposals."""
 
@@ -48,13 +36,14 @@ class RPNHead(nn.Layer):
         channels = config.rpn.channels or channels_in
         anchors = self.config.anchor_generator
         number = len(anchors.anchor_sizes) * len(anchors.aspect_ratios)
-        self.rpn_feat = RpnFeature(channels_in, channels)
+        shared = nn.Conv2D(channels_in, channels, 3, padding=1, weight_attr=normal())
+        self.rpn_feat = nn.Sequential(("rpn_conv", shared))
         self.rpn_rois_score = nn.Conv2D(channels, number, 1, weight_attr=normal())
         self.rpn_rois_delta = nn.Conv2D(channels, 4 * number, 1, weight_attr=normal())
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map res4 [B, C, H, W] to logits [B, A, H, W] and box deltas [B, 4 A, H, W]."""
-        shared = self.rpn_feat(features)
+        shared = F.relu(self.rpn_feat(features))
         return self.rpn_rois_score(shared), self.rpn_rois_delta(shared)
 
     @paddle.no_grad()

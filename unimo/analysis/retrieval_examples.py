@@ -109,23 +109,22 @@ def find_examples(
     for name, value in (("queries", queries), ("top", top)):
         if value < 1:
             raise ConfigError(f"{name} is {value}, expected 1 or more")
-    models, known = [], None
-    for name, directory in zip(titles_of(directories), directories, strict=True):
-        ranking, samples = _rank(name, directory, split, paths, overrides, progress)
-        if known is None:
-            known = samples
-        elif samples[:3] != known[:3]:
-            raise DataError(
-                f"{models[0].name} and {ranking.name} read different images or texts; name the corpus with "
-                "--data, or give only one model"
-            )
-        models.append(ranking)
-    captions, image_ids, owners, picture = known
+    ranked = [
+        _rank(name, directory, split, paths, overrides, progress)
+        for name, directory in zip(titles_of(directories), directories, strict=True)
+    ]
+    models = tuple(ranking for ranking, _ in ranked)
+    captions, image_ids, owners, picture = ranked[0][1]
+    if any(samples[:3] != ranked[0][1][:3] for _, samples in ranked):
+        raise DataError(
+            f"{' and '.join(model.name for model in models)} read different images or texts; name the corpus "
+            "with --data, or give only one model"
+        )
     image_of_text = np.array(owners)
     scores = [model.scores for model in models]
     images = np.arange(len(image_ids))
     return Found(
-        models=tuple(models),
+        models=models,
         captions=tuple(captions),
         image_ids=tuple(image_ids),
         image_of_text=image_of_text,

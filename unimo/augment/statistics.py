@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unimo.augment.corpus import CaptionCorpus
-from unimo.augment.counting import BYTES_PER_KEY, KeyCounter
+from unimo.augment.counting import BYTES_PER_KEY
 from unimo.augment.ngram import TrigramCounter, TrigramModel
 from unimo.augment.scene_graph import Parser
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
@@ -37,6 +37,7 @@ class CorpusStatistics:
         keys = max(1000, memory_mb * 500_000 // BYTES_PER_KEY)
         self.trigrams = TrigramCounter(keys)
         self.vocabulary = VocabularyCounter(keys)
+        self._counters = {"trigrams": self.trigrams.trigrams, **self.vocabulary.counters}
         self.read = 0
         """Number of samples read."""
         self.parsed = 0
@@ -105,18 +106,13 @@ class CorpusStatistics:
         if file.is_file():
             note, saved = _read_arrays(file)
             if note == json.loads(json.dumps(about)):
-                return Vocabulary(
-                    self.vocabulary.named(saved["numbers"]), saved["counts"], saved["neighbours"]
-                )
+                entries = self.vocabulary.named(saved["numbers"])
+                return Vocabulary(entries, saved["counts"], saved["neighbours"])
         found = self.vocabulary.finish(min_count, neighbours, seed, self.memory_mb // 4)
         numbers = np.array([self.vocabulary.entries[entry] for entry in found.entries], np.int64)
-        _write_arrays(
-            file, about, {"numbers": numbers, "counts": found.counts, "neighbours": found.neighbours}
-        )
+        arrays = {"numbers": numbers, "counts": found.counts, "neighbours": found.neighbours}
+        _write_arrays(file, about, arrays)
         return found
-
-    def _counters(self) -> dict[str, KeyCounter]:
-        return {"trigrams": self.trigrams.trigrams, **self.vocabulary.counters()}
 
     def _save(self, file: Path, about: Mapping[str, Any]) -> None:
         note = {
@@ -128,7 +124,7 @@ class CorpusStatistics:
             "entries": list(self.vocabulary.entries),
         }
         arrays = {}
-        for name, counter in self._counters().items():
+        for name, counter in self._counters.items():
             counter.settle()
             arrays |= {f"{name}.keys": counter.keys, f"{name}.counts": counter.counts}
         _write_arrays(file, note, arrays)
@@ -136,7 +132,7 @@ class CorpusStatistics:
     def _load(self, file: Path, about: Mapping[str, Any]) -> None:
         note, saved = _read_arrays(file)
         check_same(note["about"], about, f"{file} was counted on another corpus or with other settings")
-        for name, counter in self._counters().items():
+        for name, counter in self._counters.items():
             counter.keys, counter.counts = saved[f"{name}.keys"], saved[f"{name}.counts"]
         self.read, self.parsed, self.broken = note["read"], note["parsed"], note["broken"]
         self.trigrams.words = {word: number for number, word in enumerate(note["words"])}

@@ -40,6 +40,8 @@ class VocabularyCounter:
         self.entries: dict[Entry, int] = {}
         self._entries = KeyCounter(MAX_ENTRIES)
         self._contexts = KeyCounter(max_keys)
+        self.counters = {"entries": self._entries, "contexts": self._contexts}
+        """The counts by name, for saving."""
 
     def add(self, graph: SceneGraph, text: str) -> None:
         """Count the nodes of one caption."""
@@ -58,10 +60,6 @@ class VocabularyCounter:
             contexts += [number << _FEATURE_BITS | feature for feature in hashes]
         self._entries.add(numbers)
         self._contexts.add(contexts)
-
-    def counters(self) -> dict[str, KeyCounter]:
-        """Return the counts by name, for saving."""
-        return {"entries": self._entries, "contexts": self._contexts}
 
     def named(self, numbers: np.ndarray) -> list[Entry]:
         """Return entries by their numbers."""
