@@ -48,13 +48,14 @@ def run(main: Callable[[], int | None]) -> None:
     Other errors are bugs and keep their traceback.
     """
     _start_logging()
+    message = ""
     try:
         code = main() or 0
         sys.stdout.flush()
     except UnimoError as error:
-        code = _say(f"error: {error}", USER_ERROR)
+        message, code = f"error: {error}", USER_ERROR
     except KeyboardInterrupt:
-        code = _say("interrupted", INTERRUPTED)
+        message, code = "interrupted", INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -63,23 +64,21 @@ def run(main: Callable[[], int | None]) -> None:
         signs = ("gloo/transport", "Connection reset by peer")
         if not (is_one_of_many() and any(sign in str(error) for sign in signs)):
             raise
-        code = _say("lost contact with another rank; its log says why", LOST_CONTACT)
+        message, code = "lost contact with another rank; its log says why", LOST_CONTACT
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         place = error.filename or "the output folder"
-        code = _say(f"error: {place}: {error.strerror}; fix that or choose another output folder", USER_ERROR)
+        message = f"error: {place}: {error.strerror}; fix that or choose another output folder"
+        code = USER_ERROR
+    if message:
+        print(message, file=sys.stderr, flush=True)
     _leave(code)
 
 
 def is_main_rank() -> bool:
     """Return whether this process prints results: rank 0, or a process that runs alone."""
     return os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
-
-
-def _say(message: str, code: int) -> int:
-    print(message, file=sys.stderr, flush=True)
-    return code
 
 
 def is_one_of_many() -> bool:

@@ -44,11 +44,12 @@ def setup(train: TrainConfig) -> None:
         DeviceError: there is no GPU but the config asks for one, or the sharding stage cannot run here.
     """
     global _is_ready
-    if train.device == "gpu" and not _has_gpu():
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if train.device == "gpu" and not has_gpu:
         raise DeviceError(
             "train.device=gpu, but this Paddle sees no GPU; try train.device=cpu, or install the GPU build"
         )
-    if train.device == "cpu" or not _has_gpu():
+    if train.device == "cpu" or not has_gpu:
         os.environ.setdefault("PADDLE_DISTRI_BACKEND", "gloo")
         paddle.set_device("cpu")
     ranks = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
@@ -63,10 +64,6 @@ def setup(train: TrainConfig) -> None:
         strategy.find_unused_parameters = False
         fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
         _is_ready = True
-
-
-def _has_gpu() -> bool:
-    return paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
 
 
 def check_sharding(stage: int, ranks: int) -> None:

@@ -98,16 +98,12 @@ class PretrainTask(Task):
         return prediction
 
     def new_metric(self) -> PretrainMetric:
-        """Return a fresh `PretrainMetric`."""
         return PretrainMetric()
 
 
-class PretrainMetric:
+class PretrainMetric(Averages):
     """Means over all masked tokens, and over all pairs: `mlm_loss`, `itm_loss` (nats), `mlm_accuracy`,
     `itm_accuracy` (percent)."""
-
-    def __init__(self) -> None:
-        self._averages = Averages()
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Add one batch."""
@@ -117,12 +113,8 @@ class PretrainMetric:
             count = labels.shape[0]
             loss = F.cross_entropy(logits, labels, reduction="sum").item()
             hits = (logits.argmax(axis=1) == labels).astype("int64").sum().item()
-            self._averages.add(f"{name}_loss", loss, count)
-            self._averages.add(f"{name}_accuracy", 100.0 * hits, count)
-
-    def compute(self) -> dict[str, float]:
-        """Return the means over all ranks."""
-        return self._averages.compute()
+            self.add(f"{name}_loss", loss, count)
+            self.add(f"{name}_accuracy", 100.0 * hits, count)
 
 
 TASK = PretrainTask
