@@ -22,7 +22,7 @@ def draw_regions(
     least_score: float = 0.2,
     least_attribute: float = 0.1,
 ) -> Image.Image:
-    """Draw the box of each region with its attribute, class and probability.
+    """Draw the box of each region with its attribute, class and probability into an RGB copy of the image.
 
     Args:
         image: the image.
@@ -31,9 +31,6 @@ def draw_regions(
         attributes: names; empty for none.
         least_score: smallest probability of a region; the best one is always drawn.
         least_attribute: smallest probability of an attribute.
-
-    Returns:
-        The RGB image.
     """
     scale = max(1.0, MIN_SIDE / max(image.size))
     size = (round(image.width * scale), round(image.height * scale))

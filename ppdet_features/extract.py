@@ -118,11 +118,7 @@ _WITHOUT_EFFECT = ("Training", "BBoxAssigner", "BBoxPostProcess", "class_names",
 
 
 def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
-    """Load a detector on this rank's GPU, if there is one.
-
-    Args:
-        config_path: YAML file.
-        weights_path: file of weights; None means random ones.
+    """Load a detector from its YAML file on this rank's GPU, if there is one; without weights, random ones.
 
     Raises:
         ConfigError: the YAML file cannot be used.

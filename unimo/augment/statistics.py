@@ -96,9 +96,7 @@ class CorpusStatistics:
         """Return the vocabulary with similar entries, which are computed once.
 
         Args:
-            min_count: smallest count of an entry.
-            neighbours: largest number of similar entries of each.
-            seed: seed of the decomposition.
+            min_count, neighbours, seed: see `VocabularyCounter.finish`.
             file: file of the result; results of other counts or settings are replaced.
             about: fingerprint and settings of the counts.
         """
