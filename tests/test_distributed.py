@@ -106,20 +106,28 @@ def joined(output: Path) -> tuple[dict[str, float], dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def joined_by_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("joined")
-    assert run_ranks(1, output, script="joined_batch.py") == 0
-    return output
+def joined_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What one rank gives, with the false images of the batch and with hard ones."""
+    outputs = {}
+    for words in ("", "hard"):
+        outputs[words] = tmp_path_factory.mktemp(f"joined_{words}")
+        assert run_ranks(1, outputs[words], words.split(), script="joined_batch.py") == 0
+    return outputs
 
 
-@pytest.mark.parametrize("option", ["stage=0", "stage=1", "recompute"])
+@pytest.mark.parametrize("option", ["stage=0", "stage=1", "recompute", "hard", "hard recompute"])
 def test_unimo3_on_two_ranks_equals_the_joined_batch(
-    joined_by_one: Path, tmp_path: Path, option: str
+    joined_by_one: dict[str, Path], tmp_path: Path, option: str
 ) -> None:
-    """With unequal numbers of MLM targets on the ranks, and different random starts."""
-    assert run_ranks(2, tmp_path, [option], script="joined_batch.py") == 0
-    (found, gradients), (expected, joined_gradients) = joined(tmp_path), joined(joined_by_one)
-    assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
-    assert found["mlm"] == pytest.approx(expected["mlm"], abs=1e-5)
+    """With unequal numbers of MLM targets on the ranks, and different random starts.
+
+    With hard negatives the ranks also hold different numbers of pairs, and the only false image of all texts
+    is on the first rank.
+    """
+    assert run_ranks(2, tmp_path, option.split(), script="joined_batch.py") == 0
+    hard = "hard" if "hard" in option else ""
+    (found, gradients), (expected, joined_gradients) = joined(tmp_path), joined(joined_by_one[hard])
+    for name in ("loss", "mlm", "itm", *(["itc"] if hard else [])):
+        assert found[name] == pytest.approx(expected[name], abs=1e-5), name
     assert max(np.abs(value).max() for value in joined_gradients.values()) > 0.01
     assert_close(gradients, joined_gradients, 1e-5)

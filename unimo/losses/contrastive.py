@@ -6,6 +6,7 @@ proportion to the ITC probabilities, as in ALBEF (Li et al., 2021, section 3.2).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import paddle
@@ -18,32 +19,37 @@ from unimo.losses.reduce import world_size
 
 
 class _Gather(PyLayer):
-    """All-gather along the batch; its backward sums the gradients of all ranks and keeps this rank's rows."""
+    """All-gather along the batch; its backward sums the gradients of all ranks and keeps this rank's rows.
+
+    Ranks may hold different numbers of rows. That is settled in here, so that every rank has the same graph
+    and runs the collectives of the backward pass in the same order.
+    """
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        ctx.rows = local.shape[0]
-        return paddle.concat(_all_gather(local))
+    def forward(ctx: Any, local: Tensor, counts: list[int]) -> Tensor:
+        ctx.first, ctx.rows = rows_before(counts), local.shape[0]
+        return _all_rows(local, counts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         gradient = gradient.clone()
         dist.all_reduce(gradient)
-        first = dist.get_rank() * ctx.rows
-        return gradient[first : first + ctx.rows]
+        return gradient[ctx.first : ctx.first + ctx.rows]
 
 
-def _all_gather(local: Tensor) -> list[Tensor]:
+def _all_rows(local: Tensor, counts: list[int]) -> Tensor:
+    missing = max(counts) - local.shape[0]  # all-gather wants equal shapes
+    if missing:
+        local = paddle.concat([local, paddle.zeros([missing, *local.shape[1:]], local.dtype)])
     parts: list[Tensor] = []
     dist.all_gather(parts, local.detach())
-    return parts
+    return paddle.concat([part[:count] for part, count in zip(parts, counts, strict=True) if count])
 
 
 def row_counts(rows: int) -> list[int]:
     """Return the number of rows of each rank, in rank order. Collective."""
-    if world_size() == 1:
-        return [rows]
-    return paddle.concat(_all_gather(paddle.to_tensor([rows]))).tolist()
+    ranks = world_size()
+    return _all_rows(paddle.to_tensor([rows]), [1] * ranks).tolist() if ranks > 1 else [rows]
 
 
 def rows_before(counts: list[int]) -> int:
@@ -51,45 +57,57 @@ def rows_before(counts: list[int]) -> int:
     return sum(counts[: dist.get_rank()]) if world_size() > 1 else 0
 
 
-def gather_rows(local: Tensor, counts: list[int] | None = None) -> Tensor:
-    """Gather the rows of all ranks in rank order, [G, ...], with gradient.
+def gather_rows(local: Tensor, counts: list[int]) -> Tensor:
+    """Gather the rows of all ranks in rank order, [G, ...], with gradient. Collective.
 
     Each rank's loss is over its own rows, which it compares with those of all ranks, so the gradient of a row
     is the sum of its gradients in the losses of all ranks.
 
     Args:
         local: rows [B, ...] of this rank.
-        counts: B of each rank, see `row_counts`; None when all are equal.
+        counts: B of each rank, see `row_counts`.
     """
     if world_size() == 1:
         return local
-    longest = max(counts) if counts else local.shape[0]
-    missing = longest - local.shape[0]
-    if missing:
-        local = paddle.concat([local, paddle.zeros([missing, *local.shape[1:]], local.dtype)])
-    gathered = paddle.concat(_all_gather(local)) if local.stop_gradient else _Gather.apply(local)
-    if counts is None or min(counts) == longest:
-        return gathered
-    real = [rank * longest + row for rank, count in enumerate(counts) for row in range(count)]
-    return paddle.gather(gathered, paddle.to_tensor(real))
+    return _all_rows(local, counts) if local.stop_gradient else _Gather.apply(local, counts)
 
 
-def contrastive_loss(
-    text: Tensor, image: Tensor, temperature: Tensor, group: Tensor
-) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Contrast:
+    """Contrast of the B pairs of this rank with the G pairs of all ranks."""
+
+    loss: Tensor
+    """Scalar; its average over ranks is the mean over all pairs."""
+    scores: Tensor
+    """[B, G] cosines of this rank's texts with all images, divided by the temperature."""
+    groups: Tensor
+    """[G] identities of the images."""
+    counts: list[int]
+    """Number of pairs of each rank."""
+
+    @property
+    def own_rows(self) -> Tensor:
+        """Rows of this rank's pairs among those of all ranks, [B] int64."""
+        first = rows_before(self.counts)
+        return paddle.arange(first, first + self.scores.shape[0], dtype="int64")
+
+    @property
+    def own_scores(self) -> Tensor:
+        """Scores [B, B] of this rank's texts with its own images."""
+        first = rows_before(self.counts)
+        return self.scores[:, first : first + self.scores.shape[0]]
+
+
+def contrastive_loss(text: Tensor, image: Tensor, temperature: Tensor, group: Tensor) -> Contrast:
     """Compute the mean of image-to-text and text-to-image cross-entropy against soft targets.
 
     The target of a row is uniform over all gathered rows of the same image: another caption of the picture is
-    a positive, not a negative.
+    a positive, not a negative. Collective.
 
     Args:
         text, image: unit vectors [B, E] of this rank.
         temperature: scalar by which cosines are divided.
         group: [B] identities of the images (`Record.image_group`), equal on every rank for the same picture.
-
-    Returns:
-        Loss, whose average over ranks is the mean over all rows, and the text-to-image scores within this
-        rank [B, B].
     """
     counts = row_counts(text.shape[0])
     all_text, all_image, all_group = (gather_rows(rows, counts) for rows in (text, image, group))
@@ -99,12 +117,31 @@ def contrastive_loss(
     image_scores = paddle.matmul(image, all_text, transpose_y=True) / temperature
     to_image = -(F.log_softmax(text_scores) * targets).sum(1).mean()
     to_text = -(F.log_softmax(image_scores) * targets).sum(1).mean()
-    first = rows_before(counts)
     loss = (to_image + to_text) * 0.5
     if min(counts) < max(counts):
         # Ranks hold different numbers of rows: weight them, so that the average over ranks is that over rows.
         loss = loss * (text.shape[0] * len(counts) / sum(counts))
-    return loss, text_scores[:, first : first + text.shape[0]]
+    return Contrast(loss, text_scores, all_group, counts)
+
+
+def draw_hard_images(contrast: Contrast, matched: Tensor) -> tuple[Tensor, Tensor]:
+    """Choose the image that matching (ITM) shows with each text of this rank: its own, or a hard negative.
+
+    Negatives are drawn among the images of all ranks, in proportion to the softmax of their scores.
+
+    Args:
+        contrast: of the pairs.
+        matched: [B], 1 for texts that keep their image.
+
+    Returns:
+        Rows of the images among those of all ranks, [B] int64, and labels [B] int64, 1 = match. Where all
+        ranks hold a single picture, there is no negative: what is drawn is a match, and labelled as one.
+    """
+    own = contrast.own_rows
+    group = paddle.gather(contrast.groups, own)
+    drawn = hard_negatives(contrast.scores, group, contrast.groups)
+    rows = paddle.where(matched == 1, own, drawn)
+    return rows, (paddle.gather(contrast.groups, rows) == group).astype("int64")
 
 
 def hard_negatives(scores: Tensor, group: Tensor, column_group: Tensor | None = None) -> Tensor:

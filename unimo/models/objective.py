@@ -12,9 +12,10 @@ import paddle
 from paddle import Tensor, nn
 
 from unimo.data.loading.batch import Batch, PairBatch
+from unimo.losses.contrastive import Contrast, contrastive_loss, draw_hard_images, gather_rows
 from unimo.models.base import Model
 from unimo.models.batches import PretrainBatch
-from unimo.nn.heads import TEMPERATURE_START, contrastive_heads
+from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.init import constant_attr
 from unimo.nn.outputs import Encoded
 
@@ -99,6 +100,16 @@ class Objective(nn.Layer):
         self.itc_text_head, self.itc_image_head = contrastive_heads(text_size, image_size, size, std)
         self.itc_temperature = self.create_parameter([], attr=constant_attr(TEMPERATURE_START))
 
+    def contrast(self, text: Tensor, image: Tensor, group: Tensor) -> Contrast:
+        """Compute ITC between texts and images that were encoded alone. Collective.
+
+        Args:
+            text, image: first states [B, D_t] and [B, D_v] of the towers.
+            group: [B] identities of the images (`PairBatch.image_group`).
+        """
+        vectors = self.itc_text_head(text), self.itc_image_head(image)
+        return contrastive_loss(*vectors, clip_temperature(self.itc_temperature), group)
+
 
 def encode_images(model: Model, batch: PretrainBatch) -> Encoded:
     """Encode the images of pairs and, behind them, the false images from elsewhere, if the batch has some.
@@ -109,6 +120,21 @@ def encode_images(model: Model, batch: PretrainBatch) -> Encoded:
     if batch.false_pixels is not None:
         images = paddle.concat([images, batch.false_pixels])
     return model.encode_image(images)
+
+
+def hard_images(contrast: Contrast, image: Encoded, matched: Tensor) -> tuple[Encoded, Tensor, Tensor]:
+    """Gather the images of all ranks, and choose the one that ITM shows with each text. Collective.
+
+    Args:
+        contrast: ITC of the pairs, by whose scores hard negatives are drawn (ALBEF).
+        image: what fusion reads of this rank's B images.
+        matched: [B], 1 for texts that keep their image.
+
+    Returns:
+        The images of all ranks, the row of the chosen one for each text [B], and labels [B], 1 = match.
+    """
+    shown, labels = draw_hard_images(contrast, matched)
+    return image.map(lambda states: gather_rows(states, contrast.counts)), shown, labels
 
 
 def prefixed(prefix: str, scalars: Scalars) -> Scalars:

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from unimo.losses.contrastive import contrastive_loss, gather_rows, hard_negatives
+from unimo.losses.contrastive import contrastive_loss, draw_hard_images, gather_rows, hard_negatives
 from unimo.losses.itm import matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.reduce import global_mean
@@ -65,18 +65,19 @@ def test_contrastive_with_soft_targets_in_numpy():
     rng = np.random.default_rng(1)
     text, image, group = _unit(rng, 4, 6), _unit(rng, 4, 6), np.array([5, 2, 5, 9])
     tensors = [paddle.to_tensor(x) for x in (text, image)]
-    loss, scores = contrastive_loss(*tensors, paddle.to_tensor(0.1), paddle.to_tensor(group))
+    contrast = contrastive_loss(*tensors, paddle.to_tensor(0.1), paddle.to_tensor(group))
     targets = (group[:, None] == group).astype("float64")
     targets /= targets.sum(1, keepdims=True)
     expected = text @ image.T / 0.1
     both = [-(_log_softmax(x) * targets).sum(1).mean() for x in (expected, expected.T)]
-    assert float(loss) == pytest.approx(np.mean(both), abs=1e-5)
-    np.testing.assert_allclose(scores.numpy(), expected, atol=1e-5)
+    assert float(contrast.loss) == pytest.approx(np.mean(both), abs=1e-5)
+    np.testing.assert_allclose(contrast.scores.numpy(), expected, atol=1e-5)
+    np.testing.assert_array_equal(contrast.own_scores.numpy(), contrast.scores.numpy())
 
 
 def test_gather_on_one_rank_is_the_identity():
     x = paddle.ones([2, 3])
-    assert gather_rows(x) is x
+    assert gather_rows(x, [2]) is x
 
 
 def test_hard_negatives_avoid_their_group_and_follow_the_scores():
@@ -87,6 +88,16 @@ def test_hard_negatives_avoid_their_group_and_follow_the_scores():
     assert set(draws[:, 0]) == {1} and set(draws[:, 2]) == {1}
     assert (draws[:, 1] != 1).all()
     assert (draws[:, 1] == 2).mean() > 0.8
+
+
+def test_hard_images_are_labelled_as_what_they_are():
+    """A batch of one picture has no negatives; a label never lies."""
+    vectors, matched = paddle.eye(3), paddle.to_tensor([1, 0, 0])
+    for group, expected in (([4, 4, 4], [1, 1, 1]), ([4, 7, 7], [1, 0, 0])):
+        contrast = contrastive_loss(vectors, vectors, paddle.to_tensor(0.1), paddle.to_tensor(group))
+        rows, labels = draw_hard_images(contrast, matched)
+        assert labels.tolist() == expected and rows[0] == 0
+    assert rows.tolist() == [0, 0, 0]
 
 
 def test_hard_negatives_without_any_other_group_still_answer():

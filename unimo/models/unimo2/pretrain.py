@@ -8,24 +8,17 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor, nn
 
-from unimo.losses.contrastive import (
-    contrastive_loss,
-    gather_rows,
-    hard_negatives,
-    row_counts,
-    rows_before,
-)
 from unimo.losses.itm import matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.visual_contrastive import nt_xent_loss
 from unimo.models import objective
 from unimo.models.batches import MaskedTextBatch, PretrainBatch
-from unimo.models.objective import Scalars, encode_images, prefixed
+from unimo.models.objective import Scalars, encode_images, hard_images, prefixed
 from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.unimo2.config import Config
 from unimo.models.unimo2.grounding import Grounding
 from unimo.models.unimo2.model import Unimo2
-from unimo.nn.heads import MlmHead, ProjectionHead, clip_temperature
+from unimo.nn.heads import MlmHead, ProjectionHead
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
 
@@ -94,15 +87,18 @@ class Objective(objective.Objective):
         text = model.encode_text(ids, mask)
         masked, clean = text.map(lambda states: states[:size]), text.map(lambda states: states[size:])
         losses, report = self._masked_lm(model, masked, own, batch)
-        shown = image.select(batch.itm_image_index)
+        candidates, shown, labels = image, batch.itm_image_index, batch.itm_labels
         if self.contrastive:
-            losses["itc"], drawn = self._contrast(clean, own, batch)
-            shown = drawn if self.hard else shown
+            contrast = self.contrast(clean.text[:, 0], own.image[:, 0], batch.image_group)
+            losses["itc"] = contrast.loss
+            if self.hard:
+                candidates, shown, labels = hard_images(contrast, own, labels)
         # Mismatched pairs are grounded for ITM, but do not teach the dictionary: what they show does not
         # belong together.
-        pairs = model.fuse(clean, shown, grounding=model.ground(clean, shown), outputs="pooled")
-        logits = self.itm_head(pairs.pooled)
-        losses["itm"], report["itm_accuracy"] = matching_loss(logits, batch.itm_labels)
+        shown_image = candidates.select(shown)
+        grounding = model.ground(clean, shown_image)
+        pairs = model.fuse(clean, shown_image, grounding=grounding, outputs="pooled")
+        losses["itm"], report["itm_accuracy"] = matching_loss(self.itm_head(pairs.pooled), labels)
         return losses, report
 
     def _texts(self, model: Unimo2, batch: MaskedTextBatch) -> tuple[Scalars, Scalars]:
@@ -140,27 +136,6 @@ class Objective(objective.Objective):
         if grounding is None:
             return {}, {}
         return {"grounding": model.grounding.loss(grounding)}, {CHOSEN: count_chosen(grounding)}
-
-    def _contrast(self, text: Encoded, image: Encoded, batch: PretrainBatch) -> tuple[Tensor, Encoded]:
-        """Compute ITC of matching pairs, and select for each text the image that ITM shows it.
-
-        The false images are drawn from the global batch by similarity.
-        """
-        size = text.text.shape[0]
-        counts = row_counts(size)
-        begin = rows_before(counts)
-        own = paddle.arange(begin, begin + size, dtype="int64")
-        group = batch.image_group
-        text_vectors = self.itc_text_head(text.text[:, 0])
-        image_vectors = self.itc_image_head(image.image[:, 0])
-        temperature = clip_temperature(self.itc_temperature)
-        loss, _ = contrastive_loss(text_vectors, image_vectors, temperature, group)
-        with paddle.no_grad():
-            everyone = gather_rows(image_vectors.detach(), counts)
-            scores = paddle.matmul(text_vectors, everyone, transpose_y=True) / temperature
-            drawn = hard_negatives(scores, group, gather_rows(group, counts))
-        rows = paddle.where(batch.itm_labels == 1, own, drawn)
-        return loss, Encoded(image=gather_rows(image.image, counts)).select(rows)
 
 
 @paddle.no_grad()

@@ -8,17 +8,15 @@ from dataclasses import replace
 import paddle
 from paddle import Tensor
 
-from unimo.losses.contrastive import contrastive_loss, hard_negatives
 from unimo.losses.itm import matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.models import objective
 from unimo.models.batches import PretrainBatch
-from unimo.models.objective import Scalars, encode_images
+from unimo.models.objective import Scalars, encode_images, hard_images
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.model import Unimo3
-from unimo.nn.heads import MlmHead, clip_temperature
+from unimo.nn.heads import MlmHead
 from unimo.nn.init import linear
-from unimo.nn.outputs import Encoded
 
 
 class Objective(objective.Objective):
@@ -48,35 +46,25 @@ class Objective(objective.Objective):
         mask = paddle.concat([part.attention_mask, part.attention_mask])
         text = model.encode_text(ids, mask)
         losses: Scalars = {}
-        shown = part.itm_image_index
+        own, shown, labels = paddle.arange(size, dtype="int64"), part.itm_image_index, part.itm_labels
+        # Fusion reads `links`; the last states of the towers need not be copied.
+        candidates = replace(image, image=None)
         if self.hard:
-            losses["itc"], shown = self._contrast(text, image, part)
+            contrast = self.contrast(text.text[size:, 0], image.image[:size, 0], part.image_group)
+            losses["itc"], own = contrast.loss, contrast.own_rows
+            candidates = candidates.map(lambda states: states[:size])
+            candidates, shown, labels = hard_images(contrast, candidates, labels)
         # Rows 0 .. B - 1: masked texts with their images (MLM); rows B .. 2 B - 1: clean texts (ITM).
-        rows = paddle.concat([paddle.arange(size, dtype="int64"), shown])
-        # The fusion reads `links`; the last states of the towers need not be copied.
-        state = model.interact(replace(text, text=None), replace(image, image=None).select(rows))
+        shown = paddle.concat([own, shown])
+        state = model.interact(replace(text, text=None), candidates.select(shown))
         fused = model.read_out(state.rows(0, size), "text").fused_text
         losses["mlm"], mlm_accuracy = masked_lm_loss(
             fused, part.mlm_positions, part.mlm_labels, self.mlm_head
         )
         pooled = model.read_out(state.rows(size, 2 * size), "pooled").pooled
-        losses["itm"], itm_accuracy = matching_loss(self.itm_head(pooled), part.itm_labels)
+        losses["itm"], itm_accuracy = matching_loss(self.itm_head(pooled), labels)
         return losses, {"mlm_accuracy": mlm_accuracy, "itm_accuracy": itm_accuracy}
 
     def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
         """Add all up: equal weights (section 3.4)."""
         return term["mlm"] + term["itm"] + term["itc"]
-
-    def _contrast(self, text: Encoded, image: Encoded, batch: PretrainBatch) -> tuple[Tensor, Tensor]:
-        """Compute ITC of the clean texts, and draw for each text the row of the image that ITM shows it."""
-        labels, size = batch.itm_labels, batch.images.shape[0]
-        own = paddle.arange(size, dtype="int64")
-        group = batch.image_group
-        vectors = self.itc_text_head(text.text[size:, 0])
-        loss, scores = contrastive_loss(
-            vectors,
-            self.itc_image_head(image.image[:size, 0]),
-            clip_temperature(self.itc_temperature),
-            group,
-        )
-        return loss, paddle.where(labels == 1, own, hard_negatives(scores, group))

@@ -115,8 +115,8 @@ class RetrievalTask(MatchingTask):
         groups = batch.image_group
         vectors = self.text_vectors(text), self.image_vectors(image)
         temperature = clip_temperature(self.temperature)
-        itc, to_images = contrastive_loss(*vectors, temperature, groups)
-        scores = to_images.detach()
+        contrast = contrastive_loss(*vectors, temperature, groups)
+        scores = contrast.own_scores.detach()
         false_image, false_text = hard_negatives(scores, groups), hard_negatives(scores.T, groups)
         own = paddle.arange(groups.shape[0], dtype="int64")
         text_rows = paddle.concat([own, own, false_text])
@@ -126,7 +126,7 @@ class RetrievalTask(MatchingTask):
         same = paddle.gather(groups, text_rows) == paddle.gather(groups, image_rows)
         itm, accuracy = matching_loss(logits, same.astype("int64"))
         report = {"itm_accuracy": 100 * accuracy, "temperature": temperature.detach().squeeze()}
-        return {"itc": itc, "itm": itm}, report
+        return {"itc": contrast.loss, "itm": itm}, report
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Add ITC and ITM with equal weights."""

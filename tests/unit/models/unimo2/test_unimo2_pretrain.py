@@ -10,6 +10,7 @@ from small_models import inputs, pretrain_batch, set_parameters
 from small_unimo2 import small_unimo2, unimo2_config
 
 from unimo.models.batches import MaskedTextBatch
+from unimo.models.objective import hard_images
 from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.unimo2.pretrain import Objective
 from unimo.registry import build_model
@@ -199,9 +200,12 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
     assert [name for name, gradient in gradients(model, objective).items() if gradient is None] == []
     text = model.encode_text(batch.input_ids, batch.attention_mask)
     image = model.encode_image(batch.images)
-    _, shown = objective._contrast(text, image, batch)
+    contrast = objective.contrast(text.text[:, 0], image.image[:, 0], batch.image_group)
+    candidates, rows, labels = hard_images(contrast, image, batch.itm_labels)
+    shown = candidates.select(rows)
     assert paddle.equal_all(shown.image[0], image.image[0])
     assert not any(paddle.equal_all(shown.image[row], image.image[row]) for row in (1, 2))
+    assert labels.tolist() == [1, 0, 0]
 
 
 def test_contrast_alone_keeps_the_negatives_of_the_batch():

@@ -8,6 +8,7 @@ import paddle.nn.functional as F
 import pytest
 from small_models import VOCABULARY, inputs, pretrain_batch, set_parameters, small_config, small_model
 
+from unimo.models.objective import hard_images
 from unimo.models.unimo3.pretrain import Objective
 from unimo.registry import build_model
 
@@ -110,10 +111,12 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
     assert set(losses) == {"mlm", "itm", "itc"}
     parameters = [*model.named_parameters(), *objective.named_parameters()]
     assert [n for n, p in parameters if p.grad is None] == []
-    text = model.encode_text(paddle.concat([batch.input_ids] * 2), paddle.concat([batch.attention_mask] * 2))
-    _, rows = objective._contrast(text, model.encode_image(batch.images), batch)
+    text, image = model.encode_text(batch.input_ids, batch.attention_mask), model.encode_image(batch.images)
+    contrast = objective.contrast(text.text[:, 0], image.image[:, 0], batch.image_group)
+    _, rows, labels = hard_images(contrast, image, batch.itm_labels)
     assert int(rows[0]) == 0
     assert int(rows[1]) != 1 and int(rows[2]) != 2
+    assert labels.tolist() == [1, 0, 0]
 
 
 def test_it_learns_a_batch_by_heart():
