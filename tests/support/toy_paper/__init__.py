@@ -21,7 +21,7 @@ def _objective(config: Config) -> Any:
 
 
 def _batches(run: Any, processor: Any) -> Any:
-    from unimo.models.pretrain_data import pretraining_data
+    from unimo.models.collate import pretraining_data
 
     return pretraining_data(run, processor)
 

@@ -18,8 +18,7 @@ from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
 from unimo.errors import RecordError
-from unimo.models.collate import PretrainCollator, draw_matches, pair_in_batch
-from unimo.models.pretrain_data import pretraining_data
+from unimo.models.collate import PretrainCollator, draw_matches, pair_in_batch, pretraining_data
 from unimo.models.unimo.augmented import Augmentations, open_augmentations
 from unimo.models.unimo.batches import LanguageBatch, UnifiedBatch, UnifiedPart, VisionBatch
 from unimo.models.unimo.config import PretrainingConfig
@@ -28,7 +27,7 @@ from unimo.settings import RunConfig
 
 
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
-    """Pairs, and for training texts and images alone; training batches have parts."""
+    """Open pairs, and for training texts and images alone; training batches have parts."""
 
     def collator() -> UnifiedCollator:
         extra = run.task.augment
@@ -79,7 +78,7 @@ class UnifiedCollator(PretrainCollator):
         return prepared
 
     def language(self, ids: Sequence[int], words: Sequence[int], rng: np.random.Generator) -> Prepared:
-        """One text with its targets: masked tokens to predict, or fragments to generate.
+        """Choose the targets of one text: masked tokens to predict, or fragments to generate.
 
         Returns:
             `ids`, `positions` and `is_target` of each token; `places` and `labels` of the targets; and
@@ -152,16 +151,14 @@ class UnifiedCollator(PretrainCollator):
         regions = self.processor.join_images(images)
         rows = regions["mask"].shape[1]
         hidden = [np.flatnonzero(chosen) for chosen in masked]
-        class_probs = None
-        if images[0].class_probs is not None:
-            class_probs = np.concatenate(
-                [image.class_probs[found] for image, found in zip(images, hidden, strict=True)]
-            ).astype(np.float32)
+
+        def targets(name: str) -> np.ndarray:
+            pairs = zip(images, hidden, strict=True)
+            return np.concatenate([getattr(image, name)[found] for image, found in pairs]).astype(np.float32)
+
         return VisionBatch(
             regions=regions | {"masked": pad(masked, 0)["input_ids"]},
             positions=np.concatenate([row * (1 + rows) + 1 + found for row, found in enumerate(hidden)]),
-            features=np.concatenate(
-                [image.features[found] for image, found in zip(images, hidden, strict=True)]
-            ).astype(np.float32),
-            class_probs=class_probs,
+            features=targets("features"),
+            class_probs=None if images[0].class_probs is None else targets("class_probs"),
         )

@@ -12,8 +12,7 @@ from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.record import Record
 from unimo.errors import RecordError
-from unimo.models.collate import PretrainCollator
-from unimo.models.pretrain_data import is_mixed, pretraining_data
+from unimo.models.collate import PretrainCollator, is_mixed, pretraining_data
 from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.unimo2.config import PretrainingConfig
 from unimo.settings import RunConfig

@@ -94,9 +94,9 @@ def _objective(config: Config) -> Any:
 
 
 def _batches(run: RunConfig, processor: Processor) -> TaskData:
-    from unimo.models.unimo3.collate import open_pretraining
+    from unimo.models.collate import pretraining_data
 
-    return open_pretraining(run, processor)
+    return pretraining_data(run, processor)
 
 
 PAPER = Paper(

@@ -90,6 +90,6 @@ def test_presets_of_figure_2():
 
 def test_towers_start_from_the_folders_that_the_config_names(monkeypatch):
     calls = []
-    monkeypatch.setattr("unimo.models.base.load_tower", lambda *given: calls.append(given[:3]))
+    monkeypatch.setattr("unimo.models.parts.load_tower", lambda *given: calls.append(given[:3]))
     model = small_model("meter_tiny", text={"init": "roberta"}, vision={"init": "clip"})
     assert calls == [(model.text, "roberta", 0), (model.vision, "clip", 1)]
