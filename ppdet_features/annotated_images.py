@@ -69,13 +69,9 @@ class AnnotatedImages(Protocol):
 
 
 class ScenesImages:
-    """Images of `scenes`, whose shapes, colours and sizes are matched with the names of the config.
+    """The first `number` images of a split of `scenes`.
 
-    Args:
-        split: split of `scenes`.
-        number: number of images.
-        config: of the detector, with names of classes and attributes.
-        seed: of the corpus.
+    Their shapes, colours and sizes are matched with the names of classes and attributes in the config.
     """
 
     def __init__(self, split: str, number: int, config: DetectorConfig, seed: int = 0) -> None:
@@ -130,7 +126,7 @@ class CocoImages:
     Args:
         annotations: the JSON file.
         images: folder of the images.
-        config: of the detector.
+        config: config of the detector.
 
     Raises:
         DataError: the file cannot be read, is incomplete, or has an object of an unknown category or image

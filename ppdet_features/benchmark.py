@@ -28,7 +28,7 @@ from ppdet_features.extract import (
     read_image,
 )
 from ppdet_features.image_list import ImageList, open_images
-from ppdet_features.progress import Progress
+from ppdet_features.jobs import Progress
 from unimo import cli
 from unimo.data.regions.shard import Skipped
 from unimo.data.regions.store import RegionStore

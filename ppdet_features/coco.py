@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -20,10 +21,10 @@ def evaluate(
     images: AnnotatedImages,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, float]:
-    """Evaluate a detector with COCO's metric.
+    """Evaluate a detector, which is put into evaluation mode, with COCO's metric.
 
     Args:
-        detector: put into evaluation mode.
+        detector: the detector.
         images: annotated images.
         progress: wraps the image numbers, e.g. in a progress bar.
 
@@ -52,38 +53,19 @@ def _detect(
     detector: FasterRCNN, images: AnnotatedImages, progress: Callable[[Iterable[int]], Iterable[int]]
 ) -> Iterator[tuple[int, Objects]]:
     """Yield image numbers and objects; consecutive images of one size go through the network together."""
-    waiting: list[tuple[int, np.ndarray]] = []
-
-    def flush() -> Iterator[tuple[int, Objects]]:
-        if waiting:
-            images = paddle.to_tensor(np.stack([image for _, image in waiting]))
-            yield from zip([index for index, _ in waiting], detector.objects(images), strict=True)
-            waiting.clear()
-
-    for index in progress(range(len(images))):
-        image = preprocess(images.image(index), detector.config)
-        full = len(waiting) == detector.config.reader.batch_size
-        if full or (waiting and waiting[0][1].shape != image.shape):
-            yield from flush()
-        waiting.append((index, image))
-    yield from flush()
+    prepared = ((i, preprocess(images.image(i), detector.config)) for i in progress(range(len(images))))
+    for _, equal in itertools.groupby(prepared, key=lambda item: item[1].shape):
+        while batch := list(itertools.islice(equal, detector.config.reader.batch_size or None)):
+            found = detector.objects(paddle.to_tensor(np.stack([image for _, image in batch])))
+            yield from zip([index for index, _ in batch], found, strict=True)
 
 
 def mean_average_precision(
     images: AnnotatedImages, found: list[dict[str, object]], classes: list[str]
 ) -> dict[str, float]:
-    """Compute COCO's metric.
+    """Compute COCO's metric of objects in COCO's result format, with class numbers as categories.
 
-    Args:
-        images: the annotations.
-        found: detected objects in COCO's result format, with class numbers as categories.
-        classes: names of the classes.
-
-    Returns:
-        See `evaluate`.
-
-    Raises:
-        ConfigError: pycocotools is not installed.
+    What is returned and raised: see `evaluate`.
     """
     try:
         from pycocotools.coco import COCO

@@ -1,6 +1,5 @@
 """Convert Detectron2 weights of bottom-up attention (array pickle or safetensors) to a detector's folder."""
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,7 +13,18 @@ EXAMPLE = """python ppdet_features/convert_weights.py --weights faster_rcnn_from
 
 def main(words: list[str] | None = None) -> None:
     """Convert weights, check them against the config, and write `config.yaml` and `model.safetensors`."""
-    args = _parser().parse_args(words)
+    parser = arguments(__doc__, EXAMPLE)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. num_attributes=0")
+    parser.add_argument("--weights", required=True, help=".pkl as Detectron2 writes it, or .safetensors")
+    parser.add_argument("--config", required=True, help="YAML file of the detector")
+    parser.add_argument("--out", required=True, help="folder to write")
+    parser.add_argument(
+        "--background",
+        choices=("last", "first"),
+        default="last",
+        help="position of the background among class scores: last (Detectron2) or first (Caffe)",
+    )
+    args = parser.parse_args(words)
     # Paddle is slow to import; --help does without it.
     from ppdet_features.config import dump_config, load_config
     from ppdet_features.detector import FasterRCNN
@@ -32,21 +42,6 @@ def main(words: list[str] | None = None) -> None:
     write_safetensors(output / "model.safetensors", tensors_of(detector))
     write_text(output / "config.yaml", dump_config(config))
     print(f"{output}/config.yaml and model.safetensors: {len(detector.state_dict())} tensors")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = arguments(__doc__, EXAMPLE)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. num_attributes=0")
-    parser.add_argument("--weights", required=True, help=".pkl as Detectron2 writes it, or .safetensors")
-    parser.add_argument("--config", required=True, help="YAML file of the detector")
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument(
-        "--background",
-        choices=("last", "first"),
-        default="last",
-        help="position of the background among class scores: last (Detectron2) or first (Caffe)",
-    )
-    return parser
 
 
 if __name__ == "__main__":

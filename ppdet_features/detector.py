@@ -16,9 +16,8 @@ from paddle import Tensor, nn
 
 from ppdet_features.boxes import clip, decode
 from ppdet_features.config import DetectorConfig, load_config
+from ppdet_features.heads import AttributeHead, BBoxHead, RPNHead
 from ppdet_features.resnet import ResNet, stage_channels
-from ppdet_features.roi_head import AttributeHead, BBoxHead
-from ppdet_features.rpn import RPNHead
 from ppdet_features.selection import select_objects, select_regions
 from unimo.weights.files import read_tensors
 from unimo.weights.layers import load_into
@@ -133,10 +132,9 @@ def _of_class(boxes: np.ndarray, regions: np.ndarray, labels: np.ndarray) -> np.
 
 
 def load_detector(config: str | Path | DetectorConfig, weights_path: str | Path | None) -> FasterRCNN:
-    """Build a detector in evaluation mode and load its weights.
+    """Build a detector in evaluation mode from its config, or the YAML file of one, and load its weights.
 
     Args:
-        config: the config or its YAML file.
         weights_path: `.safetensors`, or `.pdparams` as PaddleDetection writes them; None for random weights.
 
     Raises:

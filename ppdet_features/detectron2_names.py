@@ -26,12 +26,14 @@ _HEADS = {
     "roi_heads.box_predictor.fc_attr": "attribute_head.fc_attr",
     "roi_heads.box_predictor.attr_score": "attribute_head.attr_score",
 }
-_LINEAR = {
+_LINEAR = (
     "bbox_head.bbox_score",
     "bbox_head.bbox_delta",
     "attribute_head.fc_attr",
     "attribute_head.attr_score",
-}
+)
+_CLASS_AXES = {"bbox_head.bbox_score": -1, "attribute_head.attr_score": -1, "attribute_head.cls_embedding": 0}
+"""Axis of classes or attributes, the background among them, in our layout."""
 _IGNORED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
 _BLOCK = re.compile(r"(?:backbone|roi_heads)\.res(\d)\.(\d+)\.(conv\d|shortcut)")
 
@@ -56,8 +58,10 @@ def convert(tensors: Mapping[str, np.ndarray], background_first: bool = False) -
         layer, _, kind = ours.rpartition(".")
         if layer in _LINEAR and kind == "weight":
             array = array.T
-        if background_first:
-            array = _background_last(layer, array)
+        if background_first and layer in _CLASS_AXES:
+            array = np.roll(array, -1, axis=_CLASS_AXES[layer])
+        elif background_first and layer == "bbox_head.bbox_delta":
+            array = array[..., 4:]  # the background has no box
         converted[ours] = np.ascontiguousarray(array, np.float32)
     for name, scale in list(converted.items()):
         norm, _, kind = name.rpartition(".")
@@ -88,14 +92,3 @@ def _our_name(name: str, many_blocks: bool) -> str:
     letter = f"b{block}" if many_blocks and stage == "4" and block else chr(ord("a") + block)
     parent = "bbox_head.head" if stage == "5" else "backbone"
     return f"{parent}.res{stage}.res{stage}{letter}.{_CONVS[found[3]]}.{tail}"
-
-
-def _background_last(layer: str, array: np.ndarray) -> np.ndarray:
-    """Rotate scores and embedding by one so that background comes last, and drop the boxes of background."""
-    if layer in ("bbox_head.bbox_score", "attribute_head.attr_score"):
-        return np.roll(array, -1, axis=-1)
-    if layer == "attribute_head.cls_embedding":
-        return np.roll(array, -1, axis=0)
-    if layer == "bbox_head.bbox_delta":
-        return array[..., 4:]
-    return array

@@ -5,7 +5,6 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from unimo.data.regions.shard import StoredImage
@@ -44,7 +43,7 @@ def draw_regions(
         draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=2)
         text = f"{classes[label] if classes else ''} {found.scores[region]:.2f}"
         if found.attributes is not None and attributes:
-            best = int(np.argmax(found.attributes[region]))
+            best = found.attributes[region].argmax()
             if found.attributes[region, best] >= least_attribute:
                 text = f"{attributes[best]} {text}"
         left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)

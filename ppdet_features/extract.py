@@ -73,11 +73,6 @@ class ExtractionSettings:
                 option = name.replace("_", "-")
                 raise ConfigError(f"--{option} {getattr(self, name)}: expected at least 1")
 
-    @property
-    def job(self) -> dict[str, int]:
-        """Settings that must be the same when a job is resumed, besides those that `StoreWriter` compares."""
-        return {"batch_size": self.batch_size, "look_ahead": self.look_ahead}
-
 
 @dataclass(frozen=True)
 class Extractor:
@@ -154,10 +149,9 @@ def extract(
     """Extract the region features of a list of images, or resume a killed job.
 
     Args:
-        images: the images.
-        extractor: finds their regions.
-        folder: to write to.
-        settings: of the job.
+        images, extractor: the images, and what finds their regions.
+        folder: folder to write to.
+        settings: settings of the job.
         part: the files that this process writes.
         progress: makes a context manager with `update(count)` from the numbers of images of this process
             and of those already done.
@@ -168,7 +162,8 @@ def extract(
     Raises:
         DataError: the folder holds the work of another job, or too many images cannot be used.
     """
-    job = {"list": images.fingerprint, **extractor.made_by, **settings.job}
+    job = {"list": images.fingerprint, **extractor.made_by}
+    job |= {"batch_size": settings.batch_size, "look_ahead": settings.look_ahead}
     shape = (len(images), settings.images_per_shard, extractor.widths, extractor.names, settings.label_score)
     writer = StoreWriter(folder, job, *shape, part)
     missing = writer.missing()

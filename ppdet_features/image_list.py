@@ -17,10 +17,9 @@ ImageKind = Literal["images", "pairs", "labels"]
 
 
 class ImageList:
-    """Numbered images; keeps their indices in the corpus, not their ids, to save memory.
+    """Numbered images of a corpus, each represented by its first sample.
 
-    Args:
-        dataset: the corpus; an image is represented by its first sample.
+    Indices in the corpus are kept instead of ids, to save memory.
     """
 
     def __init__(self, dataset: Dataset) -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tqdm import tqdm
+
 from ppdet_features import extract as extraction
 from ppdet_features.config import read_names
-from ppdet_features.convert_tsv import convert_tsv
 from ppdet_features.draw import draw_regions
 from ppdet_features.image_list import ImageList, open_images
 from ppdet_features.preprocess import Prepared
+from ppdet_features.store_writer import StoreWriter
 from unimo.data.images.open import open_image
 from unimo.data.record import Record
-from unimo.data.regions.shard import Skipped, StoredImage
+from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
 from unimo.data.regions.store import INDEX, RegionStore
 from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.errors import ConfigError, DataError, RecordError
@@ -26,6 +31,43 @@ from unimo.jobs import Shard
 logger = logging.getLogger("unimo.ppdet_features")
 MakeProgress = Callable[[int, int], Any]
 """Makes a progress bar from the numbers of all images and of those done."""
+EVERY = 20.0
+"""Seconds between lines of progress."""
+_KEPT = {"none": slice(None), "first": slice(1, None), "last": slice(None, -1)}
+"""Columns of class probabilities that are kept for each `--background`."""
+
+
+class Progress:
+    """A bar with rate and remaining time on a terminal, log lines elsewhere, nothing if `quiet`.
+
+    `total` images are those of this process, `done` of them by an earlier run.
+    """
+
+    def __init__(self, total: int, done: int, quiet: bool = False) -> None:
+        self._total, self._done, self._first = total, done, done
+        self._is_bar, self._quiet = sys.stderr.isatty(), quiet
+
+    def __enter__(self) -> Progress:
+        shown = self._is_bar and not self._quiet
+        self._bar = tqdm(total=self._total, initial=self._done, unit=" images", disable=not shown)
+        self._started = self._logged = time.monotonic()
+        if self._done and not self._quiet:
+            logger.info("%d of %d images are done already", self._done, self._total)
+        return self
+
+    def update(self, count: int) -> None:
+        """Advance by `count` images."""
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if not (self._is_bar or self._quiet) and now - self._logged >= EVERY:
+            self._logged = now
+            rate = (self._done - self._first) / (now - self._started)
+            left = tqdm.format_interval((self._total - self._done) / rate)
+            logger.info("%d/%d images  %.2f/s  ETA %s", self._done, self._total, rate, left)
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
 
 
 def extract(args: argparse.Namespace, progress: MakeProgress) -> None:
@@ -91,15 +133,44 @@ def to_tsv(args: argparse.Namespace, progress: MakeProgress) -> None:
 
 
 def from_tsv(args: argparse.Namespace, progress: MakeProgress) -> None:
-    """Convert a TSV file to a store.
+    """Convert a TSV file of the released format to a store, or resume a killed conversion.
 
     Raises:
-        ConfigError, DataError: see `read_names`, `convert_tsv`.
+        ConfigError: the names of classes cannot be read, or are not as many as the classes.
+        DataError: the folder holds the work of another job, or too many lines are broken.
     """
     classes = read_names(Path(args.classes)) if args.classes else []
-    settings = (args.background, args.images_per_shard, args.max_bad_rate)
-    table = TsvRegions(args.tsv, args.order)
-    print(_summary(convert_tsv(table, Path(args.store), classes, *settings, progress), Path(args.store)))
+    table, out, kept = TsvRegions(args.tsv, args.order), Path(args.store), _KEPT[args.background]
+    names = table.names()
+    widths = Widths(table.feature_size, len(range(table.num_classes)[kept]))
+    if classes and len(classes) != widths.classes:
+        raise ConfigError(
+            f"{len(classes)} names of classes, but {table.path} has {widths.classes} class probabilities "
+            "(--background says whether one of them is the background)"
+        )
+    job = {"tsv": extraction.file_digest(table.path), "order": table.order, "background": args.background}
+    writer = StoreWriter(out, job, len(names), args.images_per_shard, widths, {"classes": classes})
+    missing = {shard: writer.numbers(shard) for shard in writer.missing()}
+    with progress(len(names), len(names) - sum(map(len, missing.values()))) as bar:
+        for shard, numbers in missing.items():
+            writer.write(shard, [_converted(table, names[i], widths, kept) for i in numbers])
+            bar.update(len(numbers))
+    print(_summary(writer.finish(args.max_bad_rate), out))
+
+
+def _converted(table: TsvRegions, name: str, widths: Widths, kept: slice) -> StoredImage | Skipped:
+    where = f"{table.path}, line {(table.find(name) or 0) + 1}"
+    try:
+        found = table.image(name)
+        if found.regions.class_probs is not None:
+            probs = found.regions.class_probs[:, kept]
+            regions = dataclasses.replace(found.regions, class_probs=probs)
+            labels = probs.argmax(1).astype(np.int32)
+            found = dataclasses.replace(found, regions=regions, labels=labels, scores=probs.max(1))
+        return halve(found, widths)
+    except RecordError as error:
+        reason = str(error)
+        return Skipped(name, reason if reason.startswith(where) else f"{where}: {reason}")
 
 
 def _summary(counts: dict[str, int], out: Path) -> str:

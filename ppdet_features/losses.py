@@ -13,10 +13,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ppdet_features.boxes import encode
+from ppdet_features.boxes import Targets, encode, region_targets, rpn_targets
 from ppdet_features.detector import FasterRCNN
-from ppdet_features.rpn import anchors_of
-from ppdet_features.targets import Targets, region_targets, rpn_targets
+from ppdet_features.heads import anchors_of
 
 
 def smooth_l1(difference: Tensor, beta: float) -> Tensor:
@@ -30,13 +29,7 @@ def smooth_l1(difference: Tensor, beta: float) -> Tensor:
 def detection_losses(
     detector: FasterRCNN, images: Tensor, targets: Sequence[Targets], rng: np.random.Generator
 ) -> dict[str, Tensor]:
-    """Compute the losses of a batch.
-
-    Args:
-        detector: in training mode.
-        images: [B, 3, H, W].
-        targets: the objects of each image.
-        rng: draws the anchors and regions to train on.
+    """Compute the losses of images [B, 3, H, W]; `rng` draws the anchors and regions to train on.
 
     Returns:
         Scalars `rpn_class`, `rpn_box`, `class`, `box` and, with an attribute head, `attribute`.

@@ -10,11 +10,6 @@ from ppdet_features.config import DetectorConfig
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-def normal(std: float = 0.01) -> ParamAttr:
-    """Return the initialisation of a head: normal with mean 0."""
-    return ParamAttr(initializer=nn.initializer.Normal(0.0, std))
-
-
 class ConvNorm(nn.Layer):
     """A convolution without bias, followed by batch norm."""
 
@@ -54,14 +49,11 @@ class Block(nn.Layer):
     """A residual block: two 3x3 convolutions below depth 50, else 1x1, 3x3, 1x1.
 
     Args:
-        channels_in: input channels.
         width: inner channels.
         deep: three convolutions, with four times as many output as inner channels.
         variant: `a` gives the stride to the first of three convolutions, `b` to the second.
         shortcut: project the input, because size or channels change.
-        stride: of the block.
-        dilation: of its 3x3 convolutions.
-        freeze_norm: do not train the norms.
+        dilation: of the 3x3 convolutions.
     """
 
     def __init__(
@@ -97,10 +89,9 @@ def _stage(number: int, channels_in: int, config: DetectorConfig) -> nn.Sequenti
     """Build stage `number` (2 to 5), with the block names of the Caffe release: res4a, res4b1, ..."""
     resnet, head = config.resnet, config.res5
     count = BLOCKS[resnet.depth][number - 2] if number < 5 else 3
-    many = count > 10
     stage = nn.Sequential()
     for i in range(count):
-        letter = f"b{i}" if many and i else chr(ord("a") + i)
+        letter = f"b{i}" if count > 10 and i else chr(ord("a") + i)
         first_stride = 1 if number == 2 else 2 if number < 5 else head.stride
         block = Block(
             channels_in if i == 0 else stage_channels(config, number),
@@ -140,10 +131,8 @@ class ResNet(nn.Layer):
     def forward(self, images: Tensor) -> Tensor:
         """Map images [B, 3, H, W] to res4 [B, C, H / 16, W / 16], sides rounded up."""
         outputs = F.relu(self.conv1(images))
-        if self.caffe_max_pool:
-            outputs = F.max_pool2d(outputs, 3, stride=2, padding=0, ceil_mode=True)
-        else:
-            outputs = F.max_pool2d(outputs, 3, stride=2, padding=1)
+        caffe = self.caffe_max_pool
+        outputs = F.max_pool2d(outputs, 3, stride=2, padding=0 if caffe else 1, ceil_mode=caffe)
         return self.res4(self.res3(self.res2(outputs)))
 
 

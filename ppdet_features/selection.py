@@ -3,10 +3,14 @@
 Both selections visit (region, class) pairs in the order of falling probability and drop a pair that overlaps
 a stronger region of the same class. They stop as soon as enough is found, so 300 proposals of 1,600 classes
 cost a few hundred comparisons instead of 1,600 separate suppressions.
+
+Both take probabilities [R, C] without the background and boxes [R, 1, 4] or, for each class, [R, C, 4], and
+return numbers of regions [N], their scores [N] float32 and classes [N].
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -24,14 +28,6 @@ def select_regions(
     The score of a region is its largest probability among the classes in which no stronger region suppresses
     it. At most `max_boxes` regions with a score of at least `score_threshold` are kept, filled up to
     `min_boxes` with the next best; regions that are suppressed in every class come last, with score 0.
-
-    Args:
-        probs: [R, C] without the background.
-        boxes: [R, 1, 4] or, for each class, [R, C, 4].
-        config: thresholds and numbers.
-
-    Returns:
-        Numbers of the regions [N], their scores [N] float32 and classes [N].
     """
     found: dict[int, tuple[float, int]] = {}
     for score, region, label in _surviving(probs, boxes, config.nms_threshold, config.score_threshold):
@@ -50,16 +46,7 @@ def select_regions(
 def select_objects(
     probs: np.ndarray, boxes: np.ndarray, config: NmsConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Select objects as the COCO metric counts them: (region, class) pairs, best first.
-
-    Args:
-        probs: [R, C] without the background.
-        boxes: [R, 1, 4] or, for each class, [R, C, 4].
-        config: thresholds and numbers.
-
-    Returns:
-        Numbers of the regions [N], their scores [N] float32 and classes [N].
-    """
+    """Select objects as the COCO metric counts them: (region, class) pairs, best first."""
     found = []
     for pair in _surviving(probs, boxes, config.nms_threshold, config.score_threshold):
         if pair[0] < config.score_threshold or len(found) == config.keep_top_k:
@@ -74,17 +61,14 @@ def _surviving(
 ) -> Iterator[tuple[float, int, int]]:
     """Yield score, region and class of the pairs that no stronger one suppresses, strongest first."""
     kept: defaultdict[int, list[np.ndarray]] = defaultdict(list)
-    for pair in _descending(probs.ravel(), likely):
+    values = probs.ravel()
+    # Pairs below `likely`, nearly all of them, are sorted only when they are reached.
+    places = (np.flatnonzero(part) for part in (values >= likely, values < likely))
+    order = itertools.chain.from_iterable(part[np.argsort(-values[part], kind="stable")] for part in places)
+    for pair in order:
         region, label = divmod(int(pair), probs.shape[1])
         box = boxes[region, label if boxes.shape[1] > 1 else 0]
         if kept[label] and iou(box[None], np.stack(kept[label])).max() > nms_threshold:
             continue
         kept[label].append(box)
         yield float(probs[region, label]), region, label
-
-
-def _descending(values: np.ndarray, likely: float) -> Iterator[int]:
-    """Yield positions in the order of falling values; those below `likely` are sorted only when reached."""
-    for part in (values >= likely, values < likely):
-        places = np.flatnonzero(part)
-        yield from places[np.argsort(-values[places], kind="stable")]

@@ -32,8 +32,7 @@ class StoreWriter:
         images: number of images.
         images_per_shard: images per file.
         widths: widths of the tables.
-        names: names of `classes` and `attributes`.
-        label_score: see `write_index`.
+        names, label_score: see `write_index`.
         part: the files that this process writes.
 
     Raises:

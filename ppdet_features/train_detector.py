@@ -20,7 +20,25 @@ SCENES_TRAIN, SCENES_VAL = 20000, 500
 
 def main(words: list[str] | None = None) -> None:
     """Train a detector, or resume a stopped run; then evaluate and write it."""
-    args = _parser().parse_args(words)
+    parser = arguments(__doc__, EXAMPLE)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. Training.steps=5000")
+    parser.add_argument("--config", required=True, help="YAML file of the detector")
+    parser.add_argument("--out", required=True, help="folder to write; a run stopped there is resumed")
+    parser.add_argument("--annotations", help="COCO JSON to train on; objects may have attribute_ids")
+    parser.add_argument("--images", help="folder of its images (that of the JSON)")
+    parser.add_argument("--val-annotations", help="COCO JSON to evaluate on at the end")
+    parser.add_argument("--val-images", help="folder of its images (that of --images)")
+    parser.add_argument(
+        "--scenes", action="store_true", help="the built-in drawn shapes; 500 held-out scenes"
+    )
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--init", help="detector to start from: .safetensors, .pdparams; may have other classes"
+    )
+    start.add_argument("--backbone", help="ImageNet ResNet to start from, in PaddleDetection's names")
+    parser.add_argument("--minutes", type=float, help="end training after that time in this process")
+    parser.add_argument("--quiet", action="store_true", help="log no losses")
+    args = parser.parse_args(words)
     # Paddle is slow to import; --help does without it.
     from ppdet_features.config import load_config
     from ppdet_features.training import train
@@ -62,28 +80,6 @@ def _open_images(args: argparse.Namespace, config: object) -> tuple[object, obje
     if not args.val_annotations:
         return train, None
     return train, CocoImages(args.val_annotations, args.val_images or args.images, config)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = arguments(__doc__, EXAMPLE)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. Training.steps=5000")
-    parser.add_argument("--config", required=True, help="YAML file of the detector")
-    parser.add_argument("--out", required=True, help="folder to write; a run stopped there is resumed")
-    parser.add_argument("--annotations", help="COCO JSON to train on; objects may have attribute_ids")
-    parser.add_argument("--images", help="folder of its images (that of the JSON)")
-    parser.add_argument("--val-annotations", help="COCO JSON to evaluate on at the end")
-    parser.add_argument("--val-images", help="folder of its images (that of --images)")
-    parser.add_argument(
-        "--scenes", action="store_true", help="the built-in drawn shapes; 500 held-out scenes"
-    )
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--init", help="detector to start from: .safetensors, .pdparams; may have other classes"
-    )
-    start.add_argument("--backbone", help="ImageNet ResNet to start from, in PaddleDetection's names")
-    parser.add_argument("--minutes", type=float, help="end training after that time in this process")
-    parser.add_argument("--quiet", action="store_true", help="log no losses")
-    return parser
 
 
 if __name__ == "__main__":

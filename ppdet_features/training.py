@@ -123,8 +123,7 @@ def train(
         config: of the detector.
         images: to train on.
         output: folder to write.
-        init: weights of a detector to start from, see `start_training`.
-        backbone: weights of an image classifier to start from.
+        init, backbone: weights to start from, see `start_training`.
         held_out: images to evaluate on.
         minutes: end training after that time in this process.
         quiet: log no losses.
@@ -146,7 +145,16 @@ def train(
     with only_run_in(output):
         state = build(detector, images, run, quiet)
         carry_out(state, checkpoint.find_last(output), dump_config(config))
-        return _finish(state, detector, held_out, progress)
+        spent = round((time.monotonic() - state.started) / 60, 2)
+        metrics: dict[str, Any] = {"step": state.step, "minutes": spent}
+        if state.stop_reason:
+            metrics["stopped_by"] = state.stop_reason
+        if distributed.rank() == 0 and state.stop_reason not in ("SIGTERM", "SIGINT"):
+            write_safetensors(output / WEIGHTS, tensors_of(detector))
+            if held_out is not None:
+                metrics |= evaluate(detector, held_out, progress)
+            write_text(output / "metrics.json", json.dumps(metrics, indent=1))
+        return metrics
 
 
 def build(detector: FasterRCNN, images: AnnotatedImages, run: DetectorRun, quiet: bool = False) -> TrainState:
@@ -174,23 +182,3 @@ def build(detector: FasterRCNN, images: AnnotatedImages, run: DetectorRun, quiet
             callbacks.JsonLines(LOG),
         ],
     )
-
-
-def _finish(
-    state: TrainState,
-    detector: FasterRCNN,
-    held_out: AnnotatedImages | None,
-    progress: Callable[[Iterable[int]], Iterable[int]],
-) -> dict[str, Any]:
-    """Write the detector and its metrics on rank 0, unless a signal asks this process to end."""
-    minutes = round((time.monotonic() - state.started) / 60, 2)
-    metrics: dict[str, Any] = {"step": state.step, "minutes": minutes}
-    if state.stop_reason:
-        metrics["stopped_by"] = state.stop_reason
-    if distributed.rank() != 0 or state.stop_reason in ("SIGTERM", "SIGINT"):
-        return metrics
-    write_safetensors(state.output_dir / WEIGHTS, tensors_of(detector))
-    if held_out is not None:
-        metrics |= evaluate(detector, held_out, progress)
-    write_text(state.output_dir / "metrics.json", json.dumps(metrics, indent=1))
-    return metrics

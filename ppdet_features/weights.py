@@ -20,7 +20,7 @@ def start_training(detector: nn.Layer, init: str | None, backbone: str | None) -
     """Fill a fresh detector with the weights that its training starts from.
 
     Args:
-        detector: the detector to train.
+        detector: the detector, with random weights.
         init: weights of a detector. Of one with other classes or attributes, all layers are taken but those
             whose shapes depend on them.
         backbone: weights of an image classifier, see `load_backbone`.

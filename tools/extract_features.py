@@ -29,7 +29,7 @@ def main(words: list[str]) -> None:
     if not cli.is_main_rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - results are printed once
     from ppdet_features import jobs
-    from ppdet_features.progress import Progress
+    from ppdet_features.jobs import Progress
 
     progress = functools.partial(Progress, quiet=args.quiet or not cli.is_main_rank())
     {"extract": jobs.extract, "draw": jobs.draw, "to-tsv": jobs.to_tsv, "from-tsv": jobs.from_tsv}[

@@ -7,10 +7,20 @@ import math
 import numpy as np
 import pytest
 
-from ppdet_features.boxes import MAX_LOG_SCALE, clip, decode, encode, iou
+from ppdet_features.boxes import (
+    MAX_LOG_SCALE,
+    Targets,
+    clip,
+    decode,
+    encode,
+    iou,
+    match,
+    region_targets,
+    rpn_targets,
+    sample,
+)
 from ppdet_features.config import AnchorConfig, BoxAssignerConfig, RpnTargetConfig
-from ppdet_features.rpn import anchors_of
-from ppdet_features.targets import Targets, match, region_targets, rpn_targets, sample
+from ppdet_features.heads import anchors_of
 
 
 def random_boxes(rng: np.random.Generator, number: int) -> np.ndarray:

@@ -14,13 +14,12 @@ from PIL import Image
 
 from ppdet_features.annotated_images import AnnotatedImages, ScenesImages
 from ppdet_features.batches import DetectionBatch, ImageStream, train_loader
-from ppdet_features.boxes import encode
+from ppdet_features.boxes import Targets, encode, region_targets, rpn_targets
 from ppdet_features.coco import evaluate
 from ppdet_features.config import DetectorConfig
 from ppdet_features.detector import FasterRCNN, load_detector
+from ppdet_features.heads import anchors_of
 from ppdet_features.losses import detection_losses, smooth_l1
-from ppdet_features.rpn import anchors_of
-from ppdet_features.targets import Targets, region_targets, rpn_targets
 from ppdet_features.train_detector import main
 from ppdet_features.training import DetectorRun, build
 from unimo.data.images.open import open_image

@@ -15,7 +15,7 @@ from plain_detector import SPECIAL, draw_pictures, plain_extractor, prepare
 
 from ppdet_features.extract import ExtractionSettings, extract, load_extractor
 from ppdet_features.image_list import open_images
-from ppdet_features.progress import Progress
+from ppdet_features.jobs import Progress
 from unimo.data.images.open import open_image
 from unimo.data.regions.store import RegionStore, shard_path
 from unimo.errors import ConfigError, DataError
