@@ -22,15 +22,10 @@ section{border-top:1px solid #e1e1e1;padding:8px 0 14px}h2{font-size:16px;margin
 
 
 def write(atlas: Atlas, folder: str | Path, source: str = "") -> tuple[Path, Path]:
-    """Write `grounded_tokens.png` and `grounded_tokens.html` into a folder.
-
-    Args:
-        atlas: result of `collect`.
-        folder: folder to write to, created if needed.
-        source: model and data, for the heading.
+    """Write `grounded_tokens.png` and `grounded_tokens.html`; `source` stands in their headings.
 
     Raises:
-        ConfigError: the folder cannot be created or written.
+        ConfigError: see `writing_to`.
     """
     with writing_to(folder) as out:
         picture, page = out / "grounded_tokens.png", out / "grounded_tokens.html"

@@ -29,6 +29,7 @@ from unimo.tasks.retrieval.batches import RetrievalBatch, RetrievalCollator
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
+    from unimo.data.tokenizers import Tokenizer
     from unimo.models.base import Model
     from unimo.models.unimo2.grounding import Grounding
 
@@ -93,13 +94,7 @@ class Atlas:
 def open_loader(
     run: RunConfig, processor: Processor, paths: Sequence[str] = (), split: str = "val"
 ) -> EvalLoader:
-    """Open the images with texts of a split, for `collect`.
-
-    Args:
-        run: settings for reading, and the corpora if `paths` is empty.
-        processor: processor of the model.
-        paths: corpora, as for `data.pairs`.
-        split: `train`, `val`, `test` or another split of the data.
+    """Open the images with texts of a split of corpora, given as for `data.pairs`, else those of the run.
 
     Raises:
         DataError: no such data.
@@ -169,7 +164,7 @@ def collect(
     cut = PatchCutter(loader.dataset, processor, model.config.vision, context)
     chosen = list(ids) or most_shared(patches.usage, words.usage, tokens)
     return Atlas(
-        tokens=tuple(_token(number, patches, words, nearest, cut, processor) for number in chosen),
+        tokens=tuple(_token(number, patches, words, cut, processor.tokenizer) for number in chosen),
         dictionary_size=size,
         num_patches=patches.total,
         num_words=words.total,
@@ -239,25 +234,17 @@ def _map(model: Model, grounding: Grounding) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _token(
-    number: int,
-    patches: Neighbours,
-    words: Neighbours,
-    nearest: int,
-    cut: PatchCutter,
-    processor: Processor,
+    number: int, patches: Neighbours, words: Neighbours, cut: PatchCutter, tokenizer: Tokenizer
 ) -> GroundedToken:
-    near, tokenizer = patches.nearest(number, nearest), processor.tokenizer
+    near = patches.nearest(number, patches.keep)
+    spelled = [
+        (tokenizer.decode([item.key]).strip() or tokenizer.backend.id_to_token(item.key), item)
+        for item in words.nearest(number, patches.keep)
+    ]
     return GroundedToken(
         number=number,
         num_patches=int(patches.usage[number]),
         num_words=int(words.usage[number]),
         patches=tuple(Patch(cut(*item.place), item.score, item.count) for item in near),
-        words=tuple(
-            Word(
-                tokenizer.decode([item.key]).strip() or tokenizer.backend.id_to_token(item.key),
-                item.score,
-                item.count,
-            )
-            for item in words.nearest(number, nearest)
-        ),
+        words=tuple(Word(text, item.score, item.count) for text, item in spelled),
     )

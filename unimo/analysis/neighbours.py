@@ -61,17 +61,14 @@ class Neighbours:
         wanted = range(len(entries)) if self._only is None else np.flatnonzero(np.isin(entries, self._only))
         numbers, values = entries.tolist(), scores.tolist()
         for row in wanted:
-            table = self._tables.setdefault(numbers[row], {})
-            known = table.get(keys[row])
-            if known is None:
-                table[keys[row]] = Neighbour(keys[row], values[row], 1, places[row])
-                if len(table) > 2 * self.keep:
-                    best = sorted(table.values(), key=lambda item: -item.score)[: self.keep]
-                    self._tables[numbers[row]] = {item.key: item for item in best}
-                continue
+            entry, score, key, place = numbers[row], values[row], keys[row], places[row]
+            table = self._tables.setdefault(entry, {})
+            known = table.setdefault(key, Neighbour(key, score, 0, place))
             known.count += 1
-            if values[row] > known.score:
-                known.score, known.place = values[row], places[row]
+            if score > known.score:
+                known.score, known.place = score, place
+            if len(table) > 2 * self.keep:
+                self._tables[entry] = {item.key: item for item in self.nearest(entry, self.keep)}
 
     def nearest(self, entry: int, number: int) -> list[Neighbour]:
         """Return the `number` (at most `keep`) most similar neighbours of an entry, best first."""

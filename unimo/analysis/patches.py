@@ -23,11 +23,9 @@ class NumberedDataset(WrappedDataset):
 
 
 class PatchCutter:
-    """Cuts patches with their surroundings out of images.
+    """Cuts patches with their surroundings out of images, after the evaluation transform of the processor.
 
     Args:
-        dataset: data set of the images.
-        processor: processor of the model, whose evaluation transform is applied.
         vision: config with `patch_size` and, if patches start outside the image, `patch_padding`.
         context: number of patches on each side; the area outside of the image is white.
     """

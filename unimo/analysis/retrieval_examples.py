@@ -161,18 +161,13 @@ def choose(
         rows = np.flatnonzero(group)
         wanted = min(number - len(chosen), len(rows))
         chosen += rows[np.linspace(0, len(rows) - 1, wanted).round().astype(int)].tolist() if wanted else []
+
+    def hits(row: int, table: np.ndarray, order: np.ndarray) -> tuple[Hit, ...]:
+        right = candidates[order[row]] == queries[row]
+        return tuple(map(Hit, order[row].tolist(), table[row, order[row]].tolist(), right.tolist()))
+
     return tuple(
-        Example(
-            row,
-            tuple(
-                tuple(
-                    Hit(int(hit), float(table[row, hit]), bool(candidates[hit] == queries[row]))
-                    for hit in order[row]
-                )
-                for table, order in zip(scores, orders, strict=True)
-            ),
-        )
-        for row in chosen
+        Example(row, tuple(hits(row, *each) for each in zip(scores, orders, strict=True))) for row in chosen
     )
 
 

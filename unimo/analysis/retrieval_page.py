@@ -37,15 +37,10 @@ NOTES: dict[Direction, str] = {
 
 
 def write(found: Found, folder: str | Path, source: str = "") -> Path:
-    """Write `retrieval.html` into a folder.
-
-    Args:
-        found: result of `find_examples`.
-        folder: folder to write to, created if needed.
-        source: data, for the heading.
+    """Write `retrieval.html`; `source` (the data) stands in its heading.
 
     Raises:
-        ConfigError: the folder cannot be created or written.
+        ConfigError: see `writing_to`.
     """
     with writing_to(folder) as out:
         write_text(out / "retrieval.html", make_page(found, source))
@@ -55,11 +50,9 @@ def write(found: Found, folder: str | Path, source: str = "") -> Path:
 def make_page(found: Found, source: str = "") -> str:
     """Build an HTML document with embedded images."""
     parts = []
-    for direction in ("text", "image"):
+    for direction, about in NOTES.items():
         sections = "\n".join(_section(found, direction, example) for example in found.examples[direction])
-        parts.append(
-            f'<h2>{direction.title()} retrieval</h2><p class="note">{NOTES[direction]}</p>\n{sections}'
-        )
+        parts.append(f'<h2>{direction.title()} retrieval</h2><p class="note">{about}</p>\n{sections}')
     order = "Examples on whose first result the models differ come first. " if len(found.models) > 1 else ""
     note = (
         f"{order}A green bar marks right results. Words are compared as they are written, but for capitals; "

@@ -46,10 +46,7 @@ def data_uri(picture: Image.Image, kind: Literal["PNG", "JPEG"] = "PNG") -> str:
 
 
 def titles_of(directories: Sequence[Path]) -> list[str]:
-    """Return short titles of model directories: as many last parts of their paths as distinguish them.
-
-    A last part `model` is ignored.
-    """
+    """Return the last parts of model directories, as many as distinguish them, without a last `model`."""
     paths = [path.resolve() for path in directories]
     parts = [(path.parent if path.name == "model" else path).parts for path in paths]
     for count in range(1, max(map(len, parts), default=0) + 1):

@@ -27,10 +27,9 @@ DIRECTIONS = [(1, 0), (-1, 0), (0, 1), (0, -1), (0.8, 0.8), (-0.8, 0.8), (0.8, -
 
 
 def draw(rows: Sequence[Sequence[Surroundings]]) -> Image.Image:
-    """Draw an RGB image; neighbours that no other model has get another colour.
+    """Draw the surroundings of each word in each model as an RGB image.
 
-    Args:
-        rows: for each word its surroundings in each model.
+    Neighbours that no other model has get another colour.
     """
     columns = max(map(len, rows))
     figure = Figure((SIDE * columns, SIDE * len(rows) + 0.4), dpi=DPI, layout="constrained")
@@ -103,20 +102,15 @@ def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
     """Compute the pixels of a box that overlap others or are outside of the frame."""
     shared = [Bbox.intersection(box, other) for other in taken]
     inside = Bbox.intersection(box, frame)
-    area = box.width * box.height
-    outside = area - (inside.width * inside.height if inside else 0.0)
+    outside = box.width * box.height - (inside.width * inside.height if inside else 0.0)
     return sum(part.width * part.height for part in shared if part) + outside
 
 
 def write(rows: Sequence[Sequence[Surroundings]], folder: str | Path) -> tuple[Path, Path]:
-    """Write `word_embeddings.png` and `word_embeddings.json` into a folder.
-
-    Args:
-        rows: for each word its surroundings in each model.
-        folder: folder to write to, created if needed.
+    """Write `word_embeddings.png` and `word_embeddings.json`: for each word its surroundings in each model.
 
     Raises:
-        ConfigError: the folder cannot be created or written.
+        ConfigError: see `writing_to`.
     """
     with writing_to(folder) as out:
         picture, table = out / "word_embeddings.png", out / "word_embeddings.json"
