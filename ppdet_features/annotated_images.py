@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import Counter, defaultdict
@@ -117,16 +118,11 @@ class ScenesImages:
 
 
 class CocoImages:
-    """Images of a COCO annotation file.
+    """Images in a folder, with the annotations of a COCO file.
 
     Categories are matched with classes by name if the config has names, else by the order of their ids.
     Objects may have `attribute_ids`, which count from 0 unless the file has a list `attributes` of ids and
     names.
-
-    Args:
-        annotations: the JSON file.
-        images: folder of the images.
-        config: config of the detector.
 
     Raises:
         DataError: the file cannot be read, is incomplete, or has an object of an unknown category or image
@@ -200,25 +196,23 @@ class CocoImages:
         if not isinstance(content, dict):
             raise DataError(f"{self._path} is no mapping; expected COCO's {', '.join(_KEYS)}")
         content["attributes"] = content.get("attributes") or []
-        for part in _KEYS:
-            self._check_part(part, content.get(part))
+        for part, keys in _KEYS.items():
+            entries = content.get(part)
+            if not isinstance(entries, list):
+                raise DataError(f"{self._path} has no list {part!r}; expected COCO's {', '.join(_KEYS)}")
+            for (i, entry), (key, kind) in itertools.product(enumerate(entries), keys.items()):
+                where = f"{self._path}: {part}[{i}]"
+                if not isinstance(entry, dict) or key not in entry:
+                    raise DataError(f"{where} has no {key!r}")
+                if not isinstance(entry[key], kind):
+                    wanted = getattr(kind, "__name__", kind)
+                    raise DataError(f"{where}: {key} {entry[key]!r}; expected {wanted}")
+            ids = Counter(entry["id"] for entry in entries)
+            if part != "annotations" and len(ids) < len(entries):
+                raise DataError(f"{self._path}: {part} has id {ids.most_common(1)[0][0]!r} twice")
         if not content["images"]:
             raise DataError(f"{self._path} has no images")
         return content
-
-    def _check_part(self, part: str, entries: Any) -> None:
-        if not isinstance(entries, list):
-            raise DataError(f"{self._path} has no list {part!r}; expected COCO's {', '.join(_KEYS)}")
-        for i, entry in enumerate(entries):
-            for key, kind in _KEYS[part].items():
-                if not isinstance(entry, dict) or key not in entry:
-                    raise DataError(f"{self._path}: {part}[{i}] has no {key!r}")
-                if not isinstance(entry[key], kind):
-                    wanted = getattr(kind, "__name__", kind)
-                    raise DataError(f"{self._path}: {part}[{i}]: {key} {entry[key]!r}; expected {wanted}")
-        ids = Counter(entry["id"] for entry in entries)
-        if part != "annotations" and len(ids) < len(entries):
-            raise DataError(f"{self._path}: {part} has id {ids.most_common(1)[0][0]!r} twice")
 
     def _attribute_ids(self, entry: Mapping[str, Any]) -> list[Any]:
         return (entry.get("attribute_ids") or []) if self._attributes else []

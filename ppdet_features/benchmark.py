@@ -8,7 +8,6 @@ machine affects both; prints one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import tempfile
@@ -103,7 +102,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--images-per-shard", type=int, default=50)
-    args: argparse.Namespace = parser.parse_args()
+    args = parser.parse_args()
     import paddle
 
     paddle.seed(0)

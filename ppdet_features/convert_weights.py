@@ -28,7 +28,7 @@ def main(words: list[str] | None = None) -> None:
     # Paddle is slow to import; --help does without it.
     from ppdet_features.config import dump_config, load_config
     from ppdet_features.detector import FasterRCNN
-    from ppdet_features.detectron2_names import convert
+    from ppdet_features.weights import convert_detectron2
     from unimo.config import parse_overrides
     from unimo.files import write_text
     from unimo.weights.files import read_tensors, write_safetensors
@@ -36,7 +36,8 @@ def main(words: list[str] | None = None) -> None:
 
     config = load_config(args.config, parse_overrides(args.overrides))
     detector = FasterRCNN(config)
-    load_into(detector, convert(read_tensors(args.weights), args.background == "first"), args.weights)
+    tensors = convert_detectron2(read_tensors(args.weights), background_first=args.background == "first")
+    load_into(detector, tensors, args.weights)
     output = Path(args.out)
     output.mkdir(parents=True, exist_ok=True)
     write_safetensors(output / "model.safetensors", tensors_of(detector))

@@ -24,10 +24,8 @@ def draw_regions(
     """Draw the box of each region with its attribute, class and probability into an RGB copy of the image.
 
     Args:
-        image: the image.
-        found: its regions.
-        classes: names; empty where regions have no classes.
-        attributes: names; empty for none.
+        found: the regions of the image.
+        classes, attributes: names; empty where regions have none.
         least_score: smallest probability of a region; the best one is always drawn.
         least_attribute: smallest probability of an attribute.
     """

@@ -167,18 +167,17 @@ def extract(
     shape = (len(images), settings.images_per_shard, extractor.widths, extractor.names, settings.label_score)
     writer = StoreWriter(folder, job, *shape, part)
     missing = writer.missing()
-    stretches = [writer.numbers(shard) for shard in missing]
-    left = sum(map(len, stretches))
+    done = writer.mine() - sum(map(len, missing.values()))
     counter = RecordCounter(settings.max_bad_rate, "--max-bad-rate")
     counter.read[images.name] = len(images)  # stops once too many of the whole list are broken
     decoded = ordered_map(
         partial(read_image, images, extractor.prepare),
-        itertools.chain.from_iterable(stretches),
+        itertools.chain.from_iterable(missing.values()),
         settings.num_workers,
         2 * settings.batch_size,
     )
-    with contextlib.closing(decoded), progress(writer.mine(), writer.mine() - left) as bar:
-        for shard, numbers in zip(missing, stretches, strict=True):
+    with contextlib.closing(decoded), progress(writer.mine(), done) as bar:
+        for shard, numbers in missing.items():
             found: dict[int, StoredImage | Skipped] = {}
             for number, result in detect_all(itertools.islice(decoded, len(numbers)), extractor, settings):
                 found[number] = result

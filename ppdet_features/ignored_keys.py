@@ -20,12 +20,7 @@ _OF_READER = frozenset({"batch_transforms", "inputs_def", "collate_batch", "drop
 
 
 def drop_ignored(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the content of a YAML file without the keys that have no effect, and log those found.
-
-    Args:
-        values: sections and keys.
-        name: name of the file, for the log.
-    """
+    """Return the content of the YAML file `name` without the keys that have no effect; log those found."""
     kept = {key: value for key, value in values.items() if key not in _AT_THE_TOP}
     ignored, reader = [key for key in values if key not in kept], kept.get("TestReader")
     if isinstance(reader, Mapping):

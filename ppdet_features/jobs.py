@@ -150,7 +150,7 @@ def from_tsv(args: argparse.Namespace, progress: MakeProgress) -> None:
         )
     job = {"tsv": extraction.file_digest(table.path), "order": table.order, "background": args.background}
     writer = StoreWriter(out, job, len(names), args.images_per_shard, widths, {"classes": classes})
-    missing = {shard: writer.numbers(shard) for shard in writer.missing()}
+    missing = writer.missing()
     with progress(len(names), len(names) - sum(map(len, missing.values()))) as bar:
         for shard, numbers in missing.items():
             writer.write(shard, [_converted(table, names[i], widths, kept) for i in numbers])

@@ -80,9 +80,9 @@ class StoreWriter:
         """Return how many images belong to this process."""
         return sum(len(self.numbers(shard)) for shard in self._mine)
 
-    def missing(self) -> list[int]:
-        """Return the files that this process still has to write."""
-        return [shard for shard in self._mine if not self.is_done(shard)]
+    def missing(self) -> dict[int, range]:
+        """Return the files that this process still has to write, with the numbers of their images."""
+        return {shard: self.numbers(shard) for shard in self._mine if not self.is_done(shard)}
 
     def write(self, shard: int, entries: Sequence[StoredImage | Skipped]) -> None:
         """Write a file: its images in order, each as returned by `halve`, or skipped."""

@@ -13,7 +13,7 @@ from micro_detector import SCENES
 from ppdet_features.config import DetectorConfig, load_config
 from ppdet_features.convert_weights import main
 from ppdet_features.detector import FasterRCNN, load_detector
-from ppdet_features.detectron2_names import convert
+from ppdet_features.weights import convert_detectron2
 from unimo.errors import CheckpointError
 from unimo.weights.layers import load_into
 
@@ -138,7 +138,7 @@ class PlainDetectron2:
 def test_the_converted_network_computes_what_detectron2_defines():
     tensors = small_file()
     detector = FasterRCNN(small_config())
-    load_into(detector, convert(tensors), "small file")
+    load_into(detector, convert_detectron2(tensors), "small file")
     detector.eval()
     plain, rng = PlainDetectron2(tensors), np.random.default_rng(1)
     image = rng.normal(size=(3, 61, 94)).astype(np.float32)
@@ -158,7 +158,7 @@ def test_the_converted_network_computes_what_detectron2_defines():
 
 def test_background_first_becomes_last():
     tensors = small_file()
-    last, first = convert(tensors), {}
+    last, first = convert_detectron2(tensors), {}
     for name, array in tensors.items():
         layer = name.split(".")[-2]
         first[name] = (
@@ -166,7 +166,7 @@ def test_background_first_becomes_last():
         )
         if layer == "bbox_pred":
             first[name] = np.concatenate([np.full_like(array[:4], 7.0), array])  # boxes of background
-    converted = convert(first, background_first=True)
+    converted = convert_detectron2(first, background_first=True)
     assert converted.keys() == last.keys()
     for name, array in converted.items():
         np.testing.assert_array_equal(array, last[name], err_msg=name)
@@ -174,7 +174,7 @@ def test_background_first_becomes_last():
 
 def test_norms_without_statistics_scale_only():
     tensors = {name: array for name, array in small_file().items() if ".running_" not in name}
-    converted = convert(tensors)
+    converted = convert_detectron2(tensors)
     variance = converted["backbone.res4.res4b22.branch2c.norm._variance"]
     np.testing.assert_allclose(np.sqrt(variance + 1e-5), 1.0, atol=1e-6)
     assert not converted["backbone.conv1.conv1.norm._mean"].any()
@@ -194,7 +194,7 @@ def test_the_tool_writes_a_folder_that_loads(tmp_path: Path):
     ]
     main([*where, *words])
     detector = load_detector(tmp_path / "out/config.yaml", tmp_path / "out/model.safetensors")
-    expected = convert(small_file())
+    expected = convert_detectron2(small_file())
     for name, value in detector.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), expected[name], err_msg=name)
     paddle.seed(0)
@@ -206,4 +206,4 @@ def test_the_tool_writes_a_folder_that_loads(tmp_path: Path):
 
 def test_foreign_names_are_refused():
     with pytest.raises(CheckpointError, match="backbone.fpn_lateral2.weight"):
-        convert({"backbone.fpn_lateral2.weight": np.zeros((1, 1), np.float32)})
+        convert_detectron2({"backbone.fpn_lateral2.weight": np.zeros((1, 1), np.float32)})
