@@ -7,8 +7,8 @@ R regions, T tokens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from unimo.models.unimo.augmented import Augmentations
 from unimo.models.unimo.batches import ContrastBatch
 from unimo.models.unimo.config import AugmentConfig
 
-Key = tuple[str | int, ...]
 NONE = -1
 """Stands for no image or text."""
 
@@ -33,11 +32,11 @@ class Contrast:
     """Identity of the image, by its content."""
     regions: Regions
     text: list[int]
-    positives: list[list[int]] = field(default_factory=list)
-    negatives: list[list[int]] = field(default_factory=list)
-    related_texts: list[list[int]] = field(default_factory=list)
-    related_images: dict[int, Regions] = field(default_factory=dict)
-    """By their ids."""
+    positives: list[list[int]]
+    negatives: list[list[int]]
+    related_texts: list[list[int]]
+    related_images: dict[int, Regions]
+    """By their identity."""
 
 
 class ContrastCollator:
@@ -64,75 +63,75 @@ class ContrastCollator:
             drawn = [self.processor.ids(texts[i]) for i in _some(len(texts), count, rng)]
             return [other for other in drawn if other != ids]  # what differs may have been cut off
 
-        prepared = Contrast(
-            image_group=image_group(regions),
-            regions=regions,
-            text=ids,
-            positives=draw(found.positives, config.positives),
-            negatives=draw(found.negatives, config.negatives),
-            related_texts=draw(found.texts, config.related_texts),
+        positives = draw(found.positives, config.positives)
+        negatives = draw(found.negatives, config.negatives)
+        related_texts = draw(found.texts, config.related_texts)
+        drawn = _some(len(found.images), config.related_images, rng)
+        related = [self.processor.image(found.images[i]) for i in drawn]
+        related_images = {image_group(image): image for image in related}
+        return Contrast(
+            image_group(regions), regions, ids, positives, negatives, related_texts, related_images
         )
-        for i in _some(len(found.images), config.related_images, rng):
-            related = self.processor.image(found.images[i])
-            prepared.related_images[image_group(related)] = related
-        return prepared
 
     def collate(self, prepared: Sequence[Contrast], rng: np.random.Generator) -> ContrastBatch:
-        """Join the pairs of a batch, and draw the captions of others that each image is read with."""
+        """Join the pairs of a batch, and draw the captions of others that each image is read with.
+
+        A rewritten caption is never encoded alone, so it has a row of its own even if it equals a caption.
+        """
         images = {pair.image_group: pair.regions for pair in prepared}
-        captions = {_own(pair.text): pair.text for pair in prepared}
-        related: dict[Key, list[int]] = {}
+        captions = {tuple(pair.text): pair.text for pair in prepared}
+        related: dict[tuple[int, ...], list[int]] = {}
         for pair in prepared:
             images |= {key: seen for key, seen in pair.related_images.items() if key not in images}
-            related |= {_own(ids): ids for ids in pair.related_texts if _own(ids) not in captions}
-        texts = [*captions.values(), *related.values()]
+            related |= {tuple(ids): ids for ids in pair.related_texts if tuple(ids) not in captions}
+        rewritten = {tuple(ids): ids for pair in prepared for ids in (*pair.positives, *pair.negatives)}
+        row_of_image = {key: row for row, key in enumerate(images)}
+        row_of_text = {key: row for row, key in enumerate(captions)}
+        row_of_rewritten = {key: len(captions) + row for row, key in enumerate(rewritten)}
         rewrites = [
-            (row, ("rewritten", *ids), ids, is_true)
+            (row, row_of_rewritten[tuple(ids)], is_true)
             for row, pair in enumerate(prepared)
             for is_true, found in ((1, pair.positives), (0, pair.negatives))
             for ids in found
         ]
-        captions |= {key: ids for _, key, ids, _ in rewrites}
         rewrites += [
-            (row, _own(ids), ids, 0)
+            (row, row_of_text[tuple(ids)], 0)
             for row in range(len(prepared))
             for ids in self._mismatched(prepared, row, rng)
         ]
-        row_of_image = {key: row for row, key in enumerate(images)}
-        row_of_text = {key: row for row, key in enumerate(captions)}
+        rewrite_pair, rewrite_row, rewrite_positive = np.array(rewrites, np.int64).reshape(-1, 3).T.copy()
         return ContrastBatch(
             regions=self.processor.join_images(list(images.values())),
-            image_group=_integers(images),
-            captions=self._pad(captions),
-            related=self._pad(related) if related else None,
-            text_ids=_integers(map(text_id, texts)),
-            image_row=_integers(row_of_image[pair.image_group] for pair in prepared),
-            text_row=_integers(row_of_text[_own(pair.text)] for pair in prepared),
-            related_images=_filled(
-                [list(pair.related_images) for pair in prepared], self.config.related_images
-            ),
+            image_group=np.array(list(images), np.int64),
+            captions=self._pad([*captions.values(), *rewritten.values()]),
+            related=self._pad([*related.values()]) if related else None,
+            text_ids=np.array([text_id(ids) for ids in (*captions, *related)], np.int64),
+            image_row=np.array([row_of_image[pair.image_group] for pair in prepared], np.int64),
+            text_row=np.array([row_of_text[tuple(pair.text)] for pair in prepared], np.int64),
+            related_images=_filled([[*pair.related_images] for pair in prepared], self.config.related_images),
             related_texts=_filled(
                 [[text_id(ids) for ids in pair.related_texts] for pair in prepared],
                 self.config.related_texts,
             ),
-            rewrite_pair=_integers(row for row, *_ in rewrites),
-            rewrite_row=_integers(row_of_text[key] for _, key, *_ in rewrites),
-            rewrite_positive=_integers(is_true for *_, is_true in rewrites),
+            rewrite_pair=rewrite_pair,
+            rewrite_row=rewrite_row,
+            rewrite_positive=rewrite_positive,
         )
 
     def _mismatched(
         self, prepared: Sequence[Contrast], row: int, rng: np.random.Generator
     ) -> list[list[int]]:
-        """Captions of other images, by lot, but for those that are known to be true or alike."""
-        pair = prepared[row]
-        same = [other for other in prepared if other.image_group == pair.image_group]
+        """Draw captions of other images, except those that are known to be true of this one or alike."""
+        group = prepared[row].image_group
+        same = [other for other in prepared if other.image_group == group]
         spared = [text for one in same for text in (one.text, *one.positives, *one.related_texts)]
-        others = {tuple(other.text): other.text for other in prepared if other.text not in spared}
-        choice = list(others.values())
+        choice = list(
+            {tuple(other.text): other.text for other in prepared if other.text not in spared}.values()
+        )
         return [choice[i] for i in _some(len(choice), self.config.mismatched, rng)]
 
-    def _pad(self, texts: Mapping[Key, list[int]]) -> TextArrays:
-        return pad(list(texts.values()), self.processor.tokenizer.pad_token_id)
+    def _pad(self, texts: Sequence[list[int]]) -> TextArrays:
+        return pad(texts, self.processor.tokenizer.pad_token_id)
 
 
 def image_group(regions: Regions) -> int:
@@ -156,23 +155,14 @@ def _number(*arrays: np.ndarray) -> int:
     return int.from_bytes(digest.digest(), "big") >> 2
 
 
-def _own(ids: Sequence[int]) -> Key:
-    """Key of a caption or related text, apart from rewritten ones, which are never encoded alone."""
-    return ("own", *ids)
-
-
 def _filled(rows: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    """Rows of ids filled up with -1: int64 [P, width]."""
+    """Fill up rows of identities with -1: int64 [P, width]."""
     filled = np.full((len(rows), width), NONE, np.int64)
     for place, row in enumerate(rows):
         filled[place, : len(row)] = row
     return filled
 
 
-def _integers(values: Iterable[int]) -> np.ndarray:
-    return np.fromiter(values, np.int64)
-
-
 def _some(size: int, count: int, rng: np.random.Generator) -> list[int]:
-    """`count` different places of a list of `size`, or all there are, by lot."""
+    """Draw `count` different places of a list of `size`, or all of them if they are fewer."""
     return rng.permutation(size)[:count].tolist()
