@@ -60,18 +60,46 @@ def test_only_the_bias_frozen():
     assert abs(float(x.grad.sum())) < 1e-5
 
 
-@pytest.mark.parametrize(("shape", "scale"), [((5, 24), 3), ((2, 3, 1600), 1), ((2, 24), 1e4)])
+def _log_softmax(function, x: np.ndarray, grad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    given = paddle.to_tensor(x, stop_gradient=False)
+    out = function(given)
+    out.backward(paddle.to_tensor(grad))
+    return out.numpy(), given.grad.numpy()
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((5, 24), 3), ((2, 3, 1600), 1)])
 def test_log_softmax_equals_paddle(shape, scale):
     rng = np.random.default_rng(0)
     x, grad = (rng.normal(size=shape).astype("float32") * scale for _ in range(2))
-    results = []
-    for function in (log_softmax, F.log_softmax):
-        given = paddle.to_tensor(x, stop_gradient=False)
-        out = function(given)
-        out.backward(paddle.to_tensor(grad))
-        results.append((out.numpy(), given.grad.numpy()))
+    results = [_log_softmax(function, x, grad) for function in (log_softmax, F.log_softmax)]
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((5, 24), 3), ((2, 3, 1600), 1), ((2, 24), 1e4)])
+def test_log_softmax_equals_float64(shape, scale):
+    """Also far below -64, where Paddle's own ends."""
+    rng = np.random.default_rng(0)
+    x, grad = (rng.normal(size=shape).astype("float32") * scale for _ in range(2))
+    found, gradient = _log_softmax(log_softmax, x, grad)
+    wide = x.astype("float64") - x.max(-1, keepdims=True)
+    expected = wide - np.log(np.exp(wide).sum(-1, keepdims=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+    expected = grad - np.exp(expected) * grad.sum(-1, keepdims=True, dtype="float64")
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_log_softmax_of_logits_of_2000_is_finite():
+    """Cosines at the smallest temperature, 0.001, and further: the softmax of all but one underflows."""
+    x = np.array([[2000.0, -2000.0, 0.0, 1999.0], [-2000.0, 2000.0, 2000.0, -1.0]], "float32")
+    target = np.array([[0.0, 1.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]], "float32")
+    given = paddle.to_tensor(x, stop_gradient=False)
+    loss = -(log_softmax(given) * paddle.to_tensor(target)).sum()
+    loss.backward()
+    probability = np.exp([[0.0, -np.inf, -np.inf, -1.0], [-np.inf, 0.0, 0.0, -np.inf]])
+    probability /= probability.sum(1, keepdims=True)
+    assert float(loss) == pytest.approx(4000 + np.log1p(np.exp(-1)) + np.log(2), rel=1e-7)
+    np.testing.assert_allclose(given.grad.numpy(), probability - target, atol=1e-6)
 
 
 def test_no_rows():
