@@ -16,6 +16,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from unimo.losses.reduce import world_size
+from unimo.nn.kernels import log_softmax
 
 
 class _Gather(PyLayer):
@@ -115,8 +116,8 @@ def contrastive_loss(text: Tensor, image: Tensor, temperature: Tensor, group: Te
     targets = same / same.sum(1, keepdim=True)
     text_scores = paddle.matmul(text, all_image, transpose_y=True) / temperature
     image_scores = paddle.matmul(image, all_text, transpose_y=True) / temperature
-    to_image = -(F.log_softmax(text_scores) * targets).sum(1).mean()
-    to_text = -(F.log_softmax(image_scores) * targets).sum(1).mean()
+    to_image = -(log_softmax(text_scores) * targets).sum(1).mean()
+    to_text = -(log_softmax(image_scores) * targets).sum(1).mean()
     loss = (to_image + to_text) * 0.5
     if min(counts) < max(counts):
         # Ranks hold different numbers of rows: weight them, so that the average over ranks is that over rows.

@@ -75,6 +75,20 @@ def test_contrastive_with_soft_targets_in_numpy():
     np.testing.assert_array_equal(contrast.own_scores.numpy(), contrast.scores.numpy())
 
 
+def test_contrast_of_wrong_pairs_at_the_smallest_temperature():
+    """Each text is most like the image of another: the loss is of the order of 1000, and has a gradient."""
+    vectors = np.eye(3, dtype="float32")
+    wrong = vectors[[1, 2, 0]]
+    text = paddle.to_tensor(wrong, stop_gradient=False)
+    contrast = contrastive_loss(
+        text, paddle.to_tensor(vectors), paddle.to_tensor(0.001), paddle.to_tensor([4, 5, 6])
+    )
+    contrast.loss.backward()
+    assert float(contrast.loss) == pytest.approx(1000)
+    # Towards the own image, away from the one that is taken for it.
+    np.testing.assert_allclose(text.grad.numpy(), (wrong - vectors) * 1000 / 3, rtol=1e-5, atol=1e-3)
+
+
 def test_gather_on_one_rank_is_the_identity():
     x = paddle.ones([2, 3])
     assert gather_rows(x, [2]) is x
