@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from unimo.errors import ConfigError
+from unimo.weights.name_map import Converted, Tensors
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from unimo.data.loading.task_data import TaskData
     from unimo.data.processor import Processor
     from unimo.settings import RunConfig
-    from unimo.weights.name_map import Converted
 
 CAPABILITIES = frozenset(
     {
@@ -33,7 +31,7 @@ CAPABILITIES = frozenset(
 )
 """Everything that a task can ask of a model."""
 
-Converter = Callable[["Mapping[str, np.ndarray]", str, str], "Converted"]
+Converter = Callable[[Tensors, str, str], Converted]
 """Released tensors by their names, where they are from (for messages), and the task they were trained for."""
 
 

@@ -5,18 +5,12 @@ README.md beside this file maps the paper to the code and lists what differs fro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unimo.models.paper import Paper
 from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig, PretrainingConfig
 from unimo.models.unimo2.convert import from_release
 from unimo.nn.config import TextConfig, VitConfig
-
-if TYPE_CHECKING:
-    from unimo.data.loading.task_data import TaskData
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
-
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 # Learns `scenes` from scratch on two CPU cores in minutes; the scales of the start are those of unimo3_tiny.
@@ -59,7 +53,7 @@ def _objective(config: Config) -> Any:
     return Objective(config)
 
 
-def _batches(run: RunConfig, processor: Processor) -> TaskData:
+def _batches(run: Any, processor: Any) -> Any:
     from unimo.models.unimo2.collate import open_pretraining
 
     return open_pretraining(run, processor)

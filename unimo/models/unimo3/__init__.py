@@ -7,17 +7,11 @@ this file maps the paper to the code and lists what differs.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unimo.models.paper import Paper
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig
 from unimo.nn.config import ClipVisionConfig
-
-if TYPE_CHECKING:
-    from unimo.data.loading.task_data import TaskData
-    from unimo.data.processor import Processor
-    from unimo.settings import RunConfig
-
 
 _WIDE = {"hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
 _NARROW = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 256}
@@ -93,7 +87,7 @@ def _objective(config: Config) -> Any:
     return Objective(config)
 
 
-def _batches(run: RunConfig, processor: Processor) -> TaskData:
+def _batches(run: Any, processor: Any) -> Any:
     from unimo.models.collate import pretraining_data
 
     return pretraining_data(run, processor)
