@@ -1,4 +1,4 @@
-"""What the pre-training objectives of all papers share: the loop over the parts of a batch, and its contract.
+"""Base of the pre-training objectives of all papers: the loop over the parts of a batch, contrast, matching.
 
 Each paper has a subclass, `Objective` in `unimo/models/<paper>/pretrain.py`.
 """
@@ -21,7 +21,7 @@ from unimo.nn.outputs import Encoded
 
 Scalars = dict[str, Tensor]
 PARTS = {"pairs": "", "texts": "text_", "images": "image_"}
-"""Parts of a batch -> what the names of their losses begin with."""
+"""Part of a batch -> prefix of the names of its losses."""
 
 
 class Objective(nn.Layer):
