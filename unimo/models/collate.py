@@ -59,7 +59,7 @@ class PretrainCollator(PairCollator):
         return prepared
 
     def mask(self, ids: Sequence[int], words: Sequence[int], rng: np.random.Generator) -> Prepared:
-        """`masked_ids`, `positions` and `labels` of one text."""
+        """Return `masked_ids`, `positions` and `labels` of one text."""
         return dict(zip(("masked_ids", "positions", "labels"), self.masker(ids, words, rng), strict=True))
 
     def prepare_text(self, record: Record, rng: np.random.Generator) -> Prepared:
@@ -111,7 +111,7 @@ class PretrainCollator(PairCollator):
 
 
 def draw_matches(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Boolean [B] with exactly floor(B/2) True, at shuffled places (METER: half of ITM's pairs match)."""
+    """Draw which of B pairs match: exactly floor(B/2) (METER: half of the pairs of ITM), bool [B]."""
     matched = np.arange(size) < size // 2
     rng.shuffle(matched)
     return matched

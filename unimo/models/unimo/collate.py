@@ -57,7 +57,7 @@ class UnifiedCollator(PretrainCollator):
         self.contrast = ContrastCollator(processor, options.augment, extras)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
-        """Read and mask what there is of picture and text.
+        """Read and mask the image and the text, of those that the record has.
 
         Raises:
             RecordError: there is neither, or something is broken.

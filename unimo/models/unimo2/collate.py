@@ -21,7 +21,7 @@ DEFAULT_OPTIONS = PretrainingConfig()
 
 
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
-    """Pairs, and for training texts and images alone; with these, training batches have parts."""
+    """Open pairs, and for training texts and images alone; with these, training batches have parts."""
     if is_mixed(run) or not run.data.pairs:
         return pretraining_data(run, processor, lambda: UnpairedCollator(processor, run.task))
     return pretraining_data(run, processor)
@@ -40,7 +40,7 @@ class UnpairedCollator(PretrainCollator):
         self.view = build_transform(options.view_transform, processor.config.image_size)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
-        """Decode and augment what there is of an image, tokenize and mask what there is of a text.
+        """Decode and augment the image, tokenize and mask the text, of those that the record has.
 
         Raises:
             RecordError: it has neither, or something is broken.
