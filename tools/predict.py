@@ -88,7 +88,8 @@ def ask(options: argparse.Namespace) -> dict[str, Ranked]:
     pipeline.check_asked_with(option)
     questions = [Question(options.image or None, text, options.text_pair) for text in texts or [None]]
     count = options.n_best if option in ("caption", "generate") else options.top_k
-    answers = pipeline.ask_many(questions, count=count)
+    # One at a time, so that an answer does not depend on what else is asked, not even in its last digit.
+    answers = [pipeline.ask_many([question], count=count)[0] for question in questions]
     rows = zip(texts or [option or "class"], answers, strict=True)
     return {name: [(one.text, one.probability) for one in found] for name, found in rows}
 
