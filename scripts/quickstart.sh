@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh checkout to a trained, evaluated model that answers questions about a picture.
 #
-#   bash scripts/quickstart.sh [--minutes N] [--output DIR]
+#   bash scripts/quickstart.sh [--output DIR] [KEY=VALUE ...]
 #
 # Makes .venv (Python 3.11 or 3.10; PYTHON=... chooses), installs, and runs tools/quickstart.py.
 set -euo pipefail
