@@ -98,7 +98,7 @@ class ZeroShotClassification(ClassifierTask):
         self.matcher, self.processor, self.classes = matcher, processor, list(labels)
         self.eval()
         texts = to_tensors(processor(texts=[check_prompt(prompt).format(label) for label in labels]))
-        sizes = _sizes(len(self.classes))
+        sizes = _sizes(len(self.classes), TEXTS_AT_ONCE)
         parts = zip(texts["input_ids"].split(sizes), texts["attention_mask"].split(sizes), strict=True)
         with paddle.no_grad():
             self._texts = concat_rows([self.model.encode_text(ids, mask) for ids, mask in parts])
@@ -129,8 +129,8 @@ class ZeroShotClassification(ClassifierTask):
         return TopAccuracy()
 
 
-def _sizes(count: int, size: int = TEXTS_AT_ONCE) -> list[int]:
-    """Return the sizes of the parts that `count` rows are split into."""
+def _sizes(count: int, size: int) -> list[int]:
+    """Return the sizes of the parts that `count` rows are split into, `size` rows each at most."""
     return [min(size, count - start) for start in range(0, count, size)]
 
 

@@ -88,7 +88,7 @@ def test_each_image_and_text_is_encoded_once(
     with paddle.no_grad():
         parts, whole = fresh.image_logits(images), classifier.image_logits(images)
     np.testing.assert_allclose(parts.numpy(), whole.numpy(), atol=1e-5)
-    assert calls == {"image": [3, 3], "text": [4], "fuse": [5, 5, 2, 12]}
+    assert calls == {"image": [3, 3], "text": [3, 1], "fuse": [5, 5, 2, 12]}
 
 
 def test_probabilities_are_ranked_and_sum_to_one(
