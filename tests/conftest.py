@@ -1,4 +1,4 @@
-"""What all tests share: where the checkout is, and a process that uses one core for each rank."""
+"""Shared by all tests: where the checkout is, and a process that uses one core for each rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person can get wrong, one test for each kind, through the tools: one clear message, exit code 2.
+"""Errors of users, one test for each kind, through the tools: one clear message, exit code 2.
 
 Broken records do not end a run before there are too many of them; then they do.
 """

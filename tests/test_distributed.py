@@ -107,7 +107,7 @@ def joined(output: Path) -> tuple[dict[str, float], dict[str, np.ndarray]]:
 
 @pytest.fixture(scope="module")
 def joined_by_one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What one rank gives, with the false images of the batch and with hard ones."""
+    """Run one rank, with the false images of the batch and with hard ones."""
     outputs = {}
     for words in ("", "hard"):
         outputs[words] = tmp_path_factory.mktemp(f"joined_{words}")

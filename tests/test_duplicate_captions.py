@@ -22,7 +22,7 @@ CONTRASTIVE = {
 
 @pytest.fixture(scope="module")
 def by_rank(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What each of two ranks found."""
+    """Return the findings of each of two ranks."""
     output = tmp_path_factory.mktemp("duplicates")
     code = run_ranks(2, output, script="duplicate_captions.py")
     assert code == 0, (output / "launcher.log").read_text()[-2000:]

@@ -78,7 +78,7 @@ def commands(path: Path) -> list[Command]:
     return [Command(path, text) for text in found]
 
 
-# What stands in several READMEs runs once, where it stands first.
+# A command in several READMEs runs once, where it stands first.
 CASES = list({command.text: command for path in READMES for command in commands(path)}.values())
 
 

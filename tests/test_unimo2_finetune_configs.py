@@ -70,7 +70,7 @@ def test_tiny_recipes_run_on_scenes(kind: str) -> None:
 
 
 def test_positions_follow_a_larger_image(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What 224 to 384 does in the large: 4 x 4 patches become 6 x 6, all other weights start as they were."""
+    """Check 224 to 384 in the large: 4 x 4 patches become 6 x 6, all other weights start as they were."""
     monkeypatch.chdir(tmp_path)
     model = {
         "name": "unimo2_tiny",

@@ -10,13 +10,13 @@ import paddle
 from unimo.losses.cmcl import Bank, Pairs, Rewrites, cmcl_loss
 
 WIDTH, TEMPERATURE = 4, 0.4
-# What gradients are asked of.
+# Inputs whose gradients are compared.
 LEAVES = ("image_vectors", "text_vectors", "pair_scores", "weight", "temperature")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one rank holds, as arrays."""
+    """Arrays of one rank."""
 
     image_ids: np.ndarray
     text_ids: np.ndarray

@@ -1,4 +1,4 @@
-"""What objectives and tasks take for negatives in a batch in which every picture stands twice.
+"""Negatives that objectives and tasks take in a batch in which every picture stands twice.
 
     python tests/support/duplicate_captions.py OUTPUT
 

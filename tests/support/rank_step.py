@@ -1,4 +1,4 @@
-"""What a rank leaves of one step of a small model, for tests that compare ranks."""
+"""Save the outcome of one rank's step of a small model, for tests that compare ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `recorder.py` records: small runs of every command, and what is kept of each.
+"""Cases of `recorder.py`: small runs of every command, and what is kept of each.
 
 A case runs its steps one after the other in a folder of its own; paths are relative to that folder. The
 words are those that the old code takes. Where a setting has moved since, `RENAMED` says so, in this one

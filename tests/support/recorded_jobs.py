@@ -347,7 +347,7 @@ def of_weights() -> list[Case]:
 
 
 def of_figures() -> list[Case]:
-    """What models have learned, drawn."""
+    """Figures of what models have learned."""
     draw = "tools/visualize.py"
     tokens = f"{draw} grounded-tokens --model out --tokens 4 --nearest 4 --out drawn train.eval_max_batches=2"
     words = f"{draw} word-embeddings --model out --words circle,red --nearest 5 --out words"

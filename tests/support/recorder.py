@@ -86,7 +86,7 @@ class Recorder:
         self.checkout, self.python, self.renamed, self.keep = checkout, python, renamed, keep
 
     def record(self, case: Case) -> dict[str, Any]:
-        """What a case gives, step by step."""
+        """Return the results of a case, step by step."""
         started = time.monotonic()
         work = Path(tempfile.mkdtemp(prefix="recorded_")).resolve()
         steps: dict[str, Any] = {}
@@ -234,7 +234,7 @@ def hash_tensors(path: Path) -> dict[str, Any]:
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    """What differs, place by place; numbers must be equal to the last bit."""
+    """Yield the differences, place by place; numbers must be equal to the last bit."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             if key in NOT_COMPARED:

@@ -72,7 +72,7 @@ class ResumableWriter:
 
 @dataclass(frozen=True)
 class Job:
-    """What a job reads and writes, and the part of it that this process does."""
+    """Inputs and outputs of a job, and the part of it that this process does."""
 
     captions: CaptionCorpus
     """The captions to augment."""

@@ -62,13 +62,13 @@ class Paper:
     sizes: Mapping[str, Any]
     """Registered model -> config with its defaults."""
     capabilities: frozenset[str]
-    """What tasks may ask of the models, a subset of `CAPABILITIES`."""
+    """Capabilities that the models offer to tasks, a subset of `CAPABILITIES`."""
     network: Callable[[Any], Any]
     """Config -> `Model`, with random weights except in parts whose config names files to start from."""
     objective: Callable[[Any], Any]
     """Config -> pre-training `Objective` with random heads."""
     batches: Callable[[RunConfig, Processor], TaskData]
-    """What pre-training reads, and how it becomes batches."""
+    """Corpora of pre-training, and how they become batches."""
     pretraining: type[PretrainConfig] = PretrainConfig
     """Task section of pre-training."""
     converters: Mapping[str, Converter] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a study prints and writes: its plan, tables, every row and seed, the claims of the paper."""
+"""Report of a study: its plan, tables, every row and seed, the claims of the paper."""
 
 from __future__ import annotations
 

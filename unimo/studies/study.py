@@ -119,7 +119,7 @@ class Column:
     unit: str = "accuracy, %"
     """Label of its axis; one that ends with % has no values above 100."""
     chance: float | None = None
-    """What guessing reaches on the built-in data of the study, where known."""
+    """Result of guessing on the built-in data of the study, where known."""
     each_seed: bool = True
     """Whether tables show every seed besides the mean."""
 
@@ -159,7 +159,7 @@ class Study:
     rows: tuple[Row, ...]
     tables: tuple[Table, ...]
     next_command: str
-    """What to type after it; `{row}` is the folder of the first finished row."""
+    """The next command; `{row}` is the folder of the first finished row."""
     claims: tuple[Claim, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     default_rows: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from unimo.studies.study import Claim, Column, Evaluate, Finetune, Pretrain, Row
 
 # Retrieval among 200 held-out scenes of one caption each: every pair is scored.
 GALLERY = ("data.scenes.val_images=200", "data.scenes.captions_per_image=1")
-# What fine-tuning on retrieval evaluates at its end, instead of all 500 scenes: a million pairs.
+# Scenes evaluated at the end of fine-tuning on retrieval; all 500 would be a million pairs.
 FEW = ("data.scenes.val_images=25",)
 # How alike two descriptions are; a few steps exhaust the other forms of the texts of `scenes`.
 SIMILARITY = ("task.dataset=stsb", "train.select_metric=correlation")

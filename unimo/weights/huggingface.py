@@ -43,7 +43,7 @@ class Source:
     """Prefixes of heads and other towers in the same file."""
 
 
-# What all three call alike.
+# Names that all three share.
 _LAYERS = {
     "hidden_size": "hidden_size",
     "num_layers": "num_hidden_layers",

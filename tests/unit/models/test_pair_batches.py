@@ -14,7 +14,7 @@ from unimo.tasks.entailment import EntailmentCollator
 from unimo.tasks.retrieval.batches import RetrievalCollator
 from unimo.tasks.vqa import VqaCollator
 
-# What the MLM pass reads: the objective gets these and nothing else besides positions and labels.
+# Inputs of the MLM pass: the objective gets these and nothing else besides positions and labels.
 MLM_INPUTS = ("images", "mlm_input_ids", "attention_mask", "mlm_positions")
 
 

@@ -1,4 +1,4 @@
-"""What all tasks promise the loop: falling losses, a gradient for every parameter, repeatable evaluation."""
+"""Every task promises the loop: falling losses, a gradient for every parameter, repeatable evaluation."""
 
 import numpy as np
 import paddle

@@ -14,7 +14,7 @@ from unimo.errors import DataError
 from unimo.weights.numpy_pickle import read_numpy_pickle
 
 CONTENT = {"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [2, 0, 1], "names": [b"a", b"b"]}
-# What Python 2.7 wrote for {"data": array([[1, 2]], uint8), "labels": [7]} with protocol 2.
+# Written by Python 2.7 for {"data": array([[1, 2]], uint8), "labels": [7]} with protocol 2.
 PYTHON2 = (
     b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85"
     b"U\x01b\x87Rq\x05(K\x01K\x01K\x02\x86cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87Rq\x07(K\x03U\x01|NNNJ\xff\xff"

@@ -15,7 +15,7 @@ from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 
 Prepared = dict[str, Any]
-"""What `prepare` makes of one record."""
+"""Result of `prepare` for one record."""
 
 
 class PairCollator:

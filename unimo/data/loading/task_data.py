@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TaskData:
-    """What a task reads. Nothing is opened before a loader asks for it."""
+    """Data of a task. Nothing is opened before a loader asks for it."""
 
     corpora: Sequence[CorpusConfig]
     """The mixture; evaluation joins them."""
@@ -31,11 +31,11 @@ class TaskData:
     collator: Callable[[bool], Collator]
     """For training (True) or evaluation; that of training may open files of its own."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the task needs besides weights and config; saved in the model directory."""
+    """State of the task besides weights and config; saved in the model directory."""
     share_eval: bool = True
     """Whether evaluation deals its samples out to the ranks; else every rank gets all of them."""
     kind: Kind = "pairs"
-    """What `corpora` are read as, where training mixes kinds."""
+    """Kinds that `corpora` are read as, where training mixes them."""
     unpaired: Mapping[Kind, Sequence[CorpusConfig]] = field(default_factory=dict)
     """Corpora of other kinds that training mixes in; evaluation does not read them."""
     open_unpaired: Callable[[CorpusConfig, Kind], Dataset] | None = None

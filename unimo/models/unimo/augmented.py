@@ -1,4 +1,4 @@
-"""What CMCL knows of a pair besides itself: the files of `tools/augment_corpus.py`, read while training.
+"""Companions of a pair for CMCL: the files of `tools/augment_corpus.py`, read in training.
 
 Each file has one line a caption, found by its sample id: see `unimo/augment/README.md` for the keys.
 `scenes` in the place of a file stands for the built-in corpus (`scenes.py`).
@@ -40,7 +40,7 @@ Images = tuple[Record, ...]
 
 @dataclass(frozen=True)
 class Extras:
-    """What CMCL knows of one pair besides itself (UNIMO, section 2.1 and appendix A)."""
+    """Rewritten and retrieved companions of one pair (UNIMO, section 2.1 and appendix A)."""
 
     positives: Texts = ()
     """X+: rewritten captions that still describe the image."""

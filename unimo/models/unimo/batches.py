@@ -50,7 +50,7 @@ class VisionBatch:
 
 @dataclass(kw_only=True)
 class ContrastBatch:
-    """What contrastive learning compares, each image and text once.
+    """Rows of contrastive learning, each image and text once.
 
     Images come with those that are related to them, captions with rewritten ones and related texts.
     """

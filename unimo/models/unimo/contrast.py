@@ -1,4 +1,4 @@
-"""What cross-modal contrastive learning compares: each image and text of a batch once (UNIMO, section 2.1).
+"""Rows of cross-modal contrastive learning: each image and text of a batch once (UNIMO, section 2.1).
 
 Legend: P pairs, I images, K captions, Q rewritten captions, L related texts, c and d related ones of a pair,
 R regions, T tokens.

@@ -1,4 +1,4 @@
-"""What CMCL knows of the pairs of the built-in corpus: it follows from the scenes, nothing is stored.
+"""Companions of the pairs of the built-in corpus for CMCL: they follow from the scenes, nothing is stored.
 
 What `tools/augment_corpus.py` has to guess for real captions is known here: a rewritten caption is a hard
 negative only if it is false of its scene, and pictures are alike when their objects are.

@@ -39,7 +39,7 @@ def official(shared):
 
 
 def weights(official, classes):
-    """What reading a folder leaves, with the text classifier of one data set."""
+    """Return the tensors that reading a folder needs, with the text classifier of one data set."""
     others = {f"cls_out_{n}_{part}" for n in {1, 2, 3} - {classes} for part in "wb"}
     return Recorder((k, v) for k, v in official.items() if k not in others and not NOT_WEIGHTS.search(k))
 

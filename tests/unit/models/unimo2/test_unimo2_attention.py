@@ -170,7 +170,7 @@ def test_rows_that_nobody_reads_are_not_computed():
 
 
 def test_logits_are_fewer_than_all_pairs(monkeypatch):
-    """What is multiplied: V (V + K) + K (V + K + T) + T (T + K) pairs, no more."""
+    """Count the pairs that are multiplied: V (V + K) + K (V + K + T) + T (T + K) pairs, no more."""
     block, counted = _block(), []
     original = block.attention.mix
 
