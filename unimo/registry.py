@@ -60,7 +60,7 @@ def model_config(name: str) -> Any:
 
 def build_model(config: Any) -> Any:
     """Build a `Model` with random weights, except in parts whose config names files of weights (`init`)."""
-    return paper_of(config.name).network(config)
+    return paper_of(config.name).build(config)
 
 
 def create_model(name: str, **overrides: Any) -> Any:

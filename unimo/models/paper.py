@@ -15,6 +15,7 @@ from unimo.weights.name_map import Converted, Tensors
 if TYPE_CHECKING:
     from unimo.data.loading.task_data import TaskData
     from unimo.data.processor import Processor
+    from unimo.models.base import Model
     from unimo.settings import RunConfig
 
 CAPABILITIES = frozenset(
@@ -64,7 +65,7 @@ class Paper:
     capabilities: frozenset[str]
     """Capabilities that the models offer to tasks, a subset of `CAPABILITIES`."""
     network: Callable[[Any], Any]
-    """Config -> `Model`, with random weights except in parts whose config names files to start from."""
+    """Config -> `Model` with random weights; called by `build`."""
     objective: Callable[[Any], Any]
     """Config -> pre-training `Objective` with random heads."""
     batches: Callable[[RunConfig, Processor], TaskData]
@@ -80,3 +81,13 @@ class Paper:
                 f"paper {self.name!r} has unknown capabilities {', '.join(sorted(unknown))}; "
                 f"known: {', '.join(sorted(CAPABILITIES))}"
             )
+
+    def build(self, config: Any) -> Model:
+        """Build a model with random weights, except in parts whose config names files (`init`).
+
+        Raises:
+            CheckpointError: files of weights do not fit.
+        """
+        from unimo.models.parts import load_parts
+
+        return load_parts(self.network(config))

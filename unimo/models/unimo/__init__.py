@@ -32,10 +32,9 @@ SIZES: dict[str, Config] = {
 
 
 def _network(config: Config) -> Any:
-    from unimo.models.parts import load_parts
     from unimo.models.unimo.model import Unimo
 
-    return load_parts(Unimo(config))
+    return Unimo(config)
 
 
 def _objective(config: Config) -> Any:

@@ -41,10 +41,9 @@ SIZES: dict[str, Config] = {
 
 
 def _network(config: Config) -> Any:
-    from unimo.models.parts import load_parts
     from unimo.models.unimo2.model import Unimo2
 
-    return load_parts(Unimo2(config))
+    return Unimo2(config)
 
 
 def _objective(config: Config) -> Any:

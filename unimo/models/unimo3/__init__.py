@@ -75,10 +75,9 @@ SIZES: dict[str, Config] = {
 
 
 def _network(config: Config) -> Any:
-    from unimo.models.parts import load_parts
     from unimo.models.unimo3.model import Unimo3
 
-    return load_parts(Unimo3(config))
+    return Unimo3(config)
 
 
 def _objective(config: Config) -> Any:
