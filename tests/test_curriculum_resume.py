@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed import KilledError
 from micro import TOWER, make_run
 
 from unimo.training import callbacks
@@ -46,10 +47,6 @@ UNIMO: dict[str, Any] = {
     },
     "train": {"max_steps": 5, "save_every": 1, "log_every": 2, "keep_checkpoints": 3},
 }
-
-
-class KilledError(Exception):
-    """Stands for the end of a process."""
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

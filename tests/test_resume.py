@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed import DieAt, KilledError
 from paddle_launch import run_ranks
 from small_run import make_run, train
 
 from unimo.training import callbacks, checkpoint
-from unimo.training.state import StepReport, TrainState
+from unimo.training.state import TrainState
 
 METRICS = ("step", "split", "loss", "square", "error", "grad_norm", "lr", "weight_sum")
 
@@ -29,21 +30,6 @@ def rows(output: Path) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl without what depends on the clock."""
     lines = (output / "metrics.jsonl").read_text().splitlines()
     return [{key: value for key, value in json.loads(line).items() if key in METRICS} for line in lines]
-
-
-class KilledError(Exception):
-    """Stands for the end of a process."""
-
-
-class DieAt(callbacks.Callback):
-    """Raises in the middle of a step, when its metrics are not read yet."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, state: TrainState, report: StepReport) -> None:
-        if state.step == self.step:
-            raise KilledError
 
 
 @pytest.mark.parametrize("step", [1, 5, 8, 11])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from killed import DieAt, KilledError
 from micro_detector import SCENES, micro_config, write_coco
 
 from ppdet_features.annotated_images import AnnotatedImages, CocoImages, ScenesImages
@@ -24,7 +25,7 @@ from unimo.config import parse_overrides
 from unimo.errors import CheckpointError
 from unimo.training import callbacks, checkpoint
 from unimo.training.session import carry_out, only_run_in
-from unimo.training.state import StepReport, TrainState
+from unimo.training.state import TrainState
 from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.layers import tensors_of
 
@@ -43,21 +44,6 @@ def build_seeded(config: DetectorConfig, pictures: AnnotatedImages, output: Path
     """The state that `train` begins with."""
     paddle.seed(config.train.seed)
     return build(FasterRCNN(config), pictures, DetectorRun.of(config, output), quiet=True)
-
-
-class KilledError(Exception):
-    """Stands for the end of a process."""
-
-
-class DieAt(callbacks.Callback):
-    """Raises in the middle of a step, when its metrics are not read yet."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, state: TrainState, report: StepReport) -> None:
-        if state.step == self.step:
-            raise KilledError
 
 
 class StopAt(callbacks.Callback):
