@@ -23,8 +23,7 @@ from ppdet_features.weights import start_training
 from unimo import distributed
 from unimo.files import write_text
 from unimo.settings import OptimConfig, TrainConfig
-from unimo.training import callbacks, checkpoint, parallel
-from unimo.training.optimizer import build_optimizer
+from unimo.training import callbacks, checkpoint
 from unimo.training.precision import Precision
 from unimo.training.session import carry_out, only_run_in
 from unimo.training.state import TrainState
@@ -164,14 +163,9 @@ def build(detector: FasterRCNN, images: AnnotatedImages, run: DetectorRun, quiet
         ConfigError: nothing to train, or the batch size does not divide among the ranks.
     """
     task = DetectionTask(detector)
-    adamw = build_optimizer(task, run.optim)
-    layer, optimizer = parallel.wrap(task, adamw, run.train.sharding_stage)
     return TrainState(
         run=run,
         task=task,
-        layer=layer,
-        adamw=adamw,
-        optimizer=optimizer,
         precision=Precision("fp32"),
         loader=train_loader(images, detector.config, distributed.rank(), distributed.world_size()),
         callbacks=[

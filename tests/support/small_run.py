@@ -32,8 +32,7 @@ from unimo.data.loading.sampler import MixtureSampler  # noqa: E402
 from unimo.data.record import Record  # noqa: E402
 from unimo.settings import OptimConfig, RunConfig, TrainConfig  # noqa: E402
 from unimo.tasks.base import Task  # noqa: E402
-from unimo.training import callbacks, checkpoint, parallel, precision  # noqa: E402
-from unimo.training.optimizer import build_optimizer  # noqa: E402
+from unimo.training import callbacks, checkpoint, precision  # noqa: E402
 from unimo.training.session import carry_out, only_run_in  # noqa: E402
 from unimo.training.state import StepReport, TrainState  # noqa: E402
 
@@ -150,8 +149,6 @@ def make_state(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> Train
     """Model, data, optimizer and callbacks, as `unimo.training.run.build` puts them together."""
     paddle.seed(run.seed)
     task = SmallTask(SmallModel(run.model), run.task)
-    adamw = build_optimizer(task, run.optim)
-    layer, optimizer = parallel.wrap(task, adamw, run.train.sharding_stage)
     sizes = {"a": 21, "b": 13}
     sampler = MixtureSampler(
         sizes, None, run.train.batch_size, run.seed, distributed.rank(), distributed.world_size()
@@ -167,9 +164,6 @@ def make_state(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> Train
     return TrainState(
         run=run,
         task=task,
-        layer=layer,
-        adamw=adamw,
-        optimizer=optimizer,
         precision=precision.Precision(precision.choose(run.train)),
         loader=loader,
         data=SmallData(),

@@ -22,8 +22,7 @@ from unimo.files import write_text
 from unimo.inference import loading
 from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig
-from unimo.training import callbacks, checkpoint, parallel, precision
-from unimo.training.optimizer import build_optimizer
+from unimo.training import callbacks, checkpoint, precision
 from unimo.training.schedule import warmup_steps
 from unimo.training.session import CONFIG, carry_out, only_run_in
 from unimo.training.state import TrainState
@@ -145,15 +144,10 @@ def build(run: RunConfig, processor: Processor) -> TrainState:
     data = task_class.open_data(run, processor)
     task = task_class.create(registry.build_model(run.model), run.task, data.metadata)
     set_recompute(task, run.train.recompute)
-    adamw = build_optimizer(task, run.optim)
-    layer, optimizer = parallel.wrap(task, adamw, run.train.sharding_stage)
     loader = data.train_loader(run, distributed.rank(), distributed.world_size())
     return TrainState(
         run=run,
         task=task,
-        layer=layer,
-        adamw=adamw,
-        optimizer=optimizer,
         precision=precision.Precision(chosen),
         loader=loader,
         processor=processor,

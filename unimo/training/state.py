@@ -18,6 +18,8 @@ from paddle.optimizer import AdamW
 from unimo import distributed
 from unimo.data.loading.batch import Batch
 from unimo.settings import OptimConfig, TrainConfig
+from unimo.training import parallel
+from unimo.training.optimizer import build_optimizer
 from unimo.training.precision import Precision
 
 
@@ -107,19 +109,17 @@ class MetricWindow:
 
 @dataclass
 class TrainState:
-    """Everything that a run consists of; `step` counts the optimizer steps done."""
+    """Everything that a run consists of; `step` counts the optimizer steps done.
+
+    Raises:
+        ConfigError: see `build_optimizer`.
+    """
 
     run: Run
     task: nn.Layer
     """The bare layer, for names and weights. `task(batch)` returns the total loss and the values to log by
     name, `task.lr_group(name)` the learning-rate group of a parameter; the callback `Evaluate` calls
     `task.evaluate`. Every `Task` is one."""
-    layer: nn.Layer
-    """The task wrapped for data parallelism or sharding, for the forward pass."""
-    adamw: AdamW
-    """The bare optimizer, for rate and accumulators."""
-    optimizer: Any
-    """The optimizer wrapped by Fleet, for the step."""
     precision: Precision
     loader: Loader
     processor: Any = None
@@ -132,6 +132,16 @@ class TrainState:
     """Metrics of the best evaluation so far."""
     window: MetricWindow = field(default_factory=MetricWindow)
     started: float = field(default_factory=time.monotonic)
+    layer: nn.Layer = field(init=False)
+    """The task wrapped for data parallelism or sharding, for the forward pass."""
+    adamw: AdamW = field(init=False)
+    """The bare optimizer, for rate and accumulators."""
+    optimizer: Any = field(init=False)
+    """The optimizer wrapped by Fleet, for the step."""
+
+    def __post_init__(self) -> None:
+        self.adamw = build_optimizer(self.task, self.run.optim)
+        self.layer, self.optimizer = parallel.wrap(self.task, self.adamw, self.run.train.sharding_stage)
 
     @property
     def output_dir(self) -> Path:
