@@ -15,7 +15,6 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from unimo.losses.reduce import world_size
 from unimo.nn.kernels import log_softmax
 
 
@@ -49,13 +48,13 @@ def _all_rows(local: Tensor, counts: list[int]) -> Tensor:
 
 def row_counts(rows: int) -> list[int]:
     """Return the number of rows of each rank, in rank order. Collective."""
-    ranks = world_size()
+    ranks = dist.get_world_size()
     return _all_rows(paddle.to_tensor([rows]), [1] * ranks).tolist() if ranks > 1 else [rows]
 
 
 def rows_before(counts: list[int]) -> int:
     """Return the index of this rank's first row among those of all ranks."""
-    return sum(counts[: dist.get_rank()]) if world_size() > 1 else 0
+    return sum(counts[: dist.get_rank()]) if dist.get_world_size() > 1 else 0
 
 
 def gather_rows(local: Tensor, counts: list[int]) -> Tensor:
@@ -68,7 +67,7 @@ def gather_rows(local: Tensor, counts: list[int]) -> Tensor:
         local: rows [B, ...] of this rank.
         counts: B of each rank, see `row_counts`.
     """
-    if world_size() == 1:
+    if dist.get_world_size() == 1:
         return local
     return _all_rows(local, counts) if local.stop_gradient else _Gather.apply(local, counts)
 

@@ -7,11 +7,6 @@ import paddle.distributed as dist
 from paddle import Tensor
 
 
-def world_size() -> int:
-    """Return the number of ranks of this run; 1 without a launcher."""
-    return dist.get_world_size()
-
-
 @paddle.no_grad()
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the share of this rank's labels [N] that have the largest logit of their row of [N, C]."""
@@ -30,7 +25,7 @@ def global_mean(values_sum: Tensor, count: Tensor | int | float) -> Tensor:
     """
     total = count if isinstance(count, Tensor) else paddle.to_tensor(count)
     total = total.detach().astype("float32").clone()
-    ranks = world_size()
+    ranks = dist.get_world_size()
     if ranks > 1:
         dist.all_reduce(total)
     return values_sum * (ranks / paddle.clip(total, min=1.0))
