@@ -13,7 +13,6 @@ from unimo.data.loading.task_data import TaskData
 from unimo.data.masking.fragments import FragmentSampler
 from unimo.data.masking.phrases import PhraseFinder
 from unimo.data.masking.regions import RegionMasker
-from unimo.data.masking.spans import SpanMasker
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
@@ -46,10 +45,10 @@ class UnifiedCollator(PretrainCollator):
         extras: rewritten captions, related texts and images.
     """
 
+    overshoot = False
+
     def __init__(self, processor: Processor, options: PretrainingConfig, extras: Augmentations) -> None:
         super().__init__(processor, True, options)
-        if options.masking == "span":
-            self.masker = SpanMasker(processor.tokenizer, options.mlm_probability, overshoot=False)
         self.phrases = PhraseFinder(options.phrases) if options.phrases else None
         self.seq2seq_probability = options.seq2seq_probability
         self.fragments = FragmentSampler(processor.tokenizer, options.fragment_share)
