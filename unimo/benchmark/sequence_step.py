@@ -13,6 +13,7 @@ from unimo.benchmark.machine import timed_step
 from unimo.benchmark.naive_padding import PaddedUnimo, pad_batch
 from unimo.data.processor import Processor
 from unimo.errors import ConfigError
+from unimo.models.unimo.batches import UnifiedBatch
 from unimo.registry import build_model
 from unimo.settings import RunConfig, load_run_config
 from unimo.tasks.base import to_tensors
@@ -35,7 +36,7 @@ def open_run(recipe: str, overrides: Sequence[str]) -> tuple[RunConfig, Processo
     return resolve(run, processor, keep_init=False), processor
 
 
-def read_batches(run: RunConfig, processor: Processor, count: int) -> list[dict[str, Any]]:
+def read_batches(run: RunConfig, processor: Processor, count: int) -> list[UnifiedBatch]:
     """Read the first `count` training batches of a run, as NumPy arrays.
 
     Raises:

@@ -161,7 +161,7 @@ def measure(
 
 
 def _work(
-    shapes: Sequence[Sequence[Pass]], batches: Sequence[Mapping[str, Any]], config: Any, layers: int
+    shapes: Sequence[Sequence[Pass]], batches: Sequence[UnifiedBatch], config: Any, layers: int
 ) -> flops.Parts:
     """Compute the mean FLOPs over the batches."""
     pairs = zip(shapes, batches, strict=True)
