@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
-from unimo.benchmark import compare, flops, fusion, machine, models, sequences, sides  # noqa: E402
+from unimo.benchmark import compare, flops, fusion, machine, sides  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
 from unimo.registry import model_config  # noqa: E402
 
@@ -76,6 +76,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     matmul = {"shape": list(machine.MATMUL_SHAPE), "seconds": arguments.matmul_seconds}
     counts = {name: getattr(arguments, name) for name in ("steps", "warmup", "threads")}
     if arguments.what == "sequences":
+        from unimo.benchmark import sequences  # imports Paddle, and --help does not need it
+
         check(arguments, arguments.text_len)
         settings = {"batch_size": arguments.batch_size, "matmul": matmul, **counts}
         recipe = (arguments.model or ["unimo_base"])[0]
@@ -96,7 +98,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         content = fusion.measure(configs[0], settings, layers=arguments.layers)
         return content, fusion.format_report(content)
     peer_python = sides.find_peer_python(arguments.peer_python) if arguments.against else ""
-    content = models.compare_models(configs, settings, arguments.against, peer_python)
+    content = compare.compare_models(configs, settings, arguments.against, peer_python)
     return content, compare.format_report(content)
 
 

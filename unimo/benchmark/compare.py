@@ -1,4 +1,4 @@
-"""Comparison of training steps that several sides take in turn."""
+"""Comparison of training steps that several sides take in turn, and that of whole models."""
 
 from __future__ import annotations
 
@@ -7,163 +7,137 @@ import functools
 import logging
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from unimo.benchmark import flops
+from unimo.benchmark.sides import Side, own_side, peer_side
 
 logger = logging.getLogger(__name__)
-_SETTLE = 0.3
-"""Pause between two sides in seconds: idle OpenMP threads spin for 0.2 s before they sleep."""
+SETTLE = 0.3
+"""Pause before each step in seconds: idle OpenMP threads of other sides spin for 0.2 s before they sleep."""
 QUIET = 1.1
 """Largest ratio between the sides' rates of plain matrix products at which their times are trusted."""
 PARTS = "forward backward update processor attention attention_processor masked masked_processor".split()
 """Times that a side may report besides `seconds`."""
 
 
-class Runner(Protocol):
-    """One side of a comparison, such as `Side`."""
-
-    name: str
-    parameters: int
-    library: str
-
-    def ask(self, word: str) -> dict[str, Any]:
-        """Answer the request `step`, `matmul` or `memory`."""
-
-    def close(self) -> None:
-        """End the side."""
-
-
-@dataclass
-class Result:
-    """Figures of one side; times are in seconds per step."""
-
-    name: str
-    library: str
-    parameters: int
-    flops: dict[str, int]
-    """FLOPs of the matrix products of a step by part."""
-    times: list[float]
-    parts: dict[str, float]
-    """Median seconds of those `PARTS` that the side reports."""
-    matmul_rates: list[float]
-    """FLOP/s of plain matrix products before each step."""
-    peak_bytes: int
-    resting_bytes: int
-    """Memory of the process before its first step."""
-
-    @property
-    def total_flops(self) -> int:
-        """FLOPs of one step."""
-        return sum(self.flops.values())
-
-    @property
-    def share(self) -> float:
-        """Share of the side's own matrix-product rate that its steps reach, median over the steps."""
-        pairs = zip(self.times, self.matmul_rates, strict=True)
-        return statistics.median(self.total_flops / seconds / rate for seconds, rate in pairs)
-
-    def plain(self, batch: Mapping[str, int]) -> dict[str, Any]:
-        """Convert to plain values, for JSON."""
-        seconds = statistics.median(self.times)
-        return {
-            "name": self.name,
-            "library": self.library,
-            "parameters": self.parameters,
-            "samples_per_second": batch["batch_size"] / seconds,
-            "text_tokens_per_second": batch["batch_size"] * batch["text_len"] / seconds,
-            "seconds_per_step": seconds,
-            "seconds_of_parts": self.parts,
-            "times": self.times,
-            "peak_bytes": self.peak_bytes,
-            "resting_bytes": self.resting_bytes,
-            "flops_per_step": self.total_flops,
-            "flops_by_part": self.flops,
-            "matmul_flops_per_second": statistics.median(self.matmul_rates),
-            "share_of_matmul_rate": self.share,
-        }
-
-
-def take_turns(opened: Iterable[tuple[Runner, dict[str, int]]], settings: Mapping[str, Any]) -> list[Result]:
-    """Start the sides one after the other, let them `alternate`, and end them, whatever happens.
+def compare_models(
+    configs: Sequence[Any], settings: Mapping[str, Any], against: str | None = None, peer_python: str = ""
+) -> dict[str, Any]:
+    """Measure training steps of our models and of a peer of the sizes of the first one.
 
     Args:
-        opened: yields runners, freshly started, and their FLOPs by part.
-        settings: `steps` and `warmup`.
+        configs: configs of models of the UNIMO-3 family.
+        settings: `batch` (`batch_size`, `text_len`, `targets` of a sample), `matmul`, `threads`, `steps`,
+            `warmup`.
+        against: name of a peer.
+        peer_python: interpreter that runs it.
+
+    Returns:
+        Plain data: `settings`, figures of the `sides`, `ratios` of samples per second.
     """
-    sides = []
+    batch, threads = settings["batch"], settings["threads"]
+    request = {key: settings[key] for key in ("batch", "matmul")}
+    size = (batch["batch_size"], batch["text_len"])
+
+    def opened() -> Iterator[tuple[Side, flops.Parts]]:
+        for config in configs:
+            side = own_side({"name": config.name}, request, threads)
+            yield side, flops.own_step(config, *size, batch["targets"] * size[0])
+        if against:
+            side = peer_side(against, peer_python, configs[0], request, threads)
+            yield side, flops.peer_step(configs[0], *size)
+
+    figures = take_turns(opened(), settings, batch)
+    return {"settings": dict(settings), "sides": figures, "ratios": ratios(figures)}
+
+
+def take_turns(
+    opened: Iterable[tuple[Side, flops.Parts]], settings: Mapping[str, Any], batch: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Start the sides one after the other, let them take steps in turn, and end them, whatever happens.
+
+    The order is reversed in every round.
+
+    Args:
+        opened: yields sides, freshly started, and their FLOPs by part.
+        settings: `steps` and `warmup`, the numbers of measured rounds and of rounds before them.
+        batch: `batch_size`, and `text_len` if all texts are of one length.
+
+    Returns:
+        Figures of each side as plain data; times are in seconds per step.
+    """
+    steps = settings["steps"]
+    sides: list[tuple[Side, flops.Parts]] = []
     with contextlib.ExitStack() as stack:
-        for runner, parts in opened:
-            stack.callback(runner.close)
-            sides.append((runner, parts))
-        return alternate(sides, settings["steps"], settings["warmup"])
+        for side, parts in opened:
+            stack.callback(side.close)
+            sides.append((side, parts))
+        answers: list[list[dict[str, float]]] = [[] for _ in sides]
+        rates: list[list[float]] = [[] for _ in sides]
+        for round_number in range(-settings["warmup"], steps):
+            order = range(len(sides)) if round_number % 2 else reversed(range(len(sides)))
+            for number in order:
+                side = sides[number][0]
+                time.sleep(SETTLE)
+                rate = side.ask("matmul")["flops_per_second"]
+                answer = side.ask("step")
+                label = f"step {round_number + 1}/{steps}" if round_number >= 0 else "warm-up"
+                logger.info(
+                    "%-9s %-16s %7.2f s  loss %.3f  products %.1f GFLOP/s",
+                    *(label, side.name, answer["seconds"], answer["loss"], rate / 1e9),
+                )
+                if round_number >= 0:
+                    answers[number].append(answer)
+                    rates[number].append(rate)
+        measured = zip(sides, answers, rates, strict=True)
+        return [_figures(*side, batch, *found) for side, *found in measured]
 
 
-def alternate(
-    sides: Sequence[tuple[Runner, dict[str, int]]], steps: int, warmup: int = 1, settle: float = _SETTLE
-) -> list[Result]:
-    """Let each side take `steps` steps in turn, reversing the order in every round.
-
-    Args:
-        sides: runners and their FLOPs by part.
-        steps: number of measured rounds.
-        warmup: number of rounds before them.
-        settle: pause before each measurement in seconds.
-    """
-    answers: list[list[dict[str, float]]] = [[] for _ in sides]
-    rates: list[list[float]] = [[] for _ in sides]
-    for round_number in range(-warmup, steps):
-        order = range(len(sides)) if round_number % 2 else reversed(range(len(sides)))
-        for number in order:
-            runner = sides[number][0]
-            time.sleep(settle)
-            rate = runner.ask("matmul")["flops_per_second"]
-            answer = runner.ask("step")
-            label = f"step {round_number + 1}/{steps}" if round_number >= 0 else "warm-up"
-            logger.info(
-                "%-9s %-16s %7.2f s  loss %.3f  products %.1f GFLOP/s",
-                *(label, runner.name, answer["seconds"], answer["loss"], rate / 1e9),
-            )
-            if round_number >= 0:
-                answers[number].append(answer)
-                rates[number].append(rate)
-    return [_result(*side, *found) for side, *found in zip(sides, answers, rates, strict=True)]
-
-
-def _result(
-    runner: Runner, flops: dict[str, int], answers: list[dict[str, float]], rates: list[float]
-) -> Result:
-    names = [name for name in PARTS if name in answers[0]]
-    memory = runner.ask("memory")
-    return Result(
-        name=runner.name,
-        library=runner.library,
-        parameters=runner.parameters,
-        flops=flops,
-        times=[answer["seconds"] for answer in answers],
-        parts={name: statistics.median(answer[name] for answer in answers) for name in names},
-        matmul_rates=rates,
-        peak_bytes=memory["peak_bytes"],
-        resting_bytes=memory.get("resting_bytes", 0),
-    )
-
-
-def ratios(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """Compute the speed of the first side over each other one: median, lowest and highest of the rounds."""
-    first, table = results[0], {}
-    for other in results[1:]:
-        each = [b / a for a, b in zip(first.times, other.times, strict=True)]
-        table[other.name] = {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
-    return table
-
-
-def report(results: Sequence[Result], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert to plain values: settings, sides, ratios of samples per second."""
+def _figures(
+    side: Side,
+    parts: flops.Parts,
+    batch: Mapping[str, int],
+    answers: Sequence[Mapping[str, float]],
+    rates: Sequence[float],
+) -> dict[str, Any]:
+    times, memory = [answer["seconds"] for answer in answers], side.ask("memory")
+    seconds, total = statistics.median(times), sum(parts.values())
+    speed = {"samples_per_second": batch["batch_size"] / seconds}
+    if "text_len" in batch:
+        speed["text_tokens_per_second"] = batch["batch_size"] * batch["text_len"] / seconds
+    reported = [name for name in PARTS if name in answers[0]]
     return {
-        "settings": dict(settings),
-        "sides": [result.plain(settings["batch"]) for result in results],
-        "ratios": ratios(results),
+        "name": side.name,
+        "library": side.library,
+        "parameters": side.parameters,
+        **speed,
+        "seconds_per_step": seconds,
+        "seconds_of_parts": {
+            name: statistics.median(answer[name] for answer in answers) for name in reported
+        },
+        "times": times,
+        "peak_bytes": memory["peak_bytes"],
+        # Memory of the process before its first step.
+        "resting_bytes": memory.get("resting_bytes", 0),
+        "flops_per_step": total,
+        "flops_by_part": parts,
+        "matmul_flops_per_second": statistics.median(rates),
+        # Of the rate of plain products just before each step.
+        "share_of_matmul_rate": statistics.median(
+            total / taken / rate for taken, rate in zip(times, rates, strict=True)
+        ),
     }
+
+
+def ratios(figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Compute the speed of the first side over each other one: median, lowest and highest of the rounds."""
+    first, table = figures[0], {}
+    for other in figures[1:]:
+        each = [b / a for a, b in zip(first["times"], other["times"], strict=True)]
+        table[other["name"]] = {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
+    return table
 
 
 def doubts(sides: Sequence[Mapping[str, Any]]) -> list[str]:

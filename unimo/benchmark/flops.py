@@ -7,10 +7,7 @@ AdamW) is ignored. Training is three times the forward pass: each product has a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from unimo.models.unimo3.config import Config, FusionConfig
+from unimo.models.unimo3.config import Config, FusionConfig, linked_layers
 
 Parts = dict[str, int]
 TRAIN = 3
@@ -118,8 +115,6 @@ def _links(
     fusion: FusionConfig, tokens: int, tower_width: int, tower_layers: int, start: int
 ) -> tuple[int, int]:
     """Count the links of one modality for one sequence: projections, and products W T_k of gates."""
-    from unimo.models.unimo3.config import linked_layers
-
     table = linked_layers(fusion, tower_layers, start)
     projected = {layer for layers in table for layer in layers} | {fusion.start(tower_layers, start) - 1}
     links = 0 if fusion.gate_dim == "none" else sum(len(layers) for layers in table)

@@ -8,14 +8,20 @@ patch and text token ("1-to-1 Map" of Tables 4 and 5). Each runs in its own proc
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from unimo.benchmark import flops
 from unimo.benchmark.compare import column, doubts, format_table, ratios, take_turns
+from unimo.benchmark.machine import timed_step
 from unimo.benchmark.sides import Side, own_side
+from unimo.config import merge_into
 from unimo.errors import ConfigError
+from unimo.registry import model_config
 
 IMAGE_SIZES = (224, 384)
 """Sizes of pre-training and fine-tuning (section 4)."""
@@ -102,19 +108,19 @@ def _measure_size(config: Any, settings: Mapping[str, Any], layers: int) -> dict
             side.name = f"{variant.name}, {size}"
             yield side, variant.count(config, image, text, layers, rows)
 
-    results = take_turns(opened(), settings)
+    taken = take_turns(opened(), settings, batch)
     figures = [
         {
-            **result.plain(batch),
+            **side,
             "name": variant.name,
             "grounded_tokens": variant.grounded,
             "rows": image + variant.grounded + text,
             "logits": variant.logits(image, text),
-            "step_bytes": result.peak_bytes - result.resting_bytes,
+            "step_bytes": side["peak_bytes"] - side["resting_bytes"],
         }
-        for variant, result in zip(compared, results, strict=True)
+        for variant, side in zip(compared, taken, strict=True)
     ]
-    time_ratios = list(ratios(results).values())
+    time_ratios = list(ratios(taken).values())
     return {"image_size": size, "image_tokens": image, "variants": figures, "time_ratios": time_ratios}
 
 
@@ -171,3 +177,85 @@ def _format_size(size: Mapping[str, Any], text_len: int) -> list[str]:
         ("memory a step adds, measured", over("step_bytes")),
     ]
     return [*format_table(rows, 36, 22), *format_table(compared, 58, 22), *doubts(sides)]
+
+
+class FusionStep:
+    """Layers on random image, grounded and text rows without padding, with dropout as configured.
+
+    Args:
+        model: `{"name": ..., further config fields}` of a UNIMO-2 size.
+        sizes: `batch_size`; `image_tokens` and `text_len`, including class tokens.
+        layers: number of layers of the Grounded Transformer.
+        grounded: K, number of grounded tokens.
+        visibility: `grounded` (Fig. 2) or `full` (all rows attend to all).
+    """
+
+    def __init__(
+        self, model: dict[str, Any], sizes: dict[str, int], *, layers: int, grounded: int, visibility: str
+    ) -> None:
+        import paddle
+
+        from unimo.models.unimo2.grounded_attention import GroundedTransformer, Layout, understanding_views
+        from unimo.nn.attention import use_fused_kernel
+
+        paddle.seed(0)
+        changes = {key: value for key, value in model.items() if key != "name"}
+        config = merge_into(
+            merge_into(model_config(model["name"]), changes), {"fusion": {"num_layers": layers}}
+        )
+        rows, image, text = sizes["batch_size"], sizes["image_tokens"], sizes["text_len"]
+        self.transformer = GroundedTransformer(config)
+        self.transformer.train()
+        # Without padding no mask is needed. A mask of ones would be added to every logit of full attention
+        # but to few of grounded attention; its cost is measured separately.
+        masked = Layout(image, grounded, text, text_mask=paddle.ones([rows, text]))
+        self.views = understanding_views(Layout(image, grounded, text), visibility, rows)
+        self.masked_views = understanding_views(masked, visibility, rows)
+        self.inputs = [paddle.randn([rows, count, config.hidden_size]) for count in (image, grounded, text)]
+        for states in self.inputs:
+            states.stop_gradient = False
+        # A random direction, because the gradient of a plain mean vanishes after a layer norm.
+        self.direction = paddle.randn([rows, image + grounded + text, config.hidden_size])
+        self.heads_first = not use_fused_kernel()
+        heads, count = config.fusion.num_heads, image + grounded + text
+        order = [heads, count] if self.heads_first else [count, heads]
+        self.packed = [paddle.randn([rows, *order, config.hidden_size // heads]) for _ in range(3)]
+        self.parameters = sum(int(np.prod(p.shape)) for p in self.transformer.parameters())
+
+    def __call__(self) -> dict[str, float]:
+        """Time one step without an update, see `timed_step`.
+
+        Further figures are those of the attention of one layer alone: `attention`, and `masked` with a
+        padding mask, with `_processor` in processor time.
+        """
+        answer = timed_step(self._loss)
+        for tensor in (*self.inputs, *self.transformer.parameters()):
+            tensor.clear_gradient()
+        for name, views in (("attention", self.views), ("masked", self.masked_views)):
+            answer[name], answer[f"{name}_processor"] = self._attend(views)
+        return answer
+
+    def _loss(self) -> Any:
+        states, _ = self.transformer(self.transformer.join(*self.inputs), self.views)
+        return (states * self.direction).mean()
+
+    def _attend(self, views: Sequence[Any]) -> tuple[float, float]:
+        """Time logits, softmax, dropout and sums of one layer, both passes: seconds and processor time."""
+        import paddle
+
+        def rows(tensor: Any, part: slice) -> Any:
+            return tensor[:, :, part] if self.heads_first else tensor[:, part]
+
+        mix = self.transformer.layers[0].attention.mix
+        packed = [tensor.detach() for tensor in self.packed]
+        for tensor in packed:
+            tensor.stop_gradient = False
+        query, key, value = packed
+        start, began = time.perf_counter(), time.process_time()
+        mixed = []
+        for view in views:
+            read = rows(key, view.keys), rows(value, view.keys)
+            mixed.append(mix(rows(query, view.queries), *read, view.mask, self.heads_first)[0])
+        (paddle.concat(mixed, axis=1) * self.direction).mean().backward()
+        float(query.grad[0, 0, 0, 0])
+        return time.perf_counter() - start, time.process_time() - began

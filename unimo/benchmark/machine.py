@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import paddle
@@ -32,19 +33,16 @@ def matmul_rate(shape: tuple[int, int, int] = MATMUL_SHAPE, seconds: float = 0.5
     return 2.0 * m * k * n * count / (time.perf_counter() - start)
 
 
-def peak_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Return the largest resident size of this process so far, in bytes."""
-    size = _read_status("VmHWM", status)
-    if size is not None:
-        return size
+def process_memory(field: Literal["VmHWM", "VmRSS"]) -> int:
+    """Return the largest (VmHWM) or the present (VmRSS) resident size of this process, in bytes.
+
+    On systems that lack the field it is the largest size so far.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def resident_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Return the resident size of this process in bytes; the largest so far on systems that lack it."""
-    size = _read_status("VmRSS", status)
-    return peak_memory(status) if size is None else size
 
 
 def timed_step(
@@ -70,11 +68,3 @@ def timed_step(
     parts = dict(zip(("forward", "backward", "update"), spans, strict=False))
     processor = time.process_time() - began
     return {"seconds": marks[-1] - marks[0], "loss": value, **parts, "processor": processor}
-
-
-def _read_status(field: str, status: Path) -> int | None:
-    try:
-        line = next(line for line in status.read_text().splitlines() if line.startswith(field))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return None

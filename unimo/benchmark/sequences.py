@@ -8,16 +8,29 @@ with missing parts masked. Each runs in its own process; they take turns on the 
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import paddle
+
 from unimo.benchmark import flops
 from unimo.benchmark.compare import column, doubts, format_ratio, format_table, ratios, take_turns
+from unimo.benchmark.machine import timed_step
+from unimo.benchmark.naive_padding import PaddedUnimo, pad_batch
 from unimo.benchmark.sides import Side, own_side
+from unimo.data.processor import Processor
 from unimo.errors import ConfigError
 from unimo.models.unimo.batches import ContrastBatch, UnifiedBatch
+from unimo.registry import build_model
+from unimo.settings import RunConfig, load_run_config
+from unimo.tasks.base import to_tensors
+from unimo.tasks.pretrain import PretrainTask
+from unimo.training.optimizer import build_optimizer
+from unimo.training.run import open_processor, resolve
 
 
 @dataclass(frozen=True)
@@ -119,8 +132,6 @@ def measure(
     Raises:
         ConfigError, DataError: invalid settings or data.
     """
-    from unimo.benchmark.sequence_step import open_run, read_batches
-
     size, warmup = settings["batch_size"], settings["warmup"]
     words = [f"train.batch_size={size}", f"train.micro_batch_size={size}", "data.num_workers=0", *overrides]
     run, processor = open_run(recipe, words)
@@ -142,21 +153,18 @@ def measure(
             side.name = name
             yield side, _work(passes, measured, config, layers)
 
-    results = take_turns(opened(), settings)
-    plain = []
-    for result in results:
-        figures = result.plain({"batch_size": size, "text_len": 0})
-        del figures["text_tokens_per_second"]  # its sequences differ in length
-        figures["rows"] = _mean([sum(one.rows for one in passes) for passes in shapes[result.name]])
-        figures["flops_of_whole_model"] = sum(_work(shapes[result.name], measured, config, whole).values())
-        plain.append(figures)
+    sides = take_turns(opened(), settings, {"batch_size": size})
+    for side in sides:
+        passes = shapes[side["name"]]
+        side["rows"] = _mean([sum(one.rows for one in step) for step in passes])
+        side["flops_of_whole_model"] = sum(_work(passes, measured, config, whole).values())
     about = {"model": config.name, "layers": layers, "layers_of_model": whole, "overrides": list(overrides)}
     return {
         "settings": {**settings, **about, "regions": full[0], "tokens": full[1]},
         "sequences": _mean([sum(one.count for one in passes) for passes in shapes["grouped"]]),
         "kinds": _kinds(measured),
-        "sides": plain,
-        "time_ratio": ratios(results)["naive"],
+        "sides": sides,
+        "time_ratio": ratios(sides)["naive"],
     }
 
 
@@ -214,3 +222,71 @@ def format_report(content: Mapping[str, Any]) -> str:
             *doubts((grouped, naive)),
         ]
     )
+
+
+def open_run(recipe: str, overrides: Sequence[str]) -> tuple[RunConfig, Processor]:
+    """Open the pre-training run of a recipe, with the sizes that follow from its data.
+
+    Raises:
+        ConfigError: unknown recipe or setting, or a model that does not read regions.
+        DataError: no such data.
+    """
+    run = load_run_config(recipe, "pretrain", list(overrides))
+    if not hasattr(run.model, "regions"):
+        raise ConfigError(f"sequences of regions and tokens are measured on a UNIMO, not on {run.model.name}")
+    processor = open_processor(run)
+    return resolve(run, processor, keep_init=False), processor
+
+
+def read_batches(run: RunConfig, processor: Processor, count: int) -> list[UnifiedBatch]:
+    """Read the first `count` training batches of a run, as NumPy arrays.
+
+    Raises:
+        DataError: a corpus cannot be opened, or has too many broken records.
+    """
+    loader = PretrainTask.open_data(run, processor).train_loader(run)
+    try:
+        return list(itertools.islice(loader, count))
+    finally:
+        loader.close()
+
+
+class SequenceStep:
+    """Training steps with clipping and AdamW on the batches of a run, one after the other and again.
+
+    Args:
+        model: `{"name": recipe}`.
+        sizes: `batches`, the number of batches.
+        overrides: overrides of the recipe.
+        padded: pad all samples to `data.max_regions` and `data.max_text_len`, with pseudo images and texts.
+    """
+
+    def __init__(
+        self, model: dict[str, Any], sizes: dict[str, int], *, overrides: Sequence[str], padded: bool
+    ) -> None:
+        run, processor = open_run(model["name"], overrides)
+        paddle.seed(run.seed)
+        self.batches = read_batches(run, processor, sizes["batches"])
+        self.task = PretrainTask(build_model(run.model), run.task)
+        self.task.train()
+        self.model: Any = self.task.model
+        if padded:
+            full = run.data.max_regions, run.data.max_text_len
+            self.model = PaddedUnimo(self.model, *full)
+            padding = run.model.text.padding_id
+            self.batches = [pad_batch(batch, *full, padding) for batch in self.batches]
+        self.optimizer = build_optimizer(self.task, run.optim)
+        self.parameters = sum(int(np.prod(parameter.shape)) for parameter in self.task.parameters())
+        self.done = 0
+
+    def loss(self, number: int) -> paddle.Tensor:
+        """Compute the loss of batch `number`."""
+        objective = self.task.objective
+        losses, _ = objective.losses(self.model, to_tensors(self.batches[number]))
+        return objective.total(losses)
+
+    def __call__(self) -> dict[str, float]:
+        """Take the next step and time it, see `timed_step`."""
+        number = self.done % len(self.batches)
+        self.done += 1
+        return timed_step(lambda: self.loss(number), self.optimizer)

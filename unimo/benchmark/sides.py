@@ -77,10 +77,20 @@ def own_side(model: Mapping[str, Any], request: Mapping[str, Any], threads: int)
     return Side(model["name"], command, {"model": dict(model), **request}, threads)
 
 
-def peer_side(
-    peer: str, python: str, sizes: Mapping[str, Any], request: Mapping[str, Any], threads: int
-) -> Side:
-    """Start a model of another library with the given sizes (`peer_sizes`) in the interpreter `python`."""
+def peer_side(peer: str, python: str, config: Any, request: Mapping[str, Any], threads: int) -> Side:
+    """Start a model of another library in the interpreter `python`.
+
+    Its towers and fusion have the sizes of `config`, a config of the UNIMO-3 family.
+    """
+    tower = ("hidden_size", "num_layers", "num_heads")
+    fields = {
+        "text": (*tower, "vocab_size", "intermediate_size", "max_position"),
+        "vision": (*tower, "patch_size", "image_size"),
+        "fusion": tower,
+    }
+    sizes = {
+        part: {name: getattr(getattr(config, part), name) for name in names} for part, names in fields.items()
+    }
     return Side(peer, [python, str(PEERS[peer])], {**sizes, **request, "threads": threads}, threads)
 
 
@@ -104,15 +114,3 @@ def find_peer_python(given: str | None) -> str:
             f"--peer-python peer/bin/python"
         )
     return python
-
-
-def peer_sizes(config: Any) -> dict[str, dict[str, int]]:
-    """Return the sizes of towers and fusion of a config, from which a peer is built."""
-    text = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_position")
-    vision = ("hidden_size", "num_layers", "num_heads", "patch_size", "image_size")
-    fusion = ("hidden_size", "num_layers", "num_heads")
-    return {
-        "text": {name: getattr(config.text, name) for name in text},
-        "vision": {name: getattr(config.vision, name) for name in vision},
-        "fusion": {name: getattr(config.fusion, name) for name in fusion},
-    }

@@ -2,8 +2,8 @@
 
     python -m unimo.benchmark.worker '{"model": {"name": "unimo3_base"}, "batch": {...}, "matmul": {...}}'
 
-With `"fusion": {...}` in the request, steps of the Grounded Transformer alone (`fusion_step.py`); with
-`"sequences": {...}`, steps of UNIMO on real batches (`sequence_step.py`).
+With `"fusion": {...}` in the request, steps of the Grounded Transformer alone (`fusion.py`); with
+`"sequences": {...}`, steps of UNIMO on real batches (`sequences.py`).
 
 Separate processes keep the peak memory of different models apart.
 """
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from unimo.benchmark.fusion_step import FusionStep
-from unimo.benchmark.machine import matmul_rate, peak_memory, resident_memory, timed_step
+from unimo.benchmark.fusion import FusionStep
+from unimo.benchmark.machine import matmul_rate, process_memory, timed_step
 from unimo.models.batches import PretrainBatch
 
 
@@ -84,7 +84,7 @@ class Step:
 def build_step(request: dict[str, Any]) -> Callable[[], dict[str, float]]:
     """Build the step that a request describes."""
     if "sequences" in request:
-        from unimo.benchmark.sequence_step import SequenceStep
+        from unimo.benchmark.sequences import SequenceStep
 
         return SequenceStep(request["model"], request["batch"], **request["sequences"])
     if "fusion" in request:
@@ -97,7 +97,7 @@ def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, 
     import paddle
 
     step = build_step(request)
-    resting = resident_memory()
+    resting = process_memory("VmRSS")
     yield {"parameters": step.parameters, "library": f"paddle {paddle.__version__}"}
     for word in words:
         if word.strip() == "step":
@@ -106,7 +106,7 @@ def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, 
             matmul = request["matmul"]
             yield {"flops_per_second": matmul_rate(tuple(matmul["shape"]), matmul["seconds"])}
         else:
-            yield {"peak_bytes": peak_memory(), "resting_bytes": resting}
+            yield {"peak_bytes": process_memory("VmHWM"), "resting_bytes": resting}
 
 
 def main() -> None:

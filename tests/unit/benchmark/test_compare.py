@@ -2,9 +2,14 @@
 
 import pytest
 
-from unimo.benchmark.compare import alternate, format_report, report
+from unimo.benchmark import compare
+from unimo.benchmark.compare import format_report, ratios, take_turns
 
-SETTINGS = {"batch": {"batch_size": 4, "text_len": 10, "image_tokens": 17, "targets": 2}}
+SETTINGS = {
+    "batch": {"batch_size": 4, "text_len": 10, "image_tokens": 17, "targets": 2},
+    "steps": 3,
+    "warmup": 1,
+}
 
 
 class Pretender:
@@ -20,14 +25,19 @@ class Pretender:
             "memory": {"peak_bytes": 3_000_000_000},
         }[word]
 
+    def close(self):
+        self.log.append((self.name, "close"))
+
 
 @pytest.fixture
-def outcome():
+def outcome(monkeypatch):
+    monkeypatch.setattr(compare, "SETTLE", 0)
     log = []
     ours = Pretender("ours", [9.0, 1.0, 2.0, 4.0], log)
     peer = Pretender("peer", [99.0, 3.0, 5.0, 8.0], log)
-    results = alternate([(ours, {"tower": 30, "gates": 20}), (peer, {"tower": 80})], steps=3, settle=0)
-    return log, report(results, SETTINGS)
+    opened = [(ours, {"tower": 30, "gates": 20}), (peer, {"tower": 80})]
+    figures = take_turns(opened, SETTINGS, SETTINGS["batch"])
+    return log, {"settings": SETTINGS, "sides": figures, "ratios": ratios(figures)}
 
 
 def test_sides_take_turns_and_each_is_first_in_turn(outcome):

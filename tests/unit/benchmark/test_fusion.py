@@ -1,6 +1,5 @@
 """Counted FLOPs of the three kinds of attention, and the command that measures them, at the smallest size."""
 
-import functools
 import json
 import subprocess
 import sys
@@ -11,7 +10,7 @@ import pytest
 
 from unimo.benchmark import compare, fusion
 from unimo.benchmark.compare import doubts
-from unimo.benchmark.fusion_step import FusionStep
+from unimo.benchmark.fusion import FusionStep
 from unimo.registry import model_config
 
 
@@ -117,7 +116,7 @@ def test_a_busy_machine_is_named():
 
 def test_kinds_take_turns_and_their_figures_stand_side_by_side(monkeypatch):
     monkeypatch.setattr(fusion, "own_side", InThisProcess)
-    monkeypatch.setattr(compare, "alternate", functools.partial(compare.alternate, settle=0))
+    monkeypatch.setattr(compare, "SETTLE", 0)
     settings = {
         "batch": {"batch_size": 2, "text_len": 6},
         "matmul": {},

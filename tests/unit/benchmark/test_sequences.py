@@ -1,15 +1,12 @@
 """Grouped and naive batches of UNIMO: equal losses, counted FLOPs, and the command."""
 
-import functools
-
 import numpy as np
 import paddle
 import pytest
 
 from unimo.benchmark import compare, sequences
 from unimo.benchmark.naive_padding import pad_batch
-from unimo.benchmark.sequence_step import SequenceStep, open_run, read_batches
-from unimo.benchmark.sequences import Pass
+from unimo.benchmark.sequences import Pass, SequenceStep, open_run, read_batches
 from unimo.errors import ConfigError
 
 SMALL = (
@@ -157,7 +154,7 @@ class InThisProcess:
 @pytest.fixture
 def in_this_process(monkeypatch):
     monkeypatch.setattr(sequences, "own_side", InThisProcess)
-    monkeypatch.setattr(compare, "alternate", functools.partial(compare.alternate, settle=0))
+    monkeypatch.setattr(compare, "SETTLE", 0)
 
 
 def test_sides_take_turns_on_the_same_batches(in_this_process, caplog):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.benchmark.sides import Side, find_peer_python, own_side, peer_side, peer_sizes
+from unimo.benchmark.sides import Side, find_peer_python, own_side, peer_side
 from unimo.benchmark.worker import make_batch
 from unimo.errors import ConfigError, UnimoError
 from unimo.registry import model_config
@@ -57,7 +57,7 @@ def test_peer_side_has_the_same_sizes():
 
     # The peer has RoBERTa's unused pooler, as released files do.
     model = create_model("bridgetower_tiny", text={"pooler": True})
-    side = peer_side("hf-bridgetower", peer_python(), peer_sizes(model.config), REQUEST, threads=1)
+    side = peer_side("hf-bridgetower", peer_python(), model.config, REQUEST, threads=1)
     task = PretrainTask(model, PretrainConfig())
     assert side.parameters == sum(int(np.prod(parameter.shape)) for parameter in task.parameters())
     losses = [side.ask("step")["loss"] for _ in range(2)]
