@@ -29,12 +29,11 @@ sequences: pre-training of a UNIMO on its data, grouped by kind against naive pa
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
-    parser.add_argument("what", choices=["train", "sequences"], help="comparison to run")
-    parser.add_argument("--model", action="append", metavar="NAME", help="our model, may be repeated")
-    parser.add_argument("--against", choices=sorted(sides.PEERS), help="peer of the same sizes")
-    parser.add_argument(
-        "--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]"
-    )
+    add = parser.add_argument
+    add("what", choices=["train", "sequences"], help="comparison to run")
+    add("--model", action="append", metavar="NAME", help="our model, may be repeated")
+    add("--against", choices=sorted(sides.PEERS), help="peer of the same sizes")
+    add("--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]")
     numbers = {
         "batch-size": (2, "samples of a step [2]"),
         "text-len": (50, "tokens of each text, no padding [50]"),
@@ -44,12 +43,10 @@ def parse_arguments() -> argparse.Namespace:
         "layers": (3, "layers of UNIMO-2's Grounded Transformer, or of UNIMO [3]"),
     }
     for name, (default, about) in numbers.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=about)
-    parser.add_argument("--matmul-seconds", type=float, default=0.5, help="length of each rate measurement")
-    parser.add_argument("--out", type=Path, default=Path("output/benchmark.json"), metavar="FILE.json")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="sequences: over the recipe, e.g. data.root=DIR"
-    )
+        add(f"--{name}", type=int, default=default, help=about)
+    add("--matmul-seconds", type=float, default=0.5, help="length of each rate measurement")
+    add("--out", type=Path, default=Path("output/benchmark.json"), metavar="FILE.json")
+    add("overrides", nargs="*", metavar="KEY=VALUE", help="sequences: over the recipe, e.g. data.root=DIR")
     return parser.parse_intermixed_args()
 
 
