@@ -32,7 +32,7 @@ from unimo import cli
 from unimo.data.regions.shard import Skipped
 from unimo.data.regions.store import RegionStore
 from unimo.jobs import Shard
-from unimo.training.callbacks.throughput import memory
+from unimo.training.callbacks import memory
 
 
 def compare(

@@ -7,8 +7,7 @@ from array import array
 from typing import Literal
 
 from unimo.data.readers.base import ConcatDataset, Dataset
-from unimo.data.readers.open import open_all_splits, open_corpus
-from unimo.data.readers.open_labeled import open_labeled_images
+from unimo.data.readers.open import open_all_splits, open_corpus, open_labeled_images
 from unimo.data.record import ImageSource
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import CorpusConfig, DataConfig, ScenesConfig

@@ -24,8 +24,8 @@ from unimo import distributed
 from unimo.files import write_text
 from unimo.settings import OptimConfig, TrainConfig
 from unimo.training import callbacks, checkpoint
+from unimo.training.loop import carry_out, only_run_in
 from unimo.training.precision import Precision
-from unimo.training.session import carry_out, only_run_in
 from unimo.training.state import TrainState
 from unimo.weights.files import write_safetensors
 from unimo.weights.layers import tensors_of

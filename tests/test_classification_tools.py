@@ -14,7 +14,7 @@ from micro import VALUES, Tool, saved, words
 from micro_unimo2 import MODEL
 from test_bad_input import assert_refused, jpeg
 
-from unimo.data.scenes.labels import SceneShapes
+from unimo.data.scenes.dataset import SceneShapes
 from unimo.weights.files import read_safetensors
 
 SMALL = words({**VALUES, "model": MODEL})

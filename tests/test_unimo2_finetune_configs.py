@@ -10,7 +10,7 @@ from micro import TOWER, Tool, saved, words
 
 from unimo.nn.position import resize_positions
 from unimo.settings import RunConfig, load_run_config
-from unimo.training.schedule import learning_rate
+from unimo.training.optimizer import learning_rate
 from unimo.weights.files import read_safetensors
 
 # Samples of an epoch: Table 7's captions and sentence pairs; VQA questions with a known answer.

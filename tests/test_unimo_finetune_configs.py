@@ -6,7 +6,7 @@ import pytest
 
 from unimo.config import to_plain
 from unimo.settings import RunConfig, load_run_config
-from unimo.training.schedule import learning_rate
+from unimo.training.optimizer import learning_rate
 
 SIZES = ("base", "large")
 # Samples of an epoch: Table 7's captions and sentence pairs; VQA questions with a known answer.

@@ -33,7 +33,7 @@ from unimo.data.record import Record  # noqa: E402
 from unimo.settings import OptimConfig, RunConfig, TrainConfig  # noqa: E402
 from unimo.tasks.base import Task  # noqa: E402
 from unimo.training import callbacks, checkpoint, precision  # noqa: E402
-from unimo.training.session import carry_out, only_run_in  # noqa: E402
+from unimo.training.loop import carry_out, only_run_in  # noqa: E402
 from unimo.training.state import StepReport, TrainState  # noqa: E402
 
 WIDTH = 8

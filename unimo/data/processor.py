@@ -19,7 +19,7 @@ from unimo.config import merge_into, read_yaml
 from unimo.data.images.open import open_image
 from unimo.data.images.transforms import Transform, blank_pixels, build_transform
 from unimo.data.record import ImageLike, Record
-from unimo.data.regions.reading import RegionInput
+from unimo.data.regions.open import RegionInput
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.settings import DataConfig

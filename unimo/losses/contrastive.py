@@ -1,7 +1,12 @@
-"""Image-text contrastive loss (ITC) over the global batch, and hard negatives drawn from its scores.
+"""Contrastive losses over the global batch, and hard negatives drawn from their scores.
 
-ITC is the InfoNCE loss of CLIP in both directions; hard negatives for image-text matching (ITM) are drawn in
-proportion to the ITC probabilities, as in ALBEF (Li et al., 2021, section 3.2).
+- Image-text contrast (ITC) is the InfoNCE loss of CLIP in both directions; hard negatives for image-text
+  matching (ITM) are drawn in proportion to its probabilities, as in ALBEF (Li et al., 2021, section 3.2).
+- Visual contrast (VCL) of UNIMO-2 (section 3.2) is on images alone: two random views of an image must find
+  each other among the views of all images, as in SimCLR (Chen et al., 2020).
+- Circle loss (Sun et al., 2020) is what UNIMO's released code fine-tunes retrieval with. A pair's score is
+  pushed above 1 - m and the scores of mismatched pairs below m. The further a score is from its goal, the
+  larger its weight in the gradient.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from unimo.losses.reduce import accuracy, global_mean
 from unimo.nn.kernels import log_softmax
 
 
@@ -163,3 +169,57 @@ def hard_negatives(scores: Tensor, group: Tensor, column_group: Tensor | None = 
         # The small constant keeps columns possible whose softmax underflows, if no others are left.
         weights = (F.softmax(scores.astype("float32")) + 1e-5) * other + alone
         return paddle.multinomial(weights).squeeze(1)
+
+
+def circle_loss(positives: Tensor, negatives: Tensor, margin: float = 0.2, scale: float = 1.0) -> Tensor:
+    """Compute log(1 + sum_n exp(g a_n (s_n - m)) * sum_p exp(-g a_p (s_p - (1 - m)))) in float64.
+
+    The weights a_p = max(0, 1 + m - s_p) and a_n = max(0, s_n + m) carry no gradient.
+
+    Args:
+        positives: s_p [B, P], scores of matching pairs.
+        negatives: s_n [B, N], scores of mismatched pairs.
+        margin: m.
+        scale: g.
+
+    Returns:
+        Mean over the rows of all ranks, float32.
+    """
+    matched, mismatched = positives.astype("float64"), negatives.astype("float64")
+    pull = F.relu(1 + margin - matched).detach()
+    push = F.relu(mismatched + margin).detach()
+    log_positives = paddle.logsumexp(-scale * pull * (matched - (1 - margin)), axis=1)
+    log_negatives = paddle.logsumexp(scale * push * (mismatched - margin), axis=1)
+    # The product of both sums is the sum of their logs, and log(1 + exp(x)) is softplus(x). Above the
+    # threshold Paddle returns x itself, which at 40 is exact in float64.
+    losses = F.softplus(log_positives + log_negatives, threshold=40)
+    return global_mean(losses.sum().astype("float32"), positives.shape[0])
+
+
+def nt_xent_loss(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Compute the normalised temperature-scaled cross-entropy (SimCLR, Eq. (1)), averaged over all views.
+
+    For every view the other view of its image is the target, and the views of all other images of all ranks
+    are the negatives. Ranks may hold different numbers of images, at least one each.
+
+    Args:
+        first, second: unit vectors [B, E] of this rank; row i of both belongs to image i.
+        temperature: scalar by which cosines are divided.
+
+    Returns:
+        Loss (mean over the 2 G views of the global batch) and the share of this rank's views that score their
+        target highest, both scalars.
+    """
+    size = first.shape[0]
+    counts = row_counts(size)
+    total, begin = sum(counts), rows_before(counts)
+    views = gather_rows(paddle.stack([first, second], axis=1).astype("float32"), counts)
+    # Columns: the first views of all G images, then the second views.
+    candidates = paddle.concat([views[:, 0], views[:, 1]])
+    queries = paddle.concat([first, second]).astype("float32")
+    scores = paddle.matmul(queries, candidates, transpose_y=True) / temperature
+    index = paddle.arange(begin, begin + size, dtype="int64")
+    itself, partner = paddle.concat([index, index + total]), paddle.concat([index + total, index])
+    scores = scores - 1e9 * F.one_hot(itself, 2 * total)  # a view is no candidate for itself
+    loss = global_mean(F.cross_entropy(scores, partner, reduction="sum"), 2 * size)
+    return loss, accuracy(scores, partner)

@@ -1,4 +1,6 @@
-"""Masked language modelling, -log P(w_m | w_\\m) (UNIMO, Eq. (4)); for pairs the image is context, too."""
+r"""Prediction of tokens: masked ones, -log P(w_m | w_\m) (UNIMO, Eq. (4)), for pairs with images as context,
+and the next one, -log P(T | S) = -sum_j log P(T_j | T_<j, S) (UNIMO, Eq. (5)).
+"""
 
 from __future__ import annotations
 
@@ -45,3 +47,23 @@ def masked_lm_loss(
         return global_mean(logits.sum() * 0.0, 0), paddle.zeros([])
     loss = global_mean(F.cross_entropy(logits, labels, reduction="sum"), count)
     return loss, accuracy(logits, labels)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Compute the cross-entropy of tokens in nats, averaged over the targets of the global batch.
+
+    With smoothing e the target distribution is (1 - e) on the label and e / V on each of the V tokens of the
+    vocabulary, the label included.
+
+    Args:
+        logits: [N, V] at the target positions only.
+        labels: token ids [N].
+        label_smoothing: e in [0, 1).
+    """
+    logits = logits.astype("float32")
+    losses = F.cross_entropy(logits, labels, reduction="none").flatten()
+    if label_smoothing:
+        # (1 - e) CE(label) + e mean_v CE(v), where CE(v) = log sum exp - logit_v: the log sum exp cancels.
+        label_logits = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1).squeeze(1)
+        losses = losses + label_smoothing * (label_logits - logits.mean(axis=1))
+    return global_mean(losses.sum(), labels.shape[0])

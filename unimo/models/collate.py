@@ -10,8 +10,7 @@ import numpy as np
 from unimo.data.loading.collate import PairCollator, Prepared
 from unimo.data.loading.loader import Collator
 from unimo.data.loading.task_data import TaskData, corpus_data
-from unimo.data.masking.spans import SpanMasker
-from unimo.data.masking.tokens import Masker
+from unimo.data.masking.maskers import Masker, SpanMasker
 from unimo.data.processor import Processor, pad
 from unimo.data.readers.base import Kind
 from unimo.data.readers.open import open_corpus

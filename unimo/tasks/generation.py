@@ -15,7 +15,7 @@ from unimo.data.loading.batch import Array, Batch
 from unimo.data.processor import Processor, pad
 from unimo.data.tokenizers import Tokenizer, starts_word
 from unimo.errors import ConfigError
-from unimo.losses.seq2seq import next_token_loss
+from unimo.losses.mlm import next_token_loss
 from unimo.models.base import Model
 from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
 from unimo.nn.heads import MlmHead

@@ -1,18 +1,30 @@
-"""The training loop. Logging, evaluation and saving are callbacks, see `callbacks/`."""
+"""A run in its output folder, one process at a time, and its loop: from the last checkpoint to the end.
+
+Logging, evaluation and saving are callbacks, see `callbacks/`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import logging
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import paddle
 from paddle import Tensor
 
 from unimo import distributed
+from unimo.errors import CheckpointError
+from unimo.files import write_text
 from unimo.tasks.base import Batch, to_tensors
-from unimo.training import parallel
-from unimo.training.schedule import learning_rate
+from unimo.training import checkpoint, parallel
+from unimo.training.optimizer import learning_rate
 from unimo.training.state import StepReport, TrainState, step_seed
+
+logger = logging.getLogger(__name__)
+CONFIG = "config.yaml"
 
 
 def fit(state: TrainState) -> None:
@@ -77,3 +89,45 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
         data_seconds=waited,
         seconds=time.perf_counter() - started,
     )
+
+
+@contextlib.contextmanager
+def only_run_in(output_dir: Path) -> Iterator[None]:
+    """Keep a second process from training in the same folder; the lock is released when this process ends.
+
+    Raises:
+        CheckpointError: another process holds the lock.
+    """
+    if distributed.rank() != 0:
+        yield
+        return
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (output_dir / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another process is training in {output_dir}; end it, or choose another output folder"
+            ) from error
+        except OSError:  # file systems without locks
+            logger.debug("%s cannot be locked", output_dir)
+        yield
+
+
+def carry_out(state: TrainState, last: Path | None, config: str) -> None:
+    """Train from the checkpoint `last`, if any, to the end, or until a callback asks to stop.
+
+    Call it inside `only_run_in`. `config` is the text for the `config.yaml` of the output folder. Errors are
+    those of `checkpoint.restore` and `fit`.
+    """
+    if last is not None:
+        checkpoint.restore(state, last)
+        logger.info("resuming after step %d of %d", state.step, state.run.train.max_steps)
+    if distributed.rank() == 0:
+        checkpoint.remove_unfinished(state.output_dir)
+        write_text(state.output_dir / CONFIG, config)
+    distributed.barrier()
+    try:
+        fit(state)
+    finally:
+        state.loader.close()

@@ -1,4 +1,4 @@
-"""AdamW with a rate multiplier for each group, and its state by the names of parameters.
+"""AdamW with a rate multiplier for each group, its state by the names of parameters, and the rate of a step.
 
 Weight decay applies to matrices, but not to parameters of one dimension (biases, norms, gates) nor to class
 and position embeddings, which are looked up rather than multiplied with.
@@ -6,6 +6,7 @@ and position embeddings, which are looked up rather than multiplied with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -129,3 +130,48 @@ def load_optimizer_tensors(
             f"the optimizer state in {where} does not fit: {'; '.join(problems[:10])} "
             f"({len(problems)} in all); was another part of the model frozen then?"
         )
+
+
+def warmup_steps(warmup: float, max_steps: int) -> int:
+    """Return the number of warm-up steps; `warmup` below 1 is a share of all steps, else their number.
+
+    Raises:
+        ConfigError: negative, or longer than the run.
+    """
+    steps = _warmup_steps(warmup, max_steps)
+    if not 0 <= steps <= max_steps:
+        raise ConfigError(
+            f"optim.warmup={warmup:g} is {steps} steps of a run of train.max_steps={max_steps}; "
+            f"expected 0 to {max_steps}, or a share below 1 such as 0.1"
+        )
+    return steps
+
+
+def _warmup_steps(warmup: float, max_steps: int) -> int:
+    return round(warmup * max_steps) if warmup < 1 else round(warmup)
+
+
+def learning_rate(step: int, max_steps: int, optim: OptimConfig) -> float:
+    """Return the rate of a group with multiplier 1: a pure function of the step, so resuming needs no state.
+
+    It rises linearly; the last step of the warm-up is the first at the peak, and a run shorter than its
+    warm-up ends below it. Then `linear` and `cosine` fall to 0 at `max_steps`, `constant` stays, and
+    `piecewise` follows `milestones`, whose shares of `max_steps` are rounded to a step.
+
+    Args:
+        step: optimizer steps already done, 0 for the first one.
+        max_steps: steps of the whole run.
+    """
+    warmup = _warmup_steps(optim.warmup, max_steps)
+    progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+    factor = 1.0
+    if step < warmup:
+        factor = (step + 1) / warmup
+    elif optim.schedule == "piecewise":
+        for share, value in optim.milestones:
+            factor = value if step >= round(share * max_steps) else factor
+    elif optim.schedule == "linear":
+        factor = 1.0 - progress
+    elif optim.schedule == "cosine":
+        factor = 0.5 * (1.0 + math.cos(math.pi * progress))
+    return optim.lr * factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -107,6 +107,45 @@ class MetricWindow:
         self._unread, self._rows = [], [dict(row) for row in rows]
 
 
+class Callback:
+    """Base of all callbacks, which override the hooks that they need.
+
+    They are called on every rank, in the order of `state.callbacks`.
+    """
+
+    def on_start(self, state: TrainState) -> None:
+        """Before the first step; `state.step` is above 0 in a resumed run."""
+
+    def on_step_end(self, state: TrainState, report: StepReport) -> None:
+        """After an optimizer step; the numbers in `report` are still on the device."""
+
+    def on_read(self, state: TrainState, reports: Sequence[StepReport]) -> None:
+        """After metrics were read from the device: every `log_every` steps, and before saving."""
+
+    def on_log(self, state: TrainState, values: dict[str, float]) -> None:
+        """Every `log_every` steps, with the means since then over steps and ranks; entries may be added."""
+
+    def on_step_logged(self, state: TrainState) -> None:
+        """At the end of a step: evaluation, checkpoints, decisions to stop."""
+
+    def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
+        """After an evaluation, with its metrics over all ranks."""
+
+    def on_checkpoint(self, state: TrainState, folder: Path) -> None:
+        """After a checkpoint is complete."""
+
+    def on_end(self, state: TrainState) -> None:
+        """After the last step, also if the run was asked to stop; by default, close."""
+        self.close(state)
+
+    def on_exception(self, state: TrainState, error: BaseException) -> None:
+        """Before an error leaves the loop; by default, close. Must not raise."""
+        self.close(state)
+
+    def close(self, state: TrainState) -> None:
+        """Release files, bars and signal handlers."""
+
+
 @dataclass
 class TrainState:
     """Everything that a run consists of; `step` counts the optimizer steps done.
@@ -124,7 +163,7 @@ class TrainState:
     loader: Loader
     processor: Any = None
     data: Any = None
-    callbacks: list[Any] = field(default_factory=list)
+    callbacks: list[Callback] = field(default_factory=list)
     step: int = 0
     stop_reason: str = ""
     """Set by a callback to end the run after this step; the same on all ranks."""

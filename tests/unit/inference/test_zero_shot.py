@@ -11,7 +11,7 @@ import pytest
 from micro import saved
 from micro_unimo2 import MODEL
 
-from unimo.data.scenes.labels import SceneShapes
+from unimo.data.scenes.dataset import SceneShapes
 from unimo.data.scenes.scene import SHAPES
 from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.inference import zero_shot

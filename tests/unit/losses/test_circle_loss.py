@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from unimo.losses.circle import circle_loss
+from unimo.losses.contrastive import circle_loss
 
 
 def reference(positives, negatives, margin, scale):

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
+from unimo.losses.mlm import next_token_loss
 from unimo.losses.reduce import accuracy
-from unimo.losses.seq2seq import next_token_loss
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])

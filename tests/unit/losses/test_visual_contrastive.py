@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from unimo.losses.visual_contrastive import nt_xent_loss
+from unimo.losses.contrastive import nt_xent_loss
 
 
 def unit(rows, width, seed):

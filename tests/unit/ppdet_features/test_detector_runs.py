@@ -24,7 +24,7 @@ from ppdet_features.training import DetectorRun, build, train
 from unimo.config import parse_overrides
 from unimo.errors import CheckpointError
 from unimo.training import callbacks, checkpoint
-from unimo.training.session import carry_out, only_run_in
+from unimo.training.loop import carry_out, only_run_in
 from unimo.training.state import TrainState
 from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.layers import tensors_of

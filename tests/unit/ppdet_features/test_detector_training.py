@@ -25,7 +25,7 @@ from ppdet_features.training import DetectorRun, build
 from unimo.data.images.open import open_image
 from unimo.errors import ConfigError, DataError, TrainingError
 from unimo.training import checkpoint
-from unimo.training.session import carry_out, only_run_in
+from unimo.training.loop import carry_out, only_run_in
 
 
 def first_batch(pictures: AnnotatedImages, config: DetectorConfig) -> DetectionBatch:

@@ -10,8 +10,8 @@ import pytest
 from unimo.config import read_yaml
 from unimo.errors import CheckpointError, ConfigError
 from unimo.settings import RunConfig, load_run_config
+from unimo.training.loop import only_run_in
 from unimo.training.run import format_summary, log_use_of_scenes, train
-from unimo.training.session import only_run_in
 from unimo.weights.files import read_safetensors
 
 PART = "{hidden_size: 16, num_heads: 2, intermediate_size: 32, num_layers: 2}"

@@ -1,8 +1,18 @@
+from collections.abc import Sequence
+
 import pytest
 
 from unimo.errors import ConfigError
 from unimo.settings import OptimConfig
-from unimo.training.schedule import factor, learning_rate, warmup_steps
+from unimo.training.optimizer import learning_rate, warmup_steps
+
+
+def factor(
+    step: int, max_steps: int, warmup: int, kind: str, milestones: Sequence[Sequence[float]] = ()
+) -> float:
+    """The share of the peak rate."""
+    optim = OptimConfig(lr=1.0, warmup=warmup, schedule=kind, milestones=milestones)
+    return learning_rate(step, max_steps, optim)
 
 
 def test_warmup_as_share_and_as_steps() -> None:

@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from unimo.data.images.randaugment import RandAugment, RandomAugment, Rng
-from unimo.data.images.views import ViewAugment
+from unimo.data.images.randaugment import RandAugment, RandomAugment, Rng, ViewAugment
 from unimo.errors import ConfigError, nearest
 
 CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.masking.budget import Budget
+from unimo.data.masking.maskers import Budget
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
 

@@ -1,11 +1,14 @@
-"""Noun phrases of a tagged caption: the words that name an object, and those that describe it."""
+"""Noun phrases of a tagged caption: the words that name an object, and those that describe it.
+
+`PhraseFinder` makes them units of masking.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unimo.data.masking.tagging import COLOURS, Token
+from unimo.data.masking.tagging import COLOURS, Token, load_tagger, tag_words
 
 Span = tuple[int, int]
 """First token and the one after the last."""
@@ -102,3 +105,29 @@ def _is_purpose(tokens: Sequence[Token], at: int) -> bool:
     """Return whether a word in -ing names the purpose of the next noun, as in "swimming pool"."""
     follows = at + 1 < len(tokens) and tokens[at + 1].tag.startswith("NN")
     return tokens[at].word in _PURPOSES and follows
+
+
+class PhraseFinder:
+    """Find the phrases of a text, that is names and other nouns with the words that describe them: "detect
+    semantically complete phrases ... and treat them as a whole" (UNIMO, section 2.3).
+
+    "a [black and gray cat] stares at two [big dogs]": articles and numbers are not part of a phrase. Text
+    after the first 2,000 characters is ignored.
+
+    Raises:
+        CapabilityError: no such tagger, or it is not installed.
+    """
+
+    def __init__(self, tagger: str) -> None:
+        self._tag = load_tagger(tagger)
+
+    def __call__(self, text: str) -> list[tuple[int, int]]:
+        """Return the characters of each phrase of at least two words, as (first, one after the last)."""
+        tokens = tag_words(text, self._tag)
+        found = []
+        for phrase in noun_phrases(tokens):
+            begin = phrase.attributes[0][0] if phrase.attributes else phrase.head[0]
+            end = phrase.head[1]
+            if end - begin > 1:
+                found.append((tokens[begin].start, tokens[end - 1].end))
+        return found

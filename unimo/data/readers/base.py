@@ -1,16 +1,18 @@
-"""The interface of all readers: random access to records, one sample for each text."""
+"""What all readers share: random access to records, to lines of a file, and to images with class labels."""
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from unimo.data.record import ImageSource, Record
-from unimo.errors import RecordError
+from unimo.errors import DataError, RecordError
 
 Kind = Literal["pairs", "vqa", "entailment", "texts", "images"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -166,3 +168,108 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
     if len(content) < size:
         raise RecordError(f"{path} ends at byte {offset + len(content)}, expected {offset + size}")
     return content
+
+
+class LineFile:
+    """The lines of a file, located when it is opened and read when asked for.
+
+    Args:
+        keep: decides by number (from 1) and content whether a line counts, called once for each line in
+            order; lines with text when None.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+
+    def __init__(self, path: Path, keep: Callable[[int, bytes], bool] | None = None) -> None:
+        self.path = path
+        # Flat arrays: millions of small objects would cost gigabytes.
+        self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
+        begin = 0
+        try:
+            with open(path, "rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if keep(number, line) if keep else line.strip():
+                        self._begins.append(begin)
+                        self._sizes.append(len(line))
+                        self._numbers.append(number)
+                    begin += len(line)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def where(self, index: int) -> str:
+        """Return file and line number, for messages."""
+        return f"{self.path}, line {self._numbers[index]}"
+
+    def sample_id(self, index: int) -> str:
+        """Return file stem and line number, for records."""
+        return f"{self.path.stem}:{self._numbers[index]}"
+
+    def content(self, index: int) -> bytes:
+        """Read the bytes of one line.
+
+        Raises:
+            RecordError: the file is gone or shorter than it was.
+        """
+        return read_at(self.path, self._begins[index], self._sizes[index])
+
+    def text(self, index: int) -> str:
+        """Read one line without its end.
+
+        Raises:
+            RecordError: not UTF-8.
+        """
+        try:
+            return self.content(index).decode("utf8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise RecordError(f"{self.where(index)}: not valid UTF-8 at byte {error.start}") from error
+
+
+class LabeledImages(Dataset):
+    """Images without text whose `Record.label` is an index into `class_names`."""
+
+    class_names: Sequence[str]
+    """Names of the classes, in the order of the labels."""
+
+
+def spoken(class_name: str) -> str:
+    """Return a class name in ordinary words: `polar_bear` becomes `polar bear`."""
+    return class_name.replace("_", " ").strip()
+
+
+class RelabeledImages(WrappedDataset, LabeledImages):
+    """A data set with the labels of other classes.
+
+    Args:
+        class_names: the new classes, for example those of a trained model.
+        class_of: for each label of `dataset` its index in `class_names`.
+    """
+
+    def __init__(self, dataset: Dataset, class_names: Sequence[str], class_of: Sequence[int]) -> None:
+        super().__init__(dataset)
+        self.class_names, self._class_of = class_names, class_of
+
+    def __getitem__(self, index: int) -> Record:
+        record = self._whole[index]
+        return dataclasses.replace(record, label=self._class_of[record.label])
+
+
+def relabel(dataset: LabeledImages, class_names: Sequence[str]) -> LabeledImages:
+    """Map the labels of a data set to `class_names`, by the names of its classes.
+
+    Raises:
+        DataError: it has classes that are not among them.
+    """
+    if list(dataset.class_names) == list(class_names):
+        return dataset
+    index_of = {name: index for index, name in enumerate(class_names)}
+    unknown = [name for name in dataset.class_names if name not in index_of]
+    if unknown:
+        raise DataError(
+            f"{dataset.name} has {len(unknown)} classes that the model does not know: "
+            f"{', '.join(unknown[:5])}; its {len(class_names)} classes: {', '.join(class_names[:5])} ..."
+        )
+    return RelabeledImages(dataset, class_names, [index_of[name] for name in dataset.class_names])

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from unimo.data.readers.base import check_index
-from unimo.data.readers.labeled import LabeledImages, spoken
+from unimo.data.readers.base import LabeledImages, check_index, spoken
 from unimo.data.record import Record
 from unimo.errors import DataError
 from unimo.weights.numpy_pickle import read_numpy_pickle

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from unimo.data.readers.base import TextDataset, check_index, check_text
-from unimo.data.readers.lines import LineFile
+from unimo.data.readers.base import LineFile, TextDataset, check_index, check_text
 from unimo.data.record import Record
 from unimo.errors import DataError
 

@@ -12,9 +12,8 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from unimo.data.readers.base import SubsetDataset, check_index
+from unimo.data.readers.base import LabeledImages, RelabeledImages, SubsetDataset, check_index, spoken
 from unimo.data.readers.jsonl import hash_split
-from unimo.data.readers.labeled import LabeledImages, RelabeledImages, spoken
 from unimo.data.readers.unpaired import PICTURE_SUFFIXES
 from unimo.data.record import Record
 from unimo.errors import DataError

@@ -13,9 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from unimo.data.readers.base import Dataset, Kind, check_index
+from unimo.data.readers.base import Dataset, Kind, LineFile, check_index
 from unimo.data.readers.items import count_samples, record_fields, split_item
-from unimo.data.readers.lines import LineFile
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json

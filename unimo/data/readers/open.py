@@ -14,8 +14,6 @@ The split is the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2
 - if no jsonl file of the folder names a split, images are split by hash (`readers/jsonl.py`);
 - texts alone may also be `*.txt` files, one sentence a line; images alone a folder of image files, with a
   subfolder for each split or without splits (all of them train). Such corpora are not split by hash.
-
-Labelled images are opened by `open_labeled.py`, GLUE's files by `open_glue.py`.
 """
 
 from __future__ import annotations
@@ -27,13 +25,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
-from unimo.data.readers.base import ConcatDataset, Dataset, Kind, SubsetDataset, concat
+from unimo.data.readers.base import (
+    ConcatDataset,
+    Dataset,
+    Kind,
+    LabeledImages,
+    RelabeledImages,
+    SubsetDataset,
+    concat,
+    relabel,
+)
+from unimo.data.readers.cifar import CifarImages, find_cifar
+from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
+from unimo.data.readers.image_folder import open_image_folder
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
-from unimo.data.readers.open_labeled import open_labeled_images
 from unimo.data.readers.tar import TarDataset
 from unimo.data.readers.unpaired import PictureDataset, PromptDataset, TextLinesDataset, find_pictures
-from unimo.data.scenes.dataset import ScenesDataset
+from unimo.data.scenes.dataset import ScenesDataset, SceneShapes
 from unimo.data.scenes.dataset import answers as scene_answers
+from unimo.data.scenes.texts import SceneTexts
 from unimo.errors import DataError, RecordError
 from unimo.files import read_json
 from unimo.settings import CorpusConfig, DataConfig
@@ -277,3 +287,79 @@ def _answers_of_records(dataset: Dataset) -> list[str]:
     if not found:
         raise DataError(f"corpus {dataset.name} has no answers to learn from")
     return list(found)
+
+
+def open_labeled_images(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledImages:
+    """Open one split of an image classification set.
+
+    Args:
+        corpus: `scenes` (the shape of an object), a tree with one folder for each class
+            (`readers/image_folder.py`), or a folder of CIFAR files (`readers/cifar.py`).
+        split: `train`, `val`, `test`, or several joined by `+`.
+
+    Raises:
+        DataError: no such data set or split, or damaged files.
+    """
+    parts = [_open_labeled(corpus, word, data) for word in split.split("+")]
+    if len(parts) == 1:
+        return parts[0]
+    names = parts[0].class_names
+    whole = concat([relabel(part, names) for part in parts], parts[0].name)
+    return RelabeledImages(whole, names, range(len(names)))
+
+
+def _open_labeled(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledImages:
+    if corpus.path == "scenes":
+        return SceneShapes(split, data.scenes)
+    path = _resolve(corpus, data)
+    if not path.is_dir():
+        raise DataError(
+            f"no folder {path.absolute()}; expected one folder a class (train/<class>/*.jpg) or the files "
+            "of CIFAR-10 or CIFAR-100; the built-in data set is `scenes`"
+        )
+    name = corpus.name or path.name
+    cifar = find_cifar(path)
+    return CifarImages(cifar, split, name) if cifar else open_image_folder(path, split, name)
+
+
+def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueName) -> Dataset:
+    """Open one split of a GLUE task.
+
+    Args:
+        corpus: the folder of its files, a folder that contains it under its GLUE name, or `scenes`.
+        split: `train`, `val` (GLUE's dev), `test`, or several joined by `+`. For MNLI `val` and `test` are
+            the matched and the mismatched file; `val_matched`, for example, is one of them.
+
+    Raises:
+        DataError: no such folder or split, or a file that `GlueFile` refuses.
+    """
+    if corpus.path == "scenes":
+        return SceneTexts(dataset, split, data.scenes)
+    path = _resolve(corpus, data)
+    folder = path / FOLDERS[dataset] if (path / FOLDERS[dataset]).is_dir() else path
+    if not folder.is_dir():
+        raise DataError(
+            f"no folder {folder.absolute()}; expected the files of GLUE's {dataset} (train.tsv, ...)"
+        )
+    name = corpus.name or folder.name
+    parts = [
+        GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word)
+        for word in split.split("+")
+        for file, part in _glue_files(folder, word)
+    ]
+    whole = concat(parts, name)
+    log.info("%s, %s: %d samples of %s in %d files", name, split, len(whole), dataset, len(parts))
+    return whole
+
+
+def _glue_files(folder: Path, split: str) -> list[tuple[Path, str]]:
+    """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
+    stem, _, part = split.partition("_")
+    name = "dev" if stem == "val" else stem
+    parts = [part] if part else ["", "matched", "mismatched"]
+    files = [(folder / f"{name}{'_' * bool(each)}{each}.tsv", each) for each in parts]
+    found = [(file, each) for file, each in files if file.is_file()]
+    if not found:
+        there = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no .tsv files"
+        raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
+    return found

@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from unimo.data.readers.base import Dataset, TextDataset, WrappedDataset, check_index, check_text
-from unimo.data.readers.lines import LineFile
+from unimo.data.readers.base import Dataset, LineFile, TextDataset, WrappedDataset, check_index, check_text
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 

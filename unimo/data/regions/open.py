@@ -1,14 +1,57 @@
-"""Finding and opening a source of region features."""
+"""Sources of region features: finding and opening one, and what a model reads of it.
+
+Legend: B batch, R largest number of regions of an image in the batch, F width of a feature.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from unimo.data.regions.base import RegionSource
-from unimo.data.regions.grid import GridRegions
+import numpy as np
+from PIL import Image
+
+from unimo.data.images.open import open_image
+from unimo.data.record import Record
+from unimo.data.regions.base import Regions, RegionSource, check_regions
 from unimo.data.regions.store import INDEX, JoinedRegions, RegionStore, StoredRegions
 from unimo.data.regions.tsv import TsvRegions
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, RecordError
+
+
+class GridRegions:
+    """The cells of a grid over the image as regions; the feature of a cell is its pixels, scaled down.
+
+    Works for every image on a fresh machine; on `scenes` a cell of the 2 x 2 grid holds at most one object.
+
+    Args:
+        cells: number of cells along each side of the image.
+        pixels: side of a cell after scaling; F is 3 * pixels ** 2.
+    """
+
+    num_classes = 0
+
+    def __init__(self, cells: int = 2, pixels: int = 16) -> None:
+        if cells < 1 or pixels < 1:
+            raise ConfigError(f"grid of {cells} cells with {pixels} pixels: expected at least 1 of each")
+        self.cells, self.pixels = cells, pixels
+        self.feature_size = 3 * pixels**2
+
+    def of(self, record: Record) -> Regions:
+        """Return the cells of the image, row by row; features are colours in [-1, 1]."""
+        if record.image is None:
+            raise RecordError(f"sample {record.sample_id}: a grid needs the picture of {record.image_id}")
+        side, image = self.cells * self.pixels, record.image
+        image = image if isinstance(image, Image.Image) else open_image(image, side)
+        image = image.convert("RGB")
+        width, height = image.size
+        colors = np.asarray(image.resize((side, side), Image.Resampling.BOX), np.float32) / 127.5 - 1.0
+        cells = colors.reshape(self.cells, self.pixels, self.cells, self.pixels, 3).transpose(0, 2, 1, 3, 4)
+        features = np.ascontiguousarray(cells.reshape(self.cells**2, -1))
+        x, y = np.meshgrid(np.arange(self.cells), np.arange(self.cells))
+        corners = np.stack([x, y, x + 1, y + 1], axis=-1).reshape(-1, 4) / self.cells
+        boxes = (corners * [width, height, width, height]).astype(np.float32)
+        return Regions(features, boxes, width, height)
 
 
 def open_regions(name: str) -> RegionSource:
@@ -47,3 +90,61 @@ def open_store(path: Path) -> StoredRegions:
     if path.is_dir() and not (path / INDEX).exists() and (tables := sorted(path.glob("*.tsv"))):
         return JoinedRegions([TsvRegions(table) for table in tables])
     return RegionStore(path)
+
+
+class RegionInput:
+    """Reader of the regions of records for a model.
+
+    Args:
+        source: name of the source, see `open_regions`.
+        max_regions: largest number of regions of an image.
+        blank: replace the regions of every image by one empty region of its size (for analysis).
+
+    Raises:
+        ConfigError, DataError: there is no such source.
+    """
+
+    def __init__(self, source: str, max_regions: int = 100, blank: bool = False) -> None:
+        if max_regions < 1:
+            raise ConfigError(f"data.max_regions {max_regions}: expected at least 1")
+        self.source = open_regions(source)
+        self.max_regions, self.blank = max_regions, blank
+
+    @property
+    def feature_size(self) -> int:
+        """Width F of a feature."""
+        return self.source.feature_size
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the detector; 0 without one."""
+        return self.source.num_classes
+
+    def read(self, record: Record) -> Regions:
+        """Return the best regions of a record's image.
+
+        Raises:
+            RecordError: the image is unknown or broken, or its regions cannot be used.
+        """
+        if self.blank:
+            box = np.array([[0, 0, 1, 1]], np.float32)
+            classes = np.full((1, self.num_classes), 1 / max(self.num_classes, 1), np.float32)
+            features = np.zeros((1, self.feature_size), np.float32)
+            return Regions(features, box, 1, 1, classes if self.num_classes else None)
+        found = self.source.of(record)
+        found = check_regions(found, record.image_id, self.feature_size, self.num_classes)
+        return found.best(self.max_regions)
+
+    def join(self, images: Sequence[Regions]) -> dict[str, np.ndarray]:
+        """Pad and join regions to `features` [B, R, F], `locations` [B, R, 5], `mask` [B, R] (1 = region)."""
+        longest = max(len(regions) for regions in images)
+        size = len(images), longest
+        features = np.zeros((*size, self.feature_size), np.float32)
+        locations = np.zeros((*size, 5), np.float32)
+        mask = np.zeros(size, np.int64)
+        for row, regions in enumerate(images):
+            count = len(regions)
+            features[row, :count] = regions.features
+            locations[row, :count] = regions.locations
+            mask[row, :count] = 1
+        return {"features": features, "locations": locations, "mask": mask}

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from unimo.data.readers.lines import LineFile
+from unimo.data.readers.base import LineFile
 from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import StoredImage
 from unimo.data.regions.store import StoredRegions

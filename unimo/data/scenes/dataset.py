@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unimo.data.loading.sampler import generator
-from unimo.data.readers.base import Dataset, Kind, check_index
+from unimo.data.readers.base import Dataset, Kind, LabeledImages, check_index
 from unimo.data.record import ImageSource, Record
 from unimo.data.scenes import language
 from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
@@ -127,3 +127,29 @@ def encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="BMP")
     return buffer.getvalue()
+
+
+class SceneShapes(OneASceneDataset, LabeledImages):
+    """The images of `scenes` with one of their objects."""
+
+    class_names = SHAPES
+
+    def scene(self, index: int) -> Scene:
+        """Make the scene of image number `index`, with one object."""
+        _, whole, rng = self.draw(index, "shape")
+        return Scene((whole.objects[int(rng.integers(len(whole.objects)))],), whole.background)
+
+    def __getitem__(self, index: int) -> Record:
+        scene = self.scene(index)
+        shape = scene.objects[0].shape
+        return Record(
+            f"{self.split}-{index}",
+            self.name,
+            images=(encode(render(scene)),),
+            image_id=f"shapes-{self.split}-{index}",
+            label=SHAPES.index(shape),
+            label_name=shape,
+        )
+
+    def image_source(self, index: int) -> bytes:
+        return encode(render(self.scene(index)))

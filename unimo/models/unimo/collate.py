@@ -11,8 +11,8 @@ import numpy as np
 from unimo.data.loading.collate import Prepared
 from unimo.data.loading.task_data import TaskData
 from unimo.data.masking.fragments import FragmentSampler
-from unimo.data.masking.phrases import PhraseFinder
-from unimo.data.masking.regions import RegionMasker
+from unimo.data.masking.maskers import RegionMasker
+from unimo.data.masking.noun_phrases import PhraseFinder
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions

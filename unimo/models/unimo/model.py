@@ -13,12 +13,12 @@ from unimo.models.unimo.config import Config
 from unimo.models.unimo.visibility import visibility
 from unimo.nn.block import run_blocks
 from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
+from unimo.nn.embeddings import RegionEmbeddings
 from unimo.nn.heads import Pooler
 from unimo.nn.init import embedding, linear
 from unimo.nn.kernels import dropout
 from unimo.nn.outputs import Encoded
 from unimo.nn.position import token_positions
-from unimo.nn.regions import RegionEmbeddings
 from unimo.nn.text_encoder import RobertaTower
 
 TARGET = "is_target"

@@ -8,9 +8,9 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor, nn
 
+from unimo.losses.contrastive import nt_xent_loss
 from unimo.losses.itm import matching_loss
 from unimo.losses.mlm import masked_lm_loss
-from unimo.losses.visual_contrastive import nt_xent_loss
 from unimo.models import objective
 from unimo.models.batches import MaskedTextBatch, PretrainBatch
 from unimo.models.objective import Scalars, encode_images, hard_images, prefixed

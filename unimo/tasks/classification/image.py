@@ -16,9 +16,8 @@ from paddle.nn import functional as F
 
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
-from unimo.data.readers.base import Dataset
-from unimo.data.readers.labeled import relabel
-from unimo.data.readers.open_labeled import open_labeled_images
+from unimo.data.readers.base import Dataset, relabel
+from unimo.data.readers.open import open_labeled_images
 from unimo.errors import CheckpointError, DataError
 from unimo.metrics.average import Averages, gather_objects
 from unimo.metrics.glue import majority

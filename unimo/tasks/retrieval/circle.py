@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import paddle
 from paddle import Tensor
 
-from unimo.losses.circle import circle_loss
+from unimo.losses.contrastive import circle_loss
 from unimo.tasks.base import Batch
 from unimo.tasks.retrieval.matching import MatchingTask
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unimo.data.readers.base import ConcatDataset, Dataset
-from unimo.data.readers.generation import JsonlFile, LinePairs, TsvFile
-from unimo.data.readers.questions import CoqaFile, SquadQuestions
+from unimo.data.readers.generation import CoqaFile, JsonlFile, LinePairs, SquadQuestions, TsvFile
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig
 from unimo.tasks.seq2seq.config import Format
@@ -50,7 +49,7 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
         DataError: no such folder or split, or files that cannot be used.
     """
     if corpus.path == "scenes":
-        from unimo.data.scenes.seq2seq import SceneWriting
+        from unimo.data.scenes.texts import SceneWriting
 
         return SceneWriting(split, run.data.scenes, run.task.dialog)
     folder = Path(run.data.root).expanduser() / Path(corpus.path).expanduser()

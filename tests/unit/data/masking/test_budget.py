@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unimo.data.masking.budget import Budget
+from unimo.data.masking.maskers import Budget
 
 
 def spend(amount, sizes, rng, overshoot=False):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unimo.data.masking.tokens import Masker
+from unimo.data.masking.maskers import Masker
 from unimo.data.tokenizers import build_word_tokenizer
 
 TOKENIZER = build_word_tokenizer(f"w{number}" for number in range(95))  # ids 4 .. 98, mask 99

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.data.masking.phrases import PhraseFinder
-from unimo.data.masking.spans import SpanMasker
+from unimo.data.masking.maskers import SpanMasker
+from unimo.data.masking.noun_phrases import PhraseFinder
 from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CapabilityError
@@ -35,7 +35,7 @@ def test_nouns_with_what_describes_them_without_articles(finder: PhraseFinder) -
 THREADS = """
 import threading
 from unimo.data.loading.loader import ordered_map
-from unimo.data.masking.phrases import PhraseFinder
+from unimo.data.masking.noun_phrases import PhraseFinder
 texts = [f"Two black and white dogs look at a {word} kitten near a wooden fence ." for word in "abcdefgh"]
 begin = threading.Barrier(4)
 def find(text, finder=PhraseFinder("textblob")):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unimo.data.masking.regions import RegionMasker, overlaps
+from unimo.data.masking.maskers import RegionMasker, overlaps
 from unimo.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from unimo.data.masking.spans import SpanMasker
+from unimo.data.masking.maskers import SpanMasker
 from unimo.data.tokenizers import build_word_tokenizer
 
 TOKENIZER = build_word_tokenizer(f"w{number}" for number in range(195))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unimo.data.readers.open_labeled import open_labeled_images
+from unimo.data.readers.open import open_labeled_images
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from test_arrow import jpeg
 
+from unimo.data.readers.base import relabel
 from unimo.data.readers.image_folder import SPLIT_FOLDERS
-from unimo.data.readers.labeled import relabel
-from unimo.data.readers.open_labeled import open_labeled_images
+from unimo.data.readers.open import open_labeled_images
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 

@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from unimo.data.readers.tar_headers import tar_files
+from unimo.data.readers.tar import tar_files
 from unimo.errors import DataError
 
 NAMES = [

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from unimo.data.record import Record
-from unimo.data.regions.reading import RegionInput
+from unimo.data.regions.open import RegionInput
 from unimo.errors import ConfigError
 
 

@@ -10,8 +10,7 @@ from PIL import Image
 
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions, check_regions
-from unimo.data.regions.grid import GridRegions
-from unimo.data.regions.open import open_regions
+from unimo.data.regions.open import GridRegions, open_regions
 from unimo.errors import ConfigError, RecordError
 
 

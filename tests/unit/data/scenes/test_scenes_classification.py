@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from unimo.data.readers.glue import TASKS
-from unimo.data.scenes.glue import SceneTexts
-from unimo.data.scenes.labels import SceneShapes
+from unimo.data.scenes.dataset import SceneShapes
 from unimo.data.scenes.scene import SHAPES
+from unimo.data.scenes.texts import SceneTexts
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig

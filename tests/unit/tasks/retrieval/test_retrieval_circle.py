@@ -17,7 +17,7 @@ from paddle_launch import run_ranks
 from unimo.errors import ConfigError
 from unimo.inference.evaluation import evaluate
 from unimo.inference.loading import load_task
-from unimo.losses.circle import circle_loss
+from unimo.losses.contrastive import circle_loss
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.circle import CircleRetrievalTask
 from unimo.tasks.retrieval.matching import Gallery, score_pairs

@@ -13,7 +13,7 @@ from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.scenes.language import describe, questions
 from unimo.data.scenes.scene import make_scene
-from unimo.data.scenes.seq2seq import SceneWriting, questions_by_answer
+from unimo.data.scenes.texts import SceneWriting, questions_by_answer
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import ScenesConfig

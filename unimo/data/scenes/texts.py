@@ -1,9 +1,13 @@
-"""`scenes` for text classification: sentences without images, in the forms of four GLUE tasks.
+"""`scenes` without images, for classification in the forms of four GLUE tasks and for generation.
 
 sst2   a sentence that an object is there is positive, one that it is missing is negative
 mnli   premise: all objects of a scene; hypothesis: as in visual entailment
 cola   a caption is acceptable, the same words in another order are not
 stsb   two descriptions of an object; the score is 5 times the share of attributes in which they agree
+
+To generate, the source describes all objects of a scene. As columns, an answer follows, and the target is a
+question with that answer, as in question generation on SQuAD; all such questions are references. As a dialog,
+questions and answers follow, and the target is the answer to the last question, as in CoQA.
 """
 
 from __future__ import annotations
@@ -13,10 +17,11 @@ import dataclasses
 import numpy as np
 
 from unimo.data.readers.base import TextDataset
+from unimo.data.readers.generation import GenerationRecord
 from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.record import Record
 from unimo.data.scenes.dataset import OneASceneDataset
-from unimo.data.scenes.language import captions, describe, hypotheses
+from unimo.data.scenes.language import ABOUT_ONE, captions, describe, hypotheses, questions
 from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
 from unimo.settings import ScenesConfig
 
@@ -75,3 +80,49 @@ _MAKERS = {"sst2": _mood, "mnli": _inference, "cola": _order, "stsb": _similarit
 
 def _pick_object(scene: Scene, rng: np.random.Generator) -> SceneObject:
     return scene.objects[int(rng.integers(len(scene.objects)))]
+
+
+TURNS = 3
+"""Largest number of questions in a dialog."""
+
+
+class SceneWriting(OneASceneDataset, TextDataset):
+    """Questions to write, or with `dialog` answers."""
+
+    def __init__(self, split: str, config: ScenesConfig | None = None, dialog: bool = False) -> None:
+        super().__init__(split, config)
+        self._dialog = dialog
+
+    def __getitem__(self, index: int) -> GenerationRecord:
+        sample_id, scene, rng = self.draw(index, "seq2seq")
+        description = describe(scene.objects)
+        if not self._dialog:
+            asked = questions_by_answer(scene)
+            answer = list(asked)[int(rng.integers(len(asked)))]
+            return GenerationRecord(
+                sample_id, self.name, sources=(description, answer), references=asked[answer]
+            )
+        turns = questions(scene, int(rng.integers(1, TURNS + 1)), rng)
+        *dialog, target = [text for turn in turns for text in (turn.text, turn.answer)]
+        return GenerationRecord(
+            sample_id,
+            self.name,
+            sources=tuple(dialog),
+            knowledge=description,
+            references=(target,),
+            question_id=sample_id,
+            question_type=turns[-1].kind,
+            turn_id=len(turns),
+        )
+
+
+def questions_by_answer(scene: Scene) -> dict[str, tuple[str, ...]]:
+    """Group questions about a scene by their answer; none asks about the relation of two objects."""
+    found: dict[str, list[str]] = {str(len(scene.objects)): ["how many objects are there ?"]}
+    for key, ask in ABOUT_ONE.values():
+        keys = [key(item) for item in scene.objects]
+        for item in scene.objects:
+            if keys.count(key(item)) == 1:
+                question, answer = ask(item)
+                found.setdefault(answer, []).append(question)
+    return {answer: tuple(texts) for answer, texts in found.items()}
