@@ -3,21 +3,24 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unimo.cli import add_command, is_main_rank, run  # noqa: E402
+from unimo.cli import add_command, arguments, is_main_rank, run  # noqa: E402
 from unimo.jobs import Shard  # noqa: E402 - works from a clone that is not installed
 
+DESCRIPTION = """Rewrite captions and retrieve related texts and images for them (UNIMO's CMCL).
+Run the same command again to continue a killed job."""
 EXAMPLES = """\
-examples:
-  python tools/augment_corpus.py rewrite --captions data/f8k --out aug/rewrites.jsonl --work aug/work
+python tools/augment_corpus.py rewrite --captions data/f8k --out aug/rewrites.jsonl --work aug/work
   python tools/augment_corpus.py retrieve-text --captions data/f8k --corpus books.txt --out aug/texts.jsonl --work aug/books
   python tools/augment_corpus.py retrieve-images --captions data/f8k --collection labels.jsonl --out aug/images.jsonl --work aug/labels
 """  # noqa: E501 - a command to copy stays on one line
+PARSERS = "textblob (default), spacy:PIPELINE or stanford:JARS"
 
 
 def main(words: list[str] | None = None) -> None:
@@ -58,61 +61,45 @@ def _settings(kind: type, args: argparse.Namespace) -> object:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Rewrite captions and retrieve related texts and images for them (UNIMO's CMCL). "
-        "Run the same command again to continue a killed job.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(
-        dest="job", required=True, metavar="rewrite|retrieve-text|retrieve-images"
-    )
+    parser = arguments(DESCRIPTION, EXAMPLES)
+    kinds = "rewrite|retrieve-text|retrieve-images"
+    commands = parser.add_subparsers(dest="job", required=True, metavar=kinds)
 
-    rewrite = _command(commands, "rewrite", "positives and hard negatives of every caption")
-    rewrite.add_argument(
-        "--translator", default="", help="back-translation by an http address, a folder of models, or jsonl"
-    )
-    rewrite.add_argument("--neighbours", type=int, default=20, help="similar entries tried (20)")
-    rewrite.add_argument("--min-count", type=int, default=3, help="smallest count of a replacement (3)")
-    rewrite.add_argument("--seed", type=int, default=0)
-    _add_parser(rewrite)
+    add = _command(commands, "rewrite", "positives and hard negatives of every caption")
+    translator = "back-translation by an http address, a folder of models, or jsonl"
+    add("--translator", default="", help=translator)
+    add("--neighbours", type=int, default=20, help="similar entries tried (20)")
+    add("--min-count", type=int, default=3, help="smallest count of a replacement (3)")
+    add("--seed", type=int, default=0)
+    add("--parser", default="textblob", help=PARSERS)
 
-    texts = _command(commands, "retrieve-text", "sentences related to every caption")
-    texts.add_argument("--corpus", required=True, help="corpus of sentences to search")
-    texts.add_argument("--corpus-split", default="train")
-    texts.add_argument("--corpus-kind", choices=("auto", "pairs", "texts"), default="auto")
-    texts.add_argument("--candidates", type=int, default=1000, help="hits by TF-IDF to rerank (1000)")
-    texts.add_argument("--embedder", default="lsa", help="lsa, or package.module:function of your own")
+    add = _command(commands, "retrieve-text", "sentences related to every caption")
+    add("--corpus", required=True, help="corpus of sentences to search")
+    add("--corpus-split", default="train")
+    add("--corpus-kind", choices=("auto", "pairs", "texts"), default="auto")
+    add("--candidates", type=int, default=1000, help="hits by TF-IDF to rerank (1000)")
+    add("--embedder", default="lsa", help="lsa, or package.module:function of your own")
 
-    images = _command(commands, "retrieve-images", "images with the objects of every caption's image")
-    images.add_argument(
-        "--collection",
-        help="jsonl of detected labels, or folder of region features; without it, objects of the captions",
-    )
-    _add_parser(images)
+    add = _command(commands, "retrieve-images", "images with the objects of every caption's image")
+    labels = "jsonl of detected labels, or folder of region features; without it, objects of the captions"
+    add("--collection", help=labels)
+    add("--parser", default="textblob", help=PARSERS)
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
-    parser = add_command(commands, name, what, EXAMPLES)
-    parser.add_argument(
-        "--captions", required=True, help="corpus of the captions: folder, Arrow, jsonl or txt"
-    )
-    parser.add_argument("--split", default="train", help="split of the captions (train)")
-    parser.add_argument("--kind", choices=("auto", "pairs", "texts"), default="auto")
-    parser.add_argument("--out", required=True, help="jsonl file to write")
-    parser.add_argument("--work", required=True, help="folder of index and statistics, kept for the next run")
-    parser.add_argument("--keep", type=int, default=100, help="results of each caption (100)")
-    parser.add_argument("--memory-mb", type=int, default=1000, help="memory for counts and caches (1000)")
-    parser.add_argument("--shard", default="", help="RANK/OF: every OF-th caption, into OUT-RANK-of-OF")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser
-
-
-def _add_parser(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--parser", default="textblob", help="textblob (default), spacy:PIPELINE or stanford:JARS"
-    )
+def _command(commands: argparse._SubParsersAction, name: str, what: str) -> Callable[..., argparse.Action]:
+    """Add a command with the options that all have; return the function that adds further ones."""
+    add = add_command(commands, name, what, EXAMPLES).add_argument
+    add("--captions", required=True, help="corpus of the captions: folder, Arrow, jsonl or txt")
+    add("--split", default="train", help="split of the captions (train)")
+    add("--kind", choices=("auto", "pairs", "texts"), default="auto")
+    add("--out", required=True, help="jsonl file to write")
+    add("--work", required=True, help="folder of index and statistics, kept for the next run")
+    add("--keep", type=int, default=100, help="results of each caption (100)")
+    add("--memory-mb", type=int, default=1000, help="memory for counts and caches (1000)")
+    add("--shard", default="", help="RANK/OF: every OF-th caption, into OUT-RANK-of-OF")
+    add("--quiet", action="store_true", help="no progress bars")
+    return add
 
 
 if __name__ == "__main__":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -14,9 +12,6 @@ from unimo import cli
 from unimo.errors import CheckpointError, ConfigError, nearest
 from unimo.inference import loading
 from unimo.registry import TASKS
-
-if TYPE_CHECKING:
-    from unimo.inference.evaluation import Evaluation
 
 DESCRIPTION = """Evaluate a model directory on a split.
 Prints one JSON object; everything else goes to standard error. The data are those of the run that made
@@ -44,27 +39,21 @@ def main() -> None:
         raise ConfigError("--labels and --prompt go with --zero-shot; a fine-tuned model knows its classes")
     directory = options.model or newest("pretrain" if options.zero_shot else options.task)
 
-    from unimo.inference.evaluation import describe, write_predictions
+    from unimo.inference.evaluation import describe, evaluate, write_predictions
 
-    result = score(directory, options)
+    common = (directory, options.split, options.task, options.overrides, options.blank_images)
+    if options.zero_shot:
+        from unimo.inference.zero_shot import evaluate_zero_shot
+
+        result = evaluate_zero_shot(*common, labels=options.labels, prompt=options.prompt)
+    else:
+        result = evaluate(*common)
     if not cli.is_main_rank():
         return
     if options.predictions:
         write_predictions(options.predictions, result)
     about = describe(directory, options.split, result, options.blank_images)
     print(json.dumps(about | ({"zero_shot": True} if options.zero_shot else {})))
-
-
-def score(directory: str | Path, options: argparse.Namespace) -> Evaluation:
-    """Evaluate as the options say."""
-    common = (directory, options.split, options.task, options.overrides, options.blank_images)
-    if options.zero_shot:
-        from unimo.inference.zero_shot import evaluate_zero_shot
-
-        return evaluate_zero_shot(*common, labels=options.labels, prompt=options.prompt)
-    from unimo.inference.evaluation import evaluate
-
-    return evaluate(*common)
 
 
 def newest(task: str) -> Path:

@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -12,8 +13,7 @@ from unimo import cli  # noqa: E402 - works from a clone that is not installed
 
 COMMANDS = ("extract", "draw", "to-tsv", "from-tsv")
 EXAMPLES = """\
-examples:
-  python tools/extract_features.py --images photos --detector bottom_up/config.yaml --weights bottom_up/model.safetensors --out regions
+python tools/extract_features.py --images photos --detector bottom_up/config.yaml --weights bottom_up/model.safetensors --out regions
   python tools/extract_features.py --images scenes --kind pairs --split val --scenes-images 500 --detector DIR/config.yaml --weights DIR/model.safetensors --out regions/val
   python tools/extract_features.py --draw photo.jpg --detector ... --weights ... --out pictures
   python tools/extract_features.py draw regions photo.jpg photo_regions.png
@@ -29,83 +29,65 @@ def main(words: list[str]) -> None:
     if not cli.is_main_rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - results are printed once
     from ppdet_features import jobs
-    from ppdet_features.jobs import Progress
 
-    progress = functools.partial(Progress, quiet=args.quiet or not cli.is_main_rank())
-    {"extract": jobs.extract, "draw": jobs.draw, "to-tsv": jobs.to_tsv, "from-tsv": jobs.from_tsv}[
-        args.command
-    ](args, progress)
+    progress = functools.partial(jobs.Progress, quiet=args.quiet or not cli.is_main_rank())
+    calls = dict(zip(COMMANDS, (jobs.extract, jobs.draw, jobs.to_tsv, jobs.from_tsv), strict=True))
+    calls[args.command](args, progress)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Region features of images by a detector. Run the same command again to continue a "
-        "killed job. Without the name of a command: extract (extract -h shows its options).",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = """Region features of images by a detector. Run the same command again to continue a killed job.
+Without the name of a command: extract (extract -h shows its options)."""
+    parser = cli.arguments(about, EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
-    _add_extract(_command(commands, "extract", "detect the regions of images and store their features"))
+    extract = _command(commands, "extract", "detect the regions of images and store their features")
+    extract("--images", help="folder of images, Arrow, tar, jsonl, or `scenes`")
+    extract("--kind", choices=("images", "pairs", "labels"), default="images", help="of corpus")
+    extract("--split", default="all", help="train, val, ..., train+val, or all (the default)")
+    extract("--scenes-images", type=int, metavar="N", help="size of a split of `scenes`")
+    extract("--detector", required=True, help="YAML file of the detector")
+    extract("--weights", required=True, help="its weights")
+    extract("--out", required=True, help="folder to write")
+    extract("--draw", metavar="N|FILE", help="draw the first N images, or one image file")
+    extract("--batch-size", type=int, default=8, help="images of equal size at once (8)")
+    extract("--look-ahead", type=int, default=64, help="decoded images in memory (64)")
+    extract("--workers", dest="num_workers", type=int, default=2, help="decoding threads (2)")
+    extract("--label-score", type=float, default=0.2, help="smallest in labels.jsonl (0.2)")
 
     draw = _command(commands, "draw", "draw the stored regions of an image")
-    draw.add_argument("store", help="folder that extract wrote")
-    draw.add_argument("picture", help="image file; found in the store by its path or its name")
-    draw.add_argument("png", help="image to write")
+    draw("store", help="folder that extract wrote")
+    draw("picture", help="image file; found in the store by its path or its name")
+    draw("png", help="image to write")
 
     to_tsv = _command(commands, "to-tsv", "write a store as a TSV file of the released format")
-    to_tsv.add_argument("store", help="folder that extract wrote")
-    to_tsv.add_argument("tsv", help="file to write")
-    to_tsv.add_argument("--stems", action="store_true", help="name images 17 instead of flickr/17.jpg")
+    to_tsv("store", help="folder that extract wrote")
+    to_tsv("tsv", help="file to write")
+    to_tsv("--stems", action="store_true", help="name images 17 instead of flickr/17.jpg")
 
     from_tsv = _command(commands, "from-tsv", "make a store of a TSV file of the released format")
-    from_tsv.add_argument("tsv", help="file to read")
-    from_tsv.add_argument("store", help="folder to write")
-    from_tsv.add_argument("--classes", help="file with one class name a line")
-    from_tsv.add_argument(
-        "--background", choices=("none", "first", "last"), default="none", help="its column, to drop"
-    )
-    _add_limits(from_tsv)
-    for command in (to_tsv, from_tsv):
-        command.add_argument(
-            "--order",
-            choices=("width-height", "height-width"),
-            default="width-height",
-            help="columns 2 and 3; the released dev and test readers take height first",
-        )
+    from_tsv("tsv", help="file to read")
+    from_tsv("store", help="folder to write")
+    from_tsv("--classes", help="file with one class name a line")
+    places = ("none", "first", "last")
+    from_tsv("--background", choices=places, default="none", help="its column, to drop")
+    orders = ("width-height", "height-width")
+    columns = "columns 2 and 3; the released dev and test readers take height first"
+    for add in (to_tsv, from_tsv):
+        add("--order", choices=orders, default=orders[0], help=columns)
+    for add in (extract, from_tsv):
+        add("--images-per-shard", type=int, default=256, help="images of a file (256)")
+        add("--max-bad-rate", type=float, default=0.01, help="share that may be skipped (0.01)")
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+def _command(commands: argparse._SubParsersAction, name: str, what: str) -> Callable[..., argparse.Action]:
+    """Add a command whose help has all examples; return the function that adds its options."""
+    shown = cli.arguments(what, EXAMPLES)
     parser = commands.add_parser(
-        name,
-        help=what,
-        description=what,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=what, description=what, epilog=shown.epilog, formatter_class=shown.formatter_class
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    return parser
-
-
-def _add_extract(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", help="folder of images, Arrow, tar, jsonl, or `scenes`")
-    parser.add_argument("--kind", choices=("images", "pairs", "labels"), default="images", help="of corpus")
-    parser.add_argument("--split", default="all", help="train, val, ..., train+val, or all (the default)")
-    parser.add_argument("--scenes-images", type=int, metavar="N", help="size of a split of `scenes`")
-    parser.add_argument("--detector", required=True, help="YAML file of the detector")
-    parser.add_argument("--weights", required=True, help="its weights")
-    parser.add_argument("--out", required=True, help="folder to write")
-    parser.add_argument("--draw", metavar="N|FILE", help="draw the first N images, or one image file")
-    parser.add_argument("--batch-size", type=int, default=8, help="images of equal size at once (8)")
-    parser.add_argument("--look-ahead", type=int, default=64, help="decoded images in memory (64)")
-    parser.add_argument("--workers", dest="num_workers", type=int, default=2, help="decoding threads (2)")
-    parser.add_argument("--label-score", type=float, default=0.2, help="smallest in labels.jsonl (0.2)")
-    _add_limits(parser)
-
-
-def _add_limits(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images-per-shard", type=int, default=256, help="images of a file (256)")
-    parser.add_argument("--max-bad-rate", type=float, default=0.01, help="share that may be skipped (0.01)")
+    return parser.add_argument
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ Without --model and --init: the latest pre-trained UNIMO-3 in output/ (UNIMO-2 f
 classification, UNIMO for text generation), or its tiny size from scratch if there is none. Without
 data.path=DIR: the built-in corpus `scenes`."""
 EXAMPLE = "python tools/finetune.py --task vqa --init output/unimo3_tiny_pretrain/model data.path=DIR"
+FINE_TUNING = [name for name in TASKS if name != "pretrain"]
 DEFAULT_MODELS = ("unimo3_tiny", "unimo2_tiny", "unimo_tiny")  # the first that has a recipe for the task
 logger = logging.getLogger("unimo.finetune")
 
@@ -42,19 +43,12 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
-    tasks = ", ".join(sorted(fine_tuning_tasks()))
-    parser.add_argument("--task", required=True, help=tasks)
+    parser.add_argument("--task", required=True, help=", ".join(sorted(FINE_TUNING)))
     parser.add_argument("--model", default="", help="recipe, or a YAML file; default: the model of --init")
-    parser.add_argument(
-        "--init", default="", help="model directory or run folder; `none`: start from scratch"
-    )
+    start = "model directory or run folder; `none`: start from scratch"
+    parser.add_argument("--init", default="", help=start)
     cli.add_run_arguments(parser)
     return parser.parse_intermixed_args()
-
-
-def fine_tuning_tasks() -> list[str]:
-    """Return all tasks but pre-training."""
-    return [name for name in TASKS if name != "pretrain"]
 
 
 def build_run(options: argparse.Namespace) -> RunConfig:
@@ -65,8 +59,8 @@ def build_run(options: argparse.Namespace) -> RunConfig:
         CheckpointError: `--init` is no model directory.
     """
     task = options.task
-    if task not in fine_tuning_tasks():
-        raise ConfigError(f"unknown task {task!r}; {nearest(task, fine_tuning_tasks())}")
+    if task not in FINE_TUNING:
+        raise ConfigError(f"unknown task {task!r}; {nearest(task, FINE_TUNING)}")
     recipe = read_recipe(options.model, task) if options.model else {}
     model = named_section(recipe.get("model", {})).get("name", "")
     default = next((name for name in DEFAULT_MODELS if name in list_recipes(task)), "")

@@ -13,8 +13,6 @@ from unimo import cli
 from unimo.errors import ConfigError
 from unimo.inference.labels import PROMPT, split_labels
 
-Ranked = list[tuple[str, float]]
-
 DESCRIPTION = """Ask a model about a picture or a text.
 VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
 names (--labels), captioning models --caption, image classifiers nothing but the picture. Text classifiers
@@ -51,7 +49,7 @@ def main() -> None:
 
     answers = ask(options)
     if options.save:
-        from unimo.inference.picture import draw_answers
+        from unimo.inference.pipeline import draw_answers
 
         Path(options.save).parent.mkdir(parents=True, exist_ok=True)
         draw_answers(options.image, answers).save(options.save, format="PNG")
@@ -67,7 +65,7 @@ def main() -> None:
         print(question, *(f"  {name:<{width}}  {value:6.1%}" for name, value in ranked), sep="\n")
 
 
-def ask(options: argparse.Namespace) -> dict[str, Ranked]:
+def ask(options: argparse.Namespace) -> dict[str, list[tuple[str, float]]]:
     """Return the answers to each question, sentence or prompt, best first."""
     if options.labels:
         from unimo.inference.zero_shot import open_classifier
@@ -81,10 +79,6 @@ def ask(options: argparse.Namespace) -> dict[str, Ranked]:
     given = {"question": options.question, "text": options.text, "generate": source}
     option = next((name for name, texts in given.items() if texts), "caption" if options.caption else "")
     texts = given.get(option, [])
-    if pipeline.task.reads_images and not options.image:
-        raise ConfigError(
-            f"a model trained on {pipeline.task.config.name} looks at a picture; give --image FILE"
-        )
     pipeline.check_asked_with(option)
     questions = [Question(options.image or None, text, options.text_pair) for text in texts or [None]]
     count = options.n_best if option in ("caption", "generate") else options.top_k
