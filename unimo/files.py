@@ -128,9 +128,9 @@ def read_json(path: str | Path, kind: type[UnimoError], what: str = "") -> Any:
     return parse_json(content, where, kind)
 
 
-def read_json_object(path: str | Path, kind: type[UnimoError], what: str = "") -> dict[str, Any]:
+def read_json_object(path: str | Path, kind: type[UnimoError]) -> dict[str, Any]:
     """Read a JSON file that holds an object; arguments and errors as for `read_json`."""
-    content = read_json(path, kind, what)
+    content = read_json(path, kind)
     if not isinstance(content, dict):
         raise kind(f"{path}: expected a JSON object, found {type(content).__name__}")
     return content

@@ -8,20 +8,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unimo.errors import ConfigError, DataError
 
-
-class Bar(Protocol):
-    """A progress bar, such as that of `tqdm`."""
-
-    def update(self, n: int) -> object:
-        """Advance by `n` steps."""
-
-
-Progress = Callable[[str, int], AbstractContextManager[Bar]]
-"""Makes a progress bar from a description and the number of steps."""
+Progress = Callable[[str, int], AbstractContextManager[Any]]
+"""Makes a bar with `update(steps)`, such as that of `tqdm`, from a description and the number of steps."""
 
 
 @dataclass(frozen=True)

@@ -61,17 +61,9 @@ class DataConfig:
 
     REMOVED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         (
-            "mlm_probability",
-            "masking",
-            "whole_word_masking",
-            "false_images",
-            "seq2seq_probability",
-            "fragment_share",
-            "region_mask_probability",
-            "phrases",
-            "augment",
-            "view_transform",
-        ),
+            "mlm_probability masking whole_word_masking false_images seq2seq_probability fragment_share "
+            "region_mask_probability phrases augment view_transform"
+        ).split(),
         "move it to the section task, also in the config.yaml of an older model directory or checkpoint",
     )
     """Keys of version 0.1 that are gone, and what to do about them."""

@@ -1,4 +1,4 @@
-"""A fine-tuned model as a function: load once, then ask.
+"""A fine-tuned model as a function: load once, then ask. And pictures with the answers.
 
 pipeline = Pipeline("output/unimo3_tiny_vqa")
 pipeline.ask("picture.png", "what is left of the circle?")
@@ -6,11 +6,13 @@ pipeline.ask("picture.png", "what is left of the circle?")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import paddle
+from PIL import Image, ImageDraw, ImageFont
 
+from unimo.data.images.open import open_image
 from unimo.data.record import ImageLike
 from unimo.errors import CapabilityError, ConfigError
 from unimo.inference.loading import load_task
@@ -26,6 +28,10 @@ OPTIONS = {
     "labels": '--labels "a,b" (zero-shot)',
 }
 """Kind of question -> option of `tools/predict.py` that carries it."""
+HEIGHT = 384
+COLUMN = 430
+MARGIN = 16
+INK, FAINT, BAR = (30, 30, 30), (120, 120, 120), (198, 219, 239)
 
 
 class Pipeline:
@@ -104,3 +110,39 @@ class Pipeline:
             f"a model trained on {kind} takes {OPTIONS[wanted]}, not --{option}; models fine-tuned on "
             f"{', '.join(able)} do: python tools/finetune.py --task {able[0]}"
         )
+
+
+def draw_answers(
+    image: str | Path | Image.Image, answers: Mapping[str, Sequence[tuple[str, float]]]
+) -> Image.Image:
+    """Draw the image on the left, and on the right each question with its answers as bars of probability.
+
+    Args:
+        image: file or PIL image.
+        answers: question -> (answer, probability) pairs, best first.
+
+    Returns:
+        RGB image.
+    """
+    picture = image if isinstance(image, Image.Image) else open_image(Path(image))
+    picture = picture.convert("RGB")
+    width = max(1, round(picture.width * HEIGHT / picture.height))
+    picture = picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+    bold, plain = ImageFont.load_default(16), ImageFont.load_default(14)
+    rows = sum(1 + len(ranked) for ranked in answers.values())
+    height = max(HEIGHT, rows * 22 + len(answers) * 8) + 2 * MARGIN
+    canvas = Image.new("RGB", (picture.width + COLUMN + 3 * MARGIN, height), "white")
+    canvas.paste(picture, (MARGIN, MARGIN))
+    draw = ImageDraw.Draw(canvas)
+    left, top = picture.width + 2 * MARGIN, MARGIN
+    for question, ranked in answers.items():
+        draw.text((left, top), question, font=bold, fill=INK)
+        top += 24
+        for answer, probability in ranked:
+            length = max(1, round((COLUMN - 60) * probability))
+            draw.rectangle((left, top, left + length, top + 18), fill=BAR)
+            draw.text((left + 6, top + 1), answer, font=plain, fill=INK)
+            draw.text((left + COLUMN - 50, top + 1), f"{probability:.1%}", font=plain, fill=FAINT)
+            top += 22
+        top += 8
+    return canvas

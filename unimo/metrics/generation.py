@@ -17,6 +17,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+import string
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -26,17 +28,25 @@ from unimo.errors import ConfigError
 from unimo.metrics import caption_java
 from unimo.metrics.average import Averages
 from unimo.metrics.caption import bleu, rouge_l
-from unimo.metrics.coqa import coqa_scores
 
 logger = logging.getLogger(__name__)
 MetricName = Literal["rouge", "bleu", "coco_rouge_l", "meteor", "coqa", "exact"]
 METRICS: tuple[MetricName, ...] = get_args(MetricName)
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL", "rouge_lsum": "rougeLsum"}
 """The library's name of each score by our name."""
+DOMAINS = {
+    "mctest": "children_stories",
+    "gutenberg": "literature",
+    "race": "mid-high_school",
+    "cnn": "news",
+}
+"""Reported name of a domain by the `source` of a story, where they differ."""
 # Ends of sentences: marks of CNN/DailyMail files and line ends; without any, blanks after a period, ? or !.
 _MARK, _STOP = re.compile(r"\s*(?:<q>|\[X_SEP\]|\n)\s*"), re.compile(r"(?<=[.!?])\s+")
 _NORMALIZER = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
 _SPLITTER = pre_tokenizers.BertPreTokenizer()
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
 
 
 class Written(NamedTuple):
@@ -126,3 +136,46 @@ def sentences(text: str, marked: bool) -> str:
 def split(text: str) -> list[str]:
     """Split a text into lower-case tokens; punctuation marks are tokens of their own."""
     return [token for token, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
+
+
+def answer_tokens(text: str) -> list[str]:
+    """Split a text into lower-case words, without punctuation marks and articles."""
+    return _ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def token_f1(answer: Sequence[str], reference: Sequence[str]) -> float:
+    """Compute F1 of the words of two answers as multisets; with an empty one, 1 if both are empty, else 0."""
+    if not answer or not reference:
+        return float(answer == reference)
+    common = (Counter(answer) & Counter(reference)).total()
+    return 2 * common / (len(answer) + len(reference))
+
+
+def turn_score(values: Sequence[float]) -> float:
+    """Return the best score over the references, averaged over leaving out each of several in turn.
+
+    A human answer is scored against the others, so this gives predictions as many references as humans have.
+    """
+    if len(values) == 1:
+        return values[0]
+    return sum(max(values[:left] + values[left + 1 :]) for left in range(len(values))) / len(values)
+
+
+def coqa_scores(rows: Iterable[Written]) -> dict[str, float]:
+    """Compute the scores of answers, averaged over all turns, times 100.
+
+    Args:
+        rows: answers, each with the `source` of its story as `part`.
+
+    Returns:
+        `f1`, `exact_match`, and `f1/<domain>` for each domain of the stories.
+    """
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for text, references, source in rows:
+        answer, accepted = answer_tokens(text), [answer_tokens(reference) for reference in references]
+        f1 = turn_score([token_f1(answer, other) for other in accepted])
+        found["f1"].append(f1)
+        found["exact_match"].append(turn_score([float(answer == other) for other in accepted]))
+        if source:
+            found[f"f1/{DOMAINS.get(source, source)}"].append(f1)
+    return {name: 100 * sum(values) / len(values) for name, values in found.items()}

@@ -1,4 +1,4 @@
-"""VQA v2: answer normalisation, soft scores, official accuracy.
+"""VQA v2: answer normalisation, soft scores, accuracy by type.
 
 Normalisation keeps the quirks of the rules that the 3,129-answer vocabulary was built with; correcting
 one of them would change the vocabulary (tests/unit/metrics/test_vqa_metric.py holds a table of cases).
@@ -76,22 +76,6 @@ def answer_type(scores: Mapping[str, float]) -> str:
     if best in ("yes", "no"):
         return "yes/no"
     return "number" if best.replace(".", "", 1).isdigit() else "other"
-
-
-def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Compute the official accuracy of one question: mean over annotators of min(1, agreeing others / 3).
-
-    Both sides are normalised unless all annotators gave the same string, as in the official evaluation.
-
-    Args:
-        answers: raw strings of the annotators (ten in VQA v2).
-    """
-    prediction = " ".join(prediction.split())
-    if len(set(answers)) > 1:
-        prediction, answers = normalise_answer(prediction), [normalise_answer(answer) for answer in answers]
-    matches = sum(answer == prediction for answer in answers)
-    credits = (min(1.0, (matches - (answer == prediction)) / 3) for answer in answers)
-    return sum(credits) / len(answers) if answers else 0.0
 
 
 def accuracy_by_type(scores: Iterable[float], types: Iterable[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unimo.analysis.patches import NumberedDataset, PatchCutter
+from unimo.analysis.grounded_tokens import NumberedDataset, PatchCutter
 from unimo.data.processor import Processor, ProcessorConfig
 from unimo.data.readers.base import Dataset
 from unimo.data.record import Record

@@ -9,8 +9,7 @@ from micro import saved
 from PIL import Image
 
 from unimo.errors import CapabilityError, ConfigError, RecordError
-from unimo.inference.picture import draw_answers
-from unimo.inference.pipeline import Pipeline
+from unimo.inference.pipeline import Pipeline, draw_answers
 from unimo.tasks.base import Question, asked_pairs
 
 

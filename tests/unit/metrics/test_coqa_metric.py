@@ -8,7 +8,7 @@ import string
 
 import pytest
 
-from unimo.metrics.coqa import answer_tokens, coqa_scores, token_f1, turn_score
+from unimo.metrics.generation import answer_tokens, coqa_scores, token_f1, turn_score
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_f1_by_hand(answer: str, right: str, value: float) -> None:
 def test_several_references_leave_one_out_in_turn() -> None:
     # Without "white" the best is 0 twice and 1 once: each of three subsets of two answers.
     def f1(answer: str, *references: str) -> float:
-        return turn_score(token_f1, answer_tokens(answer), [answer_tokens(text) for text in references])
+        return turn_score([token_f1(answer_tokens(answer), answer_tokens(text)) for text in references])
 
     assert f1("white", "white", "black", "black") == pytest.approx(2 / 3)
     assert f1("white", "white", "white", "black") == pytest.approx(1)

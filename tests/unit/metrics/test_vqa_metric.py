@@ -1,6 +1,7 @@
 """VQA normalisation, soft scores, official accuracy."""
 
 import pytest
+from official_vqa import vqa_accuracy
 
 from unimo.metrics.vqa import (
     accuracy_by_type,
@@ -8,7 +9,6 @@ from unimo.metrics.vqa import (
     normalise_answer,
     soft_score,
     soft_scores,
-    vqa_accuracy,
 )
 
 
