@@ -59,7 +59,6 @@ class CaptionCorpus:
 
     Args:
         path: corpus for `open_corpus`: folder, Arrow file, tar, jsonl, or `*.txt`.
-        split: name of the split.
         kind: `pairs` or `texts`; with `auto`, plain text files, and jsonl whose first record has a text and
             no image, are texts, and anything else is pairs.
         option: name of `kind` in messages.

@@ -24,9 +24,7 @@ Embedder = Callable[[Sequence[str]], np.ndarray]
 _BATCH = 4096
 
 
-def open_embedder(
-    name: str, index: TfidfIndex, *, size: int = 128, sample: int = 100_000, seed: int = 0
-) -> Embedder:
+def open_embedder(name: str, index: TfidfIndex, *, size: int = 128, sample: int = 100_000) -> Embedder:
     """Open an embedder: `lsa`, fitted to at most `sample` sentences, or `package.module:function`.
 
     Raises:
@@ -34,7 +32,7 @@ def open_embedder(
         DataError: too few words for `lsa`.
     """
     if name == "lsa":
-        return _fit_lsa(index, size, sample, seed)
+        return _fit_lsa(index, size, sample)
     module, found, function = name.partition(":")
     try:
         if not found:
@@ -44,7 +42,7 @@ def open_embedder(
         raise ConfigError(f"cannot load the embedder {name!r}: {error}") from error
 
 
-def _fit_lsa(index: TfidfIndex, size: int, sample: int, seed: int) -> Embedder:
+def _fit_lsa(index: TfidfIndex, size: int, sample: int) -> Embedder:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -53,7 +51,7 @@ def _fit_lsa(index: TfidfIndex, size: int, sample: int, seed: int) -> Embedder:
     vectorizer = TfidfVectorizer(sublinear_tf=True, max_features=50_000, dtype=np.float32)
     try:
         table = vectorizer.fit_transform(texts)
-        reducer = TruncatedSVD(max(1, min(size, min(table.shape) - 1)), random_state=seed).fit(table)
+        reducer = TruncatedSVD(max(1, min(size, min(table.shape) - 1)), random_state=0).fit(table)
     except ValueError as error:
         raise DataError(
             f"lsa needs sentences with at least two different words of two letters, and found none in "
@@ -81,16 +79,10 @@ def embed_index(
 ) -> np.ndarray:
     """Compute the embeddings of all sentences of an index, each once, as a memory map in its folder.
 
-    A run continues where a killed one stopped.
-
-    Args:
-        index: index of the texts.
-        embedder: embedding function.
-        about: its name and settings; the embeddings of another one are refused.
-        advance: called with the number of finished sentences, for a progress bar.
+    A run continues where a killed one stopped, and calls `advance` with the number of finished sentences.
 
     Raises:
-        DataError: the folder has the embeddings of another function.
+        DataError: the folder has the embeddings of another function, by its name and settings in `about`.
     """
     first = unit_rows(embedder, index.texts(0, 1))[0]
     size = len(first)

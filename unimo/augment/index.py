@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from unimo.augment.checks import make_folder
+from unimo.augment.output import make_folder
 from unimo.augment.terms import normalise
 from unimo.errors import DataError
 from unimo.jobs import check_same

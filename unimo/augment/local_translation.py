@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from unimo.augment.checks import one_at_a_time
+from unimo.augment.output import one_at_a_time
 from unimo.augment.translation import VIA, BackTranslator
 from unimo.errors import CapabilityError, DataError
 from unimo.files import publish_folder, read_json_object
 
 log = logging.getLogger(__name__)
 _END = "</s>"
+_BEAM_SIZE = 4
 _LONGEST = 256
 """Largest number of subwords of a sentence and of its translation."""
 
@@ -32,26 +33,20 @@ _LONGEST = 256
 class LocalTranslator(BackTranslator):
     """Back-translation with the models of one folder; each is loaded at its first use.
 
-    Args:
-        models: folder of the model folders.
-        work: folder for converted Marian models.
-        via: intermediate languages; those without both models are skipped with a warning.
-        beam_size: beam size of the search.
+    Languages without both models are skipped with a warning. `work` is a folder for converted Marian models.
 
     Raises:
         DataError: no language has models for both directions.
     """
 
-    def __init__(
-        self, models: str | Path, work: str | Path, *, via: Sequence[str] = VIA, beam_size: int = 4
-    ) -> None:
-        self.models, self.work, self.beam_size = Path(models), Path(work), beam_size
-        ways = {way: self._folder(*way) for there in via for way in (("en", there), (there, "en"))}
-        self.via = tuple(code for code in via if ways["en", code] and ways[code, "en"])
+    def __init__(self, models: str | Path, work: str | Path) -> None:
+        self.models, self.work = Path(models), Path(work)
+        ways = {way: self._folder(*way) for there in VIA for way in (("en", there), (there, "en"))}
+        self.via = tuple(code for code in VIA if ways["en", code] and ways[code, "en"])
         missing = ", ".join(f"{source}-{target}" for (source, target), folder in ways.items() if not folder)
         if not self.via:
             raise DataError(
-                f"{models} has no translation models there and back for any of {', '.join(via)}: no folder "
+                f"{models} has no translation models there and back for any of {', '.join(VIA)}: no folder "
                 f"has a model and a name that ends in {missing}"
             )
         if missing:
@@ -73,14 +68,13 @@ class LocalTranslator(BackTranslator):
         folder = self._ways[source, target]
         if not (folder / "model.bin").is_file():
             folder = _convert(folder, self.work / "converted" / folder.name)
-        return _Model(folder, self.beam_size)
+        return _Model(folder)
 
 
 class _Model:
     """A translation model for one direction, with its sentence pieces."""
 
-    def __init__(self, folder: Path, beam_size: int) -> None:
-        self._beam_size = beam_size
+    def __init__(self, folder: Path) -> None:
         pieces = _library("sentencepiece").SentencePieceProcessor
         try:
             self._source = pieces(model_file=str(_pieces_file(folder, "source.spm")))
@@ -99,7 +93,7 @@ class _Model:
         pieces = self._source.encode(list(texts), out_type=str)
         lines = [[*self._before, *row[:_LONGEST], *self._after] for row in pieces]
         found = self._model.translate_batch(
-            lines, beam_size=self._beam_size, max_batch_size=32, max_decoding_length=_LONGEST
+            lines, beam_size=_BEAM_SIZE, max_batch_size=32, max_decoding_length=_LONGEST
         )
         return [" ".join(self._target.decode(result.hypotheses[0]).split()) for result in found]
 

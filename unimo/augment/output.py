@@ -1,35 +1,92 @@
-"""The output of a job: a jsonl file with a line for each caption, in order, which a new start continues."""
+"""What a job writes: folders, and a jsonl file with a line for each caption, which a new start continues."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from unimo.augment.checks import prepare_output
 from unimo.augment.corpus import Caption, CaptionCorpus
-from unimo.errors import DataError
+from unimo.errors import ConfigError, DataError
 from unimo.files import write_text
 from unimo.jobs import Progress, Shard, check_same_job
 
+logger = logging.getLogger(__name__)
 Line = dict[str, Any]
 LinesOf = Callable[[Sequence[Caption]], Iterable[Line]]
 """Makes the lines of some captions, in their order."""
 
 
+def prepare_output(path: Path) -> None:
+    """Create the folder of an output file, which a job does first, because its preparation can take hours.
+
+    Raises:
+        ConfigError: `path` is a folder, or the folder of the file cannot be created.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            f"the output {path} is a folder; expected a file to write, e.g. {path / 'augmented.jsonl'}"
+        )
+    make_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder unless it exists.
+
+    Raises:
+        ConfigError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(f"{folder} is a file; expected a folder, new or existing: name another") from error
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder} ({error.strerror}); name another") from error
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lock a folder, waiting for other processes on this machine; the lock of a killed process is released.
+
+    The first process prepares the files in the folder, and the others find them ready.
+
+    Raises:
+        ConfigError: the folder cannot be created.
+    """
+    make_folder(folder)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another process that works in %s", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def check_at_least(settings: object, **least: int) -> None:
+    """Check the minimum of fields of a settings dataclass.
+
+    Raises:
+        ConfigError: one of them is smaller.
+    """
+    for name, bound in least.items():
+        value, default = getattr(settings, name), getattr(type(settings), name)
+        if value < bound:
+            raise ConfigError(f"{name} is {value}; expected {bound} or more, e.g. {default}, the default")
+
+
 class ResumableWriter:
     """Appends lines to a file; keeps the lines of a killed run, except for an unfinished last one.
 
-    `NAME.job.json` beside `NAME.jsonl` describes the job that wrote it.
-
-    Args:
-        path: the jsonl file.
-        job: corpus fingerprint, settings, and everything else that determines the content.
+    `NAME.job.json` beside `NAME.jsonl` describes the job that wrote it: corpus fingerprint, settings, and
+    everything else that determines the content.
 
     Raises:
         ConfigError: a folder has that name, or the folder of the file cannot be created.
@@ -75,7 +132,6 @@ class Job:
     """Inputs and outputs of a job, and the part of it that this process does."""
 
     captions: CaptionCorpus
-    """The captions to augment."""
     out: Path
     """The jsonl file."""
     folder: Path
@@ -83,7 +139,6 @@ class Job:
     shard: Shard
     """Part of the captions to process."""
     progress: Progress
-    """Makes progress bars."""
 
     def check(self) -> None:
         """Check captions and output first, because what precedes the first line can take hours.
@@ -101,8 +156,7 @@ class Job:
         Args:
             about: all settings that determine the lines.
             doing: description of the progress bar.
-            lines_of: makes the lines.
-            together: number of captions passed to it at a time.
+            lines_of: makes the lines of `together` captions at a time.
 
         Raises:
             DataError: the file belongs to another job.

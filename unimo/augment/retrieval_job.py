@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from unimo.augment.checks import check_at_least, one_at_a_time
 from unimo.augment.corpus import Caption, CaptionCorpus, names_of_image
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
-from unimo.augment.output import Job, Line, describe_files
+from unimo.augment.output import Job, Line, check_at_least, describe_files, one_at_a_time
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser
@@ -54,15 +53,10 @@ class RetrievalSettings:
 
 
 def retrieve_texts(job: Job, sentences: CaptionCorpus, settings: RetrievalSettings) -> dict[str, int]:
-    """Write the sentences most related to each caption: TF-IDF first, then embeddings.
+    """Write the `sentences` most related to each caption: TF-IDF first, then embeddings.
 
-    Args:
-        job: the captions, and the folder of the index and the embeddings of `sentences`.
-        sentences: the corpus to search.
-        settings: settings of the job.
-
-    Returns:
-        Number of captions and of sentences.
+    The folder of the job gets index and embeddings of the sentences. Returns the number of captions and of
+    sentences.
 
     Raises:
         ConfigError: a file or folder cannot be written.

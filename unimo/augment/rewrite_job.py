@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unimo.augment.checks import check_at_least, one_at_a_time
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
-from unimo.augment.output import Job, Line, describe_files
+from unimo.augment.output import Job, Line, check_at_least, describe_files, one_at_a_time
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.statistics import CorpusStatistics

@@ -30,54 +30,35 @@ Replacement = tuple[tuple[Node, str], ...]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A rewritten caption.
-
-    Attributes:
-        text: the new caption.
-        level: word or phrase.
-        changes: (kind, old words, new words) of each replaced node.
-        fluency: mean natural logarithm of a word's probability.
-    """
+    """A rewritten caption."""
 
     text: str
     level: Level
     changes: tuple[tuple[str, str, str], ...]
+    """(kind, old words, new words) of each replaced node."""
     fluency: float
+    """Mean natural logarithm of a word's probability."""
 
 
+@dataclass(frozen=True)
 class Rewriter:
-    """Rewrites captions; the same seed and statistics give the same rewrites of a caption in any order.
+    """Rewrites captions; the same seed and statistics give the same rewrites of a caption in any order."""
 
-    Args:
-        parse: scene graph parser.
-        vocabulary: replacements with their similarities.
-        model: language model that measures fluency.
-        keep: number of rewrites of a caption.
-        max_candidates: number of rewrites of a caption that are ranked, drawn at random from more.
-        seed: seed of that draw.
-    """
-
-    def __init__(
-        self,
-        parse: Parser,
-        vocabulary: Vocabulary,
-        model: TrigramModel,
-        *,
-        keep: int = 100,
-        max_candidates: int = 600,
-        seed: int = 0,
-    ) -> None:
-        self.parse, self.vocabulary, self.model = parse, vocabulary, model
-        self.keep, self.max_candidates, self.seed = keep, max_candidates, seed
+    parse: Parser
+    vocabulary: Vocabulary
+    model: TrigramModel
+    keep: int = 100
+    """Number of rewrites of a caption."""
+    max_candidates: int = 600
+    """Number of rewrites of a caption that are ranked, drawn at random from more."""
+    seed: int = 0
+    """Seed of that draw."""
 
     def rewrite(self, text: str, sample_id: str, others: Collection[str] = ()) -> list[Rewrite]:
-        """Return the most fluent rewrites, best first.
+        """Return the most fluent rewrites, best first; the random draw follows from `sample_id`.
 
-        Args:
-            text: the caption.
-            sample_id: id of the sample, from which its random draw follows.
-            others: further captions of the same image. No rewrite equals one of them or introduces a word
-                whose stem one of them contains, because it would be true of the image.
+        `others` are further captions of the same image. No rewrite equals one of them or introduces a word
+        whose stem one of them contains, because it would be true of the image.
         """
         graph = self.parse(text)
         own, theirs = stems(text), frozenset[str]().union(*map(stems, others))

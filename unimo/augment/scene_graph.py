@@ -1,9 +1,5 @@
 """Scene graphs of captions: objects, their attributes, and relations between them (UNIMO, section 2.1).
 
-    parse = open_parser("textblob")
-    graph = parse("A brown dog jumps over two hurdles .")
-    graph.triples()   ->  [("dog", "jumps over", "hurdles")]
-
 Numbers and pronouns are no nodes, and verbs without an object are ignored. A parser is any function from a
 caption to a `SceneGraph`.
 """
@@ -23,20 +19,14 @@ KINDS: tuple[NodeKind, ...] = ("object", "attribute", "relation")
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the graph.
-
-    Attributes:
-        kind: object, attribute or relation.
-        text: its words in lower case.
-        form: grammatical form, such as `NN`, `NNS`, or `VBG+IN` for "jumping over"; only nodes of the same
-            form can replace each other.
-        start: index of its first character in the caption.
-        end: index after its last character.
-    """
+    """A node of the graph, which stands at the characters `start` to `end - 1` of the caption."""
 
     kind: NodeKind
     text: str
+    """Its words in lower case."""
     form: str
+    """Grammatical form, such as `NN`, `NNS`, or `VBG+IN` for "jumping over"; only nodes of the same form can
+    replace each other."""
     start: int
     end: int
 
@@ -53,14 +43,6 @@ class SceneGraph:
         """Return all nodes, each once: a relation shared by two objects is one node."""
         edges = [node for _, node in self.attributes] + [node for _, node, _ in self.relations]
         return list(dict.fromkeys([*self.objects, *edges]))
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """Return (object, attribute) as texts."""
-        return [(self.objects[owner].text, node.text) for owner, node in self.attributes]
-
-    def triples(self) -> list[tuple[str, str, str]]:
-        """Return (subject, relation, object) as texts."""
-        return [(self.objects[a].text, node.text, self.objects[b].text) for a, node, b in self.relations]
 
 
 Parser = Callable[[str], SceneGraph]

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from unimo.augment.corpus import CaptionCorpus
-from unimo.augment.counting import BYTES_PER_KEY
-from unimo.augment.ngram import TrigramCounter, TrigramModel
+from unimo.augment.ngram import BYTES_PER_KEY, TrigramCounter, TrigramModel
 from unimo.augment.scene_graph import Parser
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
 from unimo.data.masking.tagging import split_words
@@ -27,9 +26,7 @@ CHECKPOINT = 100_000
 class CorpusStatistics:
     """Statistics of the whole corpus for rewriting.
 
-    Args:
-        memory_mb: memory for the counts, half of it for trigrams and half for word contexts; the rarest are
-            dropped when it is full.
+    Half of the memory is for trigrams and half for word contexts; when it is full, the rarest are dropped.
     """
 
     def __init__(self, memory_mb: int) -> None:
@@ -55,15 +52,11 @@ class CorpusStatistics:
     ) -> None:
         """Read the corpus to its end, continuing where `file` stopped.
 
-        Args:
-            corpus: the captions.
-            parse: scene graph parser.
-            file: file of the counts.
-            about: fingerprint and settings; counts with others are refused.
-            advance: called with the number of finished samples, for a progress bar.
+        Calls `advance` with the number of finished samples.
 
         Raises:
-            DataError: `file` belongs to another corpus or other settings, or no caption is readable.
+            DataError: `file` belongs to another corpus or other settings by `about`, or no caption is
+                readable.
         """
         if file.is_file():
             self._load(file, about)
@@ -93,12 +86,9 @@ class CorpusStatistics:
     def entries(
         self, min_count: int, neighbours: int, seed: int, file: Path, about: Mapping[str, Any]
     ) -> Vocabulary:
-        """Return the vocabulary with similar entries, which are computed once.
+        """Return the vocabulary with similar entries, see `VocabularyCounter.finish`.
 
-        Args:
-            min_count, neighbours, seed: see `VocabularyCounter.finish`.
-            file: file of the result; results of other counts or settings are replaced.
-            about: fingerprint and settings of the counts.
+        They are computed once and kept in `file`; those of other counts or settings are replaced.
         """
         about = {**about, "min_count": min_count, "neighbours": neighbours, "seed": seed}
         if file.is_file():

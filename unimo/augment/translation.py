@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from unimo.augment.corpus import Caption
@@ -57,30 +58,22 @@ class BackTranslator(ABC):
         """Translate sentences from one language to another, e.g. `en` to `fr`."""
 
 
+@dataclass
 class HttpTranslator(BackTranslator):
-    """Back-translation through an HTTP endpoint.
+    """Back-translation through an HTTP endpoint."""
 
-    Args:
-        url: address of the endpoint.
-        via: intermediate languages.
-        timeout: seconds to wait for an answer.
-        retries: further attempts after a failure, each after twice the wait.
-        wait: seconds before the first of them.
-    """
+    url: str
+    via: tuple[str, ...] = VIA
+    timeout: float = 30.0
+    """Seconds to wait for an answer."""
+    retries: int = 4
+    """Further attempts after a failure, each after twice the wait."""
+    wait: float = 1.0
+    """Seconds before the first of them."""
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        via: Sequence[str] = VIA,
-        timeout: float = 30.0,
-        retries: int = 4,
-        wait: float = 1.0,
-    ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise DataError(f"translator {url!r} is not an http:// or https:// address")
-        self.url, self.via = url, tuple(via)
-        self.timeout, self.retries, self.wait = timeout, retries, wait
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise DataError(f"translator {self.url!r} is not an http:// or https:// address")
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:
         """Ask the endpoint.
@@ -124,11 +117,7 @@ def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
 
 
 class FileTranslations:
-    """Translations from a jsonl file, looked up on disk by sample id.
-
-    Args:
-        path: the jsonl file.
-        folder: folder of the look-up table, which is rebuilt when the file changes.
+    """Translations from a jsonl file, looked up by sample id in a table in `folder` that follows the file.
 
     Raises:
         DataError: the file cannot be read; the line is named.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.augment.counting import KeyCounter
+from unimo.augment.ngram import KeyCounter
 from unimo.augment.scene_graph import SceneGraph
 from unimo.data.masking.tagging import split_words
 
@@ -30,11 +30,7 @@ _TOO_GENERAL = frozenset("person people someone thing things object objects some
 
 
 class VocabularyCounter:
-    """Counts of the entries of scene graphs and of the words around them.
-
-    Args:
-        max_keys: largest number of different (entry, neighbouring word) pairs.
-    """
+    """Counts of the entries of scene graphs, and of at most `max_keys` (entry, neighbouring word) pairs."""
 
     def __init__(self, max_keys: int) -> None:
         self.entries: dict[Entry, int] = {}
@@ -67,13 +63,9 @@ class VocabularyCounter:
         return [names[number] for number in numbers]
 
     def finish(self, min_count: int, neighbours: int, seed: int, memory_mb: int = 100) -> Vocabulary:
-        """Return the entries seen at least `min_count` times, each with its most similar ones.
+        """Return the entries seen at least `min_count` times, each with up to `neighbours` similar ones.
 
-        Args:
-            min_count: smallest count of an entry.
-            neighbours: largest number of similar entries of each.
-            seed: seed of the decomposition.
-            memory_mb: memory for the similarities computed at a time.
+        `seed` is that of the decomposition, `memory_mb` for the similarities computed at a time.
         """
         self._entries.settle()
         self._contexts.settle()

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unimo.augment.checks import one_at_a_time
 from unimo.augment.corpus import CaptionCorpus
 from unimo.augment.embedding import open_embedder
-from unimo.augment.output import Job, ResumableWriter, describe_files
+from unimo.augment.output import Job, ResumableWriter, describe_files, one_at_a_time
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_images, retrieve_texts
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.terms import normalise

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scene_graphs import pairs, triples
 
 from unimo.augment.parsers import open_parser
 from unimo.augment.stanford import Answer, StanfordParser, read_answer
@@ -61,8 +62,8 @@ def test_lemmas_become_places_in_the_caption(java: str, tmp_path: Path, monkeypa
     parse = open_parser(f"stanford:{tmp_path / 'jars'}")
     graph = parse(CAPTION)
     assert [node.text for node in graph.objects] == ["dog", "hurdles", "men"]
-    assert graph.pairs() == [("dog", "brown"), ("dog", "wet")]
-    assert graph.triples() == [("dog", "jumps over", "hurdles"), ("dog", "in front of", "men")]
+    assert pairs(graph) == [("dog", "brown"), ("dog", "wet")]
+    assert triples(graph) == [("dog", "jumps over", "hurdles"), ("dog", "in front of", "men")]
     assert all(CAPTION[node.start : node.end].lower() == node.text for node in graph.nodes())
     forms = {node.text: node.form for node in graph.nodes()}
     assert forms["hurdles"] == "NNS" and forms["brown"] == "JJ" and forms["jumps over"] == "VBZ+IN"

@@ -7,8 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from unimo.augment.counting import KeyCounter
-from unimo.augment.ngram import TrigramCounter, TrigramModel
+from unimo.augment.ngram import KeyCounter, TrigramCounter, TrigramModel
 
 SENTENCES = [line.split() for line in ("a dog runs", "a dog sits", "a cat sits", "the cat runs", "a dog")]
 
