@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -50,23 +50,6 @@ class Annotations:
     """[G, A] float32, 1 for each attribute of an object."""
     crowd: np.ndarray
     """[G] bool: a crowd, which neither training nor evaluation counts as an object."""
-
-
-class AnnotatedImages(Protocol):
-    """Annotated images by number."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-
-    def annotations(self, index: int) -> Annotations:
-        """Return the annotations of image `index`."""
-
-    def image(self, index: int) -> Image.Image:
-        """Return image `index`, RGB.
-
-        Raises:
-            DataError: it is missing or broken.
-        """
 
 
 class ScenesImages:
@@ -270,3 +253,6 @@ class CocoImages:
 
 def _by_id(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return sorted(entries, key=lambda entry: (isinstance(entry["id"], str), entry["id"]))
+
+
+AnnotatedImages = ScenesImages | CocoImages

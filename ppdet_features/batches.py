@@ -16,7 +16,7 @@ from PIL import Image
 from ppdet_features.annotated_images import AnnotatedImages
 from ppdet_features.boxes import Targets
 from ppdet_features.config import DetectorConfig, TrainingConfig
-from ppdet_features.preprocess import preprocess
+from ppdet_features.detector import preprocess
 from unimo.data.loading.batch import Array, Batch
 from unimo.data.loading.loader import TrainLoader
 from unimo.data.loading.sampler import MixtureSampler

@@ -11,8 +11,7 @@ import numpy as np
 import paddle
 
 from ppdet_features.annotated_images import AnnotatedImages
-from ppdet_features.detector import FasterRCNN, Objects
-from ppdet_features.preprocess import preprocess, resized_size
+from ppdet_features.detector import FasterRCNN, preprocess, resized_size
 from unimo.errors import ConfigError
 
 
@@ -23,10 +22,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Evaluate a detector, which is put into evaluation mode, with COCO's metric.
 
-    Args:
-        detector: the detector.
-        images: annotated images.
-        progress: wraps the image numbers, e.g. in a progress bar.
+    `progress` wraps the image numbers, e.g. in a progress bar.
 
     Returns:
         `map` (mean over overlaps 0.50 to 0.95), `map50`, and `map50 <class>` for every class that occurs.
@@ -36,23 +32,23 @@ def evaluate(
     """
     detector.eval()
     found = []
-    for index, objects in _detect(detector, images, progress):
+    for index, (boxes, scores, labels) in _detect(detector, images, progress):
         known = images.annotations(index)
         size = known.width, known.height
-        boxes = objects.boxes / np.tile(np.array(resized_size(*size, detector.config)) / size, 2)
+        boxes = boxes / np.tile(np.array(resized_size(*size, detector.config)) / size, 2)
         boxes[:, 2:] -= boxes[:, :2]
         image = known.image_id
         found += [
             {"image_id": image, "category_id": int(label), "bbox": box.tolist(), "score": float(score)}
-            for box, score, label in zip(boxes, objects.scores, objects.labels, strict=True)
+            for box, score, label in zip(boxes, scores, labels, strict=True)
         ]
     return mean_average_precision(images, found, detector.config.classes)
 
 
 def _detect(
     detector: FasterRCNN, images: AnnotatedImages, progress: Callable[[Iterable[int]], Iterable[int]]
-) -> Iterator[tuple[int, Objects]]:
-    """Yield image numbers and objects; consecutive images of one size go through the network together."""
+) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """Yield image numbers and `FasterRCNN.objects`; consecutive images of one size go through it together."""
     prepared = ((i, preprocess(images.image(i), detector.config)) for i in progress(range(len(images))))
     for _, equal in itertools.groupby(prepared, key=lambda item: item[1].shape):
         while batch := list(itertools.islice(equal, detector.config.reader.batch_size or None)):

@@ -1,4 +1,4 @@
-"""Faster R-CNN on res4 with a res5 head (C4): the regions of images and their features.
+"""Faster R-CNN on res4 with a res5 head (C4): its input, and the regions of images with their features.
 
 Legend: B images, R proposals and N regions of one, F width of a feature, C classes, A attributes.
 """
@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from PIL import Image
 
 from ppdet_features.boxes import clip, decode
 from ppdet_features.config import DetectorConfig, load_config
@@ -21,6 +22,34 @@ from ppdet_features.resnet import ResNet, stage_channels
 from ppdet_features.selection import select_objects, select_regions
 from unimo.weights.files import read_tensors
 from unimo.weights.layers import load_into
+
+_FILTERS = {1: Image.Resampling.BILINEAR, 2: Image.Resampling.BICUBIC}
+
+
+def resized_size(width: int, height: int, config: DetectorConfig) -> tuple[int, int]:
+    """Return width and height of the network's input for an image of the given size, in pixels.
+
+    The shorter side is scaled to the first target, unless the longer one would exceed the second.
+    """
+    short, long = sorted(config.reader.sample_transforms.Resize.target_size)
+    scale = min(short / min(width, height), long / max(width, height))
+    return max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+
+
+def preprocess(image: Image.Image, config: DetectorConfig) -> np.ndarray:
+    """Convert an image to the network's input, [3, H, W] float32."""
+    steps = config.reader.sample_transforms
+    size = resized_size(*image.size, config)
+    image = image.convert("RGB")
+    if image.size != size:
+        image = image.resize(size, _FILTERS[steps.Resize.interp])
+    pixels = np.asarray(image, np.float32)
+    if not steps.Decode.to_rgb:
+        pixels = pixels[..., ::-1]
+    if steps.NormalizeImage.is_scale:
+        pixels = pixels / 255.0
+    mean, std = (np.array(x, np.float32) for x in (steps.NormalizeImage.mean, steps.NormalizeImage.std))
+    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -44,32 +73,6 @@ class Detections:
         return len(self.boxes)
 
 
-@dataclass(frozen=True)
-class Objects:
-    """Detected objects of one image for the COCO metric, best first: one for each (region, class) kept."""
-
-    boxes: np.ndarray
-    """[N, 4] float32, corrected by the head, in pixels of the network's input."""
-    scores: np.ndarray
-    """[N] float32."""
-    labels: np.ndarray
-    """[N] int64."""
-
-
-@dataclass(frozen=True)
-class _Proposals:
-    """All proposals of one image, before any selection."""
-
-    features: Tensor
-    """[R, F]."""
-    probs: np.ndarray
-    """[R, C + 1]; the background is the last column."""
-    boxes: np.ndarray
-    """[R, 1, 4]."""
-    regressed: np.ndarray
-    """[R, C, 4], or [R, 1, 4] when class-agnostic."""
-
-
 class FasterRCNN(nn.Layer):
     """The detector. `detect` returns regions with features, `objects` objects for a detection metric."""
 
@@ -87,31 +90,40 @@ class FasterRCNN(nn.Layer):
     def detect(self, images: Tensor) -> list[Detections]:
         """Detect the regions of images [B, 3, H, W] of one size; images do not affect each other."""
         found, selection = [], self.config.selection
-        for proposals in self._proposals(images):
-            probs = proposals.probs[:, :-1]
-            boxes = proposals.boxes if selection.boxes == "proposals" else proposals.regressed
+        for all_features, all_probs, proposed, regressed in self._proposals(images):
+            probs = all_probs[:, :-1]
+            boxes = proposed if selection.boxes == "proposals" else regressed
             regions, scores, labels = select_regions(probs, boxes, selection)
-            features = proposals.features[paddle.to_tensor(regions)]
+            features = all_features[paddle.to_tensor(regions)]
             attributes = None
             if self.attribute_head is not None:
                 # As in the release, even if the most probable class is the background.
-                likeliest = paddle.to_tensor(proposals.probs[regions].argmax(axis=1))
+                likeliest = paddle.to_tensor(all_probs[regions].argmax(axis=1))
                 attributes = F.softmax(self.attribute_head(features, likeliest)[:, :-1]).numpy()
             own = _of_class(boxes, regions, labels), features.numpy(), probs[regions]
             found.append(Detections(*own, scores, labels, attributes))
         return found
 
     @paddle.no_grad()
-    def objects(self, images: Tensor) -> list[Objects]:
-        """Detect the objects in images [B, 3, H, W] of one size."""
+    def objects(self, images: Tensor) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Detect the objects in images [B, 3, H, W] of one size, for the COCO metric.
+
+        Returns:
+            For each image one object for each (region, class) kept, best first: boxes [N, 4] float32,
+            corrected by the head, in pixels of the network's input; scores [N] float32; labels [N] int64.
+        """
         found = []
-        for proposals in self._proposals(images):
-            probs, nms = proposals.probs[:, :-1], self.config.post_process.nms
-            regions, scores, labels = select_objects(probs, proposals.regressed, nms)
-            found.append(Objects(_of_class(proposals.regressed, regions, labels), scores, labels))
+        for _, probs, _, regressed in self._proposals(images):
+            regions, scores, labels = select_objects(probs[:, :-1], regressed, self.config.post_process.nms)
+            found.append((_of_class(regressed, regions, labels), scores, labels))
         return found
 
-    def _proposals(self, images: Tensor) -> Iterator[_Proposals]:
+    def _proposals(self, images: Tensor) -> Iterator[tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]]:
+        """Yield the proposals of each image before any selection.
+
+        These are features [R, F], probabilities [R, C + 1] (the background is the last column), the proposed
+        boxes [R, 1, 4], and the corrected ones [R, C, 4], or [R, 1, 4] when class-agnostic.
+        """
         height, width = images.shape[2:]
         res4 = self.backbone(images)
         rois = self.rpn_head.propose(*self.rpn_head(res4), (height, width), self.config.rpn.test_proposal)
@@ -123,7 +135,7 @@ class FasterRCNN(nn.Layer):
             proposed = boxes.numpy()
             regressed = decode(proposed, deltas.numpy(), self.config.box_head.bbox_weight)
             probs, regressed = F.softmax(logits).numpy(), clip(regressed, width, height)
-            yield _Proposals(features, probs, proposed[:, None], regressed)
+            yield features, probs, proposed[:, None], regressed
 
 
 def _of_class(boxes: np.ndarray, regions: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ppdet_features.image_list import ImageList
-from ppdet_features.preprocess import Prepared, group_by_shape
 from ppdet_features.store_writer import StoreWriter
 from unimo.data.images.open import open_image
 from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
@@ -32,23 +31,23 @@ from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.jobs import Shard
 
 if TYPE_CHECKING:
-    from paddle import Tensor
-
-    from ppdet_features.detector import Detections
+    from ppdet_features.detector import FasterRCNN
 
 Prepare = Callable[[Image.Image], np.ndarray]
 """Converts an image to the network's input, [3, H, W] float32."""
 
 
-class Detector(Protocol):
-    """A network that finds regions."""
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded image."""
 
-    feature_size: int
-    num_classes: int
-    num_attributes: int
-
-    def detect(self, images: Tensor) -> list[Detections]:
-        """Detect the regions of images [B, 3, H, W], boxes in their pixels."""
+    number: int
+    """Number in the image list."""
+    image_id: str
+    size: tuple[int, int]
+    """Width and height of the image itself."""
+    pixels: np.ndarray = field(repr=False)
+    """[3, H, W] float32, the network's input."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class ExtractionSettings:
 class Extractor:
     """A detector with everything needed to run it on images."""
 
-    detector: Detector
+    detector: FasterRCNN
     prepare: Prepare
     names: dict[str, list[str]] = field(default_factory=dict)
     """Names of `classes` and `attributes`."""
@@ -115,15 +114,12 @@ _WITHOUT_EFFECT = ("Training", "BBoxAssigner", "BBoxPostProcess", "class_names",
 def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
     """Load a detector from its YAML file on this rank's GPU, if there is one; without weights, random ones.
 
-    Raises:
-        ConfigError: the YAML file cannot be used.
-        CheckpointError: the weights cannot be used.
+    Errors are those of `load_detector`.
     """
     import paddle
 
     from ppdet_features.config import load_config, sections
-    from ppdet_features.detector import load_detector
-    from ppdet_features.preprocess import preprocess
+    from ppdet_features.detector import load_detector, preprocess
 
     config = load_config(config_path)
     if paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count():
@@ -149,9 +145,6 @@ def extract(
     """Extract the region features of a list of images, or resume a killed job.
 
     Args:
-        images, extractor: the images, and what finds their regions.
-        folder: folder to write to.
-        settings: settings of the job.
         part: the files that this process writes.
         progress: makes a context manager with `update(count)` from the numbers of images of this process
             and of those already done.
@@ -216,6 +209,28 @@ def detect_all(
         yield from skipped
         skipped.clear()
     yield from skipped
+
+
+def group_by_shape(images: Iterable[Prepared], batch_size: int, look_ahead: int) -> Iterator[list[Prepared]]:
+    """Yield batches of equal shape; at most `look_ahead` images wait for others of their shape.
+
+    When that many wait, the largest group is yielded (the oldest of equally large ones). The batches depend
+    on the order of the images only.
+    """
+    groups: dict[tuple[int, ...], list[Prepared]] = {}
+    waiting = 0
+    for image in images:
+        group = groups.setdefault(image.pixels.shape, [])
+        group.append(image)
+        waiting += 1
+        if len(group) == batch_size:
+            yield groups.pop(image.pixels.shape)
+            waiting -= batch_size
+        elif waiting >= look_ahead:
+            largest = max(groups, key=lambda shape: len(groups[shape]))
+            waiting -= len(groups[largest])
+            yield groups.pop(largest)
+    yield from groups.values()
 
 
 def file_digest(path: Path) -> str:

@@ -66,10 +66,9 @@ class ImageList:
 def open_images(
     path: str, kind: ImageKind = "images", split: str = "all", scenes_images: int | None = None
 ) -> ImageList:
-    """Open the images that `--images` names.
+    """Open the images of a folder, of another corpus that `open_corpus` reads, or of `scenes`.
 
     Args:
-        path: a folder of image files, another corpus that `open_corpus` reads, or `scenes`.
         kind: `images`; `pairs` for corpora whose images with texts are different ones (`scenes`); `labels`
             for labelled images.
         split: one split, several joined by `+`, or `all`.
@@ -79,10 +78,8 @@ def open_images(
         ConfigError: labelled images without a split.
         DataError: no such corpus or split.
     """
-    corpus, scenes = CorpusConfig(path), ScenesConfig(captions_per_image=1)
-    if scenes_images is not None:
-        scenes = ScenesConfig(scenes_images, scenes_images, captions_per_image=1)
-    data = DataConfig(scenes=scenes)
+    sizes = () if scenes_images is None else (scenes_images, scenes_images)
+    corpus, data = CorpusConfig(path), DataConfig(scenes=ScenesConfig(*sizes, captions_per_image=1))
     if kind == "labels" and split == "all":
         raise ConfigError("--kind labels: name the splits, e.g. --split train+val")
     if split == "all":

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import colorsys
 import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from ppdet_features import extract as extraction
 from ppdet_features.config import read_names
-from ppdet_features.draw import draw_regions
 from ppdet_features.image_list import ImageList, open_images
-from ppdet_features.preprocess import Prepared
 from ppdet_features.store_writer import StoreWriter
 from unimo.data.images.open import open_image
 from unimo.data.record import Record
@@ -33,6 +33,8 @@ MakeProgress = Callable[[int, int], Any]
 """Makes a progress bar from the numbers of all images and of those done."""
 EVERY = 20.0
 """Seconds between lines of progress."""
+MIN_SIDE = 600
+"""Drawn images whose longer side is shorter, in pixels, are enlarged to it."""
 _KEPT = {"none": slice(None), "first": slice(1, None), "last": slice(None, -1)}
 """Columns of class probabilities that are kept for each `--background`."""
 
@@ -71,11 +73,7 @@ class Progress:
 
 
 def extract(args: argparse.Namespace, progress: MakeProgress) -> None:
-    """Extract features, and draw what `--draw` asks for.
-
-    Raises:
-        UnimoError: see `extraction.extract`.
-    """
+    """Extract features, and draw what `--draw` asks for; errors are those of `extraction.extract`."""
     wants_number = (args.draw or "").isdigit()
     if not args.images and (not args.draw or wants_number):
         raise ConfigError("expected --images FOLDER (and --draw N), or --draw FILE for one image alone")
@@ -115,15 +113,11 @@ def draw(args: argparse.Namespace, progress: MakeProgress) -> None:
 
 
 def to_tsv(args: argparse.Namespace, progress: MakeProgress) -> None:
-    """Convert a store to TSV.
-
-    Raises:
-        DataError: see `write_tsv`.
-    """
+    """Convert a store to TSV; errors are those of `write_tsv`."""
     store = RegionStore(args.store)
     with progress(len(store), 0) as bar:
 
-        def counted() -> Any:
+        def counted() -> Iterator[StoredImage]:
             for image in store.images():
                 yield image
                 bar.update(1)
@@ -186,7 +180,7 @@ def _summary(counts: dict[str, int], out: Path) -> str:
 
 def _draw_file(path: Path, extractor: extraction.Extractor, out: Path) -> Path:
     picture = open_image(path)
-    prepared = Prepared(0, path.name, picture.size, extractor.prepare(picture))
+    prepared = extraction.Prepared(0, path.name, picture.size, extractor.prepare(picture))
     ((_, found),) = extractor.run([prepared])
     if isinstance(found, Skipped):
         raise DataError(found.reason)
@@ -208,9 +202,45 @@ def _draw_first(count: int, images: ImageList, out: Path) -> None:
         print(png)
 
 
-def _save(picture: Any, found: StoredImage, classes: Any, attributes: Any, png: Path) -> None:
+def _save(
+    picture: Image.Image, found: StoredImage, classes: Sequence[str], attributes: Sequence[str], png: Path
+) -> None:
     try:
         png.parent.mkdir(parents=True, exist_ok=True)
         draw_regions(picture, found, classes, attributes).save(png, format="PNG")
     except OSError as error:
         raise DataError(f"cannot write {png}: {error.strerror or error}") from error
+
+
+def draw_regions(
+    image: Image.Image,
+    found: StoredImage,
+    classes: Sequence[str],
+    attributes: Sequence[str] = (),
+    least_score: float = 0.2,
+    least_attribute: float = 0.1,
+) -> Image.Image:
+    """Draw the box of each region with its attribute, class and probability into an RGB copy of the image.
+
+    Regions and attributes of smaller probabilities than the least are left out, but not the best region.
+    Names are empty where regions have none.
+    """
+    scale = max(1.0, MIN_SIDE / max(image.size))
+    size = (round(image.width * scale), round(image.height * scale))
+    canvas = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    shown = [i for i, score in enumerate(found.scores) if score >= least_score or i == found.scores.argmax()]
+    for region in reversed(shown):  # the best ones on top
+        label = int(found.labels[region])
+        color = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(label * 0.618 % 1, 0.85, 0.8))
+        x1, y1, x2, y2 = (float(side) * scale for side in found.regions.boxes[region])
+        draw.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=2)
+        text = f"{classes[label] if classes else ''} {found.scores[region]:.2f}"
+        if found.attributes is not None and attributes:
+            best = found.attributes[region].argmax()
+            if found.attributes[region, best] >= least_attribute:
+                text = f"{attributes[best]} {text}"
+        left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)
+        draw.rectangle((left, top - 1, right + 4, bottom + 1), fill=color)
+        draw.text((x1 + 2, y1), text, font=font, fill="white")
+    return canvas

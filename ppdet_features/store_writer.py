@@ -29,9 +29,7 @@ class StoreWriter:
     Args:
         folder: created if it does not exist.
         job: whatever else decides about the content.
-        images: number of images.
-        images_per_shard: images per file.
-        widths: widths of the tables.
+        images, images_per_shard: number of images in all and in a file.
         names, label_score: see `write_index`.
         part: the files that this process writes.
 
@@ -72,9 +70,8 @@ class StoreWriter:
         """Return the numbers of the images of a file."""
         return range(self.images)[shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
 
-    def is_done(self, shard: int) -> bool:
-        """Whether a file exists; files are written whole or not at all."""
-        return shard_path(self.folder, shard).exists()
+    def _is_done(self, shard: int) -> bool:
+        return shard_path(self.folder, shard).exists()  # files are written whole or not at all
 
     def mine(self) -> int:
         """Return how many images belong to this process."""
@@ -82,7 +79,7 @@ class StoreWriter:
 
     def missing(self) -> dict[int, range]:
         """Return the files that this process still has to write, with the numbers of their images."""
-        return {shard: self.numbers(shard) for shard in self._mine if not self.is_done(shard)}
+        return {shard: self.numbers(shard) for shard in self._mine if not self._is_done(shard)}
 
     def write(self, shard: int, entries: Sequence[StoredImage | Skipped]) -> None:
         """Write a file: its images in order, each as returned by `halve`, or skipped."""
@@ -99,7 +96,7 @@ class StoreWriter:
         Raises:
             DataError: too many images were skipped; the files are kept.
         """
-        if not all(map(self.is_done, range(self.shards))):
+        if not all(map(self._is_done, range(self.shards))):
             return None
         counter = RecordCounter(max_bad_rate, "--max-bad-rate")
         counter.read["the image list"] = self.images

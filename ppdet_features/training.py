@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -81,20 +81,12 @@ class DetectionTask(nn.Layer):
         super().__init__()
         self.detector = detector
 
-    def losses(self, batch: DetectionBatch) -> dict[str, Tensor]:
-        """Return the named scalar losses of a batch; see `detection_losses`."""
-        rng = np.random.default_rng(batch.draw_seed)
-        return detection_losses(self.detector, batch.images, batch.targets, rng)
-
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted sum of the losses."""
-        weights = {"attribute": self.detector.config.train.attribute_weight}
-        return sum(loss * weights.get(name, 1.0) for name, loss in losses.items())
-
     def forward(self, batch: DetectionBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total loss and the losses by name."""
-        losses = self.losses(batch)
-        return self.total(losses), losses
+        """Return the weighted sum of the losses and the losses by name; see `detection_losses`."""
+        rng = np.random.default_rng(batch.draw_seed)
+        losses = detection_losses(self.detector, batch.images, batch.targets, rng)
+        weights = {"attribute": self.detector.config.train.attribute_weight}
+        return sum(loss * weights.get(name, 1.0) for name, loss in losses.items()), losses
 
     def lr_group(self, parameter: str) -> str:
         """Return the learning-rate group of a parameter, the same for all."""
@@ -119,9 +111,6 @@ def train(
     `model.safetensors` and `metrics.json`.
 
     Args:
-        config: of the detector.
-        images: to train on.
-        output: folder to write.
         init, backbone: weights to start from, see `start_training`.
         held_out: images to evaluate on.
         minutes: end training after that time in this process.
@@ -162,10 +151,9 @@ def build(detector: FasterRCNN, images: AnnotatedImages, run: DetectorRun, quiet
     Raises:
         ConfigError: nothing to train, or the batch size does not divide among the ranks.
     """
-    task = DetectionTask(detector)
     return TrainState(
         run=run,
-        task=task,
+        task=DetectionTask(detector),
         precision=Precision("fp32"),
         loader=train_loader(images, detector.config, distributed.rank(), distributed.world_size()),
         callbacks=[

@@ -112,10 +112,8 @@ def convert_detectron2(
     The Caffe weights of bottom-up attention are distributed in this form. Detectron2 stores linear weights as
     [out, in] where Paddle has [in, out], and its norms may lack statistics that were folded into the scale.
 
-    Args:
-        tensors: weights by Detectron2's names.
-        background_first: whether class 0 and attribute 0 are background and "none", as in Caffe; Detectron2
-            and this detector have them last.
+    With `background_first` class 0 and attribute 0 are background and "none", as in Caffe; Detectron2 and
+    this detector have them last.
 
     Raises:
         CheckpointError: a name that such a detector does not have.
@@ -146,19 +144,17 @@ def _our_name(name: str, many_blocks: bool) -> str:
     layer, _, kind = name.rpartition(".")
     if layer in _HEADS:
         return f"{_HEADS[layer]}.{kind}"
-    is_norm = layer.endswith(".norm")
-    place = layer.removesuffix(".norm")
-    if (is_norm and kind not in _NORM) or (not is_norm and kind != "weight"):
-        place = ""
-    tail = f"norm.{_NORM[kind]}" if is_norm and kind in _NORM else f"conv.{kind}"
-    if place == "backbone.stem.conv1":
-        return f"backbone.conv1.conv1.{tail}"
-    found = _BLOCK.fullmatch(place)
-    if not found or found[3] not in _CONVS:
+    place, is_norm = layer.removesuffix(".norm"), layer.endswith(".norm")
+    kinds = _NORM if is_norm else {"weight": "weight"}
+    is_stem, found = place == "backbone.stem.conv1", _BLOCK.fullmatch(place)
+    if kind not in kinds or not (is_stem or (found and found[3] in _CONVS)):
         raise CheckpointError(
             f"the weights have {name}, which a Faster R-CNN C4 of Detectron2 does not have; expected names "
             "such as backbone.res2.0.conv1.weight and roi_heads.box_predictor.cls_score.weight"
         )
+    tail = f"{'norm' if is_norm else 'conv'}.{kinds[kind]}"
+    if is_stem:
+        return f"backbone.conv1.conv1.{tail}"
     stage, block = found[1], int(found[2])
     letter = f"b{block}" if many_blocks and stage == "4" and block else chr(ord("a") + block)
     parent = "bbox_head.head" if stage == "5" else "backbone"

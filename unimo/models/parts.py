@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unimo.models.base import Model
-from unimo.weights.towers import load_tower
+from unimo.weights.layers import load_tower
 
 
 def load_parts(model: Model) -> Model:

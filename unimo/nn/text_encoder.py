@@ -28,7 +28,7 @@ class RobertaTower(nn.Layer):
     """
 
     tower_kind: ClassVar[str] = "roberta"
-    """Kind of tower folder that `unimo.weights.towers.load_tower` reads into it."""
+    """Kind of tower folder that `unimo.weights.layers.load_tower` reads into it."""
 
     def __init__(self, config: TextConfig, *, pooler: bool = True, token_type: bool = True) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ class VisionTower(nn.Layer):
     """
 
     tower_kind: ClassVar[str]
-    """Kind of tower folder that `unimo.weights.towers.load_tower` reads into it."""
+    """Kind of tower folder that `unimo.weights.layers.load_tower` reads into it."""
 
     def __init__(self, config: VisionConfig, std: float) -> None:
         super().__init__()

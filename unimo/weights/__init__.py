@@ -3,8 +3,7 @@
 files.py           read and write tensors by name; needs no Paddle
 numpy_pickle.py    arrays from a pickle, without running code that it names
 paddle_folder.py   folders with one file for each parameter, as Paddle 1.x wrote them
-layers.py          load tensors into a layer, or take them from it
-towers.py          folders that hold one text or vision tower
+layers.py          load tensors into a layer, or a folder into a tower; take the tensors of a layer
 name_map.py        name maps as data: which of our tensors is made of which of theirs
 huggingface.py     the names of Hugging Face's towers
 released.py        the names that Baidu's releases of UNIMO and UNIMO-2 share

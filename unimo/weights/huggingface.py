@@ -202,16 +202,13 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
 
 
 def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dict[str, np.ndarray]:
-    """Convert a tower and write it to a folder, which is made only when everything fits.
+    """Convert a tower, and write and return its tensors; the folder is made only when everything fits.
 
     Args:
         source: a key of `SOURCES`.
         weights: their weights, a safetensors file.
         config: their config.json.
         folder: folder to write, with `config.yaml` and `model.safetensors`.
-
-    Returns:
-        The tensors that were written.
 
     Raises:
         ConfigError: config.json cannot be read, or our tower does not support it.

@@ -25,12 +25,9 @@ Heads = Mapping[str, tuple[Row, ...]]
 
 
 def layer_rows(ours: str, theirs: str, norm: str) -> tuple[Row, ...]:
-    """Return the rows of the Transformer layers of one encoder.
+    """Return the rows of the layers of the encoder `ours`, and `theirs` (a prefix that ends with a dot).
 
-    Args:
-        ours: place of `layers` in our names.
-        theirs: prefix of their names, including a dot at the end.
-        norm: where the norms of a layer are, `pre` or `post`.
+    `norm` says where the norms of a layer are, `pre` or `post`.
     """
     mine, layer = f"{ours}.layers.{{i}}.", f"{theirs}encoder_layer_{{i}}_"
     fused = (f"{layer}multi_head_att_{part}_fc" for part in ("query", "key", "value"))
@@ -45,12 +42,7 @@ def layer_rows(ours: str, theirs: str, norm: str) -> tuple[Row, ...]:
 
 
 def language_head_rows(ours: str, theirs: str) -> tuple[Row, ...]:
-    """Return the rows of the head over the vocabulary, except its matrix.
-
-    Args:
-        ours: our name of the head.
-        theirs: prefix of their names.
-    """
+    """Return the rows of the head over the vocabulary, except its matrix; `theirs` is a prefix of names."""
     return (
         row("linear", f"{ours}.dense", f"{theirs}mask_lm_trans_fc", shape=("H", "H")),
         row("norm", f"{ours}.norm", f"{theirs}mask_lm_trans_layer_norm", shape=("H",)),
@@ -77,7 +69,6 @@ class Folder:
     """The content of a released folder, and what messages say of it."""
 
     tensors: Tensors
-    """Tensors by their names."""
     where: str
     """Path of the folder."""
     release: str
@@ -86,13 +77,9 @@ class Folder:
     """Which folder to give."""
 
     def sizes(self, measured: Mapping[str, Sequence[str | int]]) -> dict[str, int]:
-        """Read sizes from the shapes of tensors.
+        """Return the size of each symbol, from the shape of the first tensor that has it.
 
-        Args:
-            measured: name of a tensor -> its axes, each the symbol of a size or a number.
-
-        Returns:
-            Size of each symbol, from the first tensor that has it.
+        `measured` is the name of a tensor -> its axes, each the symbol of a size or a number.
 
         Raises:
             CheckpointError: a tensor is missing or has another number of axes.
@@ -113,10 +100,9 @@ class Folder:
         return sizes
 
     def depth(self, prefix: str) -> int:
-        """Count the layers of the encoder whose names begin with `prefix`.
+        """Count the layers of the encoder whose names begin with `prefix`; at least one.
 
-        The result is at least one, so that an absent encoder is reported by the missing names of its first
-        layer.
+        So an absent encoder is reported by the missing names of its first layer.
         """
         pattern = re.compile(rf"{re.escape(prefix)}encoder_layer_(\d{{1,3}})_")
         numbers = (int(found[1]) for name in self.tensors if (found := pattern.match(name)))

@@ -11,8 +11,7 @@ from micro_detector import SCENES, micro_config, micro_detector
 from PIL import Image
 
 from ppdet_features.config import dump_config, load_config
-from ppdet_features.detector import FasterRCNN, load_detector
-from ppdet_features.preprocess import preprocess, resized_size
+from ppdet_features.detector import FasterRCNN, load_detector, preprocess, resized_size
 from unimo.errors import CheckpointError
 from unimo.weights.files import write_safetensors
 from unimo.weights.layers import tensors_of

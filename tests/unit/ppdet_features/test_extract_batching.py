@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppdet_features.preprocess import Prepared, group_by_shape
+from ppdet_features.extract import Prepared, group_by_shape
 
 
 def pictures(widths):

@@ -15,7 +15,7 @@ from unimo.data.tokenizers import load_tokenizer
 from unimo.nn.config import TextConfig
 from unimo.nn.text_encoder import RobertaTower
 from unimo.weights.files import read_safetensors
-from unimo.weights.towers import load_tower
+from unimo.weights.layers import load_tower
 
 ROOT = Path(__file__).resolve().parents[3]
 ASSETS = ROOT / "tests" / "assets"

@@ -17,8 +17,7 @@ from unimo.nn.position import resize_positions
 from unimo.nn.text_encoder import RobertaTower
 from unimo.nn.vit import ClipVisionTower
 from unimo.weights.files import read_safetensors, read_tensors, write_safetensors
-from unimo.weights.layers import load_into, tensors_of
-from unimo.weights.towers import load_tower
+from unimo.weights.layers import load_into, load_tower, tensors_of
 
 
 def some_tensors():

@@ -174,7 +174,7 @@ class GroundedTransformer(nn.Layer):
     """
 
     tower_kind: ClassVar[str] = "roberta"
-    """Kind of tower folder that `unimo.weights.towers.load_tower` reads into it."""
+    """Kind of tower folder that `unimo.weights.layers.load_tower` reads into it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
