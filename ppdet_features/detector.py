@@ -15,11 +15,10 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from PIL import Image
 
-from ppdet_features.boxes import clip, decode
+from ppdet_features.boxes import clip, decode, select_objects, select_regions
 from ppdet_features.config import DetectorConfig, load_config
 from ppdet_features.heads import AttributeHead, BBoxHead, RPNHead
 from ppdet_features.resnet import ResNet, stage_channels
-from ppdet_features.selection import select_objects, select_regions
 from unimo.weights.files import read_tensors
 from unimo.weights.layers import load_into
 

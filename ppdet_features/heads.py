@@ -59,10 +59,7 @@ class RPNHead(nn.Layer):
     ) -> list[Tensor]:
         """Choose the boxes of each image, [R, 4] best first, after non-maximum suppression.
 
-        Args:
-            scores, deltas: result of `forward`.
-            size: height and width of the network's input.
-            config: numbers of boxes and their largest overlap.
+        `scores` and `deltas` are the result of `forward`, `size` is height and width of the network's input.
         """
         anchors = paddle.to_tensor(anchors_of(*scores.shape[2:], self.config.anchor_generator))
         rois, _, numbers = generate_proposals(

@@ -6,7 +6,7 @@ import hashlib
 from array import array
 from typing import Literal
 
-from unimo.data.readers.base import ConcatDataset, Dataset
+from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.open import open_all_splits, open_corpus, open_labeled_images
 from unimo.data.record import ImageSource
 from unimo.errors import ConfigError, RecordError
@@ -88,4 +88,4 @@ def open_images(
         parts = [open_labeled_images(corpus, word, data) for word in split.split("+")]
     else:
         parts = [open_corpus(corpus, word, kind, data) for word in split.split("+")]
-    return ImageList(parts[0] if len(parts) == 1 else ConcatDataset(parts, parts[0].name))
+    return ImageList(concat(parts, parts[0].name))

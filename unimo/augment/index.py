@@ -134,8 +134,6 @@ class TfidfIndex:
         Excluded entries are replaced by others, within a search that is up to 32 times as wide.
 
         Args:
-            terms: terms of the query.
-            top: number of entries.
             without_image: exclude the entries of this image.
             without_texts: exclude entries with these texts, as returned by `normalise`, and all but the best
                 of entries with equal texts; None excludes none.
@@ -229,7 +227,6 @@ def build_index(
 
     Args:
         entries: returns the entries from an index on; None for an entry that cannot be read.
-        folder: folder of the index.
         about: fingerprint and settings that determine the entries; stored and compared.
         memory_mb: size of SQLite's page cache; one block of sentences and its postings come on top.
 

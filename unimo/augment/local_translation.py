@@ -14,7 +14,7 @@ import functools
 import importlib
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -64,38 +64,37 @@ class LocalTranslator(BackTranslator):
                 return folder
         return None
 
-    def _load(self, source: str, target: str) -> _Model:
+    def _load(self, source: str, target: str) -> Callable[[Sequence[str]], list[str]]:
         folder = self._ways[source, target]
         if not (folder / "model.bin").is_file():
             folder = _convert(folder, self.work / "converted" / folder.name)
-        return _Model(folder)
+        return _open_model(folder)
 
 
-class _Model:
-    """A translation model for one direction, with its sentence pieces."""
+def _open_model(folder: Path) -> Callable[[Sequence[str]], list[str]]:
+    """Load a translation model for one direction, with its sentence pieces."""
+    pieces = _library("sentencepiece").SentencePieceProcessor
+    try:
+        source = pieces(model_file=str(_pieces_file(folder, "source.spm")))
+        target = pieces(model_file=str(_pieces_file(folder, "target.spm")))
+        model = _library("ctranslate2").Translator(str(folder), device="auto")
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DataError(f"the translation model {folder} cannot be loaded: {error}") from error
+    prefix, config = folder / "prefix.txt", folder / "config.json"
+    before = prefix.read_text(encoding="utf8").split() if prefix.is_file() else []
+    # Marian's models expect the end of the sentence; the converted config tells whether it is added.
+    added = config.is_file() and read_json_object(config, DataError).get("add_source_eos", False)
+    after = [_END] if (folder / "source.spm").is_file() and not added else []
 
-    def __init__(self, folder: Path) -> None:
-        pieces = _library("sentencepiece").SentencePieceProcessor
-        try:
-            self._source = pieces(model_file=str(_pieces_file(folder, "source.spm")))
-            self._target = pieces(model_file=str(_pieces_file(folder, "target.spm")))
-            self._model = _library("ctranslate2").Translator(str(folder), device="auto")
-        except (RuntimeError, OSError, ValueError) as error:
-            raise DataError(f"the translation model {folder} cannot be loaded: {error}") from error
-        prefix = folder / "prefix.txt"
-        self._before = prefix.read_text(encoding="utf8").split() if prefix.is_file() else []
-        # Marian's models expect the end of the sentence; the converted config tells whether it is added.
-        config = folder / "config.json"
-        added = config.is_file() and read_json_object(config, DataError).get("add_source_eos", False)
-        self._after = [_END] if (folder / "source.spm").is_file() and not added else []
-
-    def __call__(self, texts: Sequence[str]) -> list[str]:
-        pieces = self._source.encode(list(texts), out_type=str)
-        lines = [[*self._before, *row[:_LONGEST], *self._after] for row in pieces]
-        found = self._model.translate_batch(
+    def translate(texts: Sequence[str]) -> list[str]:
+        rows = source.encode(list(texts), out_type=str)
+        lines = [[*before, *row[:_LONGEST], *after] for row in rows]
+        found = model.translate_batch(
             lines, beam_size=_BEAM_SIZE, max_batch_size=32, max_decoding_length=_LONGEST
         )
-        return [" ".join(self._target.decode(result.hypotheses[0]).split()) for result in found]
+        return [" ".join(target.decode(result.hypotheses[0]).split()) for result in found]
+
+    return translate
 
 
 def _pieces_file(folder: Path, name: str) -> Path:

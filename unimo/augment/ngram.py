@@ -76,21 +76,17 @@ class TrigramCounter:
         for word in words:
             if word not in self.words and len(self.words) < MAX_WORDS:
                 self.words[word] = len(self.words)
-        self.trigrams.add(_trigrams(encode(self.words, words)))
+        self.trigrams.add(_trigrams(self.words, words))
 
 
 class TrigramModel:
-    """Kneser-Ney probabilities from counts of trigrams.
+    """Kneser-Ney probabilities from counts of trigrams."""
 
-    Args:
-        words: number of each word.
-        keys: sorted trigrams, each three numbers of 21 bits.
-        counts: their counts.
-    """
-
-    def __init__(self, words: dict[str, int], keys: np.ndarray, counts: np.ndarray) -> None:
-        self.words = words
-        self._high = _Order(keys, counts)
+    def __init__(self, counter: TrigramCounter) -> None:
+        self.words = counter.words
+        counter.trigrams.settle()
+        keys = counter.trigrams.keys
+        self._high = _Order(keys, counter.trigrams.counts)
         pairs, histories = np.unique(keys & ((1 << 2 * _BITS) - 1), return_counts=True)
         self._middle = _Order(pairs, histories)
         singles, histories = np.unique(pairs & _MASK, return_counts=True)
@@ -98,13 +94,13 @@ class TrigramModel:
 
     def log_probability(self, sentences: Iterable[Sequence[str]]) -> np.ndarray:
         """Return for each sentence the mean log probability of its words and its end, in nats."""
-        keys = [_trigrams(encode(self.words, sentence)) for sentence in sentences]
+        keys = [_trigrams(self.words, sentence) for sentence in sentences]
         if not keys:
             return np.zeros(0)
         different, where = np.unique(np.concatenate(keys), return_inverse=True)
         logs = np.log(self.probability(different))[where]
-        ends = np.cumsum([len(row) for row in keys])
-        return np.add.reduceat(logs, ends - [len(row) for row in keys]) / [len(row) for row in keys]
+        lengths = np.array([len(row) for row in keys])
+        return np.add.reduceat(logs, np.cumsum(lengths) - lengths) / lengths
 
     def probability(self, trigrams: np.ndarray) -> np.ndarray:
         """Return p(w | u, v) of trigrams packed as `u << 42 | v << 21 | w`."""
@@ -132,11 +128,8 @@ class _Order:
         return np.where(total > 0, known / seen + self.discount * types / seen * lower, lower)
 
 
-def encode(words: dict[str, int], sentence: Sequence[str]) -> list[int]:
-    """Return the numbers of the words, between two beginnings and an end."""
-    return [BEGIN, BEGIN, *(words.get(word, UNKNOWN) for word in sentence), END]
-
-
-def _trigrams(numbers: Sequence[int]) -> np.ndarray:
-    row = np.asarray(numbers, np.int64)
+def _trigrams(words: dict[str, int], sentence: Sequence[str]) -> np.ndarray:
+    """Return the trigrams of a sentence between two beginnings and an end, each three numbers of 21 bits."""
+    numbers = [BEGIN, BEGIN, *(words.get(word, UNKNOWN) for word in sentence), END]
+    row = np.array(numbers, np.int64)
     return row[:-2] << 2 * _BITS | row[1:-1] << _BITS | row[2:]

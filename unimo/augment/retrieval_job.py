@@ -110,7 +110,6 @@ def retrieve_images(
         collection: labels of the images to search: a jsonl file of detected labels, `{"image_id": "...",
             "labels": ["dog", "dog", "grass"]}`, or the folder of `tools/extract_features.py` with such a
             file; or pairs, whose captions are parsed.
-        settings: settings of the job.
 
     Returns:
         Number of captions and of images.

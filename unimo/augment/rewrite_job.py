@@ -10,6 +10,7 @@ from typing import Any
 
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
+from unimo.augment.ngram import TrigramModel
 from unimo.augment.output import Job, Line, check_at_least, describe_files, one_at_a_time
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter
@@ -75,7 +76,8 @@ def rewrite_corpus(job: Job, settings: RewriteSettings) -> dict[str, Any]:
             settings.min_count, settings.neighbours, settings.seed, work / "vocabulary.npz", about
         )
         index = index_captions(corpus, work / "index", settings.memory_mb // 4, job.progress)
-    rewriter = Rewriter(parse, vocabulary, statistics.model(), keep=settings.keep, seed=settings.seed)
+    model = TrigramModel(statistics.trigrams)
+    rewriter = Rewriter(parse, vocabulary, model, keep=settings.keep, seed=settings.seed)
     about = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
     if settings.translator and not _is_address(settings.translator):
         about["translations"] = describe_files(Path(settings.translator))

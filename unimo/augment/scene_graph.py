@@ -14,7 +14,6 @@ from unimo.data.masking.noun_phrases import Span
 from unimo.data.masking.tagging import Token
 
 NodeKind = Literal["object", "attribute", "relation"]
-KINDS: tuple[NodeKind, ...] = ("object", "attribute", "relation")
 
 
 @dataclass(frozen=True)

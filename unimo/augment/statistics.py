@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unimo.augment.corpus import CaptionCorpus
-from unimo.augment.ngram import BYTES_PER_KEY, TrigramCounter, TrigramModel
+from unimo.augment.ngram import BYTES_PER_KEY, TrigramCounter
 from unimo.augment.scene_graph import Parser
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
 from unimo.data.masking.tagging import split_words
@@ -77,11 +77,6 @@ class CorpusStatistics:
                 self._save(file, about)
         if self.broken == self.read:
             raise DataError(f"{corpus.path} has no readable caption; the first: {corpus.complaint(0)}")
-
-    def model(self) -> TrigramModel:
-        """Build the language model of the corpus."""
-        counts = self.trigrams.trigrams
-        return TrigramModel(self.trigrams.words, counts.keys, counts.counts)
 
     def entries(
         self, min_count: int, neighbours: int, seed: int, file: Path, about: Mapping[str, Any]

@@ -51,8 +51,22 @@ _LAYERS = {
     "intermediate_size": "intermediate_size",
 }
 _OUR = "layers.{i}."
-_LAYER = "encoder.layer.{i}."
 _CLIP = "encoder.layers.{i}."
+
+
+def _bert_layers(attention: str, norms: tuple[str, str]) -> tuple[Row, ...]:
+    """Return the rows of layers that are called as in BERT, but for attention and the two norms."""
+    layer = "encoder.layer.{i}."
+    fused = (f"{layer}attention.{attention}.{part}" for part in ("query", "key", "value"))
+    return (
+        row("linear", f"{_OUR}attention.qkv", *fused),
+        row("linear", f"{_OUR}attention.out", f"{layer}attention.output.dense"),
+        row("norm", f"{_OUR}attention_norm", f"{layer}{norms[0]}"),
+        row("linear", f"{_OUR}mlp.fc1", f"{layer}intermediate.dense"),
+        row("linear", f"{_OUR}mlp.fc2", f"{layer}output.dense"),
+        row("norm", f"{_OUR}mlp_norm", f"{layer}{norms[1]}"),
+    )
+
 
 ROBERTA = Source(
     tower="roberta",
@@ -62,16 +76,7 @@ ROBERTA = Source(
         row("tensor", "embeddings.position.weight", "embeddings.position_embeddings.weight"),
         row("tensor", "embeddings.token_type.weight", "embeddings.token_type_embeddings.weight"),
         row("norm", "embeddings.norm", "embeddings.LayerNorm"),
-        row(
-            "linear",
-            f"{_OUR}attention.qkv",
-            *(f"{_LAYER}attention.self.{part}" for part in ("query", "key", "value")),
-        ),
-        row("linear", f"{_OUR}attention.out", f"{_LAYER}attention.output.dense"),
-        row("norm", f"{_OUR}attention_norm", f"{_LAYER}attention.output.LayerNorm"),
-        row("linear", f"{_OUR}mlp.fc1", f"{_LAYER}intermediate.dense"),
-        row("linear", f"{_OUR}mlp.fc2", f"{_LAYER}output.dense"),
-        row("norm", f"{_OUR}mlp_norm", f"{_LAYER}output.LayerNorm"),
+        *_bert_layers("self", ("attention.output.LayerNorm", "output.LayerNorm")),
         row("linear", "pooler", "pooler.dense", optional=True),
     ),
     sizes={"vocab_size": "vocab_size", "max_position": "max_position_embeddings", **_LAYERS},
@@ -123,16 +128,7 @@ VIT = Source(
         row("batch", "class_embedding", "embeddings.cls_token"),
         row("batch", "position_embedding", "embeddings.position_embeddings"),
         row("norm", "patch_embedding", "embeddings.patch_embeddings.projection"),  # nothing is transposed
-        row(
-            "linear",
-            f"{_OUR}attention.qkv",
-            *(f"{_LAYER}attention.attention.{part}" for part in ("query", "key", "value")),
-        ),
-        row("linear", f"{_OUR}attention.out", f"{_LAYER}attention.output.dense"),
-        row("norm", f"{_OUR}attention_norm", f"{_LAYER}layernorm_before"),
-        row("linear", f"{_OUR}mlp.fc1", f"{_LAYER}intermediate.dense"),
-        row("linear", f"{_OUR}mlp.fc2", f"{_LAYER}output.dense"),
-        row("norm", f"{_OUR}mlp_norm", f"{_LAYER}layernorm_after"),
+        *_bert_layers("attention", ("layernorm_before", "layernorm_after")),
         row("norm", "ln_post", "layernorm"),
     ),
     sizes=CLIP_VISION.sizes,

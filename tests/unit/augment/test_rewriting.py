@@ -30,7 +30,7 @@ def statistics() -> tuple[Vocabulary, TrigramModel]:
         entries.add(parse(text), text)
         trigrams.add(split_words(text))
     trigrams.trigrams.settle()
-    model = TrigramModel(trigrams.words, trigrams.trigrams.keys, trigrams.trigrams.counts)
+    model = TrigramModel(trigrams)
     return entries.finish(min_count=2, neighbours=10, seed=0), model
 
 

@@ -16,8 +16,7 @@ def trained() -> TrigramModel:
     counter = TrigramCounter(10_000)
     for sentence in SENTENCES:
         counter.add(sentence)
-    counter.trigrams.settle()
-    return TrigramModel(counter.words, counter.trigrams.keys, counter.trigrams.counts)
+    return TrigramModel(counter)
 
 
 def reference(history: tuple[str, str], word: str) -> float:

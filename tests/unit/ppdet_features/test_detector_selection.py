@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppdet_features.boxes import iou
+from ppdet_features.boxes import iou, select_objects, select_regions
 from ppdet_features.config import NmsConfig, SelectionConfig
-from ppdet_features.selection import select_objects, select_regions
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unimo.errors import DataError
-from unimo.weights.numpy_pickle import read_numpy_pickle
+from unimo.weights.files import read_numpy_pickle
 
 CONTENT = {"data": np.arange(12, dtype=np.uint8).reshape(3, 4), "labels": [2, 0, 1], "names": [b"a", b"b"]}
 # Written by Python 2.7 for {"data": array([[1, 2]], uint8), "labels": [7]} with protocol 2.
