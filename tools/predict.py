@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.errors import ConfigError
-from unimo.inference.labels import PROMPT, split_labels
+from unimo.inference.labels import PROMPT, check_prompt, split_labels
 
 DESCRIPTION = """Ask a model about a picture or a text.
 VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
@@ -68,9 +68,10 @@ def main() -> None:
 def ask(options: argparse.Namespace) -> dict[str, list[tuple[str, float]]]:
     """Return the answers to each question, sentence or prompt, best first."""
     if options.labels:
-        from unimo.inference.zero_shot import open_classifier
+        from unimo.inference.zero_shot import ZeroShotClassification, open_matcher
 
-        classifier = open_classifier(options.model, split_labels(options.labels), options.prompt)
+        labels, prompt = split_labels(options.labels), check_prompt(options.prompt)
+        classifier = ZeroShotClassification(*open_matcher(options.model), labels, prompt)
         return {options.prompt: classifier.rank(options.image)[: options.top_k]}
     from unimo.inference.pipeline import Pipeline, Question
 

@@ -45,7 +45,6 @@ def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> Non
         tokens=8 if options.tokens is None else options.tokens,
         ids=options.ids,
         nearest=options.nearest,
-        context=options.context,
         max_batches=run.train.eval_max_batches,
         progress=options.progress,
     )
@@ -96,7 +95,6 @@ def parse() -> argparse.Namespace:
     add("--nearest", type=int, default=12, metavar="M", help="patches and words of each [12]")
     add("--tokens", type=int, metavar="N", help="grounded tokens to choose [8]")
     add("--ids", type=numbers, default=[], metavar="3,17", help="grounded tokens by number instead")
-    add("--context", type=int, default=1, help="patches to show around each patch [1]")
     add("--words", default="hamburger,foot", help="centre words [hamburger,foot]")
     add("--queries", type=int, default=12, metavar="N", help="examples of each direction of retrieval [12]")
     add("--top", type=int, default=3, metavar="K", help="results of each example [3]")

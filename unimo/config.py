@@ -167,8 +167,6 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
             changes[key] = coerce(value, hints[key], name, getattr(schema, key))
     try:
         return dataclasses.replace(schema, **changes)
-    except ConfigError:
-        raise
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from error
 

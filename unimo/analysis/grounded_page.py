@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from unimo.analysis.grounded_tokens import Atlas, GroundedToken, Patch
+from unimo.analysis.grounded_tokens import CONTEXT, Atlas, GroundedToken, Patch
 from unimo.analysis.show import data_uri, html_page, writing_to
 
 THUMBNAIL = 72
@@ -51,14 +51,13 @@ def _title(token: GroundedToken, atlas: Atlas) -> tuple[str, str]:
     return f"Grounded token {token.number}", f"{patches} ({patch_share:.1%}), {words} ({word_share:.1%})"
 
 
-def _framed(patch: Patch, atlas: Atlas) -> Image.Image:
+def _framed(patch: Patch) -> Image.Image:
     """Enlarge a patch with its surroundings and draw a frame around it."""
     picture = patch.picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
-    if atlas.context:
-        side = THUMBNAIL / (1 + 2 * atlas.context)
-        left = atlas.context * side
-        box = (round(left) - 1, round(left) - 1, round(left + side), round(left + side))
-        ImageDraw.Draw(picture).rectangle(box, outline=FRAME, width=1)
+    side = THUMBNAIL / (1 + 2 * CONTEXT)
+    left = CONTEXT * side
+    box = (round(left) - 1, round(left) - 1, round(left + side), round(left + side))
+    ImageDraw.Draw(picture).rectangle(box, outline=FRAME, width=1)
     return picture
 
 
@@ -86,7 +85,7 @@ def draw(atlas: Atlas, source: str = "") -> Image.Image:
         pen.text((MARGIN + bold.getlength(name) + 12, top + GAP + 2), use, font=plain, fill=FAINT)
         top += TITLE + GAP
         for number, patch in enumerate(token.patches):
-            canvas.paste(_framed(patch, atlas), (MARGIN + number * (THUMBNAIL + GAP), top))
+            canvas.paste(_framed(patch), (MARGIN + number * (THUMBNAIL + GAP), top))
         top += THUMBNAIL + GAP
         for line in lines:
             pen.text((MARGIN, top), line, font=plain, fill=INK)
@@ -123,7 +122,7 @@ def make_page(atlas: Atlas, source: str = "") -> str:
 def _section(token: GroundedToken, atlas: Atlas) -> str:
     name, use = _title(token, atlas)
     patches = "".join(
-        f'<img src="{data_uri(_framed(patch, atlas))}" alt="patch" '
+        f'<img src="{data_uri(_framed(patch))}" alt="patch" '
         f'title="similarity {patch.similarity:.3g}; {patch.count} patches of this image">'
         for patch in token.patches
     )

@@ -38,6 +38,8 @@ Progress = Callable[..., Iterable[Any]]
 """Wraps an iterable as tqdm does: `progress(items, total=..., desc=...)`."""
 WORDS_KEPT = 8
 """Words stored for each word shown, so that counts are exact."""
+CONTEXT = 1
+"""Patches shown on each side of a patch."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Patch:
     """A patch with its surroundings."""
 
     picture: Image.Image
-    """The patch with `context` patches on each side; white outside of the image."""
+    """The patch with `CONTEXT` patches on each side; white outside of the image."""
     similarity: float
     """Argument of the sigmoid in Eq. 1."""
     count: int
@@ -88,8 +90,6 @@ class Atlas:
     """Number of entries to which a patch was mapped."""
     used_by_words: int
     used_by_both: int
-    context: int
-    """Patches on each side in `Patch.picture`."""
 
 
 def open_loader(
@@ -121,7 +121,6 @@ def collect(
     tokens: int = 8,
     ids: Sequence[int] = (),
     nearest: int = 12,
-    context: int = 1,
     max_batches: int = 0,
     progress: Progress = lambda items, **_: items,
 ) -> Atlas:
@@ -136,9 +135,7 @@ def collect(
         tokens: number of grounded tokens to select: those most used by both patches and words.
         ids: grounded tokens to show instead, by row.
         nearest: number of patches and words to show for each.
-        context: number of patches shown on each side of a patch.
         max_batches: number of batches to read; 0 reads all.
-        progress: wraps the batches, as tqdm does.
 
     Raises:
         CapabilityError: the model has no grounded dictionary.
@@ -146,9 +143,9 @@ def collect(
         DataError: the corpus has no valid sample.
     """
     size, processor = dictionary_size(model), loader.collator.processor
-    for name, value, least in (("tokens", tokens, 1), ("nearest", nearest, 1), ("context", context, 0)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}, expected {least} or more")
+    for name, value in (("tokens", tokens), ("nearest", nearest)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}, expected 1 or more")
     wrong = [number for number in ids if not 0 <= number < size]
     if wrong:
         raise ConfigError(f"no grounded token {wrong[0]}: the dictionary has 0 to {size - 1}; try --tokens 8")
@@ -162,7 +159,7 @@ def collect(
             _add_texts(model, batch, processor.tokenizer.special_ids, words)
     if not patches.total or not words.total:
         raise DataError(f"{loader.dataset.name}: no image and text could be read, so nothing can be shown")
-    cut = PatchCutter(loader.dataset, processor, model.config.vision, context)
+    cut = PatchCutter(loader.dataset, processor, model.config.vision, CONTEXT)
     chosen = list(ids) or most_shared(patches.usage, words.usage, tokens)
     return Atlas(
         tokens=tuple(_token(number, patches, words, cut, processor.tokenizer) for number in chosen),
@@ -172,7 +169,6 @@ def collect(
         used_by_patches=int((patches.usage > 0).sum()),
         used_by_words=int((words.usage > 0).sum()),
         used_by_both=int(((patches.usage > 0) & (words.usage > 0)).sum()),
-        context=context,
     )
 
 

@@ -82,7 +82,6 @@ def most_shared(first: np.ndarray, second: np.ndarray, number: int) -> list[int]
 
     Args:
         first, second: int [C], number of uses by each modality.
-        number: largest number of entries.
     """
     shares = np.stack([first / max(1, first.sum()), second / max(1, second.sum())])
     order = np.lexsort((-shares.sum(0), -shares.min(0)))

@@ -95,9 +95,7 @@ def find_examples(
         split: split of the data.
         paths: corpora, as for `data.pairs`; those of each model's run when empty.
         overrides: overrides of the runs, e.g. `train.eval_max_batches=4`.
-        queries: number of examples of each direction.
-        top: number of results of each example.
-        progress: wraps the batches.
+        queries, top: numbers of examples of each direction, and of results of each.
 
     Raises:
         ConfigError: too many models, a number below 1, or an invalid override.
@@ -120,20 +118,12 @@ def find_examples(
             f"{' and '.join(model.name for model in models)} read different images or texts; name the corpus "
             "with --data, or give only one model"
         )
-    image_of_text = np.array(owners)
-    scores = [model.scores for model in models]
-    images = np.arange(len(image_ids))
-    return Found(
-        models=models,
-        captions=tuple(captions),
-        image_ids=tuple(image_ids),
-        image_of_text=image_of_text,
-        examples={
-            "text": choose([table.T for table in scores], images, image_of_text, queries, top),
-            "image": choose(scores, image_of_text, images, queries, top),
-        },
-        picture=picture,
-    )
+    image_of_text, images = np.array(owners), np.arange(len(image_ids))
+    examples: dict[Direction, tuple[Example, ...]] = {
+        "text": choose([model.scores.T for model in models], images, image_of_text, queries, top),
+        "image": choose([model.scores for model in models], image_of_text, images, queries, top),
+    }
+    return Found(models, tuple(captions), tuple(image_ids), image_of_text, examples, picture)
 
 
 def choose(
@@ -148,8 +138,7 @@ def choose(
     Args:
         scores: scores of each model, [queries, candidates].
         queries, candidates: image of each; a result is right if it has the image of the query.
-        number: number of examples.
-        top: number of results of each.
+        number, top: numbers of examples, and of results of each.
     """
     orders = [np.argsort(-table, axis=1, kind="stable")[:, :top] for table in scores]
     firsts = np.stack([order[:, 0] for order in orders])

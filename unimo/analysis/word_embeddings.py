@@ -114,7 +114,6 @@ class Lexicon:
         """Find the nearest words to a word, and their positions.
 
         Args:
-            word: the centre.
             nearest: number of words shown with names.
             context: number of words that the plane is fitted to, including those with names.
 

@@ -31,8 +31,7 @@ def compare_models(
         configs: configs of models of the UNIMO-3 family.
         settings: `batch` (`batch_size`, `text_len`, `targets` of a sample), `matmul`, `threads`, `steps`,
             `warmup`.
-        against: name of a peer.
-        peer_python: interpreter that runs it.
+        against, peer_python: name of a peer, and the interpreter that runs it.
 
     Returns:
         Plain data: `settings`, figures of the `sides`, `ratios` of samples per second.

@@ -94,13 +94,9 @@ def targets_of(batch: UnifiedBatch) -> tuple[int, int]:
 
 
 def count(passes: Sequence[Pass], targets: tuple[int, int], config: Any, layers: int) -> flops.Parts:
-    """Count the FLOPs of a step, forward and backward.
+    """Count the FLOPs of a step with `layers` layers, forward and backward.
 
-    Args:
-        passes: passes of the batch.
-        targets: numbers of tokens and regions to predict.
-        config: config of the model.
-        layers: number of layers of the Transformer.
+    `targets` are the numbers of tokens and regions to predict.
     """
     text, width = config.text, config.text.hidden_size
     tokens, regions = targets

@@ -115,14 +115,9 @@ class Pipeline:
 def draw_answers(
     image: str | Path | Image.Image, answers: Mapping[str, Sequence[tuple[str, float]]]
 ) -> Image.Image:
-    """Draw the image on the left, and on the right each question with its answers as bars of probability.
+    """Draw an RGB image: the image on the left, and on the right each question with bars of probability.
 
-    Args:
-        image: file or PIL image.
-        answers: question -> (answer, probability) pairs, best first.
-
-    Returns:
-        RGB image.
+    `answers` has (answer, probability) pairs of each question, best first.
     """
     picture = image if isinstance(image, Image.Image) else open_image(Path(image))
     picture = picture.convert("RGB")

@@ -134,14 +134,6 @@ def _sizes(count: int, size: int) -> list[int]:
     return [min(size, count - start) for start in range(0, count, size)]
 
 
-def open_classifier(
-    directory: str | Path, labels: Sequence[str], prompt: str = PROMPT
-) -> ZeroShotClassification:
-    """Open a pre-trained model to classify images; arguments and errors as above."""
-    check_prompt(prompt)
-    return ZeroShotClassification(*open_matcher(directory), labels, prompt)
-
-
 def evaluate_zero_shot(
     directory: str | Path,
     split: str,
@@ -154,12 +146,9 @@ def evaluate_zero_shot(
     """Evaluate a pre-trained model directory by its matching head.
 
     Args:
-        directory: model directory or run folder of pre-training.
-        split: split of the data.
+        directory, split, blank_images: as of `evaluate`; a directory of pre-training.
         task: `retrieval` or `image_classification`.
-        overrides: words over the config of the directory. Without `data.path`, retrieval reads the pairs of
-            pre-training.
-        blank_images: replace every image by one colour.
+        overrides: as of `evaluate`. Without `data.path`, retrieval reads the pairs of pre-training.
         labels: file of class names, one a line; empty for the names in the data.
         prompt: sentence with `{}` for a class name; empty for `PROMPT`.
 

@@ -22,7 +22,6 @@ PER_BAND, DPI = 4, 110
 """Most panels beside each other, and pixels an inch."""
 PANEL, LABELS, LINE = 3.0, 2.2, 0.34
 """Inches: width of a panel and of the names of rows, height of a row."""
-Band = tuple[list[Row], list[Column]]
 
 
 def draw(study: Study, results: Sequence[Result], steps: str, overrides: Sequence[str] = ()) -> Image.Image:
@@ -57,7 +56,7 @@ def draw(study: Study, results: Sequence[Result], steps: str, overrides: Sequenc
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _bands(study: Study, groups: dict[Row, list[Result]]) -> Iterator[Band]:
+def _bands(study: Study, groups: dict[Row, list[Result]]) -> Iterator[tuple[list[Row], list[Column]]]:
     """Yield the rows and columns of each band of panels; scores that no row has are left out."""
     for table in study.tables:
         rows = [row for row in groups if table.only_row in ("", row.name)]

@@ -93,7 +93,7 @@ def _format_table(table: Table, groups: dict[Row, list[Result]]) -> str:
         return markdown_table(
             [*table.head, *(column.title for column in table.columns)],
             [
-                [*row.label, *(mean_and_each(found, column) for column in table.columns)]
+                [*(row.cells or (row.name,)), *(mean_and_each(found, column) for column in table.columns)]
                 for row, found in groups.items()
             ],
         )

@@ -188,20 +188,14 @@ def collect(study: Study, jobs: Sequence[Job], output: Path) -> list[Result]:
 
 
 def _flatten(job: Job, kept: Mapping[str, Any]) -> Result:
-    scores, minutes, training_minutes = {}, 0.0, 0.0
+    flat: Result = {"row": job.row.name, "seed": job.seed, "minutes": 0.0, "training_minutes": 0.0}
     for name, stage in job.stages.items():
-        minutes += kept[name]["minutes"]
+        flat["minutes"] += kept[name]["minutes"]
         if isinstance(stage, Evaluate):
-            scores |= {f"{name}.{metric}": value for metric, value in kept[name]["scores"].items()}
+            flat |= {f"{name}.{metric}": value for metric, value in kept[name]["scores"].items()}
         else:
-            training_minutes += kept[name]["minutes"]
-    return {
-        "row": job.row.name,
-        "seed": job.seed,
-        "minutes": round(minutes, 2),
-        "training_minutes": round(training_minutes, 2),
-        **scores,
-    }
+            flat["training_minutes"] += kept[name]["minutes"]
+    return flat | {key: round(flat[key], 2) for key in ("minutes", "training_minutes")}
 
 
 def estimate_minutes(

@@ -99,11 +99,6 @@ class Row:
         """The name as part of a folder's name."""
         return re.sub(r"[^\w.-]+", "_", self.name.replace("/", ""))
 
-    @property
-    def label(self) -> tuple[str, ...]:
-        """The first cells of the row in tables."""
-        return self.cells or (self.name,)
-
     def folder(self, seed: int) -> str:
         """Return the name of the folder of the row with a seed."""
         return f"{self.slug}_{seed}"

@@ -6,13 +6,8 @@ from unimo.studies.study import Claim, Column, Evaluate, Finetune, Pretrain, Row
 
 SHAPES = "image_classification"
 # Every text is scored against every image: all four captions of a scene would take four times as long.
-RETRIEVAL = Evaluate(
-    "zero_shot",
-    of="pretrain",
-    task="retrieval",
-    options=("--zero-shot",),
-    overrides=("data.scenes.captions_per_image=1",),
-)
+ONE_CAPTION = ("data.scenes.captions_per_image=1",)
+RETRIEVAL = Evaluate("zero_shot", "pretrain", "retrieval", options=("--zero-shot",), overrides=ONE_CAPTION)
 DESCRIBE = (
     Finetune("caption", "caption", "caption"),
     Evaluate("captions", of="caption", task="caption"),
@@ -24,6 +19,15 @@ RECALLS = tuple(
     Column(f"zero_shot.{key}_r{rank}", f"{key.upper()} R@{rank}", unit="recall, %", chance=rank / 5)
     for key in ("ir", "tr")
     for rank in (1, 5, 10)
+)
+EXACT = "captions whose colours and shapes are all right"
+DESCRIBED = (
+    Column("captions.cider", "captions, CIDEr", unit="CIDEr"),
+    Column("captions.scenes_exact", EXACT, unit="captions, %"),
+    Column("captions.scenes_colors", "colours that are right", unit="colours, %"),
+    Column("captions.scenes_shapes", "shapes that are right", unit="shapes, %"),
+    Column("shape_zero_shot.accuracy", "one of four shapes, zero-shot", chance=25),
+    Column("shape_probe.accuracy", "one of four shapes, linear probe", chance=25),
 )
 
 
@@ -49,22 +53,7 @@ STUDY = Study(
     ),
     tables=(
         Table(head=("zero-shot retrieval",), columns=RECALLS),
-        Table(
-            head=("full model",),
-            columns=(
-                Column("captions.cider", "captions, CIDEr", unit="CIDEr"),
-                Column(
-                    "captions.scenes_exact",
-                    "captions whose colours and shapes are all right",
-                    unit="captions, %",
-                ),
-                Column("captions.scenes_colors", "colours that are right", unit="colours, %"),
-                Column("captions.scenes_shapes", "shapes that are right", unit="shapes, %"),
-                Column("shape_zero_shot.accuracy", "one of four shapes, zero-shot", chance=25),
-                Column("shape_probe.accuracy", "one of four shapes, linear probe", chance=25),
-            ),
-            only_row="full",
-        ),
+        Table(head=("full model",), columns=DESCRIBED, only_row="full"),
     ),
     claims=tuple(
         Claim(text, "full", worse, ("zero_shot.ir_r1", "zero_shot.tr_r1"))

@@ -19,7 +19,6 @@ from unimo.inference.loading import load_task
 from unimo.inference.zero_shot import (
     ZeroShotClassification,
     evaluate_zero_shot,
-    open_classifier,
     open_matcher,
 )
 from unimo.tasks.base import to_tensors
@@ -34,7 +33,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier(pretrained: Path) -> ZeroShotClassification:
-    return open_classifier(pretrained, SHAPES, PROMPT)
+    return ZeroShotClassification(*open_matcher(pretrained), SHAPES, PROMPT)
 
 
 def pictures(count: int) -> list[bytes]:
@@ -59,7 +58,7 @@ def plain_scores(directory: Path, image: bytes) -> np.ndarray:
 @pytest.mark.parametrize("model", [None, MODEL], ids=["unimo3", "unimo2"])
 def test_logits_are_the_log_odds_of_the_matching_head(tmp_path: Path, model: dict[str, Any] | None) -> None:
     directory = saved("pretrain", tmp_path, **({"model": model} if model else {}))
-    classifier = open_classifier(directory, SHAPES, PROMPT)
+    classifier = ZeroShotClassification(*open_matcher(directory), SHAPES, PROMPT)
     images = pictures(3)
     with paddle.no_grad():
         found = classifier.image_logits(to_tensors(classifier.processor(images=images)["pixels"])).numpy()
@@ -157,4 +156,4 @@ def test_what_cannot_be_asked(pretrained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="was trained on 'vqa', so nothing about it is zero-shot"):
         evaluate_zero_shot(tuned, "val", "retrieval")
     with pytest.raises(CapabilityError, match="pre-trained model is needed"):
-        open_classifier(tuned, SHAPES)
+        open_matcher(tuned)
