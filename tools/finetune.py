@@ -28,7 +28,13 @@ logger = logging.getLogger("unimo.finetune")
 
 def main() -> None:
     """Read the command line, choose where to start, train, print a summary."""
-    options = parse()
+    parser = cli.arguments(DESCRIPTION, EXAMPLE)
+    parser.add_argument("--task", required=True, help=", ".join(sorted(FINE_TUNING)))
+    parser.add_argument("--model", default="", help="recipe, or a YAML file; default: the model of --init")
+    start = "model directory or run folder; `none`: start from scratch"
+    parser.add_argument("--init", default="", help=start)
+    cli.add_run_arguments(parser)
+    options = parser.parse_intermixed_args()
     run = build_run(options)
     if options.dry_run:
         print(dump(run))
@@ -38,17 +44,6 @@ def main() -> None:
     summary = train(run)
     if cli.is_main_rank():
         print(format_summary(summary))
-
-
-def parse() -> argparse.Namespace:
-    """Read the command line."""
-    parser = cli.arguments(DESCRIPTION, EXAMPLE)
-    parser.add_argument("--task", required=True, help=", ".join(sorted(FINE_TUNING)))
-    parser.add_argument("--model", default="", help="recipe, or a YAML file; default: the model of --init")
-    start = "model directory or run folder; `none`: start from scratch"
-    parser.add_argument("--init", default="", help=start)
-    cli.add_run_arguments(parser)
-    return parser.parse_intermixed_args()
 
 
 def build_run(options: argparse.Namespace) -> RunConfig:

@@ -55,7 +55,7 @@ def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> Non
 
 def words(options: argparse.Namespace, directories: list[Path]) -> None:
     """Draw Fig. 4 of UNIMO."""
-    from unimo.analysis import show, word_embeddings, word_picture
+    from unimo.analysis import show, word_embeddings
     from unimo.inference.loading import load
 
     if options.overrides:
@@ -64,18 +64,18 @@ def words(options: argparse.Namespace, directories: list[Path]) -> None:
     lexicons = [word_embeddings.open_lexicon(name, *parts) for name, parts in opened]
     rows = [[one.around(word, options.nearest) for one in lexicons] for word in options.words.split(",")]
     print(*(word_embeddings.headline(panel) for panels in rows for panel in panels), sep="\n")
-    print(*word_picture.write(rows, options.out or Path("output") / "word_embeddings"), sep="\n")
+    print(*word_embeddings.write(rows, options.out or Path("output") / "word_embeddings"), sep="\n")
 
 
 def retrieval(options: argparse.Namespace, directories: list[Path]) -> None:
     """Draw Figs. 5 and 6 of UNIMO."""
-    from unimo.analysis import retrieval_examples, retrieval_page
+    from unimo.analysis import retrieval as figure
 
     numbers = {"queries": options.queries, "top": options.top, "progress": options.progress}
     corpora = {"paths": options.data, "overrides": options.overrides}
-    found = retrieval_examples.find_examples(directories, options.split, **corpora, **numbers)
-    print(*map(retrieval_examples.headline, found.models), sep="\n")
-    print(retrieval_page.write(found, options.out or Path("output") / "retrieval", options.source))
+    found = figure.find_examples(directories, options.split, **corpora, **numbers)
+    print(*map(figure.headline, found.models), sep="\n")
+    print(figure.write(found, options.out or Path("output") / "retrieval", options.source))
 
 
 FIGURES = {"grounded-tokens": grounded_tokens, "word-embeddings": words, "retrieval": retrieval}

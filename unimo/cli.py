@@ -27,12 +27,8 @@ def arguments(description: str, example: str) -> argparse.ArgumentParser:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of tools that carry out a run: dotted overrides and `--dry-run`."""
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="change a config value, e.g. train.max_steps=200 output_dir=output/try",
-    )
+    change = "change a config value, e.g. train.max_steps=200 output_dir=output/try"
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=change)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
 
 

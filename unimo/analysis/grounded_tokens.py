@@ -271,17 +271,14 @@ class PatchCutter:
         black, white = (processor.pixels(Image.new("RGB", (size, size), c)) for c in ("black", "white"))
         self._black, self._range = black, np.where(white == black, np.float32(1), white - black)
 
-    def picture(self, index: int) -> Image.Image:
-        """Return the image of sample `index` as the model sees it, converted back to 8 bits a colour."""
-        pixels = self._processor.pixels(self._dataset.image_source(index))
-        shares = np.clip((pixels - self._black) / self._range, 0, 1)
-        return Image.fromarray((shares * 255).round().astype(np.uint8).transpose(1, 2, 0))
-
     def __call__(self, index: int, patch: int) -> Image.Image:
         """Return patch number `patch`, counted row by row, of the image of sample `index`."""
+        pixels = self._processor.pixels(self._dataset.image_source(index))
+        shares = np.clip((pixels - self._black) / self._range, 0, 1)
+        picture = Image.fromarray((shares * 255).round().astype(np.uint8).transpose(1, 2, 0))
         row, column = divmod(patch, self._columns)
         left, top = (number * self._side - self._shift for number in (column, row))
         margin = self._context * self._side
         canvas = Image.new("RGB", (self._side + 2 * margin,) * 2, "white")
-        canvas.paste(self.picture(index), (margin - left, margin - top))
+        canvas.paste(picture, (margin - left, margin - top))
         return canvas

@@ -18,13 +18,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Side:
-    """A worker process that answers requests with lines of JSON.
-
-    Attributes:
-        name: name in tables.
-        parameters: number of trained parameters.
-        library: names and versions of its libraries.
-    """
+    """A worker process that answers requests with lines of JSON; `name` stands in tables."""
 
     def __init__(self, name: str, command: list[str], request: Mapping[str, Any], threads: int) -> None:
         self.name = name

@@ -18,7 +18,6 @@ from unimo.settings import RunConfig, load_run_config
 from unimo.weights.paddle_folder import read_folder
 
 if TYPE_CHECKING:
-    from unimo.data.processor import Processor
     from unimo.tasks.base import Task
     from unimo.weights.name_map import Converted
 
@@ -80,25 +79,16 @@ def convert_release(
     names = sections["model"]["name"], sections["task"]["name"]
     run = load_run_config(*names, list(overrides), **sections)
     processor = build_processor(run.data, words)
-    _check_regions(run, processor)
-    save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
-    parameters = sum(tensor.size for tensor in converted.tensors.values())
-    return {"parameters": parameters, "tensors": len(converted.tensors)}
-
-
-def _check_regions(run: RunConfig, processor: Processor) -> None:
-    """Warn when the weights cannot read the configured region features."""
-    if processor.visual is None:
-        return
-    found, wanted = processor.visual.feature_size, run.model.regions.feature_size
-    if found != wanted:
+    found = processor.visual.feature_size if processor.visual is not None else None
+    if found not in (None, run.model.regions.feature_size):
         logger.warning(
             "data.regions=%s has features of %d numbers, the weights read %d; name a source of those with "
             "data.regions=DIR, now or when the model is used",
-            run.data.regions,
-            found,
-            wanted,
+            *(run.data.regions, found, run.model.regions.feature_size),
         )
+    save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
+    parameters = sum(tensor.size for tensor in converted.tensors.values())
+    return {"parameters": parameters, "tensors": len(converted.tensors)}
 
 
 def _fill(run: RunConfig, converted: Converted, where: str) -> Task:

@@ -9,9 +9,8 @@ import importlib.util
 import logging
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 logger = logging.getLogger(__name__)
 _SPICE_NEEDS = "stanford-corenlp-3.6.0*.jar"
@@ -55,20 +54,13 @@ def java_scores(
         return {}
     generated = {image: [" ".join(tokens)] for image, tokens in candidates.items()}
     human = {image: [" ".join(tokens) for tokens in references[image]] for image in candidates}
-    scorers: dict[str, Callable[[], Any]] = {}
-    if "meteor" in names:
-        from pycocoevalcap.meteor.meteor import Meteor
-
-        scorers["meteor"] = Meteor
-    # SPICE would download Stanford CoreNLP at its first use; that is the user's decision.
-    if "spice" in names and list(folder.glob(f"spice/lib/{_SPICE_NEEDS}")):
-        from pycocoevalcap.spice.spice import Spice
-
-        scorers["spice"] = Spice
-    elif "spice" in names:
-        logger.info("no SPICE: %s is not in %s", _SPICE_NEEDS, folder / "spice" / "lib")
     scores = {}
-    for name, scorer in scorers.items():
+    for name in names:
+        # SPICE would download Stanford CoreNLP at its first use; that is the user's decision.
+        if name == "spice" and not list(folder.glob(f"spice/lib/{_SPICE_NEEDS}")):
+            logger.info("no SPICE: %s is not in %s", _SPICE_NEEDS, folder / "spice" / "lib")
+            continue
+        scorer = getattr(importlib.import_module(f"pycocoevalcap.{name}.{name}"), name.capitalize())
         try:
             scores[name] = 100 * float(scorer().compute_score(human, generated)[0])
         except (OSError, ValueError, subprocess.SubprocessError) as error:

@@ -1,12 +1,208 @@
-"""All studies by name."""
+"""All studies: on `scenes`, does what a paper adds help, and how much?"""
 
 from __future__ import annotations
 
 from unimo.errors import ConfigError, nearest
-from unimo.studies import scenes, unimo, unimo2
-from unimo.studies.study import Study
+from unimo.registry import list_models
+from unimo.studies.study import Claim, Column, Evaluate, Finetune, Pretrain, Row, Steps, Study, Table
 
-STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in (scenes, unimo2, unimo)}
+# UNIMO-3 against METER and BridgeTower, with and without pre-training, in the same time.
+
+# The learning rate of the recipe spares pre-trained weights; from scratch there are none to spare.
+SCRATCH = ("optim.lr=1e-3", "optim.lr_multipliers.heads=5")
+SCORES = (
+    Evaluate("questions_blank", of="vqa", task="vqa", options=("--blank-images",)),
+    Evaluate("questions", of="vqa", task="vqa"),
+)
+KINDS = ("color", "count", "existence", "neighbour", "place", "shape", "size", "what_is_at")
+
+
+def _scenes_rows(model: str) -> tuple[Row, Row]:
+    pretrained = (Pretrain(), Finetune("vqa", "finetune", "vqa"), *SCORES)
+    scratch = (Finetune("vqa", "scratch", "vqa", SCRATCH), *SCORES)
+    return (
+        Row(model, model, pretrained, cells=(model, "yes")),
+        Row(f"{model}_scratch", model, scratch, cells=(model, "no")),
+    )
+
+
+SCENES = Study(
+    name="scenes",
+    question="Do links between layers, or pre-training, help to answer questions about scenes?",
+    paper="UNIMO-3, Table 1; METER and BridgeTower are settings of its network",
+    steps=(
+        Steps("pretrain", 1500, "pre-training", minutes=7.6),
+        Steps("finetune", 1800, "fine-tuning of pre-trained models on questions", minutes=3.6),
+        Steps("scratch", 4600, "fine-tuning without pre-training: as long as both trainings", minutes=3.6),
+    ),
+    rows=tuple(row for model in list_models() for row in _scenes_rows(model)),
+    default_rows=("unimo3_tiny", "bridgetower_tiny", "meter_tiny", "unimo3_tiny_scratch"),
+    tables=(
+        Table(
+            head=("model", "pre-trained"),
+            columns=(
+                Column("questions.overall", "overall"),
+                Column("questions_blank.overall", "images blanked", each_seed=False),
+                Column("training_minutes", "minutes", unit="minutes of training", each_seed=False),
+                *(Column(f"questions.{kind}", kind, each_seed=False) for kind in KINDS),
+            ),
+        ),
+    ),
+    claims=(
+        Claim("Table 1: ahead of BridgeTower", "unimo3_tiny", "bridgetower_tiny", ("questions.overall",)),
+        Claim("Table 1: ahead of METER", "unimo3_tiny", "meter_tiny", ("questions.overall",)),
+    ),
+    next_command="python tools/evaluate.py --task vqa --model {row}/vqa/model --split test",
+)
+
+# UNIMO-2 with and without the parts of grounded learning.
+
+SHAPES = "image_classification"
+# Every text is scored against every image: all four captions of a scene would take four times as long.
+ONE_CAPTION = ("data.scenes.captions_per_image=1",)
+RETRIEVAL = Evaluate("zero_shot", "pretrain", "retrieval", options=("--zero-shot",), overrides=ONE_CAPTION)
+DESCRIBE = (
+    Finetune("caption", "caption", "caption"),
+    Evaluate("captions", of="caption", task="caption"),
+    Finetune("probe", "probe", SHAPES, ("task.linear_probe=true",)),
+    Evaluate("shape_zero_shot", of="pretrain", task=SHAPES, options=("--zero-shot", "--prompt", "a {} .")),
+    Evaluate("shape_probe", of="probe", task=SHAPES),
+)
+RECALLS = tuple(
+    Column(f"zero_shot.{key}_r{rank}", f"{key.upper()} R@{rank}", unit="recall, %", chance=rank / 5)
+    for key in ("ir", "tr")
+    for rank in (1, 5, 10)
+)
+EXACT = "captions whose colours and shapes are all right"
+DESCRIBED = (
+    Column("captions.cider", "captions, CIDEr", unit="CIDEr"),
+    Column("captions.scenes_exact", EXACT, unit="captions, %"),
+    Column("captions.scenes_colors", "colours that are right", unit="colours, %"),
+    Column("captions.scenes_shapes", "shapes that are right", unit="shapes, %"),
+    Column("shape_zero_shot.accuracy", "one of four shapes, zero-shot", chance=25),
+    Column("shape_probe.accuracy", "one of four shapes, linear probe", chance=25),
+)
+
+
+def _unimo2_row(name: str, *overrides: str) -> Row:
+    describe = DESCRIBE if name == "full" else ()
+    return Row(name, "unimo2_tiny", (Pretrain(), RETRIEVAL, *describe), overrides)
+
+
+UNIMO2 = Study(
+    name="unimo2",
+    question="Does each part of grounded learning help UNIMO-2 to match images and texts of scenes?",
+    paper="UNIMO-2, Tables 4 and 5",
+    steps=(
+        Steps("pretrain", 1500, "pre-training", minutes=6),
+        Steps("caption", 1600, "fine-tuning of the full model on captions", minutes=4),
+        Steps("probe", 600, "linear probe of the full model for shapes", minutes=2),
+    ),
+    rows=(
+        _unimo2_row("full"),
+        _unimo2_row("w/o GD", "model.grounding.enabled=false", "model.fusion.visibility=full"),
+        _unimo2_row("1-to-1 map", "model.grounding.method=one_to_one"),
+        _unimo2_row("w/o Grounded Transformer", "model.fusion.visibility=full"),
+    ),
+    tables=(
+        Table(head=("zero-shot retrieval",), columns=RECALLS),
+        Table(head=("full model",), columns=DESCRIBED, only_row="full"),
+    ),
+    claims=tuple(
+        Claim(text, "full", worse, ("zero_shot.ir_r1", "zero_shot.tr_r1"))
+        for text, worse in {
+            "Table 4: the grounded dictionary helps": "w/o GD",
+            "Tables 4 and 5: ahead of the 1-to-1 map": "1-to-1 map",
+            "Table 4: the Grounded Transformer helps": "w/o Grounded Transformer",
+        }.items()
+    ),
+    next_command="python tools/evaluate.py --task retrieval --zero-shot --model {row}/pretrain/model "
+    "--split test data.scenes.captions_per_image=1",
+)
+
+# UNIMO with and without its corpora and augmentations: pairs, texts alone, images alone.
+
+# Retrieval among 200 held-out scenes of one caption each: every pair is scored.
+GALLERY = ("data.scenes.val_images=200", "data.scenes.captions_per_image=1")
+# Scenes evaluated at the end of fine-tuning on retrieval; all 500 would be a million pairs.
+FEW = ("data.scenes.val_images=25",)
+# How alike two descriptions are; a few steps exhaust the other forms of the texts of `scenes`.
+SIMILARITY = ("task.dataset=stsb", "train.select_metric=correlation")
+
+# Without pairs nothing was compared, and the score is the one that the model started with.
+PAIRS = ("data.path=scenes", *GALLERY)
+ZERO_SHOT = Evaluate("zero_shot", "pretrain", "retrieval", options=("--zero-shot",), overrides=PAIRS)
+TUNED = (
+    Finetune("vqa", "vqa", "vqa"),
+    Evaluate("questions", of="vqa", task="vqa"),
+    Evaluate("questions_blank", of="vqa", task="vqa", options=("--blank-images",)),
+    Finetune("retrieval", "retrieval", "retrieval", FEW),
+    Evaluate("retrieved", of="retrieval", task="retrieval", overrides=GALLERY),
+    Finetune("caption", "caption", "caption"),
+    Evaluate("captions", of="caption", task="caption"),
+    Finetune("text", "probe", "text_classification", SIMILARITY),
+    Evaluate("texts", of="text", task="text_classification"),
+    Finetune("image", "probe", "image_classification", ("task.linear_probe=true",)),
+    Evaluate("images", of="image", task="image_classification"),
+)
+COLUMNS = (
+    Column("questions.overall", "VQA"),
+    Column("questions_blank.overall", "VQA, images blanked"),
+    Column("zero_shot.rsum", "zero-shot retrieval, R@1+5+10, both", unit="sum of six recalls", chance=16),
+    Column("retrieved.ir_r1", "retrieval, IR R@1", unit="recall, %", chance=0.5),
+    Column("retrieved.tr_r1", "TR R@1", unit="recall, %", chance=0.5),
+    Column("captions.cider", "caption CIDEr", unit="CIDEr"),
+    Column("captions.scenes_exact", "captions all right", unit="captions, %"),
+    Column("texts.correlation", "texts alone, correlation", unit="correlation x 100", chance=0),
+    Column("images.accuracy", "images alone (probe)", chance=25),
+    Column("minutes", "minutes", unit="minutes of the row"),
+)
+
+
+def _unimo_row(name: str, *overrides: str) -> Row:
+    return Row(name, "unimo_tiny", (Pretrain(), ZERO_SHOT, *TUNED), overrides)
+
+
+UNIMO = Study(
+    name="unimo",
+    question="Does each corpus and each augmentation of UNIMO's pre-training help on scenes?",
+    paper="UNIMO, Tables 2 to 4, and CMCL (Section 3.1) without either augmentation",
+    steps=(
+        Steps("pretrain", 1000, "pre-training", minutes=18),
+        Steps("vqa", 1000, "fine-tuning on questions", minutes=5),
+        Steps("retrieval", 400, "fine-tuning on retrieval; 0: zero-shot only", least=0, minutes=5),
+        Steps("caption", 600, "fine-tuning on captions", minutes=5),
+        Steps("probe", 300, "of texts alone, and of images alone", minutes=5),
+    ),
+    rows=(
+        _unimo_row("full"),
+        _unimo_row("w/o single-modal", "model.objective.contrast=itm", "data.texts=[]", "data.images=[]"),
+        _unimo_row("w/o texts", "data.texts=[]"),
+        _unimo_row("w/o pairs & images", "data.pairs=[]", "data.images=[]"),
+        _unimo_row("CMCL w/o rewriting", "task.augment.rewrites="),
+        _unimo_row("CMCL w/o retrieval", "task.augment.texts=", "task.augment.images="),
+        Row("not pre-trained", "unimo_tiny", TUNED),
+    ),
+    tables=(Table(head=("pre-training",), columns=COLUMNS),),
+    claims=(
+        Claim(
+            "Tables 1 and 2: all data with CMCL ahead of matching on pairs alone",
+            "full",
+            "w/o single-modal",
+            ("zero_shot.rsum", "retrieved.ir_r1", "questions.overall", "captions.cider", "texts.correlation"),
+        ),
+        Claim(
+            "Table 3: texts help with images",
+            "full",
+            "w/o texts",
+            ("retrieved.ir_r1", "retrieved.tr_r1", "questions.overall", "captions.cider"),
+        ),
+        Claim("Table 4: images help with texts", "full", "w/o pairs & images", ("texts.correlation",)),
+    ),
+    next_command="python tools/evaluate.py --task vqa --model {row}/vqa/model --split test",
+)
+
+STUDIES: dict[str, Study] = {study.name: study for study in (SCENES, UNIMO2, UNIMO)}
 
 
 def find_study(name: str) -> Study:

@@ -11,9 +11,8 @@ from micro import TOWER, Tool, saved
 from micro_unimo2 import MODEL
 from PIL import Image
 
-from unimo.analysis import retrieval_page
-from unimo.analysis.retrieval_examples import Found, Ranking, choose, find_examples
-from unimo.analysis.retrieval_page import color_words, make_page
+from unimo.analysis import retrieval
+from unimo.analysis.retrieval import Found, Ranking, choose, color_words, find_examples, make_page
 from unimo.errors import ConfigError, DataError
 from unimo.inference.zero_shot import evaluate_zero_shot
 
@@ -124,7 +123,7 @@ def made_up(name: str) -> Found:
 
 
 def test_page_is_whole_and_cannot_be_broken_by_words(tmp_path: Path) -> None:
-    path = retrieval_page.write(made_up("<model>"), tmp_path / "new", "data & more")
+    path = retrieval.write(made_up("<model>"), tmp_path / "new", "data & more")
     page = path.read_text(encoding="utf8")
     assert page.count('src="data:image/jpeg;base64,') == 4
     assert not re.search(r'(src|href)="(?!data:)', page)
@@ -138,7 +137,7 @@ def test_page_is_whole_and_cannot_be_broken_by_words(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="give another --out"):
-        retrieval_page.write(made_up("m"), tmp_path / "file" / "folder")
+        retrieval.write(made_up("m"), tmp_path / "file" / "folder")
 
 
 def test_command(tool: Tool, directories: list[Path], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 import unimo
-from unimo.analysis import word_picture
+from unimo.analysis import word_embeddings
 from unimo.analysis.show import titles_of
 from unimo.analysis.word_embeddings import Lexicon, headline, only_there, open_lexicon, to_plain
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
@@ -134,9 +134,9 @@ def test_words_that_only_one_model_finds(tokenizer: Tokenizer, rows: np.ndarray)
 def test_picture_has_a_panel_for_each_word_and_model(tokenizer: Tokenizer, rows: np.ndarray) -> None:
     lexicons = [Lexicon("a", rows, tokenizer), Lexicon("b", rows[:, ::-1] + 0.5, tokenizer)]
     panels = [[lexicon.around(word, 4) for lexicon in lexicons] for word in ("red", "circle")]
-    picture = word_picture.draw(panels)
-    side = word_picture.SIDE * word_picture.DPI
-    assert picture.size == (2 * side, 2 * side + 0.4 * word_picture.DPI)
+    picture = word_embeddings.draw(panels)
+    side = word_embeddings.SIDE * word_embeddings.DPI
+    assert picture.size == (2 * side, 2 * side + 0.4 * word_embeddings.DPI)
     pixels = np.asarray(picture)
     middle = pixels.shape[1] // 2
     centre = np.array([0xD6, 0x27, 0x28])

@@ -18,11 +18,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import (
-    BridgeTowerConfig,
-    BridgeTowerForImageAndTextRetrieval,
-    BridgeTowerForMaskedLM,
-)
+from transformers import BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval, BridgeTowerForMaskedLM
 
 IGNORED = -100
 
@@ -59,8 +55,8 @@ def build(sizes: dict[str, Any]) -> torch.nn.ModuleDict:
     return torch.nn.ModuleDict({"mlm": mlm, "itm": itm}).train()
 
 
-def make_batch(sizes: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Random pixels and tokens without padding; a fixed number of targets; half of the pairs false."""
+def make_batch(sizes: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """Random pixels and tokens without padding, for each head; fixed targets; half of the pairs false."""
     batch, vocab = sizes["batch"], sizes["text"]["vocab_size"]
     rows, length, targets = batch["batch_size"], batch["text_len"], batch["targets"]
     side = sizes["vision"]["image_size"]
@@ -70,34 +66,19 @@ def make_batch(sizes: dict[str, Any]) -> dict[str, torch.Tensor]:
     matched = torch.arange(rows) < rows // 2
     pixels = torch.randn(rows, 3, side, side)
     false_pixels = pixels[torch.where(matched, torch.arange(rows), torch.arange(rows).roll(1))]
-    return {
-        "ids": ids,
-        "masked_ids": torch.where(labels == IGNORED, ids, vocab - 1),
-        "mask": torch.ones_like(ids),
-        "mlm_labels": labels,
-        "pixels": pixels,
-        "itm_pixels": false_pixels,
-        "itm_labels": matched.long(),
-    }
+    masked_ids, mask = torch.where(labels == IGNORED, ids, vocab - 1), torch.ones_like(ids)
+    mlm = {"input_ids": masked_ids, "pixel_values": pixels, "labels": labels}
+    itm = {"input_ids": ids, "pixel_values": false_pixels, "labels": matched.long()}
+    return {"mlm": mlm | {"attention_mask": mask}, "itm": itm | {"attention_mask": mask}}
 
 
 def train_step(
-    models: torch.nn.ModuleDict, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]
+    models: torch.nn.ModuleDict,
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, dict[str, torch.Tensor]],
 ) -> float:
     """Forward twice, backward, AdamW; returns the loss."""
-    mlm = models["mlm"](
-        batch["masked_ids"],
-        attention_mask=batch["mask"],
-        pixel_values=batch["pixels"],
-        labels=batch["mlm_labels"],
-    )
-    itm = models["itm"](
-        batch["ids"],
-        attention_mask=batch["mask"],
-        pixel_values=batch["itm_pixels"],
-        labels=batch["itm_labels"],
-    )
-    loss = mlm.loss + itm.loss
+    loss = models["mlm"](**batch["mlm"]).loss + models["itm"](**batch["itm"]).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
