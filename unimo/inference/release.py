@@ -79,12 +79,12 @@ def convert_release(
     names = sections["model"]["name"], sections["task"]["name"]
     run = load_run_config(*names, list(overrides), **sections)
     processor = build_processor(run.data, words)
-    found = processor.visual.feature_size if processor.visual is not None else None
-    if found not in (None, run.model.regions.feature_size):
+    regions = processor.visual
+    if regions is not None and regions.feature_size != run.model.regions.feature_size:
         logger.warning(
             "data.regions=%s has features of %d numbers, the weights read %d; name a source of those with "
             "data.regions=DIR, now or when the model is used",
-            *(run.data.regions, found, run.model.regions.feature_size),
+            *(run.data.regions, regions.feature_size, run.model.regions.feature_size),
         )
     save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
     parameters = sum(tensor.size for tensor in converted.tensors.values())
