@@ -62,12 +62,6 @@ class _MultiHead(nn.Layer):
         mixed = paddle.matmul(dropped, value).transpose([0, 2, 1, 3])
         return mixed.reshape([0, 0, -1]), weights
 
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, heads_first: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        mixed, weights = self.mix(query, key, value, mask, heads_first)
-        return self.out(mixed), weights
-
 
 class SelfAttention(_MultiHead):
     """Self-attention with one product for queries, keys and values.
@@ -109,7 +103,8 @@ class SelfAttention(_MultiHead):
         query, key, value = self.project(states, heads_first)
         if num_queries is not None:
             query = query[:, :, :num_queries] if heads_first else query[:, :num_queries]
-        return self._attend(query, key, value, mask, heads_first)
+        mixed, weights = self.mix(query, key, value, mask, heads_first)
+        return self.out(mixed), weights
 
 
 class CrossAttention(_MultiHead):
@@ -133,4 +128,5 @@ class CrossAttention(_MultiHead):
         heads_first = need_weights or not use_fused_kernel()
         (query,) = self._split(self.q(states), 1, heads_first)
         key, value = self._split(self.kv(other), 2, heads_first)
-        return self._attend(query, key, value, mask, heads_first)
+        mixed, weights = self.mix(query, key, value, mask, heads_first)
+        return self.out(mixed), weights

@@ -69,16 +69,6 @@ def _row_statistics(rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return paddle.ones([rows]), paddle.zeros([rows]), paddle.zeros([rows]), paddle.ones([rows])
 
 
-def _normalize_rows(x: Tensor, epsilon: float) -> Tensor:
-    size = x.shape[-1]
-    rows = x.size // size
-    one, zero, mean, variance = _row_statistics(rows)
-    normal = F.batch_norm(
-        x.reshape([1, rows, size]), mean, variance, one, zero, training=True, epsilon=epsilon
-    )
-    return normal.reshape(x.shape)
-
-
 _uses_paddle = False
 
 
@@ -99,9 +89,7 @@ def paddle_kernels() -> Iterator[None]:
 
 def _is_slow(x: Tensor, *parameters: Tensor | None) -> bool:
     """Return whether Paddle's slow backward kernel would run, on a CPU."""
-    if _uses_paddle:
-        return False
-    if not (paddle.is_grad_enabled() and x.place.is_cpu_place() and x.size):
+    if _uses_paddle or not (paddle.is_grad_enabled() and x.place.is_cpu_place() and x.size):
         return False
     return any(p is not None and not p.stop_gradient for p in parameters)
 
@@ -156,4 +144,7 @@ class LayerNorm(nn.LayerNorm):
         """Normalize [..., D] over D."""
         if not _is_slow(x, self.weight, self.bias):
             return super().forward(x)
-        return _ScaleShift.apply(_normalize_rows(x, self._epsilon), self.weight, self.bias)
+        rows = x.reshape([1, -1, x.shape[-1]])
+        one, zero, mean, variance = _row_statistics(rows.shape[1])
+        normal = F.batch_norm(rows, mean, variance, one, zero, training=True, epsilon=self._epsilon)
+        return _ScaleShift.apply(normal.reshape(x.shape), self.weight, self.bias)

@@ -29,6 +29,9 @@ from unimo.training.state import Callback, StepReport, TrainState
 
 logger = logging.getLogger(__name__)
 _LISTED = 16
+_MB = 1 << 20
+_HIDDEN = {"lr", "data_wait", "memory_mb", "peak_memory_mb", "step_seconds", "grad_norm"}
+FILE_NAME = "metrics.jsonl"
 
 
 class NonFiniteGuard(Callback):
@@ -64,9 +67,6 @@ class NonFiniteGuard(Callback):
             f"its batch: {', '.join(ids[:_LISTED])}{more}. Look at these samples, or lower the learning "
             "rate; checkpoints are only from before this step"
         )
-
-
-_MB = 1 << 20
 
 
 class Throughput(Callback):
@@ -121,8 +121,7 @@ class Evaluate(Callback):
     name that contains `loss`).
     """
 
-    def __init__(self, split: str = "val") -> None:
-        self.split = split
+    def __init__(self) -> None:
         self._batches: Iterable[Batch] | None = None
         self.last_step = -1
         self.last: dict[str, float] = {}
@@ -135,7 +134,7 @@ class Evaluate(Callback):
         """
         ranks, size = (distributed.rank(), distributed.world_size()), state.run.train.eval_batch_size
         try:
-            self._batches = state.data.eval_loader(self.split, state.run, *ranks, size)
+            self._batches = state.data.eval_loader("val", state.run, *ranks, size)
         except DataError as error:
             if state.run.train.select_metric:
                 raise
@@ -158,11 +157,10 @@ class Evaluate(Callback):
         """
         if self._batches is None:
             return
-        limit = state.run.train.eval_max_batches or None
-        values = state.task.evaluate(islice(self._batches, limit))
+        values = state.task.evaluate(islice(self._batches, state.run.train.eval_max_batches or None))
         state.layer.train()
         self.last_step, self.last = state.step, values
-        state.emit("on_evaluate", self.split, values)
+        state.emit("on_evaluate", "val", values)
         metric = state.run.train.select_metric
         if not metric:
             return
@@ -212,7 +210,6 @@ class Checkpoint(Callback):
                 state.stop_reason = next(filter(None, distributed.gather(self._wanted)))
 
     def on_end(self, state: TrainState) -> None:
-        """Save the last step and restore the signal handlers."""
         self._save(state)
         self.close(state)
 
@@ -226,8 +223,7 @@ class Checkpoint(Callback):
             return
         self._saved_step = state.step
         state.read_metrics()
-        folder = checkpoint.save(state)
-        state.emit("on_checkpoint", folder)
+        state.emit("on_checkpoint", checkpoint.save(state))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -237,16 +233,11 @@ class Checkpoint(Callback):
         logger.warning("%s: finishing this step, then saving", name)
 
 
-_HIDDEN = {"lr", "data_wait", "memory_mb", "peak_memory_mb", "step_seconds", "grad_norm"}
-
-
 class Progress(Callback):
     """Shows step, metrics, speed and remaining time on rank 0."""
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
-        self._first_step = 0
-        self._started = 0.0
 
     def on_start(self, state: TrainState) -> None:
         """Open the bar if standard error is a terminal."""
@@ -256,12 +247,10 @@ class Progress(Callback):
             self._bar = tqdm(total=total, initial=state.step, unit="step", dynamic_ncols=True)
 
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
-        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(1)
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """Show the metrics."""
         shown = {name: f"{value:.4g}" for name, value in values.items() if name not in _HIDDEN}
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
@@ -269,20 +258,16 @@ class Progress(Callback):
             numbers = " ".join(f"{name} {text}" for name, text in shown.items())
             total, done = state.run.train.max_steps, max(1, state.step - self._first_step)
             left = (time.monotonic() - self._started) / done * (total - state.step)
-            eta = tqdm.format_interval(left)
-            logger.info("step %d/%d  %s  ETA %s", state.step, total, numbers, eta)
+            logger.info("step %d/%d  %s  ETA %s", state.step, total, numbers, tqdm.format_interval(left))
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
-        """Show the scores."""
         numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         self._say(f"step {state.step}  {split}: {numbers}")
 
     def on_checkpoint(self, state: TrainState, folder: Path) -> None:
-        """Show where it is."""
         self._say(f"step {state.step}  checkpoint {folder}")
 
     def close(self, state: TrainState) -> None:
-        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -291,9 +276,6 @@ class Progress(Callback):
             self._bar.write(text, file=sys.stderr)
         elif distributed.rank() == 0:
             logger.info(text)
-
-
-FILE_NAME = "metrics.jsonl"
 
 
 class JsonLines(Callback):

@@ -176,7 +176,7 @@ def restore(state: TrainState, folder: Path) -> None:
     Raises:
         CheckpointError: it belongs to another model or task, or does not fit.
     """
-    content = read_state(folder)
+    content = read_json(folder / STATE, CheckpointError)
     check_same_run(content["config"], to_plain(state.run), state.run.IDENTITY, str(folder))
     load_into(state.task, read_safetensors(folder / WEIGHTS), str(folder / WEIGHTS))
     load_optimizer_tensors(state.adamw, state.task, _read_optimizer(state, folder, content), str(folder))
@@ -189,11 +189,6 @@ def restore(state: TrainState, folder: Path) -> None:
             content["world_size"],
             distributed.world_size(),
         )
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return the content of `state.json`; CheckpointError if it cannot be read."""
-    return read_json(folder / STATE, CheckpointError)
 
 
 def _read_optimizer(state: TrainState, folder: Path, content: Mapping[str, Any]) -> dict[str, np.ndarray]:

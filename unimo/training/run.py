@@ -48,8 +48,13 @@ def train(run: RunConfig) -> dict[str, Any]:
     with only_run_in(output_dir):
         state = build(run, processor)
         logger.info("starting from %s", source)
-        if last is None:
-            start_weights(state)
+        if last is None and run.init_from:
+            fresh = loading.start_from(state.task, run.init_from)
+            layers = sorted({name.rpartition(".")[0] or name for name in fresh})
+            if layers:
+                logger.info("new, randomly initialised: %s", ", ".join(layers))
+        if last is None and distributed.rank() == 0:
+            log_use_of_scenes(run)
         carry_out(state, last, dump(run))
         return finish(state, source)
 
@@ -170,17 +175,6 @@ def open_processor(run: RunConfig) -> Processor:
     if name == "auto":
         name = str(loading.find_model(run.init_from)) if run.init_from else "scenes"
     return build_processor(run.data, load_tokenizer(name))
-
-
-def start_weights(state: TrainState) -> None:
-    """Load the weights of `init_from`, if any, and log what stays random and whether `scenes` is read."""
-    if state.run.init_from:
-        fresh = loading.start_from(state.task, state.run.init_from)
-        if fresh:
-            layers = sorted({name.rpartition(".")[0] or name for name in fresh})
-            logger.info("new, randomly initialised: %s", ", ".join(layers))
-    if distributed.rank() == 0:
-        log_use_of_scenes(state.run)
 
 
 def log_use_of_scenes(run: RunConfig) -> None:

@@ -17,7 +17,7 @@ def test_keeps_the_last_and_says_which_files(tmp_path: Path) -> None:
     train(make_run(tmp_path))
     folders = checkpoint.list_complete(tmp_path / "checkpoints")
     assert [folder.name for folder in folders] == ["step_00000008", "step_00000012"]
-    state = checkpoint.read_state(folders[-1])
+    state = json.loads((folders[-1] / "state.json").read_text())
     assert state["step"] == 12
     assert set(state["files"]) == {"model.safetensors", "optimizer.safetensors"}
     assert state["model"] == "small"

@@ -28,7 +28,11 @@ RATE_CHECK_AFTER = 100
 
 
 class Collator(Protocol):
-    """Turns records into batches; both methods run in threads and may not keep state."""
+    """Turns records into batches; its methods run in threads and may not keep state.
+
+    A collator that reads further samples of its own choice for a batch also has `fill(keys, prepared,
+    datasets, rng)`, which returns them prepared, to be collated after those of the keys.
+    """
 
     needs_false_image: bool
 
@@ -37,19 +41,6 @@ class Collator(Protocol):
 
     def collate(self, prepared: Sequence[dict[str, Any]], rng: np.random.Generator) -> Batch:
         """Join what `prepare` returned for the records of a batch."""
-
-
-class FillingCollator(Collator, Protocol):
-    """A collator that reads further samples of its own choice for a batch."""
-
-    def fill(
-        self,
-        keys: Sequence[SampleKey],
-        prepared: Sequence[dict[str, Any]],
-        datasets: Mapping[str, Dataset],
-        rng: np.random.Generator,
-    ) -> list[dict[str, Any]]:
-        """Prepared samples to collate after those of the keys."""
 
 
 class BadRecord(NamedTuple):
@@ -135,7 +126,7 @@ def ordered_map(
 
 def read_batch(
     datasets: Mapping[str, Dataset],
-    collator: Collator | FillingCollator,
+    collator: Collator,
     keys: Sequence[SampleKey],
     seed: int,
     *words: int,

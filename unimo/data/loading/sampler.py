@@ -89,6 +89,9 @@ class MixtureSampler:
         global_batch: samples of one optimizer step over all ranks.
         rank, world_size: which contiguous slice of each global batch is returned.
 
+    Attributes:
+        first_samples: samples of the first kind after which the others come in.
+
     Raises:
         ConfigError: wrong weights, or a global batch that does not divide by `world_size`.
     """
@@ -114,11 +117,13 @@ class MixtureSampler:
         self.curriculum = curriculum
         self._names = list(sizes)
         self._first = self._names
-        self.first_shares = self.shares
+        self.first_shares, self.first_samples = self.shares, 0.0
         if curriculum is not None:
             kinds = curriculum.kind_of
             self._first = [name for name in self._names if kinds[name] == kinds[self._names[0]]]
-            self.first_shares = mixture_shares({name: sizes[name] for name in self._first}, weights)
+            first_sizes = {name: sizes[name] for name in self._first}
+            self.first_shares = mixture_shares(first_sizes, weights)
+            self.first_samples = curriculum.first_epochs * sum(first_sizes.values())
         self._epoch = dict.fromkeys(self._names, 0)
         self._position = dict.fromkeys(self._names, 0)
         self._orders: dict[str, tuple[int, np.ndarray]] = {}
@@ -137,12 +142,6 @@ class MixtureSampler:
     def _taken(self, names: list[str]) -> int:
         """Count the samples that corpora have given so far."""
         return sum(self._epoch[name] * self.sizes[name] + self._position[name] for name in names)
-
-    @property
-    def first_samples(self) -> float:
-        """Samples of the first kind after which the others come in."""
-        epochs = self.curriculum.first_epochs if self.curriculum else 0.0
-        return epochs * sum(self.sizes[name] for name in self._first)
 
     def next(self) -> list[SampleKey]:
         """Return the keys of this rank's part of the next global batch."""

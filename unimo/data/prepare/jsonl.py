@@ -108,7 +108,7 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dat
     for path in files:
         data = JsonlDataset(path, kind, image_root=images)
         for split in [split_of(path) or "train"] if named else ["train", "val", "test"]:
-            part = data if named else SubsetDataset(data, hash_split(data, split))
+            part = data if named else SubsetDataset(data, hash_split(data.image_names(), split))
             parts.setdefault(split, []).append(part)
     return {split: concat(datasets, "own") for split, datasets in parts.items()}
 

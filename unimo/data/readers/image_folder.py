@@ -46,7 +46,7 @@ class ImageFolder(LabeledImages):
             raise DataError(f"{self.root} has classes that train does not have: {', '.join(unknown[:5])}")
         if not found:
             raise DataError(f"{self.root} holds no class folders; expected <class>/*.jpg in it")
-        self._names: list[str] = []
+        self.names: list[str] = []
         self._labels = array("i")
         for label, folder in enumerate(self.class_names):
             names = sorted(
@@ -55,19 +55,19 @@ class ImageFolder(LabeledImages):
                 for file in files
                 if file.lower().endswith(PICTURE_SUFFIXES) and not file.startswith(".")
             )
-            self._names += names
+            self.names += names
             self._labels.extend([label] * len(names))
-        if not self._names:
+        if not self.names:
             raise DataError(
                 f"{self.root}: no pictures in its folders; looked for {', '.join(PICTURE_SUFFIXES)}"
             )
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
-        name, label = self._names[index], self._labels[index]
+        name, label = self.names[index], self._labels[index]
         return Record(
             sample_id=name,
             corpus=self.name,
@@ -79,11 +79,7 @@ class ImageFolder(LabeledImages):
 
     def image_source(self, index: int) -> Path:
         check_index(index, len(self))
-        return self.root / self._names[index]
-
-    def image_name(self, index: int) -> str:
-        """Return the path of an image relative to the root."""
-        return self._names[index]
+        return self.root / self.names[index]
 
 
 def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
@@ -98,7 +94,7 @@ def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
         whole = ImageFolder(root, name)
         if split not in SPLIT_FOLDERS:
             raise DataError(f"{root} has no split {split!r}; found: {', '.join(SPLIT_FOLDERS)}")
-        subset = SubsetDataset(whole, hash_split(whole, split))
+        subset = SubsetDataset(whole, hash_split(whole.names, split))
         if len(subset) == 0:
             raise DataError(f"{root} has too few pictures for a split {split!r}: at least 3 are needed")
         return RelabeledImages(subset, whole.class_names, range(len(whole.class_names)))

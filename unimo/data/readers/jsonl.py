@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class JsonlDataset(Dataset):
         missing = []
         for index in np.linspace(0, len(self) - 1, min(probes, len(self))).astype(int):
             try:
-                image = self.image_name(int(index))
+                image = self._image_name(self._item(index), self.where(index))
             except RecordError:
                 continue
             if (self.image_root / image).is_file():
@@ -78,13 +78,15 @@ class JsonlDataset(Dataset):
         """Return file and line number of a sample."""
         return self._lines.where(self._line_of[index])
 
-    def image_name(self, index: int) -> str:
-        """Return the `image` value of a sample's line.
-
-        Raises:
-            RecordError: broken line, or one without an image.
-        """
-        return self._image_name(self._item(index), self.where(index))
+    def image_names(self) -> list[str | None]:
+        """Return the `image` value of each sample's line; None where there is none or the line is broken."""
+        names: list[str | None] = []
+        for index in range(len(self)):
+            try:
+                names.append(self._image_name(self._item(index), self.where(index)))
+            except RecordError:
+                names.append(None)
+        return names
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
@@ -99,7 +101,8 @@ class JsonlDataset(Dataset):
 
     def image_source(self, index: int) -> Path:
         check_index(index, len(self))
-        return self._image_path(self.image_name(index), self.where(index))
+        where = self.where(index)
+        return self._image_path(self._image_name(self._item(index), where), where)
 
     def _image_path(self, image: str, where: str) -> Path:
         path = self.image_root / image
@@ -125,31 +128,19 @@ class JsonlDataset(Dataset):
         return image
 
 
-class NamedImages(Protocol):
-    """Samples whose images have names that do not change when others are added."""
-
-    def __len__(self) -> int: ...
-
-    def image_name(self, index: int) -> str:
-        """Return the name of a sample's image; raises RecordError if it has none."""
-
-
-def hash_split(dataset: NamedImages, split: str) -> np.ndarray:
+def hash_split(names: Sequence[str | None], split: str) -> np.ndarray:
     """Select the samples of `split` where file names name no split: 90% train, 5% val, 5% test.
 
     The split of an image follows from the hash of its name alone, so it does not change when other images
-    are added. From three images on, val and test have at least one image each. Broken lines go to train,
-    where the loader counts them.
+    are added. From three images on, val and test have at least one image each.
+
+    Args:
+        names: name of each sample's image; None for broken ones, which go to train, where the loader counts
+            them.
 
     Returns:
         Indices int64 of the samples, ascending.
     """
-    names: list[str | None] = []
-    for index in range(len(dataset)):
-        try:
-            names.append(dataset.image_name(index))
-        except RecordError:
-            names.append(None)
     place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64 for name in names if name}
     ordered = sorted(place, key=place.__getitem__)
     shares = [int(value / HELD_OUT_SHARE) for value in place.values()]

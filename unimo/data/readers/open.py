@@ -255,7 +255,7 @@ def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Datas
         for word in split.split("+"):
             if word not in _HASHED:
                 raise DataError(f"{file.path.parent} has no split {word!r}; found: {', '.join(_HASHED)}")
-            parts.append(SubsetDataset(dataset, hash_split(dataset, word)))
+            parts.append(SubsetDataset(dataset, hash_split(dataset.image_names(), word)))
     whole = ConcatDataset(parts, name)
     if len(whole) == 0:
         raise DataError(

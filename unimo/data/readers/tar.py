@@ -31,6 +31,10 @@ _CHECKSUM = slice(148, 156)
 def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
     """Yield (name, offset of the content, size) of each regular file, in order; ustar, GNU or pax headers.
 
+    The headers are read in one pass that skips the contents. The standard library's `tarfile` gives the same
+    list (a test compares them) in several times the time, which would be minutes at every start with a corpus
+    of some hundred shards.
+
     Raises:
         DataError: missing, compressed, truncated or damaged file.
     """
@@ -39,31 +43,27 @@ def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
     except OSError as error:
         raise DataError(f"no tar shard {path}: {error.strerror}") from error
     with file:
-        yield from _walk(file.fileno(), path)
-
-
-def _walk(file: int, path: Path) -> Iterator[tuple[str, int, int]]:
-    total = os.fstat(file).st_size
-    offset, longer_name, pax = 0, b"", {}
-    while offset < total:
-        header = os.pread(file, BLOCK, offset)
-        if len(header) == BLOCK and not any(header):
-            return
-        _check(header, path, offset)
-        kind, content = header[156:157], offset + BLOCK
-        size = int(pax.get(b"size", _number(header[124:136])))
-        offset = content + -(-size // BLOCK) * BLOCK
-        if offset > total:
-            raise DataError(f"{path} is truncated: {total} bytes, its headers need {offset}")
-        if kind == b"L":
-            longer_name = os.pread(file, size, content).rstrip(b"\0")
-        elif kind == b"x":
-            pax = _pax_records(os.pread(file, size, content))
-        elif kind not in (b"g", b"K"):
-            if kind in _REGULAR:
-                name = pax.get(b"path") or longer_name or _name(header)
-                yield name.decode("utf8", "surrogateescape"), content, size
-            longer_name, pax = b"", {}
+        total = os.fstat(file.fileno()).st_size
+        offset, longer_name, pax = 0, b"", {}
+        while offset < total:
+            header = os.pread(file.fileno(), BLOCK, offset)
+            if len(header) == BLOCK and not any(header):
+                return
+            _check(header, path, offset)
+            kind, place = header[156:157], offset + BLOCK
+            size = int(pax.get(b"size", _number(header[124:136])))
+            offset = place + -(-size // BLOCK) * BLOCK
+            if offset > total:
+                raise DataError(f"{path} is truncated: {total} bytes, its headers need {offset}")
+            if kind == b"L":
+                longer_name = os.pread(file.fileno(), size, place).rstrip(b"\0")
+            elif kind == b"x":
+                pax = _pax_records(os.pread(file.fileno(), size, place))
+            elif kind not in (b"g", b"K"):
+                if kind in _REGULAR:
+                    name = pax.get(b"path") or longer_name or _name(header)
+                    yield name.decode("utf8", "surrogateescape"), place, size
+                longer_name, pax = b"", {}
     if total == 0:
         raise DataError(f"{path} is not a complete, uncompressed tar file: it has 0 bytes")
     log.warning("%s has no end mark; it may be truncated between two files", path)

@@ -118,7 +118,8 @@ def test_annotations_without_images(tmp_path):
 
 def by_split(data):
     return {
-        split: {data[int(i)].image_id for i in hash_split(data, split)} for split in ("train", "val", "test")
+        split: {data[int(i)].image_id for i in hash_split(data.image_names(), split)}
+        for split in ("train", "val", "test")
     }
 
 
@@ -137,7 +138,7 @@ def test_hash_split_is_stable_and_disjoint(tmp_path):
 def test_hash_split_of_few_images(tmp_path, count, held_out):
     lines = [{"image": f"images/{i}.jpg", "text": "t"} for i in range(count)] + [b"broken"]
     data = JsonlDataset(folder(tmp_path, lines, images=[f"{i}.jpg" for i in range(count)]), "pairs")
-    sizes = {split: len(hash_split(data, split)) for split in ("train", "val", "test")}
+    sizes = {split: len(hash_split(data.image_names(), split)) for split in ("train", "val", "test")}
     assert sizes["val"] >= held_out and sizes["test"] >= held_out and sizes["train"] >= 1
-    assert count in hash_split(data, "train").tolist()
-    assert np.concatenate([hash_split(data, s) for s in sizes]).size == count + 1
+    assert count in hash_split(data.image_names(), "train").tolist()
+    assert np.concatenate([hash_split(data.image_names(), s) for s in sizes]).size == count + 1
