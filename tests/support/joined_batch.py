@@ -25,8 +25,9 @@ from unimo.registry import create_model
 from unimo.settings import OptimConfig, TrainConfig
 from unimo.tasks.base import to_tensors
 from unimo.tasks.pretrain import PretrainTask
-from unimo.training import parallel
+from unimo.training.loop import average_gradients, backward_pass
 from unimo.training.optimizer import build_optimizer
+from unimo.training.state import wrap
 
 VOCABULARY, LENGTH, SIZE = 50, 9, 32
 TARGETS = (1, 5)
@@ -86,13 +87,13 @@ def main() -> None:
     set_recompute(task, recompute)
     optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
     adamw = build_optimizer(task, optim)
-    layer, optimizer = parallel.wrap(task, adamw, stage)
+    layer, optimizer = wrap(task, adamw, stage)
     two = distributed.world_size() == 2
     batch = half(distributed.rank(), hard) if two else join(half(0, hard), half(1, hard))
-    with parallel.backward_pass(layer, is_last=True, recompute=recompute):
+    with backward_pass(layer, is_last=True, recompute=recompute):
         loss, values = layer(to_tensors(batch))
         loss.backward()
-    parallel.average_gradients(layer, recompute)
+    average_gradients(layer, recompute)
     optimizer.step()
     write_step(output, task, adamw, optim.betas[0], {"loss": loss, **values})
 

@@ -14,8 +14,8 @@ import paddle
 from unimo import distributed
 from unimo.settings import OptimConfig
 from unimo.tasks.base import Batch, Task, to_tensors
-from unimo.training import parallel
 from unimo.training.optimizer import build_optimizer, optimizer_tensors
+from unimo.training.state import wrap
 from unimo.weights.files import write_safetensors
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def take_step(output: Path, task: Task, batch_of: Callable[[Sequence[int]], Batc
     task.train()
     optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
     adamw = build_optimizer(task, optim)
-    layer, optimizer = parallel.wrap(task, adamw, 0)
+    layer, optimizer = wrap(task, adamw, 0)
     ranks = (distributed.rank(),) if distributed.world_size() == 2 else (0, 1)
     loss, values = layer(to_tensors(batch_of(ranks)))
     loss.backward()

@@ -10,8 +10,7 @@ import numpy as np
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.loading.batch import Array, PairBatch
-from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages

@@ -1,7 +1,9 @@
 """Contrastive losses over the global batch, and hard negatives drawn from their scores.
 
-- Image-text contrast (ITC) is the InfoNCE loss of CLIP in both directions; hard negatives for image-text
-  matching (ITM) are drawn in proportion to its probabilities, as in ALBEF (Li et al., 2021, section 3.2).
+- Image-text contrast (ITC) is the InfoNCE loss of CLIP in both directions.
+- Image-text matching (ITM): a binary classifier on a fused pair decides whether its parts belong together
+  (UNIMO-2, section 3.2; UNIMO-3, section 3.4); retrieval reranks by its scores. Hard negatives are drawn in
+  proportion to the probabilities of ITC, as in ALBEF (Li et al., 2021, section 3.2).
 - Visual contrast (VCL) of UNIMO-2 (section 3.2) is on images alone: two random views of an image must find
   each other among the views of all images, as in SimCLR (Chen et al., 2020).
 - Circle loss (Sun et al., 2020) is what UNIMO's released code fine-tunes retrieval with. A pair's score is
@@ -223,3 +225,23 @@ def nt_xent_loss(first: Tensor, second: Tensor, temperature: float) -> tuple[Ten
     scores = scores - 1e9 * F.one_hot(itself, 2 * total)  # a view is no candidate for itself
     loss = global_mean(F.cross_entropy(scores, partner, reduction="sum"), 2 * size)
     return loss, accuracy(scores, partner)
+
+
+def two_classes(scores: Tensor) -> Tensor:
+    """Turn scores [N] into logits [N, 2] of mismatch and match, so that P(match) = sigmoid(score)."""
+    return paddle.stack([paddle.zeros_like(scores), scores], axis=1)
+
+
+def matching_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the cross-entropy of the two classes.
+
+    Args:
+        logits: [B, 2] of mismatch and match.
+        labels: [B] int64, 1 = match.
+
+    Returns:
+        Loss in nats (mean over the global batch) and accuracy on this rank, both scalars.
+    """
+    logits = logits.astype("float32")
+    loss = global_mean(F.cross_entropy(logits, labels, reduction="sum"), labels.shape[0])
+    return loss, accuracy(logits, labels)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.batch import PairCollator, Prepared
 from unimo.data.loading.loader import Collator
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.masking.maskers import Masker, SpanMasker

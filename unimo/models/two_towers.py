@@ -6,8 +6,7 @@ from paddle import Tensor
 
 from unimo.models.base import Model, TowerSource
 from unimo.nn.outputs import Encoded
-from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import VisionTower
+from unimo.nn.towers import RobertaTower, VisionTower
 
 
 class TwoTowers(Model):

@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from paddle import Tensor
 
-from unimo.data.loading.batch import Array, PairBatch
-from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
 from unimo.data.record import Record

@@ -15,8 +15,7 @@ import paddle
 from paddle import Tensor
 from paddle.nn import functional as F
 
-from unimo.data.loading.batch import Array, PairBatch
-from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset

@@ -247,10 +247,12 @@ class Progress(Callback):
             self._bar = tqdm(total=total, initial=state.step, unit="step", dynamic_ncols=True)
 
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
+        """Advance the bar."""
         if self._bar is not None:
             self._bar.update(1)
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
+        """Show the metrics."""
         shown = {name: f"{value:.4g}" for name, value in values.items() if name not in _HIDDEN}
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
@@ -261,13 +263,16 @@ class Progress(Callback):
             logger.info("step %d/%d  %s  ETA %s", state.step, total, numbers, tqdm.format_interval(left))
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
+        """Show the scores."""
         numbers = " ".join(f"{name} {value:.4g}" for name, value in values.items())
         self._say(f"step {state.step}  {split}: {numbers}")
 
     def on_checkpoint(self, state: TrainState, folder: Path) -> None:
+        """Show where it is."""
         self._say(f"step {state.step}  checkpoint {folder}")
 
     def close(self, state: TrainState) -> None:
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 

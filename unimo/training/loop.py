@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
+from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_gradients
 
 from unimo import distributed
 from unimo.errors import CheckpointError
 from unimo.files import write_text
 from unimo.tasks.base import Batch, to_tensors
-from unimo.training import checkpoint, parallel
+from unimo.training import checkpoint
 from unimo.training.optimizer import learning_rate
 from unimo.training.state import StepReport, TrainState, step_seed
 
@@ -101,7 +102,7 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
         waited += time.perf_counter() - asked
         sample_ids += batch.sample_ids
         is_last = round_number == rounds - 1
-        with parallel.backward_pass(state.layer, is_last, run.train.recompute):
+        with backward_pass(state.layer, is_last, run.train.recompute):
             with state.precision.autocast():
                 loss, values = state.layer(to_tensors(batch))
             state.precision.backward(loss / rounds)
@@ -109,7 +110,7 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
             tensor = value.detach() if isinstance(value, Tensor) else paddle.to_tensor(float(value))
             share = tensor.astype("float32").reshape([]) / rounds
             sums[name] = sums[name] + share if name in sums else share
-    parallel.average_gradients(state.layer, run.train.recompute)
+    average_gradients(state.layer, run.train.recompute)
     state.precision.step(state.optimizer)
     state.optimizer.clear_grad()
     norm = getattr(state.adamw._grad_clip, "norm", None)
@@ -123,3 +124,22 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
         data_seconds=waited,
         seconds=time.perf_counter() - started,
     )
+
+
+@contextlib.contextmanager
+def backward_pass(layer: nn.Layer, is_last: bool, recompute: bool) -> Iterator[None]:
+    """Return the context of a micro-batch: DataParallel averages gradients in the last one of a step only.
+
+    With recomputation it never does: it would take an inner backward pass for the last one and start early.
+    """
+    if isinstance(layer, paddle.DataParallel) and (recompute or not is_last):
+        with layer.no_sync():
+            yield
+    else:
+        yield
+
+
+def average_gradients(layer: nn.Layer, recompute: bool) -> None:
+    """Average gradients over ranks once per step if `backward_pass` has kept DataParallel from doing so."""
+    if isinstance(layer, paddle.DataParallel) and recompute:
+        fused_allreduce_gradients(list(layer.parameters()), None)

@@ -41,7 +41,6 @@ def train(run: RunConfig) -> dict[str, Any]:
     """
     distributed.setup(run.train)
     output_dir = Path(run.output_dir)
-    check_output_dir(output_dir, run)
     last, source = choose_start(run, output_dir)
     processor = open_processor(run)
     run = resolve(run, processor, keep_init=source == "scratch")
@@ -59,15 +58,13 @@ def train(run: RunConfig) -> dict[str, Any]:
         return finish(state, source)
 
 
-def check_output_dir(output_dir: Path, run: RunConfig) -> None:
-    """Refuse the output folder of another model or task.
+def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
+    """Return the checkpoint to resume from, if any, and the source of the weights for log and summary.
 
     Raises:
-        CheckpointError: its `config.yaml` names another one.
+        CheckpointError: the `config.yaml` of the output folder names another model or task.
     """
-    if not (output_dir / CONFIG).is_file():
-        return
-    old = read_yaml(output_dir / CONFIG)
+    old = read_yaml(output_dir / CONFIG) if (output_dir / CONFIG).is_file() else {}
     for section in ("model", "task"):
         there = (old.get(section) or {}).get("name")
         wanted = getattr(run, section).name
@@ -76,10 +73,6 @@ def check_output_dir(output_dir: Path, run: RunConfig) -> None:
                 f"{output_dir} is the output folder of another run: its {section} is {there!r}, "
                 f"this run's is {wanted!r}; choose another output_dir=, or delete that folder"
             )
-
-
-def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
-    """Return the checkpoint to resume from, if any, and the source of the weights for log and summary."""
     last = checkpoint.find_last(output_dir)
     if last is not None:
         return last, f"last checkpoint {last}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -13,14 +13,16 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import paddle
 from paddle import Tensor, nn
+from paddle.distributed import fleet
 from paddle.optimizer import AdamW
 
 from unimo import distributed
-from unimo.data.loading.batch import Batch
+from unimo.data.loading.loader import TrainLoader
 from unimo.settings import OptimConfig, TrainConfig
-from unimo.training import parallel
 from unimo.training.optimizer import build_optimizer
 from unimo.training.precision import Precision
+
+_SHARDING_LEVELS = {2: "os_g", 3: "p_g_os"}
 
 
 class Run(Protocol):
@@ -33,22 +35,6 @@ class Run(Protocol):
     output_dir: str
     """Folder that the run writes into."""
     seed: int
-
-
-class Loader(Protocol):
-    """Endless training batches of this rank, `train.rounds(ranks)` of them for each optimizer step."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Return the iterator over batches."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position after the last complete optimizer step, as plain data."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue after the position that `state_dict` returned."""
-
-    def close(self) -> None:
-        """Stop the threads."""
 
 
 @dataclass
@@ -160,7 +146,8 @@ class TrainState:
     name, `task.lr_group(name)` the learning-rate group of a parameter; the callback `Evaluate` calls
     `task.evaluate`. Every `Task` is one."""
     precision: Precision
-    loader: Loader
+    loader: TrainLoader
+    """Batches of this rank, `train.rounds(ranks)` of them for each optimizer step."""
     processor: Any = None
     data: Any = None
     callbacks: list[Callback] = field(default_factory=list)
@@ -180,7 +167,7 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.adamw = build_optimizer(self.task, self.run.optim)
-        self.layer, self.optimizer = parallel.wrap(self.task, self.adamw, self.run.train.sharding_stage)
+        self.layer, self.optimizer = wrap(self.task, self.adamw, self.run.train.sharding_stage)
 
     @property
     def output_dir(self) -> Path:
@@ -227,6 +214,22 @@ class TrainState:
         loaders = state["loaders"]
         same_ranks = len(loaders) == distributed.world_size()
         self.loader.load_state_dict(loaders[distributed.rank()] if same_ranks else loaders[0])
+
+
+def wrap(layer: nn.Layer, optimizer: Any, stage: int) -> tuple[nn.Layer, Any]:
+    """Wrap a layer and its optimizer to work over all ranks; all ranks get the parameters of rank 0.
+
+    DataParallel averages gradients over ranks during the last backward pass of a step, sharding does so in
+    `optimizer.step()`.
+    """
+    if distributed.world_size() == 1:
+        return layer, optimizer
+    if stage >= 2:
+        from paddle.distributed.sharding import group_sharded_parallel
+
+        wrapped, optimizer, _ = group_sharded_parallel(layer, optimizer, _SHARDING_LEVELS[stage])
+        return wrapped, optimizer
+    return fleet.distributed_model(layer), fleet.distributed_optimizer(optimizer)
 
 
 def step_seed(seed: int, rank: int, step: int) -> int:

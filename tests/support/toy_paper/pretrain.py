@@ -9,7 +9,7 @@ from paddle import Tensor
 
 from toy_paper.config import Config
 from toy_paper.model import Bags
-from unimo.losses.itm import matching_loss
+from unimo.losses.contrastive import matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.models.batches import PretrainBatch
 from unimo.models.objective import Objective

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unimo.data.prepare.writer import PAIRS_SCHEMA, SNLI_SCHEMA, VQA_SCHEMA
-from unimo.data.readers.items import record_fields, split_item
+from unimo.data.readers.jsonl import record_fields, split_item
 
 TRAINS = "run_pretrain.sh"
 

@@ -4,8 +4,13 @@ import numpy as np
 import paddle
 import pytest
 
-from unimo.losses.contrastive import contrastive_loss, draw_hard_images, gather_rows, hard_negatives
-from unimo.losses.itm import matching_loss
+from unimo.losses.contrastive import (
+    contrastive_loss,
+    draw_hard_images,
+    gather_rows,
+    hard_negatives,
+    matching_loss,
+)
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.reduce import global_mean
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unimo.data.loading.collate import PairCollator
+from unimo.data.loading.batch import PairCollator
 from unimo.data.record import Record
 from unimo.errors import RecordError
 from unimo.models.collate import PretrainCollator, draw_matches, pair_in_batch

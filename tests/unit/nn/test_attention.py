@@ -7,9 +7,8 @@ import paddle
 import pytest
 
 from unimo.nn import attention as attention_module
-from unimo.nn.attention import CrossAttention, SelfAttention
+from unimo.nn.attention import CrossAttention, SelfAttention, additive_mask
 from unimo.nn.block import Block, CrossBlock, Mlp, quick_gelu, run_block, set_recompute
-from unimo.nn.masks import additive_mask
 
 
 def _linear(x, layer):

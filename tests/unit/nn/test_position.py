@@ -7,7 +7,7 @@ import pytest
 from unimo.errors import ConfigError
 from unimo.nn.config import ClipVisionConfig
 from unimo.nn.position import resize_positions, token_positions
-from unimo.nn.vit import ClipVisionTower
+from unimo.nn.towers import ClipVisionTower
 
 
 def test_positions_start_after_padding_and_skip_it():

@@ -7,8 +7,7 @@ import paddle.nn.functional as F
 from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding
 from unimo.nn.heads import ClassifierHead, Pooler, ProjectionHead, clip_temperature, contrastive_heads
-from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import ClipVisionTower, VitTower
+from unimo.nn.towers import ClipVisionTower, RobertaTower, VitTower
 
 SIZES = {"hidden_size": 8, "num_heads": 2, "intermediate_size": 16}
 PATCHES = {"patch_size": 4, "image_size": 12}

@@ -13,7 +13,7 @@ from released_folder import random_release, write_folder
 import unimo
 from unimo.data.tokenizers import load_tokenizer
 from unimo.nn.config import TextConfig
-from unimo.nn.text_encoder import RobertaTower
+from unimo.nn.towers import RobertaTower
 from unimo.weights.files import read_safetensors
 from unimo.weights.layers import load_tower
 

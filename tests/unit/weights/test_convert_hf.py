@@ -9,8 +9,7 @@ import pytest
 
 from unimo.errors import CheckpointError, ConfigError
 from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
-from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import ClipVisionTower, VitTower
+from unimo.nn.towers import ClipVisionTower, RobertaTower, VitTower
 from unimo.weights.files import read_safetensors
 from unimo.weights.huggingface import CLIP_VISION, ROBERTA, SPELLING, VIT, from_hf, read_sizes
 from unimo.weights.layers import load_into, tensors_of

@@ -14,8 +14,7 @@ from safetensors.numpy import load_file, save_file
 from unimo.errors import CheckpointError
 from unimo.nn.config import ClipVisionConfig, TextConfig
 from unimo.nn.position import resize_positions
-from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import ClipVisionTower
+from unimo.nn.towers import ClipVisionTower, RobertaTower
 from unimo.weights.files import read_safetensors, read_tensors, write_safetensors
 from unimo.weights.layers import load_into, load_tower, tensors_of
 

@@ -6,8 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, Row, check_folder
-from unimo.data.prepare.writer import PAIRS_SCHEMA, ArrowWriter, Progress, no_progress, write_json
+from unimo.data.prepare.writer import (
+    PAIRS_SCHEMA,
+    ArrowWriter,
+    ImageFolder,
+    Progress,
+    Row,
+    check_folder,
+    no_progress,
+    write_json,
+)
 from unimo.errors import DataError
 from unimo.files import read_json
 

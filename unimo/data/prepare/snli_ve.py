@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.sources import ImageFolder, check_folder
-from unimo.data.prepare.writer import SNLI_SCHEMA, ArrowWriter, Progress, no_progress, write_json
-from unimo.data.readers.items import LABELS
+from unimo.data.prepare.writer import (
+    SNLI_SCHEMA,
+    ArrowWriter,
+    ImageFolder,
+    Progress,
+    check_folder,
+    no_progress,
+    write_json,
+)
+from unimo.data.readers.jsonl import LABELS
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json
 

@@ -9,8 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from unimo.data.prepare.sources import ImageFolder, Row, check_folder
-from unimo.data.prepare.writer import VQA_SCHEMA, ArrowWriter, Progress, no_progress, write_json
+from unimo.data.prepare.writer import (
+    VQA_SCHEMA,
+    ArrowWriter,
+    ImageFolder,
+    Progress,
+    Row,
+    check_folder,
+    no_progress,
+    write_json,
+)
 from unimo.errors import DataError
 from unimo.files import read_json
 from unimo.metrics.vqa import normalise_answer, soft_score

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -66,14 +66,6 @@ CIFAR100 = CifarLayout(
 )
 
 
-class CifarFolder(NamedTuple):
-    """A folder of CIFAR files."""
-
-    path: Path
-    layout: CifarLayout
-    binary: bool
-
-
 class CifarImages(LabeledImages):
     """The images of one split, in memory (3 kB each): `train`, or `test`, which is also `val`.
 
@@ -81,14 +73,14 @@ class CifarImages(LabeledImages):
         DataError: another split, or files that are missing or damaged.
     """
 
-    def __init__(self, folder: CifarFolder, split: str, name: str) -> None:
+    def __init__(self, folder: Path, layout: CifarLayout, binary: bool, split: str, name: str) -> None:
         if split not in ("train", "val", "test"):
-            raise DataError(f"{folder.path} has no split {split!r}; found: train, test (also as val)")
-        files = folder.layout.train if split == "train" else (folder.layout.test,)
+            raise DataError(f"{folder} has no split {split!r}; found: train, test (also as val)")
+        files = layout.train if split == "train" else (layout.test,)
         self.name = name
-        self.class_names = _class_names(folder)
-        read = _read_binary if folder.binary else _read_python
-        labels, pixels = zip(*(read(folder, file) for file in files), strict=True)
+        self.class_names = _class_names(folder, layout, binary)
+        read = _read_binary if binary else _read_python
+        labels, pixels = zip(*(read(folder / file, layout) for file in files), strict=True)
         rows = zip(files, map(len, labels), strict=True)
         self._keys = [f"{file}:{row}" for file, count in rows for row in range(count)]
         self._labels, self._pixels = np.concatenate(labels), np.concatenate(pixels)
@@ -109,32 +101,30 @@ class CifarImages(LabeledImages):
         return buffer.getvalue()
 
 
-def find_cifar(path: Path) -> CifarFolder | None:
-    """Find the CIFAR files in a folder, or in the folder of an unpacked archive in it; None without any."""
+def open_cifar(path: Path, split: str, name: str) -> CifarImages | None:
+    """Open CIFAR files in a folder, or in the folder of an unpacked archive in it; None without any."""
     for layout in (CIFAR10, CIFAR100):
         for folder in (path, *(path / name for name in layout.folders)):
             for binary, file in ((False, layout.names[0]), (True, layout.names_text)):
                 if (folder / file).is_file():
-                    return CifarFolder(folder, layout, binary)
+                    return CifarImages(folder, layout, binary, split, name)
     return None
 
 
-def _read_python(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_python(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.ndarray]:
     """Read labels [N] and pixels uint8 [N, 3072] of a pickle."""
-    path = folder.path / file
     content = read_numpy_pickle(path)
-    pixels, labels = content.get("data"), content.get(folder.layout.label_key)
+    pixels, labels = content.get("data"), content.get(layout.label_key)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (PIXELS,):
         raise DataError(f"{path}: expected an array `data` of bytes [N, {PIXELS}]")
     if not isinstance(labels, list) or len(labels) != len(pixels):
-        raise DataError(f"{path}: expected a list `{folder.layout.label_key}` of {len(pixels)} labels")
-    return _checked(labels, path, folder.layout.classes), pixels
+        raise DataError(f"{path}: expected a list `{layout.label_key}` of {len(pixels)} labels")
+    return _checked(labels, path, layout.classes), pixels
 
 
-def _read_binary(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read labels [N] and pixels uint8 [N, 3072] of a .bin file."""
-    path = folder.path / f"{file}.bin"
-    row = folder.layout.label_bytes + PIXELS
+def _read_binary(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Read labels [N] and pixels uint8 [N, 3072] of a .bin file, whose name here lacks the ending."""
+    path, row = path.with_name(f"{path.name}.bin"), layout.label_bytes + PIXELS
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
@@ -142,8 +132,8 @@ def _read_binary(folder: CifarFolder, file: str) -> tuple[np.ndarray, np.ndarray
     if len(content) == 0 or len(content) % row:
         raise DataError(f"{path} has {len(content)} bytes, no multiple of {row}; download it again")
     content = content.reshape(-1, row)
-    labels = content[:, folder.layout.label_bytes - 1]
-    return _checked(labels, path, folder.layout.classes), content[:, -PIXELS:]
+    labels = content[:, layout.label_bytes - 1]
+    return _checked(labels, path, layout.classes), content[:, -PIXELS:]
 
 
 def _checked(labels: Any, path: Path, classes: int) -> np.ndarray:
@@ -153,15 +143,15 @@ def _checked(labels: Any, path: Path, classes: int) -> np.ndarray:
     return np.asarray(labels, np.int64)
 
 
-def _class_names(folder: CifarFolder) -> list[str]:
-    file, key = folder.layout.names
-    path = folder.path / (folder.layout.names_text if folder.binary else file)
-    if folder.binary:
+def _class_names(folder: Path, layout: CifarLayout, binary: bool) -> list[str]:
+    file, key = layout.names
+    path = folder / (layout.names_text if binary else file)
+    if binary:
         names = path.read_text(encoding="utf8", errors="replace").split()
     else:
         found = read_numpy_pickle(path).get(key)
         found = found if isinstance(found, list) else []
         names = [n.decode("utf8", "replace") if isinstance(n, bytes) else str(n) for n in found]
-    if len(names) != folder.layout.classes or len(set(names)) != len(names):
-        raise DataError(f"{path}: expected {folder.layout.classes} class names, found {len(names)}")
+    if len(names) != layout.classes or len(set(names)) != len(names):
+        raise DataError(f"{path}: expected {layout.classes} class names, found {len(names)}")
     return names

@@ -35,12 +35,11 @@ from unimo.data.readers.base import (
     concat,
     relabel,
 )
-from unimo.data.readers.cifar import CifarImages, find_cifar
+from unimo.data.readers.cifar import open_cifar
 from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
-from unimo.data.readers.image_folder import open_image_folder
-from unimo.data.readers.jsonl import JsonlDataset, hash_split
+from unimo.data.readers.image_folder import PictureDataset, PromptDataset, find_pictures, open_image_folder
+from unimo.data.readers.jsonl import JsonlDataset, TextLinesDataset, hash_split
 from unimo.data.readers.tar import TarDataset
-from unimo.data.readers.unpaired import PictureDataset, PromptDataset, TextLinesDataset, find_pictures
 from unimo.data.scenes.dataset import ScenesDataset, SceneShapes
 from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.data.scenes.texts import SceneTexts
@@ -318,8 +317,8 @@ def _open_labeled(corpus: CorpusConfig, split: str, data: DataConfig) -> Labeled
             "of CIFAR-10 or CIFAR-100; the built-in data set is `scenes`"
         )
     name = corpus.name or path.name
-    cifar = find_cifar(path)
-    return CifarImages(cifar, split, name) if cifar else open_image_folder(path, split, name)
+    cifar = open_cifar(path, split, name)
+    return open_image_folder(path, split, name) if cifar is None else cifar
 
 
 def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueName) -> Dataset:

@@ -2,7 +2,7 @@
 
     000017.jpg   the image (jpg, jpeg, png or webp)
     000017.txt   one caption, UTF-8
-    000017.json  instead of txt: the keys of `readers/items.py`, or a list of such objects
+    000017.json  instead of txt: the keys of `readers/jsonl.py`, or a list of such objects
 
 Opening a shard reads its headers (and the json members, to count their texts); images are read by
 position when needed.
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
-from unimo.data.readers.items import count_samples, record_fields, split_item
+from unimo.data.readers.jsonl import count_samples, record_fields, split_item
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json

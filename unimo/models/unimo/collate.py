@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unimo.data.loading.collate import Prepared
+from unimo.data.loading.batch import Prepared
 from unimo.data.loading.task_data import TaskData
 from unimo.data.masking.fragments import FragmentSampler
 from unimo.data.masking.maskers import RegionMasker

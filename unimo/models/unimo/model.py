@@ -19,7 +19,7 @@ from unimo.nn.init import embedding, linear
 from unimo.nn.kernels import dropout
 from unimo.nn.outputs import Encoded
 from unimo.nn.position import token_positions
-from unimo.nn.text_encoder import RobertaTower
+from unimo.nn.towers import RobertaTower
 
 TARGET = "is_target"
 

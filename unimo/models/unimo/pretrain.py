@@ -9,7 +9,7 @@ from paddle import Tensor
 
 from unimo.errors import ConfigError
 from unimo.losses.cmcl import Bank, Pairs, Rewrites, cmcl_loss
-from unimo.losses.itm import matching_loss, two_classes
+from unimo.losses.contrastive import matching_loss, two_classes
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.region import region_classification_loss, region_regression_loss
 from unimo.models import objective

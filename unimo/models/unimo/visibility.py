@@ -10,7 +10,7 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor
 
-from unimo.nn.masks import BLOCKED, additive_mask
+from unimo.nn.attention import BLOCKED, additive_mask
 
 
 def visibility(real: Tensor, is_target: Tensor | None) -> Tensor:

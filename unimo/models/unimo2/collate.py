@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unimo.data.images.transforms import build_transform
-from unimo.data.loading.collate import Prepared
+from unimo.data.loading.batch import Prepared
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.record import Record

@@ -19,9 +19,9 @@ from paddle import Tensor, nn
 
 from unimo.models.unimo2.config import Config
 from unimo.nn import attention
+from unimo.nn.attention import additive_mask, causal_mask
 from unimo.nn.block import Block, Mlp, run_block
 from unimo.nn.kernels import LayerNorm, dropout
-from unimo.nn.masks import additive_mask, causal_mask
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
 from unimo.nn.heads import Pooler
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
-from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import VitTower
+from unimo.nn.towers import RobertaTower, VitTower
 
 
 class Unimo2(TwoTowers):

@@ -8,8 +8,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor, nn
 
-from unimo.losses.contrastive import nt_xent_loss
-from unimo.losses.itm import matching_loss
+from unimo.losses.contrastive import matching_loss, nt_xent_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.models import objective
 from unimo.models.batches import MaskedTextBatch, PretrainBatch

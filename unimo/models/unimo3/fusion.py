@@ -10,8 +10,8 @@ from paddle import Tensor, nn
 from unimo.models.base import Outputs
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.cross_layer import CrossLayerLinks
+from unimo.nn.attention import additive_mask
 from unimo.nn.block import CrossBlock, run_block
-from unimo.nn.masks import additive_mask
 from unimo.nn.outputs import Encoded
 
 

@@ -12,8 +12,7 @@ from unimo.models.unimo3.fusion import FusionEncoder, FusionState
 from unimo.nn.heads import Pooler
 from unimo.nn.init import embedding, linear
 from unimo.nn.outputs import Encoded
-from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import ClipVisionTower
+from unimo.nn.towers import ClipVisionTower, RobertaTower
 
 TEXT_TYPE, IMAGE_TYPE = 0, 1
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import paddle
 from paddle import Tensor
 
-from unimo.losses.itm import matching_loss
+from unimo.losses.contrastive import matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.models import objective
 from unimo.models.batches import PretrainBatch

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.loading.batch import Array, Batch, RegionArrays
-from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.batch import Array, Batch, PairCollator, Prepared, RegionArrays
 from unimo.data.record import Record
 from unimo.data.tokenizers import Tokenizer
 from unimo.tasks.generation import TargetBatch, join_targets

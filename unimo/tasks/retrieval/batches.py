@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.loading.batch import PairBatch
-from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.batch import PairBatch, PairCollator, Prepared
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from unimo.data.processor import Processor
 from unimo.errors import DataError
-from unimo.losses.itm import two_classes
+from unimo.losses.contrastive import two_classes
 from unimo.metrics.average import gather_objects
 from unimo.metrics.recall import retrieval_recall
 from unimo.models.base import Model, select_images

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unimo.data.loading.batch import Array
-from unimo.data.loading.collate import Prepared
+from unimo.data.loading.batch import Array, Prepared
 from unimo.data.loading.sampler import SampleKey
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset

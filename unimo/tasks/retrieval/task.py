@@ -17,8 +17,7 @@ from paddle import Tensor
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
 from unimo.errors import ConfigError
-from unimo.losses.contrastive import contrastive_loss, hard_negatives
-from unimo.losses.itm import matching_loss
+from unimo.losses.contrastive import contrastive_loss, hard_negatives, matching_loss
 from unimo.models.base import Model
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.outputs import Encoded

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 from tokenizers import pre_tokenizers
 
-from unimo.data.loading.batch import Array, Batch
-from unimo.data.loading.collate import PairCollator, Prepared
+from unimo.data.loading.batch import Array, Batch, PairCollator, Prepared
 from unimo.data.processor import Processor, check_text, pad
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import SPECIAL_NAMES, Tokenizer

@@ -6,8 +6,8 @@ import pytest
 from test_arrow import PAIRS, jpeg, write
 from test_tar import shard
 
+from unimo.data.readers.jsonl import TextLinesDataset
 from unimo.data.readers.open import find_splits, open_corpus
-from unimo.data.readers.unpaired import TextLinesDataset
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 

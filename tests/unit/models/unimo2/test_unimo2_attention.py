@@ -17,8 +17,8 @@ from unimo.models.unimo2.grounded_attention import (
     understanding_views,
 )
 from unimo.nn import attention as attention_module
+from unimo.nn.attention import BLOCKED
 from unimo.nn.block import Block, Mlp
-from unimo.nn.masks import BLOCKED
 from unimo.nn.outputs import Encoded
 
 V, K, T = 5, 3, 4

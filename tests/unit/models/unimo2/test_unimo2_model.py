@@ -12,8 +12,7 @@ from unimo.nn.block import set_recompute
 from unimo.nn.config import TextConfig, VitConfig
 from unimo.nn.heads import Pooler
 from unimo.nn.position import resize_positions
-from unimo.nn.text_encoder import RobertaTower
-from unimo.nn.vit import VitTower
+from unimo.nn.towers import RobertaTower, VitTower
 from unimo.registry import build_model
 from unimo.weights.files import write_safetensors
 from unimo.weights.layers import tensors_of

@@ -8,7 +8,7 @@ import paddle
 from small_models import inputs, small_model
 
 from unimo.models.unimo3.model import Unimo3
-from unimo.nn.masks import additive_mask
+from unimo.nn.attention import additive_mask
 
 
 def _difference(first, second) -> float:
