@@ -66,14 +66,10 @@ def rows_before(counts: list[int]) -> int:
 
 
 def gather_rows(local: Tensor, counts: list[int]) -> Tensor:
-    """Gather the rows of all ranks in rank order, [G, ...], with gradient. Collective.
+    """Gather rows [B, ...] of all ranks, in rank order, to [G, ...], with gradient. Collective.
 
     Each rank's loss is over its own rows, which it compares with those of all ranks, so the gradient of a row
-    is the sum of its gradients in the losses of all ranks.
-
-    Args:
-        local: rows [B, ...] of this rank.
-        counts: B of each rank, see `row_counts`.
+    is the sum of its gradients in the losses of all ranks. `counts` is from `row_counts`.
     """
     if dist.get_world_size() == 1:
         return local
@@ -138,7 +134,6 @@ def draw_hard_images(contrast: Contrast, matched: Tensor) -> tuple[Tensor, Tenso
     Negatives are drawn among the images of all ranks, in proportion to the softmax of their scores.
 
     Args:
-        contrast: of the pairs.
         matched: [B], 1 for texts that keep their image.
 
     Returns:
@@ -181,8 +176,7 @@ def circle_loss(positives: Tensor, negatives: Tensor, margin: float = 0.2, scale
     Args:
         positives: s_p [B, P], scores of matching pairs.
         negatives: s_n [B, N], scores of mismatched pairs.
-        margin: m.
-        scale: g.
+        margin, scale: m and g.
 
     Returns:
         Mean over the rows of all ranks, float32.
@@ -233,11 +227,7 @@ def two_classes(scores: Tensor) -> Tensor:
 
 
 def matching_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the cross-entropy of the two classes.
-
-    Args:
-        logits: [B, 2] of mismatch and match.
-        labels: [B] int64, 1 = match.
+    """Compute the cross-entropy of logits [B, 2] of mismatch and match, and labels [B] int64, 1 = match.
 
     Returns:
         Loss in nats (mean over the global batch) and accuracy on this rank, both scalars.

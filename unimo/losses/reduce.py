@@ -14,14 +14,11 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def global_mean(values_sum: Tensor, count: Tensor | int | float) -> Tensor:
-    """Scale a rank's sum so that the average over ranks, and of its gradient, is the mean over all values.
+    """Scale the sum of a rank's `count` values, so that averages over ranks, also of gradients, are means.
 
     That is sum * ranks / (count summed over ranks): data parallelism, which averages losses, then equals one
-    big batch even when ranks hold different numbers of values. 0 when no rank has any. Collective.
-
-    Args:
-        values_sum: scalar, sum of this rank's values.
-        count: number of this rank's values; no gradient flows through it.
+    big batch even when ranks hold different numbers of values. 0 when no rank has any. No gradient
+    flows through the count. Collective.
     """
     total = count if isinstance(count, Tensor) else paddle.to_tensor(count)
     total = total.detach().astype("float32").clone()

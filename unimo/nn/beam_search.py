@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import paddle
@@ -31,16 +31,11 @@ REPETITION = -65000.0
 NEVER = -1e18
 
 
-class Reorderable(Protocol):
-    """State of a decoder, with one row for each hypothesis."""
+Step = Callable[[Any, Tensor], tuple[Tensor, Any]]
+"""(state of N rows, last ids int64 [N]) -> (logits of the next token [N, vocabulary], new state).
 
-    def select(self, rows: Tensor) -> Any:
-        """Return the state whose row i is row `rows[i]` of this one; rows int64 [N], repeats allowed."""
-
-
-State = TypeVar("State", bound=Reorderable)
-Step = Callable[[State, Tensor], tuple[Tensor, State]]
-"""(state of N rows, last ids int64 [N]) -> (logits of the next token [N, vocabulary], new state)."""
+A state has `select(rows)`, which returns the state whose row i is row `rows[i]` of this one, int64 [N],
+repeats allowed."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +91,8 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 def beam_search(
-    step: Step[State],
-    state: State,
+    step: Step,
+    state: Any,
     batch_size: int,
     *,
     bos_id: int,

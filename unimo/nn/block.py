@@ -24,12 +24,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gel
 
 
 class Mlp(nn.Layer):
-    """Feed-forward part: Linear, activation, Linear.
+    """Feed-forward part: Linear to `inner` columns, an activation of `ACTIVATIONS`, Linear back to `width`.
 
     Args:
-        width: W of the states.
-        inner: width between the two layers.
-        activation: a name in `ACTIVATIONS`.
         std: initial scale of the weights.
         out_std: initial scale of the second layer; None means `std`.
     """
@@ -69,7 +66,6 @@ class Block(_Residual):
 
     Args:
         width: W of the states.
-        num_heads: attention heads.
         mlp: makes the feed-forward part, which maps states [B, S, W] to [B, S, W]: `partial(Mlp, W, inner)`,
             or a layer with an expert for each kind of row. It is called once, after attention has been made,
             so that parameters start in the order in which they are used.
@@ -223,15 +219,13 @@ def run_blocks(
     """Run the blocks of a tower one after the other.
 
     Args:
-        blocks: L of them.
         embedded: [B, S, W].
         mask: [B, 1, 1 or S, S], added to the logits.
-        need_weights: also return the attentions.
         name: beginning of their names, `{name}.{layer}`, layers from 1.
         num_queries: number of first rows that the last block computes; None means all.
 
     Returns:
-        L + 1 states, `embedded` first, and attentions [B, H, S, S].
+        L + 1 states, `embedded` first, and on request attentions [B, H, S, S].
     """
     states, attentions = [embedded], {}
     for number, block in enumerate(blocks, start=1):

@@ -91,10 +91,7 @@ class VitConfig(VisionConfig):
 
 
 def check_heads(**parts: Any) -> None:
-    """Check that the width of each part of a model divides into its attention heads.
-
-    Args:
-        parts: section of the config -> config with `hidden_size` and `num_heads`.
+    """Check that the width of each part of a model, a section of its config, divides into its heads.
 
     Raises:
         ConfigError: one does not.

@@ -41,7 +41,6 @@ class TextEmbeddings(nn.Layer):
         """Embed ids [B, T] as states [B, T, W].
 
         Args:
-            input_ids: [B, T].
             positions: rows [B, T] or [1, 1] of the position table.
             extra: [B, T, W], added before the norm.
         """
@@ -92,13 +91,7 @@ class RegionEmbeddings(nn.Layer):
 
     [IMG] is not learned: as in UNIMO's release it is the mean feature of all regions that are shown, at the
     location of the whole image. A masked region is shown as zeros (section 2.2) and takes no part in that
-    mean, which would give it away.
-
-    Args:
-        feature_size: F, width of a region feature.
-        width: W of the states.
-        std: initial scale of both projections.
-        dropout: after the norm.
+    mean, which would give it away. Both projections start at the scale `std`.
     """
 
     def __init__(self, feature_size: int, width: int, std: float, dropout: float) -> None:

@@ -30,7 +30,6 @@ class RobertaTower(nn.Layer):
     attention.out, attention_norm, mlp.fc1, mlp.fc2, mlp_norm}`, `pooler`.
 
     Args:
-        config: sizes, dropout and initial scale.
         pooler: keep RoBERTa's own pooler, which METER and BridgeTower carry but never use. It is
             frozen (`stop_gradient`), because data parallelism waits for gradients that never come.
         token_type: keep the one token-type row; `load_tower` adds it to the positions otherwise.
@@ -91,7 +90,6 @@ class VisionTower(nn.Layer):
     mlp_norm}`, `ln_post`. `attention_norm` is the norm before attention, `mlp_norm` before the MLP.
 
     Args:
-        config: sizes, dropout and initial scales.
         std: initial scale of the class token, and of positions where the config has none.
     """
 

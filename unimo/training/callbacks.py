@@ -284,13 +284,10 @@ class Progress(Callback):
 
 
 class JsonLines(Callback):
-    """Writes training and evaluation metrics on rank 0.
+    """Writes training and evaluation metrics to a file in the output folder, on rank 0.
 
     A resumed run first removes the lines written after its checkpoint, so that the file reads as if the run
     had never stopped.
-
-    Args:
-        name: name of the file in the output folder.
     """
 
     def __init__(self, name: str = FILE_NAME) -> None:

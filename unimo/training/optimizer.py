@@ -156,11 +156,8 @@ def learning_rate(step: int, max_steps: int, optim: OptimConfig) -> float:
 
     It rises linearly; the last step of the warm-up is the first at the peak, and a run shorter than its
     warm-up ends below it. Then `linear` and `cosine` fall to 0 at `max_steps`, `constant` stays, and
-    `piecewise` follows `milestones`, whose shares of `max_steps` are rounded to a step.
-
-    Args:
-        step: optimizer steps already done, 0 for the first one.
-        max_steps: steps of the whole run.
+    `piecewise` follows `milestones`, whose shares of `max_steps` are rounded to a step. `step` counts the
+    optimizer steps already done, 0 for the first one.
     """
     warmup = _warmup_steps(optim.warmup, max_steps)
     progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unimo.data.prepare.writer import PAIRS_SCHEMA, SNLI_SCHEMA, VQA_SCHEMA
+from unimo.data.prepare.writer import SCHEMAS
 from unimo.data.readers.jsonl import record_fields, split_item
 
 TRAINS = "run_pretrain.sh"
@@ -57,7 +57,7 @@ def test_examples_of_lines(root):
     ]
 
 
-@pytest.mark.parametrize("schema", [PAIRS_SCHEMA, VQA_SCHEMA, SNLI_SCHEMA])
+@pytest.mark.parametrize("schema", SCHEMAS.values())
 def test_columns(root, schema):
     assert f"`{', '.join(schema.names)}`" in (root / "unimo" / "data" / "README.md").read_text(
         encoding="utf8"

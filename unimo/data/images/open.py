@@ -17,20 +17,18 @@ from unimo.data.record import ImageSource
 from unimo.errors import RecordError
 
 MAX_PIXELS = 89_000_000
-"""Largest image that is decoded (267 MB as RGB); just below Pillow's own warning level."""
+"""Largest image that is decoded (267 MB as RGB), just below Pillow's own warning level."""
 Image.preinit()  # registers the plain formats; the others are registered by importing their plugins
 FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN]
 
 
-def open_image(source: ImageSource, target: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file to an upright RGB image.
+def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
+    """Decode an image file, given as bytes or by its path, to an upright RGB image.
 
     Args:
-        source: the bytes of the file, or its path.
         target: side of the square that the image will be scaled to. A JPEG whose shorter side is at least
             four times as long is decoded at a half, a quarter or an eighth of its size (never below twice
             the target), which is several times faster.
-        max_pixels: images with more pixels are refused by their header, before decoding.
 
     Raises:
         RecordError: missing, empty, truncated, damaged or oversized file, or not an image.
@@ -49,13 +47,13 @@ def open_image(source: ImageSource, target: int | None = None, max_pixels: int =
         width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         size = str(error).partition(" exceeds")[0]  # without Pillow's own limit
-        raise RecordError(f"{what}: {size}; the limit is {max_pixels:,} in all; scale it down") from error
+        raise RecordError(f"{what}: {size}; the limit is {MAX_PIXELS:,} in all; scale it down") from error
     except Exception as error:  # decoders raise nearly anything on damaged headers
         reason = str(error).partition(" <")[0]  # without the address of Pillow's object, which varies
         raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {reason}") from error
-    if width * height > max_pixels:
+    if width * height > MAX_PIXELS:
         raise RecordError(
-            f"{what} is {width} x {height} pixels; the limit is {max_pixels:,} in all; scale it down"
+            f"{what} is {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all; scale it down"
         )
     try:
         if target and image.format in ("JPEG", "MPO"):

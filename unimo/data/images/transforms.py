@@ -67,11 +67,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def build_transform(name: str, size: int) -> Transform:
-    """Build the transform of a name.
-
-    Args:
-        name: a key of `RECIPES`.
-        size: side S of the square output, pixels.
+    """Build the transform of a name in `RECIPES`, to a square of `size` S pixels.
 
     Returns:
         A function from an RGB image and a generator to normalised pixels, float32 [3, S, S]. Deterministic

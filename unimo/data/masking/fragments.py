@@ -94,8 +94,7 @@ class FragmentSampler:
     def _draw(self, sizes: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
         """Draw fragments as (first word, word after the last), in the order of the text.
 
-        Args:
-            sizes: number of tokens of each word, 0 for a word that must stay.
+        `sizes` are the numbers of tokens of the words, 0 for a word that must stay.
         """
         budget, free = Budget(self.share * sizes.sum(), rng), sizes > 0
         runs = []

@@ -11,16 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from unimo.data.images.open import open_image
-from unimo.data.prepare.writer import (
-    PAIRS_SCHEMA,
-    SNLI_SCHEMA,
-    VQA_SCHEMA,
-    ArrowWriter,
-    Progress,
-    no_progress,
-    write_json,
-)
-from unimo.data.readers.base import Dataset, Kind, SubsetDataset, concat
+from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
+from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
 from unimo.data.readers.open import split_of
 from unimo.data.record import Record
@@ -31,10 +23,8 @@ _CHECK_SIZE = 32
 _SHOWN = 10
 # Own images and questions have names, unlike the COCO numbers of VQA v2.
 _NAMES = {"image_id": pa.string(), "question_id": pa.list_(pa.string())}
-_SCHEMAS: dict[Kind, pa.Schema] = {
-    "pairs": PAIRS_SCHEMA,
-    "vqa": pa.schema({column.name: _NAMES.get(column.name, column.type) for column in VQA_SCHEMA}),
-    "entailment": SNLI_SCHEMA,
+_SCHEMAS = SCHEMAS | {
+    "vqa": pa.schema({column.name: _NAMES.get(column.name, column.type) for column in SCHEMAS["vqa"]})
 }
 _STEMS: dict[Kind, str] = {"pairs": "_caption", "vqa": "_vqa", "entailment": "_entailment"}
 
@@ -108,7 +98,7 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dat
     for path in files:
         data = JsonlDataset(path, kind, image_root=images)
         for split in [split_of(path) or "train"] if named else ["train", "val", "test"]:
-            part = data if named else SubsetDataset(data, hash_split(data.image_names(), split))
+            part = data if named else ConcatDataset([data], "own", [hash_split(data.image_names(), split)])
             parts.setdefault(split, []).append(part)
     return {split: concat(datasets, "own") for split, datasets in parts.items()}
 

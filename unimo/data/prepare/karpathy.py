@@ -6,16 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.writer import (
-    PAIRS_SCHEMA,
-    ArrowWriter,
-    ImageFolder,
-    Progress,
-    Row,
-    check_folder,
-    no_progress,
-    write_json,
-)
+from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progress, Row, no_progress
 from unimo.errors import DataError
 from unimo.files import read_json
 
@@ -48,7 +39,7 @@ def prepare_karpathy(
         DataError: malformed annotations, too many missing images, or a full disk.
     """
     entries, dataset = _read_annotations(Path(annotations))
-    folder = ImageFolder(check_folder(images, "the image files"), max_missing_rate)
+    folder = ImageFolder(images, "the image files", max_missing_rate)
     folder.check_present(_candidates(entry) for entry in entries)
     name = name or _SHORT_NAMES.get(dataset, dataset)
     summary: dict[str, Any] = {"source": str(annotations), "splits": {}}
@@ -56,13 +47,11 @@ def prepare_karpathy(
     for split in found:
         chosen = [entry for entry in entries if entry["split"] == split]
         stem = f"{name}_caption_karpathy_{split}"
-        writer = ArrowWriter(out, stem, PAIRS_SCHEMA, rows_per_file)
+        writer = ArrowWriter(out, stem, SCHEMAS["pairs"], rows_per_file)
         rows = _rows(progress(chosen, total=len(chosen), desc=stem))
         captions = folder.write(writer, rows, "caption")
         summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
-    summary |= folder.report()
-    write_json(Path(out) / "summary.json", summary)
-    return summary
+    return folder.finish(out, summary)
 
 
 def _read_annotations(path: Path) -> tuple[list[Mapping[str, Any]], str]:

@@ -5,15 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unimo.data.prepare.writer import (
-    SNLI_SCHEMA,
-    ArrowWriter,
-    ImageFolder,
-    Progress,
-    check_folder,
-    no_progress,
-    write_json,
-)
+from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progress, check_folder, no_progress
 from unimo.data.readers.jsonl import LABELS
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json
@@ -48,11 +40,11 @@ def prepare_snli_ve(
     if not files:
         raise DataError(f"no snli_ve_train.jsonl, snli_ve_dev.jsonl or snli_ve_test.jsonl in {source}")
     content = {split: _read_split(path) for split, path in files.items()}
-    folder = ImageFolder(check_folder(images, "the Flickr30k images"), max_missing_rate)
+    folder = ImageFolder(images, "the Flickr30k images", max_missing_rate)
     folder.check_present((f"{image}.jpg",) for many, _ in content.values() for image in many)
     summary: dict[str, Any] = {"splits": {}}
     for split, (by_image, unlabelled) in content.items():
-        writer = ArrowWriter(out, f"snli_{split}", SNLI_SCHEMA)
+        writer = ArrowWriter(out, f"snli_{split}", SCHEMAS["entailment"])
         items = progress(by_image.items(), total=len(by_image), desc=writer.stem)
         rows = (((f"{image}.jpg",), columns) for image, columns in items)
         sentences = folder.write(writer, rows, "labels")
@@ -62,9 +54,7 @@ def prepare_snli_ve(
             "without_label": unlabelled,
             "files": writer.file_names,
         }
-    summary |= folder.report()
-    write_json(Path(out) / "summary.json", summary)
-    return summary
+    return folder.finish(out, summary)
 
 
 def _read_split(path: Path) -> tuple[dict[str, dict[str, list]], int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from unimo.data.prepare.writer import (
-    VQA_SCHEMA,
+    SCHEMAS,
     ArrowWriter,
     ImageFolder,
     Progress,
@@ -78,7 +78,7 @@ def prepare_vqa(
         DataError: missing or inconsistent files, too many missing images, or a full disk.
     """
     splits = _read_splits(check_folder(annotations, "the VQA v2 JSON files"))
-    folder = ImageFolder(check_folder(images, "train2014, val2014, test2015"), max_missing_rate)
+    folder = ImageFolder(images, "train2014, val2014, test2015", max_missing_rate)
     folder.check_present(_candidates(s, image) for s, by_image in splits.items() for image in by_image)
     labelled = (splits[split] for split in LABELLED if split in splits)
     questions = (question for by_image in labelled for asked in by_image.values() for question in asked)
@@ -95,7 +95,7 @@ def prepare_vqa(
         elif split == "val":
             log.warning("val has %d images: no trainable_val and rest_val (--rest-images)", len(kept))
         for name, chosen in parts.items():
-            writer = ArrowWriter(out, f"vqav2_{name}{ending}", VQA_SCHEMA)
+            writer = ArrowWriter(out, f"vqav2_{name}{ending}", SCHEMAS["vqa"])
             items = progress(chosen, total=len(chosen), desc=writer.stem)
             questions = folder.write(writer, _rows(split, name, items), "questions")
             summary["splits"][name] = {
@@ -104,10 +104,8 @@ def prepare_vqa(
                 "files": writer.file_names,
                 "questions_read": sum(map(len, by_image.values())),
             }
-    summary |= folder.report()
     write_json(Path(out) / "answers.json", vocabulary)
-    write_json(Path(out) / "summary.json", summary)
-    return summary
+    return folder.finish(out, summary)
 
 
 def build_vocabulary(majority_answers: Iterable[str], min_count: int = 9) -> list[str]:

@@ -10,7 +10,6 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,27 @@ Progress = Callable[..., Iterable]
 """Wraps an iterable as tqdm does: `progress(items, total=..., desc=...)`."""
 
 TEXTS = pa.list_(pa.string())
-PAIRS_SCHEMA = pa.schema(
-    {"image": pa.binary(), "caption": TEXTS, "image_id": pa.string(), "split": pa.string()}
-)
-VQA_SCHEMA = pa.schema(
-    {
-        "image": pa.binary(),
-        "questions": TEXTS,
-        "answers": pa.list_(TEXTS),
-        "answer_labels": pa.list_(pa.list_(pa.int64())),
-        "answer_scores": pa.list_(pa.list_(pa.float64())),
-        "image_id": pa.int64(),
-        "question_id": pa.list_(pa.int64()),
-        "split": pa.string(),
-    }
-)
-SNLI_SCHEMA = pa.schema({"image": pa.binary(), "sentences": pa.list_(TEXTS), "labels": pa.list_(pa.int64())})
+SCHEMAS = {
+    "pairs": pa.schema(
+        {"image": pa.binary(), "caption": TEXTS, "image_id": pa.string(), "split": pa.string()}
+    ),
+    "vqa": pa.schema(
+        {
+            "image": pa.binary(),
+            "questions": TEXTS,
+            "answers": pa.list_(TEXTS),
+            "answer_labels": pa.list_(pa.list_(pa.int64())),
+            "answer_scores": pa.list_(pa.list_(pa.float64())),
+            "image_id": pa.int64(),
+            "question_id": pa.list_(pa.int64()),
+            "split": pa.string(),
+        }
+    ),
+    "entailment": pa.schema(
+        {"image": pa.binary(), "sentences": pa.list_(TEXTS), "labels": pa.list_(pa.int64())}
+    ),
+}
+"""Columns of the tables of each kind of samples."""
 _BATCH_BYTES = 32 << 20
 _BATCH_ROWS = 1000
 
@@ -178,19 +182,22 @@ def check_folder(path: str | Path, what: str) -> Path:
     return path
 
 
-@dataclass
 class ImageFolder:
     """The image files of a corpus, with a record of missing and broken ones.
 
     Args:
+        what: description of them, for the message if there is no such folder.
         max_missing_rate: share of the requested images that may be missing or broken.
+
+    Raises:
+        DataError: there is no such folder.
     """
 
-    root: Path
-    max_missing_rate: float = 0.01
-    missing: set[str] = field(default_factory=set)
-    broken: dict[str, str] = field(default_factory=dict)
-    _sound: set[str] = field(default_factory=set)
+    def __init__(self, root: str | Path, what: str, max_missing_rate: float) -> None:
+        self.root, self.max_missing_rate = check_folder(root, what), max_missing_rate
+        self.missing: set[str] = set()
+        self.broken: dict[str, str] = {}
+        self._sound: set[str] = set()
 
     def read(self, *candidates: str) -> bytes | None:
         """Read the first existing candidate, relative to the root; None (and counted) if it is unusable.
@@ -212,10 +219,7 @@ class ImageFolder:
         return content
 
     def check_present(self, wanted: Iterable[tuple[str, ...]]) -> None:
-        """Check before anything is written that enough images exist.
-
-        Args:
-            wanted: candidate names of each image.
+        """Check before anything is written that enough images exist, given the candidate names of each.
 
         Raises:
             DataError: more than `max_missing_rate` of them are missing.
@@ -230,15 +234,9 @@ class ImageFolder:
         self._check_rate(lost, total, "missing from")
 
     def write(self, writer: ArrowWriter, rows: Iterable[Row], texts: str) -> int:
-        """Write the rows of a file, without those whose image is unusable.
+        """Write rows, without those whose image is unusable; return the number of texts in a column.
 
-        Args:
-            writer: the file.
-            rows: candidate names of the image, and the other columns.
-            texts: column with a list of texts.
-
-        Returns:
-            Number of texts.
+        A row is the candidate names of the image, and the other columns.
 
         Raises:
             DataError: more than `max_missing_rate` of the images read so far were missing or broken, or the
@@ -263,8 +261,14 @@ class ImageFolder:
                 "complete the folder or raise --max-missing-rate"
             )
 
-    def report(self) -> dict[str, Any]:
-        """Return counts for summary.json, with the first few names."""
+    def finish(self, out: str | Path, summary: dict[str, Any]) -> dict[str, Any]:
+        """Add the counts of lost images, with the first few names, write and return `summary.json`."""
         examples = [f"{name}: not found" for name in sorted(self.missing)[:5]]
         examples += [f"{name}: {reason}" for name, reason in sorted(self.broken.items())[:5]]
-        return {"images_missing": len(self.missing), "images_broken": len(self.broken), "examples": examples}
+        summary |= {
+            "images_missing": len(self.missing),
+            "images_broken": len(self.broken),
+            "examples": examples,
+        }
+        write_json(Path(out) / "summary.json", summary)
+        return summary

@@ -65,12 +65,28 @@ class TextDataset(Dataset):
         raise RecordError(f"{self.name} has no images")
 
 
-class LocatedDataset(Dataset):
-    """Base of data sets whose samples are those of other data sets, in another order."""
+class ConcatDataset(Dataset):
+    """Several data sets one after the other, for a split in several files.
 
-    @abstractmethod
+    Args:
+        indices: samples of each data set that belong to this one; all of them when None.
+    """
+
+    def __init__(
+        self, parts: Sequence[Dataset], name: str, indices: Sequence[Sequence[int] | np.ndarray] | None = None
+    ) -> None:
+        self.name, self._parts = name, list(parts)
+        self._indices = [range(len(part)) for part in parts] if indices is None else indices
+        self._starts = np.cumsum([0] + [len(chosen) for chosen in self._indices])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
     def _locate(self, index: int) -> tuple[Dataset, int]:
         """Return the data set of a sample, and its index there."""
+        check_index(index, len(self))
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[part], int(self._indices[part][index - int(self._starts[part])])
 
     def __getitem__(self, index: int) -> Record:
         part, within = self._locate(index)
@@ -83,23 +99,6 @@ class LocatedDataset(Dataset):
     def image_id(self, index: int) -> str:
         part, within = self._locate(index)
         return part.image_id(within)
-
-
-class ConcatDataset(LocatedDataset):
-    """Several datasets one after the other, for a split in several files."""
-
-    def __init__(self, parts: Sequence[Dataset], name: str) -> None:
-        self.name = name
-        self._parts = list(parts)
-        self._starts = np.cumsum([0] + [len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def _locate(self, index: int) -> tuple[Dataset, int]:
-        check_index(index, len(self))
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[part], index - int(self._starts[part])
 
 
 def concat(parts: Sequence[Dataset], name: str) -> Dataset:
@@ -118,20 +117,6 @@ class WrappedDataset(Dataset):
 
     def image_source(self, index: int) -> ImageSource:
         return self._whole.image_source(index)
-
-
-class SubsetDataset(LocatedDataset):
-    """Selected samples of another dataset."""
-
-    def __init__(self, whole: Dataset, indices: np.ndarray) -> None:
-        self.name, self._whole, self._indices = whole.name, whole, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def _locate(self, index: int) -> tuple[Dataset, int]:
-        check_index(index, len(self))
-        return self._whole, int(self._indices[index])
 
 
 def check_index(index: int, length: int) -> None:
@@ -241,12 +226,7 @@ def spoken(class_name: str) -> str:
 
 
 class RelabeledImages(WrappedDataset, LabeledImages):
-    """A data set with the labels of other classes.
-
-    Args:
-        class_names: the new classes, for example those of a trained model.
-        class_of: for each label of `dataset` its index in `class_names`.
-    """
+    """A data set with the labels of other classes; `class_of` has the new label of each old one."""
 
     def __init__(self, dataset: Dataset, class_names: Sequence[str], class_of: Sequence[int]) -> None:
         super().__init__(dataset)

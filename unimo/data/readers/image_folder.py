@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unimo.data.readers.base import (
+    ConcatDataset,
     Dataset,
     LabeledImages,
     RelabeledImages,
-    SubsetDataset,
     WrappedDataset,
     check_index,
     spoken,
@@ -33,11 +33,7 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 
 
 class PictureDataset(Dataset):
-    """Image files, each a sample without text.
-
-    Args:
-        root: folder that names of samples are relative to.
-    """
+    """Image files, each a sample without text, named by its path relative to `root`."""
 
     def __init__(self, files: Sequence[Path], root: Path, name: str) -> None:
         self.name = name
@@ -114,7 +110,6 @@ class ImageFolder(LabeledImages):
     """The images in the class folders of one folder, including subfolders, sorted by path.
 
     Args:
-        root: folder of the class folders.
         class_names: classes that labels refer to; the folders found when None.
 
     Raises:
@@ -178,7 +173,7 @@ def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
         whole = ImageFolder(root, name)
         if split not in SPLIT_FOLDERS:
             raise DataError(f"{root} has no split {split!r}; found: {', '.join(SPLIT_FOLDERS)}")
-        subset = SubsetDataset(whole, hash_split(whole.names, split))
+        subset = ConcatDataset([whole], name, [hash_split(whole.names, split)])
         if len(subset) == 0:
             raise DataError(f"{root} has too few pictures for a split {split!r}: at least 3 are needed")
         return RelabeledImages(subset, whole.class_names, range(len(whole.class_names)))

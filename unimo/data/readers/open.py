@@ -31,7 +31,6 @@ from unimo.data.readers.base import (
     Kind,
     LabeledImages,
     RelabeledImages,
-    SubsetDataset,
     concat,
     relabel,
 )
@@ -248,14 +247,15 @@ def _is_hashed(files: list[_File], kind: Kind) -> bool:
 
 
 def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Dataset:
-    parts: list[Dataset] = []
+    parts, indices = [], []
     for file in files:
         dataset = JsonlDataset(file.path, kind, name)
         for word in split.split("+"):
             if word not in _HASHED:
                 raise DataError(f"{file.path.parent} has no split {word!r}; found: {', '.join(_HASHED)}")
-            parts.append(SubsetDataset(dataset, hash_split(dataset.image_names(), word)))
-    whole = ConcatDataset(parts, name)
+            parts.append(dataset)
+            indices.append(hash_split(dataset.image_names(), word))
+    whole = ConcatDataset(parts, name, indices)
     if len(whole) == 0:
         raise DataError(
             f"{files[0].path.parent} has too few images for a split {split!r}: at least 3 are needed"

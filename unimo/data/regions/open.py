@@ -20,13 +20,10 @@ from unimo.errors import ConfigError, RecordError
 
 
 class GridRegions:
-    """The cells of a grid over the image as regions; the feature of a cell is its pixels, scaled down.
+    """The parts of an image, `cells` x `cells`, as regions.
 
+    A feature is a part scaled to `pixels` x `pixels`: F is 3 * pixels ** 2.
     Works for every image on a fresh machine; on `scenes` a cell of the 2 x 2 grid holds at most one object.
-
-    Args:
-        cells: number of cells along each side of the image.
-        pixels: side of a cell after scaling; F is 3 * pixels ** 2.
     """
 
     num_classes = 0
@@ -96,7 +93,7 @@ class RegionInput:
     """Reader of the regions of records for a model.
 
     Args:
-        source: name of the source, see `open_regions`.
+        source: see `open_regions`.
         max_regions: largest number of regions of an image.
         blank: replace the regions of every image by one empty region of its size (for analysis).
 

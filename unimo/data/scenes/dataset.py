@@ -34,7 +34,6 @@ class ScenesDataset(Dataset):
         kind: `pairs` (caption), `vqa` (question, answer, question type), `entailment` (hypothesis, label),
             `texts` (captions without an image) or `images` (images without a caption).
         split: `train`, `val` or `test`; their images are rendered from different seeds.
-        config: numbers of images and the seed.
 
     Raises:
         ConfigError: unknown split.
@@ -86,11 +85,7 @@ class ScenesDataset(Dataset):
 
 
 class OneASceneDataset(Dataset):
-    """Base of corpora with one sample for each scene of a split.
-
-    Args:
-        split: `train`, `val` or `test`.
-        config: numbers of scenes and the seed.
+    """Base of corpora with one sample for each scene of a split, `train`, `val` or `test`.
 
     Raises:
         ConfigError: unknown split.
