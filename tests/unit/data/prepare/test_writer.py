@@ -7,6 +7,8 @@ from unimo.data.prepare import writer as module
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, write_json
 from unimo.errors import DataError
 
+PAIRS = SCHEMAS["pairs"]
+
 
 def row(number, size=10):
     return {"image": b"x" * size, "caption": [str(number)], "image_id": str(number), "split": "train"}
@@ -18,7 +20,7 @@ def read(path):
 
 def test_batches_are_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_BATCH_BYTES", 1000)
-    with ArrowWriter(tmp_path / "new", "a_train", SCHEMAS["pairs"]) as writer:
+    with ArrowWriter(tmp_path / "new", "a_train", PAIRS) as writer:
         for number in range(10):
             writer.write(row(number, 400))
     table = read(tmp_path / "new" / "a_train.arrow")
@@ -35,7 +37,7 @@ def test_numbered_files_replace_those_of_an_earlier_run(tmp_path):
         (0, 0, ["a_train"]),
     ):
         (tmp_path / "a_train_fix.arrow").touch()
-        with ArrowWriter(tmp_path, "a_train", SCHEMAS["pairs"], per_file) as writer:
+        with ArrowWriter(tmp_path, "a_train", PAIRS, per_file) as writer:
             for number in range(rows):
                 writer.write(row(number))
         assert sorted(path.stem for path in tmp_path.iterdir()) == sorted([*names, "a_train_fix"])
@@ -43,9 +45,9 @@ def test_numbered_files_replace_those_of_an_earlier_run(tmp_path):
 
 
 def test_a_failure_keeps_the_old_file_and_no_other(tmp_path):
-    with ArrowWriter(tmp_path, "a_train", SCHEMAS["pairs"]) as writer:
+    with ArrowWriter(tmp_path, "a_train", PAIRS) as writer:
         writer.write(row(1))
-    with pytest.raises(KeyError), ArrowWriter(tmp_path, "a_train", SCHEMAS["pairs"], 1) as writer:
+    with pytest.raises(KeyError), ArrowWriter(tmp_path, "a_train", PAIRS, 1) as writer:
         writer.write(row(2))
         writer.write(row(3))
         raise KeyError
@@ -60,13 +62,13 @@ def test_a_disk_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with (
         pytest.raises(DataError, match="cannot write"),
-        ArrowWriter(tmp_path / "file", "a", SCHEMAS["pairs"]),
+        ArrowWriter(tmp_path / "file", "a", PAIRS),
     ):
         pass
     monkeypatch.setattr(ArrowWriter, "_flush", full)
     with (
         pytest.raises(DataError, match="No space left"),
-        ArrowWriter(tmp_path, "a", SCHEMAS["pairs"]) as writer,
+        ArrowWriter(tmp_path, "a", PAIRS) as writer,
     ):
         writer.write(row(1))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
