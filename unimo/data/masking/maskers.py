@@ -10,6 +10,11 @@ import numpy as np
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import ConfigError
 
+SPAN_STOP = 0.2
+"""Probability that a span ends after each of its words (SpanBERT's p)."""
+LONGEST_SPAN = 10
+"""Largest number of words of a span (SpanBERT)."""
+
 
 class Budget:
     """Amount of a text or image that may still be masked, in whole words or groups of regions.
@@ -89,12 +94,6 @@ class Masker:
         masked, labels = tokens.copy(), tokens[positions]
         masked[positions] = np.where(fate < 0.8, self.mask_id, np.where(fate < 0.9, replacements, labels))
         return masked, positions, labels
-
-
-SPAN_STOP = 0.2
-"""Probability that a span ends after each of its words (SpanBERT's p)."""
-LONGEST_SPAN = 10
-"""Largest number of words of a span (SpanBERT)."""
 
 
 class SpanMasker(Masker):

@@ -30,6 +30,11 @@ from unimo.errors import DataError, RecordError
 
 log = logging.getLogger(__name__)
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test",),
+}
 
 
 class PictureDataset(Dataset):
@@ -97,13 +102,6 @@ def find_pictures(folder: Path) -> list[Path]:
         endings = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         log.warning("%s: %d files are no pictures by their endings: %s", folder, others.total(), endings)
     return sorted(pictures)
-
-
-SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test",),
-}
 
 
 class ImageFolder(LabeledImages):

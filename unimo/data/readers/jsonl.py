@@ -31,6 +31,8 @@ from unimo.files import parse_json
 from unimo.metrics.vqa import answer_type, soft_scores
 
 LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
+HELD_OUT_SHARE = 0.05
+"""Share of the images in val, and also in test, where file names name no split."""
 
 
 def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
@@ -114,10 +116,6 @@ def _answer_scores(sample: Mapping[str, Any], where: str) -> dict[str, float]:
             return scores
         raise RecordError(f"{where}: answer scores must lie in (0, 1], found {scores}")
     raise RecordError(f"{where}: expected answers as text, list or mapping, found {answers!r}")
-
-
-HELD_OUT_SHARE = 0.05
-"""Share of the images in val, and also in test, where file names name no split."""
 
 
 class JsonlDataset(Dataset):

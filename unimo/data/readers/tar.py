@@ -23,6 +23,9 @@ from unimo.errors import DataError, RecordError
 from unimo.files import parse_json
 
 log = logging.getLogger(__name__)
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+Span = tuple[int, int]
+NOTHING: Span = (-1, 0)
 BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
 _CHECKSUM = slice(148, 156)
@@ -99,11 +102,6 @@ def _pax_records(content: bytes) -> dict[bytes, bytes]:
         key, _, value = line[len(length) + 1 : -1].partition(b"=")
         records[key] = value
     return records
-
-
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
-Span = tuple[int, int]
-NOTHING: Span = (-1, 0)
 
 
 class TarDataset(Dataset):

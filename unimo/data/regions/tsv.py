@@ -12,7 +12,7 @@ import base64
 import binascii
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from unimo.errors import DataError, RecordError
 from unimo.files import replacing
 
 Order = Literal["width-height", "height-width"]
-ORDERS: tuple[Order, ...] = get_args(Order)
 COLUMNS = 7
 _LARGEST = 2**31 - 1
 

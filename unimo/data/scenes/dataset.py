@@ -132,7 +132,7 @@ class SceneShapes(OneASceneDataset, LabeledImages):
     def scene(self, index: int) -> Scene:
         """Make the scene of image number `index`, with one object."""
         _, whole, rng = self.draw(index, "shape")
-        return Scene((whole.objects[int(rng.integers(len(whole.objects)))],), whole.background)
+        return Scene((language.pick(whole.objects, rng),), whole.background)
 
     def __getitem__(self, index: int) -> Record:
         scene = self.scene(index)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from unimo.data.scenes.scene import COLORS, PLACES, SHAPES, Scene, SceneObject
 
+Item = TypeVar("Item")
 CONTRADICTION, NEUTRAL, ENTAILMENT = 0, 1, 2
 
 TEMPLATE_WORDS = (
@@ -73,10 +74,10 @@ def hypotheses(scene: Scene, count: int, rng: np.random.Generator) -> list[tuple
     """Write `count` statements with labels: contradiction 0, neutral 1, entailment 2, in equal shares."""
     made = []
     for turn in range(count):
-        item = scene.objects[rng.integers(len(scene.objects))]
+        item = pick(scene.objects, rng)
         label = (ENTAILMENT, CONTRADICTION, NEUTRAL)[turn % 3]
         if label == NEUTRAL:
-            made.append((f"the {item.name} {_pick(HIDDEN_FACTS, rng)} .", label))
+            made.append((f"the {item.name} {pick(HIDDEN_FACTS, rng)} .", label))
         elif label == CONTRADICTION:
             made.append((f"there is a {_absent(scene, item, rng)} .", label))
         else:
@@ -90,7 +91,7 @@ def _absent(scene: Scene, item: SceneObject, rng: np.random.Generator) -> str:
     while True:
         parts = [item.color, item.shape, item.place]
         which = int(rng.integers(3))
-        parts[which] = _pick((tuple(COLORS), SHAPES, PLACES)[which], rng)
+        parts[which] = pick((tuple(COLORS), SHAPES, PLACES)[which], rng)
         if tuple(parts) not in present:
             return f"{parts[0]} {parts[1]} at the {parts[2]}"
 
@@ -112,7 +113,7 @@ def _ask_about_one(key: Key, ask: Ask, scene: Scene, rng: np.random.Generator) -
 
 
 def _ask_what_is_at(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    place = _pick(PLACES, rng)
+    place = pick(PLACES, rng)
     asked = ("shape", "color")[rng.integers(2)]
     found = [item for item in scene.objects if item.place == place]
     return f"what {asked} is at the {place} ?", getattr(found[0], asked) if found else "nothing"
@@ -123,14 +124,14 @@ def _ask_existence(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
 
     A wrong name keeps the colour or the shape of an object that is there.
     """
-    item = scene.objects[rng.integers(len(scene.objects))]
+    item = pick(scene.objects, rng)
     if rng.random() < 0.5:
         return f"is there a {item.name} ?", "yes"
     present = {other.name for other in scene.objects}
     while True:
         keep_color = rng.random() < 0.5
-        color = item.color if keep_color else _pick(tuple(COLORS), rng)
-        shape = _pick(SHAPES, rng) if keep_color else item.shape
+        color = item.color if keep_color else pick(tuple(COLORS), rng)
+        shape = pick(SHAPES, rng) if keep_color else item.shape
         if f"{color} {shape}" not in present:
             return f"is there a {color} {shape} ?", "no"
 
@@ -141,7 +142,7 @@ def _ask_neighbour(scene: Scene, rng: np.random.Generator) -> tuple[str, str] | 
     others = [other for other in scene.objects if item and other is not item and _relation(other, item)]
     if not others:
         return None
-    other = others[rng.integers(len(others))]
+    other = pick(others, rng)
     asked = ("shape", "color")[rng.integers(2)]
     return f"what {asked} is the object {_relation(other, item)} the {item.name} ?", getattr(other, asked)
 
@@ -170,8 +171,9 @@ def _unique(scene: Scene, rng: np.random.Generator, key: Key) -> SceneObject | N
     """Draw an object whose `key` no other object shares; None if there is none."""
     keys = [key(item) for item in scene.objects]
     alone = [item for item, value in zip(scene.objects, keys, strict=True) if keys.count(value) == 1]
-    return alone[rng.integers(len(alone))] if alone else None
+    return pick(alone, rng) if alone else None
 
 
-def _pick(items: tuple[str, ...], rng: np.random.Generator) -> str:
+def pick(items: Sequence[Item], rng: np.random.Generator) -> Item:
+    """Draw one of the items."""
     return items[int(rng.integers(len(items)))]

@@ -21,12 +21,14 @@ from unimo.data.readers.generation import GenerationRecord
 from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.record import Record
 from unimo.data.scenes.dataset import OneASceneDataset
-from unimo.data.scenes.language import ABOUT_ONE, captions, describe, hypotheses, questions
-from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
+from unimo.data.scenes.language import ABOUT_ONE, captions, describe, hypotheses, pick, questions
+from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene
 from unimo.settings import ScenesConfig
 
 Sample = tuple[str, str | None, float]
 """First sentence, second sentence, class or score."""
+TURNS = 3
+"""Largest number of questions in a dialog."""
 
 
 class SceneTexts(OneASceneDataset, TextDataset):
@@ -46,13 +48,12 @@ class SceneTexts(OneASceneDataset, TextDataset):
 
 
 def _mood(scene: Scene, rng: np.random.Generator) -> Sample:
-    item, positive = _pick_object(scene, rng), int(rng.integers(2))
+    item, positive = pick(scene.objects, rng), int(rng.integers(2))
     return f"there is {'a' if positive else 'no'} {item.name} at the {item.place} .", None, positive
 
 
 def _inference(scene: Scene, rng: np.random.Generator) -> Sample:
-    statements = hypotheses(scene, 3, rng)
-    hypothesis, label = statements[int(rng.integers(len(statements)))]
+    hypothesis, label = pick(hypotheses(scene, 3, rng), rng)
     return describe(scene.objects), hypothesis, label
 
 
@@ -65,25 +66,15 @@ def _order(scene: Scene, rng: np.random.Generator) -> Sample:
 
 
 def _similarity(scene: Scene, rng: np.random.Generator) -> Sample:
-    item = _pick_object(scene, rng)
+    item = pick(scene.objects, rng)
     choices = {"size": tuple(RADII), "color": tuple(COLORS), "shape": SHAPES, "place": PLACES}
     changed = rng.permutation(list(choices))[: rng.integers(len(choices) + 1)]
     others = {name: [value for value in choices[name] if value != getattr(item, name)] for name in changed}
-    other = dataclasses.replace(
-        item, **{name: values[int(rng.integers(len(values)))] for name, values in others.items()}
-    )
+    other = dataclasses.replace(item, **{name: pick(values, rng) for name, values in others.items()})
     return describe([item]), describe([other]), 5.0 * (1 - len(changed) / len(choices))
 
 
 _MAKERS = {"sst2": _mood, "mnli": _inference, "cola": _order, "stsb": _similarity}
-
-
-def _pick_object(scene: Scene, rng: np.random.Generator) -> SceneObject:
-    return scene.objects[int(rng.integers(len(scene.objects)))]
-
-
-TURNS = 3
-"""Largest number of questions in a dialog."""
 
 
 class SceneWriting(OneASceneDataset, TextDataset):
@@ -98,7 +89,7 @@ class SceneWriting(OneASceneDataset, TextDataset):
         description = describe(scene.objects)
         if not self._dialog:
             asked = questions_by_answer(scene)
-            answer = list(asked)[int(rng.integers(len(asked)))]
+            answer = pick(list(asked), rng)
             return GenerationRecord(
                 sample_id, self.name, sources=(description, answer), references=asked[answer]
             )
