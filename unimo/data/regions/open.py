@@ -106,7 +106,16 @@ class RegionInput:
             raise ConfigError(f"data.max_regions {max_regions}: expected at least 1")
         self.source = open_regions(source)
         self.max_regions, self.blank = max_regions, blank
-        self.feature_size, self.num_classes = self.source.feature_size, self.source.num_classes
+
+    @property
+    def feature_size(self) -> int:
+        """Width F of a feature."""
+        return self.source.feature_size
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the detector; 0 without one."""
+        return self.source.num_classes
 
     def read(self, record: Record) -> Regions:
         """Return the best regions of a record's image.
