@@ -158,12 +158,10 @@ QUESTION_KINDS: dict[str, Callable[[Scene, np.random.Generator], tuple[str, str]
 
 def _relation(first: SceneObject, second: SceneObject) -> str | None:
     """Return where `first` is relative to `second` if they share a row or a column, else None."""
-    row, column = divmod(PLACES.index(first.place), 2)
-    other_row, other_column = divmod(PLACES.index(second.place), 2)
-    if row == other_row:
-        return "left of" if column < other_column else "right of"
-    if column == other_column:
-        return "above" if row < other_row else "below"
+    if first.row == second.row:
+        return "left of" if first.column < second.column else "right of"
+    if first.column == second.column:
+        return "above" if first.row < second.row else "below"
     return None
 
 

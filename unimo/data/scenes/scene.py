@@ -47,6 +47,16 @@ class SceneObject:
         """Size, colour and shape with an article: `a small red circle`."""
         return f"a {self.size} {self.name}"
 
+    @property
+    def row(self) -> int:
+        """0 for the top half, 1 for the bottom half."""
+        return PLACES.index(self.place) // 2
+
+    @property
+    def column(self) -> int:
+        """0 for the left half, 1 for the right half."""
+        return PLACES.index(self.place) % 2
+
 
 @dataclass(frozen=True)
 class Scene:
