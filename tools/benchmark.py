@@ -12,7 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
-from unimo.benchmark import compare, flops, fusion, machine, sides  # noqa: E402
+from unimo.benchmark import compare, flops, fusion, machine  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
 from unimo.registry import model_config  # noqa: E402
 
@@ -32,7 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("what", choices=["train", "sequences"], help="comparison to run")
     add("--model", action="append", metavar="NAME", help="our model, may be repeated")
-    add("--against", choices=sorted(sides.PEERS), help="peer of the same sizes")
+    add("--against", choices=sorted(compare.PEERS), help="peer of the same sizes")
     add("--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]")
     numbers = {
         "batch-size": (2, "samples of a step [2]"),
@@ -94,7 +94,7 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
             raise ConfigError("a UNIMO-2 is measured against itself: give it as the only --model")
         content = fusion.measure(configs[0], settings, layers=arguments.layers)
         return content, fusion.format_report(content)
-    peer_python = sides.find_peer_python(arguments.peer_python) if arguments.against else ""
+    peer_python = compare.find_peer_python(arguments.peer_python) if arguments.against else ""
     content = compare.compare_models(configs, settings, arguments.against, peer_python)
     return content, compare.format_report(content)
 

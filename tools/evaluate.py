@@ -37,7 +37,13 @@ def main() -> None:
         raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, TASKS)}")
     if (options.labels or options.prompt) and not options.zero_shot:
         raise ConfigError("--labels and --prompt go with --zero-shot; a fine-tuned model knows its classes")
-    directory = options.model or newest("pretrain" if options.zero_shot else options.task)
+    directory = options.model
+    if not directory:
+        kind = "pretrain" if options.zero_shot else options.task
+        if not (saved := loading.list_saved(kind)):
+            wanted = f"{kind} model".lstrip()
+            raise CheckpointError(f"no {wanted} in {loading.OUTPUT}/; give one with --model DIR")
+        directory = saved[0]
 
     from unimo.inference.evaluation import describe, evaluate, write_predictions
 
@@ -54,19 +60,6 @@ def main() -> None:
         write_predictions(options.predictions, result)
     about = describe(directory, options.split, result, options.blank_images)
     print(json.dumps(about | ({"zero_shot": True} if options.zero_shot else {})))
-
-
-def newest(task: str) -> Path:
-    """The newest model directory in output/ of a task.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    saved = loading.list_saved(task)
-    if not saved:
-        kind = f"{task} model" if task else "model"
-        raise CheckpointError(f"no {kind} in {loading.OUTPUT}/; give one with --model DIR")
-    return saved[0]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import paddle
@@ -19,20 +19,17 @@ from PIL import Image
 
 from unimo.analysis.neighbours import Neighbours, most_shared
 from unimo.data.loading.loader import EvalLoader
+from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset, Kind, WrappedDataset, concat
 from unimo.data.readers.open import open_corpus
+from unimo.data.record import Record
+from unimo.data.tokenizers import Tokenizer
 from unimo.errors import CapabilityError, ConfigError, DataError
-from unimo.models.unimo2.grounding import TEMPERATURE_RANGE
+from unimo.models.base import Model
+from unimo.models.unimo2.grounding import TEMPERATURE_RANGE, Grounding
 from unimo.registry import list_models, model_config
 from unimo.settings import CorpusConfig, RunConfig
 from unimo.tasks.retrieval.batches import RetrievalBatch, RetrievalCollator
-
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.data.record import Record
-    from unimo.data.tokenizers import Tokenizer
-    from unimo.models.base import Model
-    from unimo.models.unimo2.grounding import Grounding
 
 Progress = Callable[..., Iterable[Any]]
 """Wraps an iterable as tqdm does: `progress(items, total=..., desc=...)`."""

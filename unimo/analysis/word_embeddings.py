@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,18 +22,12 @@ from PIL import Image
 from sklearn.decomposition import PCA
 
 from unimo.analysis.show import writing_to
+from unimo.data.processor import Processor
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import CapabilityError, ConfigError
 from unimo.files import write_text
+from unimo.models.base import Model
 
-if TYPE_CHECKING:
-    from unimo.data.processor import Processor
-    from unimo.models.base import Model
-
-SPACE = "Ġ"
-"""The space before a word in byte-level vocabularies."""
-INSIDE = "##"
-"""Mark of a token inside a word in WordPiece vocabularies."""
 CENTRE, SHARED, OWN, FAINT = "#d62728", "#1f77b4", "#ff7f0e", "#c8c8c8"
 SIDE, DPI = 5.2, 120
 """Side of a panel in inches, and pixels per inch."""
@@ -99,9 +93,10 @@ class Lexicon:
         words: dict[str, int] = {}
         self.texts: list[str] = []
         vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
-        is_byte_level = any(token.startswith(SPACE) for token in vocabulary)
+        # Byte-level vocabularies mark the space before a word, those of WordPiece a token inside a word.
+        is_byte_level = any(token.startswith("Ġ") for token in vocabulary)
         for token, number in sorted(vocabulary.items(), key=lambda item: item[1]):
-            whole = token.startswith(SPACE) if is_byte_level else not token.startswith(INSIDE)
+            whole = token.startswith("Ġ") if is_byte_level else not token.startswith("##")
             if not whole or number in tokenizer.special_ids or number >= len(rows):
                 continue
             text = tokenizer.decode([number]).strip()

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from unimo.benchmark import flops
-from unimo.benchmark.compare import column, doubts, format_table, ratios, take_turns
+from unimo.benchmark.compare import Side, column, doubts, format_table, own_side, ratios, take_turns
 from unimo.benchmark.machine import timed_step
-from unimo.benchmark.sides import Side, own_side
 from unimo.config import merge_into
 from unimo.errors import ConfigError
 from unimo.registry import model_config

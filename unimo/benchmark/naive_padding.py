@@ -44,35 +44,23 @@ class PaddedUnimo:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
-    def pseudo_text(self, rows: int) -> Encoded:
-        """Encode texts that are masked out."""
-        ids = self.pseudo_ids.expand([rows, -1])
-        return self.model.encode_text(ids, paddle.zeros_like(ids))
-
-    def pseudo_image(self, rows: int) -> Encoded:
-        """Encode images that are masked out, with [IMG]."""
-        features = self.pseudo_features.expand([rows, -1, -1])
-        count = features.shape[1]
-        regions = {
-            "features": features,
-            "locations": paddle.zeros([rows, count, 5]),
-            "mask": paddle.zeros([rows, count]),
-        }
-        states, mask = self.model.regions(regions)
-        return Encoded(image=states, image_mask=paddle.zeros_like(mask))
-
     def fuse(self, text: Encoded | None, image: Encoded | None, *, outputs: Outputs = "all") -> Encoded:
-        """Fuse like the model, but always both parts."""
+        """Fuse like the model, but always both parts: a missing one is a pseudo part, masked out."""
+        model = self.model
         if text is not None and image is not None:
-            return self.model.fuse(text, image, outputs=outputs)
-        both = (
-            text or self.pseudo_text(image.image.shape[0]),
-            image or self.pseudo_image(text.text.shape[0]),
-        )
-        states = self.model.fuse(*both, outputs="text")
+            return model.fuse(text, image, outputs=outputs)
         if text is None:
-            return Encoded(fused_image=states.fused_image, pooled=self.model.image_pooler(states.fused_image))
-        return Encoded(fused_text=states.fused_text, pooled=self.model.text_pooler(states.fused_text))
+            ids = self.pseudo_ids.expand([image.image.shape[0], -1])
+            pseudo = model.encode_text(ids, paddle.zeros_like(ids))
+            states = model.fuse(pseudo, image, outputs="text").fused_image
+            return Encoded(fused_image=states, pooled=model.image_pooler(states))
+        features = self.pseudo_features.expand([text.text.shape[0], -1, -1])
+        rows, count, _ = features.shape
+        places, mask = paddle.zeros([rows, count, 5]), paddle.zeros([rows, count])
+        vectors, mask = model.regions({"features": features, "locations": places, "mask": mask})
+        pseudo = Encoded(image=vectors, image_mask=paddle.zeros_like(mask))
+        states = model.fuse(text, pseudo, outputs="text").fused_text
+        return Encoded(fused_text=states, pooled=model.text_pooler(states))
 
     def text_vector(self, text: Encoded) -> Tensor:
         """Return the pooled h_[CLS] [B, H] next to a pseudo image."""

@@ -18,10 +18,18 @@ import numpy as np
 import paddle
 
 from unimo.benchmark import flops
-from unimo.benchmark.compare import column, doubts, format_ratio, format_table, ratios, take_turns
+from unimo.benchmark.compare import (
+    Side,
+    column,
+    doubts,
+    format_ratio,
+    format_table,
+    own_side,
+    ratios,
+    take_turns,
+)
 from unimo.benchmark.machine import timed_step
 from unimo.benchmark.naive_padding import PaddedUnimo, pad_batch
-from unimo.benchmark.sides import Side, own_side
 from unimo.data.processor import Processor
 from unimo.errors import ConfigError
 from unimo.models.unimo.batches import ContrastBatch, UnifiedBatch

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -80,22 +80,17 @@ class Step:
         return timed_step(lambda: self.task(self.batch)[0], self.optimizer)
 
 
-def build_step(request: dict[str, Any]) -> Callable[[], dict[str, float]]:
-    """Build the step that a request describes."""
-    if "sequences" in request:
-        from unimo.benchmark.sequences import SequenceStep
-
-        return SequenceStep(request["model"], request["batch"], **request["sequences"])
-    if "fusion" in request:
-        return FusionStep(request["model"], request["batch"], **request["fusion"])
-    return Step(request["model"], request["batch"])
-
-
 def answer(words: Iterator[str], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield a description of the step, then the answer to each word."""
     import paddle
 
-    step = build_step(request)
+    given = request["model"], request["batch"]
+    if "sequences" in request:
+        from unimo.benchmark.sequences import SequenceStep
+
+        step: Any = SequenceStep(*given, **request["sequences"])
+    else:
+        step = FusionStep(*given, **request["fusion"]) if "fusion" in request else Step(*given)
     resting = process_memory("VmRSS")
     yield {"parameters": step.parameters, "library": f"paddle {paddle.__version__}"}
     for word in words:

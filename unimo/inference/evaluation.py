@@ -6,20 +6,18 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unimo import distributed
 from unimo.config import merge_plain, parse_overrides
+from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import ProcessorConfig
 from unimo.errors import ConfigError
 from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
 from unimo.registry import task_class
 from unimo.settings import RunConfig, build_run_config
-
-if TYPE_CHECKING:
-    from unimo.data.loading.task_data import TaskData
-    from unimo.tasks.base import Batch, Task
+from unimo.tasks.base import Batch, Task
 
 NOT_OF_THE_RUN = ("metadata", "processor")
 """Sections in the config of a model directory that the config of a run does not have."""

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paddle
 from paddle import Tensor
@@ -18,6 +18,7 @@ from paddle.nn import functional as F
 
 from unimo import distributed
 from unimo.config import parse_overrides
+from unimo.data.processor import ImageLike, Processor
 from unimo.errors import CapabilityError, CheckpointError, ConfigError, nearest
 from unimo.inference import loading
 from unimo.inference.evaluation import Evaluation, measure, processor_changes, run_of
@@ -29,9 +30,6 @@ from unimo.tasks.classification.image import ImageClassificationTask, TopAccurac
 from unimo.tasks.classifier import ClassifierTask
 from unimo.tasks.retrieval.matching import MatchingTask
 from unimo.tasks.retrieval.task import RetrievalConfig, RetrievalTask
-
-if TYPE_CHECKING:
-    from unimo.data.processor import ImageLike, Processor
 
 logger = logging.getLogger(__name__)
 ZERO_SHOT_TASKS = ("retrieval", "image_classification")

@@ -25,9 +25,8 @@ from typing import Literal, NamedTuple, get_args
 from tokenizers import normalizers, pre_tokenizers
 
 from unimo.errors import ConfigError
-from unimo.metrics import caption_java
+from unimo.metrics import caption
 from unimo.metrics.average import Averages
-from unimo.metrics.caption import bleu, rouge_l
 
 logger = logging.getLogger(__name__)
 MetricName = Literal["rouge", "bleu", "coco_rouge_l", "meteor", "coqa", "exact"]
@@ -71,7 +70,7 @@ def check_metrics(names: Sequence[MetricName]) -> None:
             "task.metrics has rouge, which the library rouge-score computes; install it "
             '(pip install -e ".[generation]"), or set task.metrics without rouge'
         )
-    if "meteor" in names and caption_java.find_evaluation() is None:
+    if "meteor" in names and caption.find_evaluation() is None:
         logger.warning('no METEOR in the scores: it needs Java and pip install -e ".[caption]"')
 
 
@@ -95,14 +94,14 @@ def generation_scores(
         elif name == "coqa":
             scores |= coqa_scores(rows)
         elif name == "bleu":
-            values = bleu(candidates, references)
+            values = caption.bleu(candidates, references)
             scores |= {f"bleu_{order}": 100 * value for order, value in enumerate(values, start=1)}
         elif name == "coco_rouge_l":
-            scores[name] = 100 * rouge_l(candidates, references)
+            scores[name] = 100 * caption.rouge_l(candidates, references)
         elif name == "meteor":
             keys = list(map(str, range(len(rows))))
             generated, human = (dict(zip(keys, texts, strict=True)) for texts in (candidates, references))
-            scores |= caption_java.java_scores(generated, human, names=(name,))
+            scores |= caption.java_scores(generated, human, names=(name,))
         else:
             hits = sum(tokens in texts for tokens, texts in zip(candidates, references, strict=True))
             scores[name] = 100 * hits / len(candidates)

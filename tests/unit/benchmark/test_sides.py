@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.benchmark.sides import Side, find_peer_python, own_side, peer_side
+from unimo.benchmark.compare import Side, find_peer_python, own_side, peer_side
 from unimo.benchmark.worker import make_batch
 from unimo.errors import ConfigError, UnimoError
 from unimo.registry import model_config

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unimo.errors import DataError
-from unimo.metrics import caption_java
+from unimo.metrics import caption
 from unimo.metrics.caption import bleu, caption_scores, cider, rouge_l, tokenize
 
 Flickr = dict[str, list[str]]
@@ -129,13 +129,13 @@ def test_tokens(text: str, tokens: str):
     assert tokenize(text) == tokens.split()
 
 
-needs_java = pytest.mark.skipif(caption_java.find_evaluation() is None, reason="no pycocoevalcap or no Java")
+needs_java = pytest.mark.skipif(caption.find_evaluation() is None, reason="no pycocoevalcap or no Java")
 
 
 @needs_java
 def test_own_tokens_are_nearly_always_those_of_the_stanford_tokenizer(flickr: Flickr):
     texts = [text for texts in flickr.values() for text in texts] + ["", "a\nb"]
-    official = caption_java.ptb_tokenize(texts)
+    official = caption.ptb_tokenize(texts)
     assert len(official) == len(texts) and official[-2:] == [[], ["a", "b"]]
     same = sum(tokenize(text) == tokens for text, tokens in zip(texts, official, strict=True))
     assert same / len(texts) > 0.99
@@ -145,7 +145,7 @@ def test_own_tokens_are_nearly_always_those_of_the_stanford_tokenizer(flickr: Fl
 @pytest.mark.slow
 def test_meteor_is_highest_for_the_reference_itself():
     references = {"1": [tokenize("a brown dog runs on the grass")], "2": [tokenize("two men sit on a bench")]}
-    exact = caption_java.java_scores({key: texts[0] for key, texts in references.items()}, references)
-    swapped = caption_java.java_scores({"1": references["2"][0], "2": references["1"][0]}, references)
+    exact = caption.java_scores({key: texts[0] for key, texts in references.items()}, references)
+    swapped = caption.java_scores({"1": references["2"][0], "2": references["1"][0]}, references)
     assert exact["meteor"] == pytest.approx(100.0, abs=1.0)
     assert swapped["meteor"] < 20

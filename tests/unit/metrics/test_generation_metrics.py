@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unimo.errors import ConfigError
-from unimo.metrics import caption_java
+from unimo.metrics import caption
 from unimo.metrics.generation import Written, check_metrics, generation_scores, sentences, split
 
 needs_rouge = pytest.mark.skipif(
@@ -138,7 +138,7 @@ def test_bleu_and_rouge_l_are_those_of_the_coco_evaluation(rows: list[Written]) 
 
 @pytest.mark.slow
 def test_meteor_is_that_of_the_java_program(rows: list[Written]) -> None:
-    if caption_java.find_evaluation() is None:
+    if caption.find_evaluation() is None:
         assert generation_scores(rows, ["meteor"]) == {}
         return
     from pycocoevalcap.meteor.meteor import Meteor
@@ -182,6 +182,6 @@ def test_one_sentence_is_not_cut_where_the_reference_has_marks() -> None:
 
 
 def test_a_missing_meteor_is_said(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    monkeypatch.setattr(caption_java, "find_evaluation", lambda: None)
+    monkeypatch.setattr(caption, "find_evaluation", lambda: None)
     check_metrics(["bleu", "meteor"])
     assert "no METEOR" in caplog.text

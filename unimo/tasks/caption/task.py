@@ -15,9 +15,8 @@ from paddle import Tensor
 from unimo.data.processor import Processor
 from unimo.data.readers.open import open_corpus
 from unimo.losses.reduce import accuracy
-from unimo.metrics import caption_java
 from unimo.metrics.average import compute_on_first
-from unimo.metrics.caption import caption_scores, tokenize
+from unimo.metrics.caption import caption_scores, find_evaluation, java_scores, ptb_tokenize, tokenize
 from unimo.models.base import Images, Model
 from unimo.nn.outputs import Encoded
 from unimo.settings import RunConfig
@@ -115,7 +114,7 @@ class CaptionMetric(Metric):
     """
 
     def __init__(self, java: bool) -> None:
-        self._java = java and caption_java.find_evaluation() is not None
+        self._java = java and find_evaluation() is not None
         self._captions: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._scenes: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {}
 
@@ -133,14 +132,14 @@ class CaptionMetric(Metric):
         captions, scenes = ({key: part[i][key] for part in parts for key in part[i]} for i in (0, 1))
         keys = sorted(captions)
         texts = [text for key in keys for text in (captions[key][0], *captions[key][1])]
-        tokens = iter(caption_java.ptb_tokenize(texts) if self._java and texts else map(tokenize, texts))
+        tokens = iter(ptb_tokenize(texts) if self._java and texts else map(tokenize, texts))
         candidates, references = {}, {}
         for key in keys:
             candidates[key] = next(tokens)
             references[key] = [next(tokens) for _ in captions[key][1]]
         scores = caption_scores(candidates, references)
         if self._java:
-            scores |= caption_java.java_scores(candidates, references)
+            scores |= java_scores(candidates, references)
         return scores | scene_caption_scores(scenes.values())
 
 
