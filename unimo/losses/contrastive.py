@@ -148,15 +148,12 @@ def draw_hard_images(contrast: Contrast, matched: Tensor) -> tuple[Tensor, Tenso
 
 
 def hard_negatives(scores: Tensor, group: Tensor, column_group: Tensor | None = None) -> Tensor:
-    """Draw for each row a column of another group, with probability softmax(scores).
+    """Draw for each row a column of another group, with probability softmax(scores), as indices [B] int64.
 
     Args:
         scores: similarity [B, C] of each row to each column.
         group: [B]; columns of the row's own group are never drawn, unless there is no other.
         column_group: [C] groups of the columns; those of the rows when None.
-
-    Returns:
-        Column indices [B], int64.
     """
     with paddle.no_grad():
         columns = group if column_group is None else column_group

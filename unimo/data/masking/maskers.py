@@ -149,8 +149,7 @@ class SpanMasker(Masker):
 def overlaps(boxes: np.ndarray) -> np.ndarray:
     """Compute the intersection over union of all pairs of boxes [R, 4] (x1, y1, x2, y2 in any unit).
 
-    Returns:
-        [R, R] float64; 0 where both have no area.
+    It is [R, R] float64, and 0 where both have no area.
     """
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)

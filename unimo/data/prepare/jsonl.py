@@ -43,7 +43,7 @@ def prepare_jsonl(
 
     Splits are those of the file names (`train.jsonl`, `val.jsonl`); if no file names one, images are split by
     hash: 90% train, 5% val, 5% test. Every line is read and every image decoded; broken ones are logged with
-    their line number, skipped, and listed in the summary.
+    their line number, skipped, and listed in the summary, which is returned.
 
     Args:
         source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
@@ -51,9 +51,6 @@ def prepare_jsonl(
         images: folder that image paths are relative to; that of the file when None.
         min_count: VQA: smallest number of questions of train and val whose answer becomes a class.
         max_missing_rate: share of samples that may be broken.
-
-    Returns:
-        The content of `summary.json`.
 
     Raises:
         DataError: no files, too many broken samples, or a full disk.

@@ -23,7 +23,7 @@ def prepare_karpathy(
     rows_per_file: int = 0,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write `<name>_caption_karpathy_<split>.arrow` for each split, and `summary.json`.
+    """Write `<name>_caption_karpathy_<split>.arrow` for each split, and `summary.json`; return its content.
 
     Args:
         annotations: `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
@@ -31,9 +31,6 @@ def prepare_karpathy(
         name: first part of the file names; from the annotations when empty (Flickr30k: `f30k`).
         max_missing_rate: share of images that may be missing or broken.
         rows_per_file: images of one file; 0 means one file for each split.
-
-    Returns:
-        The content of `summary.json`.
 
     Raises:
         DataError: malformed annotations, too many missing images, or a full disk.

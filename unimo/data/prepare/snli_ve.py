@@ -20,7 +20,7 @@ def prepare_snli_ve(
     max_missing_rate: float = 0.01,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write `snli_<split>.arrow` for train, dev and test, and `summary.json`.
+    """Write `snli_<split>.arrow` for train, dev and test, and `summary.json`; return its content.
 
     Lines without an agreed label (gold label `-`) are skipped.
 
@@ -28,9 +28,6 @@ def prepare_snli_ve(
         annotations: folder of `snli_ve_train.jsonl`, `snli_ve_dev.jsonl`, `snli_ve_test.jsonl`.
         images: folder of the Flickr30k images, `<Flickr30K_ID>.jpg`.
         max_missing_rate: share of images that may be missing or broken.
-
-    Returns:
-        The content of `summary.json`.
 
     Raises:
         DataError: missing files, malformed lines, too many missing images, or a full disk.

@@ -55,7 +55,7 @@ def prepare_vqa(
     max_missing_rate: float = 0.01,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write `vqav2_<split>.arrow`, `answers.json` and `summary.json`.
+    """Write `vqav2_<split>.arrow`, `answers.json` and `summary.json`; return the content of the last.
 
     Splits: train; val, also divided into `trainable_val` and its last `rest_images` images, `rest_val`; test
     and test-dev if their questions are present. Questions of train and val without any answer in the
@@ -70,9 +70,6 @@ def prepare_vqa(
         min_count: number of questions for which an answer must be the majority answer to become a class.
         rest_images: number of images of `rest_val`.
         max_missing_rate: share of images that may be missing or broken.
-
-    Returns:
-        The content of `summary.json`.
 
     Raises:
         DataError: missing or inconsistent files, too many missing images, or a full disk.

@@ -244,7 +244,7 @@ class TextLinesDataset(TextDataset):
 
 
 def hash_split(names: Sequence[str | None], split: str) -> np.ndarray:
-    """Select the samples of `split` where file names name no split: 90% train, 5% val, 5% test.
+    """Return indices (int64, ascending) of `split` where file names name none: 90% train, 5% val, 5% test.
 
     The split of an image follows from the hash of its name alone, so it does not change when other images
     are added. From three images on, val and test have at least one image each.
@@ -252,9 +252,6 @@ def hash_split(names: Sequence[str | None], split: str) -> np.ndarray:
     Args:
         names: name of each sample's image; None for broken ones, which go to train, where the loader counts
             them.
-
-    Returns:
-        Indices int64 of the samples, ascending.
     """
     place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64 for name in names if name}
     ordered = sorted(place, key=place.__getitem__)

@@ -268,13 +268,12 @@ def write_index(
 ) -> dict[str, int]:
     """Write the index of a folder whose files are complete; repeating it gives the same bytes.
 
+    The numbers of `images`, `regions` and `skipped` images are returned.
+
     Args:
         names: `classes` and `attributes`; classes without names become `class 0`, ...
         label_score: smallest probability of an object in `labels.jsonl`; the best one of each image is always
             listed.
-
-    Returns:
-        Numbers of `images`, `regions` and `skipped` images.
     """
     places: dict[str, tuple[int, int]] = {}
     skipped: list[Skipped] = []

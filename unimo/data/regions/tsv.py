@@ -124,15 +124,12 @@ def _table(text: bytes, rows: int, where: str) -> np.ndarray:
 def write_tsv(
     path: Path, images: Iterable[StoredImage], order: Order = "width-height", stems: bool = False
 ) -> int:
-    """Write a file in the format of UNIMO's release, whole or not at all.
+    """Write a file in the format of UNIMO's release, whole or not at all; return the number of lines.
 
     Args:
         images: images to write; attributes have no column.
         order: meaning of columns 2 and 3.
         stems: write `17` for `flickr/17.jpg`; the released readers require numbers as names.
-
-    Returns:
-        Number of lines.
 
     Raises:
         DataError: two images would have the same name, or the file cannot be written.
