@@ -35,13 +35,11 @@ from unimo.data.readers.base import (
     relabel,
 )
 from unimo.data.readers.cifar import open_cifar
-from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
 from unimo.data.readers.image_folder import PictureDataset, PromptDataset, find_pictures, open_image_folder
 from unimo.data.readers.jsonl import JsonlDataset, TextLinesDataset, hash_split
 from unimo.data.readers.tar import TarDataset
 from unimo.data.scenes.dataset import ScenesDataset, SceneShapes
 from unimo.data.scenes.dataset import answers as scene_answers
-from unimo.data.scenes.texts import SceneTexts
 from unimo.errors import DataError, RecordError
 from unimo.files import read_json
 from unimo.settings import CorpusConfig, DataConfig
@@ -86,7 +84,7 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
         return PromptDataset(open_labeled_images(corpus, split, data), corpus.prompt)
     if corpus.path == "scenes":
         return ScenesDataset(kind=kind, split=split, config=data.scenes)
-    name, path = corpus.name or Path(corpus.path.rstrip("/*")).stem, _resolve(corpus, data)
+    name, path = corpus.name or Path(corpus.path.rstrip("/*")).stem, resolve_path(corpus, data)
     if kind == "images" and (pictures := _picture_folder(path)):
         return _open_pictures(pictures, split, name)
     files = _find_files(path, kind)
@@ -109,7 +107,7 @@ def open_all_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> Datas
     Raises:
         DataError: as `open_corpus`.
     """
-    folder = corpus.path != "scenes" and kind == "images" and _picture_folder(_resolve(corpus, data))
+    folder = corpus.path != "scenes" and kind == "images" and _picture_folder(resolve_path(corpus, data))
     words = [_WHOLE] if folder else find_splits(corpus, kind, data)
     parts = [open_corpus(corpus, word, kind, data) for word in words]
     return concat(parts, parts[0].name)
@@ -123,7 +121,7 @@ def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]
     """
     if corpus.path == "scenes":
         return list(_HASHED)
-    path = _resolve(corpus, data)
+    path = resolve_path(corpus, data)
     if kind == "images" and (pictures := _picture_folder(path)):
         return _picture_splits(pictures)
     files = _find_files(path, kind)
@@ -141,7 +139,7 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     """
     if corpus.path == "scenes":
         return scene_answers()
-    path = _resolve(corpus, data)
+    path = resolve_path(corpus, data)
     listed = (path if path.is_dir() else path.parent) / "answers.json"
     if listed.is_file():
         answers = read_json(listed, DataError)
@@ -154,7 +152,8 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     return answers or _answers_of_records(open_corpus(corpus, "train", "vqa", data))
 
 
-def _resolve(corpus: CorpusConfig, data: DataConfig) -> Path:
+def resolve_path(corpus: CorpusConfig, data: DataConfig) -> Path:
+    """Return the path of a corpus, which is relative to `data.root`."""
     return Path(data.root).expanduser() / Path(corpus.path).expanduser()
 
 
@@ -310,7 +309,7 @@ def open_labeled_images(corpus: CorpusConfig, split: str, data: DataConfig) -> L
 def _open_labeled(corpus: CorpusConfig, split: str, data: DataConfig) -> LabeledImages:
     if corpus.path == "scenes":
         return SceneShapes(split, data.scenes)
-    path = _resolve(corpus, data)
+    path = resolve_path(corpus, data)
     if not path.is_dir():
         raise DataError(
             f"no folder {path.absolute()}; expected one folder a class (train/<class>/*.jpg) or the files "
@@ -319,46 +318,3 @@ def _open_labeled(corpus: CorpusConfig, split: str, data: DataConfig) -> Labeled
     name = corpus.name or path.name
     cifar = open_cifar(path, split, name)
     return open_image_folder(path, split, name) if cifar is None else cifar
-
-
-def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueName) -> Dataset:
-    """Open one split of a GLUE task.
-
-    Args:
-        corpus: the folder of its files, a folder that contains it under its GLUE name, or `scenes`.
-        split: `train`, `val` (GLUE's dev), `test`, or several joined by `+`. For MNLI `val` and `test` are
-            the matched and the mismatched file; `val_matched`, for example, is one of them.
-
-    Raises:
-        DataError: no such folder or split, or a file that `GlueFile` refuses.
-    """
-    if corpus.path == "scenes":
-        return SceneTexts(dataset, split, data.scenes)
-    path = _resolve(corpus, data)
-    folder = path / FOLDERS[dataset] if (path / FOLDERS[dataset]).is_dir() else path
-    if not folder.is_dir():
-        raise DataError(
-            f"no folder {folder.absolute()}; expected the files of GLUE's {dataset} (train.tsv, ...)"
-        )
-    name = corpus.name or folder.name
-    parts = [
-        GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word)
-        for word in split.split("+")
-        for file, part in _glue_files(folder, word)
-    ]
-    whole = concat(parts, name)
-    log.info("%s, %s: %d samples of %s in %d files", name, split, len(whole), dataset, len(parts))
-    return whole
-
-
-def _glue_files(folder: Path, split: str) -> list[tuple[Path, str]]:
-    """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
-    stem, _, part = split.partition("_")
-    name = "dev" if stem == "val" else stem
-    parts = [part] if part else ["", "matched", "mismatched"]
-    files = [(folder / f"{name}{'_' * bool(each)}{each}.tsv", each) for each in parts]
-    found = [(file, each) for file, each in files if file.is_file()]
-    if not found:
-        there = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no .tsv files"
-        raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
-    return found

@@ -17,7 +17,7 @@ from paddle.nn import functional as F
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.readers.glue import TASKS, GlueName
-from unimo.data.readers.open import open_glue
+from unimo.data.readers.open_glue import open_glue
 from unimo.data.record import Record
 from unimo.errors import ConfigError
 from unimo.losses.reduce import global_mean

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unimo.data.readers.glue import TASKS, GlueFile
-from unimo.data.readers.open import open_glue
+from unimo.data.readers.open_glue import open_glue
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 

@@ -1,0 +1,58 @@
+"""Finding and opening the files of a GLUE task, which no other corpus has to load."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from unimo.data.readers.base import Dataset, concat
+from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
+from unimo.data.readers.open import resolve_path
+from unimo.data.scenes.texts import SceneTexts
+from unimo.errors import DataError
+from unimo.settings import CorpusConfig, DataConfig
+
+log = logging.getLogger(__name__)
+
+
+def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueName) -> Dataset:
+    """Open one split of a GLUE task.
+
+    Args:
+        corpus: the folder of its files, a folder that contains it under its GLUE name, or `scenes`.
+        split: `train`, `val` (GLUE's dev), `test`, or several joined by `+`. For MNLI `val` and `test` are
+            the matched and the mismatched file; `val_matched`, for example, is one of them.
+
+    Raises:
+        DataError: no such folder or split, or a file that `GlueFile` refuses.
+    """
+    if corpus.path == "scenes":
+        return SceneTexts(dataset, split, data.scenes)
+    path = resolve_path(corpus, data)
+    folder = path / FOLDERS[dataset] if (path / FOLDERS[dataset]).is_dir() else path
+    if not folder.is_dir():
+        raise DataError(
+            f"no folder {folder.absolute()}; expected the files of GLUE's {dataset} (train.tsv, ...)"
+        )
+    name = corpus.name or folder.name
+    parts = [
+        GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word)
+        for word in split.split("+")
+        for file, part in _files(folder, word)
+    ]
+    whole = concat(parts, name)
+    log.info("%s, %s: %d samples of %s in %d files", name, split, len(whole), dataset, len(parts))
+    return whole
+
+
+def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
+    """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
+    stem, _, part = split.partition("_")
+    name = "dev" if stem == "val" else stem
+    parts = [part] if part else ["", "matched", "mismatched"]
+    files = [(folder / f"{name}{'_' * bool(each)}{each}.tsv", each) for each in parts]
+    found = [(file, each) for file, each in files if file.is_file()]
+    if not found:
+        there = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no .tsv files"
+        raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
+    return found
