@@ -51,18 +51,13 @@ class Shard:
         """Return the numbers of its samples among `size`, without the first `done` of them."""
         return range(self.rank + done * self.of, size, self.of)
 
-    def count(self, size: int) -> int:
-        """Return the number of its samples among `size`."""
-        return len(self.numbers(size))
-
 
 def check_same_job(note: Path, job: Mapping[str, Any], complaint: str) -> None:
     """Compare a job with the one described in the note beside its output.
 
     Args:
         note: JSON file with the settings that the output depends on.
-        job: the same settings now.
-        complaint: start of the error message.
+        job, complaint: the same settings now, and the start of the error message.
 
     Raises:
         DataError: they differ, or the note cannot be read.
@@ -80,8 +75,7 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], complaint: str) -
     """Compare what decided about an output with what decides about it now.
 
     Args:
-        old: values read from JSON.
-        new: values that JSON can hold.
+        old, new: values read from JSON, and values that JSON can hold.
         complaint: start of the error message.
 
     Raises:

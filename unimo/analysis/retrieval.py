@@ -24,7 +24,6 @@ from unimo.tasks.retrieval.matching import Gallery, score_pairs
 
 Direction = Literal["text", "image"]
 """Modality of the results."""
-MOST_MODELS = 2
 THUMBNAIL = 200
 """Longest side of an image in pixels."""
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1200px;color:#1e1e1e}
@@ -128,7 +127,7 @@ def find_examples(
         CheckpointError, CapabilityError: a model that cannot match images and texts.
         DataError: no such data, or different data for the two models.
     """
-    if not 1 <= len(directories) <= MOST_MODELS:
+    if len(directories) not in (1, 2):
         raise ConfigError(f"{len(directories)} models; expected one, or two to compare")
     for name, value in (("queries", queries), ("top", top)):
         if value < 1:
@@ -186,10 +185,6 @@ def choose(
     )
 
 
-Samples = tuple[list[str], list[str], list[int], Callable[[int], Image.Image]]
-"""Captions, image ids, index of the image of each caption, and a function that opens an image."""
-
-
 def _rank(
     name: str,
     directory: Path,
@@ -197,8 +192,12 @@ def _rank(
     paths: Sequence[str],
     overrides: Sequence[str],
     progress: Progress,
-) -> tuple[Ranking, Samples]:
-    """Score all captions and images with one model."""
+) -> tuple[Ranking, tuple[list[str], list[str], list[int], Callable[[int], Image.Image]]]:
+    """Score all captions and images with one model.
+
+    Returns:
+        Scores; captions, image ids, index of the image of each caption, and a function that opens an image.
+    """
     run = run_of(directory, overrides)
     matcher, processor = open_matcher(directory, processor_changes(run))
     loader = open_loader(run, processor, paths, split)

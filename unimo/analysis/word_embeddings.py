@@ -106,22 +106,6 @@ class Lexicon:
         self._ids = list(words.values())
         self._units = _unit(self._rows[self._ids])
 
-    def tokens(self, word: str) -> list[int]:
-        """Return the ids of a word inside a sentence.
-
-        Raises:
-            ConfigError: the word is empty or unknown to the vocabulary.
-        """
-        if not word.strip():
-            raise ConfigError("an empty word; give words separated by commas, e.g. --words hamburger,foot")
-        # Byte-level vocabularies recognise the start of a word by the space before it.
-        ids = self.tokenizer.backend.encode(f" {word.strip()}", add_special_tokens=False).ids
-        unknown = self.tokenizer.unk_token_id
-        if not ids or unknown in ids or max(ids) >= len(self._rows):
-            known = ", ".join(self.texts[:: max(1, len(self.texts) // 8)][:8])
-            raise ConfigError(f"{self.name} does not know the word {word!r}; it knows e.g. {known}")
-        return ids
-
     def around(self, word: str, nearest: int = 12, context: int = 150) -> Surroundings:
         """Find the nearest words to a word, and their positions.
 
@@ -130,11 +114,18 @@ class Lexicon:
             context: number of words that the plane is fitted to, including those with names.
 
         Raises:
-            ConfigError: a word that the vocabulary does not know, or too few words for a plane.
+            ConfigError: a word that is empty or unknown to the vocabulary, or too few words for a plane.
         """
         if nearest < 2 or context < nearest:
             raise ConfigError(f"{nearest} nearest words of {context}: expected 2 to {context}")
-        ids = self.tokens(word)
+        if not word.strip():
+            raise ConfigError("an empty word; give words separated by commas, e.g. --words hamburger,foot")
+        # Byte-level vocabularies recognise the start of a word by the space before it.
+        ids = self.tokenizer.backend.encode(f" {word.strip()}", add_special_tokens=False).ids
+        unknown = self.tokenizer.unk_token_id
+        if not ids or unknown in ids or max(ids) >= len(self._rows):
+            examples = ", ".join(self.texts[:: max(1, len(self.texts) // 8)][:8])
+            raise ConfigError(f"{self.name} does not know the word {word!r}; it knows e.g. {examples}")
         centre = _unit(self._rows[ids].mean(axis=0, keepdims=True))
         cosines = self._units @ centre[0]
         # Exclude the word itself and the tokens of its mean.

@@ -164,7 +164,7 @@ class Job:
         size = len(self.captions)
         with (
             ResumableWriter(self.out, {**about, "shard": str(self.shard)}) as writer,
-            self.progress(doing, self.shard.count(size)) as bar,
+            self.progress(doing, len(self.shard.numbers(size))) as bar,
         ):
             bar.update(writer.done)
             numbers = iter(self.shard.numbers(size, writer.done))

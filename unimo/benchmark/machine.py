@@ -18,7 +18,7 @@ MATMUL_SHAPE = (1576, 768, 3072)
 """m, k, n: the first FFN product of a base model over 8 images of 197 tokens."""
 
 
-def matmul_rate(shape: tuple[int, int, int] = MATMUL_SHAPE, seconds: float = 0.5) -> float:
+def matmul_rate(shape: tuple[int, int, int], seconds: float) -> float:
     """Measure the float32 FLOP/s that Paddle reaches on one product of `shape`, repeated for `seconds`."""
     import paddle
 

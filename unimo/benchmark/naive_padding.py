@@ -20,8 +20,6 @@ from unimo.models.unimo.batches import UnifiedBatch, UnifiedPart
 from unimo.models.unimo.model import Unimo
 from unimo.nn.outputs import Encoded
 
-OF_TOKENS = ("input_ids", "attention_mask", "positions", "is_target")
-
 
 class PaddedUnimo:
     """A model without its short cut for single modalities; everything else is the model's own.
@@ -83,7 +81,8 @@ def pad_batch(batch: UnifiedBatch, regions: int, tokens: int, padding_id: int) -
 
     def pad_text(text: Mapping[str, Any]) -> dict[str, np.ndarray]:
         fills = {"input_ids": padding_id, "positions": padding_id}
-        known = [name for name in OF_TOKENS if text.get(name) is not None]
+        fields = ("input_ids", "attention_mask", "positions", "is_target")
+        known = [name for name in fields if text.get(name) is not None]
         return {name: _widen(text[name], tokens, fills.get(name, 0)) for name in known}
 
     def pad_regions(pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -19,9 +19,6 @@ from unimo.registry import task_class
 from unimo.settings import RunConfig, build_run_config
 from unimo.tasks.base import Batch, Task
 
-NOT_OF_THE_RUN = ("metadata", "processor")
-"""Sections in the config of a model directory that the config of a run does not have."""
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -114,7 +111,8 @@ def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "")
             "model.* belongs to the weights and cannot be overridden here; try data.* or train.*"
         )
     saved = read_model_config(directory)
-    content = {name: section for name, section in saved.items() if name not in NOT_OF_THE_RUN}
+    # Sections that the config of a run does not have.
+    content = {name: section for name, section in saved.items() if name not in ("metadata", "processor")}
     if task:
         content["task"] = {"name": task}
     return build_run_config(merge_plain(content, changes))

@@ -38,9 +38,8 @@ class Averages:
 
     def compute(self) -> dict[str, float]:
         """Return the mean of every name over all ranks; names without values are left out. Collective."""
-        joined: dict[str, tuple[float, float]] = {}
+        joined = Averages()
         for totals in gather_objects(self._totals):
             for name, (total, count) in totals.items():
-                old = joined.get(name, (0.0, 0.0))
-                joined[name] = (old[0] + total, old[1] + count)
-        return {name: total / count for name, (total, count) in joined.items() if count}
+                joined.add(name, total, count)
+        return {name: total / count for name, (total, count) in joined._totals.items() if count}

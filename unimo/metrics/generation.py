@@ -30,7 +30,6 @@ from unimo.metrics.average import Averages
 
 logger = logging.getLogger(__name__)
 MetricName = Literal["rouge", "bleu", "coco_rouge_l", "meteor", "coqa", "exact"]
-METRICS: tuple[MetricName, ...] = get_args(MetricName)
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL", "rouge_lsum": "rougeLsum"}
 """The library's name of each score by our name."""
 DOMAINS = {
@@ -64,7 +63,7 @@ def check_metrics(names: Sequence[MetricName]) -> None:
         ConfigError: no metric, or `rouge` without its library.
     """
     if not names:
-        raise ConfigError(f"task.metrics is empty; known: {', '.join(METRICS)}")
+        raise ConfigError(f"task.metrics is empty; known: {', '.join(get_args(MetricName))}")
     if "rouge" in names and importlib.util.find_spec("rouge_score") is None:
         raise ConfigError(
             "task.metrics has rouge, which the library rouge-score computes; install it "

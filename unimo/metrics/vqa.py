@@ -37,9 +37,6 @@ _CONTRACTIONS = {
     word[:i] + word[i + 1 :]: word for word in _CONTRACTED for i, letter in enumerate(word) if letter == "'"
 } | {"somebody'd": "somebodyd"}
 
-SOFT_SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
-"""Credit by the number of the ten annotators who gave an answer; 1 from four on."""
-
 
 @lru_cache(maxsize=1 << 16)
 def normalise_answer(answer: str) -> str:
@@ -57,7 +54,7 @@ def normalise_answer(answer: str) -> str:
 
 def soft_score(count: int) -> float:
     """Return the credit of an answer that `count` of ten annotators gave: 0, 0.3, 0.6, 0.9, then 1."""
-    return SOFT_SCORES[min(max(count, 0), 4)]
+    return (0.0, 0.3, 0.6, 0.9, 1.0)[min(max(count, 0), 4)]
 
 
 def soft_scores(answers: Sequence[str]) -> dict[str, float]:
