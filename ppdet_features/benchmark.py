@@ -39,7 +39,7 @@ def compare(
         Images per second of both, their ratio, and the largest difference of a feature.
     """
     one_by_one, size = ExtractionSettings(batch_size=1, look_ahead=1), settings.images_per_shard
-    read = partial(extraction.read_image, images, extractor.prepare)
+    read = partial(extraction.read_image, images, extractor)
     files = [range(len(images))[i : i + size] for i in range(0, count, size)]
     spent, alone, together = np.zeros((2, 2)), {}, {}
     list(detect_all([read(0)], extractor, one_by_one))  # the first run allocates

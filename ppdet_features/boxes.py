@@ -96,18 +96,18 @@ def match(
 
 
 def sample(
-    kind: np.ndarray, number: int, share: float, rng: np.random.Generator | None
+    kind: np.ndarray, config: RpnTargetConfig | BoxAssignerConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw `number` boxes to train on, at most a `share` of them positive; without `rng` take the first ones.
+    """Draw the boxes to train on, or take the first ones unless `use_random`.
 
     Returns:
         Numbers of positive and of background boxes, of those that are so by `kind` [N], see `match`.
     """
     positive, background = np.flatnonzero(kind == 1), np.flatnonzero(kind == 0)
-    if rng is not None:
+    if config.use_random:
         positive, background = rng.permutation(positive), rng.permutation(background)
-    positive = positive[: int(number * share)]
-    return positive, background[: number - len(positive)]
+    positive = positive[: int(config.batch_size_per_im * config.fg_fraction)]
+    return positive, background[: config.batch_size_per_im - len(positive)]
 
 
 def rpn_targets(
@@ -117,9 +117,7 @@ def rpn_targets(
     nearest, kind = match(
         anchors, targets.boxes, config.positive_overlap, config.negative_overlap, keep_best=True
     )
-    positive, background = sample(
-        kind, config.batch_size_per_im, config.fg_fraction, rng if config.use_random else None
-    )
+    positive, background = sample(kind, config, rng)
     return positive, background, encode(anchors[positive], targets.boxes[nearest[positive]])
 
 
@@ -136,9 +134,7 @@ def region_targets(
     candidates = np.concatenate([proposals, targets.boxes]).astype(np.float32)
     candidates = candidates[(candidates[:, 2:] > candidates[:, :2]).all(axis=1)]
     nearest, kind = match(candidates, targets.boxes, config.fg_thresh, config.bg_thresh, keep_best=False)
-    positive, background = sample(
-        kind, config.batch_size_per_im, config.fg_fraction, rng if config.use_random else None
-    )
+    positive, background = sample(kind, config, rng)
     return candidates[np.concatenate([positive, background])], nearest[positive]
 
 

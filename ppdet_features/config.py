@@ -5,7 +5,6 @@ Keys that PaddleDetection does not have are marked "ours"; their defaults give t
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -359,13 +358,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         ConfigError: missing file, unknown key (the message names the nearest ones), value of the wrong type,
             or a detector of another kind.
     """
-    path, values = Path(path), {}
-    hints = {field.name: field for field in dataclasses.fields(DetectorConfig)}
+    path, values, default = Path(path), {}, DetectorConfig()
     found = merge_plain(read_yaml(path, "_BASE_", TagLoader), overrides or {})
     for key, value in drop_ignored(found, path.name).items():
         where = f"{path.name}: {key}"
         if key in SECTIONS:
-            values[SECTIONS[key]] = merge_into(hints[SECTIONS[key]].default_factory(), value or {}, where)
+            values[SECTIONS[key]] = merge_into(getattr(default, SECTIONS[key]), value or {}, where)
         elif key in ("class_names", "attribute_names") and isinstance(value, str):
             values[key] = read_names(path.parent / value)
         elif key in PLAIN:

@@ -33,9 +33,6 @@ from unimo.jobs import Shard
 if TYPE_CHECKING:
     from ppdet_features.detector import FasterRCNN
 
-Prepare = Callable[[Image.Image], np.ndarray]
-"""Converts an image to the network's input, [3, H, W] float32."""
-
 
 @dataclass(frozen=True)
 class Prepared:
@@ -78,7 +75,8 @@ class Extractor:
     """A detector with everything needed to run it on images."""
 
     detector: FasterRCNN
-    prepare: Prepare
+    prepare: Callable[[Image.Image], np.ndarray]
+    """Converts an image to the network's input, [3, H, W] float32."""
     names: dict[str, list[str]] = field(default_factory=dict)
     """Names of `classes` and `attributes`."""
     made_by: dict[str, Any] = field(default_factory=dict)
@@ -160,16 +158,16 @@ def extract(
     shape = (len(images), settings.images_per_shard, extractor.widths, extractor.names, settings.label_score)
     writer = StoreWriter(folder, job, *shape, part)
     missing = writer.missing()
-    done = writer.mine() - sum(map(len, missing.values()))
+    mine, left = (sum(map(len, files.values())) for files in (writer.mine, missing))
     counter = RecordCounter(settings.max_bad_rate, "--max-bad-rate")
     counter.read[images.name] = len(images)  # stops once too many of the whole list are broken
     decoded = ordered_map(
-        partial(read_image, images, extractor.prepare),
+        partial(read_image, images, extractor),
         itertools.chain.from_iterable(missing.values()),
         settings.num_workers,
         2 * settings.batch_size,
     )
-    with contextlib.closing(decoded), progress(writer.mine(), done) as bar:
+    with contextlib.closing(decoded), progress(mine, mine - left) as bar:
         for shard, numbers in missing.items():
             found: dict[int, StoredImage | Skipped] = {}
             for number, result in detect_all(itertools.islice(decoded, len(numbers)), extractor, settings):
@@ -181,12 +179,12 @@ def extract(
     return writer.finish(settings.max_bad_rate)
 
 
-def read_image(images: ImageList, prepare: Prepare, number: int) -> Prepared | tuple[int, Skipped]:
+def read_image(images: ImageList, extractor: Extractor, number: int) -> Prepared | tuple[int, Skipped]:
     """Decode an image, or say why it is skipped."""
     image_id = images.image_id(number)
     try:
         image = open_image(images.source(number))
-        return Prepared(number, image_id, image.size, prepare(image))
+        return Prepared(number, image_id, image.size, extractor.prepare(image))
     except RecordError as error:
         return number, Skipped(image_id, str(error))
 

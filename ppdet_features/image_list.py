@@ -22,7 +22,7 @@ class ImageList:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
+        self.dataset, self.name = dataset, dataset.name
         self._indices = array("q")
         seen: set[str] = set()
         digest = hashlib.sha256()
@@ -34,11 +34,6 @@ class ImageList:
                 self._indices.append(index)
         self.fingerprint = digest.hexdigest()
         """Digest of the ids in their order, which identifies the list."""
-
-    @property
-    def name(self) -> str:
-        """Name of the corpus."""
-        return self.dataset.name
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -74,9 +74,8 @@ def _rpn_losses(
     }
     if len(positive):
         flat = deltas.transpose([0, 2, 3, 1]).reshape([-1, 4])
-        difference = paddle.gather(flat, paddle.to_tensor(positive)) - paddle.to_tensor(
-            np.concatenate(wanted)
-        )
+        own = paddle.gather(flat, paddle.to_tensor(positive))
+        difference = own - paddle.to_tensor(np.concatenate(wanted))
         losses["rpn_box"] = smooth_l1(difference, config.smooth_l1_beta) / number
     return losses
 
@@ -124,7 +123,6 @@ def _attribute_loss(
         return sum(parameter.sum() for parameter in detector.attribute_head.parameters()) * 0.0
     shares = attributes / attributes.sum(axis=1, keepdims=True)
     shares = np.pad(shares, ((0, 0), (0, 1))).astype(np.float32)  # "no attribute" is never the target
-    logits = detector.attribute_head(
-        paddle.gather(features, paddle.to_tensor(row)), paddle.to_tensor(label[row])
-    )
+    own = paddle.gather(features, paddle.to_tensor(row))
+    logits = detector.attribute_head(own, paddle.to_tensor(label[row]))
     return F.cross_entropy(logits, paddle.to_tensor(shares), soft_label=True)

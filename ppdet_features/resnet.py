@@ -88,20 +88,21 @@ class Block(nn.Layer):
 def _stage(number: int, channels_in: int, config: DetectorConfig) -> nn.Sequential:
     """Build stage `number` (2 to 5), with the block names of the Caffe release: res4a, res4b1, ..."""
     resnet, head = config.resnet, config.res5
+    part = resnet if number < 5 else head
     count = BLOCKS[resnet.depth][number - 2] if number < 5 else 3
     stage = nn.Sequential()
     for i in range(count):
         letter = f"b{i}" if count > 10 and i else chr(ord("a") + i)
-        first_stride = 1 if number == 2 else 2 if number < 5 else head.stride
+        first_stride = {2: 1, 5: head.stride}.get(number, 2)
         block = Block(
             channels_in if i == 0 else stage_channels(config, number),
             resnet.width * 2 ** (number - 2),
             deep=resnet.depth >= 50,
-            variant=resnet.variant if number < 5 else head.variant,
+            variant=part.variant,
             shortcut=i == 0,
             stride=first_stride if i == 0 else 1,
             dilation=1 if number < 5 else head.dilation,
-            freeze_norm=resnet.freeze_norm if number < 5 else head.freeze_norm,
+            freeze_norm=part.freeze_norm,
         )
         stage.add_sublayer(f"res{number}{letter}", block)
     return stage

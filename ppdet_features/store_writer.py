@@ -24,14 +24,12 @@ ALL = Shard()
 
 
 class StoreWriter:
-    """Writes the files of one job.
+    """Writes the files of one job: those of `part`, with `images_per_shard` of all `images` in each.
 
     Args:
         folder: created if it does not exist.
         job: whatever else decides about the content.
-        images, images_per_shard: number of images in all and in a file.
         names, label_score: see `write_index`.
-        part: the files that this process writes.
 
     Raises:
         DataError: the folder holds the work of another job, or cannot be written.
@@ -48,10 +46,14 @@ class StoreWriter:
         label_score: float = 0.2,
         part: Shard = ALL,
     ) -> None:
-        self.folder, self.images, self.images_per_shard = folder, images, images_per_shard
+        self.folder, self.images = folder, images
         self.widths, self.names, self.label_score = widths, names, label_score
         self.shards = -(-images // images_per_shard)
-        self._mine = part.numbers(self.shards)
+        self.mine = {
+            shard: range(images)[shard * images_per_shard : (shard + 1) * images_per_shard]
+            for shard in part.numbers(self.shards)
+        }
+        """The files of this process, with the numbers of their images."""
         settings = {"images": images, "images_per_shard": images_per_shard, "label_score": label_score}
         described = {**job, **settings, "widths": vars(widths)}
         note, complaint = folder / JOB, f"{folder} holds the work of another job"
@@ -66,20 +68,12 @@ class StoreWriter:
         except OSError as error:
             raise DataError(f"cannot write to {folder}: {error.strerror}") from error
 
-    def numbers(self, shard: int) -> range:
-        """Return the numbers of the images of a file."""
-        return range(self.images)[shard * self.images_per_shard : (shard + 1) * self.images_per_shard]
-
     def _is_done(self, shard: int) -> bool:
         return shard_path(self.folder, shard).exists()  # files are written whole or not at all
 
-    def mine(self) -> int:
-        """Return how many images belong to this process."""
-        return sum(len(self.numbers(shard)) for shard in self._mine)
-
     def missing(self) -> dict[int, range]:
-        """Return the files that this process still has to write, with the numbers of their images."""
-        return {shard: self.numbers(shard) for shard in self._mine if not self._is_done(shard)}
+        """Return those of `mine` that are still to be written."""
+        return {shard: numbers for shard, numbers in self.mine.items() if not self._is_done(shard)}
 
     def write(self, shard: int, entries: Sequence[StoredImage | Skipped]) -> None:
         """Write a file: its images in order, each as returned by `halve`, or skipped."""

@@ -30,9 +30,6 @@ from unimo.training.state import TrainState
 from unimo.weights.files import write_safetensors
 from unimo.weights.layers import tensors_of
 
-LOG = "log.jsonl"
-WEIGHTS = "model.safetensors"
-
 
 @dataclass(frozen=True)
 class DetectorRun:
@@ -138,7 +135,7 @@ def train(
         if state.stop_reason:
             metrics["stopped_by"] = state.stop_reason
         if distributed.rank() == 0 and state.stop_reason not in ("SIGTERM", "SIGINT"):
-            write_safetensors(output / WEIGHTS, tensors_of(detector))
+            write_safetensors(output / "model.safetensors", tensors_of(detector))
             if held_out is not None:
                 metrics |= evaluate(detector, held_out, progress)
             write_text(output / "metrics.json", json.dumps(metrics, indent=1))
@@ -161,6 +158,6 @@ def build(detector: FasterRCNN, images: AnnotatedImages, run: DetectorRun, quiet
             callbacks.Throughput(),
             callbacks.Checkpoint(),
             *([] if quiet else [callbacks.Progress()]),
-            callbacks.JsonLines(LOG),
+            callbacks.JsonLines("log.jsonl"),
         ],
     )

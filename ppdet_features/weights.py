@@ -32,12 +32,6 @@ _HEADS = {
     "roi_heads.box_predictor.fc_attr": "attribute_head.fc_attr",
     "roi_heads.box_predictor.attr_score": "attribute_head.attr_score",
 }
-_LINEAR = (
-    "bbox_head.bbox_score",
-    "bbox_head.bbox_delta",
-    "attribute_head.fc_attr",
-    "attribute_head.attr_score",
-)
 _CLASS_AXES = {"bbox_head.bbox_score": -1, "attribute_head.attr_score": -1, "attribute_head.cls_embedding": 0}
 """Axis of classes or attributes, the background among them, in our layout."""
 _IGNORED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator.")
@@ -125,7 +119,7 @@ def convert_detectron2(
             continue
         ours = _our_name(name, many_blocks=len(blocks) > 10)
         layer, _, kind = ours.rpartition(".")
-        if layer in _LINEAR and kind == "weight":
+        if array.ndim == 2 and layer != "attribute_head.cls_embedding":
             array = array.T
         if background_first and layer in _CLASS_AXES:
             array = np.roll(array, -1, axis=_CLASS_AXES[layer])

@@ -119,7 +119,7 @@ def test_batches_of_the_network_equal_single_pictures(work: Path, whole: Path, r
     assert [entry.image_id for entry in store.skipped] == ["11.png"]
     for stored in store.images():
         number = int(stored.image_id[:2])
-        ((_, alone),) = detect_all([read_image(images, extractor.prepare, number)], extractor, single)
+        ((_, alone),) = detect_all([read_image(images, extractor, number)], extractor, single)
         # Half precision rounds to 5e-4 of a value; values that are equal to 1e-5 differ by one such step.
         for one, two in (
             (stored.regions.features, alone.regions.features),

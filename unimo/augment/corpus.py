@@ -19,12 +19,6 @@ from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
-_PROBES = 10_000
-_CHECKED = 1_000
-"""Number of samples read to check that a corpus is usable."""
-_FIRST_LINES = 100
-"""Number of lines of a jsonl file in which its first record is searched."""
-
 
 @dataclass(frozen=True)
 class Caption:
@@ -136,7 +130,7 @@ class CaptionCorpus:
         Raises:
             DataError: more than half of them are broken.
         """
-        numbers = self._spread(_CHECKED)
+        numbers = self._spread(1_000)
         broken = [number for number in numbers if not self.get(number)]
         if 2 * len(broken) <= len(numbers):
             return
@@ -152,7 +146,7 @@ class CaptionCorpus:
     def fingerprint(self) -> str:
         """Return a hash of the content: size, and ids and texts of up to 10,000 samples from all over it."""
         digest = hashlib.sha256(str(len(self)).encode())
-        for caption in map(self.get, self._spread(_PROBES)):
+        for caption in map(self.get, self._spread(10_000)):
             known = caption and json.dumps([caption.sample_id, caption.image_id, caption.text])
             digest.update((known or "broken").encode())
         return digest.hexdigest()[:16]
@@ -176,10 +170,10 @@ def _likely_kind(path: str) -> Kind | None:
 
 
 def _begins_without_image(file: Path) -> bool:
-    """Return whether the first record of a jsonl file has a text and names no image."""
+    """Return whether the first record in 100 lines of a jsonl file has a text and names no image."""
     # `open_corpus` reports a file that cannot be read.
     with suppress(OSError), open(file, encoding="utf8", errors="replace") as lines:
-        for line in islice(lines, _FIRST_LINES):
+        for line in islice(lines, 100):
             try:
                 item = json.loads(line)
             except (ValueError, RecursionError):  # a broken or an empty line: try the next one

@@ -79,10 +79,8 @@ class Hit:
 class TfidfIndex:
     """A finished index, opened for searching.
 
-    Args:
-        folder: folder of the index.
-        about: required origin, as passed to `build_index`; None accepts any.
-        memory_mb: size of SQLite's page cache.
+    `about` is its required origin, as passed to `build_index` (None accepts any), `memory_mb` the size of
+    SQLite's page cache.
 
     Raises:
         DataError: no index, an unfinished one, or one of another origin.
@@ -131,12 +129,9 @@ class TfidfIndex:
     ) -> list[Hit]:
         """Return the entries with the highest cosine, best first; those that share no term are never found.
 
-        Excluded entries are replaced by others, within a search that is up to 32 times as wide.
-
-        Args:
-            without_image: exclude the entries of this image.
-            without_texts: exclude entries with these texts, as returned by `normalise`, and all but the best
-                of entries with equal texts; None excludes none.
+        Excluded are entries of an image, entries with these texts, as returned by `normalise`, and all but
+        the best of equal texts (None excludes none). Others replace them, within a search that is up to 32
+        times as wide.
         """
         wanted = top + _SPARE
         while True:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,19 +22,6 @@ logger = logging.getLogger(__name__)
 Line = dict[str, Any]
 LinesOf = Callable[[Sequence[Caption]], Iterable[Line]]
 """Makes the lines of some captions, in their order."""
-
-
-def prepare_output(path: Path) -> None:
-    """Create the folder of an output file, which a job does first, because its preparation can take hours.
-
-    Raises:
-        ConfigError: `path` is a folder, or the folder of the file cannot be created.
-    """
-    if path.is_dir():
-        raise ConfigError(
-            f"the output {path} is a folder; expected a file to write, e.g. {path / 'augmented.jsonl'}"
-        )
-    make_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -82,20 +69,18 @@ def check_at_least(settings: object, **least: int) -> None:
             raise ConfigError(f"{name} is {value}; expected {bound} or more, e.g. {default}, the default")
 
 
-class ResumableWriter:
+class ResumableWriter(AbstractContextManager["ResumableWriter"]):
     """Appends lines to a file; keeps the lines of a killed run, except for an unfinished last one.
 
     `NAME.job.json` beside `NAME.jsonl` describes the job that wrote it: corpus fingerprint, settings, and
     everything else that determines the content.
 
     Raises:
-        ConfigError: a folder has that name, or the folder of the file cannot be created.
         DataError: the file belongs to another job, or another process is writing it.
     """
 
     def __init__(self, path: str | Path, job: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        prepare_output(self.path)
         note = self.path.with_suffix(".job.json")
         if self.path.exists():
             check_same_job(note, job, f"{self.path} holds the work of another job")
@@ -114,9 +99,6 @@ class ResumableWriter:
         self._file.truncate(sum(whole))
         self.done = len(whole)
         """Number of lines that were already written."""
-
-    def __enter__(self) -> ResumableWriter:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
@@ -147,7 +129,12 @@ class Job:
             ConfigError: the output cannot be written.
             DataError: too few readable captions.
         """
-        prepare_output(self.out)
+        if self.out.is_dir():
+            raise ConfigError(
+                f"the output {self.out} is a folder; expected a file to write, e.g. "
+                f"{self.out / 'augmented.jsonl'}"
+            )
+        make_folder(self.out.parent)
         self.captions.check()
 
     def write(self, about: Mapping[str, Any], doing: str, lines_of: LinesOf, together: int = 1) -> None:

@@ -121,7 +121,14 @@ def retrieve_images(
     """
     job.check()
     if isinstance(collection, Path):
-        collection = _labels_file(collection)
+        if collection.is_dir():
+            collection = collection / LABELS
+            if not collection.is_file():
+                raise DataError(
+                    f"the collection {collection.parent} is a folder without {LABELS}; expected a jsonl file "
+                    'of {"image_id": ..., "labels": [...]}, or a folder written by tools/extract_features.py;'
+                    " without a collection the objects of the captions are searched"
+                )
     elif collection is not job.captions:
         collection.check()
     parse = open_parser(settings.parser)
@@ -151,18 +158,6 @@ def retrieve_images(
 
     job.write(about, "retrieving", lines_of)
     return {"captions": len(job.captions), "images": len(index)}
-
-
-def _labels_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    if not (path / LABELS).is_file():
-        raise DataError(
-            f"the collection {path} is a folder without {LABELS}; expected a jsonl file of "
-            '{"image_id": ..., "labels": [...]}, or a folder written by tools/extract_features.py; without a '
-            "collection the objects of the captions are searched"
-        )
-    return path / LABELS
 
 
 def _warn_of_unknown_images(captions: CaptionCorpus, index: TfidfIndex, collection: Path) -> None:

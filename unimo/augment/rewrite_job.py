@@ -16,11 +16,10 @@ from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.statistics import CorpusStatistics
 from unimo.augment.terms import normalise, terms_of
-from unimo.augment.translation import FileTranslations, HttpTranslator, Translator
+from unimo.augment.translation import FileTranslations, HttpTranslator, LocalTranslator, Translator
 from unimo.errors import ConfigError
 from unimo.jobs import Progress
 
-_TOGETHER = 16
 _SEEDS = 2**32
 """Number of seeds that NumPy and scikit-learn accept."""
 
@@ -87,7 +86,7 @@ def rewrite_corpus(job: Job, settings: RewriteSettings) -> dict[str, Any]:
         for caption, found in zip(captions, positives, strict=True):
             yield rewrite_caption(caption, rewriter, index, settings.keep, found)
 
-    job.write(about, "rewriting", lines_of, _TOGETHER)
+    job.write(about, "rewriting", lines_of, together=16)
     return {"samples": statistics.read, "with_objects": statistics.parsed, "broken": statistics.broken}
 
 
@@ -147,7 +146,5 @@ def _open_translator(settings: RewriteSettings, work: Path) -> Translator | None
     if _is_address(settings.translator):
         return HttpTranslator(settings.translator)
     if Path(settings.translator).is_dir():
-        from unimo.augment.local_translation import LocalTranslator
-
         return LocalTranslator(settings.translator, work)
     return FileTranslations(settings.translator, work)

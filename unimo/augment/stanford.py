@@ -51,10 +51,8 @@ _END = re.compile(r"(?:> *)*-{10,}")
 class StanfordParser:
     """A parser process that parses one caption after the other.
 
-    Args:
-        jars: folder of jars, or a class path.
-        java: the Java command.
-        timeout: seconds that a caption may take, including the start of the process.
+    `jars` is a folder of jars, or a class path; a caption may take `timeout` seconds, including the start of
+    the process.
 
     Raises:
         CapabilityError: no Java or no such jars; at the first caption, that the program does not run.

@@ -61,19 +61,7 @@ def stems(text: str) -> frozenset[str]:
     Raises:
         CapabilityError: NLTK is not installed.
     """
-    return frozenset(map(_stem, terms_of(text)))
-
-
-@functools.lru_cache(100_000)
-def _stem(word: str) -> str:
-    stem = _stemmer()(word)
-    return _stem_variants().get(stem, stem).replace("our", "or")  # colour, neighbour
-
-
-@functools.cache
-def _stem_variants() -> dict[str, str]:
-    pairs = dict(zip(_VARIANTS[::2], _VARIANTS[1::2], strict=True)) | _IRREGULAR
-    return {_stemmer()(word): _stemmer()(other) for word, other in pairs.items()}
+    return frozenset(map(_stemmer(), terms_of(text)))
 
 
 @functools.cache
@@ -84,7 +72,15 @@ def _stemmer() -> Callable[[str], str]:
         raise CapabilityError(
             f"stems need nltk, which textblob brings ({error}); try pip install textblob"
         ) from error
-    return EnglishStemmer().stem
+    stem = EnglishStemmer().stem
+    pairs = dict(zip(_VARIANTS[::2], _VARIANTS[1::2], strict=True)) | _IRREGULAR
+    variants = {stem(word): stem(other) for word, other in pairs.items()}
+
+    @functools.lru_cache(100_000)
+    def unified(word: str) -> str:
+        return variants.get(stem(word), stem(word)).replace("our", "or")  # colour, neighbour
+
+    return unified
 
 
 def normalise(text: str) -> str:

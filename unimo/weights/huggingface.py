@@ -200,11 +200,7 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
 def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dict[str, np.ndarray]:
     """Convert a tower, and write and return its tensors; the folder is made only when everything fits.
 
-    Args:
-        source: a key of `SOURCES`.
-        weights: their weights, a safetensors file.
-        config: their config.json.
-        folder: folder to write, with `config.yaml` and `model.safetensors`.
+    `source` is a key of `SOURCES`, `weights` and `config` are their safetensors file and config.json.
 
     Raises:
         ConfigError: config.json cannot be read, or our tower does not support it.

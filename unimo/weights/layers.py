@@ -44,7 +44,6 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
 
     Args:
         layer: the layer to fill; its structured names are the names of the tensors.
-        tensors: arrays by name.
         where: file or folder, for messages.
         ignore: prefixes of names that may be missing or extra, e.g. `("mlm_head.",)`.
 

@@ -46,9 +46,7 @@ class Spelling:
     """Endings of the names of weights and biases in a family of files."""
 
     linear: tuple[str, str]
-    """Endings of weight and bias of a linear layer."""
     norm: tuple[str, str]
-    """Endings of scale and bias of a norm."""
     is_turned: bool
     """Whether the weights of linear layers are [out, in]; ours are [in, out]."""
 

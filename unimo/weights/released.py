@@ -140,8 +140,7 @@ class Folder:
         """Convert the tensors to ours, by our names; what is left out is logged.
 
         Args:
-            rows: rows of single tensors.
-            sizes: sizes by the symbols in the shapes of the rows.
+            rows, sizes: rows of single tensors, and the sizes by the symbols in their shapes.
             left_out: prefix of their names without a counterpart -> description.
             misshaped: further tensors of wrong shapes, for the message.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unimo.augment.corpus import Caption
-from unimo.augment.local_translation import LocalTranslator
+from unimo.augment.translation import LocalTranslator
 from unimo.errors import CapabilityError, DataError
 
 CAPTIONS = [Caption("s1", "i1", "a dog runs on a hill ."), Caption("s2", "i2", "two cats sit near a lake .")]
@@ -116,7 +116,7 @@ class Echo:
 
 
 def test_prefix_and_end_of_sentence(pieces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("unimo.augment.local_translation._library", _libraries)
+    monkeypatch.setattr("unimo.augment.translation._library", _libraries)
     for way in ("en-zh", "zh-en"):
         folder = tmp_path / way
         folder.mkdir()
@@ -164,7 +164,7 @@ def test_missing_and_broken_models(tmp_path: Path, pieces: Path):
 
 
 def test_the_library_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch):
-    from unimo.augment import local_translation
+    from unimo.augment import translation
 
     with pytest.raises(CapabilityError, match="need no_such_library"):
-        local_translation._library("no_such_library")
+        translation._library("no_such_library")

@@ -91,11 +91,13 @@ def test_without_objects_everything_is_background():
 
 def test_samples_keep_their_share_and_fill_up_with_background():
     kind = np.array([1] * 30 + [0] * 50 + [-1] * 20)
-    positive, background = sample(kind, 16, 0.25, np.random.default_rng(0))
+    config = BoxAssignerConfig(batch_size_per_im=16, fg_fraction=0.25)
+    positive, background = sample(kind, config, np.random.default_rng(0))
     assert len(positive) == 4 and len(background) == 12
     assert (kind[positive] == 1).all() and (kind[background] == 0).all()
-    assert positive.tolist() != sample(kind, 16, 0.25, np.random.default_rng(1))[0].tolist()
-    few, rest = sample(np.array([1, 0, 0, 0]), 4, 0.5, None)
+    assert positive.tolist() != sample(kind, config, np.random.default_rng(1))[0].tolist()
+    first = RpnTargetConfig(batch_size_per_im=4, fg_fraction=0.5, use_random=False)
+    few, rest = sample(np.array([1, 0, 0, 0]), first, np.random.default_rng(0))
     assert few.tolist() == [0] and rest.tolist() == [1, 2, 3]
 
 
