@@ -201,11 +201,7 @@ class CocoImages:
         return (entry.get("attribute_ids") or []) if self._attributes else []
 
     def _check(self, entry: Mapping[str, Any], sizes: Mapping[Any, tuple[int, int]]) -> bool:
-        """Whether a box has an area.
-
-        Raises:
-            DataError: the annotation cannot be right.
-        """
+        """Return whether a box has an area; raise DataError if the annotation cannot be right."""
         where = f"{self._path}: annotation {entry['id']}"
         if entry["category_id"] not in self._classes:
             raise DataError(

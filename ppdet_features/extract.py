@@ -1,7 +1,9 @@
 """Extraction of region features: threads decode, batches of equal shape run, files are written.
 
 A file holds consecutive images of the image list, and batches stay within a file, so its bytes depend on
-the list and the settings alone: not on ranks, threads, or how often the job was killed.
+the list and the settings alone: not on ranks, threads, or how often the job was killed. So ranks share the
+files, and a resumed job writes those that are missing. Ranks exchange no messages: the one that finds all
+files complete ends the job.
 
 Legend: B images of a batch, N regions of an image, F width of a feature, C classes, A attributes.
 """
@@ -12,7 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,13 +24,14 @@ import numpy as np
 from PIL import Image
 
 from ppdet_features.image_list import ImageList
-from ppdet_features.store_writer import StoreWriter
 from unimo.data.images.open import open_image
 from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
 from unimo.data.regions.base import Regions
-from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
-from unimo.errors import CheckpointError, ConfigError, RecordError
-from unimo.jobs import Shard
+from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, halve, write_shard
+from unimo.data.regions.store import shard_path, write_index
+from unimo.errors import CheckpointError, ConfigError, DataError, RecordError
+from unimo.files import write_text
+from unimo.jobs import Shard, check_same_job
 
 if TYPE_CHECKING:
     from ppdet_features.detector import FasterRCNN
@@ -130,6 +133,93 @@ def load_extractor(config_path: str, weights_path: str | None) -> Extractor:
         **{key: value for key, value in sections(config).items() if key not in _WITHOUT_EFFECT},
     }
     return Extractor(detector, partial(preprocess, config=config), names, made_by)
+
+
+class StoreWriter:
+    """Writes the files of one job: those of `part`, with `images_per_shard` of all `images` in each.
+
+    Args:
+        folder: created if it does not exist.
+        job: whatever else decides about the content.
+        names, label_score: see `write_index`.
+
+    Raises:
+        DataError: the folder holds the work of another job, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        job: Mapping[str, Any],
+        images: int,
+        images_per_shard: int,
+        widths: Widths,
+        names: Mapping[str, Sequence[str]],
+        label_score: float,
+        part: Shard,
+    ) -> None:
+        self.folder, self.images = folder, images
+        self.widths, self.names, self.label_score = widths, names, label_score
+        self.shards = -(-images // images_per_shard)
+        self.mine = {
+            shard: range(images)[shard * images_per_shard : (shard + 1) * images_per_shard]
+            for shard in part.numbers(self.shards)
+        }
+        """The files of this process, with the numbers of their images."""
+        settings = {"images": images, "images_per_shard": images_per_shard, "label_score": label_score}
+        described = {**job, **settings, "widths": vars(widths)}
+        note, complaint = folder / "job.json", f"{folder} holds the work of another job"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if part.of == 1:
+                self._remove_leftovers(".*.tmp")
+            if note.exists() or any(folder.glob("regions-*")):
+                check_same_job(note, described, complaint)
+            else:
+                write_text(note, json.dumps(described, indent=1) + "\n")
+        except OSError as error:
+            raise DataError(f"cannot write to {folder}: {error.strerror}") from error
+
+    def _is_done(self, shard: int) -> bool:
+        return shard_path(self.folder, shard).exists()  # files are written whole or not at all
+
+    def missing(self) -> dict[int, range]:
+        """Return those of `mine` that are still to be written."""
+        return {shard: numbers for shard, numbers in self.mine.items() if not self._is_done(shard)}
+
+    def write(self, shard: int, entries: Sequence[StoredImage | Skipped]) -> None:
+        """Write a file: its images in order, each as returned by `halve`, or skipped."""
+        images = [entry for entry in entries if isinstance(entry, StoredImage)]
+        skipped = [entry for entry in entries if isinstance(entry, Skipped)]
+        write_shard(shard_path(self.folder, shard), images, skipped, self.widths)
+
+    def finish(self, max_bad_rate: float) -> dict[str, int] | None:
+        """Write the index if all files exist.
+
+        Returns:
+            Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
+
+        Raises:
+            DataError: too many images were skipped; the files are kept.
+        """
+        if not all(map(self._is_done, range(self.shards))):
+            return None
+        counter = RecordCounter(max_bad_rate, "--max-bad-rate")
+        counter.read["the image list"] = self.images
+        skipped: list[Skipped] = []
+        for shard in range(self.shards):
+            with ShardReader(shard_path(self.folder, shard)) as reader:
+                skipped += reader.skipped()
+        counter.bad["the image list"] = len(skipped)
+        if skipped:
+            counter.check(1, f"{skipped[-1].image_id}: {skipped[-1].reason}")
+        self._remove_leftovers(".regions-*.tmp")
+        return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
+
+    def _remove_leftovers(self, pattern: str) -> None:
+        """Delete temporary files of killed processes."""
+        for path in self.folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def extract(

@@ -125,5 +125,4 @@ class AttributeHead(nn.Layer):
 
 
 def _normal(std: float = 0.01) -> ParamAttr:
-    """Return the initialisation of a head: normal with mean 0."""
     return ParamAttr(initializer=nn.initializer.Normal(0.0, std))

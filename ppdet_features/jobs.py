@@ -19,7 +19,6 @@ from tqdm import tqdm
 from ppdet_features import extract as extraction
 from ppdet_features.config import read_names
 from ppdet_features.image_list import ImageList, open_images
-from ppdet_features.store_writer import StoreWriter
 from unimo.data.images.open import open_image
 from unimo.data.record import Record
 from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
@@ -143,7 +142,8 @@ def from_tsv(args: argparse.Namespace, progress: MakeProgress) -> None:
             "(--background says whether one of them is the background)"
         )
     job = {"tsv": extraction.file_digest(table.path), "order": table.order, "background": args.background}
-    writer = StoreWriter(out, job, len(names), args.images_per_shard, widths, {"classes": classes})
+    shape = (len(names), args.images_per_shard, widths, {"classes": classes})
+    writer = extraction.StoreWriter(out, job, *shape, label_score=0.2, part=Shard())
     missing = writer.missing()
     with progress(len(names), len(names) - sum(map(len, missing.values()))) as bar:
         for shard, numbers in missing.items():
@@ -218,11 +218,10 @@ def draw_regions(
     classes: Sequence[str],
     attributes: Sequence[str] = (),
     least_score: float = 0.2,
-    least_attribute: float = 0.1,
 ) -> Image.Image:
     """Draw the box of each region with its attribute, class and probability into an RGB copy of the image.
 
-    Regions and attributes of smaller probabilities than the least are left out, but not the best region.
+    Regions of probabilities below `least_score` are left out, but not the best one, and attributes below 0.1.
     Names are empty where regions have none.
     """
     scale = max(1.0, MIN_SIDE / max(image.size))
@@ -238,7 +237,7 @@ def draw_regions(
         text = f"{classes[label] if classes else ''} {found.scores[region]:.2f}"
         if found.attributes is not None and attributes:
             best = found.attributes[region].argmax()
-            if found.attributes[region, best] >= least_attribute:
+            if found.attributes[region, best] >= 0.1:
                 text = f"{attributes[best]} {text}"
         left, top, right, bottom = draw.textbbox((x1, y1), text, font=font)
         draw.rectangle((left, top - 1, right + 4, bottom + 1), fill=color)

@@ -111,7 +111,6 @@ def train(
         init, backbone: weights to start from, see `start_training`.
         held_out: images to evaluate on.
         minutes: end training after that time in this process.
-        quiet: log no losses.
         progress: wraps the image numbers of the evaluation.
 
     Returns:

@@ -55,8 +55,7 @@ class RetrievalSettings:
 def retrieve_texts(job: Job, sentences: CaptionCorpus, settings: RetrievalSettings) -> dict[str, int]:
     """Write the `sentences` most related to each caption: TF-IDF first, then embeddings.
 
-    The folder of the job gets index and embeddings of the sentences. Returns the number of captions and of
-    sentences.
+    The folder of the job gets index and embeddings. Returns the number of captions and of sentences.
 
     Raises:
         ConfigError: a file or folder cannot be written.
@@ -101,7 +100,7 @@ def _rank(hits: list[Hit], rows: np.ndarray, query: np.ndarray) -> list[dict[str
 def retrieve_images(
     job: Job, collection: CaptionCorpus | Path, settings: RetrievalSettings
 ) -> dict[str, int]:
-    """Write the images whose objects are most similar to those of each caption's image.
+    """Write the images most similar in their objects to that of each caption; return how many of both.
 
     Args:
         job: pairs to augment, and the folder of the index of labels. The labels of an image come from the
@@ -110,9 +109,6 @@ def retrieve_images(
         collection: labels of the images to search: a jsonl file of detected labels, `{"image_id": "...",
             "labels": ["dog", "dog", "grass"]}`, or the folder of `tools/extract_features.py` with such a
             file; or pairs, whose captions are parsed.
-
-    Returns:
-        Number of captions and of images.
 
     Raises:
         ConfigError: a file or folder cannot be written.

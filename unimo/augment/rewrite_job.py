@@ -20,9 +20,6 @@ from unimo.augment.translation import FileTranslations, HttpTranslator, LocalTra
 from unimo.errors import ConfigError
 from unimo.jobs import Progress
 
-_SEEDS = 2**32
-"""Number of seeds that NumPy and scikit-learn accept."""
-
 
 @dataclass(frozen=True)
 class RewriteSettings:
@@ -47,15 +44,14 @@ class RewriteSettings:
 
     def __post_init__(self) -> None:
         check_at_least(self, keep=1, neighbours=0, min_count=1, seed=0, memory_mb=1)
-        if self.seed >= _SEEDS:
-            raise ConfigError(f"seed is {self.seed}; expected 0 to {_SEEDS - 1}, e.g. 0, the default")
+        if self.seed >= 2**32:  # NumPy and scikit-learn accept no larger seeds
+            raise ConfigError(f"seed is {self.seed}; expected 0 to {2**32 - 1}, e.g. 0, the default")
 
 
 def rewrite_corpus(job: Job, settings: RewriteSettings) -> dict[str, Any]:
     """Write one line for each caption of the shard; see README.md for its keys.
 
-    Returns:
-        Counts of captions, of those with an object, and of broken ones.
+    Returns counts of captions, of those with an object, and of broken ones.
 
     Raises:
         ConfigError: a file or folder cannot be written.

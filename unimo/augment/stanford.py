@@ -82,13 +82,10 @@ class StanfordParser:
             CapabilityError: the program has never answered.
         """
         tokens = tag_words(text, self._tagger)
-        if not tokens:
-            return SceneGraph((), (), ())
-        answer = self._ask(text[: tokens[-1].end])
+        answer = self._ask(text[: tokens[-1].end]) if tokens else []
         if answer is None:
             log.warning("Stanford's parser fails on a caption: %.100s", text)
-            return SceneGraph((), (), ())
-        return build_graph(tokens, read_answer(answer))
+        return build_graph(tokens, read_answer(answer or []))
 
     def close(self) -> None:
         """End the process."""

@@ -35,12 +35,8 @@ class CorpusStatistics:
         self.trigrams = TrigramCounter(keys)
         self.vocabulary = VocabularyCounter(keys)
         self._counters = {"trigrams": self.trigrams.trigrams, **self.vocabulary.counters}
-        self.read = 0
-        """Number of samples read."""
-        self.parsed = 0
-        """Number of captions with an object."""
-        self.broken = 0
-        """Number of samples without a readable text."""
+        self.read = self.parsed = self.broken = 0
+        """Numbers of samples read, of captions with an object, and of samples without a readable text."""
 
     def collect(
         self,
@@ -50,9 +46,7 @@ class CorpusStatistics:
         about: Mapping[str, Any],
         advance: Callable[[int], object],
     ) -> None:
-        """Read the corpus to its end, continuing where `file` stopped.
-
-        Calls `advance` with the number of finished samples.
+        """Read the corpus to its end, continuing where `file` stopped; `advance` gets the samples finished.
 
         Raises:
             DataError: `file` belongs to another corpus or other settings by `about`, or no caption is
@@ -128,11 +122,7 @@ def _write_arrays(file: Path, note: Mapping[str, Any], arrays: Mapping[str, np.n
 
 
 def _read_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read note and arrays of `_write_arrays`.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Read note and arrays of `_write_arrays`; raise DataError if the file cannot be read."""
     try:
         with np.load(file) as saved:
             arrays = dict(saved)

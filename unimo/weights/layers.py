@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import paddle
@@ -20,14 +19,6 @@ logger = logging.getLogger(__name__)
 _TOKEN_TYPE, _POSITION = "embeddings.token_type.weight", "embeddings.position.weight"
 
 
-@runtime_checkable
-class FitsTables(Protocol):
-    """A layer with tables that follow a size, such as positions of an image, and may be stored in another."""
-
-    def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
-        """Return the stored parameter `name` in the size of the layer's own, or as it is if it cannot be."""
-
-
 def tensors_of(layer: nn.Layer) -> dict[str, np.ndarray]:
     """Return parameters and persistable buffers by structured name; fp16 and bf16 become float32."""
     narrow = {paddle.bfloat16, paddle.float16}
@@ -40,7 +31,8 @@ def tensors_of(layer: nn.Layer) -> dict[str, np.ndarray]:
 def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[str] = ()) -> None:
     """Load tensors into all parameters and persistable buffers of a layer, or change nothing.
 
-    A sublayer that `FitsTables` is asked to resize what was stored in another shape.
+    A sublayer with a method `fit_table(name, table)` is asked to resize what was stored in another shape, as
+    positions of an image are; it returns the table as it is where that cannot be done.
 
     Args:
         layer: the layer to fill; its structured names are the names of the tensors.
@@ -57,9 +49,10 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
         if name not in tensors:
             continue
         place, _, own = name.rpartition(".")
-        array, owner, wanted = tensors[name], owners.get(place), list(parameter.shape)
-        if list(array.shape) != wanted and isinstance(owner, FitsTables):
-            array = owner.fit_table(own, array)
+        array, wanted = tensors[name], list(parameter.shape)
+        fit = getattr(owners.get(place), "fit_table", None)
+        if list(array.shape) != wanted and fit is not None:
+            array = fit(own, array)
         if list(array.shape) != wanted:
             misshaped.append(f"{name} (file {list(tensors[name].shape)}, model {wanted})")
         elif array.shape != tensors[name].shape:
