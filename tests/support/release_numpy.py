@@ -1,6 +1,7 @@
 """UNIMO-2 as its released code computes it, in NumPy, from the released names.
 
-One pair without padding at a time, float64, full matrices, a mask of -10000.
+One pair at a time, float64, full matrices. A mask of -10000 is added in float32, whose steps are 0.001 there:
+they show in rows that are masked everywhere.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ class Release:
         mixed = []
         for begin in range(0, x.shape[1], self.head_size):
             part = slice(begin, begin + self.head_size)
-            logits = (query[:, part] * self.head_size**-0.5) @ key[:, part].T + 10000.0 * (visible - 1)
-            mixed.append(softmax(logits) @ value[:, part])
+            logits = (query[:, part] * self.head_size**-0.5) @ key[:, part].T
+            masked = logits.astype("float32") + (10000.0 * (visible - 1)).astype("float32")
+            mixed.append(softmax(masked.astype("float64")) @ value[:, part])
         return self.linear(np.concatenate(mixed, 1), f"{layer}_multi_head_att_output_fc")
 
     def feed_forward(self, x: Array, layer: str) -> Array:
@@ -63,12 +65,15 @@ class Release:
     def depth(self, tower: str) -> int:
         return len([n for n in self.w if n.startswith(f"{tower}.encoder_layer_") and "ffn_fc_0.w_0" in n])
 
-    def text(self, ids: Array, causal: bool = False) -> list[Array]:
-        """States after the embeddings and after each layer."""
+    def text(self, ids: Array, causal: bool = False, padding: int = 0) -> list[Array]:
+        """States after the embeddings and after each layer; padding (id 1, position 1) comes last."""
         length = len(ids)
-        x = self.w["text.word_embedding"][ids] + self.w["text.pos_embedding"][np.arange(2, 2 + length)]
+        real = np.repeat([1.0, 0.0], [length, padding])
+        tokens = (ids, 2 + np.arange(length))
+        ids, positions = (np.pad(row, (0, padding), constant_values=1) for row in tokens)
+        x = self.w["text.word_embedding"][ids] + self.w["text.pos_embedding"][positions]
         states = [self.norm(x, "text.pre_encoder", 1e-5)]
-        visible = np.tril(np.ones((length, length))) if causal else np.ones((length, length))
+        visible = np.tril(np.ones((length, length))) if causal else np.outer(real, real)
         for i in range(self.depth("text")):
             states.append(self.post_norm_layer(states[-1], f"text.encoder_layer_{i}", visible))
         return states
@@ -107,11 +112,15 @@ class Release:
     def tokens(self, ids: Array) -> Array:
         return self.norm(self.w["vq_emb"][ids], "grounded.pre_encoder", 1e-5)
 
-    def pair(self, image: Array, text: Array) -> tuple[list[Array], Array]:
-        """States [V; G; T] of the Grounded Transformer, and the product of the pooled parts."""
+    def pair(self, image: Array, text: Array, padding: int = 0) -> tuple[list[Array], Array]:
+        """States [V; G; T] of the Grounded Transformer, and the product of the pooled parts.
+
+        The last `padding` rows of the text are none, but count in the choice of grounded tokens.
+        """
         ids, _ = self.ground(image, text)
         v, k, t = len(image), len(ids), len(text)
-        visible = np.ones((v + k + t, v + k + t))
+        real = np.repeat([1.0, 0.0], [v + k + t - padding, padding])
+        visible = np.outer(real, real)
         visible[:v, v + k :] = visible[v + k :, :v] = 0
         states = self.fuse(np.concatenate([image, self.tokens(ids), text]), visible)
         pooled = np.maximum(self.linear(states[-1][v + k], "grounded.pooled_fc_text"), 0)

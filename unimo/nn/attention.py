@@ -30,6 +30,16 @@ def additive_mask(mask: Tensor | None) -> Tensor | None:
     return ((1.0 - mask.astype("float32")) * BLOCKED).unsqueeze([1, 2])
 
 
+def outer_mask(mask: Tensor) -> Tensor:
+    """Return the additive mask [B, 1, S, S] of UNIMO's releases, the outer product of a mask [B, S].
+
+    Tokens read tokens. A row of padding is blocked everywhere, and as its softmax does not see what all of
+    its logits share, it reads all rows, padding included, as if there were no mask.
+    """
+    real = mask.astype("float32")
+    return ((1.0 - real.unsqueeze(2) * real.unsqueeze(1)) * BLOCKED).unsqueeze(1)
+
+
 def causal_mask(length: int) -> Tensor:
     """Return an additive mask [1, 1, T, T] in which no token reads a later one."""
     return (paddle.triu(paddle.ones([length, length]), 1) * BLOCKED).unsqueeze([0, 1])

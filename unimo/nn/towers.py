@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from unimo.nn.attention import additive_mask, causal_mask
+from unimo.nn.attention import additive_mask, causal_mask, outer_mask
 from unimo.nn.block import Block, Mlp, run_blocks
 from unimo.nn.config import ClipVisionConfig, TextConfig, VisionConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding, TextEmbeddings
@@ -33,13 +33,18 @@ class RobertaTower(nn.Layer):
         pooler: keep RoBERTa's own pooler, which METER and BridgeTower carry but never use. It is
             frozen (`stop_gradient`), because data parallelism waits for gradients that never come.
         token_type: keep the one token-type row; `load_tower` adds it to the positions otherwise.
+        outer: rows of padding read as in UNIMO's releases (`outer_mask`), not only tokens. It matters where
+            something reads the states of padding, and not in causal passes, in which nothing can.
     """
 
     tower_kind: ClassVar[str] = "roberta"
     """Kind of tower folder that `unimo.weights.layers.load_tower` reads into it."""
 
-    def __init__(self, config: TextConfig, *, pooler: bool = True, token_type: bool = True) -> None:
+    def __init__(
+        self, config: TextConfig, *, pooler: bool = True, token_type: bool = True, outer: bool = False
+    ) -> None:
         super().__init__()
+        self.outer = outer
         width, std = config.hidden_size, config.init_std
         self.embeddings = TextEmbeddings(config, token_type)
         self.layers = nn.LayerList(
@@ -76,7 +81,7 @@ class RobertaTower(nn.Layer):
             All states T_0 .. T_L (Eq. 4), L + 1 tensors [B, T, W]; on request attentions [B, H, T, T] by
             `text.{layer}`.
         """
-        mask = additive_mask(attention_mask)
+        mask = outer_mask(attention_mask) if self.outer and not causal else additive_mask(attention_mask)
         if causal:
             mask = mask + causal_mask(input_ids.shape[1])
         return run_blocks(self.layers, self.embeddings(input_ids, attention_mask), mask, need_weights, "text")

@@ -106,6 +106,49 @@ def test_grounding_fusion_and_heads_of_pairs(both, sample):
     close(logits, release.words(last[image_rows + 100 :]))
 
 
+@pytest.mark.parametrize("more", [0, 5])
+def test_padded_texts_are_read_as_the_release_reads_them(both, more):
+    """Its mask is an outer product, and padding counts in the choice of tokens."""
+    task, release, pixels, texts = both
+    longest = max(map(len, texts)) + more
+    ids = np.stack([np.pad(row, (0, longest - len(row)), constant_values=1) for row in texts])
+    mask = np.stack([np.arange(longest) < len(row) for row in texts]).astype("int64")
+    with paddle.no_grad():
+        text = task.model.encode_text(paddle.to_tensor(ids), paddle.to_tensor(mask), layers=True)
+        image = task.model.encode_image(paddle.to_tensor(pixels))
+        grounding = task.model.ground(text, image)
+        fused, pooled = task.model.fuse(text, image), task.model.fuse(text, image, outputs="pooled").pooled
+    for sample, row in enumerate(texts):
+        padding = longest - len(row)
+        words, patches = release.text(np.array(row), padding=padding), release.image(pixels[sample])[-1]
+        for found, expected in zip(text.text_layers, words, strict=True):
+            close(found[sample], expected)
+        chosen, scores = release.ground(patches, words[-1])
+        close(grounding.scores[sample], scores)
+        assert grounding.ids.numpy()[sample].tolist() == chosen.tolist()
+        states, product = release.pair(patches, words[-1], padding)
+        close(fused.fused_text[sample], states[-1][len(patches) + 100 :])
+        close(fused.fused_image[sample], states[-1][: len(patches)])
+        close(pooled[sample], product)
+        itm = release.linear(product, "grounded.img_text_matching_fc")
+        close(task.objective.itm_head(pooled)[sample], itm)
+
+
+def test_padded_texts_alone_are_read_as_the_release_reads_them(both):
+    task, release, _, texts = both
+    (row, padding), tokens = (texts[1], 6), 100
+    ids = np.pad(row, (0, padding), constant_values=1)[None]
+    mask = np.repeat([[1, 0]], [len(row), padding], axis=1)
+    words = release.text(np.array(row), padding=padding)[-1]
+    real = np.repeat([1.0, 0.0], [tokens + len(row), padding])
+    sequence = np.concatenate([release.tokens(release.ground(words)[0]), words])
+    expected = release.fuse(sequence, np.outer(real, real))[-1]
+    with paddle.no_grad():
+        fused = task.model.fuse(task.model.encode_text(paddle.to_tensor(ids), paddle.to_tensor(mask)), None)
+    close(fused.fused_text, expected[tokens:])
+    close(fused.pooled, np.maximum(release.linear(expected[tokens], "grounded.pooled_fc_text"), 0))
+
+
 def test_one_layer_of_the_grounded_transformer(both):
     task, release, pixels, ids = both
     words, patches = release.text(np.array(ids[0]))[-1], release.image(pixels[0])[-1]

@@ -31,7 +31,9 @@ class GroundingConfig:
     temperature_init: float = 100.0
     """Start of eta in Eq. (1). It is learned, and clipped to [1, 10000] where it is used."""
     mask_padding: bool = True
-    """Padding takes no part. False as in the release, where it counts in Eq. (2) and changes the choice."""
+    """Padding takes no part. False as in the release: it counts in Eq. (2) and so changes the choice, and its
+    rows, whose states this makes matter, read all rows of text encoder and Grounded Transformer alike
+    (`unimo.nn.attention.outer_mask`)."""
     reduction: Literal["mean", "sum"] = "mean"
     """Eq. (3). sum: over positions (and K) and width, mean over samples, as printed; mean: over all
     elements of each term, as the release."""

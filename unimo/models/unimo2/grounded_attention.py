@@ -19,7 +19,7 @@ from paddle import Tensor, nn
 
 from unimo.models.unimo2.config import Config
 from unimo.nn import attention
-from unimo.nn.attention import additive_mask, causal_mask
+from unimo.nn.attention import BLOCKED, additive_mask, causal_mask
 from unimo.nn.block import Block, Mlp, run_block
 from unimo.nn.kernels import LayerNorm, dropout
 
@@ -97,6 +97,26 @@ def understanding_views(layout: Layout, visibility: str, batch: int) -> list[Vie
         for kind, keys in reach.items()
         if rows[kind].stop > rows[kind].start
     ]
+
+
+def let_padding_read(views: Sequence[View], layout: Layout) -> list[View]:
+    """Let rows of padding read all rows alike, as in the release: blocked everywhere, they are as if free.
+
+    Rows of tokens read what they read in `views`, those of `understanding_views`.
+    """
+    if layout.text_mask is None:
+        return list(views)
+    whole, changed = slice(0, layout.rows["text"].stop), []
+    batch = layout.text_mask.shape[0]
+    rows = layout.key_mask(whole, batch).transpose([0, 1, 3, 2])  # [B, 1, S, 1]
+    for view in views:
+        if view.queries.stop == whole.stop:
+            mask = view.mask
+            if view.keys.start:
+                mask = paddle.concat([paddle.full([batch, 1, 1, view.keys.start], BLOCKED), mask], axis=-1)
+            view = replace(view, keys=whole, mask=paddle.minimum(mask, rows[:, :, view.queries]))
+        changed.append(view)
+    return changed
 
 
 def caption_views(layout: Layout, sees_image: bool, batch: int) -> list[View]:

@@ -16,6 +16,7 @@ from unimo.models.unimo2.grounded_attention import (
     GroundedTransformer,
     Layout,
     caption_views,
+    let_padding_read,
     understanding_views,
 )
 from unimo.models.unimo2.grounding import GroundedDictionary, Grounding
@@ -38,7 +39,8 @@ class Unimo2(TwoTowers):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, vision, fusion, width = config.text, config.vision, config.fusion, config.hidden_size
-        self.text = RobertaTower(text, pooler=False, token_type=False)
+        counts_padding = not config.grounding.mask_padding
+        self.text = RobertaTower(text, pooler=False, token_type=False, outer=counts_padding)
         self.vision = VitTower(vision)
         self.grounding = GroundedDictionary(width, config.grounding) if config.grounding.is_active else None
         projects = config.grounding.is_active and config.grounding.project
@@ -115,6 +117,8 @@ class Unimo2(TwoTowers):
         text, image = text or Encoded(), image or Encoded()
         layout, states = self._join(text, image, grounding)
         views = understanding_views(layout, self.config.fusion.visibility, states.shape[0])
+        if not self.config.grounding.mask_padding:
+            views = let_padding_read(views, layout)
         rows, firsts = layout.rows, layout.firsts()
         # Attentions are those of all rows, so then all rows are computed.
         wanted = {"all": None, "text": [rows["text"]], "pooled": firsts}[outputs]

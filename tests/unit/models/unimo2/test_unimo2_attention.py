@@ -13,6 +13,7 @@ from unimo.models.unimo2.grounded_attention import (
     GroundedBlock,
     Layout,
     caption_views,
+    let_padding_read,
     narrow,
     understanding_views,
 )
@@ -70,6 +71,19 @@ def test_views_are_those_of_figure_2():
 def test_views_of_full_attention():
     views, size = understanding_views(_layout(), "full", 2), V + K + T
     np.testing.assert_array_equal(_reads(views, size, size), _expected(EVERYTHING))
+
+
+@pytest.mark.parametrize(("visibility", "pairs"), [("grounded", FIG_2), ("full", EVERYTHING)])
+def test_padding_that_counts_reads_all_rows_alike(visibility, pairs):
+    views, size = understanding_views(_layout(), visibility, 2), V + K + T
+    changed = let_padding_read(views, _layout())
+    expected = _expected(pairs)
+    expected[0, -1] = 0.0  # blocked everywhere
+    np.testing.assert_array_equal(_reads(changed, size, size), expected)
+    (last,) = narrow(changed, [slice(size - 1, size)])
+    assert last.keys == slice(0, size) and (last.mask.numpy()[0] == BLOCKED).all()
+    alone = _layout(text=0, text_mask=None)
+    assert let_padding_read(understanding_views(alone, visibility, 2), alone)[0].mask is None
 
 
 def test_absent_grounded_tokens_are_not_read():
