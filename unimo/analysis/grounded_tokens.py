@@ -213,17 +213,19 @@ def _add_texts(model: Model, batch: RetrievalBatch, special_ids: frozenset[int],
 
 
 def _map(model: Model, grounding: Grounding) -> tuple[np.ndarray, np.ndarray]:
-    """Find the nearest grounded token of every patch or text token.
+    """Find the nearest grounded token of every patch or text token, of images or texts alone.
 
     Returns:
         Rows of the dictionary, int [B, S], and similarities, float [B, S] (for the 1-to-1 map: minus the
         squared distances).
     """
+    first = 1 if model.config.grounding.class_tokens else 0
+    features = grounding.features[:, first:]
     if model.config.grounding.method == "one_to_one":
-        distances = (grounding.features - grounding.tokens).square().sum(axis=-1)
-        return grounding.ids.numpy(), -distances.numpy()
+        distances = (features - grounding.tokens[:, first:]).square().sum(axis=-1)
+        return grounding.ids[:, first:].numpy(), -distances.numpy()
     temperature = paddle.clip(model.grounding.temperature, *TEMPERATURE_RANGE)
-    logits = temperature * paddle.matmul(grounding.features, model.grounding.dictionary, transpose_y=True)
+    logits = temperature * paddle.matmul(features, model.grounding.dictionary, transpose_y=True)
     return logits.argmax(axis=-1).numpy(), logits.max(axis=-1).numpy()
 
 

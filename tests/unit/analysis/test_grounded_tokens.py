@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,21 @@ def test_every_patch_and_word_goes_to_the_largest_similarity(opened) -> None:
         assert [word.text for word in token.words] == names
         counts = [(here & (ids == word)).sum() for word in sorted(best, key=lambda w: -best[w])][:3]
         assert [word.count for word in token.words] == counts
+
+
+@pytest.mark.parametrize("method", ["topk", "one_to_one"])
+def test_class_tokens_are_not_shown_where_they_are_grounded_too(directory, opened, method) -> None:
+    _, _, loader = opened
+    shown = []
+    for on in (False, True):
+        # The weights have a temperature, which the 1-to-1 map has not.
+        model, _ = unimo.load(directory)
+        changed = replace(model.config.grounding, method=method, class_tokens=on)
+        model.config = replace(model.config, grounding=changed)
+        model.grounding.config = changed
+        atlas = collect(model, loader("train.eval_batch_size=5"), tokens=24, nearest=3)
+        shown.append([(t.number, t.num_patches, [word.text for word in t.words]) for t in atlas.tokens])
+    assert shown[0] == shown[1] and shown[0]
 
 
 def test_batches_do_not_change_the_result_and_an_image_counts_once(opened) -> None:

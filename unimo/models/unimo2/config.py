@@ -41,10 +41,16 @@ class GroundingConfig:
     """Weight of the second term of Eq. (3)."""
     alpha: float = 1.0
     """Weight of its first term; the paper has 1."""
+    class_tokens: bool = False
+    """Class tokens take part, besides patches and tokens. Section 4 and appendix A count them (709 is 197 +
+    512), the 14 x 14 "visual tokens" of section 4 and the release do not."""
     project: bool = False
     """Bring patches and tokens to the dictionary by a linear layer with ReLU and L2 norm for each."""
     norm_tokens: bool = True
     """LayerNorm and dropout on grounded tokens before the Grounded Transformer, as the release does."""
+    positions: bool = False
+    """Add the text's position embeddings to the grounded tokens, the best first, except for captions: an
+    option of the release (`with_grounding_pos`), which has it off."""
 
     @property
     def is_active(self) -> bool:
@@ -86,6 +92,8 @@ class FusionConfig:
     itm_feature: Literal["concat", "product", "sum"] = "concat"
     """Pooled vector of a pair: both parts concatenated [B, 2 H] as in the paper, or their product or sum
     [B, H] as in the release."""
+    itm_dropout: float = 0.0
+    """Dropout of the pooled vector of a pair; the release has 0.1."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,13 @@ class Config:
                 f"text, vision and fusion share one hidden_size, found {widths}; set all three to one value"
             )
         check_heads(text=self.text, vision=self.vision, fusion=self.fusion)
+        grounding, longest = self.grounding, self.text.max_position - self.text.padding_id - 1
+        if grounding.positions and (grounding.method == "one_to_one" or grounding.num_tokens > longest):
+            raise ConfigError(
+                f"grounding.positions=true with method {grounding.method} and num_tokens (K) "
+                f"{grounding.num_tokens}: expected topk and at most {longest} tokens, for which "
+                f"text.max_position {self.text.max_position} has rows; set it to false, or a smaller K"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ second, the commitment, keeps patches and tokens near the rows; sg stops the gra
 alone is grounded by its own part of s_j, so that both come to share rows without ever having been a pair.
 
 Patches and tokens are treated alike, so the code has one matrix of features for both, patches first, and one
-name, x, for both similarities. Class tokens take no part. The 1-to-1 map, with which the paper compares, is
-vector quantization (Oord et al., 2017): each position is mapped to its nearest row.
+name, x, for both similarities. Class tokens take no part, unless the config says so. The 1-to-1 map, with
+which the paper compares, is vector quantization (Oord et al., 2017): each position is mapped to its nearest
+row.
 
 Gradients: choosing has none. The losses behind the Transformer reach the dictionary's rows through the
 grounded tokens, but no encoder; the encoders and eta learn from the grounding loss, there through the

@@ -23,6 +23,7 @@ from unimo.models.unimo2.grounding import GroundedDictionary, Grounding
 from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
 from unimo.nn.heads import Pooler
 from unimo.nn.init import linear
+from unimo.nn.kernels import dropout
 from unimo.nn.outputs import Encoded
 from unimo.nn.towers import RobertaTower, VitTower
 
@@ -69,7 +70,8 @@ class Unimo2(TwoTowers):
     def ground(self, text: Encoded | None, image: Encoded | None) -> Grounding | None:
         """Choose the grounded tokens of pairs, texts or images (section 3.1).
 
-        Class tokens take no part, nor does padding unless `grounding.mask_padding` is false.
+        Class tokens take part with `grounding.class_tokens` only, padding where `grounding.mask_padding` is
+        false.
 
         Args:
             text, image: results of `encode_text` and `encode_image`; None for a modality that is absent.
@@ -79,13 +81,13 @@ class Unimo2(TwoTowers):
         """
         if self.grounding is None:
             return None
-        parts = []
+        parts, first = [], 0 if self.config.grounding.class_tokens else 1
         if image is not None:
-            patches = image.image[:, 1:]
+            patches = image.image[:, first:]
             parts.append((_project(patches, self.image_projection), paddle.ones(patches.shape[:2])))
         if text is not None:
-            words = _project(text.text[:, 1:], self.text_projection)
-            parts.append((words, text.text_mask[:, 1:].astype("float32")))
+            words = _project(text.text[:, first:], self.text_projection)
+            parts.append((words, text.text_mask[:, first:].astype("float32")))
         features, mask = (paddle.concat(kind, axis=1) for kind in zip(*parts, strict=True))
         masked = text is not None and self.config.grounding.mask_padding
         return self.grounding(features, mask if masked else None)
@@ -115,7 +117,7 @@ class Unimo2(TwoTowers):
         """
         grounding = self._choose(text, image) if grounding is None else grounding
         text, image = text or Encoded(), image or Encoded()
-        layout, states = self._join(text, image, grounding)
+        layout, states = self._join(text, image, grounding, self.config.grounding.positions)
         views = understanding_views(layout, self.config.fusion.visibility, states.shape[0])
         if not self.config.grounding.mask_padding:
             views = let_padding_read(views, layout)
@@ -145,9 +147,12 @@ class Unimo2(TwoTowers):
         """Choose the grounded tokens outside pre-training, unless the model is to have none there."""
         return self.ground(text, image) if self.config.grounding.enabled_at_inference else None
 
-    def _join(self, text: Encoded, image: Encoded, grounding: Grounding | None) -> tuple[Layout, Tensor]:
+    def _join(
+        self, text: Encoded, image: Encoded, grounding: Grounding | None, positions: bool = False
+    ) -> tuple[Layout, Tensor]:
         """Return the sequence [image; grounded; text] of those there are, and where in it they are.
 
+        With `positions` the grounded tokens get those of a text.
         Choosing has no gradient; where no grounding loss is computed, data parallelism would wait for the
         gradients of temperature and projections, so these come in with a factor of 0.
         """
@@ -158,6 +163,9 @@ class Unimo2(TwoTowers):
                 choosers += [] if projection is None else projection.parameters()
             tokens = grounding.tokens + 0.0 * sum(parameter.sum() for parameter in choosers)
             ids, mask = grounding.ids, grounding.token_mask
+            if positions:
+                first = self.text.embeddings.padding_id + 1
+                tokens = tokens + self.text.embeddings.position.weight[first : first + ids.shape[1]]
         layout = Layout(
             *(0 if rows is None else rows.shape[1] for rows in (image.image, ids, text.text)),
             grounded_mask=mask,
@@ -178,8 +186,10 @@ class Unimo2(TwoTowers):
             return parts[0]
         feature = self.config.fusion.itm_feature
         if feature == "concat":
-            return paddle.concat(parts, axis=-1)
-        return parts[0] * parts[1] if feature == "product" else parts[0] + parts[1]
+            pair = paddle.concat(parts, axis=-1)
+        else:
+            pair = parts[0] * parts[1] if feature == "product" else parts[0] + parts[1]
+        return dropout(pair, self.config.fusion.itm_dropout, self.training)
 
     @property
     def _caption_sees_image(self) -> bool:
@@ -220,11 +230,13 @@ class Unimo2(TwoTowers):
         return advance([*self.text.layers, *self.fusion.layers], state, states)
 
     def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
-        part = parameter.partition(".")[0]
+        part, grounding = parameter.partition(".")[0], self.config.grounding
         if part.endswith("_pooler") and not pooled:
             return False
         if part == "grounding":
-            return self.config.grounding.enabled_at_inference
+            return grounding.enabled_at_inference
+        if parameter == "text.embeddings.position.weight" and grounding.positions:
+            return text or (grounding.is_active and grounding.enabled_at_inference)
         if part.startswith("text"):
             return text
         return image if part in ("vision", "image_pooler", "image_projection") else True

@@ -17,6 +17,7 @@ OPTIONS = [
     {"grounding": {"enabled_at_inference": False}, "fusion": {"caption_sees_image": True}},
     {"grounding": {"method": "one_to_one"}},
     {"grounding": {"norm_tokens": False, "project": True}},
+    {"grounding": {"class_tokens": True, "positions": True}},
 ]
 
 
@@ -63,6 +64,15 @@ def test_padding_changes_no_caption_state():
     short, long = model.decode(image, ids, mask).numpy(), model.decode(image, padded, longer).numpy()
     kept = mask.numpy().astype(bool)
     np.testing.assert_allclose(short[kept], long[:, :-4][kept], atol=1e-5)
+
+
+@paddle.no_grad()
+def test_grounded_tokens_of_a_caption_have_no_positions():
+    """As in the branch of the release that trains captions, whatever its `with_grounding_pos` says."""
+    plain, model = small_unimo2(), small_unimo2(grounding={"positions": True})
+    pixels, ids, mask = _inputs()
+    states = [each.decode(each.encode_image(pixels), ids, mask).numpy() for each in (plain, model)]
+    np.testing.assert_array_equal(*states)
 
 
 @paddle.no_grad()

@@ -169,19 +169,20 @@ def test_one_to_one_map_in_numpy(mask, reduction):
 
 @pytest.mark.parametrize("kind", ["pair", "image", "text"])
 @pytest.mark.parametrize("masked", [True, False])
-def test_what_a_model_grounds(kind, masked):
-    """Patches then tokens without class tokens; scores, ids and loss are NumPy's; all parts learn."""
-    model = small_unimo2(grounding={"mask_padding": masked})
+@pytest.mark.parametrize("first", [1, 0], ids=["without class tokens", "with class tokens"])
+def test_what_a_model_grounds(kind, masked, first):
+    """Patches then tokens; scores, ids and loss are NumPy's; all parts learn."""
+    model = small_unimo2(grounding={"mask_padding": masked, "class_tokens": first == 0})
     pixels, ids, mask = inputs()
     image = None if kind == "text" else model.encode_image(pixels)
     text = None if kind == "image" else model.encode_text(ids, mask)
     grounding = model.ground(text, image)
-    parts = [] if image is None else [image.image.numpy()[:, 1:]]
-    parts += [] if text is None else [text.text.numpy()[:, 1:]]
+    parts = [] if image is None else [image.image.numpy()[:, first:]]
+    parts += [] if text is None else [text.text.numpy()[:, first:]]
     values = np.concatenate(parts, axis=1)
     keep = np.ones(values.shape[:2])
     if text is not None and masked:
-        keep[:, -(mask.shape[1] - 1) :] = mask.numpy()[:, 1:]
+        keep[:, first - mask.shape[1] :] = mask.numpy()[:, first:]
     factors = 1.0 / (keep.sum() * 16), 0.25 / (3 * 4 * 16)
     expected = reference(values, model.grounding.dictionary.numpy(), 1.5, keep, 4, *factors)
     np.testing.assert_allclose(grounding.scores.numpy(), expected.scores, rtol=1e-5)
@@ -200,6 +201,14 @@ def test_what_a_model_grounds(kind, masked):
         assert float(named["vision.patch_embedding.weight"].grad.abs().sum()) > 0
     if text is not None:
         assert float(named["text.embeddings.word.weight"].grad.abs().sum()) > 0
+
+
+def test_class_tokens_of_the_one_to_one_map():
+    """With them it has as many grounded tokens as appendix A counts, 197 + 512 for the paper's sizes."""
+    pixels, ids, mask = inputs()
+    for on, count in ((False, 16 + 8), (True, 17 + 9)):
+        model = small_unimo2(grounding={"method": "one_to_one", "class_tokens": on})
+        assert model(pixels, ids, mask).grounded_ids.shape == [3, count]
 
 
 def test_projection_makes_unit_vectors():

@@ -1,5 +1,7 @@
 """UNIMO-2 as a whole: gradients, options, shorter outputs, padding, single modalities, golden numbers."""
 
+from dataclasses import replace
+
 import numpy as np
 import paddle
 import pytest
@@ -7,7 +9,7 @@ import yaml
 from small_models import VOCABULARY, inputs
 from small_unimo2 import small_unimo2, unimo2_config
 
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, ConfigError
 from unimo.nn.block import set_recompute
 from unimo.nn.config import TextConfig, VitConfig
 from unimo.nn.heads import Pooler
@@ -30,6 +32,7 @@ OPTIONS = [
     {"grounding": {"num_tokens": 20}},
     {"grounding": {"norm_tokens": False}},
     {"grounding": {"project": True}},
+    {"grounding": {"class_tokens": True, "positions": True}},
     {"grounding": {"mask_padding": False}},
     {"vision": {"patch_padding": 3}},
 ]
@@ -162,6 +165,51 @@ def test_grounded_tokens_alone_are_normalised_before_the_fusion():
     np.testing.assert_array_equal(joined[:, :17], image.image.numpy())
     np.testing.assert_array_equal(joined[:, 21:], text.text.numpy())
     np.testing.assert_allclose(joined[:, 17:21], model.fusion.grounded_norm(tokens).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["pair", "image", "text"])
+@paddle.no_grad()
+def test_positions_of_grounded_tokens(kind):
+    """As with the release's `with_grounding_pos`: rows 2 .. K + 1 of the text's table, before the norm."""
+    plain, model = small_unimo2(), small_unimo2(grounding={"positions": True})
+    pixels, ids, mask = inputs()
+    text = None if kind == "image" else model.encode_text(ids, mask)
+    image = None if kind == "text" else model.encode_image(pixels)
+    grounding = plain.ground(text, image)
+    moved = grounding.tokens + plain.text.embeddings.position.weight[2:6]
+    expected = plain.fuse(text, image, grounding=replace(grounding, tokens=moved)).pooled.numpy()
+    found = model.fuse(text, image).pooled.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not np.allclose(found, plain.fuse(text, image).pooled.numpy(), atol=1e-3)
+
+
+def test_positions_are_trained_where_grounded_tokens_have_them():
+    name = "text.embeddings.position.weight"
+    for options, used in (
+        ({"positions": True}, True),
+        ({}, False),
+        ({"positions": True, "enabled": False}, False),
+    ):
+        assert small_unimo2(grounding=options).is_used(name, text=False, image=True) is used
+        assert small_unimo2(grounding=options).is_used(name, text=True, image=False)
+
+
+@pytest.mark.parametrize("changes", [{"method": "one_to_one"}, {"dictionary_size": 40, "num_tokens": 23}])
+def test_positions_that_do_not_exist_are_refused(changes):
+    with pytest.raises(ConfigError, match="expected topk and at most 22 tokens"):
+        unimo2_config(grounding={"positions": True, **changes})
+
+
+def test_dropout_of_pooled_pairs():
+    """Pairs only, and only in training."""
+    model = small_unimo2(fusion={"itm_dropout": 0.5, "pooler": "none"})
+    pixels, ids, mask = inputs()
+    text, image = model.encode_text(ids, mask), model.encode_image(pixels)
+    whole = model.fuse(text, image).pooled.numpy()
+    model.train()
+    dropped, alone = model.fuse(text, image).pooled.numpy(), model.fuse(text, None).pooled.numpy()
+    assert 0.3 < (dropped == 0).mean() < 0.7 and (alone != 0).all()
+    np.testing.assert_allclose(dropped[dropped != 0], 2 * whole[dropped != 0], rtol=1e-4)
 
 
 @paddle.no_grad()
