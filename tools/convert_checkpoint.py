@@ -22,7 +22,8 @@ EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input robert
   python tools/convert_checkpoint.py --from unimo2-release --input UNIMO-2 --tokenizer unimo_en \\
       --out weights/unimo2
   python tools/finetune.py --task retrieval --init weights/unimo2
-  (the folder is what UNIMO-2.tar.gz unpacks to, one file for each parameter)
+  (the folder is what UNIMO-2.tar.gz unpacks to, one file for each parameter; heads of another width than 64:
+  --config grounded_base_en.json, another K: model.grounding.num_tokens=K)
 
   python tools/convert_checkpoint.py --from unimo-release --input unimo_base_en --tokenizer unimo_en \\
       --out weights/unimo data.regions=features/coco
@@ -33,22 +34,24 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
-        ConfigError: `--config` or `--tokenizer` is missing, or given where it has no meaning.
+        ConfigError: `--config` (towers) or `--tokenizer` is missing, or given where it has no meaning.
     """
     parser = cli.arguments(__doc__, EXAMPLE)
     sources = sorted({**SOURCES, **releases()})
     parser.add_argument("--from", dest="source", required=True, choices=sources, help="kind of weights")
     parser.add_argument("--input", required=True, type=Path, metavar="FILE", help="their weights, or folder")
-    parser.add_argument("--config", type=Path, metavar="config.json", help="their config (towers)")
+    parser.add_argument("--config", type=Path, metavar="config.json", help="their config; releases need none")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="their tokenizer (releases)")
     parser.add_argument("--task", default="pretrain", help="what they were trained for (releases)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config (releases)")
     arguments = parser.parse_intermixed_args()
-    wanted, other = ("tokenizer", "config") if arguments.source in releases() else ("config", "tokenizer")
-    if getattr(arguments, wanted) is None or getattr(arguments, other) is not None:
-        raise ConfigError(f"--from {arguments.source} needs --{wanted} and no --{other}; see --help")
-    if wanted == "config" and (arguments.overrides or arguments.task != "pretrain"):
+    is_release = arguments.source in releases()
+    if is_release and arguments.tokenizer is None:
+        raise ConfigError(f"--from {arguments.source} needs --tokenizer; see --help")
+    if not is_release and (arguments.config is None or arguments.tokenizer is not None):
+        raise ConfigError(f"--from {arguments.source} needs --config and no --tokenizer; see --help")
+    if not is_release and (arguments.overrides or arguments.task != "pretrain"):
         raise ConfigError(
             f"--from {arguments.source} makes a tower, which has no task and no config to change"
         )
@@ -64,7 +67,7 @@ def main() -> None:
         print(f"{arguments.out}: {tower} tower, {count:,} parameters in {len(tensors)} tensors")
         return
     given = (arguments.input, arguments.tokenizer, arguments.out, arguments.task, arguments.overrides)
-    done = convert_release(arguments.source, *given)
+    done = convert_release(arguments.source, *given, arguments.config)
     print(f"{arguments.out}: model, {done['parameters']:,} released parameters in {done['tensors']} tensors")
 
 

@@ -24,11 +24,19 @@ def softmax(x: Array) -> Array:
 
 
 class Release:
-    """The released network over a mapping of released names to arrays."""
+    """The released network over a mapping of released names to arrays; options are off as in its scripts."""
 
-    def __init__(self, tensors: dict[str, Array], num_tokens: int = 100, head_size: int = 64) -> None:
+    def __init__(
+        self,
+        tensors: dict[str, Array],
+        num_tokens: int = 100,
+        head_size: int = 64,
+        project: bool = False,
+        positions: bool = False,
+    ) -> None:
         self.w = {name: value.astype("float64") for name, value in tensors.items()}
         self.num_tokens, self.head_size = num_tokens, head_size
+        self.project, self.positions = project, positions
 
     def linear(self, x: Array, name: str) -> Array:
         return x @ self.w[f"{name}.w_0"] + self.w[f"{name}.b_0"]
@@ -96,9 +104,16 @@ class Release:
             states.append(self.pre_norm_layer(states[-1], f"vit.encoder_layer_{i}"))
         return [*states, self.norm(states[-1], "vit.post_encoder", 1e-12)]
 
-    def ground(self, *parts: Array) -> tuple[Array, Array]:
+    def projected(self, x: Array, name: str) -> Array:
+        x = np.maximum(self.linear(x, f"grounded.grounding_{name}_projection"), 0)
+        return x / np.sqrt((x**2).sum(-1, keepdims=True))
+
+    def ground(self, *parts: Array, kinds: tuple[str, ...] = ("patch", "token")) -> tuple[Array, Array]:
         """Numbers of the chosen rows, the best first, and all accumulated scores."""
-        features = np.concatenate([part[1:] for part in parts])
+        parts = tuple(part[1:] for part in parts)
+        if self.project:
+            parts = tuple(self.projected(part, kind) for part, kind in zip(parts, kinds, strict=True))
+        features = np.concatenate(parts)
         temperature = np.clip(self.w["topk_temperature"], 1, 10000)
         scores = (1 / (1 + np.exp(-temperature * features @ self.w["vq_emb"].T))).sum(0)
         return np.argsort(-scores)[: self.num_tokens], scores
@@ -110,7 +125,8 @@ class Release:
         return states
 
     def tokens(self, ids: Array) -> Array:
-        return self.norm(self.w["vq_emb"][ids], "grounded.pre_encoder", 1e-5)
+        moved = self.w["text.pos_embedding"][2 : 2 + len(ids)] if self.positions else 0.0
+        return self.norm(self.w["vq_emb"][ids] + moved, "grounded.pre_encoder", 1e-5)
 
     def pair(self, image: Array, text: Array, padding: int = 0) -> tuple[list[Array], Array]:
         """States [V; G; T] of the Grounded Transformer, and the product of the pooled parts.

@@ -108,6 +108,12 @@ def random_release(vocabulary: int, seed: int = 0) -> dict[str, np.ndarray]:
     return tensors
 
 
+def projections(seed: int = 1) -> dict[str, np.ndarray]:
+    """The projections before grounding, an option of the release."""
+    names = {f"grounded.grounding_{part}_projection": (WIDTH, WIDTH) for part in ("token", "patch")}
+    return random_values(norms_and_linears([], names, WIDTH), seed)
+
+
 def listed_names(shared: Path, release: str, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     """All names of a release and its options with their shapes, as arrays without memory."""
     listed = json.loads((shared / "reference" / "unimo_official_params.json").read_text())[release]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unimo.config import to_plain
+from unimo.config import merge_plain, parse_overrides, to_plain
 from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError, nearest
+from unimo.files import read_json_object
 from unimo.inference.loading import CONFIG, WEIGHTS, save_model
-from unimo.models.paper import Converter
+from unimo.models.paper import Paper
 from unimo.registry import build_model, papers, task_class
-from unimo.settings import RunConfig, load_run_config
+from unimo.settings import RunConfig, load_run_config, named_section
 from unimo.weights.paddle_folder import read_folder
 
 if TYPE_CHECKING:
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def releases() -> dict[str, Converter]:
-    """Return the converter of every release by name, those of all papers."""
-    return {name: converter for paper in papers() for name, converter in paper.converters.items()}
+def releases() -> dict[str, Paper]:
+    """Return the paper of every release that can be converted, by the name of the release."""
+    return {name: paper for paper in papers() for name in paper.converters}
 
 
 def convert_release(
@@ -36,6 +38,7 @@ def convert_release(
     directory: str | Path,
     task: str = "pretrain",
     overrides: Sequence[str] = (),
+    config: str | Path | None = None,
 ) -> dict[str, int]:
     """Write a model directory that `unimo.load`, fine-tuning and evaluation open.
 
@@ -48,7 +51,9 @@ def convert_release(
         tokenizer: tokenizer that the weights were trained with, see `load_tokenizer`.
         directory: model directory to write; an older one there is replaced.
         task: task that the weights were trained for.
-        overrides: words such as `data.regions=DIR` over the recipe of that task.
+        overrides: words such as `data.regions=DIR` over the recipe of that task; those of the model section
+            say what tensors do not show, such as `model.grounding.num_tokens=50`.
+        config: their config.json, from which the number of attention heads is read; None for heads of 64.
 
     Returns:
         Numbers of `parameters` and `tensors` that were converted.
@@ -57,9 +62,9 @@ def convert_release(
         ConfigError: unknown release, a task that it has no heads for, or a wrong override.
         CheckpointError: the folder, the size of the tokenizer or the output folder do not fit.
     """
-    converters = releases()
-    if release not in converters:
-        raise ConfigError(f"unknown release {release!r}; {nearest(release, converters)}")
+    known = releases()
+    if release not in known:
+        raise ConfigError(f"unknown release {release!r}; {nearest(release, known)}")
     directory = Path(directory)
     is_model = (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not is_model):
@@ -68,7 +73,10 @@ def convert_release(
             "folder to write"
         )
     words = load_tokenizer(tokenizer)
-    converted = converters[release](read_folder(folder), str(folder), task)
+    given = named_section(parse_overrides(overrides).get("model", {}))
+    if config is not None:
+        given = merge_plain(_heads(known[release], config), given)
+    converted = known[release].converters[release](read_folder(folder), str(folder), task, given)
     rows = converted.config.text.vocab_size
     if words.vocab_size != rows:
         raise CheckpointError(
@@ -89,6 +97,23 @@ def convert_release(
     save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
     parameters = sum(tensor.size for tensor in converted.tensors.values())
     return {"parameters": parameters, "tensors": len(converted.tensors)}
+
+
+def _heads(paper: Paper, path: str | Path) -> dict[str, Any]:
+    """Read the number of heads of every part of a model from the release's config.json.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    heads = read_json_object(path, ConfigError).get("num_attention_heads")
+    if not isinstance(heads, int):
+        raise ConfigError(
+            f"{path}: expected a number num_attention_heads, found {heads!r}; give the config of the "
+            "release, such as grounded_base_en.json, or leave it out"
+        )
+    default = next(iter(paper.sizes.values()))
+    parts = [item.name for item in fields(default) if hasattr(getattr(default, item.name), "num_heads")]
+    return {part: {"num_heads": heads} for part in parts}
 
 
 def _fill(run: RunConfig, converted: Converted, where: str) -> Task:

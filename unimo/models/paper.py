@@ -32,8 +32,9 @@ CAPABILITIES = frozenset(
 )
 """Everything that a task can ask of a model."""
 
-Converter = Callable[[Tensors, str, str], Converted]
-"""Released tensors by their names, where they are from (for messages), and the task they were trained for."""
+Converter = Callable[[Tensors, str, str, Mapping[str, Any]], Converted]
+"""Released tensors by their names, where they are from (for messages), the task they were trained for, and
+the fields of the model section that the user gives, because tensors do not show them."""
 
 
 @dataclass(frozen=True)

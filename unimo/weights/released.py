@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 SPELLING = Spelling(linear=(".w_0", ".b_0"), norm=("_scale", "_bias"), is_turned=False)
 HEAD_SIZE = 64
-"""Width of an attention head in all released configs, which cannot be read from shapes."""
+"""Width of an attention head in all released configs, for folders that are given without their config."""
 Heads = Mapping[str, tuple[Row, ...]]
 """Our layer -> its rows."""
 
@@ -50,16 +51,24 @@ def language_head_rows(ours: str, theirs: str) -> tuple[Row, ...]:
     )
 
 
-def num_heads(width: int, advice: str) -> int:
-    """Return the number of attention heads of a width.
+def num_heads(width: int, given: Mapping[str, Any], part: str, advice: str) -> int:
+    """Return the number of attention heads of one part of a model, which cannot be read from shapes.
+
+    Args:
+        width: width of the part.
+        given: fields of the model section that are known; `num_heads` of the part among them wins.
+        part: section of the part, such as `text`.
+        advice: which folder to give, for the message.
 
     Raises:
-        CheckpointError: the width is not a multiple of 64; `advice` says which folder to give.
+        CheckpointError: the number is not given, and the width is not a multiple of 64.
     """
+    if (heads := given.get(part, {}).get("num_heads")) is not None:
+        return heads
     if width % HEAD_SIZE:
         raise CheckpointError(
             f"the width is {width}, expected a multiple of {HEAD_SIZE}, the width of a head in the release; "
-            f"give {advice}"
+            f"give {advice}, or its config with --config or model.{part}.num_heads"
         )
     return width // HEAD_SIZE
 

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 import pytest
 from release_numpy import Release
-from released_folder import random_release, write_folder
+from released_folder import WIDTH, projections, random_release, random_values, write_folder
 
 import unimo
 from unimo.data.scenes.dataset import ScenesDataset
@@ -17,6 +17,8 @@ from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
 from unimo.inference.loading import load_task, read_model_config
 from unimo.inference.release import convert_release
+from unimo.tasks.base import to_tensors
+from unimo.tasks.classification.batches import TextBatch
 from unimo.weights.files import read_safetensors
 
 TOLERANCE = 1e-4
@@ -147,6 +149,60 @@ def test_padded_texts_alone_are_read_as_the_release_reads_them(both):
         fused = task.model.fuse(task.model.encode_text(paddle.to_tensor(ids), paddle.to_tensor(mask)), None)
     close(fused.fused_text, expected[tokens:])
     close(fused.pooled, np.maximum(release.linear(expected[tokens], "grounded.pooled_fc_text"), 0))
+
+
+def test_options_of_the_release_that_its_scripts_leave_off(tensors, tmp_path):
+    """`with_grounding_projection`, `with_grounding_pos`, another K, heads of another width; a padded text."""
+    theirs = tensors | projections()
+    write_folder(tmp_path / "in", theirs)
+    config = tmp_path / "config.json"
+    config.write_text('{"num_attention_heads": 4}')
+    options = [f"model.grounding.{word}" for word in ("project=true", "positions=true", "num_tokens=30")]
+    convert_release(
+        "unimo2-release", tmp_path / "in", "scenes", tmp_path / "out", "pretrain", options, config
+    )
+    task, processor = load_task(tmp_path / "out")
+    release = Release(theirs, num_tokens=30, head_size=32, project=True, positions=True)
+    pixels = processor(images=[ScenesDataset("pairs", "val")[0].image])["pixels"]
+    batch = processor(texts=list(TEXTS))
+    ids, mask = batch["input_ids"][1:], batch["attention_mask"][1:]
+    padding = int((mask == 0).sum())
+    assert padding > 0
+    words = release.text(ids[0, : len(ids[0]) - padding], padding=padding)[-1]
+    patches = release.image(pixels[0])[-1]
+    states, pooled = release.pair(patches, words, padding)
+    with paddle.no_grad():
+        text = task.model.encode_text(paddle.to_tensor(ids), paddle.to_tensor(mask))
+        image = task.model.encode_image(paddle.to_tensor(pixels))
+        grounding, fused = task.model.ground(text, image), task.model.fuse(text, image)
+    chosen, scores = release.ground(patches, words)
+    close(grounding.scores, scores)
+    assert grounding.ids.numpy()[0].tolist() == chosen.tolist() and len(chosen) == 30
+    close(fused.grounded, states[-1][len(patches) : len(patches) + 30])
+    close(fused.pooled, pooled)
+
+
+def test_a_text_classifier(tensors, tmp_path):
+    """Two texts of different lengths; what their fine-tuning saves of a text alone has no vision tower."""
+    left = ("vit.", "grounded.pooled_fc_image", "grounded.img_text", "grounded.mask")
+    theirs = {name: value for name, value in tensors.items() if not name.startswith(left)}
+    theirs |= random_values({"cls_out_w": (WIDTH, 2), "cls_out_b": (2,)}, 5)
+    write_folder(tmp_path / "in", theirs)
+    name = "text_classification"
+    convert_release("unimo2-release", tmp_path / "in", "scenes", tmp_path / "out", name)
+    task, processor = load_task(tmp_path / "out")
+    assert task.config.dataset == "sst2" and task.model.config.vision.image_size == 224
+    release, batch = Release(theirs), processor(texts=list(TEXTS))
+    with paddle.no_grad():
+        logits = task.logits(TextBatch(**to_tensors(batch), sample_ids=["0", "1"], parts=["", ""]))
+    for sample, row in enumerate(map(processor.ids, TEXTS)):
+        padding = batch["input_ids"].shape[1] - len(row)
+        words = release.text(np.array(row), padding=padding)[-1]
+        real = np.repeat([1.0, 0.0], [100 + len(row), padding])
+        tokens = release.tokens(release.ground(words)[0])
+        first = release.fuse(np.concatenate([tokens, words]), np.outer(real, real))[-1][100]
+        pooled = np.maximum(release.linear(first, "grounded.pooled_fc_text"), 0)
+        close(logits[sample], pooled @ theirs["cls_out_w"] + theirs["cls_out_b"])
 
 
 def test_one_layer_of_the_grounded_transformer(both):

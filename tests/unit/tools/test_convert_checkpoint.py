@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import released_unimo
 import yaml
-from released_folder import random_release, write_folder
+from released_folder import projections, random_release, write_folder
 
 import unimo
 from unimo.data.tokenizers import load_tokenizer
@@ -108,6 +108,30 @@ def test_a_released_model_becomes_a_model_directory(tmp_path):
     assert np.array_equal(model.grounding.dictionary.numpy(), theirs["vq_emb"])
 
 
+def test_what_tensors_do_not_show_is_read_or_given(tmp_path):
+    """Heads from the config of the release, K and options from the command line, which wins."""
+    theirs = random_release(load_tokenizer("scenes").vocab_size) | projections()
+    folder, out = write_folder(tmp_path / "UNIMO-2", theirs), tmp_path / "out"
+    config = tmp_path / "grounded.json"
+    config.write_text('{"num_attention_heads": 4}')
+    words = ("--from", "unimo2-release", "--input", folder, "--tokenizer", "scenes", "--config", config)
+    given = ("model.grounding.num_tokens=30", "model.grounding.project=true", "model.vision.num_heads=8")
+    done = convert(*words, "--out", out, *given)
+    assert done.returncode == 0, done.stderr
+    assert "grounding_patch_projection" not in done.stderr
+    model, _ = unimo.load(out)
+    parts = (model.config.text, model.config.vision, model.config.fusion)
+    assert [part.num_heads for part in parts] == [4, 8, 4]
+    assert model.config.grounding.num_tokens == 30
+    for ours, name in ((model.text_projection, "token"), (model.image_projection, "patch")):
+        expected = theirs[f"grounded.grounding_{name}_projection.w_0"]
+        assert np.array_equal(ours.weight.numpy(), expected)
+    config.write_text('{"heads": 4}')
+    done = convert(*words, "--out", out)
+    assert done.returncode == 2
+    assert "expected a number num_attention_heads, found None" in done.stderr
+
+
 def test_a_released_unimo_becomes_the_model_directory_of_its_task(tmp_path):
     theirs = released_unimo.random_release(load_tokenizer("scenes").vocab_size)
     folder, out = write_folder(tmp_path / "unimo_base_en", theirs), tmp_path / "out"
@@ -132,7 +156,7 @@ def test_a_released_unimo_becomes_the_model_directory_of_its_task(tmp_path):
             "no tokenizer in no_words",
         ),
         (("--from", "unimo2-release", "--input", "tools", "--tokenizer", "scenes"), "has format version"),
-        (("--from", "unimo2-release", "--input", "none"), "unimo2-release needs --tokenizer and no --config"),
+        (("--from", "unimo2-release", "--input", "none"), "unimo2-release needs --tokenizer; see --help"),
         (("--from", "hf-vit", "--input", "none", "--tokenizer", "scenes"), "hf-vit needs --config and no"),
         (
             ("--from", "hf-vit", "--input", "none", "--config", "none", "--task", "vqa"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from unimo.errors import CheckpointError, ConfigError
@@ -76,7 +77,12 @@ LEFT_OUT: Mapping[str, str] = {
 }
 
 
-def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretrain") -> Converted:
+def from_release(
+    tensors: Tensors,
+    where: str = "the folder",
+    task: str = "pretrain",
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Converted:
     """Convert released tensors to ours, with the config that they need; what is left out is logged.
 
     Heads may be absent for pre-training only.
@@ -85,6 +91,7 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
         tensors: tensors by their names, as `unimo.weights.paddle_folder.read_folder` returns them.
         where: path of the folder, for messages.
         task: task of the model directory, a key of `REQUIRED`.
+        given: fields of the model section; `text.num_heads` cannot be read from tensors.
 
     Raises:
         ConfigError: another task.
@@ -118,7 +125,7 @@ def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretr
     if task == "seq2seq":
         fields |= {"end_token": "mask", "dialog": sizes["R"] > 0}
     ours = folder.rename(rows, sizes, LEFT_OUT)
-    config = _release_config(sizes, folder.depth(""), task)
+    config = _release_config(sizes, folder.depth(""), task, given)
     data = {"max_text_len": sizes["P"] - config.text.padding_id - 1} if task == "pretrain" else {}
     return Converted(config, ours, data, absent, fields)
 
@@ -141,18 +148,18 @@ def _classes(folder: Folder) -> int:
     return found[0]
 
 
-def _release_config(sizes: Mapping[str, int], num_layers: int, task: str) -> Config:
+def _release_config(sizes: Mapping[str, int], num_layers: int, task: str, given: Mapping[str, Any]) -> Config:
     """Return the release's own settings for a task; pooled vectors are added for SNLI-VE, else multiplied.
 
     Raises:
-        CheckpointError: the width is not a multiple of 64, the width of a head.
+        CheckpointError: see `num_heads`.
     """
     width = sizes["H"]
     return Config(
         name="unimo_large" if width == 1024 else "unimo_base",
         text=TextConfig(
             hidden_size=width,
-            num_heads=num_heads(width, ADVICE),
+            num_heads=num_heads(width, given, "text", ADVICE),
             num_layers=num_layers,
             intermediate_size=sizes["I"],
             vocab_size=sizes["V"],

@@ -1,15 +1,19 @@
 """Convert the weights that Baidu released for UNIMO-2.
 
 The name map is data, sizes are read from the shapes, and the settings that README.md lists under "Paper and
-release" are those of the released fine-tuning scripts. Needs no Paddle.
+release" are those of the released fine-tuning scripts. What shapes do not show, heads and K, is theirs too,
+unless it is given. The task of the model directory decides which heads are taken. Needs no Paddle.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Any
 
-from unimo.errors import ConfigError
+from unimo.config import merge_into
+from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig
 from unimo.nn.config import TextConfig, VitConfig
 from unimo.weights.name_map import Converted, Row, Tensors, expand, row
@@ -18,7 +22,11 @@ from unimo.weights.released import SPELLING, Folder, Heads, language_head_rows, 
 ADVICE = "the folder of UNIMO-2.tar.gz"
 """Folder that error messages ask for."""
 NUM_TOKENS = 100
-"""K of the released scripts, which cannot be read from shapes."""
+"""K of the released scripts, where no other is given."""
+VIT: Mapping[str, int] = {"G": 197, "patch": 16}
+"""Sizes of the vision tower, by the symbols of `MEASURED`, where a folder has none."""
+DATASETS: Mapping[int, str] = {1: "stsb", 2: "sst2", 3: "mnli"}
+"""Classes of a text classifier -> default of `task.dataset` (CoLA has 2 classes, too)."""
 
 # H width, I inner width, V words, P positions, C rows of the dictionary, G rows of the image's positions.
 MEASURED: Mapping[str, tuple[str | int, ...]] = {
@@ -61,102 +69,181 @@ ENCODERS: Mapping[str, tuple[Row, ...]] = {
 }
 
 _MLM = "objective.mlm_head"
-# Our layers -> their rows; a folder of fine-tuned weights may lack some of them.
-HEADS: Heads = {
+_POOLERS: Heads = {
     "model.text_pooler": (
         row("linear", "model.text_pooler.dense", "grounded.pooled_fc_text", shape=("H", "H")),
     ),
     "model.image_pooler": (
         row("linear", "model.image_pooler.dense", "grounded.pooled_fc_image", shape=("H", "H")),
     ),
+}
+# Our layers -> their rows; a folder of fine-tuned weights may lack some of them.
+HEADS: Heads = {
+    **_POOLERS,
     "objective.itm_head": (
         row("linear", "objective.itm_head", "grounded.img_text_matching_fc", shape=("H", 2)),
     ),
     _MLM: language_head_rows(_MLM, "grounded."),
 }
-# Prefix of their names -> description. None of these has a counterpart under the release's own settings.
+# Taken where `grounding.project` is given: the release has it as an option, and all of its scripts off.
+PROJECTIONS: Heads = {
+    f"model.{ours}_projection": (
+        row(
+            "linear", f"model.{ours}_projection", f"grounded.grounding_{theirs}_projection", shape=("H", "H")
+        ),
+    )
+    for ours, theirs in (("text", "token"), ("image", "patch"))
+}
+# Names of the one text classifier; the second where theirs started from a model tuned on MNLI.
+CLASSIFIERS = ("cls_out", "cls_out_new")
+# Prefix of their names -> description; left out where neither task nor options have a counterpart.
 LEFT_OUT: Mapping[str, str] = {
     "cmcl_temperature": "temperature of the contrastive loss, which has no heads",
     "grounded.mask_g_": "head of masked grounded tokens",
-    "grounded.grounding_": "projections before grounding, off in all released scripts",
+    "grounded.grounding_": "projections before grounding, for model.grounding.project=true",
     "grounded.cmcl_pooled_fc_": "projections of the contrastive loss, off in all released scripts",
-    "cls_out": "text classifier",
+    "cls_out": "text classifier, for --task text_classification",
 }
+PAIRS_ONLY: Mapping[str, str] = {
+    "grounded.img_text_matching_": "matching head",
+    "grounded.mask_lm_": "language head",
+}
+"""What a text classifier leaves out besides."""
 
 
-def from_release(tensors: Tensors, where: str = "the folder", task: str = "pretrain") -> Converted:
+def from_release(
+    tensors: Tensors,
+    where: str = "the folder",
+    task: str = "pretrain",
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Converted:
     """Convert released tensors to ours, with the config that they need; what is left out is logged.
+
+    The folder of a text classifier may lack the vision tower, which then starts at random.
 
     Args:
         tensors: tensors by their names, as `unimo.weights.paddle_folder.read_folder` returns them.
         where: path of the folder, for messages.
-        task: task whose heads are converted; only those of pre-training have counterparts.
+        task: task whose heads are converted: `pretrain` or `text_classification`.
+        given: fields of the model section. Numbers of heads and K (`grounding.num_tokens`) cannot be read
+            from tensors; with `grounding.project` the projections are taken.
 
     Raises:
-        ConfigError: another task.
+        ConfigError: another task, or fields that do not fit.
         CheckpointError: names what is missing, unknown or mis-shaped.
     """
-    if task != "pretrain":
-        raise ConfigError(f"heads of {task!r} are not converted; leave out --task")
-    folder = Folder(tensors, where, "UNIMO-2", ADVICE)
-    sizes = folder.sizes(MEASURED)
-    rows, absent = present_rows(folder)
+    if task not in ("pretrain", "text_classification"):
+        raise ConfigError(
+            f"no released weights of UNIMO-2 are for {task!r}; known: pretrain, text_classification"
+        )
+    folder, is_text = Folder(tensors, where, "UNIMO-2", ADVICE), task == "text_classification"
+    blind = is_text and not any(name.startswith("vit.") for name in tensors)
+    towers = [prefix for prefix in ENCODERS if not (blind and prefix == "vit")]
+    sizes = folder.sizes({name: MEASURED[name] for name in MEASURED if not (blind and name[:4] == "vit.")})
+    if blind:
+        sizes |= VIT
+    depths = {prefix: folder.depth(f"{prefix}.") for prefix in towers}
+    config = merge_into(release_config(sizes, depths, given), given, "model")
+    rows, absent = present_rows(folder, towers, _POOLERS if is_text else HEADS, config.grounding.project)
+    fields: dict[str, Any] = {"name": task}
+    if is_text:
+        classifier, classes = _classifier(folder)
+        fields["dataset"] = DATASETS[classes]
+        rows += [
+            row("tensor", "classifier.weight", f"{classifier}_w", shape=("H", classes)),
+            row("tensor", "classifier.bias", f"{classifier}_b", shape=(classes,)),
+        ]
     is_square = math.isqrt(sizes["G"] - 1) ** 2 == sizes["G"] - 1
     wrong = [] if is_square else [f"vit.position_embeddings ({sizes['G']} rows, expected 1 and a square)"]
-    ours = folder.rename(rows, sizes, LEFT_OUT, wrong)
-    config = release_config(sizes, {prefix: folder.depth(f"{prefix}.") for prefix in ENCODERS})
+    ours = folder.rename(rows, sizes, {**LEFT_OUT, **(PAIRS_ONLY if is_text else {})}, wrong)
     data = {
         "image_size": config.vision.image_size,
         "max_text_len": config.text.max_position - config.text.padding_id - 1,
         "train_transform": "vit",
         "eval_transform": "vit",
     }
-    return Converted(config, ours, data, absent)
+    return Converted(config, ours, data, (*(["model.vision"] if blind else []), *absent), fields)
 
 
-def present_rows(folder: Folder) -> tuple[list[Row], tuple[str, ...]]:
-    """Return the single rows of the encoders and of heads that are present in part, and the absent heads."""
+def _classifier(folder: Folder) -> tuple[str, int]:
+    """Return the beginning of the names of the one text classifier in a folder, and its number of outputs.
+
+    Raises:
+        CheckpointError: there is none, there are two, or no data set has that number of classes.
+    """
+    found = {name: folder.tensors[f"{name}_w"].shape for name in CLASSIFIERS if f"{name}_w" in folder.tensors}
+    shapes = ", ".join(f"{name}_w {list(shape)}" for name, shape in found.items()) or "none"
+    if len(found) != 1 or [*found.values()][0][-1] not in DATASETS:
+        raise CheckpointError(
+            f"{folder.where}: text classifiers: {shapes}; expected one of cls_out_w and cls_out_new_w, with "
+            "1 column (STS-B), 2 (SST-2, CoLA) or 3 (MNLI). Move the other to another folder, or choose "
+            "another --task"
+        )
+    ((name, shape),) = found.items()
+    return name, shape[-1]
+
+
+def present_rows(
+    folder: Folder, towers: Collection[str] = tuple(ENCODERS), heads: Heads = HEADS, project: bool = False
+) -> tuple[list[Row], tuple[str, ...]]:
+    """Return the single rows of encoders and of heads that are present in part, and the absent heads.
+
+    Args:
+        folder: content of the released folder.
+        towers: those of `ENCODERS` that it has.
+        heads: those that are wanted.
+        project: whether the projections of those towers are wanted; they may not be absent.
+    """
     rows = [
-        entry
-        for prefix, part in ENCODERS.items()
-        for entry in expand(part, folder.depth(f"{prefix}."), SPELLING)
+        entry for prefix in towers for entry in expand(ENCODERS[prefix], folder.depth(f"{prefix}."), SPELLING)
     ]
-    heads, absent = folder.head_rows(HEADS)
-    if _MLM not in absent:
-        heads.append(folder.output_matrix_row(_MLM, "grounded.", "text.word_embedding"))
-    return rows + heads, absent
+    wanted = {**heads, **(PROJECTIONS if project else {})}
+    required = [name for name in PROJECTIONS if "vit" in towers or name.startswith("model.text")]
+    found, absent = folder.head_rows(wanted, required)
+    if _MLM in heads and _MLM not in absent:
+        found.append(folder.output_matrix_row(_MLM, "grounded.", "text.word_embedding"))
+    return rows + found, absent
 
 
-def release_config(sizes: Mapping[str, int], depths: Mapping[str, int]) -> Config:
+def release_config(
+    sizes: Mapping[str, int], depths: Mapping[str, int], given: Mapping[str, Any] = MappingProxyType({})
+) -> Config:
     """Return the release's own settings.
 
     Args:
         sizes: sizes by their symbols.
-        depths: numbers of layers of `vit`, `text` and `grounded`.
+        depths: numbers of layers of `vit`, `text` and `grounded`; without `vit` those of the text.
+        given: known fields of the model section, of which numbers of heads and K are read.
 
     Raises:
-        CheckpointError: the width is not a multiple of 64, the width of a head.
+        CheckpointError: see `num_heads`.
     """
     width, patch = sizes["H"], sizes["patch"]
-    layer = {"hidden_size": width, "num_heads": num_heads(width, ADVICE), "intermediate_size": sizes["I"]}
+
+    def layer(part: str, prefix: str) -> dict[str, int]:
+        return {
+            "hidden_size": width,
+            "num_heads": num_heads(width, given, part, ADVICE),
+            "intermediate_size": sizes["I"],
+            "num_layers": depths.get(prefix, depths["text"]),
+        }
+
     return Config(
         name="unimo2_large" if width == 1024 else "unimo2_base",
-        text=TextConfig(**layer, num_layers=depths["text"], vocab_size=sizes["V"], max_position=sizes["P"]),
+        text=TextConfig(**layer("text", "text"), vocab_size=sizes["V"], max_position=sizes["P"]),
         vision=VitConfig(
-            **layer,
-            num_layers=depths["vit"],
+            **layer("vision", "vit"),
             patch_size=patch,
             image_size=math.isqrt(sizes["G"] - 1) * patch,
             patch_padding=(patch - 1) // 2,
         ),
         grounding=GroundingConfig(
-            dictionary_size=sizes["C"], num_tokens=NUM_TOKENS, mask_padding=False, norm_tokens=True
+            dictionary_size=sizes["C"],
+            num_tokens=given.get("grounding", {}).get("num_tokens", NUM_TOKENS),
+            mask_padding=False,
+            norm_tokens=True,
         ),
         fusion=FusionConfig(
-            **layer,
-            num_layers=depths["grounded"],
-            caption_sees_image=True,
-            pooler="relu",
-            itm_feature="product",
+            **layer("fusion", "grounded"), caption_sees_image=True, pooler="relu", itm_feature="product"
         ),
     )

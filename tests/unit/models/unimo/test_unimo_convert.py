@@ -119,6 +119,12 @@ def test_settings_of_tasks():
         from_release(theirs, task="vqa")
 
 
+def test_the_number_of_heads_is_given_or_that_of_the_release():
+    theirs = random_release(VOCABULARY)
+    assert from_release(theirs).config.text.num_heads == WIDTH // 64
+    assert from_release(theirs, given={"text": {"num_heads": 8}}).config.text.num_heads == 8
+
+
 def test_an_untied_output_matrix_is_taken():
     theirs = random_release(VOCABULARY) | {UNTIED: np.ones((WIDTH, VOCABULARY), "float32")}
     assert (from_release(theirs).tensors["objective.mlm_head.decoder.weight"] == 1).all()

@@ -5,11 +5,20 @@ import re
 import numpy as np
 import paddle
 import pytest
-from released_folder import DEPTHS, ROWS, WIDTH, listed_names, random_release, shapes
+from released_folder import (
+    DEPTHS,
+    ROWS,
+    WIDTH,
+    listed_names,
+    projections,
+    random_release,
+    random_values,
+    shapes,
+)
 
 import unimo
-from unimo.config import to_plain
-from unimo.errors import CheckpointError
+from unimo.config import merge_into, to_plain
+from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo2.convert import (
     ADVICE,
     ENCODERS,
@@ -20,6 +29,7 @@ from unimo.models.unimo2.convert import (
     release_config,
 )
 from unimo.models.unimo2.pretrain import Objective
+from unimo.registry import build_model, task_class, task_config
 from unimo.weights.released import Folder
 
 BASE = {"H": 768, "V": 50265, "P": 514, "C": 2048, "I": 3072, "num_labels": 3}
@@ -176,3 +186,73 @@ def test_folders_of_something_else():
               for name, shape in shapes(VOCABULARY, 4 * 96).items()}  # fmt: skip
     with pytest.raises(CheckpointError, match="the width is 96, expected a multiple of 64"):
         from_release(narrow)
+    heads = {part: {"num_heads": 6} for part in ("text", "vision", "fusion")}
+    config = from_release(narrow, given=heads).config
+    assert [part.num_heads for part in (config.text, config.vision, config.fusion)] == [6, 6, 6]
+
+
+def test_projections_are_taken_where_they_are_given():
+    theirs, given = random_release(VOCABULARY) | projections(), {"grounding": {"project": True}}
+    assert not any("projection" in name for name in from_release(theirs).tensors)
+    done = from_release(theirs, given=given)
+    assert done.config.grounding.project
+    for ours, name in (("text", "token"), ("image", "patch")):
+        theirs_name = f"grounded.grounding_{name}_projection"
+        assert np.array_equal(done.tensors[f"model.{ours}_projection.weight"], theirs[f"{theirs_name}.w_0"])
+        assert np.array_equal(done.tensors[f"model.{ours}_projection.bias"], theirs[f"{theirs_name}.b_0"])
+    with pytest.raises(CheckpointError, match=r"4 missing: grounded.grounding_patch_projection.b_0"):
+        from_release(random_release(VOCABULARY), given=given)
+
+
+def test_the_number_of_grounded_tokens_is_given():
+    theirs = random_release(VOCABULARY)
+    theirs["vq_emb"] = theirs["vq_emb"][:60]
+    with pytest.raises(ConfigError, match=r"num_tokens \(K\) 100 is not between 0 and .* 60"):
+        from_release(theirs)
+    assert from_release(theirs, given={"grounding": {"num_tokens": 20}}).config.grounding.num_tokens == 20
+    with pytest.raises(ConfigError, match="unknown key model.grounding.topk"):
+        from_release(theirs, given={"grounding": {"topk": 20, "num_tokens": 20}})
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "dataset"),
+    [("cls_out", 3, "mnli"), ("cls_out_new", 1, "stsb"), ("cls_out", 2, "sst2")],
+)
+@pytest.mark.parametrize("vision", [True, False])
+def test_text_classifiers(name, classes, dataset, vision):
+    theirs = random_release(VOCABULARY) | random_values(
+        {f"{name}_w": (WIDTH, classes), f"{name}_b": (classes,)}, 3
+    )
+    if not vision:  # their graph of a text alone has none
+        gone = ("vit.", "grounded.pooled_fc_image", "grounded.img_text", "grounded.mask")
+        theirs = {key: value for key, value in theirs.items() if not key.startswith(gone)}
+    done = from_release(theirs, task="text_classification")
+    assert done.task == {"name": "text_classification", "dataset": dataset}
+    assert np.array_equal(done.tensors["classifier.weight"], theirs[f"{name}_w"])
+    assert np.array_equal(done.tensors["classifier.bias"], theirs[f"{name}_b"])
+    assert done.absent == (() if vision else ("model.vision", "model.image_pooler"))
+    assert not any(key.startswith("objective.") for key in done.tensors)
+    config = merge_into(task_config("text_classification", "unimo2_base"), done.task)
+    with paddle.LazyGuard():  # shapes without memory
+        layer = task_class("text_classification").create(build_model(done.config), config)
+    wanted = {key: tuple(value.shape) for key, value in layer.named_parameters()}
+    found = {key: value.shape for key, value in done.tensors.items()}
+    assert found == {key: shape for key, shape in wanted.items() if not key.startswith(done.absent or "-")}
+
+
+def test_folders_without_one_text_classifier():
+    theirs = random_release(VOCABULARY)
+    said = "text classifiers: none; expected one of cls_out_w and cls_out_new_w"
+    with pytest.raises(CheckpointError, match=said):
+        from_release(theirs, task="text_classification")
+    theirs |= random_values({"cls_out_w": (WIDTH, 3), "cls_out_b": (3,)}, 3)
+    theirs |= random_values({"cls_out_new_w": (WIDTH, 5), "cls_out_new_b": (5,)}, 3)
+    with pytest.raises(CheckpointError, match=r"cls_out_w \[128, 3\], cls_out_new_w \[128, 5\]; expected"):
+        from_release(theirs, task="text_classification")
+    with pytest.raises(CheckpointError, match=r"cls_out_new_w \[128, 5\]; expected one"):
+        from_release(
+            {key: value for key, value in theirs.items() if key[:9] != "cls_out_w"},
+            task="text_classification",
+        )
+    with pytest.raises(ConfigError, match="UNIMO-2 are for 'vqa'; known: pretrain, text_classification"):
+        from_release(theirs, task="vqa")
