@@ -52,6 +52,9 @@ class FusionConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.1
     init_std: float = 0.02
+    epsilon: float = 1e-12
+    """Of the norms in co-attention layers and in the MLM head: 1e-12 in the code of METER and BridgeTower,
+    1e-5 in their Hugging Face port."""
     text_start: int = 0
     """S of the text tower; 0 means n - m + 2, so that the last internal layer reads the top of the tower."""
     image_start: int = 0
@@ -81,6 +84,11 @@ class FusionConfig:
         return given or num_tower_layers - max(self.internal_layers, 1) + 2
 
     def __post_init__(self) -> None:
+        if self.epsilon <= 0:
+            raise ConfigError(
+                f"fusion.epsilon {self.epsilon} must be positive; METER and BridgeTower have 1e-12, their "
+                "Hugging Face port 1e-5"
+            )
         if not 0 <= self.internal_layers <= self.num_layers:
             raise ConfigError(
                 f"fusion.num_internal {self.num_internal} is not between 0 and fusion.num_layers "

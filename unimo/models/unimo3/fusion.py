@@ -54,6 +54,7 @@ class FusionEncoder(nn.Layer):
                     fusion.intermediate_size,
                     dropout=fusion.dropout,
                     attention_dropout=fusion.attention_dropout,
+                    epsilon=fusion.epsilon,
                     std=fusion.init_std,
                 )
                 for _ in range(fusion.num_layers)

@@ -31,7 +31,7 @@ class Objective(objective.Objective):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, std = config.fusion.hidden_size, config.fusion.init_std
-        self.mlm_head = MlmHead(width, config.text.vocab_size, std)
+        self.mlm_head = MlmHead(width, config.text.vocab_size, std, config.fusion.epsilon)
         self.itm_head = linear(2 * width, 2, std)
         self.hard = config.objective.itm_negatives == "hard"
         if self.hard:

@@ -8,6 +8,7 @@ import paddle.nn.functional as F
 import pytest
 from small_models import VOCABULARY, inputs, pretrain_batch, set_parameters, small_config, small_model
 
+from unimo.errors import ConfigError
 from unimo.models.objective import hard_images
 from unimo.models.unimo3.pretrain import Objective
 from unimo.registry import build_model
@@ -54,6 +55,50 @@ def test_losses_and_gradients_equal_two_separate_passes(name):
     for key, gradient in first_gradients.items():
         scale = max(1.0, np.abs(gradient).max())
         np.testing.assert_allclose(gradient / scale, second_gradients[key] / scale, atol=3e-5, err_msg=key)
+
+
+def _norm(states, layer, epsilon):
+    centred = states - states.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+    return scaled * layer.weight.numpy() + layer.bias.numpy()
+
+
+@pytest.mark.parametrize("name", ["unimo3_tiny", "meter_tiny", "bridgetower_tiny"])
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-5])
+@paddle.no_grad()
+def test_epsilon_of_co_attention_and_of_the_vocabulary_head(name, epsilon):
+    """1e-12 in the code of METER and BridgeTower, the default, 1e-5 in their Hugging Face port."""
+    model = small_model(name, **({} if epsilon == 1e-12 else {"fusion": {"epsilon": epsilon}}))
+    objective = _objective(model)
+    blocks = [*model.fusion.text_layers, *model.fusion.image_layers]
+    norms = [norm for block in blocks for norm in (block.attention_norm, block.cross_norm, block.mlp_norm)]
+    assert {norm._epsilon for norm in [*norms, objective.mlm_head.norm]} == {epsilon}
+    others = [model.text.embeddings.norm, model.vision.ln_post, *model.fusion.text_links.norms]
+    assert {norm._epsilon for norm in others} == {1e-5}
+    # States of the scale 0.01, in which both values show, through a whole block and the head, in float64.
+    rng = np.random.default_rng(0)
+    own, other = rng.normal(0, 0.01, (1, 5, 16)), rng.normal(0, 0.01, (1, 4, 16))
+    block, head = blocks[0], objective.mlm_head
+    for parameter in (*block.parameters(), *head.dense.parameters()):
+        parameter.set_value(parameter * 0.01)
+    tensors = paddle.to_tensor(own.astype("float32")), paddle.to_tensor(other.astype("float32"))
+    update = block.attention(tensors[0])[0].numpy()
+    first = _norm(own + update, block.attention_norm, epsilon)
+    update = block.cross_attention(paddle.to_tensor(first.astype("float32")), tensors[1])[0].numpy()
+    second = _norm(first + update, block.cross_norm, epsilon)
+    update = block.mlp(paddle.to_tensor(second.astype("float32"))).numpy()
+    third = _norm(second + update, block.mlp_norm, epsilon)
+    np.testing.assert_allclose(block(*tensors)[0].numpy(), third, rtol=1e-3, atol=1e-7)
+    gelu = F.gelu(head.dense(tensors[0])).numpy().astype("float64")
+    logits = _norm(gelu, head.norm, epsilon) @ head.decoder.weight.numpy() + head.decoder.bias.numpy()
+    np.testing.assert_allclose(head(tensors[0]).numpy(), logits, rtol=1e-3, atol=1e-4)
+    swapped = _norm(gelu, head.norm, 1e-17 / epsilon) @ head.decoder.weight.numpy()
+    assert np.abs(swapped + head.decoder.bias.numpy() - logits).max() > 0.01
+
+
+def test_an_epsilon_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="fusion.epsilon 0.0 must be positive; METER and BridgeTower"):
+        small_config(fusion={"epsilon": 0})
 
 
 def test_false_images_of_the_data_set():
