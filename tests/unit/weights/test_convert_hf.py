@@ -167,5 +167,9 @@ def test_config_that_the_tower_cannot_reproduce():
     config = stored("clip_vit")[0]
     with pytest.raises(ConfigError, match="hidden_act = 'gelu'.*only 'quick_gelu'"):
         read_sizes(CLIP_VISION, {**config, "hidden_act": "gelu"})
+    for source, epsilon in ((ROBERTA, 1e-12), (CLIP_VISION, 1e-6), (VIT, 1e-6)):
+        kind = source.tower
+        with pytest.raises(ConfigError, match=f"layer_norm_eps = {epsilon}; the {kind} tower knows only"):
+            read_sizes(source, {**stored(kind)[0], "layer_norm_eps": epsilon})
     with pytest.raises(ConfigError, match="lacks image_size, patch_size"):
         read_sizes(CLIP_VISION, {"hidden_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1})
