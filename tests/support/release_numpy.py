@@ -77,11 +77,13 @@ class Release:
         """States after the embeddings and after each layer; padding (id 1, position 1) comes last."""
         length = len(ids)
         real = np.repeat([1.0, 0.0], [length, padding])
+        visible = np.tril(np.ones((length, length))) if causal else np.outer(real, real)
         tokens = (ids, 2 + np.arange(length))
-        ids, positions = (np.pad(row, (0, padding), constant_values=1) for row in tokens)
+        return self.tokens_read(*(np.pad(row, (0, padding), constant_values=1) for row in tokens), visible)
+
+    def tokens_read(self, ids: Array, positions: Array, visible: Array) -> list[Array]:
         x = self.w["text.word_embedding"][ids] + self.w["text.pos_embedding"][positions]
         states = [self.norm(x, "text.pre_encoder", 1e-5)]
-        visible = np.tril(np.ones((length, length))) if causal else np.outer(real, real)
         for i in range(self.depth("text")):
             states.append(self.post_norm_layer(states[-1], f"text.encoder_layer_{i}", visible))
         return states
@@ -150,6 +152,20 @@ class Release:
         visible[:before, before:] = 0
         visible[before:, before:] = np.tril(np.ones((length, length)))
         return self.fuse(np.concatenate([image, self.tokens(ids), text]), visible)[-1][before:]
+
+    def tagged_caption(self, image: Array, tags: Array, positions: Array, text: Array) -> Array:
+        """Last states [T, H] of a caption behind object tags, which read each other and the image."""
+        count, length = len(tags), len(text)
+        own = np.tril(np.ones((count + length, count + length)))
+        own[:count, :count] = 1
+        places = np.concatenate([positions, 2 + np.arange(length)])
+        words = self.tokens_read(np.concatenate([tags, text]), places, own)[-1]
+        ids, _ = self.ground(image, kinds=("patch",))
+        before = len(image) + len(ids)
+        visible = np.ones((before + len(words), before + len(words)))
+        visible[:before, before:] = 0
+        visible[before:, before:] = own
+        return self.fuse(np.concatenate([image, self.tokens(ids), words]), visible)[-1][before + count :]
 
     def words(self, states: Array) -> Array:
         """Logits of the language head."""

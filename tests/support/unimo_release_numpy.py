@@ -12,9 +12,10 @@ from release_numpy import Array, Release, gelu
 class UnimoRelease(Release):
     """The released network over a mapping of released names to arrays; layers are those of UNIMO-2."""
 
-    def text(self, ids: Array) -> Array:
-        """Embeddings of one text."""
-        x = self.w["word_embedding"][ids] + self.w["pos_embedding"][2 : 2 + len(ids)]
+    def text(self, ids: Array, positions: Array | None = None) -> Array:
+        """Embeddings of one text, or of object tags with positions of their own."""
+        positions = 2 + np.arange(len(ids)) if positions is None else positions
+        x = self.w["word_embedding"][ids] + self.w["pos_embedding"][positions]
         return self.norm(x, "pre_encoder", 1e-5)
 
     def image(self, features: Array, boxes: Array, width: int, height: int) -> Array:

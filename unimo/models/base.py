@@ -107,6 +107,18 @@ class Model(nn.Layer):
         """
         raise NotImplementedError
 
+    def add_tags(self, image: Encoded, ids: Tensor, mask: Tensor, positions: Tensor) -> Encoded:
+        """Return the source of captions that read object tags besides the image, as in UNIMO's releases.
+
+        `decode` and `start_decoding` take it in place of the image. Models with `generation` have it.
+
+        Args:
+            image: result of `encode_image`.
+            ids, mask: tokens of the tags [B, O]; the mask has 1 = token.
+            positions: rows [B, O] of the position table.
+        """
+        raise NotImplementedError
+
     def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute the state [B, T, D] at each token, from which the next one is predicted (teacher forcing).
 

@@ -40,9 +40,15 @@ def outer_mask(mask: Tensor) -> Tensor:
     return ((1.0 - real.unsqueeze(2) * real.unsqueeze(1)) * BLOCKED).unsqueeze(1)
 
 
-def causal_mask(length: int) -> Tensor:
-    """Return an additive mask [1, 1, T, T] in which no token reads a later one."""
-    return (paddle.triu(paddle.ones([length, length]), 1) * BLOCKED).unsqueeze([0, 1])
+def causal_mask(length: int, source: int = 0) -> Tensor:
+    """Return an additive mask [1, 1, T, T] in which no token reads a later one.
+
+    The first `source` tokens are not generated: they read each other, and all others read them.
+    """
+    later = paddle.triu(paddle.ones([length, length]), 1)
+    if source:
+        later = later * (paddle.arange(length) >= source).astype("float32")
+    return (later * BLOCKED).unsqueeze([0, 1])
 
 
 def use_fused_kernel() -> bool:

@@ -33,8 +33,9 @@ class DecodingState:
     """Keys and values [N, H, P, D] that all tokens read; None for layers that have none."""
     sources: np.ndarray
     """[N] number of the source that each text belongs to."""
-    prefix_mask: Tensor | None = None
-    """[N, 1, 1, P], added to the logits of the prefix; None where all of it is real."""
+    prefix_masks: tuple[Tensor | None, ...] = ()
+    """For each layer [N, 1, 1, P], added to the logits of the prefix; None where all of it is real. Empty
+    where there is none at all."""
     length: int = 0
     """t, tokens so far."""
 
@@ -54,8 +55,10 @@ class DecodingState:
         picked = replace(self, own=pick(self.own), sources=sources)
         if np.array_equal(sources, self.sources):
             return picked
-        mask = None if self.prefix_mask is None else paddle.gather(self.prefix_mask, rows, axis=0)
-        return replace(picked, prefix=pick(self.prefix), prefix_mask=mask)
+        masks = tuple(
+            None if mask is None else paddle.gather(mask, rows, axis=0) for mask in self.prefix_masks
+        )
+        return replace(picked, prefix=pick(self.prefix), prefix_masks=masks)
 
 
 def read_prefix(
@@ -66,7 +69,7 @@ def read_prefix(
     Args:
         layers: post-norm blocks.
         states: [N, P', W].
-        mask: [N, 1, 1, P'], added to the logits.
+        mask: [N, 1, 1 or P', P'], added to the logits.
         kept: first of the rows that a text reads; P = P' - kept.
 
     Returns:
@@ -105,7 +108,8 @@ def advance(layers: Iterable[Block], state: DecodingState, states: Tensor) -> tu
         Its last state [N, W], and the cache with this token.
     """
     own = []
-    for layer, past, prefix in zip(layers, state.own, state.prefix, strict=True):
+    masks = state.prefix_masks or (None,) * len(state.own)
+    for layer, past, prefix, mask in zip(layers, state.own, state.prefix, masks, strict=True):
         query, key, value = layer.attention.project(states, heads_first=True)
         if past is not None:
             key, value = paddle.concat([past[0], key], axis=2), paddle.concat([past[1], value], axis=2)
@@ -113,7 +117,7 @@ def advance(layers: Iterable[Block], state: DecodingState, states: Tensor) -> tu
         if prefix is None or not prefix[0].shape[2]:
             mixed, _ = layer.attention.mix(query, key, value, None, heads_first=True)
         else:
-            mixed = _mix_apart(layer.attention, query, (key, value), prefix, state.prefix_mask)
+            mixed = _mix_apart(layer.attention, query, (key, value), prefix, mask)
         states = layer.close(states, layer.attention.out(mixed))
     return states[:, 0], replace(state, own=tuple(own), length=state.length + 1)
 

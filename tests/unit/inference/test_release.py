@@ -245,6 +245,43 @@ def test_captions(both):
         close(task.model.decode(image, row(ids[1]), row(mask)), expected)
 
 
+@pytest.mark.parametrize("step_by_step", [False, True])
+def test_captions_behind_object_tags(both, step_by_step):
+    """Tags have positions of their own, and the image does not read them; two images, 4 tags and 2."""
+    task, release, pixels, ids = both
+    tags, places, count = (
+        np.array([[9, 8, 7, 6], [5, 4, 1, 1]]),
+        np.array([[2, 3, 2, 9], [2, 3, 1, 1]]),
+        (4, 2),
+    )
+    if step_by_step:  # their decoder reads padding of tags, so each image stands alone
+        batches = [slice(0, 1), slice(1, 2)]
+    else:
+        batches = [slice(0, 2)]
+    length = min(map(len, ids))
+    texts = np.array([row[:length] for row in ids])
+    for rows in batches:
+        most = max(count[rows])
+        mask = (np.arange(most) < np.array(count[rows])[:, None]).astype("int64")
+        inputs = (paddle.to_tensor(part) for part in (tags[rows, :most], mask, places[rows, :most]))
+        with paddle.no_grad():
+            source = task.model.add_tags(task.model.encode_image(paddle.to_tensor(pixels[rows])), *inputs)
+            written = paddle.to_tensor(texts[rows])
+            if step_by_step:
+                state, found = task.model.start_decoding(source), []
+                for position in range(length):
+                    states, state = task.model.step(state, written[:, position])
+                    found.append(states)
+                found = paddle.stack(found, axis=1)
+            else:
+                found = task.model.decode(source, written, paddle.ones_like(written))
+        for row, sample in enumerate(range(2)[rows]):
+            named = slice(0, count[sample])
+            patches = release.image(pixels[sample])[-1]
+            parts = tags[sample, named], places[sample, named], texts[sample]
+            close(found[row], release.tagged_caption(patches, *parts))
+
+
 def test_the_model_directory_says_what_it_is(directory):
     content = read_model_config(directory)
     assert content["task"]["name"] == "pretrain" and content["model"]["name"] == "unimo2_base"

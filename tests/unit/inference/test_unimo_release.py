@@ -166,6 +166,24 @@ def test_captions(opened, inputs):
         close(logits[row, : len(texts[row])], expected)
 
 
+def test_captions_behind_object_tags(opened, inputs):
+    """Between image and caption, with positions of their own; neither image nor tags read the caption."""
+    release, images, texts, batch = inputs
+    task, _ = opened("caption")
+    tags, places, count = np.array([[9, 8, 7], [6, 1, 1]]), np.array([[2, 3, 7], [5, 1, 1]]), (3, 1)
+    mask = np.array([[1, 1, 1], [1, 0, 0]])
+    with paddle.no_grad():
+        image = task.model.encode_image(batch["regions"])
+        source = task.model.add_tags(image, *map(paddle.to_tensor, (tags, mask, places)))
+        states = task.model.decode(source, batch["input_ids"], batch["attention_mask"])
+        first, _ = task.model.step(task.model.start_decoding(source), batch["input_ids"][:, 0])
+    for row in (0, 1):
+        named = release.text(tags[row, : count[row]], places[row, : count[row]])
+        expected = release.target(np.concatenate([images[row], named]), texts[row])
+        close(states[row, : len(texts[row])], expected)
+        close(first[row], expected[0])
+
+
 def test_texts_from_texts(opened, inputs):
     """A source and a target, whose positions begin anew."""
     release, _, texts, batch = inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -120,6 +121,10 @@ class Unimo(Model):
         return Encoded(
             text=states, text_mask=attention_mask, text_layers=(states,) if layers else (), links=links
         )
+
+    def add_tags(self, image: Encoded, ids: Tensor, mask: Tensor, positions: Tensor) -> Encoded:
+        tags = self.encode_text(ids, mask, positions=positions)
+        return replace(image, text=tags.text, text_mask=mask)
 
     def fuse(
         self,
@@ -247,7 +252,8 @@ class Unimo(Model):
         """Return the state of a decoding before its first token; `step` gives the numbers of `decode`."""
         states, mask = self._sequence(source, source)
         prefix = read_prefix(self.transformer.layers, states, mask)
-        return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]), mask)
+        masks = (mask,) * len(prefix)
+        return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]), masks)
 
     def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
         """Append one token [B] to each text, see `Model.step`.

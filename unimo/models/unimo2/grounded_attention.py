@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -119,21 +120,38 @@ def let_padding_read(views: Sequence[View], layout: Layout) -> list[View]:
     return changed
 
 
-def caption_views(layout: Layout, sees_image: bool, batch: int) -> list[View]:
+def caption_views(layout: Layout, sees_image: bool, batch: int, tags: int = 0) -> list[View]:
     """Return the views of teacher-forced decoding.
 
     Image and grounded rows read each other; a text row reads grounded rows, the text up to itself and, if
-    `sees_image`, the image. So nothing depends on later tokens.
+    `sees_image`, the image. So nothing depends on later tokens. The first `tags` rows of the text are object
+    tags: they read each other besides, and no caption.
     """
     rows = layout.rows
     prefix = slice(0, rows["text"].start)
     keys = slice(0 if sees_image else rows["grounded"].start, rows["text"].stop)
     before = paddle.zeros([1, 1, layout.text, rows["text"].start - keys.start])
-    mask = paddle.concat([before, causal_mask(layout.text)], axis=-1) + layout.key_mask(keys, batch)
+    mask = paddle.concat([before, causal_mask(layout.text, tags)], axis=-1) + layout.key_mask(keys, batch)
     return [
         View("prefix", prefix, prefix, layout.key_mask(prefix, batch)),
         View("text", rows["text"], keys, mask),
     ]
+
+
+def tag_mask(layout: Layout, sees_image: bool, padding_reads: bool) -> Tensor:
+    """Return the additive mask [B, 1, S, S] of the rows before a caption, of which the text are object tags.
+
+    Args:
+        layout: of [image; grounded; tags].
+        sees_image: whether tags read the image.
+        padding_reads: rows of padding read all rows alike, as with `let_padding_read`.
+    """
+    kinds = np.repeat([0, 1, 2], [layout.image, layout.grounded, layout.text])
+    reads = np.array([[1, 1, 0], [1, 1, 0], [int(sees_image), 1, 1]])  # kind of query, kind of key
+    hidden = paddle.to_tensor((1.0 - reads[kinds][:, kinds]).astype("float32")) * BLOCKED
+    keys = layout.key_mask(slice(0, len(kinds)), layout.text_mask.shape[0])
+    mask = paddle.minimum(hidden.unsqueeze([0, 1]), keys)
+    return paddle.minimum(mask, keys.transpose([0, 1, 3, 2])) if padding_reads else mask
 
 
 def narrow(views: Sequence[View], rows: Sequence[slice]) -> list[View]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,9 +18,12 @@ from unimo.models.unimo2.grounded_attention import (
     Layout,
     caption_views,
     let_padding_read,
+    tag_mask,
     understanding_views,
 )
 from unimo.models.unimo2.grounding import GroundedDictionary, Grounding
+from unimo.nn.attention import additive_mask, causal_mask, outer_mask
+from unimo.nn.block import run_blocks
 from unimo.nn.decoding import DecodingState, advance, next_position, read_prefix
 from unimo.nn.heads import Pooler
 from unimo.nn.init import linear
@@ -196,28 +200,62 @@ class Unimo2(TwoTowers):
         fusion = self.config.fusion
         return fusion.caption_sees_image or fusion.visibility == "full"
 
-    def decode(self, image: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def add_tags(self, image: Encoded, ids: Tensor, mask: Tensor, positions: Tensor) -> Encoded:
+        """Add object tags [B, O] to an image, see `Model.add_tags`: `text_layers` has their embeddings."""
+        return replace(image, text_layers=(self.text.embeddings.at(ids, positions),), text_mask=mask)
+
+    def decode(self, source: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Compute the states [B, T, H] from which the next tokens are predicted (teacher forcing).
 
         Grounded tokens come from the image alone; they and the image read no text. A text row reads
-        grounded tokens, the text up to itself and, with `fusion.caption_sees_image`, the image.
+        grounded tokens, the text up to itself and, with `fusion.caption_sees_image`, the image. Object tags
+        in the source are read by all of the text; they read what it does, and no caption.
         """
-        text = self.encode_text(input_ids, attention_mask, causal=True)
-        layout, states = self._join(text, image, self._choose(None, image))
-        views = caption_views(layout, self._caption_sees_image, states.shape[0])
-        return self.fusion(states, views, [layout.rows["text"]])[0]
+        tags = 0
+        if source.text_layers:
+            tags = source.text_mask.shape[1]
+            text = self._encode_behind_tags(source, input_ids, attention_mask)
+        else:
+            text = self.encode_text(input_ids, attention_mask, causal=True)
+        layout, states = self._join(text, source, self._choose(None, source))
+        views = caption_views(layout, self._caption_sees_image, states.shape[0], tags)
+        rows = layout.rows["text"]
+        return self.fusion(states, views, [slice(rows.start + tags, rows.stop)])[0]
 
-    def start_decoding(self, image: Encoded) -> DecodingState:
-        """Return the state of a decoding of B images before its first token.
+    def _encode_behind_tags(self, source: Encoded, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """Encode [tags; caption] [B, O + T]; the positions of the caption begin anew."""
+        caption = self.text.embeddings(input_ids, attention_mask)
+        embedded = paddle.concat([source.text_layers[0], caption], axis=1)
+        masks = (mask.astype("int64") for mask in (source.text_mask, attention_mask))
+        real = paddle.concat(list(masks), axis=1)
+        visible = additive_mask(real) + causal_mask(real.shape[1], source.text_mask.shape[1])
+        return Encoded(text=run_blocks(self.text.layers, embedded, visible)[0][-1], text_mask=real)
 
-        `step` gives the numbers of `decode`. Image and grounded rows read no text, so they pass the Grounded
-        Transformer once.
+    def start_decoding(self, source: Encoded) -> DecodingState:
+        """Return the state of a decoding of B images, with or without tags, before its first token.
+
+        `step` gives the numbers of `decode`. Image, grounded rows and tags read no caption, so they pass
+        both encoders once. With `grounding.mask_padding=false` every token reads the padding of tags, as in
+        the release, where `decode` does not.
         """
-        _, states = self._join(Encoded(), image, self._choose(None, image))
-        kept = 0 if self._caption_sees_image else image.image.shape[1]
-        towers = (None,) * len(self.text.layers)
-        prefix = towers + read_prefix(self.fusion.layers, states, kept=kept)
-        return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]))
+        grounding, depth = self._choose(None, source), len(self.text.layers)
+        sees = self._caption_sees_image
+        kept = 0 if sees else source.image.shape[1]
+        if not source.text_layers:
+            _, states = self._join(Encoded(), source, grounding)
+            prefix = (None,) * depth + read_prefix(self.fusion.layers, states, kept=kept)
+            return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]))
+        counts_padding = not self.config.grounding.mask_padding
+        keys = additive_mask(source.text_mask)
+        mask = outer_mask(source.text_mask) if counts_padding else keys
+        tags, _ = run_blocks(self.text.layers, source.text_layers[0], mask)
+        pairs = zip(self.text.layers, tags, strict=False)  # all states but the last are the input of a layer
+        prefix = tuple(tuple(layer.attention.project(states, True)[1:]) for layer, states in pairs)
+        layout, states = self._join(Encoded(text=tags[-1], text_mask=source.text_mask), source, grounding)
+        prefix += read_prefix(self.fusion.layers, states, tag_mask(layout, sees, counts_padding), kept)
+        read = None if counts_padding else layout.key_mask(slice(kept, states.shape[1]), states.shape[0])
+        masks = (keys,) * depth + (read,) * len(self.fusion.layers)
+        return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]), masks)
 
     def step(self, state: DecodingState, ids: Tensor) -> tuple[Tensor, DecodingState]:
         """Append one token [B] to each text, see `Model.step`.

@@ -7,24 +7,28 @@ all captions of the image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from paddle import Tensor
 
 from unimo.data.processor import Processor
+from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_corpus
+from unimo.errors import ConfigError
 from unimo.losses.reduce import accuracy
 from unimo.metrics.average import compute_on_first
 from unimo.metrics.caption import caption_scores, find_evaluation, java_scores, ptb_tokenize, tokenize
 from unimo.models.base import Images, Model
 from unimo.nn.outputs import Encoded
-from unimo.settings import RunConfig
+from unimo.settings import CorpusConfig, RunConfig
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
 from unimo.tasks.base import Batch, Metadata, Metric, Question, to_tensors
-from unimo.tasks.caption.batches import CaptionCollator, ReferenceCollator
+from unimo.tasks.caption.batches import CaptionBatch, CaptionCollator, ReferenceBatch, ReferenceCollator
 from unimo.tasks.caption.data import CaptionData, read_references, result_image_id
 from unimo.tasks.caption.scene_scores import scene_caption_scores
+from unimo.tasks.caption.tags import check_tags, find_tags, read_tags
 from unimo.tasks.generation import GenerationConfig, GenerationTask
 
 
@@ -38,8 +42,18 @@ class CaptionConfig(GenerationConfig):
     java: bool = True
     """Use pycocoevalcap's Java programs where they are installed: the Stanford tokenizer for all metrics,
     METEOR and SPICE."""
+    tags: str = ""
+    """File of object tags of the images (`unimo/tasks/caption/tags.py`), which captions are written behind,
+    as in the releases of UNIMO and UNIMO-2; empty: none, as in the papers."""
+    max_tags: int = 100
+    """Tokens of the tags of an image; longer ones are cut (the releases: 100)."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """Adversarial training, for models that read regions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_tags < 1:
+            raise ConfigError(f"task.max_tags {self.max_tags}: expected at least 1; the releases have 100")
 
 
 class CaptionTask(GenerationTask):
@@ -56,13 +70,22 @@ class CaptionTask(GenerationTask):
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> CaptionData:
-        """Open the image-text pairs of `data.path`, and the references of `task.references`, if any."""
+        """Open the image-text pairs of `data.path`, and the files of references and object tags, if any."""
         only_scenes = all(corpus.path == "scenes" for corpus in run.data.path)
+        kinds, tags = {True: CaptionCollator, False: ReferenceCollator}, None
+        if run.task.tags:
+            text = run.model.text
+            tags = read_tags(run.task.tags, run.task.max_tags, text.vocab_size, text.max_position)
+
+        def open_split(corpus: CorpusConfig, split: str) -> Dataset:
+            dataset = open_corpus(corpus, split, "pairs", run.data)
+            return dataset if tags is None else check_tags(tags, dataset)
+
         return CaptionData(
             corpora=run.data.path,
-            open_split=lambda corpus, split: open_corpus(corpus, split, "pairs", run.data),
+            open_split=open_split,
             processor=processor,
-            collator=lambda train: (CaptionCollator if train else ReferenceCollator)(processor, train),
+            collator=lambda train: kinds[train](processor, train, tags and partial(find_tags, tags)),
             references=read_references(run.task.references) if run.task.references else None,
             scenes=run.data.scenes if only_scenes else None,
         )
@@ -72,7 +95,7 @@ class CaptionTask(GenerationTask):
         training; report the accuracy of the next token."""
 
         def forward(*, text: Tensor | None = None, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
-            source = self.encode(shown(batch.images, image))
+            source = self.encode(replace(batch, images=shown(batch.images, image)))
             moved = {} if text is None else {"delta": text}
             states = self.model.decode(source, batch.input_ids, batch.attention_mask, **moved)
             return self.next_token(states, batch)
@@ -85,18 +108,21 @@ class CaptionTask(GenerationTask):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Write `captions` [B], the best sentence for each image; records are rows of COCO's result file."""
-        beams = self.generate(batch.images, batch.tokenizer)
+        beams = self.generate(batch, batch.tokenizer)
         captions = [batch.tokenizer.decode(beam[0].tokens).strip() for beam in beams]
         rows = zip(batch.image_ids, captions, strict=True)
         records = [{"image_id": result_image_id(key), "caption": caption} for key, caption in rows]
         return {"captions": captions, "records": records}
 
-    def encode(self, source: Images) -> Encoded:
-        """Encode images."""
-        return self.model.encode_image(source)
+    def encode(self, source: Images | CaptionBatch | ReferenceBatch) -> Encoded:
+        """Encode images, or those of a batch with their object tags."""
+        if not isinstance(source, Batch):
+            return self.model.encode_image(source)
+        image = self.model.encode_image(source.images)
+        return image if source.tags is None else self.model.add_tags(image, **source.tags)
 
     def read(self, processor: Processor, questions: Sequence[Question]) -> Images:
-        """Return the images of questions."""
+        """Return the images of questions, which have no tags."""
         return to_tensors(processor([question.image for question in questions])[processor.image_key])
 
     def new_metric(self) -> CaptionMetric:

@@ -54,6 +54,69 @@ def test_a_token_never_sees_a_later_one(options):
     assert not np.allclose(first[:, 4:], second[:, 4:], atol=1e-3)
 
 
+def _tagged(model, pixels):
+    """The source of three captions behind 3, 1 and 0 tags, and the source of each alone without padding."""
+    ids = paddle.to_tensor([[9, 8, 7], [6, 1, 1], [1, 1, 1]])
+    mask = paddle.to_tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0]])
+    positions = paddle.to_tensor([[2, 3, 5], [4, 1, 1], [1, 1, 1]])
+    image = model.encode_image(pixels)
+    alone = []
+    for row, count in enumerate((3, 1, 0)):
+        rows = paddle.to_tensor([row])
+        parts = (tensor[row : row + 1, :count] for tensor in (ids, mask, positions))
+        alone.append(model.add_tags(image.select(rows), *parts) if count else image.select(rows))
+    return model.add_tags(image, ids, mask, positions), alone
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@paddle.no_grad()
+def test_captions_behind_tags_step_by_step(options):
+    """Steps equal the whole sequence, and no caption depends on how far others pad the tags."""
+    model = small_unimo2(**options)
+    pixels, ids, mask = _inputs()
+    source, alone = _tagged(model, pixels)
+    expected = model.decode(source, ids, mask).numpy()
+    for row, one in enumerate(alone):
+        states = model.decode(one, ids[row : row + 1], mask[row : row + 1])
+        np.testing.assert_allclose(states.numpy()[0], expected[row], atol=1e-5)
+    state = model.start_decoding(source)
+    for position in range(4):
+        states, state = model.step(state, ids[:, position])
+        np.testing.assert_allclose(states.numpy(), expected[:, position], atol=1e-5)
+    rows = paddle.to_tensor([1, 1, 0])
+    states, _ = model.step(state.select(rows), paddle.gather(ids[:, 4], rows))
+    np.testing.assert_allclose(states.numpy(), expected[[1, 1, 0], 4], atol=1e-5)
+    untagged = model.decode(model.encode_image(pixels), ids, mask).numpy()
+    assert not np.allclose(untagged[:2], expected[:2], atol=1e-3)
+    np.testing.assert_allclose(untagged[2], expected[2], atol=1e-5)
+
+
+@paddle.no_grad()
+def test_tags_read_no_caption_and_no_later_token_is_read_behind_them():
+    model = small_unimo2(fusion={"caption_sees_image": True})
+    pixels, ids, mask = _inputs()
+    source, _ = _tagged(model, pixels)
+    changed = ids.clone()
+    changed[:, 3:] = 9
+    first, second = (model.decode(source, text, mask).numpy() for text in (ids, changed))
+    np.testing.assert_allclose(first[:, :3], second[:, :3], atol=1e-5)
+
+
+@paddle.no_grad()
+def test_steps_read_padded_tags_where_padding_counts():
+    """The release's decoder does, where tags are of unequal number; its training does not."""
+    model = small_unimo2(grounding={"mask_padding": False}, fusion={"caption_sees_image": True})
+    pixels, ids, mask = _inputs()
+    source, alone = _tagged(model, pixels)
+    expected = model.decode(source, ids, mask).numpy()
+    found, _ = model.step(model.start_decoding(source), ids[:, 0])
+    differs = [not np.allclose(found.numpy()[row], expected[row, 0], atol=1e-3) for row in range(3)]
+    assert differs == [False, True, True]
+    for row, one in enumerate(alone):
+        found, _ = model.step(model.start_decoding(one), ids[row : row + 1, 0])
+        np.testing.assert_allclose(found.numpy()[0], expected[row, 0], atol=1e-5)
+
+
 @paddle.no_grad()
 def test_padding_changes_no_caption_state():
     model = small_unimo2()
