@@ -139,17 +139,31 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     return merged
 
 
+def spell_out(schema: type, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write out the switches of a section, fields that stand for several others.
+
+    A class attribute `SWITCHES = {"field": {value: fields}}` of the dataclass `schema` says which. What the
+    section itself says of these fields wins, so a switch is as good as its fields, written in its place.
+    """
+    for key, meanings in getattr(schema, "SWITCHES", {}).items():
+        if isinstance(values, Mapping) and isinstance(values.get(key), str):
+            values = merge_plain(meanings.get(values[key], {}), values)
+    return values
+
+
 def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T:
     """Return a copy of the dataclass instance `schema` with `values`, checked by its annotations.
 
     A class attribute `RESOLVE = {"field": function}` may read a field's plain value itself, such as the
-    list of transforms of a detector; `REMOVED = {"key": advice}` names keys of older versions.
+    list of transforms of a detector; `REMOVED = {"key": advice}` names keys of older versions. Switches are
+    written out (`spell_out`).
 
     Raises:
         ConfigError: unknown key (nearest known ones are named) or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping, found {values!r}")
+    values = spell_out(type(schema), values)
     hints = typing.get_type_hints(type(schema))
     fields = {field.name for field in dataclasses.fields(schema) if field.init}
     resolvers, removed = getattr(type(schema), "RESOLVE", {}), getattr(type(schema), "REMOVED", {})

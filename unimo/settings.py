@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from unimo import registry
-from unimo.config import merge_into, merge_plain, parse_overrides, read_recipe
+from unimo.config import merge_into, merge_plain, parse_overrides, read_recipe, spell_out
 from unimo.errors import ConfigError
 
 
@@ -223,15 +223,25 @@ def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), /, **
 def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge plain data, later layers over earlier ones, check it against the schema, and fill `output_dir`.
 
+    Switches of the model section are written out in each layer, so that they too win over earlier ones.
+
     Raises:
         ConfigError: unknown or moved key, or value of the wrong type.
     """
     values = reduce(merge_plain, layers, {})
+    if name := named_section(values.get("model", {})).get("name"):
+        schema = type(registry.model_config(name))
+        values = reduce(merge_plain, (_spelled_out(schema, layer) for layer in layers), {})
     model = _named(values.pop("model", None), "config.model", registry.model_config)
     default = partial(registry.task_config, model=model.name)
     task = _named(values.pop("task", None), "config.task", default)
     run = merge_into(RunConfig(model=model, task=task), values)
     return run if run.output_dir else replace(run, output_dir=f"output/{model.name}_{task.name}")
+
+
+def _spelled_out(schema: type, layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = layer.get("model")
+    return {**layer, "model": spell_out(schema, model)} if isinstance(model, Mapping) else layer
 
 
 def named_section(value: Any) -> Mapping[str, Any]:

@@ -217,3 +217,22 @@ def test_a_file_of_ones_own_builds_on_a_recipe(tmp_path):
     assert values == config.merge_plain(
         config.read_recipe("unimo3_base", "pretrain"), {"data": {"root": "/data"}}
     )
+
+
+@dataclass(frozen=True)
+class Switched:
+    SWITCHES = {"style": {"large": {"inner": {"size": 9, "rate": 0.9}}, "plain": {}}}
+    style: Literal["plain", "large"] = "plain"
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_a_switch_is_as_good_as_its_fields_written_beside_it():
+    assert config.merge_into(Switched(), {"style": "large"}).inner == Inner(9, 0.9)
+    found = config.merge_into(Switched(), {"style": "large", "inner": {"size": 4}})
+    assert found.inner == Inner(4, 0.9) and found.style == "large"
+    assert config.spell_out(Switched, {"inner": {"size": 4}}) == {"inner": {"size": 4}}
+    assert config.spell_out(Outer, {"mode": "b"}) == {"mode": "b"}
+    with pytest.raises(ConfigError, match="config.style: 'small' is not one of plain, large"):
+        config.merge_into(Switched(), {"style": "small"})
+    with pytest.raises(ConfigError, match=r"config.style: \['large'\] is not one of"):
+        config.merge_into(Switched(), {"style": ["large"]})

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from unimo import registry
-from unimo.config import merge_into, merge_plain, read_yaml, to_plain
+from unimo.config import merge_into, merge_plain, read_yaml, spell_out, to_plain
 from unimo.errors import CheckpointError
 from unimo.files import publish_folder, published, write_text
 from unimo.weights.files import read_safetensors, write_safetensors
@@ -190,7 +190,8 @@ def _open(
             raise CheckpointError(f"{directory / CONFIG}: section {section!r} with a name is missing")
     processor = load_processor(directory, **changes)
     tensors = read_safetensors(directory / WEIGHTS)
-    plain = merge_plain(without_init(content["model"]), overrides)
+    saved = without_init(content["model"])
+    plain = merge_plain(saved, spell_out(type(registry.model_config(saved["name"])), overrides))
     if "image_size" in changes and "image_size" in plain.get("vision", {}):
         plain = merge_plain(plain, {"vision": {"image_size": changes["image_size"]}})
     config = merge_into(registry.model_config(plain["name"]), plain, f"{directory / CONFIG}: model")
@@ -210,10 +211,11 @@ def model_section(name: str, *sections: Mapping[str, Any]) -> dict[str, Any]:
 
     The sections are those of saved weights, which have their sizes, and of the recipe of a task.
     """
+    schema = type(registry.model_config(name))
     merged: dict[str, Any] = {"name": name}
     for section in sections:
         if section.get("name", name) == name:
-            merged = merge_plain(merged, section)
+            merged = merge_plain(merged, spell_out(schema, section))
     return merged
 
 

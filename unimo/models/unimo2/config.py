@@ -5,8 +5,9 @@ Where the paper and the released code differ, both are values here; README.md li
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from unimo.errors import ConfigError
 from unimo.models.paper import PretrainConfig
@@ -104,19 +105,56 @@ class ObjectiveConfig:
     """Mismatched images. random: as the batch names them; hard: drawn by contrastive similarity (ALBEF)."""
     contrastive: bool = False
     """Add the release's image-text contrastive loss (CMCL), which the paper does not have."""
+    contrastive_heads: bool = True
+    """Contrast class tokens through linear heads and with unit length. False as in the release: as they are,
+    and only that of the image with unit length."""
     contrastive_size: int = 256
-    """Width of the contrastive space of image and text."""
+    """Width of the contrastive space of image and text, of heads."""
     vcl_size: int = 128
     """Width of the space of visual contrastive learning (SimCLR has 128)."""
     vcl_temperature: float = 0.1
     """Temperature of visual contrastive learning (SimCLR has 0.1)."""
 
 
+RELEASE: Mapping[str, Mapping[str, Any]] = {
+    "vision": {"patch_padding": 7},
+    "grounding": {
+        "mask_padding": False,
+        "class_tokens": False,
+        "project": False,
+        "positions": False,
+        "norm_tokens": True,
+        "reduction": "mean",
+    },
+    "fusion": {"caption_sees_image": True, "pooler": "relu", "itm_feature": "product", "itm_dropout": 0.1},
+    "objective": {"contrastive_heads": False},
+}
+"""What `behaviour=release` stands for: the settings of the released code and its scripts."""
+_KINDS = {
+    "vision": VitConfig,
+    "grounding": GroundingConfig,
+    "fusion": FusionConfig,
+    "objective": ObjectiveConfig,
+}
+PAPER: Mapping[str, Mapping[str, Any]] = {
+    part: {name: getattr(_KINDS[part], name) for name in fields} for part, fields in RELEASE.items()
+}
+"""What `behaviour=paper` stands for: the defaults of the same fields."""
+
+
 @dataclass(frozen=True)
 class Config:
     """A whole model. One width H everywhere, because encoder outputs enter the fusion as they are."""
 
+    SWITCHES: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
+        "behaviour": {"paper": PAPER, "release": RELEASE}
+    }
+    """Fields that stand for others where a config is read (`unimo.config.spell_out`)."""
+
     name: str = "unimo2_base"
+    behaviour: Literal["paper", "release"] = "paper"
+    """Where paper and release differ: short for all fields of `PAPER` or `RELEASE`, in this file. Fields that
+    are given beside it win, and so does what comes later, such as the command line after a recipe."""
     text: TextConfig = field(default_factory=TextConfig)
     vision: VitConfig = field(default_factory=VitConfig)
     grounding: GroundingConfig = field(default_factory=GroundingConfig)

@@ -98,7 +98,7 @@ PROJECTIONS: Heads = {
 CLASSIFIERS = ("cls_out", "cls_out_new")
 # Prefix of their names -> description; left out where neither task nor options have a counterpart.
 LEFT_OUT: Mapping[str, str] = {
-    "cmcl_temperature": "temperature of the contrastive loss, which has no heads",
+    "cmcl_temperature": "temperature of the contrastive loss of pre-training",
     "grounded.mask_g_": "head of masked grounded tokens",
     "grounded.grounding_": "projections before grounding, for model.grounding.project=true",
     "grounded.cmcl_pooled_fc_": "projections of the contrastive loss, off in all released scripts",
@@ -228,22 +228,17 @@ def release_config(
             "num_layers": depths.get(prefix, depths["text"]),
         }
 
-    return Config(
+    config = Config(
         name="unimo2_large" if width == 1024 else "unimo2_base",
         text=TextConfig(**layer("text", "text"), vocab_size=sizes["V"], max_position=sizes["P"]),
         vision=VitConfig(
-            **layer("vision", "vit"),
-            patch_size=patch,
-            image_size=math.isqrt(sizes["G"] - 1) * patch,
-            patch_padding=(patch - 1) // 2,
+            **layer("vision", "vit"), patch_size=patch, image_size=math.isqrt(sizes["G"] - 1) * patch
         ),
         grounding=GroundingConfig(
             dictionary_size=sizes["C"],
             num_tokens=given.get("grounding", {}).get("num_tokens", NUM_TOKENS),
-            mask_padding=False,
-            norm_tokens=True,
         ),
-        fusion=FusionConfig(
-            **layer("fusion", "grounded"), caption_sees_image=True, pooler="relu", itm_feature="product"
-        ),
+        fusion=FusionConfig(**layer("fusion", "grounded")),
     )
+    own = {"behaviour": "release", "vision": {"patch_padding": (patch - 1) // 2}}
+    return merge_into(config, own)

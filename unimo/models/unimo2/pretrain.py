@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import paddle
 import paddle.distributed as dist
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from unimo.losses.contrastive import matching_loss, nt_xent_loss
@@ -23,6 +24,14 @@ from unimo.nn.outputs import Encoded
 
 CHOSEN = "chosen"
 """In the report of a part: how often it chose each entry of the dictionary, [entries]."""
+
+
+class UnitLength(nn.Layer):
+    """Image head of the release's contrast, which has no parameters; the text keeps its length there."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Scale [B, W] to unit vectors."""
+        return F.normalize(states, axis=-1)
 
 
 class Objective(objective.Objective):
@@ -46,6 +55,8 @@ class Objective(objective.Objective):
         self.contrastive = self.hard or options.contrastive
         if self.contrastive:
             self.build_contrast(width, width, options.contrastive_size, std)
+            if not options.contrastive_heads:
+                self.itc_text_head, self.itc_image_head = nn.Identity(), UnitLength()
 
     def losses(self, model: Unimo2, batch: PretrainBatch | UnpairedBatch) -> tuple[Scalars, Scalars]:
         """Compute the losses of the parts that a batch has.

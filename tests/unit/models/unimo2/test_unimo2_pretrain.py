@@ -208,6 +208,23 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
     assert labels.tolist() == [1, 0, 0]
 
 
+@paddle.no_grad()
+def test_contrast_of_the_release_has_no_heads():
+    """Class tokens as they are, that of the image with unit length, over a clipped temperature; both ways."""
+    model = small_unimo2(objective={"contrastive": True, "contrastive_heads": False})
+    objective, batch = objective_of(model), pretrain_batch()
+    assert not [
+        name for name, _ in objective.named_parameters() if name.startswith(("itc_text", "itc_image"))
+    ]
+    text, image = model.encode_text(batch.input_ids, batch.attention_mask), model.encode_image(batch.images)
+    words, seen = text.text.numpy()[:, 0].astype("float64"), image.image.numpy()[:, 0].astype("float64")
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    scores = seen @ words.T / 0.07
+    both = [-np.diag(s - np.log(np.exp(s).sum(1, keepdims=True))).mean() for s in (scores, scores.T)]
+    losses, _ = objective.losses(model, batch)
+    assert float(losses["itc"]) == pytest.approx(sum(both) / 2, rel=1e-4)
+
+
 def test_contrast_alone_keeps_the_negatives_of_the_batch():
     plain, added = small_unimo2(), small_unimo2(objective={"contrastive": True})
     batch = pretrain_batch()
