@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,14 +34,11 @@ class PretrainCollator(PairCollator):
         ConfigError: false images of the data set for a model that reads regions.
     """
 
-    overshoot: ClassVar[bool] = True
-    """Whether masked spans may exceed their share of a text; see `SpanMasker`."""
-
     def __init__(self, processor: Processor, train: bool, options: PretrainConfig = DEFAULT_OPTIONS) -> None:
         super().__init__(processor, train)
         self.masker = Masker(processor.tokenizer, options.mlm_probability, options.whole_word_masking)
         if options.masking == "span":
-            self.masker = SpanMasker(processor.tokenizer, options.mlm_probability, self.overshoot)
+            self.masker = SpanMasker(processor.tokenizer, options.mlm_probability)
         self.needs_false_image = options.false_images == "dataset"
         if self.needs_false_image and processor.config.regions:
             raise ConfigError("task.false_images=dataset draws pixels; with data.regions use batch")

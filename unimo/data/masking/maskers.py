@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,22 +25,20 @@ class Budget:
     Args:
         amount: the budget, in the unit of the pieces; need not be an integer.
         rng: decides whether the last piece is accepted.
-        overshoot: accept every piece while anything is left; deterministic, and too much on average.
 
     Attributes:
         left: remaining amount; 0 when the budget is spent.
     """
 
-    def __init__(self, amount: float, rng: np.random.Generator, overshoot: bool = False) -> None:
+    def __init__(self, amount: float, rng: np.random.Generator) -> None:
         self.left = float(amount)
         self.rng = rng
-        self.overshoot = overshoot
 
     def pays(self, size: float) -> bool:
         """Decide whether a piece of this size (> 0) is accepted, and subtract it from the budget."""
         if self.left <= 0:
             return False
-        accepted = size <= self.left or self.overshoot or bool(self.rng.random() * size < self.left)
+        accepted = size <= self.left or bool(self.rng.random() * size < self.left)
         self.left = max(self.left - size, 0.0)
         return accepted
 
@@ -103,15 +100,12 @@ class SpanMasker(Masker):
     `probability` of the tokens is chosen; the last run ends there, with a whole word. All words of a run are
     treated alike: 80% of the runs become `<mask>`, 10% random tokens, and 10% stay unchanged.
 
-    Args:
-        overshoot: round that share up to a token and to the end of the last word, as UNIMO-2's reader does:
-            every text has a target, and about 20% of a caption's tokens are targets instead of 15%. Without
-            it the share is exact on average (`Budget`), and a short text may have no target.
+    The share is exact on average (`Budget`), and a short text may have no target. SpanBERT and the reader of
+    UNIMO-2's release round it up to a token, which makes it about 20% of a caption's tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, probability: float = 0.15, overshoot: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, probability: float = 0.15) -> None:
         super().__init__(tokenizer, probability, whole_words=True)
-        self.overshoot = overshoot
         lengths = SPAN_STOP * (1 - SPAN_STOP) ** np.arange(LONGEST_SPAN)
         self.length_shares = np.cumsum(lengths / lengths.sum())
 
@@ -127,8 +121,7 @@ class SpanMasker(Masker):
     def _draw_spans(self, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw for each chosen word the number in [0, 1) that decides its replacement; NaN for the others."""
         fate = np.full(len(sizes), np.nan)
-        amount = self.probability * sizes.sum()
-        budget = Budget(math.ceil(amount) if self.overshoot else amount, rng, self.overshoot)
+        budget = Budget(self.probability * sizes.sum(), rng)
         while budget.left > 0:
             free = np.flatnonzero(np.isnan(fate) & (sizes > 0))
             if not len(free):

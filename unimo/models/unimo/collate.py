@@ -45,8 +45,6 @@ class UnifiedCollator(PretrainCollator):
         extras: rewritten captions, related texts and images.
     """
 
-    overshoot = False
-
     def __init__(self, processor: Processor, options: PretrainingConfig, extras: Augmentations) -> None:
         super().__init__(processor, True, options)
         self.phrases = PhraseFinder(options.phrases) if options.phrases else None

@@ -83,7 +83,7 @@ def test_masks_and_fragments_take_phrases_whole(finder: PhraseFinder) -> None:
     assert {len(places) for places in whole} == {3}
     rng, seen = np.random.default_rng(0), 0
     for _ in range(200):
-        _, places, _ = SpanMasker(tokenizer, 0.3, overshoot=False)(ids, words, rng)
+        _, places, _ = SpanMasker(tokenizer, 0.3)(ids, words, rng)
         for phrase in whole:
             assert len(set(phrase) & set(places.tolist())) in (0, 3)
             seen += set(phrase) <= set(places.tolist())
