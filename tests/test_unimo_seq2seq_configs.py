@@ -40,7 +40,7 @@ def test_table_9(data: str, size: str) -> None:
     assert run.train.batch_size == batch
     assert run.train.max_steps * batch / samples == pytest.approx(epochs, abs=0.001)
     assert run.train.eval_every * epochs == pytest.approx(run.train.max_steps, rel=0.001)
-    assert (run.optim.lr, run.optim.warmup, run.optim.schedule) == (rates[which], 0.06, "linear")
+    assert (run.optim.lr, run.optim.warmup, run.optim.schedule) == (rates[which], 0.06, "linear_unscaled")
     found = run.task.beam
     assert (found.size, found.length_penalty, found.block_trigrams) == (beam, penalties[which], blocks)
     assert run.optim.lr_multipliers == {"cross_modal": 1.0, "heads": 1.0}

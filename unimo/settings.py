@@ -120,7 +120,8 @@ class OptimConfig:
     eps: float = 1e-8
     warmup: float = 0.1
     """Below 1 a share of all steps, from 1 a number of steps."""
-    schedule: Literal["linear", "cosine", "constant", "piecewise"] = "linear"
+    schedule: Literal["linear", "linear_unscaled", "cosine", "constant", "piecewise"] = "linear"
+    """Decay after warm-up; see `learning_rate` in `unimo/training/optimizer.py`."""
     milestones: list[list[float]] = field(default_factory=list)
     """With `piecewise`: pairs of a share of all steps and the factor on `lr` from there on.
     [[0.6, 0.1], [0.8, 0.01]] divides the rate by ten after 60% and again after 80% of the run."""

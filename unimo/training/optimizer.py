@@ -156,13 +156,17 @@ def learning_rate(step: int, max_steps: int, optim: OptimConfig) -> float:
 
     It rises linearly; the last step of the warm-up is the first at the peak, and a run shorter than its
     warm-up ends below it. Then `linear` and `cosine` fall to 0 at `max_steps`, `constant` stays, and
-    `piecewise` follows `milestones`, whose shares of `max_steps` are rounded to a step. `step` counts the
-    optimizer steps already done, 0 for the first one.
+    `piecewise` follows `milestones`, whose shares of `max_steps` are rounded to a step. `linear_unscaled` is
+    the decay of UNIMO's release: the rise begins at 0, and the fall is that of a line from the peak at step
+    0, so that the rate drops by the share of the warm-up when that is over. `step` counts the optimizer steps
+    already done, 0 for the first one.
     """
     warmup = _warmup_steps(optim.warmup, max_steps)
     progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
     factor = 1.0
-    if step < warmup:
+    if optim.schedule == "linear_unscaled":
+        factor = step / warmup if step < warmup else max(0.0, 1.0 - step / max_steps)
+    elif step < warmup:
         factor = (step + 1) / warmup
     elif optim.schedule == "piecewise":
         for share, value in optim.milestones:

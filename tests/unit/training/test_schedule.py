@@ -33,6 +33,15 @@ def test_shape(kind: str, middle: float, last: float) -> None:
     assert factor(100, 100, 20, kind) == pytest.approx(1.0 if kind == "constant" else 0.0)
 
 
+def test_linear_decay_of_the_release_of_unimo_is_not_rescaled() -> None:
+    """lr t / W below W, then lr (1 - t / T): a drop from the peak to 1 - W / T."""
+    found = [factor(step, 100, 20, "linear_unscaled") for step in (0, 10, 19, 20, 60, 99, 100)]
+    assert found == pytest.approx([0.0, 0.5, 0.95, 0.8, 0.4, 0.01, 0.0])
+    assert factor(0, 100, 0, "linear_unscaled") == 1.0
+    optim = OptimConfig(lr=1e-5, warmup=0.06, schedule="linear_unscaled")
+    assert learning_rate(60, 1000, optim) == pytest.approx(9.4e-6)
+
+
 def test_rate_is_the_peak_times_the_factor() -> None:
     optim = OptimConfig(lr=2e-4, warmup=0.1)
     assert learning_rate(9, 100, optim) == pytest.approx(2e-4)
