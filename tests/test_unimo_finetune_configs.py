@@ -18,7 +18,7 @@ TABLE_8 = {
     "vqa": ((256, 256), 12, 0.0, 0.01),
     "caption": ((64, 32), 10, 0.06, 0.01),
 }
-# Epoch -> rates of base and large; of the release's linear decay after warm-up, which takes 0.06, and half-way.
+# Epoch -> rates of base and large; of the release's linear decay at the end of warm-up and half-way.
 RATES = {
     "retrieval": {
         0: (5e-6, 5e-6),
