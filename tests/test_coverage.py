@@ -101,6 +101,11 @@ def test_counts_are_those_of_the_rows() -> None:
     assert said == [rows + left, results, method, numbers, rows] and left == 6
 
 
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", PAGE)
+    assert targets and all((ROOT / "docs" / target).exists() for target in targets)
+
+
 def test_a_row_has_commands_or_says_what_is_missing() -> None:
     for row in ROWS:
         assert bool(row.commands) != row.is_missing, f"{row.paper}, {row.item}"

@@ -104,7 +104,8 @@ class ObjectiveConfig:
     itm_negatives: Literal["random", "hard"] = "random"
     """Mismatched images. random: as the batch names them; hard: drawn by contrastive similarity (ALBEF)."""
     contrastive: bool = False
-    """Add the release's image-text contrastive loss (CMCL), which the paper does not have."""
+    """Add a contrastive loss of the class tokens of image and text, which the paper does not have. It is the
+    release's (CMCL) only without heads."""
     contrastive_heads: bool = True
     """Contrast class tokens through linear heads and with unit length. False as in the release: as they are,
     and only that of the image with unit length."""

@@ -37,7 +37,8 @@ class UnitLength(nn.Layer):
 class Objective(objective.Objective):
     """MLM, ITM and grounding on pairs; MLM and grounding on texts; VCL and grounding on images (section 3.2).
 
-    With `contrastive` or hard negatives there is the image-text contrast of the release besides.
+    With `contrastive` or hard negatives there is an image-text contrast besides: ALBEF's, or without heads
+    that of the release.
     """
 
     LOSSES = ("mlm", "itm", "grounding", "itc", "text_mlm", "text_grounding", "vcl", "image_grounding")
