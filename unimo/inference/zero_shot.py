@@ -65,7 +65,8 @@ def open_matcher(
     model, reader = loading.load(directory, processor=processor)
     config = config or RetrievalConfig()
     size = getattr(getattr(model.config, "objective", None), "contrastive_size", config.itc_size)
-    task = RetrievalTask.create(model, dataclasses.replace(config, itc_size=size))
+    # Whatever loss fine-tuning is to have: pre-training learned matching by cross-entropy.
+    task = RetrievalTask.create(model, dataclasses.replace(config, loss="itc_itm", itc_size=size))
     fresh = loading.start_from(task, directory)
     if any(name.startswith("itm_head.") for name in fresh):
         raise CheckpointError(
@@ -105,15 +106,15 @@ class ZeroShotClassification(ClassifierTask):
         return self.image_logits(batch.images)
 
     def image_logits(self, images: Images) -> Tensor:
-        """Compute the log-odds [B, classes] that the text of a class matches an image."""
+        """Compute the scores [B, classes] of the text of a class with an image: log-odds of a match."""
         image = self.model.encode_image(images)
         rows, count = image.image.shape[0], len(self.classes)
         pairs = paddle.arange(rows * count, dtype="int64")
-        odds = []
+        scores = []
         for part in pairs.split(_sizes(rows * count, self.config.fusion_batch_size)):
-            match = self.matcher.match_logits(self._texts.select(part % count), image.select(part // count))
-            odds.append(match[:, 1] - match[:, 0])
-        return paddle.concat(odds).astype("float32").reshape([rows, count])
+            text, shown = self._texts.select(part % count), image.select(part // count)
+            scores.append(self.matcher.match_scores(text, shown))
+        return paddle.concat(scores).reshape([rows, count])
 
     def rank(self, image: ImageLike) -> list[tuple[str, float]]:
         """Return the classes with their probabilities for one image, best first, if one of them is right."""

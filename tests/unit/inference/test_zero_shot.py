@@ -11,10 +11,12 @@ import pytest
 from micro import saved
 from micro_unimo2 import MODEL
 
+from unimo.analysis.retrieval import find_examples
 from unimo.data.scenes.dataset import SceneShapes
 from unimo.data.scenes.scene import SHAPES
 from unimo.errors import CapabilityError, ConfigError, DataError
 from unimo.inference import zero_shot
+from unimo.inference.evaluation import evaluate
 from unimo.inference.loading import load_task
 from unimo.inference.zero_shot import (
     ZeroShotClassification,
@@ -22,6 +24,7 @@ from unimo.inference.zero_shot import (
     open_matcher,
 )
 from unimo.tasks.base import to_tensors
+from unimo.weights.files import read_safetensors, write_safetensors
 
 PROMPT = "a {} ."
 
@@ -123,6 +126,33 @@ def test_retrieval_scores_every_pair(pretrained: Path) -> None:
     assert matcher.config.exhaustive
     task, _ = load_task(pretrained)
     np.testing.assert_array_equal(matcher.itm_head.weight.numpy(), task.objective.itm_head.weight.numpy())
+
+
+def rankings(directory: Path, kind: str) -> Any:
+    """What each command ranks by the matching head: results, recalls or pages."""
+    words = ["data.scenes.val_images=3"]
+    if kind == "page":
+        return find_examples([directory], overrides=words, queries=3).models[0].scores
+    how = evaluate if kind == "fine-tuned" else evaluate_zero_shot
+    found = how(directory, "val", "retrieval", words + ["task.loss=circle"] * (kind == "other loss"))
+    return found.metrics, found.records
+
+
+@pytest.mark.parametrize("kind", ["zero-shot", "other loss", "fine-tuned", "page"])
+def test_what_both_logits_share_does_not_rank(tmp_path: Path, kind: str) -> None:
+    """Two-class cross-entropy trains their difference, the log-odds; the rest is as random as it began."""
+    directory = saved("retrieval" if kind == "fine-tuned" else "pretrain", tmp_path)
+    before = rankings(directory, kind)
+    path = directory / "model.safetensors"
+    tensors = read_safetensors(path)
+    (name,) = (name for name in tensors if name.endswith("itm_head.weight"))
+    shared = np.random.default_rng(0).normal(0, 2, (len(tensors[name]), 1)).astype("float32")
+    write_safetensors(path, tensors | {name: tensors[name] + shared})
+    after = rankings(directory, kind)
+    if kind == "page":
+        np.testing.assert_allclose(after, before, atol=1e-5)
+    else:
+        assert after == before
 
 
 def test_contrastive_heads_of_pre_training_choose_candidates(tmp_path: Path) -> None:

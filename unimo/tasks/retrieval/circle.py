@@ -31,8 +31,8 @@ class CircleRetrievalTask(MatchingTask):
         own = paddle.arange(pairs, dtype="int64").unsqueeze(1)
         text_rows = paddle.concat([own, own.expand([pairs, count]), false_texts], axis=1)
         image_rows = paddle.concat([own, false_images, own.expand([pairs, count])], axis=1)
-        logits = self.match_logits(text.select(text_rows.flatten()), image.select(image_rows.flatten()))
-        scores = logits[:, 1].astype("float32").reshape([pairs, 1 + 2 * count])
+        scores = self.match_scores(text.select(text_rows.flatten()), image.select(image_rows.flatten()))
+        scores = scores.reshape([pairs, 1 + 2 * count])
         right, wrong_images, wrong_texts = scores.split([1, count, count], axis=1)
         settings = (self.config.margin, self.config.scale)
         losses = {

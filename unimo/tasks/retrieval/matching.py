@@ -65,9 +65,19 @@ class MatchingTask(Task):
         pooled = self.model.fuse(text, image, outputs="pooled").pooled
         return two_classes(self.model.match(pooled)) if self.itm_head is None else self.itm_head(pooled)
 
+    def match_scores(self, text: Encoded, image: Encoded) -> Tensor:
+        """Compute the scores [N] by which N pairs are ranked, in float32; their sigmoid is P(match).
+
+        Two-class cross-entropy sees the difference of both logits only, so the score is this difference, the
+        log-odds of a match: half of either logit is left from its random start. The circle loss trains the
+        logit of a match, and nothing ever moves the other one.
+        """
+        logits = self.match_logits(text, image).astype("float32")
+        return logits[:, 1] if self.config.loss == "circle" else logits[:, 1] - logits[:, 0]
+
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Compute `match` [B], the probability that a text and the image of the same row match."""
-        match = F.softmax(self.match_logits(*self.encode(batch)), axis=1)[:, 1]
+        match = F.sigmoid(self.match_scores(*self.encode(batch)))
         rows = zip(batch.sample_ids, match.tolist(), strict=True)
         return {"match": match, "records": [{"sample_id": key, "match": round(p, 6)} for key, p in rows]}
 
@@ -156,7 +166,7 @@ class Gallery:
 
 
 def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
-    """Compute scores [Nt, Ni]: the logit of a match for candidates, and less than that for other pairs.
+    """Compute scores [Nt, Ni]: `match_scores` of candidates, and less than those for other pairs.
 
     A pair is a candidate when it is among the best of its text or of its image. BridgeTower scores both
     directions apart and takes the larger; the fusion is the same, so it runs once here. Collective.
@@ -186,8 +196,7 @@ def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
                 if next(turn) % ranks == rank:
                     texts = text.select(paddle.to_tensor(rows[part]))
                     images = gallery.images.select(paddle.to_tensor(columns[part]))
-                    logits = task.match_logits(texts, images)[:, 1]
-                    scores[start + rows[part], columns[part]] = logits.astype("float32").numpy()
+                    scores[start + rows[part], columns[part]] = task.match_scores(texts, images).numpy()
             start += size
     if ranks == 1:
         return scores

@@ -88,6 +88,29 @@ def test_evaluation_scores_every_pair():
             assert scores[text, image] == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_score_is_the_one_logit_that_is_trained():
+    """UNIMO-2's head has two outputs, of which the circle loss moves the second one only."""
+    run, task, _, data = make(model=UNIMO2, data={"regions": ""})
+    task.eval()
+    batch = to_tensors(next(data.train_loader(run)))
+    task(batch)[0].backward()
+    gradient = task.itm_head.weight.grad.numpy()
+    assert np.abs(gradient[:, 0]).max() == 0 < np.abs(gradient[:, 1]).max()
+    pairs = to_tensors(next(iter(data.eval_loader("val", run, batch_size=12))))
+    with paddle.no_grad():
+        gallery = Gallery.collect(task, data.eval_loader("val", run, batch_size=5))
+        logits = task.match_logits(*task.encode(pairs)).numpy()
+        before = score_pairs(task, gallery)
+        weight = task.itm_head.weight.numpy()
+        weight[:, 0] = np.random.default_rng(0).normal(0, 9, len(weight))
+        task.itm_head.weight.set_value(weight)
+        scores, probabilities = score_pairs(task, gallery), task.predict(pairs)["match"].numpy()
+    np.testing.assert_array_equal(scores, before)
+    own = scores[np.arange(12), gallery.image_of_text]
+    np.testing.assert_allclose(own, logits[:, 1], atol=1e-5)
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-own)), atol=1e-5)
+
+
 def test_a_saved_model_is_evaluated_as_it_was_trained(tmp_path):
     directory = saved("retrieval", tmp_path, **UNIMO, task=TASK)
     task, _ = load_task(directory)

@@ -56,8 +56,8 @@ def test_scores_equal_a_plain_pass_over_every_pair(exhaustive) -> None:
         )
         with paddle.no_grad():
             encoded_text, encoded_image = task.encode(one)
-            expected = task.match_logits(encoded_text, encoded_image)[0, 1].item()
-        assert scores[text, image] == pytest.approx(expected, abs=1e-5)
+            mismatch, match = task.match_logits(encoded_text, encoded_image)[0].tolist()
+        assert scores[text, image] == pytest.approx(match - mismatch, abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -75,6 +75,26 @@ def test_only_candidates_of_either_direction_are_rescored(exhaustive, count: int
     np.testing.assert_allclose(scores[best], every[best], atol=1e-5)
     np.testing.assert_allclose(scores[~best], cosines[~best] - 100, atol=1e-5)
     assert 0 < best.sum() < best.size
+
+
+def test_scores_are_the_log_odds_of_a_match(exhaustive, monkeypatch) -> None:
+    """Cross-entropy never sees what both logits of a pair share, so it must not rank."""
+    task, gallery, every, data, run = exhaustive
+    batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=20))))
+    plain, generator = task.match_logits, np.random.default_rng(0)
+
+    def shifted(text: Encoded, image: Encoded) -> paddle.Tensor:
+        logits = plain(text, image)
+        shared = generator.normal(0, 3, [logits.shape[0], 1]).astype("float32")
+        return logits + paddle.to_tensor(shared)
+
+    with paddle.no_grad():
+        probabilities = task.predict(batch)["match"].numpy()
+        monkeypatch.setattr(task, "match_logits", shifted)
+        scores = score_pairs(task, gallery)
+    np.testing.assert_allclose(scores, every, atol=1e-5)
+    own = scores[np.arange(20), gallery.image_of_text]
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-own)), atol=1e-5)
 
 
 def test_many_candidates_equal_exhaustive_scoring(exhaustive) -> None:
