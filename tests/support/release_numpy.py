@@ -144,6 +144,12 @@ class Release:
         pooled = np.maximum(self.linear(states[-1][v + k], "grounded.pooled_fc_text"), 0)
         return states, pooled * np.maximum(self.linear(states[-1][0], "grounded.pooled_fc_image"), 0)
 
+    def retrieval(self, image: Array, text: Array) -> float:
+        """Score of a pair: its matching logit, and 0.3 times the product of class tokens before fusion, of
+        which that of the image alone is normalised."""
+        logit = self.linear(self.pair(image, text)[1], "grounded.img_text_matching_fc")[1]
+        return logit + 0.3 * text[0] @ (image[0] / np.sqrt((image[0] ** 2).sum()))
+
     def caption(self, image: Array, text: Array) -> Array:
         """Last states [T, H] of a caption of which each token reads the image and what came before."""
         ids, _ = self.ground(image)

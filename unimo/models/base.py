@@ -158,6 +158,14 @@ class Model(nn.Layer):
         """Compute matching scores [N] of pooled pairs [N, P]; None for models without such a score."""
         return None
 
+    def contrastive_scores(self, text: Encoded, image: Encoded) -> Tensor | None:
+        """Compute what N pairs that are not fused add to their matching scores [N]; None adds nothing.
+
+        Args:
+            text, image: results of `encode_text` and `encode_image`; row i of both is pair i.
+        """
+        return None
+
     def forward(self, images: Images, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
         """Encode and fuse a batch of pairs."""
         return self.fuse(self.encode_text(input_ids, attention_mask), self.encode_image(images))

@@ -15,10 +15,11 @@ import unimo
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
-from unimo.inference.loading import load_task, read_model_config
+from unimo.inference.loading import load_task, read_model_config, start_from
 from unimo.inference.release import convert_release
 from unimo.tasks.base import to_tensors
 from unimo.tasks.classification.batches import TextBatch
+from unimo.tasks.retrieval.task import RetrievalConfig, RetrievalTask
 from unimo.weights.files import read_safetensors
 
 TOLERANCE = 1e-4
@@ -217,6 +218,20 @@ def test_one_layer_of_the_grounded_transformer(both):
     finally:
         task.model.fusion.layers = layers
     close(paddle.concat([fused.fused_image, fused.grounded, fused.fused_text], axis=1), states[1])
+
+
+def test_scores_of_retrieval(both, directory):
+    """Every text with every image: the matching logit plus 0.3 times the contrastive score."""
+    task, release, pixels, ids = both
+    retrieval = RetrievalTask.create(task.model, RetrievalConfig(loss="circle"))
+    assert start_from(retrieval, directory) == []
+    retrieval.eval()
+    patches = [release.image(pixels[sample])[-1] for sample in (0, 1)]
+    words = [release.text(np.array(ids[sample]))[-1] for sample in (0, 1)]
+    pairs = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    with paddle.no_grad():
+        found = [retrieval.match_scores(*encoded(task.model, pixels[i], ids[t])) for t, i in pairs]
+    close(paddle.concat(found), np.array([release.retrieval(patches[i], words[t]) for t, i in pairs]))
 
 
 def test_single_texts_and_images_choose_their_own_tokens(both):

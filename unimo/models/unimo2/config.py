@@ -95,6 +95,9 @@ class FusionConfig:
     [B, H] as in the release."""
     itm_dropout: float = 0.0
     """Dropout of the pooled vector of a pair; the release has 0.1."""
+    contrastive_weight: float = 0.0
+    """Weight of the contrastive score of a pair in its matching score, in fine-tuned retrieval and zero-shot.
+    0.3 in the release, which compares class tokens of the encoders without heads; the paper has none."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,13 @@ RELEASE: Mapping[str, Mapping[str, Any]] = {
         "norm_tokens": True,
         "reduction": "mean",
     },
-    "fusion": {"caption_sees_image": True, "pooler": "relu", "itm_feature": "product", "itm_dropout": 0.1},
+    "fusion": {
+        "caption_sees_image": True,
+        "pooler": "relu",
+        "itm_feature": "product",
+        "itm_dropout": 0.1,
+        "contrastive_weight": 0.3,
+    },
     "objective": {"contrastive_heads": False},
 }
 """What `behaviour=release` stands for: the settings of the released code and its scripts."""

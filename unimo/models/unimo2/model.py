@@ -195,6 +195,18 @@ class Unimo2(TwoTowers):
             pair = parts[0] * parts[1] if feature == "product" else parts[0] + parts[1]
         return dropout(pair, self.config.fusion.itm_dropout, self.training)
 
+    def contrastive_scores(self, text: Encoded, image: Encoded) -> Tensor | None:
+        """Compute the release's contrastive scores [N], times their weight; None with a weight of 0.
+
+        The class token of the text encoder is taken as it is, that of the ViT has unit length: the release
+        normalises texts in their projection only, which all of its scripts leave out.
+        """
+        weight = self.config.fusion.contrastive_weight
+        if not weight:
+            return None
+        seen = F.normalize(self.image_vector(image).astype("float32"), axis=-1)
+        return weight * (self.text_vector(text).astype("float32") * seen).sum(axis=-1)
+
     @property
     def _caption_sees_image(self) -> bool:
         fusion = self.config.fusion

@@ -70,10 +70,12 @@ class MatchingTask(Task):
 
         Two-class cross-entropy sees the difference of both logits only, so the score is this difference, the
         log-odds of a match: half of either logit is left from its random start. The circle loss trains the
-        logit of a match, and nothing ever moves the other one.
+        logit of a match, and nothing ever moves the other one. A model may add its contrastive scores.
         """
         logits = self.match_logits(text, image).astype("float32")
-        return logits[:, 1] if self.config.loss == "circle" else logits[:, 1] - logits[:, 0]
+        scores = logits[:, 1] if self.config.loss == "circle" else logits[:, 1] - logits[:, 0]
+        contrastive = self.model.contrastive_scores(text, image)
+        return scores if contrastive is None else scores + contrastive
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Compute `match` [B], the probability that a text and the image of the same row match."""

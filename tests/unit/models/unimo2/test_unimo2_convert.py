@@ -84,6 +84,7 @@ def test_the_mapped_tensors_are_all_of_the_base_model(official):
     assert plain["vision"]["patch_padding"] == 7 and plain["vision"]["image_size"] == 224
     assert plain["grounding"]["mask_padding"] is False and plain["grounding"]["num_tokens"] == 100
     fusion = plain["fusion"]
+    assert fusion["contrastive_weight"] == 0.3
     assert (fusion["itm_feature"], fusion["caption_sees_image"], fusion["pooler"]) == (
         "product",
         True,

@@ -18,11 +18,16 @@ from unimo.errors import ConfigError
 from unimo.inference.evaluation import evaluate
 from unimo.inference.loading import load_task
 from unimo.losses.contrastive import circle_loss
+from unimo.models.base import select_images
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.circle import CircleRetrievalTask
 from unimo.tasks.retrieval.matching import Gallery, score_pairs
 
 TASK = {"loss": "circle", "negatives": 6}
+
+
+PIXELS = {"model": UNIMO2, "data": {"regions": ""}}
+CONTRASTIVE = {**PIXELS, "model": {**UNIMO2, "fusion": {**UNIMO2["fusion"], "contrastive_weight": 0.3}}}
 
 
 def make(**changes: Any):
@@ -35,13 +40,19 @@ def score(task, batch, text, image):
     one = SimpleNamespace(
         input_ids=batch.input_ids[text : text + 1],
         attention_mask=batch.attention_mask[text : text + 1],
-        images={name: value[image : image + 1] for name, value in batch.images.items()},
+        images=select_images(batch.images, paddle.to_tensor([image])),
     )
-    return task.match_logits(*task.encode(one))[0, 1]
+    words, picture = task.encode(one)
+    fusion = getattr(task.model.config, "fusion", None)
+    weight = 0.0 if fusion is None else fusion.contrastive_weight
+    seen = picture.image[0, 0]
+    contrastive = (words.text[0, 0] * seen).sum() / seen.norm()
+    return task.match_logits(words, picture)[0, 1] + weight * contrastive
 
 
-def test_losses_are_those_of_single_passes():
-    run, task, _, data = make()
+@pytest.mark.parametrize("changes", [{}, PIXELS, CONTRASTIVE], ids=["unimo", "unimo2", "contrastive"])
+def test_losses_are_those_of_single_passes(changes):
+    run, task, _, data = make(**changes)
     assert type(task) is CircleRetrievalTask
     task.eval()
     batch = to_tensors(next(data.train_loader(run)))
@@ -63,9 +74,8 @@ def test_losses_are_those_of_single_passes():
     assert report["accuracy"].item() == pytest.approx(100 * best.mean(), abs=1e-3)
 
 
-@pytest.mark.parametrize("model", [UNIMO["model"], UNIMO2], ids=["unimo", "unimo2"])
-def test_every_parameter_learns(model):
-    changes = {} if model is not UNIMO2 else {"model": model, "data": {"regions": ""}}
+@pytest.mark.parametrize("changes", [{}, PIXELS], ids=["unimo", "unimo2"])
+def test_every_parameter_learns(changes):
     run, task, _, data = make(**changes)
     task.train()
     loss, _ = task(to_tensors(next(data.train_loader(run))))
@@ -75,8 +85,9 @@ def test_every_parameter_learns(model):
     assert not any(name.startswith("itc_") for name, _ in task.named_parameters())
 
 
-def test_evaluation_scores_every_pair():
-    run, task, _, data = make()
+@pytest.mark.parametrize("changes", [{}, PIXELS, CONTRASTIVE], ids=["unimo", "unimo2", "contrastive"])
+def test_evaluation_scores_every_pair(changes):
+    run, task, _, data = make(**changes)
     task.eval()
     with paddle.no_grad():
         gallery = Gallery.collect(task, data.eval_loader("val", run, batch_size=5))
@@ -90,7 +101,7 @@ def test_evaluation_scores_every_pair():
 
 def test_the_score_is_the_one_logit_that_is_trained():
     """UNIMO-2's head has two outputs, of which the circle loss moves the second one only."""
-    run, task, _, data = make(model=UNIMO2, data={"regions": ""})
+    run, task, _, data = make(**PIXELS)
     task.eval()
     batch = to_tensors(next(data.train_loader(run)))
     task(batch)[0].backward()
