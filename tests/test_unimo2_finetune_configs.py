@@ -48,6 +48,16 @@ def test_rates_of_table_9(kind: str, rates: dict[float, float]) -> None:
         assert rate_at(run, epoch, epochs) == pytest.approx(rate, rel=1e-3), f"epoch {epoch}"
 
 
+@pytest.mark.parametrize("size", ["base", "large", "tiny"])
+def test_retrieval_is_trained_and_ranked_as_in_the_release(size: str) -> None:
+    """21 pairs for each caption, one score a pair, and no first stage, whose heads would start untrained."""
+    task = load_run_config(f"unimo2_{size}", "retrieval").task
+    negatives = 6 if size == "tiny" else 20
+    assert (task.loss, task.negatives, task.margin, task.scale) == ("circle", negatives, 0.2, 1.0)
+    run = load_run_config(f"unimo2_{size}", "retrieval", ["task.loss=itc_itm"])
+    assert (run.task.candidates, run.task.exhaustive) == (128, False)  # two stages, as an option
+
+
 @pytest.mark.parametrize("kind", TABLE_9)
 def test_pictures_are_larger_than_in_pretraining(kind: str) -> None:
     run = load_run_config("unimo2_base", kind)

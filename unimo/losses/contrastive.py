@@ -6,9 +6,9 @@
   proportion to the probabilities of ITC, as in ALBEF (Li et al., 2021, section 3.2).
 - Visual contrast (VCL) of UNIMO-2 (section 3.2) is on images alone: two random views of an image must find
   each other among the views of all images, as in SimCLR (Chen et al., 2020).
-- Circle loss (Sun et al., 2020) is what UNIMO's released code fine-tunes retrieval with. A pair's score is
-  pushed above 1 - m and the scores of mismatched pairs below m. The further a score is from its goal, the
-  larger its weight in the gradient.
+- Circle loss (Sun et al., 2020) is what the released code of UNIMO and UNIMO-2 fine-tunes retrieval with. A
+  pair's score is pushed above 1 - m and the scores of mismatched pairs below m. The further a score is from
+  its goal, the larger its weight in the gradient.
 """
 
 from __future__ import annotations

@@ -330,8 +330,7 @@ def test_zero_shot_and_fine_tuning_start_from_it(directory, tool, tmp_path, monk
     caplog.set_level("INFO", logger="unimo")
     code, _, err = tool("finetune", "--task", "retrieval", "--init", directory, *small, "output_dir=out")
     assert code == 0, err
-    fresh = "new, randomly initialised: itc_image_head.dense, itc_text_head.dense, temperature"
-    assert fresh in caplog.messages  # not the matching head
+    assert "randomly initialised" not in caplog.text  # neither the matching head nor heads of a first stage
     kept = read_model_config("out")["model"]
     assert kept["vision"]["patch_padding"] == 7 and kept["grounding"]["mask_padding"] is False
 

@@ -1,4 +1,4 @@
-"""Image-text retrieval as in UNIMO's release: the score of each pair rises above those of mismatched ones.
+"""Image-text retrieval of UNIMO's and UNIMO-2's releases: a pair scores above those that are mismatched.
 
 Evaluation scores every text with every image.
 """

@@ -1,6 +1,6 @@
-"""Batches of pairs with mismatched images and captions, for UNIMO's retrieval.
+"""Batches of pairs with mismatched images and captions, for the retrieval of UNIMO and UNIMO-2.
 
-UNIMO's release draws the mismatched images and captions of each caption from the whole data set, and reads 21
+Their releases draw the mismatched images and captions of each caption from the whole data set, and read 21
 pairs for each. Here they are drawn from the batch, itself a random sample, so that each image is read once; a
 batch of too few images is filled up with samples of the data set, which are negatives only.
 

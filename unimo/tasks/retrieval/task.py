@@ -2,7 +2,7 @@
 
 Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two hard
 negatives (ITM), re-using the output of the towers. With `task.loss=circle` training is that of UNIMO's
-release instead (`circle.py`).
+and UNIMO-2's releases instead (`circle.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RetrievalConfig:
     name: str = "retrieval"
     loss: Literal["itc_itm", "circle"] = "itc_itm"
     """itc_itm: contrast of single vectors, and matching of hard negatives. circle: matching scores of pairs
-    above those of random mismatched ones."""
+    above those of random mismatched ones; evaluation scores every pair."""
     negatives: int = 20
     """With circle: mismatched pairs of each pair, half with another image, half with another caption."""
     margin: float = 0.2
@@ -48,9 +48,10 @@ class RetrievalConfig:
     temperature: float = TEMPERATURE_START
     """Start of the learned temperature of ITC, which is clipped to [0.001, 0.5]."""
     candidates: int = 128
-    """Results of each query that evaluation re-ranks (BridgeTower: 128 on Flickr30k, 256 on COCO)."""
+    """With itc_itm: results of each query that evaluation re-ranks (BridgeTower: 128 on Flickr30k, 256 on
+    COCO)."""
     exhaustive: bool = False
-    """Evaluation re-ranks every pair instead."""
+    """With itc_itm: evaluation re-ranks every pair instead."""
     fusion_batch_size: int = 64
     """Pairs that evaluation fuses at a time."""
 

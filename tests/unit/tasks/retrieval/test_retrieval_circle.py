@@ -1,4 +1,4 @@
-"""Retrieval by the circle loss with a micro UNIMO: losses, parameters, evaluation of all pairs, two ranks."""
+"""Retrieval by the circle loss with a micro UNIMO and UNIMO-2: losses, scores of all pairs, two ranks."""
 
 from __future__ import annotations
 
@@ -85,13 +85,30 @@ def test_every_parameter_learns(changes):
     assert not any(name.startswith("itc_") for name, _ in task.named_parameters())
 
 
+def counting(function, rows, name, field):
+    """Count the rows of the results."""
+
+    def called(*inputs, **options):
+        found = function(*inputs, **options)
+        rows[name] += getattr(found, field).shape[0]
+        return found
+
+    return called
+
+
 @pytest.mark.parametrize("changes", [{}, PIXELS, CONTRASTIVE], ids=["unimo", "unimo2", "contrastive"])
-def test_evaluation_scores_every_pair(changes):
+def test_evaluation_scores_every_pair(changes, monkeypatch):
+    """Of 12 captions and 3 images, each of which is encoded once."""
     run, task, _, data = make(**changes)
     task.eval()
-    with paddle.no_grad():
+    rows = {"encode_image": 0, "encode_text": 0, "fuse": 0}
+    with monkeypatch.context() as patched, paddle.no_grad():
+        for name, field in {"encode_image": "image", "encode_text": "text", "fuse": "pooled"}.items():
+            patched.setattr(task.model, name, counting(getattr(task.model, name), rows, name, field))
         gallery = Gallery.collect(task, data.eval_loader("val", run, batch_size=5))
         scores = score_pairs(task, gallery)
+    assert rows == {"encode_image": 3, "encode_text": 12, "fuse": 36}
+    with paddle.no_grad():
         assert gallery.cosines is None and scores.shape == (12, 3)
         batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=12))))
         for text, image in ((0, 0), (7, 2), (11, 1)):
