@@ -90,6 +90,16 @@ def test_accumulation_on_two_ranks(single: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(losses(tmp_path), losses(single), rtol=1e-5)
 
 
+@pytest.mark.parametrize("stage", [0, 1])
+def test_contrast_over_rounds_of_two_ranks(tmp_path: Path, stage: int) -> None:
+    """Twelve steps of two ranks x two rounds are those of one rank and one round."""
+    one_rank(tmp_path / "one", "task.contrast=true")
+    words = ["task.contrast=true", "train.micro_batch_size=2", f"train.sharding_stage={stage}"]
+    assert run_ranks(2, tmp_path / "two", [*WORDS, *words]) == 0
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
+    assert_close(tensors(tmp_path / "two", 12, "model*"), tensors(tmp_path / "one", 12, "model*"), 1e-5)
+
+
 def test_non_finite_loss_names_samples_of_its_rank(tmp_path: Path) -> None:
     assert run_ranks(2, tmp_path, ["task.nonfinite_id=a/7"]) == 2
     found = json.loads((tmp_path / "nonfinite_batch.json").read_text())

@@ -23,7 +23,7 @@ from small_run import make_run, train
 from unimo.training import callbacks, checkpoint
 from unimo.training.state import TrainState
 
-METRICS = ("step", "split", "loss", "square", "error", "grad_norm", "lr", "weight_sum")
+METRICS = ("step", "split", "loss", "square", "views", "error", "grad_norm", "lr", "weight_sum")
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
@@ -46,8 +46,9 @@ def test_broken_run_equals_unbroken_run(tmp_path: Path, step: int) -> None:
         assert (tmp_path / "broken" / path).read_bytes() == (tmp_path / "whole" / path).read_bytes()
 
 
-def test_accumulated_run_resumes(tmp_path: Path) -> None:
-    options = {"train": {"micro_batch_size": 4}}
+@pytest.mark.parametrize("contrast", [False, True])
+def test_accumulated_run_resumes(tmp_path: Path, contrast: bool) -> None:
+    options = {"train": {"micro_batch_size": 4}, "task": {"contrast": contrast}}
     train(make_run(tmp_path / "whole", **options))
     with pytest.raises(KilledError):
         train(make_run(tmp_path / "broken", **options), [DieAt(6)])
@@ -123,9 +124,16 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path: Path) -> None:
     assert 0 < json.loads((last / "state.json").read_text())["step"] < 1000000
 
 
-@pytest.mark.parametrize("stage", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_two_ranks_killed_and_resumed(tmp_path: Path, stage: int) -> None:
-    words = [f"train.sharding_stage={stage}"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train.sharding_stage=0"],
+        pytest.param(["train.sharding_stage=1"], marks=pytest.mark.slow),
+        ["train.micro_batch_size=2", "task.contrast=true"],
+    ],
+    ids=["plain", "sharded", "rounds"],
+)
+def test_two_ranks_killed_and_resumed(tmp_path: Path, words: list[str]) -> None:
     assert run_ranks(2, tmp_path / "whole", words) == 0
     assert run_ranks(2, tmp_path / "broken", words, DIE_AT="10:1") != 0
     assert checkpoint.find_last(tmp_path / "broken").name == "step_00000008"

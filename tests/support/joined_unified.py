@@ -19,7 +19,6 @@ from rank_step import take_step
 
 from unimo import cli, distributed
 from unimo.data.processor import build_processor
-from unimo.data.record import Record
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.tokenizers import load_tokenizer
 from unimo.models.unimo.augmented import open_augmentations
@@ -39,26 +38,24 @@ OPTIONS = PretrainingConfig(
 PAIRS, TEXTS, IMAGES = ((0, 1, 5, 9), (2, 13, 5)), ((0,), (7, 9, 3)), ((1, 2), (3, 4, 5))
 
 
-def records_of(rank: int) -> list[tuple[int, Record]]:
-    """Samples of a rank, with numbers that are equal for equal samples."""
-    found = []
-    for kind, chosen in (("pairs", PAIRS), ("texts", TEXTS), ("images", IMAGES)):
-        dataset = ScenesDataset(kind, "train", SCENES)
-        found += [(index, dataset[index]) for index in chosen[rank]]
-    return found
+def batch_from(chosen: Sequence[Sequence[Sequence[int]]], options: PretrainingConfig) -> UnifiedBatch:
+    """The batch of some ranks, given by numbers of pairs, texts and images of each; each sample is masked by
+    chance of its own, which equal samples share."""
+    processor = build_processor(DataConfig(regions="grid:2:2", scenes=SCENES), load_tokenizer("scenes"))
+    collator = UnifiedCollator(processor, options, open_augmentations("scenes", "scenes", "scenes", SCENES))
+    datasets = [ScenesDataset(kind, "train", SCENES) for kind in ("pairs", "texts", "images")]
+    prepared = [
+        collator.prepare(dataset[number], np.random.default_rng(number))
+        for kinds in chosen
+        for dataset, numbers in zip(datasets, kinds, strict=True)
+        for number in numbers
+    ]
+    return collator.collate(prepared, np.random.default_rng(0))
 
 
 def batch_of(ranks: Sequence[int]) -> UnifiedBatch:
-    """The batch of some ranks; each sample is masked by chance of its own."""
-    processor = build_processor(DataConfig(regions="grid:2:2", scenes=SCENES), load_tokenizer("scenes"))
-    extras = open_augmentations("scenes", "scenes", "scenes", SCENES)
-    collator = UnifiedCollator(processor, OPTIONS, extras)
-    prepared = [
-        collator.prepare(record, np.random.default_rng(number))
-        for rank in ranks
-        for number, record in records_of(rank)
-    ]
-    return collator.collate(prepared, np.random.default_rng(0))
+    """The batch of some ranks."""
+    return batch_from([[kind[rank] for kind in (PAIRS, TEXTS, IMAGES)] for rank in ranks], OPTIONS)
 
 
 def main() -> None:

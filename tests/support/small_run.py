@@ -30,6 +30,7 @@ from unimo.data.loading.batch import Array, Batch  # noqa: E402
 from unimo.data.loading.loader import TrainLoader  # noqa: E402
 from unimo.data.loading.sampler import MixtureSampler  # noqa: E402
 from unimo.data.record import Record  # noqa: E402
+from unimo.losses.contrastive import ViewVectors, nt_xent_loss  # noqa: E402
 from unimo.settings import OptimConfig, RunConfig, TrainConfig  # noqa: E402
 from unimo.tasks.base import Task  # noqa: E402
 from unimo.training import callbacks, checkpoint, precision  # noqa: E402
@@ -50,6 +51,8 @@ class SmallTaskConfig:
     name: str = "regress"
     nonfinite_id: str = ""
     """Sample whose presence makes the loss infinite."""
+    contrast: bool = False
+    """Contrast each sample, with two dropouts, with all others."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,28 @@ class SmallTask(Task):
     def __init__(self, model: SmallModel, config: SmallTaskConfig) -> None:
         super().__init__(model, config)
         self.head = nn.Linear(WIDTH, 1)
+        self.contrasts = ("views",) if config.contrast else ()
+
+    def views(self, batch: SmallBatch) -> ViewVectors:
+        self.replay("views")
+        return ViewVectors(*(F.normalize(self.model(batch.vectors)) for _ in range(2)))
+
+    def vectors(self, batch: SmallBatch) -> dict[str, ViewVectors]:
+        return {"views": self.views(batch)}
+
+    def compare(self, name: str, vectors: ViewVectors) -> tuple[Tensor, dict[str, Tensor]]:
+        return nt_xent_loss(vectors.first, vectors.second, 0.2)[0], {}
 
     def losses(self, batch: SmallBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         error = self.head(self.model(batch.vectors)).squeeze(1) - batch.targets
         loss = (error**2).mean()
         if self.config.nonfinite_id in batch.sample_ids:
             loss = loss * float("inf")
-        return {"square": loss}, {"error": error.abs().mean()}
+        views = {"views": self.over_step("views", self.views(batch))[0]} if self.contrasts else {}
+        return {"square": loss, **views}, {"error": error.abs().mean()}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        return losses["square"]
+        return sum(losses.values())
 
     def evaluate(self, batches: Any, observe: Any = None) -> dict[str, float]:
         return {"weight_sum": float(self.head.weight.sum().item())}

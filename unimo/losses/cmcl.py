@@ -14,8 +14,8 @@ ranks, D width, d(V, W) similarity of an image and a text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import paddle
@@ -24,6 +24,7 @@ from paddle import Tensor
 
 from unimo.losses.contrastive import gather_rows, row_counts
 from unimo.losses.reduce import global_mean
+from unimo.losses.vectors import Vectors
 
 LOG_ZERO = -1e30
 """Stands for log 0 in masked sums: finite, so that its gradient is 0 and not NaN."""
@@ -63,6 +64,31 @@ class Rewrites:
     """[M] int64: index of the pair that each belongs to, 0 .. P - 1."""
     positive: Tensor
     """[M] bool: True for X^+, False for X^-."""
+
+
+@dataclass(frozen=True)
+class Compared(Vectors):
+    """All that CMCL compares: pairs and the banks that they name rows of."""
+
+    pairs: Pairs
+    rewrites: Rewrites
+    images: Bank
+    texts: Bank
+
+    @classmethod
+    def join(cls, parts: Sequence[Compared]) -> Compared:
+        """Return several batches as one; rows of later ones move behind those of earlier ones.
+
+        A sample of several batches has a row of each: the loss knows it by its id and counts it once.
+        """
+        moved, images, texts, count = [], 0, 0, 0
+        for part in parts:
+            pairs = replace(part.pairs, images=part.pairs.images + images, texts=part.pairs.texts + texts)
+            rewrites = replace(part.rewrites, pairs=part.rewrites.pairs + count)
+            moved.append(replace(part, pairs=pairs, rewrites=rewrites))
+            images, texts = images + part.images.ids.shape[0], texts + part.texts.ids.shape[0]
+            count += pairs.images.shape[0]
+        return super().join(moved)
 
 
 def cmcl_loss(

@@ -23,6 +23,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from unimo.losses.reduce import accuracy, global_mean
+from unimo.losses.vectors import Vectors
 from unimo.nn.kernels import log_softmax
 
 
@@ -77,6 +78,28 @@ def gather_rows(local: Tensor, counts: list[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
+class PairVectors(Vectors):
+    """Texts and images that ITC compares."""
+
+    text: Tensor
+    """Unit vectors [B, E]."""
+    image: Tensor
+    """Unit vectors [B, E]."""
+    group: Tensor
+    """[B] identities of the images (`Record.image_group`), equal on every rank for the same picture."""
+
+
+@dataclass(frozen=True)
+class ViewVectors(Vectors):
+    """Two views of each image, which VCL compares; row i of both belongs to image i."""
+
+    first: Tensor
+    """Unit vectors [B, E]."""
+    second: Tensor
+    """Unit vectors [B, E]."""
+
+
+@dataclass(frozen=True)
 class Contrast:
     """Contrast of the B pairs of this rank with the G pairs of all ranks."""
 
@@ -100,6 +123,11 @@ class Contrast:
         """Scores [B, B] of this rank's texts with its own images."""
         first = rows_before(self.counts)
         return self.scores[:, first : first + self.scores.shape[0]]
+
+
+def contrast_pairs(vectors: PairVectors, temperature: Tensor) -> Contrast:
+    """Compute `contrastive_loss` of pairs. Collective."""
+    return contrastive_loss(vectors.text, vectors.image, temperature, vectors.group)
 
 
 def contrastive_loss(text: Tensor, image: Tensor, temperature: Tensor, group: Tensor) -> Contrast:

@@ -6,41 +6,53 @@ Each paper has a subclass, `Objective` in `unimo/models/<paper>/pretrain.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import paddle
 from paddle import Tensor, nn
 
 from unimo.data.loading.batch import Batch, PairBatch
-from unimo.losses.contrastive import Contrast, contrastive_loss, draw_hard_images, gather_rows
+from unimo.losses.contrastive import (
+    Contrast,
+    PairVectors,
+    contrast_pairs,
+    draw_hard_images,
+    gather_rows,
+)
+from unimo.losses.vectors import Vectors
 from unimo.models.base import Model
 from unimo.models.batches import PretrainBatch
+from unimo.models.contrastive import Contrastive, Scalars
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.init import constant_attr
 from unimo.nn.outputs import Encoded
 
-Scalars = dict[str, Tensor]
 PARTS = {"pairs": "", "texts": "text_", "images": "image_"}
 """Part of a batch -> prefix of the names of its losses."""
 
 
-class Objective(nn.Layer):
+class Objective(Contrastive):
     """Base of the pre-training objectives.
 
     A batch is one of pairs (`PretrainBatch`), or has the parts `pairs`, `texts` and `images`, some of which
     may be None. A paper says what it learns from a part (`part_losses`) and how it weights its losses
-    (`weigh`).
+    (`weigh`). If it has contrastive losses, it names them and the parts that they compare (`contrasts`),
+    computes the vectors (`part_vectors`) and, but for `itc`, the loss (`compare`).
 
     Attributes:
         mlm_head: text states [N, D] to vocabulary logits.
         itm_head: pooled pairs [N, P] to the logits of mismatch and match; unused where `match_logits` is
             overridden.
         judges_pairs: whether matching is learned, so that `match_logits` means something.
+        contrasts: name of each contrastive loss, and the part whose samples it compares.
     """
 
     LOSSES: ClassVar[tuple[str, ...]]
     """Names of all losses; a batch without some part gives only those of the others."""
     judges_pairs = True
+    contrasts: Mapping[str, str] = MappingProxyType({})
 
     def losses(self, model: Model, batch: Batch) -> tuple[Scalars, Scalars]:
         """Compute the losses of the parts that a batch has, and a report of shares in [0, 1], all scalars.
@@ -48,19 +60,14 @@ class Objective(nn.Layer):
         An absent part adds nothing but zero gradients, so that all ranks, and all steps, agree on which
         parameters have a gradient: data parallelism waits for every one of them.
         """
-        parts = (
-            {"pairs": batch}
-            if isinstance(batch, PairBatch)
-            else {name: getattr(batch, name) for name in PARTS}
-        )
+        parts = parts_of(batch)
         losses: Scalars = {}
         report: Scalars = {}
         for name, part in parts.items():
-            if part is not None:
-                part_losses, part_report = self.part_losses(model, name, part)
-                losses |= part_losses
-                report |= part_report
-        absent = {name for name in PARTS if parts.get(name) is None}
+            part_losses, part_report = self.part_losses(model, name, part)
+            losses |= part_losses
+            report |= part_report
+        absent = PARTS.keys() - parts.keys()
         idle = [parameter for layer in self.idle_layers(model, absent) for parameter in layer.parameters()]
         first = next(iter(losses))
         losses[first] = losses[first] + sum((p.sum() for p in idle), paddle.zeros([])) * 0.0
@@ -75,6 +82,20 @@ class Objective(nn.Layer):
             part: what the batch has of it.
         """
         raise NotImplementedError
+
+    def vectors(self, model: Model, batch: Batch) -> dict[str, Vectors]:
+        """Compute what the contrastive losses of the parts that a batch has compare, by name of the loss."""
+        parts = parts_of(batch)
+        chosen = {loss: parts[name] for loss, name in self.contrasts.items() if name in parts}
+        return {loss: self.part_vectors(model, loss, part) for loss, part in chosen.items()}
+
+    def part_vectors(self, model: Model, loss: str, part: Any) -> Vectors:
+        """Compute what a contrastive loss compares of a part of a batch."""
+        raise NotImplementedError
+
+    def compare(self, name: str, vectors: Vectors, model: Model) -> tuple[Tensor, Scalars]:
+        """Compute a contrastive loss; here that is `itc`, whose heads `build_contrast` made. Collective."""
+        return contrast_pairs(vectors, clip_temperature(self.itc_temperature)).loss, {}
 
     def idle_layers(self, model: Model, absent: set[str]) -> list[nn.Layer]:
         """List layers that hold all parameters which only the absent parts use (and may hold others).
@@ -100,15 +121,26 @@ class Objective(nn.Layer):
         self.itc_text_head, self.itc_image_head = contrastive_heads(text_size, image_size, size, std)
         self.itc_temperature = self.create_parameter([], attr=constant_attr(TEMPERATURE_START))
 
-    def contrast(self, text: Tensor, image: Tensor, group: Tensor) -> Contrast:
-        """Compute ITC between texts and images that were encoded alone. Collective.
+    def pair_vectors(self, text: Tensor, image: Tensor, group: Tensor) -> PairVectors:
+        """Project texts and images that were encoded alone to the space of ITC.
 
         Args:
             text, image: first states [B, D_t] and [B, D_v] of the towers.
             group: [B] identities of the images (`PairBatch.image_group`).
         """
-        vectors = self.itc_text_head(text), self.itc_image_head(image)
-        return contrastive_loss(*vectors, clip_temperature(self.itc_temperature), group)
+        return PairVectors(self.itc_text_head(text), self.itc_image_head(image), group)
+
+    def contrast(self, vectors: PairVectors) -> Contrast:
+        """Compute ITC: the loss over the whole step, the scores of this batch. Collective."""
+        contrast = contrast_pairs(vectors, clip_temperature(self.itc_temperature))
+        return contrast if self.round is None else replace(contrast, loss=self.over_step("itc", vectors)[0])
+
+
+def parts_of(batch: Batch) -> dict[str, Any]:
+    """Return the parts that a batch has, by name."""
+    if isinstance(batch, PairBatch):
+        return {"pairs": batch}
+    return {name: part for name in PARTS if (part := getattr(batch, name)) is not None}
 
 
 def encode_images(model: Model, batch: PretrainBatch) -> Encoded:

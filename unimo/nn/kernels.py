@@ -70,6 +70,7 @@ def _row_statistics(rows: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 _uses_paddle = False
+_gradients_follow = False
 
 
 @contextlib.contextmanager
@@ -87,9 +88,25 @@ def paddle_kernels() -> Iterator[None]:
         _uses_paddle = before
 
 
+@contextlib.contextmanager
+def no_gradients_yet() -> Iterator[None]:
+    """Compute without gradients inside a `with` block, but by the kernels that run with them.
+
+    A second forward pass, with gradients, then gives the same bits.
+    """
+    global _gradients_follow
+    before, _gradients_follow = _gradients_follow, True
+    try:
+        with paddle.no_grad():
+            yield
+    finally:
+        _gradients_follow = before
+
+
 def _is_slow(x: Tensor, *parameters: Tensor | None) -> bool:
     """Return whether Paddle's slow backward kernel would run, on a CPU."""
-    if _uses_paddle or not (paddle.is_grad_enabled() and x.place.is_cpu_place() and x.size):
+    has_gradients = paddle.is_grad_enabled() or _gradients_follow
+    if _uses_paddle or not (has_gradients and x.place.is_cpu_place() and x.size):
         return False
     return any(p is not None and not p.stop_gradient for p in parameters)
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from unimo.data.loading.batch import Batch, PairBatch
 from unimo.data.loading.task_data import TaskData
@@ -25,6 +25,7 @@ from unimo.data.processor import Processor
 from unimo.data.record import ImageLike
 from unimo.files import write_text
 from unimo.models.base import Model
+from unimo.models.contrastive import Contrastive, Round, one_round
 from unimo.models.paper import Paper
 from unimo.registry import require
 from unimo.settings import CorpusConfig, DataConfig, RunConfig
@@ -79,7 +80,7 @@ class Metric(Protocol):
         """Return the scores by name, over all ranks. Collective."""
 
 
-class Task(nn.Layer):
+class Task(Contrastive):
     """Base of all tasks. Its parameters are `model.*` and the heads.
 
     Attributes:
@@ -145,13 +146,22 @@ class Task(nn.Layer):
         raise NotImplementedError
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Weight the losses; a task of one loss returns that."""
+        """Compute the weighted sum of the losses; a task of one loss returns that."""
         (loss,) = losses.values()
         return loss
 
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the total loss, and all scalars to log; data parallelism wraps this method."""
-        losses, report = self.losses(batch)
+    def forward(self, batch: Batch, place: Round | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the total loss, and all scalars to log; data parallelism wraps this method.
+
+        Args:
+            batch: tensors.
+            place: which round of a step the batch is; None if the step has no other.
+        """
+        if place is None:
+            losses, report = self.losses(batch)
+        else:
+            with one_round(self, place):
+                losses, report = self.losses(batch)
         return self.total(losses), {**losses, **report}
 
     def predict(self, batch: Batch) -> dict[str, Any]:

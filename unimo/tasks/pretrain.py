@@ -6,7 +6,7 @@ What is learned from pairs, texts and images is part of each paper (`unimo/model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -15,6 +15,7 @@ from paddle.nn import functional as F
 
 from unimo import registry
 from unimo.data.loading.task_data import TaskData
+from unimo.losses.vectors import Vectors
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.models.batches import PretrainBatch
@@ -67,6 +68,19 @@ class PretrainTask(Task):
     def corpora(cls, data: DataConfig) -> dict[str, list[CorpusConfig]]:
         """Return the pairs, and the texts and images alone."""
         return {"data.pairs": data.pairs, "data.texts": data.texts, "data.images": data.images}
+
+    @property
+    def contrasts(self) -> Collection[str]:
+        """Names of the contrastive losses of the objective."""
+        return self.objective.contrasts
+
+    def vectors(self, batch: Batch) -> dict[str, Vectors]:
+        """Compute what the contrastive losses of the objective compare."""
+        return self.objective.vectors(self.model, batch)
+
+    def compare(self, name: str, vectors: Vectors) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute a contrastive loss of the objective. Collective."""
+        return self.objective.compare(name, vectors, self.model)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute the losses of the objective, and what it reports (accuracies and other shares), in %."""

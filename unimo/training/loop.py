@@ -9,7 +9,9 @@ import contextlib
 import fcntl
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import paddle
@@ -19,8 +21,9 @@ from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_
 from unimo import distributed
 from unimo.errors import CheckpointError
 from unimo.files import write_text
+from unimo.models.contrastive import Round
 from unimo.tasks.base import Batch, to_tensors
-from unimo.training import checkpoint
+from unimo.training import checkpoint, rounds
 from unimo.training.optimizer import learning_rate
 from unimo.training.state import StepReport, TrainState, step_seed
 
@@ -89,26 +92,32 @@ def carry_out(state: TrainState, last: Path | None, config: str) -> None:
 
 
 def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
-    """Take one optimizer step: micro-batches forward and backward, clip, update, clear."""
+    """Take one optimizer step: micro-batches forward and backward, clip, update, clear.
+
+    Several micro-batches are the rounds of the step, which together equal one batch (`rounds.py`).
+    """
     run = state.run
-    rounds = run.train.rounds(distributed.world_size())
-    paddle.seed(step_seed(run.seed, distributed.rank(), state.step))
+    count, rank = run.train.rounds(distributed.world_size()), distributed.rank()
     rate = learning_rate(state.step, run.train.max_steps, run.optim)
     state.adamw.set_lr(rate)
-    started, waited, sample_ids, sums = time.perf_counter(), 0.0, [], {}
-    for round_number in range(rounds):
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - asked
-        sample_ids += batch.sample_ids
-        is_last = round_number == rounds - 1
-        with backward_pass(state.layer, is_last, run.train.recompute):
+    started, sums = time.perf_counter(), {}
+    parts = deque(islice(batches, count))
+    waited = time.perf_counter() - started
+    sample_ids = [sample for batch in parts for sample in batch.sample_ids]
+    places: list[tuple[Round, ...]] = [()]
+    if count > 1:
+        seeds = [step_seed(run.seed, rank, state.step, number) for number in range(count)]
+        places = [(place,) for place in rounds.plan(state.task, parts, seeds, state.precision)]
+    paddle.seed(step_seed(run.seed, rank, state.step))
+    for place in places:
+        batch = parts.popleft()  # arrays of earlier rounds are no longer needed
+        with backward_pass(state.layer, not parts, run.train.recompute):
             with state.precision.autocast():
-                loss, values = state.layer(to_tensors(batch))
-            state.precision.backward(loss / rounds)
+                loss, values = state.layer(to_tensors(batch), *place)
+            state.precision.backward(loss / count)
         for name, value in {"loss": loss, **values}.items():
             tensor = value.detach() if isinstance(value, Tensor) else paddle.to_tensor(float(value))
-            share = tensor.astype("float32").reshape([]) / rounds
+            share = tensor.astype("float32").reshape([]) / count
             sums[name] = sums[name] + share if name in sums else share
     average_gradients(state.layer, run.train.recompute)
     state.precision.step(state.optimizer)

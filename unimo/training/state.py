@@ -144,7 +144,7 @@ class TrainState:
     task: nn.Layer
     """The bare layer, for names and weights. `task(batch)` returns the total loss and the values to log by
     name, `task.lr_group(name)` the learning-rate group of a parameter; the callback `Evaluate` calls
-    `task.evaluate`. Every `Task` is one."""
+    `task.evaluate`, and steps of several rounds what `rounds.plan` needs. Every `Task` is one."""
     precision: Precision
     loader: TrainLoader
     """Batches of this rank, `train.rounds(ranks)` of them for each optimizer step."""
@@ -232,10 +232,10 @@ def wrap(layer: nn.Layer, optimizer: Any, stage: int) -> tuple[nn.Layer, Any]:
     return fleet.distributed_model(layer), fleet.distributed_optimizer(optimizer)
 
 
-def step_seed(seed: int, rank: int, step: int) -> int:
-    """Return the seed of Paddle's generators for one step of one rank.
+def step_seed(seed: int, rank: int, step: int, *words: int) -> int:
+    """Return the seed of Paddle's generators for one step of one rank, or for a part of it that `words` name.
 
-    Reseeding at every step replaces saved generator states: all randomness follows from these three numbers.
+    Reseeding at every step replaces saved generator states: all randomness follows from these numbers.
     """
-    digest = hashlib.sha256(f"unimo/{seed}/{rank}/{step}".encode()).digest()
+    digest = hashlib.sha256("/".join(map(str, ("unimo", seed, rank, step, *words))).encode()).digest()
     return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF

@@ -196,7 +196,7 @@ class TrainLoader:
 
     Args:
         num_workers: threads that decode; batches do not depend on it. 0 decodes in the caller.
-        prefetch: batches kept ready.
+        prefetch: batches kept ready, at least those of one step, which are asked for together.
         max_bad_rate: share of broken records, of one corpus or of all, at which the run fails; judged
             from 100 records on.
         rounds: parts into which this rank's share of a step is cut, one batch each.
@@ -249,7 +249,7 @@ class TrainLoader:
                 return job, *read_batch(datasets, collator, job.keys, seed, job.step, rank, job.part)
 
             jobs = _train_jobs(self.sampler, self.rounds)
-            self._batches = ordered_map(read, jobs, self.num_workers, self.prefetch)
+            self._batches = ordered_map(read, jobs, self.num_workers, max(self.prefetch, self.rounds))
         try:
             job, batch, bad = next(self._batches)
             self.counter.add(job.keys, bad)

@@ -8,7 +8,7 @@ import paddle
 from paddle import Tensor
 
 from unimo.errors import ConfigError
-from unimo.losses.cmcl import Bank, Pairs, Rewrites, cmcl_loss
+from unimo.losses.cmcl import Bank, Compared, Pairs, Rewrites, cmcl_loss
 from unimo.losses.contrastive import matching_loss, two_classes
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.region import region_classification_loss, region_regression_loss
@@ -44,6 +44,7 @@ class Objective(objective.Objective):
             raise ConfigError("pre-training compares products; set model.pair_feature=product")
         self.config = config.objective
         self.judges_pairs = self.config.contrast == "itm"
+        self.contrasts = {} if self.judges_pairs else {"cmcl": "pairs"}
         width, std, regions = config.hidden_size, config.text.init_std, config.regions
         classifies = self.config.region_classification and regions.num_classes > 0
         self.mlm_head = MlmHead(width, config.text.vocab_size, std, Unimo.head_epsilon)
@@ -76,9 +77,49 @@ class Objective(objective.Objective):
         if image is not None:
             self._vision(fused.fused_image, part.vision, losses, report)
         if part.contrast is not None:
-            contrast = self._match if self.judges_pairs else self._contrast
-            contrast(model, part, losses, report)
+            if self.judges_pairs:
+                self._match(model, part, losses, report)
+            else:
+                vectors = self.part_vectors(model, "cmcl", part)
+                losses["cmcl"], compared = self.over_step("cmcl", vectors, model)
+                report |= compared
         return prefixed(PARTS[name], losses), prefixed(PARTS[name], report)
+
+    def part_vectors(self, model: Unimo, loss: str, part: UnifiedPart) -> Compared:
+        """Compute what CMCL compares.
+
+        d(V, W) of pairs and of rewritten pairs (X^+, X^-) is read from both encoded together. Related images
+        X^I and texts X^T are encoded alone and compared with W and V encoded alone, as in the right part of
+        Figure 3.
+        """
+        self.replay(loss)
+        batch = part.contrast
+        images, captions = model.encode_image(batch.regions), model.encode_text(**batch.captions)
+        own_images, own_texts = batch.image_row, batch.text_row
+        own = paddle.arange(own_images.shape[0], dtype="int64")
+        # The pair itself is the first of its X^+.
+        of_pair = paddle.concat([own, batch.rewrite_pair])
+        texts = captions.select(paddle.concat([own_texts, batch.rewrite_row]))
+        together = model.fuse(texts, images.select(paddle.gather(own_images, of_pair)), outputs="pooled")
+        positive = paddle.concat([paddle.ones_like(own), batch.rewrite_positive])
+        return Compared(
+            Pairs(own_images, own_texts, batch.related_images, batch.related_texts),
+            Rewrites(model.score(together.pooled), of_pair, positive.astype("bool")),
+            Bank(model.image_vector(images), batch.image_group),
+            Bank(self._texts_alone(model, captions, batch), batch.text_ids),
+        )
+
+    def compare(self, name: str, vectors: Compared, model: Unimo) -> tuple[Tensor, Scalars]:
+        """Compute the loss of Eq. (1), whose sums Eqs (6) and (7) spell out. Collective."""
+        loss, found = cmcl_loss(
+            vectors.pairs,
+            vectors.rewrites,
+            vectors.images,
+            vectors.texts,
+            model.match_all,
+            self.config.temperature,
+        )
+        return loss, {"cmcl_accuracy": found["accuracy"]}
 
     def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
         """Add up v_loss + l_loss + cmcl_loss, as Algorithm 1 does.
@@ -111,32 +152,6 @@ class Objective(objective.Objective):
             losses["region_class"], report["region_accuracy"] = region_classification_loss(
                 states, positions, batch.class_probs, self.class_head
             )
-
-    def _contrast(self, model: Unimo, part: UnifiedPart, losses: Scalars, report: Scalars) -> None:
-        """Compute the loss of Eq. (1), whose sums Eqs (6) and (7) spell out.
-
-        d(V, W) of pairs and of rewritten pairs (X^+, X^-) is read from both encoded together. Related images
-        X^I and texts X^T are encoded alone and compared with W and V encoded alone, as in the right part of
-        Figure 3.
-        """
-        batch = part.contrast
-        images, captions = model.encode_image(batch.regions), model.encode_text(**batch.captions)
-        own_images, own_texts = batch.image_row, batch.text_row
-        own = paddle.arange(own_images.shape[0], dtype="int64")
-        # The pair itself is the first of its X^+.
-        of_pair = paddle.concat([own, batch.rewrite_pair])
-        texts = captions.select(paddle.concat([own_texts, batch.rewrite_row]))
-        together = model.fuse(texts, images.select(paddle.gather(own_images, of_pair)), outputs="pooled")
-        positive = paddle.concat([paddle.ones_like(own), batch.rewrite_positive])
-        losses["cmcl"], found = cmcl_loss(
-            Pairs(own_images, own_texts, batch.related_images, batch.related_texts),
-            Rewrites(model.score(together.pooled), of_pair, positive.astype("bool")),
-            Bank(model.image_vector(images), batch.image_group),
-            Bank(self._texts_alone(model, captions, batch), batch.text_ids),
-            model.match_all,
-            self.config.temperature,
-        )
-        report["cmcl_accuracy"] = found["accuracy"]
 
     @staticmethod
     def _texts_alone(model: Unimo, captions: Encoded, batch: ContrastBatch) -> Tensor:

@@ -9,11 +9,12 @@ import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from unimo.losses.contrastive import matching_loss, nt_xent_loss
+from unimo.losses.contrastive import PairVectors, ViewVectors, matching_loss, nt_xent_loss
 from unimo.losses.mlm import masked_lm_loss
+from unimo.losses.vectors import Vectors
 from unimo.models import objective
 from unimo.models.batches import MaskedTextBatch, PretrainBatch
-from unimo.models.objective import Scalars, encode_images, hard_images, prefixed
+from unimo.models.objective import Scalars, encode_images, hard_images
 from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.unimo2.config import Config
 from unimo.models.unimo2.grounding import Grounding
@@ -54,8 +55,10 @@ class Objective(objective.Objective):
         self.vcl_temperature = options.vcl_temperature
         self.hard = options.itm_negatives == "hard"
         self.contrastive = self.hard or options.contrastive
+        self.contrasts = {"vcl": "images"}
         if self.contrastive:
             self.build_contrast(width, width, options.contrastive_size, std)
+            self.contrasts["itc"] = "pairs"
             if not options.contrastive_heads:
                 self.itc_text_head, self.itc_image_head = nn.Identity(), UnitLength()
 
@@ -77,6 +80,17 @@ class Objective(objective.Objective):
         """Compute the losses of pairs, of texts alone or of images alone."""
         return {"pairs": self._pairs, "texts": self._texts, "images": self._images}[name](model, part)
 
+    def part_vectors(self, model: Unimo2, loss: str, part: PretrainBatch | ViewsBatch) -> Vectors:
+        """Compute what `itc` compares of pairs, or `vcl` of images."""
+        return self._encode_pairs(model, part)[2] if loss == "itc" else self._compare_views(model, part)[0]
+
+    def compare(self, name: str, vectors: Vectors, model: Unimo2) -> tuple[Tensor, Scalars]:
+        """Compute `itc`, or `vcl` with its accuracy. Collective."""
+        if name == "itc":
+            return super().compare(name, vectors, model)
+        loss, accuracy = nt_xent_loss(vectors.first, vectors.second, self.vcl_temperature)
+        return loss, {"vcl_accuracy": accuracy}
+
     def idle_layers(self, model: Unimo2, absent: set[str]) -> list[nn.Layer]:
         """List layers whose parameters only absent parts use: the head of VCL belongs to images alone."""
         return [*([self.vcl_head] if "images" in absent else []), *super().idle_layers(model, absent)]
@@ -88,19 +102,31 @@ class Objective(objective.Objective):
         images = term["vcl"] + term["image_grounding"]
         return pairs + texts + images
 
-    def _pairs(self, model: Unimo2, batch: PretrainBatch) -> tuple[Scalars, Scalars]:
-        """Compute MLM on masked texts with their image, and ITM on clean ones; images are encoded once."""
-        size = batch.images.shape[0]
+    def _encode_pairs(
+        self, model: Unimo2, batch: PretrainBatch
+    ) -> tuple[Encoded, Encoded, PairVectors | None]:
+        """Encode masked and, behind them, clean texts, and images; with contrast also the vectors of clean
+        texts and their images."""
+        self.replay("itc")
         image = encode_images(model, batch)
-        own = image.map(lambda states: states[:size])
         ids = paddle.concat([batch.mlm_input_ids, batch.input_ids])
         mask = paddle.concat([batch.attention_mask, batch.attention_mask])
         text = model.encode_text(ids, mask)
+        if not self.contrastive:
+            return text, image, None
+        size = batch.images.shape[0]
+        return text, image, self.pair_vectors(text.text[size:, 0], image.image[:size, 0], batch.image_group)
+
+    def _pairs(self, model: Unimo2, batch: PretrainBatch) -> tuple[Scalars, Scalars]:
+        """Compute MLM on masked texts with their image, and ITM on clean ones; images are encoded once."""
+        size = batch.images.shape[0]
+        text, image, vectors = self._encode_pairs(model, batch)
+        own = image.map(lambda states: states[:size])
         masked, clean = text.map(lambda states: states[:size]), text.map(lambda states: states[size:])
-        losses, report = self._masked_lm(model, masked, own, batch)
+        losses, report = self._masked_lm(model, "", masked, own, batch)
         candidates, shown, labels = image, batch.itm_image_index, batch.itm_labels
         if self.contrastive:
-            contrast = self.contrast(clean.text[:, 0], own.image[:, 0], batch.image_group)
+            contrast = self.contrast(vectors)
             losses["itc"] = contrast.loss
             if self.hard:
                 candidates, shown, labels = hard_images(contrast, own, labels)
@@ -115,38 +141,39 @@ class Objective(objective.Objective):
     def _texts(self, model: Unimo2, batch: MaskedTextBatch) -> tuple[Scalars, Scalars]:
         """Compute MLM on texts alone, from the surrounding tokens only."""
         text = model.encode_text(batch.mlm_input_ids, batch.attention_mask)
-        losses, report = self._masked_lm(model, text, None, batch)
-        return prefixed("text_", losses), prefixed("text_", report)
+        return self._masked_lm(model, "text_", text, None, batch)
 
-    def _images(self, model: Unimo2, batch: ViewsBatch) -> tuple[Scalars, Scalars]:
-        """Compute VCL: the contrast of two views of each image alone with those of other images."""
+    def _compare_views(self, model: Unimo2, batch: ViewsBatch) -> tuple[ViewVectors, Grounding | None]:
+        """Compute the vectors of two views of each image alone, and how they are grounded."""
+        self.replay("vcl")
         image = model.encode_image(paddle.concat([batch.pixels, batch.pixels_2]))
         grounding = model.ground(None, image)
         vectors = self.vcl_head(model.fuse(None, image, grounding=grounding, outputs="pooled").pooled)
-        first, second = paddle.split(vectors, 2)
-        loss, accuracy = nt_xent_loss(first, second, self.vcl_temperature)
-        losses, report = self._grounding(model, grounding)
-        return {"vcl": loss, **prefixed("image_", losses)}, {
-            "vcl_accuracy": accuracy,
-            **prefixed("image_", report),
-        }
+        return ViewVectors(*paddle.split(vectors, 2)), grounding
+
+    def _images(self, model: Unimo2, batch: ViewsBatch) -> tuple[Scalars, Scalars]:
+        """Compute VCL: the contrast of two views of each image alone with those of other images."""
+        vectors, grounding = self._compare_views(model, batch)
+        loss, compared = self.over_step("vcl", vectors, model)
+        losses, report = self._grounding(model, "image_", grounding)
+        return {"vcl": loss, **losses}, {**compared, **report}
 
     def _masked_lm(
-        self, model: Unimo2, text: Encoded, image: Encoded | None, batch: MaskedTextBatch
+        self, model: Unimo2, prefix: str, text: Encoded, image: Encoded | None, batch: MaskedTextBatch
     ) -> tuple[Scalars, Scalars]:
         """Compute MLM, and the grounding loss of the same texts and images, which belong together."""
         grounding = model.ground(text, image)
         fused = model.fuse(text, image, grounding=grounding, outputs="text").fused_text
         loss, accuracy = masked_lm_loss(fused, batch.mlm_positions, batch.mlm_labels, self.mlm_head)
-        losses, report = self._grounding(model, grounding)
-        return {"mlm": loss, **losses}, {"mlm_accuracy": accuracy, **report}
+        losses, report = self._grounding(model, prefix, grounding)
+        return {f"{prefix}mlm": loss, **losses}, {f"{prefix}mlm_accuracy": accuracy, **report}
 
-    @staticmethod
-    def _grounding(model: Unimo2, grounding: Grounding | None) -> tuple[Scalars, Scalars]:
+    def _grounding(self, model: Unimo2, prefix: str, grounding: Grounding | None) -> tuple[Scalars, Scalars]:
         """Compute the loss of the grounded dictionary (section 3.1), and count the chosen entries."""
         if grounding is None:
             return {}, {}
-        return {"grounding": model.grounding.loss(grounding)}, {CHOSEN: count_chosen(grounding)}
+        losses = {f"{prefix}grounding": model.grounding.loss(grounding)}
+        return losses, {prefix + CHOSEN: count_chosen(grounding)}
 
 
 @paddle.no_grad()

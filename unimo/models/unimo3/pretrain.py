@@ -8,7 +8,7 @@ from dataclasses import replace
 import paddle
 from paddle import Tensor
 
-from unimo.losses.contrastive import matching_loss
+from unimo.losses.contrastive import PairVectors, matching_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.models import objective
 from unimo.models.batches import PretrainBatch
@@ -17,6 +17,7 @@ from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.model import Unimo3
 from unimo.nn.heads import MlmHead
 from unimo.nn.init import linear
+from unimo.nn.outputs import Encoded
 
 
 class Objective(objective.Objective):
@@ -37,20 +38,35 @@ class Objective(objective.Objective):
         if self.hard:
             size = config.objective.contrastive_size
             self.build_contrast(config.text.hidden_size, config.vision.hidden_size, size, std)
+            self.contrasts = {"itc": "pairs"}
 
-    def part_losses(self, model: Unimo3, name: str, part: PretrainBatch) -> tuple[Scalars, Scalars]:
-        """Compute `mlm`, `itm` and, with hard negatives, `itc` of pairs; report the accuracies."""
-        size = part.images.shape[0]
+    def encode(self, model: Unimo3, part: PretrainBatch) -> tuple[Encoded, Encoded, PairVectors | None]:
+        """Encode masked and, behind them, clean texts, and images; with hard negatives also the vectors of
+        clean texts and their images."""
+        self.replay("itc")
         image = encode_images(model, part)
         ids = paddle.concat([part.mlm_input_ids, part.input_ids])
         mask = paddle.concat([part.attention_mask, part.attention_mask])
         text = model.encode_text(ids, mask)
+        if not self.hard:
+            return text, image, None
+        size = part.images.shape[0]
+        return text, image, self.pair_vectors(text.text[size:, 0], image.image[:size, 0], part.image_group)
+
+    def part_vectors(self, model: Unimo3, loss: str, part: PretrainBatch) -> PairVectors:
+        """Compute what `itc` compares."""
+        return self.encode(model, part)[2]
+
+    def part_losses(self, model: Unimo3, name: str, part: PretrainBatch) -> tuple[Scalars, Scalars]:
+        """Compute `mlm`, `itm` and, with hard negatives, `itc` of pairs; report the accuracies."""
+        size = part.images.shape[0]
+        text, image, vectors = self.encode(model, part)
         losses: Scalars = {}
         own, shown, labels = paddle.arange(size, dtype="int64"), part.itm_image_index, part.itm_labels
         # Fusion reads `links`; the last states of the towers need not be copied.
         candidates = replace(image, image=None)
         if self.hard:
-            contrast = self.contrast(text.text[size:, 0], image.image[:size, 0], part.image_group)
+            contrast = self.contrast(vectors)
             losses["itc"], own = contrast.loss, contrast.own_rows
             candidates = candidates.map(lambda states: states[:size])
             candidates, shown, labels = hard_images(contrast, candidates, labels)

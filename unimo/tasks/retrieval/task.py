@@ -17,7 +17,7 @@ from paddle import Tensor
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
 from unimo.errors import ConfigError
-from unimo.losses.contrastive import contrastive_loss, hard_negatives, matching_loss
+from unimo.losses.contrastive import PairVectors, contrast_pairs, hard_negatives, matching_loss
 from unimo.models.base import Model
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.outputs import Encoded
@@ -64,6 +64,7 @@ class RetrievalTask(MatchingTask):
     """ITC on the last class tokens of the towers, ITM on positives and hard negatives."""
 
     Config = RetrievalConfig
+    contrasts = ("itc",)
     needs = frozenset({"dual_encoder", "fusion"})
     head_aliases = MatchingTask.head_aliases | {
         "itc_text_head.": "objective.itc_text_head.",
@@ -108,14 +109,30 @@ class RetrievalTask(MatchingTask):
         """Compute contrastive unit vectors [B, itc_size] of images."""
         return self.itc_image_head(self.model.image_vector(image))
 
+    def encode_pairs(self, batch: Batch) -> tuple[Encoded, Encoded, PairVectors]:
+        """Encode the texts and images of a batch, and compute what ITC compares."""
+        self.replay("itc")
+        text, image = self.encode(batch)
+        return text, image, PairVectors(self.text_vectors(text), self.image_vectors(image), batch.image_group)
+
+    def vectors(self, batch: Batch) -> dict[str, PairVectors]:
+        """Compute what ITC compares."""
+        return {"itc": self.encode_pairs(batch)[2]}
+
+    def compare(self, name: str, vectors: PairVectors) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute ITC. Collective."""
+        return contrast_pairs(vectors, clip_temperature(self.temperature)).loss, {}
+
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute `itc`, and `itm` of the B pairs, of each text with a hard image and each image with a hard
-        text; report the accuracy of ITM and the temperature."""
-        text, image = self.encode(batch)
+        text; report the accuracy of ITM and the temperature.
+
+        ITC spans the step; hard negatives are of this batch.
+        """
+        text, image, vectors = self.encode_pairs(batch)
         groups = batch.image_group
-        vectors = self.text_vectors(text), self.image_vectors(image)
         temperature = clip_temperature(self.temperature)
-        contrast = contrastive_loss(*vectors, temperature, groups)
+        contrast = contrast_pairs(vectors, temperature)
         scores = contrast.own_scores.detach()
         false_image, false_text = hard_negatives(scores, groups), hard_negatives(scores.T, groups)
         own = paddle.arange(groups.shape[0], dtype="int64")
@@ -126,7 +143,8 @@ class RetrievalTask(MatchingTask):
         same = paddle.gather(groups, text_rows) == paddle.gather(groups, image_rows)
         itm, accuracy = matching_loss(logits, same.astype("int64"))
         report = {"itm_accuracy": 100 * accuracy, "temperature": temperature.detach().squeeze()}
-        return {"itc": contrast.loss, "itm": itm}, report
+        itc = contrast.loss if self.round is None else self.over_step("itc", vectors)[0]
+        return {"itc": itc, "itm": itm}, report
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Add ITC and ITM with equal weights."""

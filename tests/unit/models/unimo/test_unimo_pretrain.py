@@ -161,7 +161,8 @@ def test_related_images_and_texts_are_encoded_once_a_step():
 
         object.__setattr__(model, name, counted)
     losses: dict[str, paddle.Tensor] = {}
-    objective._contrast(model, UnifiedPart(contrast=contrast()), losses, {})
+    vectors = objective.part_vectors(model, "cmcl", UnifiedPart(contrast=contrast()))
+    losses["cmcl"], _ = objective.over_step("cmcl", vectors, model)
     assert rows == {"encode_image": 3, "encode_text": 5 + 1}
 
 

@@ -200,7 +200,9 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
     assert [name for name, gradient in gradients(model, objective).items() if gradient is None] == []
     text = model.encode_text(batch.input_ids, batch.attention_mask)
     image = model.encode_image(batch.images)
-    contrast = objective.contrast(text.text[:, 0], image.image[:, 0], batch.image_group)
+    contrast = objective.contrast(
+        objective.pair_vectors(text.text[:, 0], image.image[:, 0], batch.image_group)
+    )
     candidates, rows, labels = hard_images(contrast, image, batch.itm_labels)
     shown = candidates.select(rows)
     assert paddle.equal_all(shown.image[0], image.image[0])

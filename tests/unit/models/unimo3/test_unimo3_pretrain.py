@@ -157,7 +157,9 @@ def test_hard_negatives_show_other_images_to_mismatched_texts():
     parameters = [*model.named_parameters(), *objective.named_parameters()]
     assert [n for n, p in parameters if p.grad is None] == []
     text, image = model.encode_text(batch.input_ids, batch.attention_mask), model.encode_image(batch.images)
-    contrast = objective.contrast(text.text[:, 0], image.image[:, 0], batch.image_group)
+    contrast = objective.contrast(
+        objective.pair_vectors(text.text[:, 0], image.image[:, 0], batch.image_group)
+    )
     _, rows, labels = hard_images(contrast, image, batch.itm_labels)
     assert int(rows[0]) == 0
     assert int(rows[1]) != 1 and int(rows[2]) != 2

@@ -1,0 +1,226 @@
+"""One optimizer step of each contrastive objective, as one batch or as rounds of it, on one rank or on two.
+
+    python tests/support/rounds_case.py OUTPUT CASE ROUNDS
+
+Each rank takes its share of the four parts of `CASES[CASE]` in that many rounds. Rank 0 writes `loss.json`;
+every rank writes the averaged gradients to `gradients-RANK.safetensors`.
+
+Hard negatives of ITM are drawn within a round, so they would differ from those of the joined batch: here the
+next pair of the same part takes the place of the drawn one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from joined_unified import batch_from
+from joined_unpaired import masked_texts
+from rank_step import join_fields, write_step
+from small_models import set_parameters
+
+from unimo import cli, distributed
+from unimo.losses.contrastive import Contrast
+from unimo.models import objective
+from unimo.models.batches import MaskedTextBatch, PretrainBatch
+from unimo.models.paper import PretrainConfig
+from unimo.models.unimo.batches import UnifiedBatch
+from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
+from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
+from unimo.registry import create_model
+from unimo.settings import OptimConfig, RunConfig, TrainConfig
+from unimo.tasks.base import Batch, Task
+from unimo.tasks.pretrain import PretrainTask
+from unimo.tasks.retrieval import task as retrieval
+from unimo.tasks.retrieval.batches import RetrievalBatch
+from unimo.training.loop import take_step
+from unimo.training.precision import Precision
+from unimo.training.state import StepReport, TrainState
+
+PARTS, SIZE, LENGTH, SIDE, VOCABULARY = 4, 8, 9, 32, 50
+LAYER = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "num_layers": 2}
+TOWERS: dict[str, Any] = {
+    "text": {**LAYER, "vocab_size": VOCABULARY},
+    "vision": {**LAYER, "image_size": SIDE, "patch_size": 16},
+    "fusion": LAYER,
+}
+
+
+def next_rows(count: int) -> np.ndarray:
+    """The next row of the same part, for `count` rows."""
+    rows = np.arange(count)
+    return rows // SIZE * SIZE + (rows + 1) % SIZE
+
+
+def draw_next(contrast: Contrast, matched: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """In the place of `draw_hard_images`."""
+    own = contrast.own_rows
+    group = paddle.gather(contrast.groups, own)
+    rows = paddle.where(matched == 1, own, own[0] + paddle.to_tensor(next_rows(len(own))))
+    return rows, (paddle.gather(contrast.groups, rows) == group).astype("int64")
+
+
+def draw_next_row(scores: paddle.Tensor, group: paddle.Tensor) -> paddle.Tensor:
+    """In the place of `hard_negatives`."""
+    return paddle.to_tensor(next_rows(len(group)))
+
+
+def pairs_of(part: int) -> PretrainBatch:
+    """Eight pairs. The first picture is that of every part; each part has its own number of masked tokens."""
+    rng = np.random.default_rng(part)
+    text = masked_texts(rng, SIZE)
+    kept = len(text["mlm_positions"]) * (part + 1) // PARTS
+    text |= {name: text[name][:kept] for name in ("mlm_positions", "mlm_labels")}
+    return PretrainBatch(
+        images=rng.normal(size=(SIZE, 3, SIDE, SIDE)).astype(np.float32),
+        itm_image_index=np.where(np.arange(SIZE) % 2, next_rows(SIZE), np.arange(SIZE)),
+        itm_labels=1 - np.arange(SIZE) % 2,
+        image_group=np.where(np.arange(SIZE), part * SIZE + np.arange(SIZE), 0),
+        **text,
+    )
+
+
+def join_pairs(parts: Sequence[int]) -> PretrainBatch:
+    """The pairs of some parts; positions and image rows of later ones move behind those of earlier ones."""
+    joined = pairs_of(parts[0])
+    for part in parts[1:]:
+        pairs, rows = pairs_of(part), joined.input_ids.shape[0]
+        moved = dataclasses.replace(
+            pairs,
+            mlm_positions=pairs.mlm_positions + rows * LENGTH,
+            itm_image_index=pairs.itm_image_index + rows,
+        )
+        joined = join_fields(joined, moved)
+    return joined
+
+
+def three_parts(parts: Sequence[int]) -> UnpairedBatch:
+    """Pairs, and other numbers of texts and images in each part."""
+    texts = {part: masked_texts(np.random.default_rng(100 + part), 1 + part) for part in parts}
+    first = np.cumsum([0, *(len(text["input_ids"]) for text in texts.values())])
+    for text, row in zip(texts.values(), first, strict=False):
+        text["mlm_positions"] = text["mlm_positions"] + row * LENGTH
+    joined = {
+        name: sum((text[name] for text in texts.values()), [])
+        if name == "sample_ids"
+        else np.concatenate([text[name] for text in texts.values()])
+        for name in texts[parts[0]]
+    }
+    views = [
+        np.random.default_rng(200 + part).normal(size=(2, 2 + part % 2, 3, SIDE, SIDE)) for part in parts
+    ]
+    both = np.concatenate(views, axis=1).astype(np.float32)
+    names = [str(row) for row in range(both.shape[1])]
+    pairs = join_pairs(parts)
+    return UnpairedBatch(
+        pairs=pairs,
+        texts=MaskedTextBatch(**joined),
+        images=ViewsBatch(pixels=both[0], pixels_2=both[1], sample_ids=names),
+        sample_ids=[*pairs.sample_ids, *joined["sample_ids"], *names],
+    )
+
+
+# Captions 0 to 3 are of one picture; parts share pictures, captions and what is related to them.
+UNIFIED = (
+    ((0, 1, 5, 9), (2, 13, 5), (3, 17, 21), (5, 25, 0, 30)),
+    ((0,), (7, 9, 3), (11,), (0, 2)),
+    ((1, 2), (3, 4, 5), (1,), (0, 6)),
+)
+OPTIONS = PretrainingConfig(
+    masking="span", mlm_probability=0.3, seq2seq_probability=0.5, augment=AugmentConfig(mismatched=0)
+)
+
+
+def unified(parts: Sequence[int]) -> UnifiedBatch:
+    """Pairs, texts and images of UNIMO, each masked by chance of its own."""
+    chosen = [[index for part in parts for index in kind[part]] for kind in UNIFIED]
+    return batch_from([chosen], OPTIONS)
+
+
+def retrieval_pairs(parts: Sequence[int]) -> RetrievalBatch:
+    """Captions with their images."""
+    pairs = join_pairs(parts)
+    names = ("images", "input_ids", "attention_mask", "image_group", "sample_ids")
+    return RetrievalBatch(image_ids=pairs.sample_ids, **{name: getattr(pairs, name) for name in names})
+
+
+def unimo3(**dropout: Any) -> Task:
+    model = create_model("unimo3_tiny", **towers(dropout), objective={"itm_negatives": "hard"})
+    return PretrainTask(model, PretrainConfig())
+
+
+def unimo2(**dropout: Any) -> Task:
+    model = create_model(
+        "unimo2_tiny",
+        **towers(dropout),
+        grounding={"dictionary_size": 20, "num_tokens": 4},
+        objective={"contrastive": True},
+    )
+    return PretrainTask(model, PretrainConfig())
+
+
+def unimo(**dropout: Any) -> Task:
+    text = {**LAYER, "vocab_size": 300, "init_std": 0.3, **dropout}
+    model = create_model("unimo_tiny", text=text, regions={"feature_size": 12, "num_classes": 0})
+    return PretrainTask(model, OPTIONS)
+
+
+def ranking(**dropout: Any) -> Task:
+    model = create_model("unimo3_tiny", **towers(dropout))
+    return retrieval.RetrievalTask(model, retrieval.RetrievalConfig(itc_size=12))
+
+
+def towers(dropout: dict[str, Any]) -> dict[str, Any]:
+    return {name: {**part, **(dropout if name != "vision" else {})} for name, part in TOWERS.items()}
+
+
+CASES: dict[str, tuple[Callable[..., Task], Callable[[Sequence[int]], Batch]]] = {
+    "unimo3": (unimo3, join_pairs),
+    "unimo2": (unimo2, three_parts),
+    "unimo": (unimo, unified),
+    "retrieval": (ranking, retrieval_pairs),
+}
+
+
+def make_task(case: str, dropout: float = 0.0) -> Task:
+    """A task with parameters from NumPy that make every part matter."""
+    task = CASES[case][0](dropout=dropout, attention_dropout=dropout)
+    set_parameters(task)
+    for name, parameter in task.named_parameters():
+        if name.endswith("temperature"):
+            start = 1.5 if "grounding" in name else 0.2  # within the range that it is clipped to
+            parameter.set_value(np.full(parameter.shape, start, "float32"))
+    task.train()
+    return task
+
+
+def step_of(task: Task, batches: Sequence[Batch]) -> tuple[TrainState, StepReport]:
+    """One step of some rounds on this rank, without clipping, decay or rate."""
+    ranks = distributed.world_size()
+    train = TrainConfig(batch_size=ranks * len(batches), micro_batch_size=1, device="cpu")
+    optim = OptimConfig(clip_grad_norm=None, weight_decay=0.0, lr=0.0)
+    state = TrainState(RunConfig(train=train, optim=optim), task, Precision("fp32"), loader=None)
+    return state, take_step(state, iter(batches))
+
+
+def main() -> None:
+    output, case, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    distributed.setup(TrainConfig(device="cpu"))
+    objective.draw_hard_images = draw_next
+    retrieval.hard_negatives = draw_next_row
+    task = make_task(case)
+    own = np.split(np.arange(PARTS), distributed.world_size())[distributed.rank()]
+    batches = [CASES[case][1](part.tolist()) for part in np.split(own, rounds)]
+    state, report = step_of(task, batches)
+    numbers = dict(zip(report.names, report.values.unbind(0), strict=True))
+    losses = {name: value for name, value in numbers.items() if "accuracy" not in name}
+    write_step(output, task, state.adamw, state.run.optim.betas[0], losses)
+
+
+if __name__ == "__main__":
+    cli.run(main)

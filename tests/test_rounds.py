@@ -1,0 +1,151 @@
+"""The rounds of a step equal one batch: on one rank and on two, with dropout, resumed, in less memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+import rounds_case
+from killed import DieAt, KilledError
+from micro import TOWER, make_run
+from rounds_case import CASES, make_task, step_of
+
+from unimo.losses.vectors import Vectors
+from unimo.models import objective
+from unimo.models.contrastive import Round, Spanned, one_round
+from unimo.tasks.base import Task, to_tensors
+from unimo.tasks.retrieval import task as retrieval
+from unimo.training import rounds
+from unimo.training import run as training
+from unimo.training.optimizer import optimizer_tensors
+from unimo.training.state import StepReport, TrainState
+
+JOINED, ROUNDS = [[0, 1, 2, 3]], [[0], [1], [2], [3]]
+Result = tuple[dict[str, float], dict[str, np.ndarray]]
+
+
+@pytest.fixture(autouse=True)
+def next_pair_is_hard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hard negatives are drawn within a round; here they are those of the joined batch."""
+    monkeypatch.setattr(objective, "draw_hard_images", rounds_case.draw_next)
+    monkeypatch.setattr(retrieval, "hard_negatives", rounds_case.draw_next_row)
+
+
+def result(state: TrainState, report: StepReport) -> Result:
+    """Losses and gradients of the first step."""
+    found = optimizer_tensors(state.adamw, state.task)
+    gradients = {name: value / 0.1 for name, value in found.items() if name.endswith("moment1")}
+    return dict(zip(report.names, report.values.tolist(), strict=True)), gradients
+
+
+def step(case: str, parts: list[list[int]], dropout: float = 0.0) -> Result:
+    """Losses and gradients of a step whose rounds have the given parts."""
+    return result(*step_of(make_task(case, dropout), [CASES[case][1](part) for part in parts]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_dropout_of_both_forward_passes_is_one(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, in every round, also where other losses draw before the vectors."""
+    first: dict[str, list[np.ndarray]] = {}
+    second: dict[str, list[np.ndarray]] = {}
+    span, loss_of = rounds.span, Spanned.loss
+
+    def remember(task: Task, found: list[dict[str, Vectors]]) -> Any:
+        spanned = span(task, found)
+        for vectors, losses in zip(found, spanned, strict=True):
+            for name, part in vectors.items():
+                first[name] = [*first.get(name, []), *(one.numpy() for one in part.learned())]
+                names[id(losses[name])] = name
+        return spanned
+
+    def again(spanned: Spanned, vectors: Vectors) -> paddle.Tensor:
+        name = names[id(spanned)]
+        second[name] = [*second.get(name, []), *(one.numpy() for one in vectors.learned())]
+        return loss_of(spanned, vectors)
+
+    names: dict[int, str] = {}
+    monkeypatch.setattr(rounds, "span", remember)
+    monkeypatch.setattr(Spanned, "loss", again)
+    step(case, ROUNDS, dropout=0.3)
+    assert first.keys() == second.keys() == set(make_task(case).contrasts)
+    for name, found in first.items():
+        assert len(found) == len(second[name]) >= 4
+        for one, other in zip(found, second[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_each_round_has_dropout_of_its_own() -> None:
+    task, batch = make_task("retrieval", 0.3), to_tensors(CASES["retrieval"][1]([0]))
+    found = []
+    for seed in (1, 2, 1):
+        with paddle.no_grad(), one_round(task, Round(seed)):
+            found.append(task.vectors(batch)["itc"].text.numpy())
+    np.testing.assert_array_equal(found[0], found[2])
+    assert np.abs(found[0] - found[1]).max() > 0.1
+
+
+def test_memory_is_that_of_one_round() -> None:
+    stats = paddle.base.core
+    peaks = {}
+    for name, parts in (("one batch", JOINED), ("rounds", ROUNDS), ("one round", [[0]])):
+        task = make_task("retrieval")
+        batches = [CASES["retrieval"][1](part) for part in parts]
+        before = stats.host_memory_stat_current_value("Allocated", 0)
+        stats.host_memory_stat_reset_peak_value("Allocated", 0)
+        step_of(task, batches)
+        peaks[name] = stats.host_memory_stat_peak_value("Allocated", 0) - before
+    assert peaks["rounds"] < 1.3 * peaks["one round"]
+    assert peaks["rounds"] < 0.5 * peaks["one batch"]
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "retrieval": {"model": {"text": {**TOWER, "vocab_size": 300, "dropout": 0.1}}},
+    "pretrain": {
+        "model": {
+            "name": "unimo2_tiny",
+            "text": {**TOWER, "vocab_size": 300, "dropout": 0.1},
+            "vision": {**TOWER, "image_size": 32},
+            "grounding": {"dictionary_size": 20, "num_tokens": 4},
+            "fusion": TOWER,
+            "objective": {"itm_negatives": "hard"},
+        },
+        "data": {
+            "texts": [{"path": "scenes", "weight": 0.25}],
+            "images": [{"path": "scenes", "weight": 0.25}],
+            "num_workers": 2,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("task", RUNS)
+def test_broken_run_with_rounds_equals_unbroken_run(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # chance draws the hard negatives
+    train = {"max_steps": 5, "batch_size": 16, "micro_batch_size": 4, "save_every": 2, "log_every": 1}
+    build = training.build
+
+    def dying(run: Any, processor: Any) -> TrainState:
+        state = build(run, processor)
+        state.callbacks.append(DieAt(4))
+        return state
+
+    logs = []
+    for name in ("whole", "broken"):
+        run = make_run(task, tmp_path / name, **RUNS[task], train=train)
+        if name == "broken":
+            with monkeypatch.context() as patch, pytest.raises(KilledError):
+                patch.setattr(training, "build", dying)
+                training.train(run)
+        training.train(run)
+        lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        logs.append([{key: row.get(key) for key in ("step", "loss", "itc", "mlm", "vcl")} for row in lines])
+    assert len(logs[0]) >= 5
+    assert logs[0] == logs[1]
+    path = Path("checkpoints/step_00000005/model.safetensors")
+    assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "broken" / path).read_bytes()
