@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,20 @@ import pytest
 import rounds_case
 from killed import DieAt, KilledError
 from micro import TOWER, make_run
+from paddle_launch import run_ranks
 from rounds_case import CASES, make_task, step_of
 
 from unimo.losses.vectors import Vectors
 from unimo.models import objective
-from unimo.models.contrastive import Round, Spanned, one_round
+from unimo.models.contrastive import OTHERS, Round, Spanned, one_round
 from unimo.tasks.base import Task, to_tensors
 from unimo.tasks.retrieval import task as retrieval
 from unimo.training import rounds
 from unimo.training import run as training
+from unimo.training.loop import take_step
 from unimo.training.optimizer import optimizer_tensors
 from unimo.training.state import StepReport, TrainState
+from unimo.weights.files import read_safetensors
 
 JOINED, ROUNDS = [[0, 1, 2, 3]], [[0], [1], [2], [3]]
 Result = tuple[dict[str, float], dict[str, np.ndarray]]
@@ -45,6 +49,91 @@ def result(state: TrainState, report: StepReport) -> Result:
 def step(case: str, parts: list[list[int]], dropout: float = 0.0) -> Result:
     """Losses and gradients of a step whose rounds have the given parts."""
     return result(*step_of(make_task(case, dropout), [CASES[case][1](part) for part in parts]))
+
+
+def assert_equal(found: Result, expected: Result) -> None:
+    """Compare to 1e-5; the share of dictionary entries in use is one of each forward pass."""
+    for name in expected[0].keys() - {"dictionary_use"}:
+        assert found[0][name] == pytest.approx(expected[0][name], rel=1e-5, abs=1e-5), name
+    assert found[1].keys() == expected[1].keys()
+    for name, value in expected[1].items():
+        np.testing.assert_allclose(found[1][name], value, atol=1e-5, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rounds_equal_one_batch(case: str) -> None:
+    """Four rounds of eight pairs with a picture in common, and other numbers of everything else."""
+    expected = step(case, JOINED)
+    assert_equal(step(case, ROUNDS), expected)
+    # What the comparison itself learns: the temperature of ITC, the weights of UNIMO's score.
+    name = {"unimo": "model.match_head.weight", "retrieval": "temperature"}
+    gradient = expected[1][f"{name.get(case, 'objective.itc_temperature')}/moment1"]
+    assert np.abs(gradient).max() > 0.01
+
+
+GENERATION: dict[str, dict[str, Any]] = {
+    "caption": {
+        "model": {
+            "name": "unimo2_tiny",
+            "text": {**TOWER, "vocab_size": 300, "dropout": 0.0, "attention_dropout": 0.0},
+            "vision": {**TOWER, "image_size": 32},
+            "grounding": {"dictionary_size": 20, "num_tokens": 4},
+            "fusion": {**TOWER, "dropout": 0.0, "attention_dropout": 0.0},
+        },
+    },
+    "seq2seq": {
+        "model": {
+            "name": "unimo_tiny",
+            "text": {**TOWER, "vocab_size": 300, "dropout": 0.0, "attention_dropout": 0.0},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("task", GENERATION)
+def test_every_token_of_a_step_counts_the_same(task: str, tmp_path: Path) -> None:
+    """Rounds of the same samples have other numbers of tokens."""
+    results = []
+    for size in (0, 2):
+        train = {"batch_size": 8, "micro_batch_size": size}
+        run = make_run(task, tmp_path, **GENERATION[task], train=train, optim={"clip_grad_norm": None})
+        state = training.build(run, training.open_processor(run))
+        batches = list(islice(state.loader, run.train.rounds(1)))
+        state.loader.close()
+        tokens = {state.task.counts(batch)[OTHERS] for batch in batches}
+        assert len(tokens) > 1 or size == 0
+        results.append(result(state, take_step(state, iter(batches))))
+    assert_equal(results[1], results[0])
+
+
+def test_a_part_may_be_absent_from_some_rounds() -> None:
+    batches = [CASES["unimo2"][1](part) for part in ROUNDS]
+    whole = CASES["unimo2"][1]([0, 1, 2, 3])
+    for batch in batches[1:]:
+        batch.images = batch.texts = None
+    first = batches[0]
+    whole.images, whole.texts = first.images, first.texts
+    expected, found = (result(*step_of(make_task("unimo2"), chosen)) for chosen in ([whole], batches))
+    assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["unimo2", "unimo", *(pytest.param(case, marks=pytest.mark.slow) for case in ("unimo3", "retrieval"))],
+)
+def test_two_ranks_of_two_rounds_equal_one_batch(case: str, tmp_path: Path) -> None:
+    assert run_ranks(2, tmp_path, [case, "2"], script="rounds_case.py") == 0, (
+        tmp_path / "launcher.log"
+    ).read_text()[-2000:]
+    expected = step(case, JOINED)
+    losses = json.loads((tmp_path / "loss.json").read_text())
+    for name, value in losses.items():
+        if name != "dictionary_use":
+            assert value == pytest.approx(expected[0][name], rel=1e-5, abs=1e-5), name
+    gradients = read_safetensors(tmp_path / "gradients-0.safetensors")
+    assert gradients.keys() == expected[1].keys()
+    for name, value in expected[1].items():
+        np.testing.assert_allclose(gradients[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("case", CASES)

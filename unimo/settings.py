@@ -102,7 +102,7 @@ class DataConfig:
     num_workers: int = 2
     """Threads that decode ahead; results do not depend on it."""
     prefetch: int = 4
-    """Batches kept ready."""
+    """Batches kept ready; in training those of one step, if they are more."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,9 @@ class TrainConfig:
     batch_size: int = 64
     """Samples of one optimizer step over all ranks and rounds together."""
     micro_batch_size: int = 0
-    """Largest number of samples that a rank processes at once; further rounds process the rest of its share,
-    and their gradients add up. 0 for the whole share in one round."""
+    """Largest number of samples that a rank processes at once; 0 for its whole share. Further rounds process
+    the rest, and all are one batch: means are over its tokens, regions and samples, and contrastive losses
+    compare all its samples, for which rounds encode theirs twice. Only mismatched pairs are of one round."""
     eval_batch_size: int = 64
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     on_unsupported_precision: Literal["error", "fp32"] = "error"

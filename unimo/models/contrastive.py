@@ -22,6 +22,8 @@ from paddle import Tensor, nn
 from unimo.losses.vectors import Vectors
 
 Scalars = dict[str, Tensor]
+OTHERS = ""
+"""Stands for all losses that are not named."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,23 @@ class Round:
 
     seed: int
     """Of this round, step and rank; both forward passes draw the dropout of their vectors by it."""
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """Factors of losses by name, and of `OTHERS`, which make the average over rounds of a mean over some
+    values (masked tokens, samples) the mean over those of the step."""
     spanned: Mapping[str, Spanned] = field(default_factory=dict)
     """Contrastive losses of the step by name; none yet in the pass that computes the vectors."""
+
+    def weigh(self, scalars: Mapping[str, Tensor]) -> Scalars:
+        """Return losses or accuracies of this round, each with its share in the step.
+
+        `LOSS_accuracy` counts the same as `LOSS`; what spans the step is whole already.
+        """
+        weighed = {}
+        for name, value in scalars.items():
+            loss = name.removesuffix("_accuracy")
+            share = 1.0 if loss in self.spanned else self.weights.get(loss, self.weights[OTHERS])
+            weighed[name] = value * share
+        return weighed
 
 
 class Contrastive(nn.Layer):

@@ -83,6 +83,23 @@ class Objective(Contrastive):
         """
         raise NotImplementedError
 
+    def counts(self, model: Model, batch: Batch) -> dict[str, int]:
+        """Count what the losses of this rank's batch, of arrays, are means of, by name: masked tokens, for
+        example."""
+        found: dict[str, int] = {}
+        for name, part in parts_of(batch).items():
+            counts = self.part_counts(model, name, part)
+            found |= {PARTS[name] + loss: count for loss, count in counts.items()}
+        return found
+
+    def part_counts(self, model: Model, name: str, part: Any) -> dict[str, int]:
+        """Count what the losses of a part are means of, by their names without the prefix of the part."""
+        return {
+            loss: getattr(part, f"{loss}_labels").shape[0]
+            for loss in ("mlm", "itm")
+            if hasattr(part, f"{loss}_labels")
+        }
+
     def vectors(self, model: Model, batch: Batch) -> dict[str, Vectors]:
         """Compute what the contrastive losses of the parts that a batch has compare, by name of the loss."""
         parts = parts_of(batch)

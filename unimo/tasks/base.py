@@ -25,7 +25,7 @@ from unimo.data.processor import Processor
 from unimo.data.record import ImageLike
 from unimo.files import write_text
 from unimo.models.base import Model
-from unimo.models.contrastive import Contrastive, Round, one_round
+from unimo.models.contrastive import OTHERS, Contrastive, Round, one_round
 from unimo.models.paper import Paper
 from unimo.registry import require
 from unimo.settings import CorpusConfig, DataConfig, RunConfig
@@ -145,6 +145,14 @@ class Task(Contrastive):
         """Compute the named scalar losses of a batch, and further scalars to log."""
         raise NotImplementedError
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Count what the losses of this rank's batch are means of, by name: masked tokens, for example.
+
+        `OTHERS` is the count of all that are not named: here samples. In a step of several rounds each
+        weighs as much in a loss as it has of them. `batch` holds arrays.
+        """
+        return {OTHERS: len(batch.sample_ids)}
+
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Compute the weighted sum of the losses; a task of one loss returns that."""
         (loss,) = losses.values()
@@ -161,7 +169,7 @@ class Task(Contrastive):
             losses, report = self.losses(batch)
         else:
             with one_round(self, place):
-                losses, report = self.losses(batch)
+                losses, report = map(place.weigh, self.losses(batch))
         return self.total(losses), {**losses, **report}
 
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from unimo.data.tokenizers import Tokenizer, starts_word
 from unimo.errors import ConfigError
 from unimo.losses.mlm import next_token_loss
 from unimo.models.base import Model
+from unimo.models.contrastive import OTHERS
 from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
 from unimo.nn.heads import MlmHead
 from unimo.nn.outputs import Encoded
@@ -92,6 +93,10 @@ class GenerationTask(Task):
         label-smoothed cross-entropy."""
         logits = self.lm_head(paddle.gather(states.flatten(0, 1), batch.target_positions))
         return logits, next_token_loss(logits, batch.target_labels, self.config.label_smoothing)
+
+    def counts(self, batch: TargetBatch) -> dict[str, int]:
+        """Count the tokens to predict, which all losses are means of."""
+        return {OTHERS: batch.target_labels.shape[0]}
 
     def generate(
         self, source: Any, tokenizer: Tokenizer, beam: BeamConfig | None = None

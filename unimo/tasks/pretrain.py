@@ -74,6 +74,10 @@ class PretrainTask(Task):
         """Names of the contrastive losses of the objective."""
         return self.objective.contrasts
 
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Count what the losses of the objective are means of."""
+        return super().counts(batch) | self.objective.counts(self.model, batch)
+
     def vectors(self, batch: Batch) -> dict[str, Vectors]:
         """Compute what the contrastive losses of the objective compare."""
         return self.objective.vectors(self.model, batch)

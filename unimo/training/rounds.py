@@ -1,15 +1,17 @@
 """The rounds of an optimizer step: what each must know of the others, so that together they are one batch.
 
-Contrastive losses span all rounds, see `unimo/models/contrastive.py`. Memory is that of one round, and the
-vectors of all.
+Losses that are means over varying counts weigh by what a round has of them, and contrastive losses span all
+rounds, see `unimo/models/contrastive.py`. Memory is that of one round, and the vectors of all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import paddle
 
+from unimo import distributed
 from unimo.losses.vectors import Vectors
 from unimo.models.contrastive import Round, Spanned, one_round
 from unimo.nn.kernels import no_gradients_yet
@@ -26,14 +28,29 @@ def plan(task: Task, batches: Sequence[Batch], seeds: Sequence[int], precision: 
         seeds: one for each round.
         precision: number formats of the forward passes.
     """
+    weights = share_counts([task.counts(batch) for batch in batches])
     if not task.contrasts:
-        return [Round(seed) for seed in seeds]
+        return [Round(seed, found) for seed, found in zip(seeds, weights, strict=True)]
     vectors = []
     for batch, seed in zip(batches, seeds, strict=True):
         with no_gradients_yet(), precision.autocast(), one_round(task, Round(seed)):
             found = task.vectors(to_tensors(batch))
         vectors.append({name: part.leaves() for name, part in found.items()})
-    return [Round(*parts) for parts in zip(seeds, span(task, vectors), strict=True)]
+    spanned = span(task, vectors)
+    return [Round(*parts) for parts in zip(seeds, weights, spanned, strict=True)]
+
+
+def share_counts(counts: Sequence[Mapping[str, int]]) -> list[dict[str, paddle.Tensor]]:
+    """Return the weights of the rounds in each loss, whose average over rounds is 1. Collective.
+
+    A loss of a round is a mean over the values of all ranks, and so are the counts here.
+    """
+    names = sorted({name for found in counts for name in found})
+    table = np.array([[found.get(name, 0) for name in names] for found in counts], np.float64)
+    shared = distributed.mean_over_ranks(paddle.to_tensor(table))
+    # Without any value all losses are 0, and so may be their weights.
+    weights = shared * (len(counts) / paddle.clip(shared.sum(axis=0), min=1e-9))
+    return [dict(zip(names, row.unbind(0), strict=True)) for row in weights.astype("float32").unbind(0)]
 
 
 def span(task: Task, rounds: Sequence[Mapping[str, Vectors]]) -> list[dict[str, Spanned]]:

@@ -1,12 +1,13 @@
 import numpy as np
 import paddle
+import pytest
 from paddle import Tensor
 from paddle.nn import functional as F
 
 from unimo.losses.cmcl import Bank, Compared, Pairs, Rewrites
 from unimo.losses.contrastive import PairVectors, contrast_pairs
-from unimo.models.contrastive import Contrastive, Round, one_round
-from unimo.training.rounds import span
+from unimo.models.contrastive import OTHERS, Contrastive, Round, one_round
+from unimo.training.rounds import share_counts, span
 
 
 class Encoders(Contrastive):
@@ -44,7 +45,7 @@ def test_gradients_of_a_spanned_loss_are_exact() -> None:
     with paddle.no_grad():
         kept = [{"itc": cut.vectors(*part)["itc"].leaves()} for part in parts]
     for part, spanned in zip(parts, span(cut, kept), strict=True):
-        with one_round(cut, Round(0, spanned)):
+        with one_round(cut, Round(0, {}, spanned)):
             loss, report = cut.over_step("itc", cut.vectors(*part)["itc"])
         assert abs(loss.item() - expected.item()) < 1e-12
         assert report["share"].item() == 1
@@ -56,6 +57,21 @@ def test_gradients_of_a_spanned_loss_are_exact() -> None:
             continue
         difference = np.abs(parameter.grad.numpy() - dict(cut.named_parameters())[name].grad.numpy())
         assert difference.max() < 1e-12, name
+
+
+def test_shares_of_counts() -> None:
+    """Their average over rounds is 1, whatever some rounds lack; nothing at all has no share."""
+    shares = share_counts([{"mlm": 1, OTHERS: 8, "none": 0}, {"mlm": 5, OTHERS: 8, "none": 0}, {OTHERS: 8}])
+    assert [share["mlm"].item() for share in shares] == pytest.approx([0.5, 2.5, 0.0])
+    assert [share[OTHERS].item() for share in shares] == [1.0, 1.0, 1.0]
+    assert [share["none"].item() for share in shares] == [0.0, 0.0, 0.0]
+
+
+def test_losses_and_their_accuracies_weigh_alike() -> None:
+    one = paddle.ones([])
+    place = Round(0, {"mlm": 2 * one, OTHERS: 3 * one}, {"itc": None})
+    found = place.weigh({name: one for name in ("mlm", "mlm_accuracy", "vqa", "itc", "itc_accuracy")})
+    assert [value.item() for value in found.values()] == [2, 2, 3, 1, 1]
 
 
 def test_rows_of_joined_batches_move() -> None:

@@ -121,6 +121,17 @@ class Objective(objective.Objective):
         )
         return loss, {"cmcl_accuracy": found["accuracy"]}
 
+    def part_counts(self, model: Unimo, name: str, part: UnifiedPart) -> dict[str, int]:
+        """Count targets of each kind, and matched pairs."""
+        found: dict[str, int] = {}
+        if part.language is not None:
+            found |= {kind: getattr(part.language, f"{kind}_labels").shape[0] for kind in LANGUAGE}
+        if part.vision is not None:
+            found |= dict.fromkeys(VISION, part.vision.positions.shape[0])
+        if part.itm_labels is not None:
+            found["itm"] = part.itm_labels.shape[0]
+        return found
+
     def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
         """Add up v_loss + l_loss + cmcl_loss, as Algorithm 1 does.
 

@@ -161,8 +161,14 @@ class GroundedDictionary(nn.Layer):
         tokens = F.embedding(ids, self.dictionary)
         return Grounding(tokens, ids, scores, None, features, mask, token_mask=mask)
 
-    def loss(self, grounding: Grounding) -> Tensor:
-        """Compute Eq. (3) over the batches of all ranks, a scalar: alpha * first + beta * second term."""
+    def loss(self, grounding: Grounding, rows_share: Tensor | float = 1.0) -> Tensor:
+        """Compute Eq. (3) over the batches of all ranks, a scalar: alpha * first + beta * second term.
+
+        Args:
+            grounding: of a batch.
+            rows_share: factor of the second term where that is a mean over rows, not over positions
+                (`counts`).
+        """
         config = self.config
         terms = topk_terms if config.method == "topk" else one_to_one_terms
         with paddle.amp.auto_cast(enable=False):
@@ -172,6 +178,13 @@ class GroundedDictionary(nn.Layer):
                 return global_mean(config.alpha * first.sum() + config.beta * second.sum(), samples)
             positions = samples * first.shape[1] if grounding.mask is None else grounding.mask.sum()
             columns = samples * second.shape[1] if grounding.token_mask is None else positions
-            return config.alpha * global_mean(first.sum(), positions * width) + config.beta * global_mean(
-                second.sum(), columns * width
+            return config.alpha * global_mean(first.sum(), positions * width) + (
+                config.beta * rows_share * global_mean(second.sum(), columns * width)
             )
+
+    def counts(self, samples: int, positions: int) -> tuple[int, int]:
+        """Return what the terms of `loss` are means of, up to a factor: positions, samples, or rows, of which
+        each sample has the same number."""
+        by_row = self.config.reduction == "mean" and self.config.method == "topk"
+        first = samples if self.config.reduction == "sum" else positions
+        return first, samples if by_row else first

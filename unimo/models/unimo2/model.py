@@ -96,6 +96,15 @@ class Unimo2(TwoTowers):
         masked = text is not None and self.config.grounding.mask_padding
         return self.grounding(features, mask if masked else None)
 
+    def count_positions(self, images: int, text_mask: np.ndarray | None) -> int:
+        """Count the positions that `ground` compares of so many images and of texts with a mask [B, T]."""
+        first = 0 if self.config.grounding.class_tokens else 1
+        positions = images * (self.config.vision.num_patches + 1 - first)
+        if text_mask is None:
+            return positions
+        words = text_mask[:, first:]
+        return positions + (int(words.sum()) if self.config.grounding.mask_padding else words.size)
+
     def fuse(
         self,
         text: Encoded | None,

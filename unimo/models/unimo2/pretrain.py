@@ -23,6 +23,8 @@ from unimo.nn.heads import MlmHead, ProjectionHead
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
 
+ROWS = "grounding_rows"
+"""Stands for the second term of the grounding loss, among what losses are means of."""
 CHOSEN = "chosen"
 """In the report of a part: how often it chose each entry of the dictionary, [entries]."""
 
@@ -79,6 +81,18 @@ class Objective(objective.Objective):
     ) -> tuple[Scalars, Scalars]:
         """Compute the losses of pairs, of texts alone or of images alone."""
         return {"pairs": self._pairs, "texts": self._texts, "images": self._images}[name](model, part)
+
+    def part_counts(
+        self, model: Unimo2, name: str, part: PretrainBatch | MaskedTextBatch | ViewsBatch
+    ) -> dict[str, int]:
+        """Count masked tokens and matched pairs and, for both terms of the grounding loss, what they are
+        means of."""
+        found, samples = super().part_counts(model, name, part), len(part.sample_ids)
+        if model.grounding is None:
+            return found
+        images = 0 if name == "texts" else samples
+        positions = model.count_positions(images, getattr(part, "attention_mask", None))
+        return found | dict(zip(("grounding", ROWS), model.grounding.counts(samples, positions), strict=True))
 
     def part_vectors(self, model: Unimo2, loss: str, part: PretrainBatch | ViewsBatch) -> Vectors:
         """Compute what `itc` compares of pairs, or `vcl` of images."""
@@ -172,8 +186,11 @@ class Objective(objective.Objective):
         """Compute the loss of the grounded dictionary (section 3.1), and count the chosen entries."""
         if grounding is None:
             return {}, {}
-        losses = {f"{prefix}grounding": model.grounding.loss(grounding)}
-        return losses, {prefix + CHOSEN: count_chosen(grounding)}
+        name, share = f"{prefix}grounding", 1.0
+        if self.round is not None:
+            # The loss weighs by its first term; in the second this round has another share of the step.
+            share = self.round.weights[prefix + ROWS] / self.round.weights[name]
+        return {name: model.grounding.loss(grounding, share)}, {prefix + CHOSEN: count_chosen(grounding)}
 
 
 @paddle.no_grad()
