@@ -7,6 +7,7 @@ keep their traceback.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections import abc
 
 
@@ -47,3 +48,18 @@ def nearest(name: str, known: abc.Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
+
+
+def shown(value: object, length: int = 80) -> str:
+    """Return a value from a file or a user as it stands in a message: its repr, cut to `length` characters.
+
+    Only the first items of the first levels are looked at, so neither a value that is many gigabytes when
+    written out nor one nested a thousand times costs anything.
+    """
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 3, length, length, length
+    try:
+        text = short.repr(value)
+    except Exception:  # whole numbers of more than 4,300 digits, objects with a repr of their own
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= length else text[: length - 3] + "..."

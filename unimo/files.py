@@ -1,21 +1,24 @@
-"""Files and folders that are there whole or not at all, and JSON files whose errors name them.
+"""Files and folders that are there whole or not at all, and files of others, which are read up to a limit.
 
 A file or folder gets its name only when it is complete and on the disk, so a killed process or a full disk
-leaves the old one intact.
+leaves the old one intact. What others wrote is opened only if it is a regular file of a sensible size.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unimo.errors import UnimoError
+from unimo.limits import JSON_BYTES, JSON_DEPTH, LINE_BYTES
 
 
 @contextlib.contextmanager
@@ -90,8 +93,59 @@ def _aside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.old"
 
 
+def regular(path: str | Path, limit: int | None = None) -> Path:
+    """Return the path of a regular file, before it is opened.
+
+    Opening a pipe waits for a writer, and a device such as /dev/zero has no end.
+
+    Args:
+        limit: largest size in bytes; None for files that are read in parts or through a memory map.
+
+    Raises:
+        OSError: there is no such file, it is of another kind, or it is larger; `strerror` says which.
+    """
+    path = Path(path)
+    try:
+        state = path.stat()
+    except ValueError as error:  # a NUL, or a surrogate that no file name has
+        raise OSError(errno.EINVAL, f"no file can have this name ({error})", str(path)) from error
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe, socket or device; expected a regular file", str(path))
+    if limit is not None and state.st_size > limit:
+        raise OSError(errno.EFBIG, f"it has {state.st_size:,} bytes; the limit is {limit:,}", str(path))
+    return path
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """Read a whole regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: it cannot be read, see `regular`.
+    """
+    with open(regular(path, limit), "rb") as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def read_lines(path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of a regular file with their ends.
+
+    Raises:
+        OSError: the file cannot be read, see `regular`, or a line is longer than `LINE_BYTES`.
+    """
+    with open(regular(path), "rb") as file:
+        number = 0
+        while line := file.readline(LINE_BYTES + 1):
+            number += 1
+            if len(line) > LINE_BYTES:
+                reason = f"line {number} has more than {LINE_BYTES:,} bytes, the limit"
+                raise OSError(errno.EFBIG, reason, str(path))
+            yield line
+
+
 def parse_json(content: bytes | str, where: object, kind: type[UnimoError]) -> Any:
-    """Decode one JSON value.
+    """Decode one JSON value, whose lists and objects are nested at most `JSON_DEPTH` times.
 
     Args:
         content: the text, or its UTF-8 bytes.
@@ -99,14 +153,34 @@ def parse_json(content: bytes | str, where: object, kind: type[UnimoError]) -> A
         kind: type of the error that is raised.
 
     Raises:
-        UnimoError: of type `kind`; not UTF-8 or not JSON.
+        UnimoError: of type `kind`; not UTF-8, not JSON, or nested deeper.
     """
     try:
-        return json.loads(content if isinstance(content, str) else content.decode("utf-8-sig"))
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        value = json.loads(text)
+        if text.count("[") + text.count("{") > JSON_DEPTH:
+            _check_depth(value)
+        return value
     except UnicodeDecodeError as error:
         raise kind(f"{where}: not valid UTF-8 at byte {error.start}") from error
     except (ValueError, RecursionError) as error:
         raise kind(f"{where}: not valid JSON: {error}") from error
+
+
+def _check_depth(value: Any) -> None:
+    """Raise RecursionError if a JSON value is nested too deep for functions that call themselves."""
+    level = [value]
+    for _ in range(JSON_DEPTH + 1):
+        level = [
+            item
+            for group in level
+            if isinstance(group, (list, dict))
+            for item in (group.values() if isinstance(group, dict) else group)
+            if isinstance(item, (list, dict))
+        ]
+        if not level:
+            return
+    raise RecursionError(f"its lists and objects are nested more than {JSON_DEPTH} times")
 
 
 def read_json(path: str | Path, kind: type[UnimoError], what: str = "") -> Any:
@@ -122,7 +196,7 @@ def read_json(path: str | Path, kind: type[UnimoError], what: str = "") -> Any:
     """
     where = f"{what} {path}".lstrip()
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path, JSON_BYTES)
     except OSError as error:
         raise kind(f"cannot read {where}: {error.strerror}") from error
     return parse_json(content, where, kind)

@@ -1,6 +1,7 @@
 """Files of weights: safetensors, folders of Paddle 1.x, pickles of NumPy arrays, and other people's names.
 
-files.py           read and write tensors by name, pickles without running code; needs no Paddle
+files.py           read and write tensors by name; needs no Paddle
+pickles.py         read pickles of arrays without running anything in them
 paddle_folder.py   folders with one file for each parameter, as Paddle 1.x wrote them
 layers.py          load tensors into a layer, or a folder into a tower; take the tensors of a layer
 name_map.py        name maps as data: which of our tensors is made of which of theirs

@@ -19,7 +19,7 @@ from PIL import Image
 from unimo.data.readers.base import LabeledImages, check_index, spoken
 from unimo.data.record import Record
 from unimo.errors import DataError
-from unimo.weights.files import read_numpy_pickle
+from unimo.weights.pickles import read_numpy_pickle
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

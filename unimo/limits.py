@@ -1,0 +1,44 @@
+"""Largest sizes of what is read. Whatever exceeds one is refused by name before memory is taken for it.
+
+They lie far above what public data sets and models have: they are there for damaged files, for files that
+were made to do harm, and for a device or pipe given in place of a file.
+"""
+
+from __future__ import annotations
+
+MIB, GIB = 1 << 20, 1 << 30
+
+IMAGE_BYTES = 512 * MIB
+"""An encoded image; 89 million pixels of 16 bits without compression just exceed it."""
+LINE_BYTES = 128 * MIB
+"""A line of jsonl, TSV or text, and a text or JSON member of a tar shard; regions of an image take 2 MiB."""
+JSON_BYTES = 2 * GIB
+"""A JSON file as a whole; the annotations of Visual Genome take 0.5 GiB."""
+JSON_DEPTH = 64
+"""Lists and objects inside each other."""
+CONFIG_BYTES = 64 * MIB
+"""A YAML file; a model directory lists its classes there."""
+CONFIG_NODES = 2_000_000
+"""Values of a YAML file, each alias counted as often as it is used."""
+CONFIG_DEPTH = 32
+"""Mappings and lists of a YAML file, or names of an override, inside each other."""
+CONFIG_FILES = 100
+"""Files that a config is merged from."""
+WEIGHTS_BYTES = 64 * GIB
+"""A file of weights, optimizer state or region features."""
+TAR_HEADER_BYTES = MIB
+"""A long name or the pax records of a tar member."""
+TABLE_TEXT_BYTES = 8 * GIB
+"""All columns of an Arrow file but the images."""
+UNPACKED_BYTES, UNPACKED_RATIO = 256 * MIB, 16
+"""Compressed buffers of an Arrow file may unpack to the first, plus the second times the size of the file."""
+ANSWERS = 1_000_000
+"""Classes of answers of VQA; VQA v2 has 3,129."""
+VOCABULARY = 10_000_000
+"""Entries of a vocabulary."""
+MODEL_WIDTH = 1_000_000
+"""Any width, number of layers, positions or classes in the config of a model."""
+MODEL_PARAMETERS = 20_000_000_000
+"""Parameters that the config of a model asks for; the largest of the papers has a billion."""
+ANSWER_BYTES = 16 * MIB
+"""The answer of a translator."""
