@@ -25,6 +25,9 @@ class CorpusConfig:
     """Name in logs and counters; empty for the last part of the path."""
     prompt: str = ""
     """`data.pairs` only: a sentence such as `a photo of {}` makes pairs of images with labels."""
+    curriculum: bool = True
+    """`data.pairs` only: take part in the first stage of the curriculum, and count in its epochs. False for
+    pseudo pairs, which then come in with the texts and images."""
 
     @classmethod
     def from_short(cls, value: Any, where: str) -> CorpusConfig:
@@ -75,7 +78,8 @@ class DataConfig:
     images: list[CorpusConfig] = field(default_factory=list)
     """Image-only corpora that pre-training reads in addition."""
     pairs_only_epochs: float = 0.0
-    """Curriculum: passes over `pairs` before `texts` and `images` are mixed in."""
+    """Curriculum: passes over the corpora of `pairs` whose `curriculum` is true, before the others, `texts`
+    and `images` are mixed in."""
     path: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
     """Data set of the fine-tuning task."""
     root: str = ""

@@ -182,7 +182,7 @@ def pretraining_data(
     corpora = data.pairs or unpaired.pop("texts")
     if not corpora:
         raise ConfigError("data.pairs and data.texts are empty; name a corpus, or `scenes`")
-    if data.pairs_only_epochs and not is_mixed(run):
+    if data.pairs_only_epochs and not is_mixed(run) and all(corpus.curriculum for corpus in data.pairs):
         raise ConfigError(
             f"data.pairs_only_epochs={data.pairs_only_epochs:g}, but there are only pairs; "
             "set data.texts or data.images, or data.pairs_only_epochs=0"

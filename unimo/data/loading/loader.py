@@ -178,7 +178,7 @@ class _TrainJob(NamedTuple):
     state: dict[str, Any] | None
     """Sampler state after the step, on its last part."""
     first_kind_only: bool
-    """Whether the curriculum keeps other kinds of corpora out of this step."""
+    """Whether the curriculum keeps corpora out of this step that come in later."""
 
 
 def _train_jobs(sampler: MixtureSampler, rounds: int) -> Iterator[_TrainJob]:

@@ -4,7 +4,7 @@ The order follows from the seed, the step and the epochs alone. Every rank compu
 takes its own slice, so the order does not depend on the number of ranks either.
 
 Corpora may be of several kinds (pairs, texts, images). Then every slice of a batch holds its share of each
-kind, so that all ranks compute the same losses, and kinds may come in after a curriculum's first part.
+kind, so that all ranks compute the same losses, and corpora may come in after a curriculum's first part.
 """
 
 from __future__ import annotations
@@ -67,12 +67,20 @@ def mixture_shares(sizes: Mapping[str, int], weights: Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Corpora of several kinds, and how long the first kind is alone."""
+    """Corpora of several kinds, and how long those that begin are alone."""
 
     kind_of: Mapping[str, str]
-    """Corpus name -> kind, in the order of the batch; the kind of the first corpus begins."""
+    """Corpus name -> kind, in the order of the batch; corpora of the first kind begin."""
     first_epochs: float = 0.0
-    """Passes over the corpora of the first kind, all together, before the others come in."""
+    """Passes over the corpora that begin, all together, before the others come in."""
+    waiting: frozenset[str] = frozenset()
+    """Names of corpora of the first kind that do not begin, but come in with the other kinds."""
+
+    @property
+    def beginning(self) -> list[str]:
+        """Names of the corpora that begin, in their order."""
+        first = next(iter(self.kind_of.values()))
+        return [name for name, kind in self.kind_of.items() if kind == first and name not in self.waiting]
 
 
 class MixtureSampler:
@@ -90,7 +98,7 @@ class MixtureSampler:
         rank, world_size: which contiguous slice of each global batch is returned.
 
     Attributes:
-        first_samples: samples of the first kind after which the others come in.
+        first_samples: samples of the corpora that begin after which the others come in.
 
     Raises:
         ConfigError: wrong weights, or a global batch that does not divide by `world_size`.
@@ -119,8 +127,7 @@ class MixtureSampler:
         self._first = self._names
         self.first_shares, self.first_samples = self.shares, 0.0
         if curriculum is not None:
-            kinds = curriculum.kind_of
-            self._first = [name for name in self._names if kinds[name] == kinds[self._names[0]]]
+            self._first = curriculum.beginning
             first_sizes = {name: sizes[name] for name in self._first}
             self.first_shares = mixture_shares(first_sizes, weights)
             self.first_samples = curriculum.first_epochs * sum(first_sizes.values())
@@ -130,12 +137,12 @@ class MixtureSampler:
 
     @property
     def first_kind_only(self) -> bool:
-        """Whether the curriculum still keeps the next batch to corpora of the first kind."""
+        """Whether the curriculum still keeps the next batch to the corpora that begin."""
         return self.curriculum is not None and self._taken(self._first) < self.first_samples
 
     @property
     def awaits_others(self) -> bool:
-        """Whether there is a curriculum, and no corpus of another kind has given a sample yet."""
+        """Whether there is a curriculum, and no other corpus than those that begin has given a sample yet."""
         others = [name for name in self._names if name not in self._first]
         return self.first_samples > 0 and self._taken(others) == 0
 

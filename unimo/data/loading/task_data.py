@@ -70,22 +70,31 @@ class TaskData:
         """Make endless training batches of one rank, `train.rounds(world_size)` for each optimizer step.
 
         Raises:
-            ConfigError: the batch size does not divide, or weights are wrong.
+            ConfigError: the batch size does not divide, weights are wrong, or no corpus begins a curriculum.
             DataError: a corpus cannot be opened.
         """
-        datasets, corpora = self.train_datasets(), self._train_corpora()
+        datasets = self.train_datasets()
+        corpora = dict(zip(datasets, self._train_corpora(), strict=True))
         sizes = {name: len(dataset) for name, dataset in datasets.items()}
-        weights = {name: corpus.weight for name, (corpus, _) in zip(datasets, corpora, strict=True)}
+        weights = {name: corpus.weight for name, (corpus, _) in corpora.items()}
         curriculum, epochs = None, run.data.pairs_only_epochs
-        if any(self.unpaired.values()):
-            kinds = {name: kind or self.kind for name, (_, kind) in zip(datasets, corpora, strict=True)}
-            curriculum = Curriculum(kinds, epochs)
+        late = [name for name, (corpus, kind) in corpora.items() if not (kind or corpus.curriculum)]
+        waiting = frozenset(late if epochs else ())
+        if waiting or any(self.unpaired.values()):
+            kinds = {name: kind or self.kind for name, (_, kind) in corpora.items()}
+            curriculum = Curriculum(kinds, epochs, waiting)
+            if not curriculum.beginning:
+                raise ConfigError(
+                    f"data.pairs_only_epochs={epochs:g}, and all corpora of data.pairs have curriculum=false: "
+                    "which is to begin? Leave it out of one, or set data.pairs_only_epochs=0"
+                )
         sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size, curriculum)
         shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)
         logger.info("training samples: %s", shares)
         if sampler.first_samples:
             step = math.ceil(sampler.first_samples / run.train.batch_size) + 1
-            logger.info("curriculum: pairs only for %g epochs, all corpora from step %d", epochs, step)
+            first = ", ".join(curriculum.beginning)
+            logger.info("curriculum: only %s for %g epochs, all corpora from step %d", first, epochs, step)
         return TrainLoader(
             datasets,
             sampler,

@@ -57,6 +57,17 @@ def test_others_come_in_after_the_epochs_of_the_pairs():
         assert set(kinds(source.next())) == ({"pairs"} if step < 6 else {"pairs", "texts", "images"})
 
 
+def test_pseudo_pairs_come_in_with_the_others_and_do_not_count():
+    """Only `coco` begins and counts: 3 x 40 samples are 4 batches of 32, of 6 with `sbu`."""
+    curriculum = Curriculum(KINDS, 3.0, frozenset({"sbu"}))
+    source = MixtureSampler(SIZES, WEIGHTS, 32, 3, curriculum=curriculum)
+    assert curriculum.beginning == ["coco"] and source.first_samples == 120
+    for step in range(8):
+        assert source.awaits_others == (step <= 4)
+        drawn = {key.corpus for key in source.next()}
+        assert drawn == ({"coco"} if step < 4 else set(SIZES))
+
+
 @pytest.mark.parametrize("stop", [1, 5, 6, 7])
 def test_going_on_inside_the_curriculum(stop):
     source, again = sampler(3.0), sampler(3.0)

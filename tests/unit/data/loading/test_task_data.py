@@ -1,15 +1,18 @@
 """Task data from run configs, on the built-in corpus."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
-from unimo.config import merge_into
+from unimo.config import CONFIG_ROOT, merge_into, read_recipe
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError, DataError
 from unimo.registry import model_config, task_class, task_config
-from unimo.settings import CorpusConfig, RunConfig
+from unimo.settings import CorpusConfig, RunConfig, build_run_config
 
 FIELDS = {
     "pretrain": {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
@@ -114,6 +117,65 @@ def test_evaluation_leaves_out_corpora_without_the_split(scenes_processor, corpu
     assert [joined[index].sample_id for index in (0, 5, 6, 11)] == ["coco-0", "coco-5", "vg-0", "vg-5"]
     with pytest.raises(DataError, match="no split val"):
         TaskData(corpora[1:2], open_split, scenes_processor, collator).eval_dataset("val")
+
+
+TABLE_6 = {
+    "coco": 567_000,
+    "vg": 5_410_000,
+    "cc": 3_010_000,
+    "sbu": 867_000,
+    "imagenet_pairs": 14_000_000,
+    "openimages_pairs": 1_700_000,
+    "bookwiki": 9_000_000,
+    "openwebtext": 9_000_000,
+    "imagenet21k": 14_000_000,
+    "openimages": 1_700_000,
+}
+"""Samples of UNIMO-2's corpora (its Table 6); for the texts, which it gives in bytes, any number."""
+
+
+def unimo2_data(corpus_class, recipe: str, pseudo_pairs_count: bool):
+    """The corpora that the comment of UNIMO-2's recipe names, as empty data sets of the size of the paper."""
+    lines = (CONFIG_ROOT / "unimo2" / "pretrain.yaml").read_text(encoding="utf8").splitlines()
+    start = lines.index("#   data:")
+    end = lines.index("#", start)
+    named = yaml.safe_load("\n".join(line.removeprefix("#   ") for line in lines[start:end]))
+    if pseudo_pairs_count:
+        for corpus in named["data"]["pairs"]:
+            corpus.pop("curriculum", None)
+    run = build_run_config(read_recipe(recipe, "pretrain"), named)
+    data = TaskData(
+        run.data.pairs,
+        lambda corpus, split: corpus_class(corpus.name, TABLE_6[corpus.name]),
+        None,
+        lambda train: None,
+    )
+    data.unpaired = {"texts": run.data.texts, "images": run.data.images}
+    names = {corpus.path: Path(corpus.path).stem for corpora in data.unpaired.values() for corpus in corpora}
+    data.open_unpaired = lambda corpus, kind: corpus_class(names[corpus.path], TABLE_6[names[corpus.path]])
+    return run, data
+
+
+@pytest.mark.parametrize(("pseudo_pairs_count", "steps"), [(False, 48_100), (True, 124_800)])
+def test_curriculum_of_unimo2_takes_the_steps_that_its_recipe_says(corpus_class, pseudo_pairs_count, steps):
+    run, data = unimo2_data(corpus_class, "unimo2_base", pseudo_pairs_count)
+    loader = data.train_loader(run)
+    assert loader.sampler.first_samples / run.train.batch_size == pytest.approx(steps, rel=1e-3)
+    real = {"coco", "vg", "cc", "sbu"}
+    first = {key.corpus for key in loader.sampler.next()}
+    assert first == (real if not pseudo_pairs_count else real | {"imagenet_pairs", "openimages_pairs"})
+    loader.close()
+
+
+def test_some_corpus_begins_the_curriculum(scenes_processor, corpus_class):
+    pairs = [{"path": "scenes", "curriculum": False}]
+    run = make_run(model="unimo2_tiny", data={"pairs": pairs, "pairs_only_epochs": 1})
+    with pytest.raises(ConfigError, match="all corpora of data.pairs have curriculum=false"):
+        open_data(run, scenes_processor).train_loader(run)
+    run = merge_into(run, {"data": {"pairs": [*pairs, {"path": "scenes", "name": "real"}]}})
+    loader = open_data(run, scenes_processor).train_loader(run)
+    assert loader.sampler.curriculum.beginning == ["real"] and loader.sampler.first_samples == 120
+    loader.close()
 
 
 def test_seed_decides_the_batches(scenes_processor):
