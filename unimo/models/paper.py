@@ -73,6 +73,9 @@ class Paper:
     """Corpora of pre-training, and how they become batches."""
     pretraining: type[PretrainConfig] = PretrainConfig
     """Task section of pre-training."""
+    pair_separators: Literal[1, 2] = 2
+    """End tokens between the two sentences of a pair. 2: `<s> A </s></s> B </s>`, as RoBERTa was trained;
+    1: `[CLS] A [SEP] B [SEP]`, as BERT and UNIMO were, whatever their tokenizer."""
     converters: Mapping[str, Converter] = field(default_factory=dict)
     """Name of a release (`tools/convert_checkpoint.py --from`) -> converter of its weights."""
 

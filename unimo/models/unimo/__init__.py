@@ -59,5 +59,6 @@ PAPER = Paper(
     objective=_objective,
     batches=_batches,
     pretraining=PretrainingConfig,
+    pair_separators=1,
     converters={"unimo-release": from_release},
 )

@@ -66,5 +66,6 @@ PAPER = Paper(
     objective=_objective,
     batches=_batches,
     pretraining=PretrainingConfig,
+    pair_separators=1,
     converters={"unimo2-release": from_release},
 )

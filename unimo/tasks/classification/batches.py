@@ -37,11 +37,14 @@ class TextBatch(Batch):
 
 
 class TextCollator(PairCollator):
-    """Make a `TextBatch`; without classes, for regression. In training, labels and scores must be there."""
+    """Make a `TextBatch`; without classes, for regression. In training, labels and scores must be there.
 
-    def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
+    `separators` is that of `join_pair`.
+    """
+
+    def __init__(self, processor: Processor, num_classes: int, train: bool, separators: int) -> None:
         super().__init__(processor, train)
-        self.num_classes = num_classes
+        self.num_classes, self.separators = num_classes, separators
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         value = record.label if self.num_classes else record.score
@@ -53,7 +56,8 @@ class TextCollator(PairCollator):
             ids = self.processor.ids(record.text)
         else:
             texts = check_text(record.text), check_text(record.text_pair)
-            ids = join_pair(self.processor.tokenizer, *texts, self.processor.config.max_text_len)
+            most = self.processor.config.max_text_len
+            ids = join_pair(self.processor.tokenizer, *texts, most, self.separators)
         return {"record": record, "ids": ids}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> TextBatch:
@@ -69,19 +73,21 @@ class TextCollator(PairCollator):
         )
 
 
-def join_pair(tokenizer: Tokenizer, first: str, second: str, max_length: int) -> list[int]:
-    """Encode `<s> first </s></s> second </s>`, RoBERTa's form, in at most `max_length` tokens.
+def join_pair(tokenizer: Tokenizer, first: str, second: str, max_length: int, separators: int) -> list[int]:
+    """Encode two texts as one sequence of at most `max_length` tokens, `<s> first </s> second </s>`.
 
-    The longer text is cut until both fit.
+    The longer text loses tokens at its end, the second where both are as long, until both fit.
+
+    Args:
+        separators: number of end tokens between the texts (`Paper.pair_separators`).
     """
     # A cut sentence never needs more tokens than the whole sequence may have.
     left, right = (tokenizer.encode(text, max_length)[1:-1] for text in (first, second))
-    room = max(0, max_length - 4)
-    shorter = min(len(left), len(right), room // 2)
-    left = left[: max(shorter, room - len(right))]
+    room = max(0, max_length - 2 - separators)
+    left = left[: max((room + 1) // 2, room - len(right))]
     right = right[: room - len(left)]
     end = tokenizer.eos_token_id
-    return [tokenizer.bos_token_id, *left, end, end, *right, end]
+    return [tokenizer.bos_token_id, *left, *[end] * separators, *right, end]
 
 
 @dataclass(kw_only=True)

@@ -25,6 +25,7 @@ from unimo.metrics import glue
 from unimo.metrics.average import gather_objects
 from unimo.models.base import Model
 from unimo.nn.init import linear
+from unimo.registry import paper_of
 from unimo.settings import RunConfig
 from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, to_tensors
 from unimo.tasks.classification.batches import NO_LABEL, TextCollator
@@ -60,13 +61,13 @@ class TextClassificationTask(ClassifierTask):
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the sentences of `data.path`, read as `task.dataset` says."""
-        dataset = run.task.dataset
+        dataset, separators = run.task.dataset, paper_of(run.model.name).pair_separators
         classes = TASKS[dataset].class_names
         return TaskData(
             corpora=run.data.path,
             open_split=lambda corpus, split: open_glue(corpus, split, run.data, dataset),
             processor=processor,
-            collator=lambda train: TextCollator(processor, len(classes), train),
+            collator=lambda train: TextCollator(processor, len(classes), train, separators),
             metadata={"classes": list(classes)},
         )
 
@@ -105,7 +106,8 @@ class TextClassificationTask(ClassifierTask):
             given = 1 + (question.text_pair is not None)
             if given != len(dataset.texts):
                 raise ConfigError(f"{self.config.dataset} has {len(dataset.texts)} text(s), found {given}")
-        collator = TextCollator(processor, len(self.classes), train=False)
+        separators = paper_of(self.model.config.name).pair_separators
+        collator = TextCollator(processor, len(self.classes), False, separators)
         rng = np.random.default_rng(0)
         records = [
             Record(str(row), "", text=question.text, text_pair=question.text_pair)

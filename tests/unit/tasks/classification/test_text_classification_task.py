@@ -9,10 +9,12 @@ import numpy as np
 import paddle
 import pytest
 from micro import make_run, make_task
+from micro_unimo import UNIMO
 from micro_unimo2 import MODEL
 
+from unimo import registry
 from unimo.errors import CapabilityError
-from unimo.tasks.base import to_tensors
+from unimo.tasks.base import Question, to_tensors
 from unimo.tasks.classification.text import GlueMetric
 
 
@@ -100,3 +102,25 @@ def test_mnli_is_broken_down_and_samples_without_label_do_not_count() -> None:
 def test_a_model_that_needs_images_is_refused() -> None:
     with pytest.raises(CapabilityError, match="text_only.*unimo2_tiny"):
         make_task(make_run("text_classification"))
+
+
+@pytest.mark.parametrize("changes", [{"model": MODEL}, UNIMO])
+def test_one_separator_between_the_sentences_of_unimo_and_unimo2(changes: dict) -> None:
+    """`[CLS] A [SEP] B [SEP]` in training, in evaluation and when a trained model is asked."""
+    run = make_run("text_classification", **changes, task={"dataset": "mnli"})
+    task, processor, opened = make_task(run)
+    end = processor.tokenizer.eos_token_id
+    for batch in (next(opened.train_loader(run)), next(iter(opened.eval_loader("val", run)))):
+        assert ((batch.input_ids == end).sum(axis=1) == 2).all()
+    task.eval()
+    asked = []
+    task.logits = lambda batch: asked.append(batch) or paddle.zeros([1, 3])
+    task.ask(processor, [Question(text="a circle", text_pair="the square")], 1)
+    names = processor.tokenizer.backend.get_vocab(with_added_tokens=True)
+    words = ("<s>", "a", "circle", "</s>", "the", "square", "</s>")
+    assert asked[0].input_ids.tolist() == [[names[word] for word in words]]
+
+
+def test_the_layout_of_pairs_belongs_to_the_paper() -> None:
+    models = ("unimo_base", "unimo2_base", "unimo3_base", "meter_base", "bridgetower_base")
+    assert [registry.paper_of(model).pair_separators for model in models] == [1, 1, 2, 2, 2]
