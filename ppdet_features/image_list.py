@@ -9,6 +9,7 @@ from typing import Literal
 from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.open import open_all_splits, open_corpus, open_labeled_images
 from unimo.data.record import ImageSource
+from unimo.data.splits import split_words
 from unimo.errors import ConfigError, RecordError
 from unimo.settings import CorpusConfig, DataConfig, ScenesConfig
 
@@ -80,7 +81,7 @@ def open_images(
     if split == "all":
         return ImageList(open_all_splits(corpus, kind, data))
     if kind == "labels":
-        parts = [open_labeled_images(corpus, word, data) for word in split.split("+")]
+        parts = [open_labeled_images(corpus, word, data) for word in split_words(split)]
     else:
-        parts = [open_corpus(corpus, word, kind, data) for word in split.split("+")]
+        parts = [open_corpus(corpus, word, kind, data) for word in split_words(split)]
     return ImageList(concat(parts, parts[0].name))

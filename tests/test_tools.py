@@ -64,7 +64,9 @@ def test_evaluate_prints_one_json_object(tool: Tool, tuned: Path) -> None:
     code, out, _ = tool("evaluate", "--task", "vqa", "--model", tuned, "--split", "val")
     result = json.loads(out)
     assert code == 0 and len(out.splitlines()) == 1
-    assert result["metrics"] == json.loads((tuned / "metrics.json").read_text())
+    protocol = {"selection": "clean", "split": "val", "train_split": "train"}
+    assert {**result["metrics"], **protocol} == json.loads((tuned / "metrics.json").read_text())
+    assert {name: result[name] for name in protocol} == protocol
     assert (result["samples"], result["data"], result["split"]) == (18, ["scenes"], "val")
 
 

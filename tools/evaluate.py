@@ -25,7 +25,8 @@ def main() -> None:
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     parser.add_argument("--task", default="", help=f"expected task: {', '.join(sorted(TASKS))}")
     parser.add_argument("--model", default="", help="model directory or run; default: newest of --task")
-    parser.add_argument("--split", default="val", help="train, val, test or another that the data have")
+    about = "train, val, test or another that the data have; default: that of validation in training"
+    parser.add_argument("--split", default="", help=about)
     parser.add_argument("--zero-shot", action="store_true", help="a pre-trained model on another task")
     parser.add_argument("--labels", default="", metavar="FILE", help="zero-shot: class names, one a line")
     parser.add_argument("--prompt", default="", help='zero-shot: default "a photo of {}"')
@@ -58,8 +59,8 @@ def main() -> None:
         return
     if options.predictions:
         write_predictions(options.predictions, result)
-    about = describe(directory, options.split, result, options.blank_images)
-    print(json.dumps(about | ({"zero_shot": True} if options.zero_shot else {})))
+    described = describe(directory, result, options.blank_images)
+    print(json.dumps(described | ({"zero_shot": True} if options.zero_shot else {})))
 
 
 if __name__ == "__main__":

@@ -52,17 +52,18 @@ def main() -> None:
     tuned_at = time.monotonic()
 
     model = tuned / "model"
-    evaluation = ("evaluate.py", "--task", "vqa", "--model", model, "--split", "val")
-    seeing = json.loads(command(*evaluation, capture=True))["metrics"]
+    evaluation = ("evaluate.py", "--task", "vqa", "--model", model)
+    seen = json.loads(command(*evaluation, capture=True))
     blind = json.loads(command(*evaluation, "--blank-images", capture=True))["metrics"]
     picture, questions = save_picture(args.output / "picture.png")
     asked = [word for question in args.question or questions for word in ("--question", question)]
     answered = args.output / "answers.png"
     command("predict.py", "--model", model, "--image", picture, *asked, "--top-k", "3", "--save", answered)
 
-    rows = [(name, f"{score:.1f}", f"{blind[name]:.1f}") for name, score in seeing.items()]
+    rows = [(name, f"{score:.1f}", f"{blind[name]:.1f}") for name, score in seen["metrics"].items()]
+    title = f"VQA %, {seen['split']}, {seen['selection']} selection"
     print()
-    for name, first, second in [("VQA accuracy, val split (%)", "with images", "images blanked"), *rows]:
+    for name, first, second in [(title, "with images", "images blanked"), *rows]:
         print(f"{name:<28}{first:>14}{second:>16}")
     spans = (pretrained_at - started, tuned_at - pretrained_at, time.monotonic() - started)
     pretrain, finetune, total = (f"{seconds / 60:.1f}" for seconds in spans)

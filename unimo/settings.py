@@ -82,6 +82,12 @@ class DataConfig:
     and `images` are mixed in."""
     path: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
     """Data set of the fine-tuning task."""
+    train_split: str = "train"
+    """Splits of `path` (in pre-training of `pairs`) to train on, joined by `+`. VQA v2 on train and val:
+    `train+trainable_val`, and `rest_val` is left for validation."""
+    selection: Literal["clean", "paper"] = "clean"
+    """Split by which `train.select_metric` chooses the checkpoint. clean: one that is not trained on, `val`
+    or `rest_val`. paper: as METER and BridgeTower, `test` in retrieval and `val` (trained on, too) in VQA."""
     root: str = ""
     """Folder that relative corpus paths start from."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)

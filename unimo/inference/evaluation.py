@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,12 +13,15 @@ from unimo import distributed
 from unimo.config import merge_plain, parse_overrides
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import ProcessorConfig
+from unimo.data.splits import common, split_words, validation_split
 from unimo.errors import ConfigError
 from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
 from unimo.registry import task_class
 from unimo.settings import RunConfig, build_run_config
 from unimo.tasks.base import Batch, Task
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Evaluation:
     """One row per sample: the answer, label or ranking (pre-training has none)."""
     samples: int
     """Number of texts that were evaluated; broken records do not count."""
+    split: str
+    """Split that they are of."""
 
 
 def evaluate(
     directory: str | Path,
-    split: str = "val",
+    split: str = "",
     task: str = "",
     overrides: Sequence[str] = (),
     blank_images: bool = False,
@@ -44,7 +50,8 @@ def evaluate(
 
     Args:
         directory: model directory or run folder.
-        split: split of the data that the model was trained on, unless `overrides` name others.
+        split: split of the data that the model was trained on, unless `overrides` name others; empty for the
+            one that was evaluated during training.
         task: expected task; empty for any.
         overrides: words such as `data.path=DIR` over the config of the directory; not its model.
         blank_images: replace every image by one colour, to measure what can be answered without looking.
@@ -59,6 +66,11 @@ def evaluate(
             f"{directory} was trained on {run.task.name!r}, not on {task!r}; try --task {run.task.name}, or "
             f"fine-tune first: python tools/finetune.py --task {task} --init {directory}"
         )
+    split = split or selection_of(run)["split"]
+    trained = run_of(directory).data
+    seen = common(split, split_words(trained.train_split))
+    if seen and trained.path == run.data.path and trained.pairs == run.data.pairs:
+        logger.warning("%s was trained on %s; scores of %s are not of held-out data", directory, seen, split)
     distributed.setup(run.train)
     layer, processor = load_task(directory, processor_changes(run, blank_images), config=run.task)
     return measure(layer, task_class(run.task.name).open_data(run, processor, layer.metadata), split, run)
@@ -85,7 +97,17 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
     # Ranks read samples in turn, so this is the order of the split (but for records that were broken).
     turns = itertools.chain.from_iterable(itertools.zip_longest(*(part for part, _ in parts)))
     joined = [record for record in turns if record is not None]
-    return Evaluation(run, metrics, joined, sum(count for _, count in parts))
+    return Evaluation(run, metrics, joined, sum(count for _, count in parts), split)
+
+
+def selection_of(run: RunConfig) -> dict[str, str]:
+    """Return how a run chooses its checkpoint: `selection`, the `split` it is evaluated on, `train_split`.
+
+    Raises:
+        ConfigError: as `validation_split`.
+    """
+    split = validation_split(run.data, task_class(run.task.name).paper_selection)
+    return {"selection": run.data.selection, "split": split, "train_split": run.data.train_split}
 
 
 def processor_changes(run: RunConfig, blank_images: bool = False) -> dict[str, Any]:
@@ -133,16 +155,18 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
     return path
 
 
-def describe(directory: str | Path, split: str, evaluation: Evaluation, blank_images: bool) -> dict[str, Any]:
-    """Return what `tools/evaluate.py` prints: the scores, and what was evaluated."""
-    run = evaluation.run
+def describe(directory: str | Path, evaluation: Evaluation, blank_images: bool) -> dict[str, Any]:
+    """Return what `tools/evaluate.py` prints: the scores, what was evaluated, and how it was chosen."""
+    run, trained = evaluation.run, run_of(directory).data
     corpora = next(iter(task_class(run.task.name).corpora(run.data).values()))
     return {
         "task": run.task.name,
         "model": run.model.name,
         "directory": str(find_model(directory)),
         "data": [corpus.path for corpus in corpora],
-        "split": split,
+        "split": evaluation.split,
+        "train_split": trained.train_split,
+        "selection": trained.selection,
         "blank_images": blank_images,
         "samples": evaluation.samples,
         "metrics": evaluation.metrics,

@@ -3,7 +3,7 @@
 config.yaml         the run's config, plus `metadata` (answers, ...) and `processor`
 model.safetensors   weights: `model.*` and the heads of the task
 tokenizer.json      the tokenizer
-metrics.json        scores at the time of saving
+metrics.json        scores at the time of saving, and how the checkpoint was chosen
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def save_model(
     task: Task,
     processor: Processor,
     directory: str | Path,
-    metrics: Mapping[str, float] | None = None,
+    metrics: Mapping[str, float | str] | None = None,
     run: RunConfig | None = None,
 ) -> Path:
     """Write a model directory under a temporary name, then replace an older one with it.

@@ -145,7 +145,8 @@ def evaluate_zero_shot(
     """Evaluate a pre-trained model directory by its matching head.
 
     Args:
-        directory, split, blank_images: as of `evaluate`; a directory of pre-training.
+        directory, blank_images: as of `evaluate`; a directory of pre-training.
+        split: split of the data; empty for `val`.
         task: `retrieval` or `image_classification`.
         overrides: as of `evaluate`. Without `data.path`, retrieval reads the pairs of pre-training.
         labels: file of class names, one a line; empty for the names in the data.
@@ -166,7 +167,7 @@ def evaluate_zero_shot(
             "give a pre-trained model, or leave out --zero-shot"
         )
     prompt, names = check_prompt(prompt or PROMPT), read_labels(labels) if labels else []
-    run = run_of(directory, overrides, task)
+    run, split = run_of(directory, overrides, task), split or "val"
     distributed.setup(run.train)
     changes = processor_changes(run, blank_images)
     if task == "retrieval":

@@ -82,6 +82,8 @@ def format_report(study: Study, results: Sequence[Result], overrides: Sequence[s
     if chance := chance_levels(study, overrides):
         named = (f"{study.columns[key].title} {level:g}" for key, level in chance.items())
         parts.append(f"Chance: {'; '.join(named)}.")
+    protocols = dict.fromkeys((each["split"], each["selection"]) for each in results if each["split"])
+    parts += [f"Scores of the split {split}; selection: {selection}." for split, selection in protocols]
     claims = [f"- {text}" for claim in study.claims if (text := _check_claim(study, claim, results))]
     if claims:
         parts.append("Claims of the paper, and what was found here:\n\n" + "\n".join(claims))

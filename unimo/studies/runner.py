@@ -36,7 +36,7 @@ TIED = (
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 Result = dict[str, Any]
-"""Row, seed, minutes, training_minutes and every score as `STAGE.METRIC`."""
+"""Row, seed, split, selection, minutes, training_minutes and every score as `STAGE.METRIC`."""
 
 
 def make_jobs(
@@ -99,7 +99,8 @@ def _run_job(job: Job, output: Path, threads: int, stop: threading.Event) -> Non
         # A training that was interrupted counts from its last start.
         done: dict[str, Any] = {"minutes": round((time.monotonic() - started) / 60, 2)}
         if isinstance(job.stages[name], Evaluate):
-            done["scores"] = json.loads(printed)["metrics"]
+            found = json.loads(printed)
+            done |= {"scores": found["metrics"], "split": found["split"], "selection": found["selection"]}
         else:  # a training that a signal stops saves what it has, and ends with code 0
             by = read_json_object(folder / name / "summary.json", ConfigError)["stopped_by"]
             if by.startswith("SIG"):
@@ -188,10 +189,13 @@ def collect(study: Study, jobs: Sequence[Job], output: Path) -> list[Result]:
 
 
 def _flatten(job: Job, kept: Mapping[str, Any]) -> Result:
-    flat: Result = {"row": job.row.name, "seed": job.seed, "minutes": 0.0, "training_minutes": 0.0}
+    flat: Result = {"row": job.row.name, "seed": job.seed, "split": "", "selection": ""}
+    flat |= {"minutes": 0.0, "training_minutes": 0.0}
     for name, stage in job.stages.items():
         flat["minutes"] += kept[name]["minutes"]
         if isinstance(stage, Evaluate):
+            flat["split"] = kept[name].get("split", "val")
+            flat["selection"] = kept[name].get("selection", "clean")
             flat |= {f"{name}.{metric}": value for metric, value in kept[name]["scores"].items()}
         else:
             flat["training_minutes"] += kept[name]["minutes"]

@@ -96,6 +96,8 @@ class Task(Contrastive):
     asked_with: ClassVar[str] = ""
     """Option of `tools/predict.py` that carries the question: `question`, `text`, `caption`, `generate`, or
     `image` for the image alone; empty if the task answers no questions."""
+    paper_selection: ClassVar[str] = ""
+    """Split that chooses the checkpoint with `data.selection=paper`; empty where that is the clean one."""
     head_aliases: ClassVar[Mapping[str, str]] = {}
     """Name prefix of a head -> its prefix in the weights of pre-training, from which it may start."""
 

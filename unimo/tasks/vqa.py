@@ -48,6 +48,7 @@ class VqaTask(Task):
     Config = VqaConfig
     asked_with = "question"
     needs = frozenset({"fusion"})
+    paper_selection = "val"
 
     def __init__(self, model: Model, config: VqaConfig, metadata: Mapping[str, Any]) -> None:
         super().__init__(model, config, metadata)
@@ -69,7 +70,8 @@ class VqaTask(Task):
             answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
             if run.task.min_answer_count > 1:
                 whole = corpus_data(run, run.data.path, "vqa", processor, lambda train: None)
-                answers = frequent_answers(whole.train_datasets(), answers, run.task.min_answer_count)
+                trained = whole.train_datasets(run.data.train_split)
+                answers = frequent_answers(trained, answers, run.task.min_answer_count)
         data = corpus_data(
             run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
         )

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -115,13 +115,18 @@ def memory() -> tuple[float, float]:
 
 
 class Evaluate(Callback):
-    """Evaluates the split `val` every `train.eval_every` steps and after the last step.
+    """Evaluates a split every `train.eval_every` steps and after the last step.
 
     With `train.select_metric`, `best/` holds the model with its highest value, or its lowest for a loss (a
     name that contains `loss`).
+
+    Args:
+        split: what is evaluated.
+        about: what is saved beside the scores: how the checkpoint was chosen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, split: str = "val", about: Mapping[str, str] | None = None) -> None:
+        self.split, self.about = split, dict(about or {})
         self._batches: Iterable[Batch] | None = None
         self.last_step = -1
         self.last: dict[str, float] = {}
@@ -134,7 +139,7 @@ class Evaluate(Callback):
         """
         ranks, size = (distributed.rank(), distributed.world_size()), state.run.train.eval_batch_size
         try:
-            self._batches = state.data.eval_loader("val", state.run, *ranks, size)
+            self._batches = state.data.eval_loader(self.split, state.run, *ranks, size)
         except DataError as error:
             if state.run.train.select_metric:
                 raise
@@ -160,7 +165,7 @@ class Evaluate(Callback):
         values = state.task.evaluate(islice(self._batches, state.run.train.eval_max_batches or None))
         state.layer.train()
         self.last_step, self.last = state.step, values
-        state.emit("on_evaluate", "val", values)
+        state.emit("on_evaluate", self.split, values)
         metric = state.run.train.select_metric
         if not metric:
             return
@@ -175,7 +180,8 @@ class Evaluate(Callback):
         if distributed.rank() == 0:
             from unimo.inference.loading import save_model
 
-            save_model(state.task, state.processor, state.output_dir / "best", values)
+            best = state.output_dir / "best"
+            save_model(state.task, state.processor, best, {**values, **self.about}, state.run)
         distributed.barrier()
 
 

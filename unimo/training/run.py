@@ -20,6 +20,7 @@ from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
 from unimo.files import write_text
 from unimo.inference import loading
+from unimo.inference.evaluation import selection_of
 from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig
 from unimo.training import callbacks, checkpoint, precision
@@ -133,7 +134,9 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
 
 def build(run: RunConfig, processor: Processor) -> TrainState:
     """Build data, model, task, optimizer and callbacks of a run, randomly initialised."""
-    warmup_steps(run.optim.warmup, run.train.max_steps)  # raises before anything slow happens
+    # Both raise before anything slow happens.
+    warmup_steps(run.optim.warmup, run.train.max_steps)
+    selection = selection_of(run)
     random.seed(run.seed)
     np.random.seed(run.seed)
     paddle.seed(run.seed)
@@ -153,7 +156,7 @@ def build(run: RunConfig, processor: Processor) -> TrainState:
         callbacks=[
             callbacks.NonFiniteGuard(),
             callbacks.Throughput(),
-            callbacks.Evaluate(),
+            callbacks.Evaluate(selection["split"], selection),
             callbacks.Checkpoint(),
             callbacks.Progress(),
             callbacks.JsonLines(),
@@ -201,7 +204,8 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
     """Save the model directory and the summary, and return the summary."""
     run, output_dir = state.run, state.output_dir
     found = {type(callback): callback for callback in state.callbacks}
-    metrics, speed = found[callbacks.Evaluate].last, found[callbacks.Throughput]
+    validation, speed = found[callbacks.Evaluate], found[callbacks.Throughput]
+    metrics = validation.last
     seconds = speed.total_seconds
     rate = run.train.batch_size * speed.total_steps / seconds if seconds else 0.0
     summary = {
@@ -219,6 +223,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "peak_memory_mb": round(max(distributed.gather(callbacks.memory()[1])), 1),
         "records": distributed.gather(state.loader.counter.state_dict()),
         "metrics": metrics,
+        **validation.about,
         "best": state.best,
         "data": " ".join(
             ["data.path=DATA"] * _sources(run)[1]
@@ -229,7 +234,8 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
     }
     if distributed.rank() == 0:
         if summary["model_dir"]:
-            loading.save_model(state.task, state.processor, output_dir / "model", metrics, run)
+            scores = {**metrics, **validation.about} if metrics else {}
+            loading.save_model(state.task, state.processor, output_dir / "model", scores, run)
         write_text(output_dir / "summary.json", json.dumps(summary, indent=1))
     distributed.barrier()
     return summary
@@ -243,7 +249,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         "steps": f"{summary['step']} of {summary['max_steps']} ({summary['steps_now']} now)",
         "speed": f"{summary['samples_per_second']:.4g} samples/s on {summary['ranks']} rank(s)",
         "peak memory": f"{summary['peak_memory_mb']:.0f} MB",
-        **{f"val {name}": f"{value:.4f}" for name, value in summary["metrics"].items()},
+        "trained on": f"{summary['train_split']}; selection {summary['selection']}: by {summary['split']}",
+        **{f"{summary['split']} {name}": f"{value:.4f}" for name, value in summary["metrics"].items()},
         "output": summary["output_dir"],
     }
     width = max(map(len, rows))
@@ -254,6 +261,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         command = f"finetune.py --task vqa --init {summary['model_dir']} {summary['data']}".rstrip()
         end = f"Next:\n  python tools/{command}"
     else:
-        command = f"evaluate.py --task {summary['task']} --model {summary['model_dir']} --split val"
+        about = f"--task {summary['task']} --model {summary['model_dir']} --split {summary['split']}"
+        command = f"evaluate.py {about}"
         end = f"Next:\n  python tools/{command}"
     return "\n".join([*lines, "", end])

@@ -35,7 +35,7 @@ def test_blank_images_leave_nothing_to_see(directory: Path) -> None:
     result = evaluate(directory, "val", blank_images=True)
     by_option = evaluate(directory, "val", overrides=["data.blank_images=true"])
     assert result.records == by_option.records
-    assert describe(directory, "val", result, True)["blank_images"] is True
+    assert describe(directory, result, True)["blank_images"] is True
 
 
 def test_server_file(directory: Path, tmp_path: Path) -> None:

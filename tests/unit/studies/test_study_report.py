@@ -43,11 +43,12 @@ STUDY = Study(
     seeds=(0, 1),
     next_command="look {row}",
 )
+PROTOCOL = {"split": "val", "selection": "clean"}
 RESULTS = [
-    {"row": "full", "seed": 0, "minutes": 2.0, "test.a": 80.0, "test.b": 1.0},
-    {"row": "full", "seed": 1, "minutes": 4.0, "test.a": 85.5, "test.b": 2.0},
-    {"row": "none", "seed": 0, "minutes": 1.0, "test.a": 82.0},
-    {"row": "none", "seed": 1, "minutes": 1.0, "test.a": 70.0},
+    {"row": "full", "seed": 0, **PROTOCOL, "minutes": 2.0, "test.a": 80.0, "test.b": 1.0},
+    {"row": "full", "seed": 1, **PROTOCOL, "minutes": 4.0, "test.a": 85.5, "test.b": 2.0},
+    {"row": "none", "seed": 0, **PROTOCOL, "minutes": 1.0, "test.a": 82.0},
+    {"row": "none", "seed": 1, **PROTOCOL, "minutes": 1.0, "test.a": 70.0},
 ]
 
 
@@ -70,6 +71,7 @@ def test_report() -> None:
         "| --- | --- |\n"
         "| B | **1.5** (1.0, 2.0) |\n\n"
         "Chance: A 25.\n\n"
+        "Scores of the split val; selection: clean.\n\n"
         "Claims of the paper, and what was found here:\n\n"
         "- Table 1: parts help (full over none): A 82.8 to 76.0 (1 of 2 seeds)"
     )
@@ -77,6 +79,7 @@ def test_report() -> None:
 
 def test_report_of_some_rows() -> None:
     text = format_report(STUDY, RESULTS[2:], ["data.path=photos"])
+    assert "Scores of the split val; selection: clean." in text
     assert "Chance" not in text and "Claims" not in text and "full" not in text
 
 
@@ -85,6 +88,7 @@ def test_csv_has_every_row_seed_and_score() -> None:
     assert [(line["row"], line["seed"]) for line in lines] == [
         ("full", "0"), ("full", "1"), ("none", "0"), ("none", "1"),
     ]  # fmt: skip
+    assert {(line["split"], line["selection"]) for line in lines} == {("val", "clean")}
     assert float(lines[1]["test.a"]) == 85.5 and lines[2]["test.b"] == ""
 
 

@@ -41,10 +41,13 @@ class TaskData:
     open_unpaired: Callable[[CorpusConfig, Kind], Dataset] | None = None
     """Opens the training split of one of them."""
 
-    def train_datasets(self) -> dict[str, Dataset]:
-        """Open the training split of each corpus, by name.
+    def train_datasets(self, split: str = "train") -> dict[str, Dataset]:
+        """Open what is trained on of each corpus, by name.
 
         Corpora of other kinds that have the name of one before them get their kind behind it.
+
+        Args:
+            split: splits of the task's own corpora, joined by `+`.
 
         Raises:
             ConfigError: two corpora have the same name.
@@ -52,7 +55,7 @@ class TaskData:
         """
         opened: dict[str, Dataset] = {}
         for corpus, kind in self._train_corpora():
-            dataset = self.open_unpaired(corpus, kind) if kind else self.open_split(corpus, "train")
+            dataset = self.open_unpaired(corpus, kind) if kind else self.open_split(corpus, split)
             name = corpus.name or dataset.name
             if kind and name in opened:
                 name = f"{name}_{kind}"
@@ -73,7 +76,7 @@ class TaskData:
             ConfigError: the batch size does not divide, weights are wrong, or no corpus begins a curriculum.
             DataError: a corpus cannot be opened.
         """
-        datasets = self.train_datasets()
+        datasets = self.train_datasets(run.data.train_split)
         corpora = dict(zip(datasets, self._train_corpora(), strict=True))
         sizes = {name: len(dataset) for name, dataset in datasets.items()}
         weights = {name: corpus.weight for name, (corpus, _) in corpora.items()}
@@ -85,8 +88,8 @@ class TaskData:
             curriculum = Curriculum(kinds, epochs, waiting)
             if not curriculum.beginning:
                 raise ConfigError(
-                    f"data.pairs_only_epochs={epochs:g}, and all corpora of data.pairs have curriculum=false: "
-                    "which is to begin? Leave it out of one, or set data.pairs_only_epochs=0"
+                    f"data.pairs_only_epochs={epochs:g}, and all of data.pairs have curriculum=false; "
+                    "leave it out of one, which then begins, or set data.pairs_only_epochs=0"
                 )
         sampler = MixtureSampler(sizes, weights, run.train.batch_size, run.seed, rank, world_size, curriculum)
         shares = ", ".join(f"{name} {sizes[name]:,} ({sampler.shares[name]:.1%})" for name in sizes)

@@ -35,6 +35,8 @@ SPLIT_FOLDERS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test",),
 }
+VAL_PARTS = ("trainable_val", "rest_val")
+"""Further folders of splits, for those who divide `val`."""
 
 
 class PictureDataset(Dataset):
@@ -165,7 +167,7 @@ def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
     Raises:
         DataError: no such split, or an empty one.
     """
-    known = {folder for folders in SPLIT_FOLDERS.values() for folder in folders}
+    known = {*VAL_PARTS, *(folder for folders in SPLIT_FOLDERS.values() for folder in folders)}
     found = [folder for folder in class_folders(root) if folder in known]
     if not found:
         whole = ImageFolder(root, name)

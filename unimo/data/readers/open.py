@@ -5,7 +5,8 @@ The split is the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2
 
 - a file whose name ends with no split (`vg.arrow`, `sbu_3.arrow`, `00042.tar`) belongs to train;
 - `train` includes `restval`, where there is one (as is usual); `val` also finds `dev`, else `rest_val`;
-  `test` is only `test`; several splits are joined with a plus: `train+val`;
+  `test` is only `test`; several splits are joined with a plus: `train+trainable_val`. Each must be there, and
+  two that share samples (`val` and `rest_val`) are refused;
 - of VQA files written twice, raw and normalised (`_fix`), the raw ones are read; `train_fix` selects the
   others;
 - in a folder with several kinds of Arrow tables (ViLT users keep all of theirs together), those with the
@@ -38,8 +39,9 @@ from unimo.data.readers.cifar import open_cifar
 from unimo.data.readers.image_folder import PictureDataset, PromptDataset, find_pictures, open_image_folder
 from unimo.data.readers.jsonl import JsonlDataset, TextLinesDataset, hash_split
 from unimo.data.readers.tar import TarDataset
-from unimo.data.scenes.dataset import ScenesDataset, SceneShapes
+from unimo.data.scenes.dataset import SceneShapes, open_scenes
 from unimo.data.scenes.dataset import answers as scene_answers
+from unimo.data.splits import split_words
 from unimo.errors import DataError, RecordError
 from unimo.files import read_json
 from unimo.settings import CorpusConfig, DataConfig
@@ -52,6 +54,7 @@ _SPLIT = re.compile(
 _ALSO = {"train": ("train", "restval")}
 _INSTEAD = {"val": ("dev", "rest_val"), "dev": ("val",)}
 _HASHED = ("train", "val", "test")
+_FOLDERS = ("train", "restval", "val", "trainable_val", "rest_val", "test")
 _WHOLE = "all"
 _UNPAIRED = ("texts", "images")
 _READERS: dict[str, Callable[[Path, Kind, str], Dataset]] = {
@@ -83,17 +86,24 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     if corpus.prompt and kind == "pairs":
         return PromptDataset(open_labeled_images(corpus, split, data), corpus.prompt)
     if corpus.path == "scenes":
-        return ScenesDataset(kind=kind, split=split, config=data.scenes)
+        return open_scenes(kind, split, data.scenes)
     name, path = corpus.name or Path(corpus.path.rstrip("/*")).stem, resolve_path(corpus, data)
     if kind == "images" and (pictures := _picture_folder(path)):
         return _open_pictures(pictures, split, name)
     files = _find_files(path, kind)
     if _is_hashed(files, kind):
         return _open_hashed(files, split, kind, name)
-    chosen = [file.path for word in split.split("+") for file in _of_split(files, word)]
+    words, chosen = split_words(split), {}
+    for word in words:
+        found = _of_split(files, word)
+        if not found:
+            there = ", ".join(_split_names(files))
+            raise DataError(
+                f"{path} has no split {word!r} of {kind}; found: {there} "
+                "(data.train_split says what to train on)"
+            )
+        chosen |= dict.fromkeys(file.path for file in found)  # train may have brought restval already
     parts = [_READERS[path.suffix](path, kind, name) for path in chosen]
-    if not parts:
-        raise DataError(f"{path} has no split {split!r} of {kind}; found: {', '.join(_split_names(files))}")
     dataset = concat(parts, name)
     if len(dataset) == 0:
         raise DataError(f"split {split!r} in {path} has no samples")
@@ -149,7 +159,7 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     files = _find_files(path, "vqa")
     train = [file for file in files if "test" not in file.split]
     answers = _answers_of_tables(file.path for file in train if file.path.suffix == ".arrow")
-    return answers or _answers_of_records(open_corpus(corpus, "train", "vqa", data))
+    return answers or _answers_of_records(open_corpus(corpus, data.train_split, "vqa", data))
 
 
 def resolve_path(corpus: CorpusConfig, data: DataConfig) -> Path:
@@ -199,15 +209,15 @@ def _picture_folder(path: Path) -> Path | None:
 
 
 def _picture_splits(folder: Path) -> list[str]:
-    return [name for name in _HASHED if (folder / name).is_dir()] or ["train"]
+    return [name for name in _FOLDERS if (folder / name).is_dir()] or ["train"]
 
 
 def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
     """Open the images of a split's subfolder, or of the whole folder, which without subfolders is train."""
-    words, splits = split.split("+"), _picture_splits(folder)
-    if not set(words) <= {*splits, _WHOLE}:
-        raise DataError(f"{folder} has no split {split!r} of images; found: {', '.join(splits)}")
-    roots = [folder / word if word in _HASHED and (folder / word).is_dir() else folder for word in words]
+    words, splits = split_words(split), _picture_splits(folder)
+    if missing := next((word for word in words if word not in (*splits, _WHOLE)), ""):
+        raise DataError(f"{folder} has no split {missing!r} of images; found: {', '.join(splits)}")
+    roots = [folder / word if word in _FOLDERS and (folder / word).is_dir() else folder for word in words]
     files = [file for root in roots for file in find_pictures(root)]
     if not files:
         seen = ", ".join(sorted(file.name for file in folder.iterdir())[:5])
@@ -249,7 +259,7 @@ def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Datas
     parts, indices = [], []
     for file in files:
         dataset = JsonlDataset(file.path, kind, name)
-        for word in split.split("+"):
+        for word in split_words(split):
             if word not in _HASHED:
                 raise DataError(f"{file.path.parent} has no split {word!r}; found: {', '.join(_HASHED)}")
             parts.append(dataset)
@@ -298,7 +308,7 @@ def open_labeled_images(corpus: CorpusConfig, split: str, data: DataConfig) -> L
     Raises:
         DataError: no such data set or split, or damaged files.
     """
-    parts = [_open_labeled(corpus, word, data) for word in split.split("+")]
+    parts = [_open_labeled(corpus, word, data) for word in split_words(split)]
     if len(parts) == 1:
         return parts[0]
     names = parts[0].class_names

@@ -9,6 +9,7 @@ from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
 from unimo.data.readers.open import resolve_path
 from unimo.data.scenes.texts import SceneTexts
+from unimo.data.splits import split_words
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -27,7 +28,7 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
         DataError: no such folder or split, or a file that `GlueFile` refuses.
     """
     if corpus.path == "scenes":
-        return SceneTexts(dataset, split, data.scenes)
+        return concat([SceneTexts(dataset, word, data.scenes) for word in split_words(split)], "scenes")
     path = resolve_path(corpus, data)
     folder = path / FOLDERS[dataset] if (path / FOLDERS[dataset]).is_dir() else path
     if not folder.is_dir():
@@ -37,7 +38,7 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
     name = corpus.name or folder.name
     parts = [
         GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word)
-        for word in split.split("+")
+        for word in split_words(split)
         for file, part in _files(folder, word)
     ]
     whole = concat(parts, name)

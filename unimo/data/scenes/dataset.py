@@ -13,14 +13,17 @@ import numpy as np
 from PIL import Image
 
 from unimo.data.loading.sampler import generator
-from unimo.data.readers.base import Dataset, Kind, LabeledImages, check_index
+from unimo.data.readers.base import ConcatDataset, Dataset, Kind, LabeledImages, check_index
 from unimo.data.record import ImageSource, Record
 from unimo.data.scenes import language
 from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
+from unimo.data.splits import split_words
 from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
+VAL_PARTS = ("trainable_val", "rest_val")
+"""Parts of `val`, as of VQA v2; `open_scenes` knows them."""
 TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "images": 1}
 """Texts of one image; for `pairs` and `texts` the config sets the number."""
 OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20}
@@ -82,6 +85,25 @@ class ScenesDataset(Dataset):
     def _rng(self, image: int, stream: int) -> np.random.Generator:
         source = SPLITS[self.split] + OTHER_SCENES.get(self.kind, 0)
         return np.random.default_rng([self.config.seed, source, image, stream])
+
+
+def open_scenes(kind: Kind, split: str, config: ScenesConfig) -> Dataset:
+    """Open one split of `scenes`, or several joined by `+`.
+
+    `rest_val` is the last fifth of the images of `val`, `trainable_val` the others.
+
+    Raises:
+        ConfigError: unknown split, or some that share samples.
+    """
+    parts, rows = [], []
+    for word in split_words(split):
+        if word not in (*SPLITS, *VAL_PARTS):
+            raise ConfigError(f"scenes has no split {word!r}; known: {', '.join((*SPLITS, *VAL_PARTS))}")
+        whole = ScenesDataset(kind, "val" if word in VAL_PARTS else word, config)
+        cut = whole.texts_per_image * (whole.num_images - max(1, whole.num_images // 5))
+        parts.append(whole)
+        rows.append(range(cut if word == "rest_val" else 0, cut if word == "trainable_val" else len(whole)))
+    return ConcatDataset(parts, ScenesDataset.name, rows)
 
 
 class OneASceneDataset(Dataset):

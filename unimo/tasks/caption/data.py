@@ -123,17 +123,18 @@ class CaptionData(TaskData):
 
     def eval_dataset(self, split: str) -> ImageCaptions:
         """Return the images of a split of all corpora, with their references."""
-        return ImageCaptions(super().eval_dataset(split), self.references, self._objects_of(split))
+        return ImageCaptions(super().eval_dataset(split), self.references, self._objects_of())
 
-    def _objects_of(self, split: str) -> Callable[[Record], Objects] | None:
+    def _objects_of(self) -> Callable[[Record], Objects] | None:
         if self.scenes is None:
             return None
-        from unimo.data.scenes.dataset import ScenesDataset
+        from unimo.data.scenes.dataset import SPLITS, ScenesDataset
 
-        pictures = ScenesDataset("pairs", split, self.scenes)
+        pictures = {split: ScenesDataset("pairs", split, self.scenes) for split in SPLITS}
 
         def objects_of(record: Record) -> Objects:
-            scene = pictures.scene(int(record.image_id.rpartition("-")[2]))
+            split, _, number = record.image_id.rpartition("-")
+            scene = pictures[split].scene(int(number))
             return tuple((item.color, item.shape) for item in scene.objects)
 
         return objects_of

@@ -66,6 +66,7 @@ class RetrievalTask(MatchingTask):
     Config = RetrievalConfig
     contrasts = ("itc",)
     needs = frozenset({"dual_encoder", "fusion"})
+    paper_selection = "test"
     head_aliases = MatchingTask.head_aliases | {
         "itc_text_head.": "objective.itc_text_head.",
         "itc_image_head.": "objective.itc_image_head.",

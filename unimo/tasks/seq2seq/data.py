@@ -10,8 +10,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unimo.data.readers.base import ConcatDataset, Dataset
+from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.generation import CoqaFile, JsonlFile, LinePairs, SquadQuestions, TsvFile
+from unimo.data.splits import split_words
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig
 from unimo.tasks.seq2seq.config import Format
@@ -51,13 +52,14 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
     if corpus.path == "scenes":
         from unimo.data.scenes.texts import SceneWriting
 
-        return SceneWriting(split, run.data.scenes, run.task.dialog)
+        written = [SceneWriting(word, run.data.scenes, run.task.dialog) for word in split_words(split)]
+        return concat(written, "scenes")
     folder = Path(run.data.root).expanduser() / Path(corpus.path).expanduser()
     if not folder.is_dir():
         raise DataError(f"no folder {folder.absolute()}; expected files such as {_names('train', 'auto')}")
     name = corpus.name or folder.name
     parts = []
-    for word in split.split("+"):
+    for word in split_words(split):
         kind, files = find_files(folder, word, run.task.format)
         if kind == "lines":
             parts.append(LinePairs((files[0], files[1]), name))
@@ -69,7 +71,7 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
         logger.info("%s, %s: %d samples of %s in %s", name, word, len(parts[-1]), kind, files[0].name)
         if not len(parts[-1]):
             raise DataError(f"{files[0]} has no samples")
-    return parts[0] if len(parts) == 1 else ConcatDataset(parts, name)
+    return concat(parts, name)
 
 
 def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, tuple[Path, ...]]:

@@ -170,7 +170,7 @@ def test_curriculum_of_unimo2_takes_the_steps_that_its_recipe_says(corpus_class,
 def test_some_corpus_begins_the_curriculum(scenes_processor, corpus_class):
     pairs = [{"path": "scenes", "curriculum": False}]
     run = make_run(model="unimo2_tiny", data={"pairs": pairs, "pairs_only_epochs": 1})
-    with pytest.raises(ConfigError, match="all corpora of data.pairs have curriculum=false"):
+    with pytest.raises(ConfigError, match="all of data.pairs have curriculum=false"):
         open_data(run, scenes_processor).train_loader(run)
     run = merge_into(run, {"data": {"pairs": [*pairs, {"path": "scenes", "name": "real"}]}})
     loader = open_data(run, scenes_processor).train_loader(run)
