@@ -124,3 +124,26 @@ def test_unknown_names_give_the_nearest():
         load_run_config("unimo3_tiny", "pretrain", ["model=unimo3_smal"])
     with pytest.raises(ConfigError, match="nearest: retrieval"):
         load_run_config("unimo3_tiny", "pretrain", ["task=retreival"])
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "epoch"),
+    [
+        ("unimo_base", 30_009, 2_501),
+        ("unimo_large", 30_009, 2_501),
+        ("unimo2_base", 30_009, 2_501),
+        ("unimo3_base", 12_504, 1_250),
+        ("unimo3_large", 12_504, 1_250),
+        ("meter_base", 12_504, 1_250),
+        ("bridgetower_base", 12_504, 1_250),
+    ],
+)
+def test_recipes_of_vqa_train_on_what_their_steps_count(name, steps, epoch):
+    """645,381 questions of train and val, less those of the 1,000 of val's 40,504 images in `rest_val`."""
+    run = load_run_config(name, "vqa")
+    assert (run.data.train_split, run.data.selection) == ("train+trainable_val", "clean")
+    assert (run.train.max_steps, run.train.eval_every) == (steps, epoch)
+    questions = 645_381 - 210_207 * 1_000 / 40_504
+    epochs = 12 if name.startswith(("unimo_", "unimo2_")) else 10
+    assert steps == pytest.approx(epochs * questions / run.train.batch_size, abs=1)
+    assert load_run_config(f"{name.split('_')[0]}_tiny", "vqa").data.train_split == "train"

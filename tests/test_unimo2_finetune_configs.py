@@ -13,8 +13,8 @@ from unimo.settings import RunConfig, load_run_config
 from unimo.training.optimizer import learning_rate
 from unimo.weights.files import read_safetensors
 
-# Samples of an epoch: Table 7's captions and sentence pairs; VQA questions with a known answer.
-EPOCH = {"vqa": 645_381, "entailment": 529_527, "retrieval": 145_000}
+# Samples of an epoch: captions and sentence pairs of Table 7; VQA questions with a known answer, no rest_val.
+EPOCH = {"vqa": 640_191, "entailment": 529_527, "retrieval": 145_000}
 # Batch, epochs, warm-up, weight decay of Table 9.
 TABLE_9 = {"vqa": (256, 12, 0.0, 0.0), "entailment": (64, 10, 0.06, 0.0), "retrieval": (32, 40, 0.0, 0.01)}
 

@@ -9,8 +9,8 @@ from unimo.settings import RunConfig, load_run_config
 from unimo.training.optimizer import learning_rate
 
 SIZES = ("base", "large")
-# Samples of an epoch: Table 7's captions and sentence pairs; VQA questions with a known answer.
-EPOCH = {"vqa": 645_381, "caption": 566_747, "entailment": 529_527, "retrieval": 145_000}
+# Samples of an epoch: captions and sentence pairs of Table 7; VQA questions with a known answer, no rest_val.
+EPOCH = {"vqa": 640_191, "caption": 566_747, "entailment": 529_527, "retrieval": 145_000}
 # Batch of base and large, epochs, warm-up, weight decay.
 TABLE_8 = {
     "retrieval": ((64, 32), 40, 0.0, 0.01),
