@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from unimo.data.readers.base import Dataset, Kind, check_index, check_text, read_at
 from unimo.data.record import Record
+from unimo.data.tables import column_names, open_table
 from unimo.errors import DataError, RecordError
 from unimo.metrics.vqa import answer_type
 
@@ -29,6 +30,16 @@ TEXT_COLUMN: dict[Kind, str] = {
     "vqa": "questions",
     "entailment": "sentences",
     "texts": "caption",
+}
+_COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "pairs": ("image", "image_id", "caption"),
+    "vqa": (
+        *("image", "image_id", "questions", "question_id"),
+        *("answers", "answer_labels", "answer_scores"),
+    ),
+    "entailment": ("image", "image_id", "sentences", "labels"),
+    "texts": ("image_id", "caption"),
+    "images": ("image", "image_id"),
 }
 
 
@@ -43,18 +54,20 @@ class ArrowDataset(Dataset):
         self.path = Path(path)
         self.kind = kind
         self.name = name or self.path.stem
-        self._map, self._table = _open_table(self.path)
         text = TEXT_COLUMN.get(kind)
+        self._map, self._table = open_table(self.path, _COLUMNS[kind])
         needed = {"images": {"image"}, "texts": {text}}.get(kind, {"image", text})
         missing = needed - set(self._table.column_names)
         if missing:
             raise DataError(
                 f"{self.path} has no column {' or '.join(sorted(missing))}; "
-                f"found {', '.join(self._table.column_names)}"
+                f"found {', '.join(column_names(self.path))}"
             )
         self._starts = np.arange(len(self._table) + 1)
         if text is not None:
-            self._starts = _starts(self._table.column(text), f"{self.path}: column {text}")
+            # A list of nulls can be of any length without taking a byte.
+            most = max(self._map.size(), self._table.column(text).nbytes)
+            self._starts = _starts(self._table.column(text), f"{self.path}: column {text}", most)
         if kind != "texts":
             self._images = _ImageColumn(self.path, self._map, self._table.column("image"))
 
@@ -151,7 +164,7 @@ class _ImageColumn:
         self._first_rows = np.cumsum([0] + [len(chunk) for chunk in self._chunks])
         buffers = [chunk.buffers() for chunk in self._chunks]
         self._ends = [
-            np.frombuffer(ends, width)[chunk.offset :]
+            np.frombuffer(ends, width, len(chunk) + 1, chunk.offset * np.dtype(width).itemsize)
             for chunk, (_, ends, _) in zip(self._chunks, buffers, strict=True)
         ]
         # Position of each chunk's bytes in the file; None for compressed chunks, decompressed into memory.
@@ -171,38 +184,14 @@ class _ImageColumn:
         return read_at(self._path, place + begin, end - begin)
 
 
-def column_names(path: Path) -> list[str]:
-    """Read the column names of an Arrow file, from its footer only.
-
-    Raises:
-        DataError: missing, truncated or damaged file.
-    """
-    return _open_table(path)[1].column_names
-
-
-def _open_table(path: Path) -> tuple[pa.MemoryMappedFile, pa.Table]:
-    try:
-        memory = pa.memory_map(str(path))
-        table = pa.ipc.open_file(memory).read_all()
-        table.validate()
-        return memory, table
-    except FileNotFoundError as error:
-        raise DataError(f"no Arrow file {path}") from error
-    except (pa.ArrowException, OSError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        raise DataError(
-            f"{path} ({size} bytes) is not a complete Arrow file: {error}; "
-            "copy it again or rebuild it with tools/prepare_data.py"
-        ) from error
-
-
-def _starts(column: pa.ChunkedArray, where: str) -> np.ndarray:
+def _starts(column: pa.ChunkedArray, where: str, most: int) -> np.ndarray:
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         raise DataError(f"{where}: expected a list for each image, found {column.type}")
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    if len(lengths) and lengths.min() < 0:
-        raise DataError(f"{where}: the file is damaged (a list of negative length)")
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    if starts[-1] > most:
+        raise DataError(f"{where}: the file is damaged ({starts[-1]:,} texts in {most:,} bytes)")
+    return starts
 
 
 def _leaves(column: pa.Array) -> pa.Array:

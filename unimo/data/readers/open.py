@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset, column_names
+from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset
 from unimo.data.readers.base import (
     ConcatDataset,
     Dataset,
@@ -42,6 +42,7 @@ from unimo.data.readers.tar import TarDataset
 from unimo.data.scenes.dataset import SceneShapes, open_scenes
 from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.data.splits import split_words
+from unimo.data.tables import column_names
 from unimo.errors import DataError, RecordError
 from unimo.files import read_json
 from unimo.settings import CorpusConfig, DataConfig
