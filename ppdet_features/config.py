@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ppdet_features.ignored_keys import TagLoader, drop_ignored
 from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import ConfigError, nearest
+from unimo.ranges import Classes, Count, NonNegative, Number, Pixels, Positive, Seed, Share, Size, Width
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class ResNetConfig:
     norm_type: Literal["bn"] = "bn"
     freeze_norm: bool = True
     """Norms are not trained and keep their statistics."""
-    freeze_at: int = 0
+    freeze_at: Literal[-1, 0, 1, 2, 3] = 0
     """Stages up to this index (0 is res2, with the stem) are not trained; -1 trains all."""
-    return_idx: list[int] = field(default_factory=lambda: [2])
-    num_stages: int = 3
-    ch_in: int = 64
+    return_idx: list[Count] = field(default_factory=lambda: [2])
+    num_stages: Size = 3
+    ch_in: Width = 64
     """Output channels of the stem."""
-    width: int = 64
+    width: Width = 64
     """Ours: inner channels of res2, doubled by each further stage."""
     caffe_max_pool: bool = False
     """Ours: the stem pools without padding and rounds up, as Caffe does."""
@@ -58,10 +59,10 @@ class ResNetConfig:
 class AnchorConfig:
     """Anchors: the boxes that the proposal network starts from, at each position of res4."""
 
-    aspect_ratios: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
-    anchor_sizes: list[float] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
-    strides: list[int] = field(default_factory=lambda: [16])
-    offset: float = 0.0
+    aspect_ratios: list[Positive] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    anchor_sizes: list[Positive] = field(default_factory=lambda: [32.0, 64.0, 128.0, 256.0, 512.0])
+    strides: list[Size] = field(default_factory=lambda: [16])
+    offset: Number = 0.0
     """Offset of the anchor's centre from the upper left corner of its cell, in strides."""
 
     def __post_init__(self) -> None:
@@ -73,10 +74,10 @@ class AnchorConfig:
 class RpnTargetConfig:
     """Choice of the anchors that the proposal network is trained on."""
 
-    batch_size_per_im: int = 256
-    fg_fraction: float = 0.5
-    negative_overlap: float = 0.3
-    positive_overlap: float = 0.7
+    batch_size_per_im: Size = 256
+    fg_fraction: Share = 0.5
+    negative_overlap: Share = 0.3
+    positive_overlap: Share = 0.7
     use_random: bool = True
 
 
@@ -84,10 +85,10 @@ class RpnTargetConfig:
 class ProposalConfig:
     """Number of proposals to keep, and their largest overlap."""
 
-    min_size: float = 0.0
-    nms_thresh: float = 0.7
-    pre_nms_top_n: int = 6000
-    post_nms_top_n: int = 1000
+    min_size: NonNegative = 0.0
+    nms_thresh: Share = 0.7
+    pre_nms_top_n: Size = 6000
+    post_nms_top_n: Size = 1000
     topk_after_collect: bool = False
     """For feature pyramids; has no effect here."""
 
@@ -102,9 +103,9 @@ class RpnConfig:
         default_factory=lambda: ProposalConfig(pre_nms_top_n=12000, post_nms_top_n=2000)
     )
     test_proposal: ProposalConfig = field(default_factory=ProposalConfig)
-    channels: int | None = None
+    channels: Width | None = None
     """Ours: channels of its 3x3 convolution; None means those of res4. Bottom-up attention has 512."""
-    smooth_l1_beta: float = 0.0
+    smooth_l1_beta: NonNegative = 0.0
     """Ours: difference up to which the box loss is quadratic; 0 for absolute differences only."""
 
 
@@ -112,8 +113,8 @@ class RpnConfig:
 class RoiConfig:
     """Pooling of a region from res4."""
 
-    resolution: int = 14
-    sampling_ratio: int = 0
+    resolution: Size = 14
+    sampling_ratio: Count = 0
     aligned: bool = True
     pooling: Literal["align", "max"] = "align"
     """Ours: `max` is the RoI pooling of Caffe; the two keys above apply to `align`."""
@@ -138,10 +139,10 @@ class BoxHeadConfig:
     roi_extractor: RoiConfig = field(default_factory=RoiConfig)
     bbox_assigner: Literal["BBoxAssigner"] = "BBoxAssigner"
     with_pool: bool = True
-    bbox_weight: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
+    bbox_weight: list[Positive] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
     cls_agnostic: bool = False
     """Ours: one box per region instead of one per class."""
-    smooth_l1_beta: float = 0.0
+    smooth_l1_beta: NonNegative = 0.0
     """Ours: as in `RPNHead`."""
 
     def __post_init__(self) -> None:
@@ -153,10 +154,10 @@ class BoxHeadConfig:
 class BoxAssignerConfig:
     """Section `BBoxAssigner`: choice of the regions that the head is trained on."""
 
-    batch_size_per_im: int = 512
-    bg_thresh: float = 0.5
-    fg_thresh: float = 0.5
-    fg_fraction: float = 0.25
+    batch_size_per_im: Size = 512
+    bg_thresh: Share = 0.5
+    fg_thresh: Share = 0.5
+    fg_fraction: Share = 0.25
     use_random: bool = True
 
 
@@ -165,9 +166,9 @@ class NmsConfig:
     """Choice of the objects to report."""
 
     name: Literal["MultiClassNMS"] = "MultiClassNMS"
-    keep_top_k: int = 100
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
+    keep_top_k: Size = 100
+    score_threshold: Share = 0.05
+    nms_threshold: Share = 0.5
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,11 @@ class PostProcessConfig:
 class SelectionConfig:
     """Section `RegionSelection` (ours): choice of regions among the proposals, as in bottom-up attention."""
 
-    score_threshold: float = 0.2
+    score_threshold: Share = 0.2
     """Regions of at least this probability are kept: at least `min_boxes`, at most `max_boxes` of them."""
-    min_boxes: int = 10
-    max_boxes: int = 100
-    nms_threshold: float = 0.3
+    min_boxes: Size = 10
+    max_boxes: Size = 100
+    nms_threshold: Share = 0.3
     """If two regions of a class overlap by more, the weaker one does not count for that class."""
     boxes: Literal["proposals", "regressed"] = "proposals"
     """Boxes to compare and report. The feature is always that of the proposal."""
@@ -211,14 +212,14 @@ class DecodeConfig:
 class ResizeConfig:
     """Size of the network's input, in pixels."""
 
-    target_size: list[int] = field(default_factory=lambda: [800, 1333])
+    target_size: list[Pixels] = field(default_factory=lambda: [800, 1333])
     """Length of the shorter side, and the largest length of the longer side, which wins."""
     keep_ratio: bool = True
     interp: Literal[1, 2] = 1
     """1 linear, 2 cubic; both by Pillow, which smooths when it scales down."""
 
     def __post_init__(self) -> None:
-        if len(self.target_size) != 2 or min(self.target_size) < 1 or not self.keep_ratio:
+        if len(self.target_size) != 2 or not self.keep_ratio:
             raise ConfigError(f"Resize: expected two sides and keep_ratio: true, found {self.target_size}")
 
 
@@ -227,8 +228,8 @@ class NormalizeConfig:
     """Normalisation of colours: (value - mean) / std, where values are first divided by 255 if `is_scale`."""
 
     is_scale: bool = True
-    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
-    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    mean: list[Number] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[Positive] = field(default_factory=lambda: [0.229, 0.224, 0.225])
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ class TransformsConfig:
     Decode: DecodeConfig = field(default_factory=DecodeConfig)
     Resize: ResizeConfig = field(default_factory=ResizeConfig)
     NormalizeImage: NormalizeConfig = field(default_factory=NormalizeConfig)
-    Permute: dict[str, int] = field(default_factory=dict)
+    Permute: dict[str, Number] = field(default_factory=dict)
 
 
 def _read_transforms(value: Any, where: str, current: TransformsConfig) -> TransformsConfig:
@@ -258,7 +259,7 @@ class ReaderConfig:
     RESOLVE = {"sample_transforms": _read_transforms}
 
     sample_transforms: TransformsConfig = field(default_factory=TransformsConfig)
-    batch_size: int = 1
+    batch_size: Size = 1
     """Batch size of evaluation; extraction has its own."""
     shuffle: bool = False
     drop_last: bool = False
@@ -268,23 +269,23 @@ class ReaderConfig:
 class TrainingConfig:
     """Section `Training` (ours): the settings of train_detector.py. Steps are optimizer steps."""
 
-    steps: int = 90000
-    batch_size: int = 8
+    steps: Count = 90000
+    batch_size: Size = 8
     """Images of a step, over all ranks."""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegative = 1e-3
     """Rate of AdamW after the warm-up; decays to zero along a cosine."""
-    warmup: int = 100
+    warmup: Count = 100
     """Steps of the linear rise; may exceed `steps`."""
-    weight_decay: float = 1e-4
-    clip_norm: float = 10.0
+    weight_decay: NonNegative = 1e-4
+    clip_norm: Positive = 10.0
     """Largest global gradient norm."""
-    attribute_weight: float = 0.5
+    attribute_weight: NonNegative = 0.5
     """Weight of the attribute loss; that of the others is 1."""
     flip: bool = True
     """Mirror half of the images."""
-    seed: int = 0
-    save_every: int = 500
-    log_every: int = 20
+    seed: Seed = 0
+    save_every: Count = 500
+    log_every: Count = 20
 
 
 @dataclass(frozen=True)
@@ -292,8 +293,8 @@ class DetectorConfig:
     """A detector: its parts, classes, preprocessing and training."""
 
     architecture: Literal["FasterRCNN"] = "FasterRCNN"
-    num_classes: int = 80
-    num_attributes: int = 0
+    num_classes: Classes = 80
+    num_attributes: Classes = 0
     """Ours: 0 means no attribute head."""
     class_names: list[str] | None = None
     """Ours: names, or (in YAML) a text file beside it, see `read_names`."""

@@ -24,14 +24,16 @@ import numpy as np
 from PIL import Image
 
 from ppdet_features.image_list import ImageList
+from unimo.config import check_fields
 from unimo.data.images.open import open_image
 from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
 from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, halve, write_shard
 from unimo.data.regions.store import shard_path, write_index
-from unimo.errors import CheckpointError, ConfigError, DataError, RecordError
+from unimo.errors import CheckpointError, DataError, RecordError
 from unimo.files import write_text
 from unimo.jobs import Shard, check_same_job
+from unimo.ranges import Share, Size, Threads
 
 if TYPE_CHECKING:
     from ppdet_features.detector import FasterRCNN
@@ -54,23 +56,20 @@ class Prepared:
 class ExtractionSettings:
     """Settings of a job. The first four affect its output (the first two of them only the last digits)."""
 
-    batch_size: int = 8
-    look_ahead: int = 64
+    batch_size: Size = 8
+    look_ahead: Size = 64
     """Most decoded images that wait for others of their shape; one of 600 x 1000 pixels takes 7 MB."""
-    images_per_shard: int = 256
+    images_per_shard: Size = 256
     """Images per file; a killed job loses less than one file per rank."""
-    label_score: float = 0.2
+    label_score: Share = 0.2
     """Smallest probability of an object in labels.jsonl."""
-    num_workers: int = 2
+    num_workers: Threads = 2
     """Decoding threads."""
-    max_bad_rate: float = 0.01
+    max_bad_rate: Share = 0.01
     """Largest share of images that may be skipped."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "look_ahead", "images_per_shard"):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise ConfigError(f"--{option} {getattr(self, name)}: expected at least 1")
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from unimo.config import Loader
+
 logger = logging.getLogger(__name__)
 # Schedule, data sets and environment of PaddleDetection's own programs.
 _AT_THE_TOP = frozenset(
@@ -31,7 +33,7 @@ def drop_ignored(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     return kept
 
 
-class TagLoader(yaml.SafeLoader):
+class TagLoader(Loader):
     """Ignores tags such as `!COCODataSet`, which name classes of PaddleDetection."""
 
 

@@ -13,25 +13,47 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 
 from unimo.errors import ConfigError, nearest
+from unimo.ranges import Range, check_number, read_number
 
 T = TypeVar("T")
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
 YAML_ENDINGS = (".yaml", ".yml")
+BROKEN = re.compile("[\0\ud800-\udfff]")
+SWITCH_WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads plain words as YAML 1.2 does: `no` is a word, and so are `010`, `1_000`, `12:30` and dates."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, words) for tag, words in found if tag.endswith((":null", ":merge"))]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+for _kind, _words, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"-?(0|[1-9][0-9]{0,17})", "-0123456789"),
+    ("float", r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_words})$"), list(_first))
 
 
 def read_yaml(
     source: str | Path,
     base_key: str = "_base_",
-    loader: type[yaml.SafeLoader] = yaml.SafeLoader,
+    loader: type[Loader] = Loader,
     including: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Read a YAML mapping, merged over the files that it builds on.
@@ -63,11 +85,35 @@ def read_yaml(
     merged: dict[str, Any] = {}
     for layer in layers:
         for bases in [layer.pop(key) for key in dict.fromkeys(("_base_", base_key)) if key in layer]:
-            for base in [bases] if isinstance(bases, str) else bases:
+            bases = [bases] if isinstance(bases, str) else bases
+            if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+                raise ConfigError(
+                    f"{source}: expected files under _base_, found {bases!r:.200}; e.g. _base_: tiny.yaml"
+                )
+            for base in bases:
                 under = f"{path}:{base}" if base in sizes else str(path.parent / base)
                 merged = merge_plain(merged, read_yaml(under, base_key, loader, (*including, here)))
         merged = merge_plain(merged, layer)
     return merged
+
+
+def parse_yaml(text: str, where: str, loader: type[Loader] = Loader) -> Any:
+    """Read plain data from YAML.
+
+    Args:
+        text: the YAML.
+        where: what holds it, for messages.
+        loader: a safe loader that knows further tags.
+
+    Raises:
+        ConfigError: it is not valid, or is nested too deeply.
+    """
+    try:
+        return yaml.load(text, loader)
+    except RecursionError as error:
+        raise ConfigError(f"{where} is nested too deeply") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last: `!!int x` and such
+        raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
 
 def _split_source(source: str) -> tuple[Path, str]:
@@ -76,14 +122,15 @@ def _split_source(source: str) -> tuple[Path, str]:
     return (Path(file), size) if file.endswith(YAML_ENDINGS) else (Path(source), "")
 
 
-def _load_yaml(path: Path, loader: type[yaml.SafeLoader]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _load_yaml(path: Path, loader: type[Loader]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the top of one file as it stands, and its `sizes:` block."""
     try:
-        content = yaml.load(path.read_text(encoding="utf8"), loader)
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # UnicodeDecodeError; a NUL in the path
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    content = parse_yaml(text, str(path), loader)
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
@@ -129,10 +176,7 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         key, found, text = word.partition("=")
         if not found or not key.strip():
             raise ConfigError(f"override {word!r} is not of the form key=value, e.g. train.max_steps=50")
-        try:
-            value: Any = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {word!r}: the value is not valid YAML: {error}") from error
+        value: Any = parse_yaml(text, f"override {word!r:.200}: the value") if text else ""
         for part in reversed(key.strip().lstrip("-").split(".")):
             value = {part: value}
         merged = merge_plain(merged, value)
@@ -164,7 +208,7 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected a mapping, found {values!r}")
     values = spell_out(type(schema), values)
-    hints = typing.get_type_hints(type(schema))
+    hints = typing.get_type_hints(type(schema), include_extras=True)
     fields = {field.name for field in dataclasses.fields(schema) if field.init}
     resolvers, removed = getattr(type(schema), "RESOLVE", {}), getattr(type(schema), "REMOVED", {})
     gone = [f"{where}.{key} no longer exists: {removed[key]}" for key in values if key in removed]
@@ -189,17 +233,19 @@ def coerce(value: Any, kind: Any, where: str, current: Any = None) -> Any:
     """Check a value against the annotation `kind`, and convert it where nothing is lost.
 
     Raises:
-        ConfigError: another type, or one of the errors of `merge_into`.
+        ConfigError: another type, a number outside its range, or one of the errors of `merge_into`.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if origin is Annotated:
+        number, allowed = coerce(value, arguments[0], where, current), arguments[1]
+        check_number(number, allowed, where, current)
+        return number
     if origin in (Union, types.UnionType):
         return _coerce_union(value, arguments, where, current)
     if origin is Literal:
-        if value not in arguments:
-            raise ConfigError(f"{where}: {value!r} is not one of {', '.join(map(str, arguments))}")
-        return value
+        return _coerce_choice(value, arguments, where)
     if dataclasses.is_dataclass(kind):
         if isinstance(value, kind):
             return value
@@ -213,6 +259,13 @@ def coerce(value: Any, kind: Any, where: str, current: Any = None) -> Any:
     if origin in (list, tuple, dict):
         return _coerce_container(value, origin, arguments, where)
     return _coerce_scalar(value, kind, where)
+
+
+def _coerce_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    for one in choices:
+        if one == value and isinstance(one, bool) == isinstance(value, bool):  # True == 1
+            return one
+    raise ConfigError(f"{where}: {value!r:.200} is not one of {', '.join(map(str, choices))}")
 
 
 def _coerce_container(value: Any, origin: type, arguments: tuple[Any, ...], where: str) -> Any:
@@ -241,19 +294,35 @@ def _coerce_union(value: Any, kinds: tuple[Any, ...], where: str, current: Any) 
 
 
 def _coerce_scalar(value: Any, kind: type, where: str) -> Any:
-    if kind is bool and isinstance(value, bool):
-        return value
-    if kind is int and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if int(value) == value:
-            return int(value)
-    if kind is float and not isinstance(value, bool):
-        try:  # YAML 1.1 reads 1e-5 as a string
-            return float(value)
-        except (TypeError, ValueError):
-            pass
-    if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+    if kind is bool:
+        value = SWITCH_WORDS.get(value.lower(), value) if isinstance(value, str) else value
+        if isinstance(value, bool):
+            return value
+    if kind in (int, float) and (number := read_number(value, kind)) is not None:
+        check_number(number, Range(), where)
+        return number
+    if kind is str and isinstance(value, (str, int)) and not isinstance(value, bool):
+        if BROKEN.search(str(value)):
+            raise ConfigError(f"{where}: {value!r:.200} has a NUL or half a character; take it out")
         return str(value)
-    raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r}")
+    # Whoever wrote 1.10 or true meant these letters, which are lost.
+    hint = "; put it in quotes" if kind is str and isinstance(value, (bool, float)) else ""
+    raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r:.200}{hint}")
+
+
+def check_fields(config: Any, where: str = "") -> None:
+    """Check the values of a config that was not made by `merge_into`, and of its sections.
+
+    Raises:
+        ConfigError: a value of the wrong type, or a number outside its range.
+    """
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for each in dataclasses.fields(config):
+        value, name = getattr(config, each.name), f"{where}.{each.name}".lstrip(".")
+        if dataclasses.is_dataclass(value):
+            check_fields(value, name)
+        else:
+            coerce(value, hints[each.name], name, each.default)
 
 
 def to_plain(config: Any) -> Any:
@@ -297,6 +366,6 @@ def list_recipes(task: str) -> dict[str, str]:
     """Return the recipes of a task: name -> `FILE.yaml:SIZE`."""
     found = {}
     for path in sorted(CONFIG_ROOT.glob(f"[!_]*/{task}.yaml")):
-        _, sizes = _load_yaml(path, yaml.SafeLoader)
+        _, sizes = _load_yaml(path, Loader)
         found |= {f"{path.parent.name}_{size}": f"{path}:{size}" for size in sizes}
     return found

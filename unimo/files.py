@@ -13,11 +13,12 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unimo.errors import UnimoError
+from unimo.errors import ConfigError, UnimoError
 from unimo.limits import JSON_BYTES, JSON_DEPTH, LINE_BYTES
 
 
@@ -48,6 +49,42 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf8")
+
+
+def make_folder(folder: str | Path, setting: str = "") -> Path:
+    """Create a folder to write into, unless it exists, and return its path.
+
+    Args:
+        folder: its name.
+        setting: setting or option that gives the name, for messages.
+
+    Raises:
+        ConfigError: it cannot be created, or no file can be written into it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return Path(folder)
+    except FileExistsError as error:
+        what = f"{setting} {folder} is a file; expected a folder, new or existing: name another"
+        raise ConfigError(what.lstrip()) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        what = f"{setting}: cannot make the folder {str(folder)!r:.200}, or write into it ({reason})"
+        raise ConfigError(f"{what.removeprefix(': ')}; name another") from error
+
+
+def make_place(path: str | Path, setting: str = "") -> Path:
+    """Create the folder of a file to write, unless it exists, and return the path of the file.
+
+    Raises:
+        ConfigError: see `make_folder`; or the path is that of a folder.
+    """
+    path = Path(path)
+    make_folder(path.parent, setting)
+    if path.is_dir():
+        raise ConfigError(f"{setting} {path} is a folder; expected a file to write: name another".lstrip())
+    return path
 
 
 def sync(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from unimo import registry
 from unimo.config import merge_into, merge_plain, parse_overrides, read_recipe, spell_out
 from unimo.errors import ConfigError
+from unimo.ranges import Count, Dropout, NonNegative, Pixels, Positive, Seed, Share, Size, TextLength, Threads
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class CorpusConfig:
 
     path: str = "scenes"
     """Folder, Arrow file, tar or jsonl; `scenes` is the built-in corpus."""
-    weight: float | None = None
+    weight: Positive | None = None
     """Share in the mixture; None for a share in proportion to the number of samples."""
     name: str = ""
     """Name in logs and counters; empty for the last part of the path."""
@@ -45,17 +46,11 @@ class CorpusConfig:
 class ScenesConfig:
     """Size of the built-in corpus of drawn shapes (`unimo/data/scenes/dataset.py`)."""
 
-    train_images: int = 20000
-    val_images: int = 500
-    captions_per_image: int = 4
+    train_images: Count = 20000
+    val_images: Count = 500
+    captions_per_image: Size = 4
     """Captions of an image; with 1, retrieval among N scenes scores N x N pairs."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.captions_per_image < 1:
-            raise ConfigError(
-                f"data.scenes.captions_per_image {self.captions_per_image}: expected at least 1"
-            )
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ class DataConfig:
     """Text-only corpora that pre-training reads in addition; their weights are shares of the same mixture."""
     images: list[CorpusConfig] = field(default_factory=list)
     """Image-only corpora that pre-training reads in addition."""
-    pairs_only_epochs: float = 0.0
+    pairs_only_epochs: NonNegative = 0.0
     """Curriculum: passes over the corpora of `pairs` whose `curriculum` is true, before the others, `texts`
     and `images` are mixed in."""
     path: list[CorpusConfig] = field(default_factory=lambda: [CorpusConfig()])
@@ -93,9 +88,9 @@ class DataConfig:
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     tokenizer: str = "auto"
     """Folder of tokenizer files, `scenes`, or `auto`: the one of `init_from`, else `scenes`."""
-    image_size: int = 224
+    image_size: Pixels = 224
     """Side of the square input image, pixels."""
-    max_text_len: int = 50
+    max_text_len: TextLength = 50
     """Tokens with `<s>` and `</s>`; longer texts are cut."""
     train_transform: str = "clip"
     eval_transform: str = "clip"
@@ -103,15 +98,15 @@ class DataConfig:
     regions: str = ""
     """Source of region features, for models that read regions: `grid`, `grid:CELLS:PIXELS`, a folder that
     tools/extract_features.py wrote, or a TSV file; see unimo/data/README.md."""
-    max_regions: int = 100
+    max_regions: Size = 100
     """Largest number of regions of an image; those with the highest scores are kept."""
     blank_images: bool = False
     """Replace every image by the same blank one, to measure what can be answered without looking."""
-    max_bad_rate: float = 0.01
+    max_bad_rate: Share = 0.01
     """A run fails when more than this share of the records read so far was broken."""
-    num_workers: int = 2
+    num_workers: Threads = 2
     """Threads that decode ahead; results do not depend on it."""
-    prefetch: int = 4
+    prefetch: Count = 4
     """Batches kept ready; in training those of one step, if they are more."""
 
 
@@ -119,29 +114,31 @@ class DataConfig:
 class OptimConfig:
     """AdamW and its schedule."""
 
-    lr: float = 1e-4
+    lr: NonNegative = 1e-4
     """Peak rate of the towers."""
-    lr_multipliers: dict[str, float] = field(default_factory=lambda: {"heads": 5.0, "cross_modal": 5.0})
+    lr_multipliers: dict[str, NonNegative] = field(default_factory=lambda: {"heads": 5.0, "cross_modal": 5.0})
     """Factor on `lr` for each group that model and task declare; 1 for groups that are not listed."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     """Decoupled decay; never on biases, norms, embeddings of classes and positions
     (`unimo/training/optimizer.py`)."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
-    eps: float = 1e-8
-    warmup: float = 0.1
+    betas: list[Dropout] = field(default_factory=lambda: [0.9, 0.98])
+    eps: Positive = 1e-8
+    warmup: NonNegative = 0.1
     """Below 1 a share of all steps, from 1 a number of steps."""
     schedule: Literal["linear", "linear_unscaled", "cosine", "constant", "piecewise"] = "linear"
     """Decay after warm-up; see `learning_rate` in `unimo/training/optimizer.py`."""
-    milestones: list[list[float]] = field(default_factory=list)
+    milestones: list[list[NonNegative]] = field(default_factory=list)
     """With `piecewise`: pairs of a share of all steps and the factor on `lr` from there on.
     [[0.6, 0.1], [0.8, 0.01]] divides the rate by ten after 60% and again after 80% of the run."""
-    clip_grad_norm: float | None = 1.0
+    clip_grad_norm: Positive | None = 1.0
     """Largest global gradient norm; None means no clipping."""
 
     def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ConfigError(f"optim.betas {self.betas}: expected two numbers, e.g. [0.9, 0.98]")
         if self.schedule != "piecewise":
             return
-        shares = [pair[0] for pair in self.milestones if len(pair) == 2 and pair[1] >= 0]
+        shares = [pair[0] for pair in self.milestones if len(pair) == 2]
         rising = shares == sorted(set(shares)) and all(0 < share < 1 for share in shares)
         if not shares or len(shares) != len(self.milestones) or not rising:
             raise ConfigError(
@@ -154,16 +151,16 @@ class OptimConfig:
 class TrainConfig:
     """The loop. All counts of steps are optimizer steps."""
 
-    max_steps: int = 1000
-    max_minutes: float | None = None
+    max_steps: Count = 1000
+    max_minutes: NonNegative | None = None
     """Minutes after which the run stops early, with a checkpoint; None means never."""
-    batch_size: int = 64
+    batch_size: Size = 64
     """Samples of one optimizer step over all ranks and rounds together."""
-    micro_batch_size: int = 0
+    micro_batch_size: Count = 0
     """Largest number of samples that a rank processes at once; 0 for its whole share. Further rounds process
     the rest, and all are one batch: means are over its tokens, regions and samples, and contrastive losses
     compare all its samples, for which rounds encode theirs twice. Only mismatched pairs are of one round."""
-    eval_batch_size: int = 64
+    eval_batch_size: Size = 64
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     on_unsupported_precision: Literal["error", "fp32"] = "error"
     """Where Paddle's autocast has no effect (CPU): raise an error, or train in fp32."""
@@ -172,13 +169,13 @@ class TrainConfig:
     sharding_stage: Literal[0, 1, 2, 3] = 0
     """0 data parallel; 1 to 3 as in ZeRO through Paddle Fleet."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    log_every: int = 20
-    eval_every: int = 0
+    log_every: Count = 20
+    eval_every: Count = 0
     """Steps between evaluations; 0 to evaluate at the end only."""
-    eval_max_batches: int = 0
+    eval_max_batches: Count = 0
     """Batches of one evaluation; 0 means all."""
-    save_every: int = 500
-    keep_checkpoints: int = 2
+    save_every: Count = 500
+    keep_checkpoints: Size = 2
     select_metric: str = ""
     """Metric whose best model is kept as `best/`; empty for the last model only."""
 
@@ -186,12 +183,10 @@ class TrainConfig:
         """Return the rounds of one step: the fewest that cut the share of each rank into equal micro-batches.
 
         Raises:
-            ConfigError: the batch does not divide among the ranks, or a size is out of range.
+            ConfigError: the batch does not divide among the ranks.
         """
-        if self.batch_size < 1 or self.batch_size % ranks:
+        if self.batch_size % ranks:
             raise ConfigError(f"train.batch_size {self.batch_size} does not divide among {ranks} ranks")
-        if self.micro_batch_size < 0:
-            raise ConfigError(f"train.micro_batch_size {self.micro_batch_size}: expected 0 (all) or more")
         share = self.batch_size // ranks
         most = self.micro_batch_size or share
         return next(rounds for rounds in range(-(-share // most), share + 1) if share % rounds == 0)
@@ -213,7 +208,7 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     output_dir: str = ""
     """Folder that the run writes into; empty for `output/<model>_<task>`."""
-    seed: int = 0
+    seed: Seed = 0
     resume: str = ""
     """Checkpoint of another run to continue from."""
     init_from: str = ""
@@ -256,16 +251,25 @@ def _spelled_out(schema: type, layer: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**layer, "model": spell_out(schema, model)} if isinstance(model, Mapping) else layer
 
 
-def named_section(value: Any) -> Mapping[str, Any]:
-    """Return the section of a model or task; a name alone stands for one."""
-    return value if isinstance(value, Mapping) else {"name": value}
+def named_section(value: Any, where: str = "model") -> Mapping[str, Any]:
+    """Return the section of a model or task; a name alone stands for one.
+
+    Raises:
+        ConfigError: the name is no text.
+    """
+    section = value if isinstance(value, Mapping) else {"name": value}
+    if not isinstance(section.get("name") or "", str):
+        raise ConfigError(
+            f"{where}.name: expected a name such as unimo3_tiny, found {section['name']!r:.200}"
+        )
+    return section
 
 
 def _named(value: Any, where: str, default_of: Callable[[str], Any]) -> Any:
     """Build the config of a model or task over the defaults of the one that its section names."""
     if value is None:
         raise ConfigError("a run needs model.name and task.name")
-    section = named_section(value)
+    section = named_section(value, where)
     if not section.get("name"):
         raise ConfigError(f"{where}.name is missing")
     return merge_into(default_of(section["name"]), section, where)

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from unimo.augment.output import make_folder
 from unimo.augment.terms import normalise
 from unimo.errors import DataError
+from unimo.files import make_folder
 from unimo.jobs import check_same
 
 BLOCK = 1 << 16

@@ -15,27 +15,13 @@ from typing import Any
 
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.errors import ConfigError, DataError
-from unimo.files import write_text
+from unimo.files import make_folder, write_text
 from unimo.jobs import Progress, Shard, check_same_job
 
 logger = logging.getLogger(__name__)
 Line = dict[str, Any]
 LinesOf = Callable[[Sequence[Caption]], Iterable[Line]]
 """Makes the lines of some captions, in their order."""
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder unless it exists.
-
-    Raises:
-        ConfigError: it cannot be created.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise ConfigError(f"{folder} is a file; expected a folder, new or existing: name another") from error
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {folder} ({error.strerror}); name another") from error
 
 
 @contextmanager
@@ -55,18 +41,6 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
             logger.info("waiting for another process that works in %s", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def check_at_least(settings: object, **least: int) -> None:
-    """Check the minimum of fields of a settings dataclass.
-
-    Raises:
-        ConfigError: one of them is smaller.
-    """
-    for name, bound in least.items():
-        value, default = getattr(settings, name), getattr(type(settings), name)
-        if value < bound:
-            raise ConfigError(f"{name} is {value}; expected {bound} or more, e.g. {default}, the default")
 
 
 class ResumableWriter(AbstractContextManager["ResumableWriter"]):

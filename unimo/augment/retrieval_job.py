@@ -15,14 +15,16 @@ import numpy as np
 from unimo.augment.corpus import Caption, CaptionCorpus, names_of_image
 from unimo.augment.embedding import embed_index, open_embedder, unit_rows
 from unimo.augment.index import Entry, Hit, TfidfIndex, build_index
-from unimo.augment.output import Job, Line, check_at_least, describe_files, one_at_a_time
+from unimo.augment.output import Job, Line, describe_files, one_at_a_time
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser
 from unimo.augment.terms import normalise, singular, terms_of
+from unimo.config import check_fields
 from unimo.data.masking.tagging import encodable
 from unimo.data.regions.store import LABELS
 from unimo.errors import DataError
+from unimo.ranges import Size
 
 log = logging.getLogger(__name__)
 _PROBED = 1000
@@ -37,19 +39,19 @@ class RetrievalSettings:
         ConfigError: a number outside its range.
     """
 
-    candidates: int = 1000
+    candidates: Size = 1000
     """Number of sentences from the inverted index that are reranked by embeddings."""
-    keep: int = 100
+    keep: Size = 100
     """Number of results for each caption."""
     embedder: str = "lsa"
     """`lsa`, or `package.module:function`."""
     parser: str = "textblob"
     """Parser that finds the labels of images without those of a detector."""
-    memory_mb: int = 1000
+    memory_mb: Size = 1000
     """Memory for caches."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, candidates=1, keep=1, memory_mb=1)
+        check_fields(self)
 
 
 def retrieve_texts(job: Job, sentences: CaptionCorpus, settings: RetrievalSettings) -> dict[str, int]:

@@ -11,14 +11,15 @@ from typing import Any
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.augment.index import Entry, TfidfIndex, build_index
 from unimo.augment.ngram import TrigramModel
-from unimo.augment.output import Job, Line, check_at_least, describe_files, one_at_a_time
+from unimo.augment.output import Job, Line, describe_files, one_at_a_time
 from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.statistics import CorpusStatistics
 from unimo.augment.terms import normalise, terms_of
 from unimo.augment.translation import FileTranslations, HttpTranslator, LocalTranslator, Translator
-from unimo.errors import ConfigError
+from unimo.config import check_fields
 from unimo.jobs import Progress
+from unimo.ranges import Count, Seed, Size
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,20 @@ class RewriteSettings:
     """
 
     parser: str = "textblob"
-    keep: int = 100
+    keep: Size = 100
     """Number of word and phrase rewrites of a caption, and of sentences of other images."""
-    neighbours: int = 20
+    neighbours: Count = 20
     """Number of similar entries tried for each node."""
-    min_count: int = 3
+    min_count: Size = 3
     """Smallest count of an entry of the vocabulary."""
-    seed: int = 0
+    seed: Seed = 0
     translator: str = ""
     """An http address, a folder of models, or a jsonl file of translations; empty for no positives."""
-    memory_mb: int = 1000
+    memory_mb: Size = 1000
     """Memory for counts and caches; the programs need about 300 MB more."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, keep=1, neighbours=0, min_count=1, seed=0, memory_mb=1)
-        if self.seed >= 2**32:  # NumPy and scikit-learn accept no larger seeds
-            raise ConfigError(f"seed is {self.seed}; expected 0 to {2**32 - 1}, e.g. 0, the default")
+        check_fields(self)
 
 
 def rewrite_corpus(job: Job, settings: RewriteSettings) -> dict[str, Any]:

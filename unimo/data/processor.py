@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from unimo.config import merge_into, read_yaml
+from unimo.config import check_fields, merge_into, read_yaml
 from unimo.data.images.open import open_image
 from unimo.data.images.transforms import Transform, blank_pixels, build_transform
 from unimo.data.record import ImageLike, Record
 from unimo.data.regions.open import RegionInput
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
-from unimo.errors import ConfigError, DataError, RecordError
+from unimo.errors import DataError, RecordError
+from unimo.ranges import Pixels, Size, TextLength
 from unimo.settings import DataConfig
 
 
@@ -29,22 +30,18 @@ from unimo.settings import DataConfig
 class ProcessorConfig:
     """Settings of a processor, saved in `config.yaml`; fields as in `DataConfig`."""
 
-    image_size: int = 224
+    image_size: Pixels = 224
     """Side S of the image in pixels."""
-    max_text_len: int = 50
+    max_text_len: TextLength = 50
     """Largest number T of tokens of a text, special ones included; longer texts are cut."""
     train_transform: str = "clip"
     eval_transform: str = "clip"
     blank_images: bool = False
     regions: str = ""
-    max_regions: int = 100
+    max_regions: Size = 100
 
     def __post_init__(self) -> None:
-        if self.image_size < 1 or self.max_text_len < 3:
-            raise ConfigError(
-                f"image_size {self.image_size} and max_text_len {self.max_text_len}: expected at least 1 "
-                "and 3 (<s>, a token, </s>)"
-            )
+        check_fields(self, "data")
 
 
 class Processor:
@@ -192,7 +189,7 @@ def load_processor(folder: str | Path, **overrides: Any) -> Processor:
     folder = Path(folder)
     path = folder / "config.yaml"
     content = read_yaml(path) if path.is_file() else {}
-    if "processor" not in content:
+    if not isinstance(content.get("processor"), Mapping):
         raise DataError(f"{folder} has no saved processor: expected a `processor` section in {path}")
     config = merge_into(ProcessorConfig(), {**content["processor"], **overrides}, "processor")
     return Processor(load_tokenizer(folder), config)

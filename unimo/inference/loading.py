@@ -175,8 +175,16 @@ def list_saved(task: str = "") -> list[Path]:
 
 
 def read_model_config(path: str | Path) -> dict[str, Any]:
-    """Read the config of a model directory as plain data: the sections of the run, and `metadata`."""
-    return _read_config(find_model(path))
+    """Read the config of a model directory as plain data: the sections of the run, and `metadata`.
+
+    Raises:
+        CheckpointError: there is no such directory, or it names no model.
+        ConfigError: its model section cannot be that of a model.
+    """
+    directory = find_model(path)
+    content = _read_config(directory)
+    _model_config(content, directory)
+    return content
 
 
 def _open(
@@ -185,11 +193,9 @@ def _open(
     from unimo.data.processor import load_processor
 
     content = _read_config(directory)
-    for section in ("model", "task"):
-        if not isinstance(content.get(section), Mapping) or not content[section].get("name"):
-            raise CheckpointError(f"{directory / CONFIG}: section {section!r} with a name is missing")
     processor = load_processor(directory, **changes)
     tensors = read_safetensors(directory / WEIGHTS)
+    _model_config(content, directory)
     saved = without_init(content["model"])
     plain = merge_plain(saved, spell_out(type(registry.model_config(saved["name"])), overrides))
     if "image_size" in changes and "image_size" in plain.get("vision", {}):
@@ -229,4 +235,21 @@ def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    return read_yaml(directory / CONFIG) if (directory / CONFIG).is_file() else {}
+    """Return the config of a folder, nothing if it has none; sections are mappings, names are texts."""
+    content = read_yaml(directory / CONFIG) if (directory / CONFIG).is_file() else {}
+    for section in ("model", "task", "data", "metadata"):
+        found = content.get(section) or {}
+        if not isinstance(found, Mapping) or not isinstance(found.get("name") or "", str):
+            raise CheckpointError(
+                f"{directory / CONFIG}: expected a section {section!r}, found {found!r:.200}; copy it again"
+            )
+    return content
+
+
+def _model_config(content: Mapping[str, Any], directory: Path) -> Any:
+    """Return the config of the model in a directory."""
+    for section in ("model", "task"):
+        if not (content.get(section) or {}).get("name"):
+            raise CheckpointError(f"{directory / CONFIG}: section {section!r} with a name is missing")
+    default = registry.model_config(content["model"]["name"])
+    return merge_into(default, without_init(content["model"]), f"{directory / CONFIG}: model")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from unimo.errors import ConfigError
+from unimo.ranges import Share
 from unimo.weights.name_map import Converted, Tensors
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class PretrainConfig:
     """
 
     name: str = "pretrain"
-    mlm_probability: float = 0.15
+    mlm_probability: Share = 0.15
     """Share of text tokens to predict; 80% become `<mask>`, 10% a random token, 10% stay."""
     masking: Literal["token", "span"] = "token"
     """`token` draws each token (or whole word) by itself, `span` runs of whole words (SpanBERT)."""

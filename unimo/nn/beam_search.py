@@ -23,8 +23,10 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from unimo.config import check_fields
 from unimo.errors import ConfigError
 from unimo.nn.kernels import log_softmax
+from unimo.ranges import Count, Number, Size
 
 REPETITION = -65000.0
 """Added to the log-probability of a hypothesis that repeats a trigram; as in the released decoder."""
@@ -46,13 +48,13 @@ class BeamConfig:
         ConfigError: a size or length is impossible.
     """
 
-    size: int = 5
+    size: Size = 5
     """Hypotheses kept for each source; 1 is greedy decoding."""
-    length_penalty: float = 0.6
+    length_penalty: Number = 0.6
     """Exponent alpha: 0 compares log-probabilities as they are, larger values favour longer sentences."""
-    min_length: int = 5
+    min_length: Count = 5
     """Least number of tokens before `</s>`."""
-    max_length: int = 50
+    max_length: Size = 50
     """Largest number of tokens, `</s>` included."""
     block_trigrams: bool = False
     """Allow no sentence that has the same three words twice."""
@@ -62,9 +64,8 @@ class BeamConfig:
     it (UNIMO's released decoder)."""
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"beam size {self.size}: expected at least 1")
-        if not 0 <= self.min_length < self.max_length:
+        check_fields(self, "beam")
+        if self.min_length >= self.max_length:
             raise ConfigError(
                 f"beam min_length {self.min_length} and max_length {self.max_length}: expected "
                 "0 <= min_length < max_length"

@@ -6,24 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from unimo.errors import ConfigError
+from unimo.ranges import Count, Depth, Dropout, Heads, NonNegative, Pixels, Width, Words
 
 
 @dataclass(frozen=True)
 class TextConfig:
     """RoBERTa tower; the defaults are RoBERTa-base."""
 
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    vocab_size: int = 50265
-    max_position: int = 514
+    hidden_size: Width = 768
+    num_layers: Depth = 12
+    num_heads: Heads = 12
+    intermediate_size: Width = 3072
+    vocab_size: Words = 50265
+    max_position: Words = 514
     """Rows of the position table; positions start at padding_id + 1, so 514 rows hold 512 tokens."""
-    padding_id: int = 1
-    dropout: float = 0.1
+    padding_id: Count = 1
+    dropout: Dropout = 0.1
     """On embeddings and on both parts of each layer."""
-    attention_dropout: float = 0.1
-    init_std: float = 0.02
+    attention_dropout: Dropout = 0.1
+    init_std: NonNegative = 0.02
     init: str = ""
     """Directory written by tools/convert_checkpoint.py --from hf-roberta; empty means random."""
 
@@ -32,15 +33,15 @@ class TextConfig:
 class VisionConfig:
     """Vision tower of either kind; the defaults are ViT-B/16 at 224."""
 
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    patch_size: int = 16
-    image_size: int = 224
+    hidden_size: Width = 768
+    num_layers: Depth = 12
+    num_heads: Heads = 12
+    intermediate_size: Width = 3072
+    patch_size: Pixels = 16
+    image_size: Pixels = 224
     """Side of the square input, pixels; a multiple of patch_size."""
-    dropout: float = 0.0
-    position_init_std: float | None = None
+    dropout: Dropout = 0.0
+    position_init_std: NonNegative | None = None
     """Standard deviation that position embeddings start with; None means the tower's own. Next to patches of
     unit scale the tower's own is faint: without pre-trained towers a model learns slowly where things are."""
     init: str = ""
@@ -63,7 +64,7 @@ class VisionConfig:
 class ClipVisionConfig(VisionConfig):
     """CLIP-ViT tower; its position embeddings start at hidden_size ** -0.5."""
 
-    remove_last: int = 0
+    remove_last: Count = 0
     """Number of last blocks of the CLIP model that are not built; METER leaves out 1."""
 
     @property
@@ -76,10 +77,10 @@ class ClipVisionConfig(VisionConfig):
 class VitConfig(VisionConfig):
     """ViT tower."""
 
-    patch_padding: int = 0
+    patch_padding: Count = 0
     """Zero padding of the patch convolution: 0 is a usual ViT, 7 that of UNIMO-2's release (patches start
     outside the image)."""
-    init_std: float = 0.02
+    init_std: NonNegative = 0.02
 
     def __post_init__(self) -> None:
         super().__post_init__()

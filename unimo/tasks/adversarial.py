@@ -18,6 +18,7 @@ from unimo.errors import ConfigError
 from unimo.losses.reduce import global_mean
 from unimo.models.base import Images, Model
 from unimo.nn.kernels import log_softmax, paddle_kernels
+from unimo.ranges import Count, NonNegative
 from unimo.registry import require
 from unimo.tasks.base import Batch
 
@@ -29,29 +30,21 @@ SMALLEST = 1e-8
 class AdversarialConfig:
     """Fields of `task.adversarial`; the defaults but for `steps` are those of the release for SNLI-VE."""
 
-    steps: int = 0
+    steps: Count = 0
     """Steps of the ascent, each with three passes over the batch; 0 switches it off, the release has 4."""
-    lr: float = 0.05
+    lr: NonNegative = 0.05
     """Length of a step of the ascent."""
-    init_mag: float = 0.4
+    init_mag: NonNegative = 0.4
     """Size of the random perturbation of the first step."""
-    max_norm: float = 0.4
+    max_norm: NonNegative = 0.4
     """Largest norm of a sample's perturbation; 0 for no limit."""
-    kl_weight: float = 1.0
+    kl_weight: NonNegative = 1.0
     """Weight of the divergences between clean and perturbed passes."""
     norm_type: Literal["l2", "inf"] = "l2"
     """Norm of a sample's perturbation and gradient, over all positions and channels."""
     projection: Literal["release", "paper"] = "release"
     """With l2, the norm that `max_norm` limits: that of the gradient, as in the release, or that of the
     perturbation, as VILLA means it."""
-
-    def __post_init__(self) -> None:
-        numbers = (self.steps, self.lr, self.init_mag, self.max_norm, self.kl_weight)
-        if min(numbers) < 0:
-            raise ConfigError(
-                f"task.adversarial: steps, lr, init_mag, max_norm and kl_weight are {numbers}; expected 0 or "
-                "more"
-            )
 
     def check(self, model: Model, task: str) -> None:
         """Check that the inputs of a model can be perturbed.

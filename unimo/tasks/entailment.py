@@ -16,6 +16,7 @@ from unimo.data.record import Record
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead, LinearHead
+from unimo.ranges import Dropout, Positive
 from unimo.settings import RunConfig
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
 from unimo.tasks.base import Answer, Batch, Metadata, Question, asked_pairs
@@ -31,11 +32,11 @@ class EntailmentConfig:
     """Fields of the task section of a visual entailment run."""
 
     name: str = "entailment"
-    head_hidden_multiplier: float = 2.0
+    head_hidden_multiplier: Positive = 2.0
     """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
     head: Literal["mlp", "linear"] = "mlp"
     """mlp: LayerNorm and GELU between two linear layers; linear: dropout alone, as in UNIMO's release."""
-    head_dropout: float = 0.1
+    head_dropout: Dropout = 0.1
     """Dropout of the `linear` head."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """Adversarial training, for models that read regions."""

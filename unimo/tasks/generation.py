@@ -21,6 +21,7 @@ from unimo.models.contrastive import OTHERS
 from unimo.nn.beam_search import BeamConfig, Hypothesis, beam_search
 from unimo.nn.heads import MlmHead
 from unimo.nn.outputs import Encoded
+from unimo.ranges import Dropout
 from unimo.tasks.base import Answer, Metadata, Question, Task
 
 
@@ -29,16 +30,10 @@ class GenerationConfig:
     """Fields that the task sections of all generating tasks have."""
 
     name: str = ""
-    label_smoothing: float = 0.1
+    label_smoothing: Dropout = 0.1
     """Share of the target that is spread over the vocabulary; in [0, 1)."""
     beam: BeamConfig = field(default_factory=BeamConfig)
     """Search of evaluation and prediction."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(
-                f"task.label_smoothing {self.label_smoothing}: expected 0 <= label_smoothing < 1"
-            )
 
     def end_id(self, tokenizer: Tokenizer) -> int:
         """Return the id of the token that ends a generated text."""

@@ -27,6 +27,7 @@ from unimo.metrics.average import gather_objects
 from unimo.metrics.vqa import accuracy_by_type
 from unimo.models.base import Model
 from unimo.nn.heads import ClassifierHead
+from unimo.ranges import Positive, Size
 from unimo.settings import RunConfig
 from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, Task, asked_pairs, ranked
 
@@ -36,9 +37,9 @@ class VqaConfig:
     """Fields of the task section of a VQA run."""
 
     name: str = "vqa"
-    head_hidden_multiplier: float = 2.0
+    head_hidden_multiplier: Positive = 2.0
     """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
-    min_answer_count: int = 1
+    min_answer_count: Size = 1
     """Training questions that an answer needs to become a class; for data without a list of answers."""
 
 

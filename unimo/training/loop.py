@@ -20,7 +20,7 @@ from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_
 
 from unimo import distributed
 from unimo.errors import CheckpointError
-from unimo.files import write_text
+from unimo.files import make_folder, write_text
 from unimo.models.contrastive import Round
 from unimo.tasks.base import Batch, to_tensors
 from unimo.training import checkpoint, rounds
@@ -36,12 +36,13 @@ def only_run_in(output_dir: Path) -> Iterator[None]:
     """Keep a second process from training in the same folder; the lock is released when this process ends.
 
     Raises:
+        ConfigError: the folder cannot be made.
         CheckpointError: another process holds the lock.
     """
     if distributed.rank() != 0:
         yield
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(output_dir, "output_dir")
     with (output_dir / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,15 +14,15 @@ import numpy as np
 import paddle
 
 from unimo import distributed, registry
-from unimo.config import dump, merge_into, merge_plain, read_yaml, to_plain
+from unimo.config import check_fields, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError
-from unimo.files import write_text
+from unimo.files import make_folder, write_text
 from unimo.inference import loading
 from unimo.inference.evaluation import selection_of
 from unimo.nn.block import set_recompute
-from unimo.settings import RunConfig
+from unimo.settings import RunConfig, named_section
 from unimo.training import callbacks, checkpoint, precision
 from unimo.training.loop import CONFIG, carry_out, only_run_in
 from unimo.training.optimizer import warmup_steps
@@ -40,8 +40,9 @@ def train(run: RunConfig) -> dict[str, Any]:
     Raises:
         UnimoError: config, data, device or checkpoint cannot be used, or the loss is not finite.
     """
+    check_fields(run)
+    output_dir = make_folder(run.output_dir, "output_dir")
     distributed.setup(run.train)
-    output_dir = Path(run.output_dir)
     last, source = choose_start(run, output_dir)
     processor = open_processor(run)
     run = resolve(run, processor, keep_init=source == "scratch")
@@ -67,7 +68,7 @@ def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
     """
     old = read_yaml(output_dir / CONFIG) if (output_dir / CONFIG).is_file() else {}
     for section in ("model", "task"):
-        there = (old.get(section) or {}).get("name")
+        there = named_section(old.get(section), section).get("name")
         wanted = getattr(run, section).name
         if there not in (None, wanted):
             raise CheckpointError(

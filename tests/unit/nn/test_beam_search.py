@@ -205,7 +205,10 @@ def test_trigrams_are_of_words_not_of_tokens():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"size": 0}, "beam size 0"), ({"min_length": 5, "max_length": 5}, "0 <= min_length < max_length")],
+    [
+        ({"size": 0}, "beam.size 0: expected 1 or more"),
+        ({"min_length": 5, "max_length": 5}, "0 <= min_length < max_length"),
+    ],
 )
 def test_impossible_searches_are_refused(changes: dict[str, int], message: str):
     with pytest.raises(ConfigError, match=message):

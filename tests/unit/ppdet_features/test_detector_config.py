@@ -127,7 +127,7 @@ def test_names_come_from_a_file_beside_the_config(tmp_path: Path):
         ("ResNet: {num_stages: 4, return_idx: [0, 1, 2, 3]}", "feature pyramids are not supported"),
         ("architecture: YOLOv3", "'YOLOv3' is not one of FasterRCNN"),
         ("num_classes: 2\nclass_names: [dog]", "class_names has 1 names, num_classes is 2"),
-        ("RegionSelection: {min_boxes: 0}", "expected 1 <= min_boxes"),
+        ("RegionSelection: {min_boxes: 0}", "RegionSelection.min_boxes 0: expected 1 or more"),
         ("TestReader: {sample_transforms: [Resize]}", "expected a list such as"),
         ("class_names: nowhere.txt", "cannot read names"),
     ],

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from unimo.errors import ConfigError
 from unimo.models.paper import PretrainConfig
 from unimo.nn.config import TextConfig, check_heads
+from unimo.ranges import Classes, Count, Positive, Share, Width
 
 
 @dataclass(frozen=True)
 class RegionConfig:
     """Region features of images (section 2, appendix A)."""
 
-    feature_size: int = 2048
+    feature_size: Width = 2048
     """F, width of a region feature; a run takes that of `data.regions`."""
-    num_classes: int = 1600
+    num_classes: Classes = 1600
     """C, classes of the detector; 0 where the features come without class probabilities."""
 
 
@@ -27,7 +27,7 @@ class ObjectiveConfig:
     contrast: Literal["cmcl", "itm"] = "cmcl"
     """cmcl: cross-modal contrastive learning, Eqs (6) and (7). itm: image-text matching in its place, which
     with `data.texts=[] data.images=[]` is "w/o single-modal" of Table 2."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """tau of Eq. (7), whose value the paper does not give; the scale of d is learned too."""
     region_regression: bool = True
     """Regress the features of masked regions (section 2.2)."""
@@ -35,10 +35,6 @@ class ObjectiveConfig:
     """Predict the classes of masked regions, if the source of the features has classes."""
     regression_reduction: Literal["mean", "sum"] = "mean"
     """Over the F numbers of a feature: sum as printed, or mean, which is F times smaller."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigError(f"objective.temperature {self.temperature}: expected a positive number")
 
 
 @dataclass(frozen=True)
@@ -52,9 +48,9 @@ class Config:
     pair_feature: Literal["product", "sum"] = "product"
     """Pooled vector of a pair, made of pooled image and text: the release multiplies them for retrieval and
     adds them for SNLI-VE."""
-    role_types: int = 0
+    role_types: Count = 0
     """Rows of a role embedding (who speaks) for dialogues; the release has 3 for CoQA. 0: none."""
-    turn_types: int = 0
+    turn_types: Count = 0
     """Rows of a turn embedding for dialogues; the release has 16 for CoQA. 0: none."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
@@ -65,11 +61,6 @@ class Config:
 
     def __post_init__(self) -> None:
         check_heads(text=self.text)
-        if self.regions.feature_size < 1 or self.regions.num_classes < 0:
-            raise ConfigError(
-                f"regions.feature_size {self.regions.feature_size} and num_classes "
-                f"{self.regions.num_classes}: expected at least 1 and 0"
-            )
 
 
 @dataclass(frozen=True)
@@ -82,33 +73,27 @@ class AugmentConfig:
     """jsonl of `augment_corpus.py retrieve-text`, or `scenes`; empty: none."""
     images: str = ""
     """jsonl of `augment_corpus.py retrieve-images`, or `scenes`; empty: none."""
-    positives: int = 1
+    positives: Count = 1
     """Largest number of rewritten captions of a pair in a step: a of Algorithm 1, which gives no values."""
-    negatives: int = 4
+    negatives: Count = 4
     """Largest number of hard negative captions: b."""
-    mismatched: int = 2
+    mismatched: Count = 2
     """Captions of other images of the batch that are fused with each image as further negatives."""
-    related_images: int = 1
+    related_images: Count = 1
     """Largest number of related images: c (Algorithm 1 and its comments give c and d in different order)."""
-    related_texts: int = 1
+    related_texts: Count = 1
     """Largest number of related texts: d."""
-
-    def __post_init__(self) -> None:
-        counts = ("positives", "negatives", "mismatched", "related_images", "related_texts")
-        for name in counts:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"task.augment.{name} {getattr(self, name)}: expected 0 or more")
 
 
 @dataclass(frozen=True)
 class PretrainingConfig(PretrainConfig):
     """Task section of UNIMO's pre-training."""
 
-    seq2seq_probability: float = 0.0
+    seq2seq_probability: Share = 0.0
     """Share of the texts that are generated in fragments instead of masked (section 2.3)."""
-    fragment_share: float = 0.25
+    fragment_share: Share = 0.25
     """Share of the tokens of such a text that lie in its fragments."""
-    region_mask_probability: float = 0.15
+    region_mask_probability: Share = 0.15
     """Share of the regions to hide; those that overlap a hidden one by more than 0.3 go with it."""
     phrases: str = ""
     """Parser of the phrases that span masking and fragments treat as one word: `textblob`, or

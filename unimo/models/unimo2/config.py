@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from unimo.errors import ConfigError
 from unimo.models.paper import PretrainConfig
 from unimo.nn.config import TextConfig, VitConfig, check_heads
+from unimo.ranges import Count, Depth, Dropout, Heads, NonNegative, Positive, Width, Words
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class GroundingConfig:
     method: Literal["topk", "one_to_one"] = "topk"
     """topk: the K rows with the largest accumulated scores. one_to_one: the nearest row of each patch and
     token (VQ), "1-to-1 Map" of Tables 4 and 5, without K."""
-    dictionary_size: int = 2048
-    num_tokens: int = 100
+    dictionary_size: Words = 2048
+    num_tokens: Count = 100
     """K; 0 switches grounding off, as enabled=false."""
-    temperature_init: float = 100.0
+    temperature_init: Positive = 100.0
     """Start of eta in Eq. (1). It is learned, and clipped to [1, 10000] where it is used."""
     mask_padding: bool = True
     """Padding takes no part. False as in the release: it counts in Eq. (2) and so changes the choice, and its
@@ -38,9 +39,9 @@ class GroundingConfig:
     reduction: Literal["mean", "sum"] = "mean"
     """Eq. (3). sum: over positions (and K) and width, mean over samples, as printed; mean: over all
     elements of each term, as the release."""
-    beta: float = 0.25
+    beta: NonNegative = 0.25
     """Weight of the second term of Eq. (3)."""
-    alpha: float = 1.0
+    alpha: NonNegative = 1.0
     """Weight of its first term; the paper has 1."""
     class_tokens: bool = False
     """Class tokens take part, besides patches and tokens. Section 4 and appendix A count them (709 is 197 +
@@ -64,23 +65,19 @@ class GroundingConfig:
                 f"grounding.num_tokens (K) {self.num_tokens} is not between 0 and "
                 f"grounding.dictionary_size (C) {self.dictionary_size}; choose a smaller K or a larger C"
             )
-        if self.temperature_init <= 0:
-            raise ConfigError(
-                f"grounding.temperature_init {self.temperature_init} must be positive; the release has 100"
-            )
 
 
 @dataclass(frozen=True)
 class FusionConfig:
     """Grounded Transformer; the defaults are RoBERTa-base's layers."""
 
-    hidden_size: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    init_std: float = 0.02
+    hidden_size: Width = 768
+    num_layers: Depth = 12
+    num_heads: Heads = 12
+    intermediate_size: Width = 3072
+    dropout: Dropout = 0.1
+    attention_dropout: Dropout = 0.1
+    init_std: NonNegative = 0.02
     init: str = ""
     """Directory written by tools/convert_checkpoint.py --from hf-roberta, whose layers are taken."""
     visibility: Literal["grounded", "full"] = "grounded"
@@ -93,9 +90,9 @@ class FusionConfig:
     itm_feature: Literal["concat", "product", "sum"] = "concat"
     """Pooled vector of a pair: both parts concatenated [B, 2 H] as in the paper, or their product or sum
     [B, H] as in the release."""
-    itm_dropout: float = 0.0
+    itm_dropout: Dropout = 0.0
     """Dropout of the pooled vector of a pair; the release has 0.1."""
-    contrastive_weight: float = 0.0
+    contrastive_weight: NonNegative = 0.0
     """Weight of the contrastive score of a pair in its matching score, in fine-tuned retrieval and zero-shot.
     0.3 in the release, which compares class tokens of the encoders without heads; the paper has none."""
 
@@ -112,11 +109,11 @@ class ObjectiveConfig:
     contrastive_heads: bool = True
     """Contrast class tokens through linear heads and with unit length. False as in the release: as they are,
     and only that of the image with unit length."""
-    contrastive_size: int = 256
+    contrastive_size: Width = 256
     """Width of the contrastive space of image and text, of heads."""
-    vcl_size: int = 128
+    vcl_size: Width = 128
     """Width of the space of visual contrastive learning (SimCLR has 128)."""
-    vcl_temperature: float = 0.1
+    vcl_temperature: Positive = 0.1
     """Temperature of visual contrastive learning (SimCLR has 0.1)."""
 
 

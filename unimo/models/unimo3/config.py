@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from unimo.errors import ConfigError
 from unimo.nn import config as nn_config
 from unimo.nn.config import ClipVisionConfig, check_heads
+from unimo.ranges import Count, Depth, Dropout, Heads, NonNegative, Positive, Width
 
 LinkRange = Literal["causal", "relative", "all", "bridge", "none"]
 
@@ -42,22 +43,22 @@ class FusionConfig:
     }
     """Keys of version 0.1 that are gone, and what now always holds."""
 
-    hidden_size: int = 768
-    num_layers: int = 6
+    hidden_size: Width = 768
+    num_layers: Depth = 6
     """All fusion layers, internal and external."""
-    num_internal: int | None = None
+    num_internal: Count | None = None
     """m: number of linked layers, at the bottom; the others are plain layers on top. None means all."""
-    num_heads: int = 12
-    intermediate_size: int = 3072
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    init_std: float = 0.02
-    epsilon: float = 1e-12
+    num_heads: Heads = 12
+    intermediate_size: Width = 3072
+    dropout: Dropout = 0.1
+    attention_dropout: Dropout = 0.1
+    init_std: NonNegative = 0.02
+    epsilon: Positive = 1e-12
     """Of the norms in co-attention layers and in the MLM head: 1e-12 in the code of METER and BridgeTower,
     1e-5 in their Hugging Face port."""
-    text_start: int = 0
+    text_start: Count = 0
     """S of the text tower; 0 means n - m + 2, so that the last internal layer reads the top of the tower."""
-    image_start: int = 0
+    image_start: Count = 0
     """S of the vision tower; 0 means n - m + 2."""
     link_range: LinkRange = "causal"
     """Tower layers that internal layer l reads: causal 1..d(l), relative 1..l-1 (the sum's literal bound),
@@ -84,11 +85,6 @@ class FusionConfig:
         return given or num_tower_layers - max(self.internal_layers, 1) + 2
 
     def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise ConfigError(
-                f"fusion.epsilon {self.epsilon} must be positive; METER and BridgeTower have 1e-12, their "
-                "Hugging Face port 1e-5"
-            )
         if not 0 <= self.internal_layers <= self.num_layers:
             raise ConfigError(
                 f"fusion.num_internal {self.num_internal} is not between 0 and fusion.num_layers "
@@ -102,7 +98,7 @@ class ObjectiveConfig:
 
     itm_negatives: Literal["random", "hard"] = "random"
     """Mismatched images. random: as the batch names them; hard: drawn by contrastive similarity (ALBEF)."""
-    contrastive_size: int = 256
+    contrastive_size: Width = 256
     """Width of the contrastive space, with hard negatives."""
 
 

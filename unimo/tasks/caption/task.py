@@ -16,12 +16,12 @@ from paddle import Tensor
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_corpus
-from unimo.errors import ConfigError
 from unimo.losses.reduce import accuracy
 from unimo.metrics.average import compute_on_first
 from unimo.metrics.caption import caption_scores, find_evaluation, java_scores, ptb_tokenize, tokenize
 from unimo.models.base import Images, Model
 from unimo.nn.outputs import Encoded
+from unimo.ranges import Size
 from unimo.settings import CorpusConfig, RunConfig
 from unimo.tasks.adversarial import AdversarialConfig, shown, task_losses, task_total
 from unimo.tasks.base import Batch, Metadata, Metric, Question, to_tensors
@@ -45,15 +45,10 @@ class CaptionConfig(GenerationConfig):
     tags: str = ""
     """File of object tags of the images (`unimo/tasks/caption/tags.py`), which captions are written behind,
     as in the releases of UNIMO and UNIMO-2; empty: none, as in the papers."""
-    max_tags: int = 100
+    max_tags: Size = 100
     """Tokens of the tags of an image; longer ones are cut (the releases: 100)."""
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     """Adversarial training, for models that read regions."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_tags < 1:
-            raise ConfigError(f"task.max_tags {self.max_tags}: expected at least 1; the releases have 100")
 
 
 class CaptionTask(GenerationTask):

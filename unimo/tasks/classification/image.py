@@ -23,6 +23,7 @@ from unimo.metrics.average import Averages, gather_objects
 from unimo.metrics.glue import majority
 from unimo.models.base import Model
 from unimo.nn.init import linear
+from unimo.ranges import Dropout
 from unimo.settings import CorpusConfig, RunConfig
 from unimo.tasks.base import Answer, Batch, Metadata, Question, to_tensors
 from unimo.tasks.classification.batches import ImageBatch, ImageCollator
@@ -38,7 +39,7 @@ class ImageClassificationConfig:
     name: str = "image_classification"
     linear_probe: bool = False
     """Train the classifier alone; the model stays as it is and runs without dropout."""
-    head_dropout: float = 0.0
+    head_dropout: Dropout = 0.0
     """Dropout of the pooled vector, before the classifier."""
 
 

@@ -25,6 +25,7 @@ from unimo.metrics import glue
 from unimo.metrics.average import gather_objects
 from unimo.models.base import Model
 from unimo.nn.init import linear
+from unimo.ranges import Dropout
 from unimo.registry import paper_of
 from unimo.settings import RunConfig
 from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, to_tensors
@@ -39,7 +40,7 @@ class TextClassificationConfig:
     name: str = "text_classification"
     dataset: GlueName = "sst2"
     """Data set that decides on files, classes and metric: sst2, mnli, cola or stsb."""
-    head_dropout: float = 0.1
+    head_dropout: Dropout = 0.1
     """Dropout of the pooled vector, before the classifier."""
 
 

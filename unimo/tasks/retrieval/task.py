@@ -21,6 +21,7 @@ from unimo.losses.contrastive import PairVectors, contrast_pairs, hard_negatives
 from unimo.models.base import Model
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.outputs import Encoded
+from unimo.ranges import Number, Positive, Size, Width
 from unimo.settings import RunConfig
 from unimo.tasks.base import Batch, Metadata
 from unimo.tasks.retrieval.batches import RetrievalCollator
@@ -37,26 +38,26 @@ class RetrievalConfig:
     loss: Literal["itc_itm", "circle"] = "itc_itm"
     """itc_itm: contrast of single vectors, and matching of hard negatives. circle: matching scores of pairs
     above those of random mismatched ones; evaluation scores every pair."""
-    negatives: int = 20
+    negatives: Size = 20
     """With circle: mismatched pairs of each pair, half with another image, half with another caption."""
-    margin: float = 0.2
+    margin: Number = 0.2
     """With circle: training pushes scores of matches above 1 - margin, others below margin."""
-    scale: float = 1.0
+    scale: Positive = 1.0
     """With circle: factor of the scores in the exponents."""
-    itc_size: int = 256
+    itc_size: Width = 256
     """Width of the contrastive vectors."""
-    temperature: float = TEMPERATURE_START
+    temperature: Positive = TEMPERATURE_START
     """Start of the learned temperature of ITC, which is clipped to [0.001, 0.5]."""
-    candidates: int = 128
+    candidates: Size = 128
     """With itc_itm: results of each query that evaluation re-ranks (BridgeTower: 128 on Flickr30k, 256 on
     COCO)."""
     exhaustive: bool = False
     """With itc_itm: evaluation re-ranks every pair instead."""
-    fusion_batch_size: int = 64
+    fusion_batch_size: Size = 64
     """Pairs that evaluation fuses at a time."""
 
     def __post_init__(self) -> None:
-        if self.negatives < 2 or self.negatives % 2:
+        if self.negatives % 2:
             raise ConfigError(f"task.negatives {self.negatives}: expected an even number of at least 2")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from unimo.data.tokenizers import Tokenizer
-from unimo.errors import ConfigError
 from unimo.metrics.generation import MetricName
+from unimo.ranges import LARGEST_INT, Range, Size
 from unimo.tasks.generation import GenerationConfig
 
 Format = Literal["auto", "coqa", "squad_qg", "lines", "tsv", "jsonl"]
@@ -24,9 +24,9 @@ class Seq2SeqConfig(GenerationConfig):
     """`tsv` files hold GPT-2 ids in decimal instead of texts, as UNIMO's released files do."""
     dialog: bool = False
     """Sources are turns about some knowledge, with embeddings of roles and turns (CoQA)."""
-    max_turns: int = 15
+    max_turns: Size = 15
     """Number of newest turns of a dialog that are read."""
-    max_target_len: int = 128
+    max_target_len: Annotated[int, Range(2, LARGEST_INT)] = 128
     """Largest number of tokens of a target with `<s>`; in training, longer ones are cut and do not end."""
     end_token: Literal["sep", "mask"] = "sep"
     """Token that ends a text: `</s>`, or, as in UNIMO's released code, `<mask>`."""
@@ -36,14 +36,6 @@ class Seq2SeqConfig(GenerationConfig):
     """`rouge` compares Porter stems (option -m of ROUGE-1.5.5)."""
     pool_references: bool = False
     """Score equal sources once, against all of their targets together (question generation)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_target_len < 2 or self.max_turns < 1:
-            raise ConfigError(
-                f"task.max_target_len {self.max_target_len} and task.max_turns {self.max_turns}: expected at "
-                "least 2 and 1"
-            )
 
     def end_id(self, tokenizer: Tokenizer) -> int:
         return tokenizer.mask_token_id if self.end_token == "mask" else tokenizer.eos_token_id

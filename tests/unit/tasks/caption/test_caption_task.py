@@ -164,7 +164,7 @@ def test_models_and_settings_that_cannot_caption():
         make_task(make_run("caption"))
     with pytest.raises(ConfigError, match=r"max_length 90: unimo2_tiny has text positions for 64"):
         make(task={"beam": {"max_length": 90}})
-    with pytest.raises(ConfigError, match="label_smoothing 1.0"):
+    with pytest.raises(ConfigError, match="label_smoothing 1: expected 0 to below 1"):
         make(task={"label_smoothing": 1.0})
-    with pytest.raises(ConfigError, match="beam size 0"):
+    with pytest.raises(ConfigError, match="beam.size 0: expected 1 or more"):
         make(task={"beam": {"size": 0}})

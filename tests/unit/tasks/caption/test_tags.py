@@ -89,7 +89,7 @@ def test_files_that_are_none(tmp_path):
     (tmp_path / "empty").write_text("")
     with pytest.raises(DataError, match="is empty"):
         read_tags(tmp_path / "empty", 100, 9, 10)
-    with pytest.raises(ConfigError, match="task.max_tags 0: expected at least 1"):
+    with pytest.raises(ConfigError, match="task.max_tags 0: expected 1 or more; try 100"):
         make_run("caption", model=micro_unimo2.MODEL, task={"max_tags": 0})
 
 
