@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from unimo.data.readers.base import Dataset, Kind, check_index, check_text, read_at
 from unimo.data.record import Record
 from unimo.data.tables import column_names, open_table
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, shown
+from unimo.limits import ANSWERS
 from unimo.metrics.vqa import answer_type
 
 log = logging.getLogger(__name__)
@@ -142,13 +143,27 @@ class ArrowDataset(Dataset):
         return values[which].as_py() if values is not None and which < len(values) else None
 
     def answers(self) -> dict[int, str]:
-        """Return the VQA answer of each label id that occurs in this table."""
+        """Return the VQA answer of each label id that occurs in this table.
+
+        Raises:
+            DataError: an answer without a label, a label that is no class, or an answer that is no text.
+        """
         if not {"answers", "answer_labels"} <= set(self._table.column_names):
             return {}
         pairs: dict[int, str] = {}
         for batch in self._table.select(["answers", "answer_labels"]).to_batches():
-            labels = _leaves(batch.column("answer_labels"))
-            pairs.update(zip(labels.to_pylist(), _leaves(batch.column("answers")).to_pylist(), strict=True))
+            columns = (_leaves(batch.column(name)) for name in ("answer_labels", "answers"))
+            try:
+                found = dict(zip(*(column.to_pylist() for column in columns), strict=True))
+            except (ValueError, TypeError, pa.ArrowException) as error:
+                raise DataError(f"{self.path}: answers and answer_labels do not fit: {error}") from error
+            for label, answer in found.items():
+                if type(label) is not int or not 0 <= label < ANSWERS or not isinstance(answer, str):
+                    raise DataError(
+                        f"{self.path}: answer {shown(answer)} has the label {shown(label)}; expected a text "
+                        f"and its class, 0 to {ANSWERS - 1:,}"
+                    )
+            pairs |= found
         return pairs
 
 

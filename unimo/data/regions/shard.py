@@ -26,8 +26,24 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from unimo.data.regions.base import Regions, check_regions
-from unimo.errors import RecordError
+from unimo.errors import RecordError, shown
+from unimo.files import parse_json, regular
+from unimo.limits import WEIGHTS_BYTES
 from unimo.weights.files import write_safetensors
+
+# The tables described above: name -> type and shape.
+_TABLES = {
+    "ids": ("U8", "bytes"),
+    "skipped": ("U8", "bytes"),
+    "starts": ("I64", "I + 1"),
+    "sizes": ("I32", "I", "2"),
+    "boxes": ("F32", "R", "4"),
+    "features": ("F", "R", "F"),
+    "class_probs": ("F", "R", "C"),
+    "labels": ("I32", "R"),
+    "scores": ("F32", "R"),
+    "attributes": ("F", "R", "A"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,20 @@ class Skipped(NamedTuple):
 
     image_id: str
     reason: str
+
+
+def as_skipped(entries: Any, where: str) -> list[Skipped]:
+    """Convert the JSON list of skipped images.
+
+    Raises:
+        RecordError: it is another value.
+    """
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
+        for entry in entries
+    ):
+        raise RecordError(f"{where}: expected a list of [image id, reason], found {shown(entries)}")
+    return [Skipped(*entry) for entry in entries]
 
 
 def halve(found: StoredImage, widths: Widths) -> StoredImage:
@@ -135,17 +165,40 @@ class ShardReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = safe_open(path, framework="np")
+            self._file = safe_open(regular(path, WEIGHTS_BYTES), framework="np")
             self._tables = {name: self._file.get_slice(name) for name in self._file.keys()}
         except (OSError, SafetensorError) as error:
             size = path.stat().st_size if path.exists() else None
-            reason = "it is missing" if size is None else f"{size} bytes: {error}"
+            reason = getattr(error, "strerror", None) or error
+            reason = "it is missing" if size is None else f"{size} bytes: {reason}"
             raise RecordError(
                 f"region features {path} cannot be read ({reason}); remove it and run the extraction again"
             ) from error
-        lacking = {"ids", "skipped", "starts", "sizes", "boxes", "features"} - set(self._tables)
+        lacking = set(_TABLES) - set(self._tables)
         if lacking:
             raise RecordError(f"{path} holds no region features: it lacks {', '.join(sorted(lacking))}")
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        """Compare types and shapes with the description at the top of this file.
+
+        Raises:
+            RecordError: one differs.
+        """
+        shapes = {name: self._tables[name].get_shape() for name in _TABLES}
+        self._rows = shapes["features"][0] if shapes["features"] else 0
+        self._images = shapes["starts"][0] - 1 if shapes["starts"] else -1
+        known = {"I": self._images, "R": self._rows, "I + 1": self._images + 1, "2": 2, "4": 4}
+        for name, (kind, *sides) in _TABLES.items():
+            found, shape = self._tables[name].get_dtype(), shapes[name]
+            fits = len(shape) == len(sides) and all(
+                known.get(side, length) == length for side, length in zip(sides, shape, strict=True)
+            )
+            if not found.startswith(kind) or not fits or self._images < 0:
+                raise RecordError(
+                    f"region features {self.path}: table {name} is {found} {shape}, expected {kind} "
+                    f"[{', '.join(sides)}]; remove the file and run the extraction again"
+                )
 
     def __enter__(self) -> ShardReader:
         return self
@@ -155,16 +208,45 @@ class ShardReader:
         self._file.__exit__(None, None, None)
 
     def ids(self) -> list[str]:
-        """Return the image ids, in the order of the file."""
-        return json.loads(self._file.get_tensor("ids").tobytes())
+        """Return the image ids, in the order of the file.
+
+        Raises:
+            RecordError: they are damaged.
+        """
+        ids = parse_json(self._file.get_tensor("ids").tobytes(), f"{self.path}, ids", RecordError)
+        is_list = isinstance(ids, list) and all(isinstance(image_id, str) for image_id in ids)
+        if not is_list or len(ids) != self._images:
+            raise RecordError(f"{self.path}: expected a list of {self._images} image ids, found {shown(ids)}")
+        return ids
 
     def skipped(self) -> list[Skipped]:
-        """Return the skipped images."""
-        return [Skipped(*entry) for entry in json.loads(self._file.get_tensor("skipped").tobytes())]
+        """Return the skipped images.
+
+        Raises:
+            RecordError: they are damaged.
+        """
+        where = f"{self.path}, skipped"
+        return as_skipped(parse_json(self._file.get_tensor("skipped").tobytes(), where, RecordError), where)
+
+    def _span(self, row: int) -> tuple[int, int]:
+        """Return the first region of image number `row`, and that of the next one."""
+        if not 0 <= row < self._images:
+            raise RecordError(f"{self.path} has {self._images} images; expected one of number {row}")
+        begin, end = self._tables["starts"][row : row + 2].tolist()
+        if not 0 <= begin <= end <= self._rows:
+            raise RecordError(
+                f"{self.path}, image {row}: regions {begin} to {end} of {self._rows}; the file is damaged: "
+                "remove it and run the extraction again"
+            )
+        return begin, end
 
     def regions(self, row: int) -> Regions:
-        """Return the regions of image number `row`, float32."""
-        begin, end = self._tables["starts"][row : row + 2].tolist()
+        """Return the regions of image number `row`, float32.
+
+        Raises:
+            RecordError: there is no such image, or the file is damaged.
+        """
+        begin, end = self._span(row)
         width, height = self._tables["sizes"][row : row + 1][0].tolist()
         boxes = self._tables["boxes"][begin:end]
         return Regions(
@@ -172,21 +254,22 @@ class ShardReader:
         )
 
     def image(self, row: int, image_id: str) -> StoredImage:
-        """Return all that is stored for image number `row`, whose id the caller knows."""
-        begin, end = self._tables["starts"][row : row + 2].tolist()
+        """Return all that is stored for image number `row`, whose id is known; raises as `regions`."""
+        begin, end = self._span(row)
         labels, scores = (self._tables[name][begin:end] for name in ("labels", "scores"))
         attributes = self._wide("attributes", begin, end)
         return StoredImage(image_id, self.regions(row), labels, scores, attributes)
 
     def images(self) -> Iterator[StoredImage]:
-        """Yield all that is stored for every image."""
+        """Yield all that is stored for every image; raises as `regions`."""
         for row, image_id in enumerate(self.ids()):
             yield self.image(row, image_id)
 
     def labels(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Yield id, labels and scores of every image."""
-        starts, labels, scores = map(self._file.get_tensor, ("starts", "labels", "scores"))
-        for image_id, begin, end in zip(self.ids(), starts[:-1], starts[1:], strict=True):
+        """Yield id, labels and scores of every image; raises as `regions`."""
+        labels, scores = map(self._file.get_tensor, ("labels", "scores"))
+        for row, image_id in enumerate(self.ids()):
+            begin, end = self._span(row)
             yield image_id, labels[begin:end], scores[begin:end]
 
     def _wide(self, name: str, begin: int, end: int) -> np.ndarray | None:

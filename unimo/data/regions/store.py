@@ -17,6 +17,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,9 +26,11 @@ import pyarrow as pa
 
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions, check_regions
-from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths
-from unimo.errors import DataError, RecordError
-from unimo.files import replacing, write_text
+from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, as_skipped
+from unimo.data.tables import open_table
+from unimo.errors import DataError, RecordError, shown
+from unimo.files import parse_json, read_json_object, read_lines, replacing, write_text
+from unimo.limits import MODEL_WIDTH
 
 FORMAT = 1
 INDEX, KEYS, LABELS = "index.json", "index.arrow", "labels.jsonl"
@@ -124,20 +127,17 @@ class RegionStore(StoredRegions):
         self.folder = Path(folder)
         self.where = str(self.folder)
         about = _read_index(self.folder)
-        self.widths = Widths(**about["widths"])
+        self.widths: Widths = about["widths"]
         self.feature_size, self.num_classes = self.widths.features, self.widths.classes
         self.classes: list[str] = about["classes"]
         self.attributes: list[str] = about["attributes"]
-        self.skipped = [Skipped(*entry) for entry in about["skipped"]]
+        self.skipped: list[Skipped] = about["skipped"]
         """Skipped images, with the reasons."""
         self._reasons = {entry.image_id: entry.reason for entry in self.skipped}
         self.counts = {name: about[name] for name in ("images", "regions")} | {"skipped": len(self.skipped)}
         """Numbers of `images`, `regions` and `skipped` images."""
         self._shards = about["shards"]
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(self.folder / KEYS))).read_all().combine_chunks()
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"{self.folder / KEYS} is damaged: {error}; {_AGAIN}") from error
+        table = _read_keys(self.folder / KEYS, self._shards)
         self._keys, self._places = table.column("key"), (table.column("shard"), table.column("row"))
 
     def __len__(self) -> int:
@@ -153,9 +153,12 @@ class RegionStore(StoredRegions):
 
     def _look_up(self, key: str) -> tuple[int, int] | None:
         # The names stay on the disk; each step of the bisection reads one of them.
-        found = bisect.bisect_left(range(len(self._keys)), key, key=lambda index: self._keys[index].as_py())
-        if found == len(self._keys) or self._keys[found].as_py() != key:
-            return None
+        try:
+            found = bisect.bisect_left(range(len(self._keys)), key, key=lambda i: self._keys[i].as_py())
+            if found == len(self._keys) or self._keys[found].as_py() != key:
+                return None
+        except UnicodeDecodeError as error:
+            raise RecordError(f"{self.folder / KEYS} is damaged: {error}; {_AGAIN}") from error
         shard, row = self._places
         return shard[found].as_py(), row[found].as_py()
 
@@ -190,10 +193,15 @@ class RegionStore(StoredRegions):
 
     def labels(self) -> Iterator[tuple[str, list[str]]]:
         """Yield image ids with the names of their detected objects, from `labels.jsonl`."""
-        with open(self.folder / LABELS, encoding="utf8") as file:
-            for line in file:
-                entry = json.loads(line)
+        path = self.folder / LABELS
+        try:
+            for number, line in enumerate(read_lines(path), start=1):
+                entry = parse_json(line, f"{path}, line {number}", DataError)
+                if not isinstance(entry, dict) or not {"image_id", "labels"} <= set(entry):
+                    raise DataError(f"{path}, line {number}: expected image_id and labels, {_AGAIN}")
                 yield entry["image_id"], entry["labels"]
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
 
     def _reason(self, keys: Sequence[str]) -> str:
         reasons = [self._reasons[key] for key in keys if key in self._reasons]
@@ -323,17 +331,54 @@ def _write_keys(path: Path, places: Mapping[str, tuple[int, int]], skipped: Sequ
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
-    try:
-        about = json.loads((folder / INDEX).read_bytes())
-    except FileNotFoundError as error:
-        if any(folder.glob("regions-*.safetensors")):
-            raise DataError(f"the extraction into {folder} has not ended; {_AGAIN}") from error
+    path = folder / INDEX
+    if not path.exists() and any(folder.glob("regions-*.safetensors")):
+        raise DataError(f"the extraction into {folder} has not ended; {_AGAIN}")
+    if not path.exists():
         raise DataError(
             f"no region features at {folder.absolute()}: expected a folder that tools/extract_features.py "
             "wrote, or a TSV file of the released format"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / INDEX} cannot be read: {error}; {_AGAIN}") from error
+        )
+    about = read_json_object(path, DataError)
     if about.get("format") != FORMAT:
-        raise DataError(f"{folder / INDEX} is of format {about.get('format')!r}, expected {FORMAT}")
-    return about
+        raise DataError(f"{path} is of format {shown(about.get('format'))}, expected {FORMAT}")
+    known = {field.name for field in fields(Widths)}
+    numbers = {name: about.get(name) for name in ("images", "regions", "shards")}
+    widths = about.get("widths")
+    numbers |= widths if isinstance(widths, dict) and set(widths) == known else dict.fromkeys(known)
+    for name, number in numbers.items():
+        most = MODEL_WIDTH if name in known else 2**62
+        if type(number) is not int or not 0 <= number <= most:
+            raise DataError(f"{path}: {name} is {shown(number)}, expected 0 to {most:,}; {_AGAIN}")
+    for name in ("classes", "attributes"):
+        names = about.get(name)
+        if not isinstance(names, list) or not all(isinstance(text, str) for text in names):
+            raise DataError(f"{path}: {name} is {shown(names)}, expected a list of names; {_AGAIN}")
+    return about | {
+        "widths": Widths(**widths),
+        "skipped": as_skipped(about.get("skipped"), f"{path}, skipped"),
+    }
+
+
+def _read_keys(path: Path, shards: int) -> pa.Table:
+    """Open the table of names.
+
+    Raises:
+        DataError: it is missing or damaged, or has a file or a row that the store cannot have.
+    """
+    try:
+        table = open_table(path)[1].combine_chunks()
+    except DataError as error:
+        raise DataError(f"{error}; for the index of region features {_AGAIN}") from error
+    if table.schema.remove_metadata() != _KEY_SCHEMA or any(column.null_count for column in table.columns):
+        raise DataError(f"{path} is no index of region features: {shown(table.schema)}; {_AGAIN}")
+    numbers, rows = (table.column(name).to_numpy() for name in ("shard", "row"))
+    several = (numbers == _SEVERAL[0]) & (rows == _SEVERAL[1])
+    wrong = np.flatnonzero(~several & ((numbers < 0) | (numbers >= shards) | (rows < 0)))
+    if len(wrong):
+        at = int(wrong[0])
+        raise DataError(
+            f"{path} is damaged: entry {at} is row {rows[at]} of file {numbers[at]}, and there are {shards} "
+            f"files; {_AGAIN}"
+        )
+    return table

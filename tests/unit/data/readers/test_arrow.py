@@ -163,3 +163,25 @@ def test_memory_stays_flat_over_a_large_table(tmp_path):
     before = resident()
     assert sum(len(record.image) for record in data) == 80_000_000
     assert resident() - before < 8_000_000
+
+
+@pytest.mark.parametrize("label", [10**12, 2**62, -1, None, 1_000_000])
+def test_labels_that_no_list_of_answers_can_have(tmp_path, label):
+    columns = {
+        "image": [jpeg(1)],
+        "questions": [["How many?"]],
+        "answers": [[["two"]]],
+        "answer_labels": pa.array([[[label]]], pa.list_(pa.list_(pa.int64()))),
+        "answer_scores": [[[1.0]]],
+    }
+    data = ArrowDataset(write(tmp_path / "a_train.arrow", columns), "vqa")
+    with pytest.raises(DataError, match=rf"answer 'two' has the label {label}; expected .* 0 to 999,999"):
+        data.answers()
+
+
+def test_answers_that_do_not_fit_their_labels(tmp_path):
+    columns = {"image": [jpeg(1)], "questions": [["How many?"]], "answers": [[["two", "2"]]]}
+    for labels in ([[[1]]], [[[1, 2, 3]]], [[["a", "b"]]], [[[0.5, 1.0]]]):
+        data = ArrowDataset(write(tmp_path / "a.arrow", columns | {"answer_labels": labels}), "vqa")
+        with pytest.raises(DataError, match="a.arrow: answer"):
+            data.answers()
