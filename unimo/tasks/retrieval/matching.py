@@ -28,8 +28,9 @@ from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded, concat_rows
 from unimo.tasks.base import Answer, Batch, Metadata, Observer, Question, Task, asked_pairs, to_tensors
 
-NOT_A_CANDIDATE = -100.0
-"""Added to the cosine of pairs that are not re-ranked: below all scores of those that are."""
+NOT_A_CANDIDATE = -1e6
+"""Added to the cosine of pairs that are not re-ranked: below all scores of those that are, which have no
+bound. In float64, so that the order of the cosines is left."""
 
 
 class MatchingTask(Task):
@@ -184,7 +185,7 @@ def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
         np.put_along_axis(candidates, best_images, True, axis=1)
         np.put_along_axis(candidates, best_texts, True, axis=0)
     # The cosine keeps the order of the first stage among the pairs that are not re-ranked.
-    scores = NOT_A_CANDIDATE + (np.zeros(shape, np.float32) if cosines is None else cosines)
+    scores = np.full(shape, NOT_A_CANDIDATE) + (0.0 if cosines is None else cosines)
     start, turn = 0, itertools.count()
     rank, ranks = dist.get_rank(), dist.get_world_size()
     pairs = int(candidates.sum())

@@ -73,8 +73,19 @@ def test_only_candidates_of_either_direction_are_rescored(exhaustive, count: int
     for image in range(5):
         best[np.argsort(-cosines[:, image], kind="stable")[:count], image] = True
     np.testing.assert_allclose(scores[best], every[best], atol=1e-5)
-    np.testing.assert_allclose(scores[~best], cosines[~best] - 100, atol=1e-5)
+    np.testing.assert_allclose(scores[~best] + 1e6, cosines[~best], atol=1e-6)
     assert 0 < best.sum() < best.size
+
+
+def test_however_low_a_candidate_scores_it_is_above_all_others(exhaustive, monkeypatch) -> None:
+    task, gallery, _, _, _ = exhaustive
+    monkeypatch.setattr(task, "match_scores", lambda text, image: paddle.full([text.text.shape[0]], -5000.0))
+    cosines = np.random.default_rng(0).uniform(-1, 1, (20, 5)).astype(np.float32)
+    limited = dataclasses.replace(task.config, exhaustive=False, candidates=1)
+    monkeypatch.setattr(task, "config", limited)
+    scores = score_pairs(task, dataclasses.replace(gallery, cosines=cosines))
+    np.testing.assert_array_equal(scores[np.arange(20), cosines.argmax(axis=1)], -5000)
+    assert scores[scores != -5000].max() < -5000
 
 
 def test_scores_are_the_log_odds_of_a_match(exhaustive, monkeypatch) -> None:
