@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from unimo.config import check_fields, merge_into, read_yaml
+from unimo.data.checks import check_text
 from unimo.data.images.open import open_image
 from unimo.data.images.transforms import Transform, blank_pixels, build_transform
 from unimo.data.record import ImageLike, Record
@@ -206,25 +207,6 @@ def _record_of(image: ImageLike) -> Record:
     name = Path(image).name if isinstance(image, (str, Path)) else ""
     source = Path(image) if isinstance(image, str) else image
     return Record("picture", "", images=(source,), image_id=name)
-
-
-def check_text(text: Any) -> str:
-    """Return the text if it is valid.
-
-    Readers decode with `surrogateescape`, so bytes that are not UTF-8 are found here.
-
-    Raises:
-        RecordError: not a string, only white space, or not valid Unicode.
-    """
-    if not isinstance(text, str):
-        raise RecordError(f"expected a text, found {type(text).__name__}")
-    if not text.strip():
-        raise RecordError("the text is empty; give at least one word")
-    try:
-        text.encode("utf8")
-    except UnicodeEncodeError as error:
-        raise RecordError(f"the text is not UTF-8: {text[:60]!r}") from error
-    return text
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, np.ndarray]:

@@ -9,7 +9,9 @@ memory map, so resident memory does not grow with the number of images read.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unimo.data.readers.base import Dataset, Kind, check_index, check_text, read_at
+from unimo.data.checks import check_id, check_text
+from unimo.data.readers.answers import check_label, check_scores
+from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.record import Record
 from unimo.data.tables import column_names, open_table
 from unimo.errors import DataError, RecordError, shown
@@ -41,6 +45,11 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "entailment": ("image", "image_id", "sentences", "labels"),
     "texts": ("image_id", "caption"),
     "images": ("image", "image_id"),
+}
+# Lists that a value of a column lies in. The lists of the texts decide how many samples there are.
+_DEPTHS: dict[Kind, dict[str, int]] = {
+    "vqa": {"question_id": 1, "answers": 2, "answer_labels": 2, "answer_scores": 2},
+    "entailment": {"labels": 1},
 }
 
 
@@ -69,6 +78,9 @@ class ArrowDataset(Dataset):
             # A list of nulls can be of any length without taking a byte.
             most = max(self._map.size(), self._table.column(text).nbytes)
             self._starts = _starts(self._table.column(text), f"{self.path}: column {text}", most)
+        for column, depth in _DEPTHS.get(kind, {}).items():
+            if column in self._table.column_names:
+                _check_depth(self._table.column(column).type, depth, f"{self.path}: column {column}")
         if kind != "texts":
             self._images = _ImageColumn(self.path, self._map, self._table.column("image"))
 
@@ -103,24 +115,25 @@ class ArrowDataset(Dataset):
     def _fields(self, row: int, which: int, where: str, sample_id: str) -> dict[str, Any]:
         if self.kind == "images":
             return {}
-        text = self._item(TEXT_COLUMN[self.kind], row, which)
+        text = self._item(TEXT_COLUMN[self.kind], row, which, where)
         if self.kind == "vqa":
-            answers = self._item("answers", row, which) or []
-            scores = self._item("answer_scores", row, which) or []
+            answers = self._item("answers", row, which, where) or []
+            scores = self._item("answer_scores", row, which, where) or []
             if len(answers) != len(scores):
                 raise RecordError(f"{where}: {len(answers)} answers but {len(scores)} scores")
-            answer_scores = dict(zip(answers, scores, strict=True))
-            question_id = self._item("question_id", row, which)
+            answer_scores = check_scores(zip(answers, scores, strict=True), where)
+            question_id = self._item("question_id", row, which, where)
             return {
                 "text": check_text(text, where),
-                "question_id": sample_id if question_id is None else question_id,
+                "question_id": sample_id if question_id is None else check_id(question_id, where),
                 "answer_scores": answer_scores,
                 "question_type": answer_type(answer_scores),
             }
         if self.kind == "entailment":
             if not isinstance(text, list) or len(text) != 2:
-                raise RecordError(f"{where}: expected [premise, hypothesis], found {text!r}")
-            return {"text": check_text(text[1], where), "label": self._item("labels", row, which)}
+                raise RecordError(f"{where}: expected [premise, hypothesis], found {shown(text)}")
+            label = check_label(self._item("labels", row, which, where), where)
+            return {"text": check_text(text[1], where), "label": label}
         return {"text": check_text(text, where)}
 
     def image_id(self, index: int) -> str:
@@ -133,38 +146,55 @@ class ArrowDataset(Dataset):
     def _image_id(self, row: int) -> str:
         known = "image_id" in self._table.column_names
         value = self._table.column("image_id")[row].as_py() if known else None
-        return f"{self.path.stem}:{row}" if value is None else str(value)
+        if value is None:
+            return f"{self.path.stem}:{row}"
+        return str(check_id(value, f"{self.path}, row {row}, image_id"))
 
-    def _item(self, column: str, row: int, which: int) -> Any:
-        """Return entry `which` of a list column; None where the table has none (test splits)."""
+    def _item(self, column: str, row: int, which: int, where: str) -> Any:
+        """Return entry `which` of a list column; None where the table has none (test splits).
+
+        Raises:
+            RecordError: the list has entries for other texts of the row, and none for this one.
+        """
         if column not in self._table.column_names:
             return None
-        values = self._table.column(column)[row].values
-        return values[which].as_py() if values is not None and which < len(values) else None
+        cell = self._table.column(column)[row]
+        values = cell.values if cell.is_valid else ()
+        if not len(values):
+            return None
+        if which >= len(values):
+            raise RecordError(f"{where}: column {column} has only {len(values)} entries in this row")
+        return values[which].as_py()
 
     def answers(self) -> dict[int, str]:
         """Return the VQA answer of each label id that occurs in this table.
 
+        Answers that are null or empty are left out: reading their questions reports them.
+
         Raises:
-            DataError: an answer without a label, a label that is no class, or an answer that is no text.
+            DataError: an answer without a label, a label that is no class, or two answers of one label.
         """
         if not {"answers", "answer_labels"} <= set(self._table.column_names):
             return {}
-        pairs: dict[int, str] = {}
+        found: dict[int, str] = {}
         for batch in self._table.select(["answers", "answer_labels"]).to_batches():
-            columns = (_leaves(batch.column(name)) for name in ("answer_labels", "answers"))
-            try:
-                found = dict(zip(*(column.to_pylist() for column in columns), strict=True))
-            except (ValueError, TypeError, pa.ArrowException) as error:
-                raise DataError(f"{self.path}: answers and answer_labels do not fit: {error}") from error
-            for label, answer in found.items():
-                if type(label) is not int or not 0 <= label < ANSWERS or not isinstance(answer, str):
+            pairs = _leaves(batch.column("answers"), batch.column("answer_labels"), self.path)
+            for answer, label in dict.fromkeys(pairs):
+                try:
+                    answer = check_text(answer)
+                except RecordError:
+                    continue
+                if type(label) is not int or not 0 <= label < ANSWERS:
                     raise DataError(
                         f"{self.path}: answer {shown(answer)} has the label {shown(label)}; expected a text "
                         f"and its class, 0 to {ANSWERS - 1:,}"
                     )
-            pairs |= found
-        return pairs
+                if found.setdefault(label, answer) != answer:
+                    raise DataError(
+                        f"{self.path}: answer {label} is {shown(answer)} in one row and "
+                        f"{shown(found[label])} in another; make the table again"
+                    )
+        return found
 
 
 class _ImageColumn:
@@ -209,7 +239,46 @@ def _starts(column: pa.ChunkedArray, where: str, most: int) -> np.ndarray:
     return starts
 
 
-def _leaves(column: pa.Array) -> pa.Array:
-    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = column.flatten()
-    return column
+def _check_depth(kind: pa.DataType, depth: int, where: str) -> None:
+    """Raise DataError unless values lie in so many lists; columns of nulls have any type."""
+    inner = kind
+    for _ in range(depth):
+        if pa.types.is_null(inner):
+            return
+        if not (pa.types.is_list(inner) or pa.types.is_large_list(inner)):
+            expected = "a list for each text in " * (depth - 1) + "a list for each image"
+            raise DataError(f"{where}: expected {expected}, found {kind}")
+        inner = inner.value_type
+
+
+def _leaves(answers: pa.Array, labels: pa.Array, path: Path) -> Iterator[tuple[Any, Any]]:
+    """Return the (answer, label) pairs of a batch, whose lists must have the same lengths."""
+    for _ in range(_DEPTHS["vqa"]["answers"]):
+        counts = [_lengths(part) for part in (answers, labels)]
+        if counts[0] != counts[1]:
+            raise DataError(
+                f"{path}: answers and answer_labels do not fit: a question has more of one of them"
+            )
+        if not any(counts[0]):
+            return iter(())
+        answers, labels = answers.flatten(), labels.flatten()
+    if not (pa.types.is_integer(labels.type) or pa.types.is_null(labels.type)):
+        raise DataError(f"{path}: answer_labels: expected whole numbers, found {labels.type}")
+    try:
+        names = answers.to_pylist() if not pa.types.is_nested(answers.type) else [None] * len(answers)
+    except UnicodeDecodeError:
+        names = list(map(_readable, answers))
+    return zip(names, labels.to_pylist(), strict=True)
+
+
+def _lengths(lists: pa.Array) -> list[int]:
+    if pa.types.is_null(lists.type):
+        return [0] * len(lists)
+    return pc.fill_null(pc.list_value_length(lists), 0).to_pylist()
+
+
+def _readable(answer: pa.Scalar) -> Any:
+    """Return a value; None for a text that is not UTF-8."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return answer.as_py()
+    return None

@@ -125,19 +125,6 @@ def check_index(index: int, length: int) -> None:
         raise IndexError(f"sample {index} of {length}")
 
 
-def check_text(text: object, where: str) -> str:
-    """Return the text of a sample without surrounding blanks.
-
-    Raises:
-        RecordError: not a string, or an empty one.
-    """
-    if not isinstance(text, str):
-        raise RecordError(f"{where}: expected a text, found {text!r}")
-    if not text.strip():
-        raise RecordError(f"{where}: the text is empty")
-    return text.strip()
-
-
 def read_at(path: Path, offset: int, size: int) -> bytes:
     """Read `size` bytes at `offset`. Opens the file each time, so that thousands of shards need no handles.
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unimo.data.readers.base import LineFile, TextDataset, check_index, check_text
+from unimo.data.checks import check_text
+from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 from unimo.files import parse_json, read_json

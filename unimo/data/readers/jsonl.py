@@ -17,6 +17,7 @@ A list holds several samples of one image.
 from __future__ import annotations
 
 import hashlib
+import os
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index, check_text
+from unimo.data.checks import check_id, check_path, check_text
+from unimo.data.readers.answers import check_label, check_scores
+from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index
 from unimo.data.record import Record
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, shown
 from unimo.files import parse_json
 from unimo.metrics.vqa import answer_type, soft_scores
 
-LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
 HELD_OUT_SHARE = 0.05
 """Share of the images in val, and also in test, where file names name no split."""
 
@@ -46,7 +48,7 @@ def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
     if isinstance(item, list) and kind != "images":
         return [sample for part in item for sample in split_item(part, kind, where)]
     if not isinstance(item, Mapping):
-        raise RecordError(f"{where}: expected a JSON object, found {item!r:.80}")
+        raise RecordError(f"{where}: expected a JSON object, found {shown(item)}")
     if kind == "images":
         return [{}]
     if kind not in ("pairs", "texts"):
@@ -84,38 +86,32 @@ def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: 
     if kind in ("pairs", "texts"):
         return {"text": check_text(sample["text"], where)}
     if kind == "entailment":
-        text, label = check_text(sample["text"], where), sample.get("label")
-        if isinstance(label, str) and label in LABELS:
-            return {"text": text, "label": LABELS[label]}
-        if label is None or (type(label) is int and label in LABELS.values()):
-            return {"text": text, "label": label}
-        raise RecordError(f"{where}: label {label!r} is not one of {', '.join(LABELS)} or 0, 1, 2")
+        return {"text": check_text(sample["text"], where), "label": check_label(sample.get("label"), where)}
     scores = _answer_scores(sample, where)
+    question_id, group = sample.get("question_id"), sample.get("question_type")
     return {
         "text": check_text(sample["question"], where),
-        "question_id": sample.get("question_id", sample_id),
+        "question_id": sample_id if question_id is None else check_id(question_id, f"{where}, 'question_id'"),
         "answer_scores": scores,
-        "question_type": str(sample.get("question_type") or answer_type(scores)),
+        "question_type": check_text(group, f"{where}, 'question_type'") if group else answer_type(scores),
     }
 
 
 def _answer_scores(sample: Mapping[str, Any], where: str) -> dict[str, float]:
-    answers = sample.get("answers", sample.get("answer"))
+    """Return the scores of a question's answers; none only if the sample has no key for them, as in test."""
+    answers = sample.get("answers")
+    answers = sample.get("answer") if answers is None else answers
     if answers is None:
         return {}
+    if not answers:
+        raise RecordError(f"{where}: no answers; leave the key out of questions that have none, as in test")
     if isinstance(answers, str):
-        return {check_text(answers, where): 1.0}
+        return {check_text(answers, f"{where}, answer"): 1.0}
     if isinstance(answers, list):
-        return soft_scores([check_text(answer, where) for answer in answers])
+        return soft_scores([check_text(answer, f"{where}, answer") for answer in answers])
     if isinstance(answers, Mapping):
-        try:
-            scores = {check_text(answer, where): float(score) for answer, score in answers.items()}
-        except (TypeError, ValueError) as error:
-            raise RecordError(f"{where}: answer scores must be numbers: {error}") from error
-        if all(0 < score <= 1 for score in scores.values()):
-            return scores
-        raise RecordError(f"{where}: answer scores must lie in (0, 1], found {scores}")
-    raise RecordError(f"{where}: expected answers as text, list or mapping, found {answers!r}")
+        return check_scores(answers.items(), where)
+    raise RecordError(f"{where}: expected answers as text, list or mapping, found {shown(answers)}")
 
 
 class JsonlDataset(Dataset):
@@ -191,7 +187,8 @@ class JsonlDataset(Dataset):
         if self.kind != "texts":
             image = self._image_name(item, where)
             fields["images"] = (self._image_path(image, where),)
-            fields["image_id"] = str(item.get("image_id", image))
+            given = item.get("image_id")
+            fields["image_id"] = image if given is None else str(check_id(given, f"{where}, 'image_id'"))
         return Record(sample_id, self.name, **fields)
 
     def image_source(self, index: int) -> Path:
@@ -212,15 +209,12 @@ class JsonlDataset(Dataset):
     def _item(self, index: int) -> dict:
         item = parse_json(self._lines.content(self._line_of[index]), self.where(index), RecordError)
         if not isinstance(item, dict):
-            raise RecordError(f"{self.where(index)}: expected a JSON object, found {item!r:.80}")
+            raise RecordError(f"{self.where(index)}: expected a JSON object, found {shown(item)}")
         return item
 
     @staticmethod
     def _image_name(item: dict, where: str) -> str:
-        image = item.get("image")
-        if not isinstance(image, str) or not image:
-            raise RecordError(f"{where}: expected 'image': a path, found {image!r}")
-        return image
+        return check_path(item.get("image"), where, "'image': a path")
 
 
 class TextLinesDataset(TextDataset):
@@ -253,7 +247,9 @@ def hash_split(names: Sequence[str | None], split: str) -> np.ndarray:
         names: name of each sample's image; None for broken ones, which go to train, where the loader counts
             them.
     """
-    place = {name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) / 2**64 for name in names if name}
+    # File names may hold bytes that are not UTF-8.
+    keys = {name: hashlib.sha256(os.fsencode(name)).hexdigest() for name in names if name}
+    place = {name: int(key[:16], 16) / 2**64 for name, key in keys.items()}
     ordered = sorted(place, key=place.__getitem__)
     shares = [int(value / HELD_OUT_SHARE) for value in place.values()]
     val, test = (max(1, shares.count(share)) for share in (0, 1)) if len(ordered) >= 3 else (0, 0)

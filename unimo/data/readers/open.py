@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unimo.data.readers.answers import check_classes, unnamed_class
 from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset
 from unimo.data.readers.base import (
     ConcatDataset,
@@ -43,7 +44,7 @@ from unimo.data.scenes.dataset import SceneShapes, open_scenes
 from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.data.splits import split_words
 from unimo.data.tables import column_names
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -153,10 +154,7 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     path = resolve_path(corpus, data)
     listed = (path if path.is_dir() else path.parent) / "answers.json"
     if listed.is_file():
-        answers = read_json(listed, DataError)
-        if isinstance(answers, list) and answers and all(isinstance(answer, str) for answer in answers):
-            return answers
-        raise DataError(f"{listed}: expected a JSON list of answers in the order of their ids")
+        return check_classes(read_json(listed, DataError), listed, DataError)
     files = _find_files(path, "vqa")
     train = [file for file in files if "test" not in file.split]
     answers = _answers_of_tables(file.path for file in train if file.path.suffix == ".arrow")
@@ -275,15 +273,20 @@ def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Datas
 
 def _answers_of_tables(paths: Iterable[Path]) -> list[str]:
     found: dict[int, str] = {}
+    labels: dict[str, int] = {}
     for path in paths:
         for label, answer in ArrowDataset(path, "vqa").answers().items():
             if found.setdefault(label, answer) != answer:
                 raise DataError(f"{path}: answer {label} is {answer!r} here and {found[label]!r} elsewhere")
+            if labels.setdefault(answer, label) != label:
+                raise DataError(
+                    f"{path}: {shown(answer)} is answer {label} here and {labels[answer]} elsewhere"
+                )
     count = max(found, default=-1) + 1
     if len(found) < count:
         # Rare answers may have lost all their questions; their class keeps its id, with a placeholder name.
         log.warning("%d of %d answer ids occur in no table", count - len(found), count)
-    return [found.get(label, f"<answer {label}>") for label in range(count)]
+    return [found.get(label, unnamed_class(label)) for label in range(count)]
 
 
 def _answers_of_records(dataset: Dataset) -> list[str]:

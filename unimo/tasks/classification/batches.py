@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unimo.data.checks import check_text
 from unimo.data.loading.batch import Array, Batch, PairCollator, Prepared, RegionArrays
-from unimo.data.processor import Processor, check_text, pad
+from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import RecordError

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from tokenizers import pre_tokenizers
 
+from unimo.data.checks import check_text
 from unimo.data.loading.batch import Array, Batch, PairCollator, Prepared
-from unimo.data.processor import Processor, check_text, pad
+from unimo.data.processor import Processor, pad
 from unimo.data.readers.generation import GenerationRecord
 from unimo.data.tokenizers import SPECIAL_NAMES, Tokenizer
 from unimo.errors import ConfigError, RecordError

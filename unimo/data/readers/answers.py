@@ -1,0 +1,73 @@
+"""Answers of VQA and labels of entailment as files give them, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from unimo.data.checks import check_text
+from unimo.errors import RecordError, UnimoError, shown
+
+LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
+
+
+def check_label(label: object, where: str) -> int | None:
+    """Return the number of an entailment label, given by name or number; None where there is none.
+
+    Raises:
+        RecordError: another label.
+    """
+    if isinstance(label, str) and label in LABELS:
+        return LABELS[label]
+    if label is None or (type(label) is int and label in LABELS.values()):
+        return label
+    raise RecordError(f"{where}: label {shown(label)} is not one of {', '.join(LABELS)} or 0, 1, 2")
+
+
+def check_scores(pairs: Iterable[tuple[object, object]], where: str) -> dict[str, float]:
+    """Return the soft score of each answer to a question.
+
+    Raises:
+        RecordError: an answer that is no text or stands twice, or a score that is no number in (0, 1].
+    """
+    scores: dict[str, float] = {}
+    for name, score in pairs:
+        answer = check_text(name, f"{where}, answer")
+        if answer in scores:
+            raise RecordError(f"{where}: the answer {shown(answer)} stands twice; give it one score")
+        is_number = isinstance(score, (int, float)) and not isinstance(score, bool)
+        if not is_number or not 0 < score <= 1:
+            raise RecordError(
+                f"{where}: answer scores must lie in (0, 1], found {shown(score)} for {shown(answer)}; "
+                "answers of several annotators can be given as a list, each as often as it was given"
+            )
+        scores[answer] = float(score)
+    return scores
+
+
+def check_classes(answers: object, where: object, kind: type[UnimoError]) -> list[str]:
+    """Return a list of answer classes, in the order of their ids.
+
+    Raises:
+        UnimoError: of type `kind`; no list, an empty one, or an answer that is no text or stands twice.
+    """
+    if not isinstance(answers, Sequence) or isinstance(answers, str) or not answers:
+        raise kind(
+            f"{where}: expected a JSON list of answers in the order of their ids, found {shown(answers)}"
+        )
+    places: dict[str, int] = {}
+    for place, name in enumerate(answers):
+        try:
+            answer = check_text(name, f"{where}, answer {place}")
+        except RecordError as error:
+            raise kind(f"{error}; a class without a name can be called {unnamed_class(place)!r}") from error
+        if places.setdefault(answer, place) != place:
+            raise kind(
+                f"{where}, answer {place}: {shown(answer)} stands there already as answer {places[answer]}; "
+                "expected each once"
+            )
+    return list(places)
+
+
+def unnamed_class(label: int) -> str:
+    """Return the name of a class whose answer no table tells, or is empty; no answer equals it."""
+    return f"<answer {label}>"
