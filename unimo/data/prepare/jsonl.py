@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from unimo.data.checks import check_text
 from unimo.data.images.open import open_image
+from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
 from unimo.data.readers.jsonl import JsonlDataset, hash_split
@@ -18,14 +19,13 @@ from unimo.data.readers.open import split_of
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
 
-log = logging.getLogger(__name__)
 _CHECK_SIZE = 32
-_SHOWN = 10
 # Own images and questions have names, unlike the COCO numbers of VQA v2.
 _NAMES = {"image_id": pa.string(), "question_id": pa.list_(pa.string())}
 _SCHEMAS = SCHEMAS | {
     "vqa": pa.schema({column.name: _NAMES.get(column.name, column.type) for column in SCHEMAS["vqa"]})
 }
+_TEXTS: dict[Kind, str] = {"pairs": "caption", "vqa": "questions", "entailment": "sentences"}
 _STEMS: dict[Kind, str] = {"pairs": "_caption", "vqa": "_vqa", "entailment": "_entailment"}
 
 
@@ -42,8 +42,8 @@ def prepare_jsonl(
     """Write `<name>_caption_<split>.arrow` (or `_vqa_`, `_entailment_`), `summary.json`, VQA `answers.json`.
 
     Splits are those of the file names (`train.jsonl`, `val.jsonl`); if no file names one, images are split by
-    hash: 90% train, 5% val, 5% test. Every line is read and every image decoded; broken ones are logged with
-    their line number, skipped, and listed in the summary, which is returned.
+    hash: 90% train, 5% val, 5% test. Every line is read and every image decoded; broken ones are skipped,
+    counted and listed with their line number in the summary, which is returned.
 
     Args:
         source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
@@ -53,32 +53,34 @@ def prepare_jsonl(
         max_missing_rate: share of samples that may be broken.
 
     Raises:
-        DataError: no files, too many broken samples, or a full disk.
+        DataError: no files, too many broken samples, a split of which no sample is left, or a full disk.
     """
     splits = _open_splits(Path(source), kind, None if images is None else Path(images))
-    broken: list[str] = []
-    groups = {
-        split: _group(progress(range(len(data)), total=len(data), desc=f"check {split}"), data, kind, broken)
-        for split, data in splits.items()
-    }
-    total = sum(map(len, splits.values()))
-    if len(broken) > max_missing_rate * total:
-        listed = "\n  ".join(broken[:_SHOWN])
-        raise DataError(
-            f"{len(broken)} of {total} samples of {source} are broken, more than --max-missing-rate "
-            f"{max_missing_rate:g} allows; the first:\n  {listed}"
-        )
+    broken = BrokenRecords(source, max_missing_rate)
+    groups = {split: _group(data, kind, split, broken, progress) for split, data in splits.items()}
+    broken.check()
+    if not broken.read:
+        raise DataError(f"{source} has no samples; expected a line of JSON for each image")
     labels = _vocabulary(groups, min_count) if kind == "vqa" else {}
     summary: dict[str, Any] = {"kind": kind, "splits": {}}
     for split, group in groups.items():
-        with ArrowWriter(out, f"{name}{_STEMS[kind]}_{split}", _SCHEMAS[kind]) as writer:
+        stem, samples = f"{name}{_STEMS[kind]}_{split}", 0
+        if not len(splits[split]):  # of one or two images, dealt out by hash, none is in val and test
+            summary["splits"][split] = {"images": 0, "samples": 0, "files": []}
+            (Path(out) / f"{stem}.arrow").unlink(missing_ok=True)
+            continue
+        with ArrowWriter(out, stem, _SCHEMAS[kind]) as writer:
             for image_id, records in progress(group.items(), total=len(group), desc=f"write {split}"):
                 row = _row(image_id, records, split, kind, labels)
                 if row is not None:
                     writer.write(row)
-        samples = sum(map(len, group.values()))
+                    samples += len(row[_TEXTS[kind]])
+            writer.check_some(
+                f"all {len(splits[split])} samples of {split} are broken"
+                + (", or have no answer that is a class (--min-count)" if kind == "vqa" else "")
+            )
         summary["splits"][split] = {"images": writer.rows, "samples": samples, "files": writer.file_names}
-    summary |= {"broken": len(broken), "examples": broken[:100]}
+    summary |= {"broken": broken.count, "examples": broken.examples}
     if kind == "vqa":
         summary["answers"] = len(labels)
         write_json(Path(out) / "answers.json", list(labels))
@@ -100,21 +102,23 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dat
     return {split: concat(datasets, "own") for split, datasets in parts.items()}
 
 
-def _group(indices: Iterable[int], data: Dataset, kind: Kind, broken: list[str]) -> dict[str, list[Record]]:
-    """Group valid records by image, in first-seen order; messages of the others are added to `broken`."""
+def _group(
+    data: Dataset, kind: Kind, split: str, broken: BrokenRecords, progress: Progress
+) -> dict[str, list[Record]]:
+    """Group valid records by image, in first-seen order; the others are counted in `broken`."""
     groups: dict[str, list[Record]] = {}
-    for index in indices:
-        try:
+    for index in progress(range(len(data)), total=len(data), desc=f"check {split}"):
+        with broken.skipping():
             record = data[index]
             if kind == "entailment" and record.label is None:
                 raise RecordError(f"{record.sample_id}: no label")
-            if record.image_id not in groups:
+            if kind == "vqa" and not split.startswith("test") and not record.answer_scores:
+                raise RecordError(f"{record.sample_id}: no answers")
+            # Tables hold UTF-8, and file names need not.
+            image_id = check_text(record.image_id, record.sample_id)
+            if image_id not in groups:
                 open_image(record.image, target=_CHECK_SIZE)
-            groups.setdefault(record.image_id, []).append(record)
-        except RecordError as error:
-            broken.append(str(error))
-            if len(broken) <= _SHOWN:
-                log.warning("%s", error)
+            groups.setdefault(image_id, []).append(record)
     return groups
 
 

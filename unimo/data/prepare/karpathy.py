@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from unimo.data.checks import check_path, check_text
+from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progress, Row, no_progress
-from unimo.errors import DataError
+from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
 
 SPLITS = ("train", "restval", "val", "test")
@@ -29,51 +31,79 @@ def prepare_karpathy(
         annotations: `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
         images: folder of the image files; for COCO that with `train2014` and `val2014`.
         name: first part of the file names; from the annotations when empty (Flickr30k: `f30k`).
-        max_missing_rate: share of images that may be missing or broken.
+        max_missing_rate: share of images that may be missing or broken, and of captions that may be broken.
         rows_per_file: images of one file; 0 means one file for each split.
 
     Raises:
-        DataError: malformed annotations, too many missing images, or a full disk.
+        DataError: no annotations, too many broken or missing ones, a split without captions, or a full disk.
     """
-    entries, dataset = _read_annotations(Path(annotations))
+    broken = BrokenRecords(annotations, max_missing_rate)
+    entries, dataset, empty = _read_annotations(Path(annotations), broken)
     folder = ImageFolder(images, "the image files", max_missing_rate)
-    folder.check_present(_candidates(entry) for entry in entries)
+    folder.check_present(entry.candidates for entry in entries)
     name = name or _SHORT_NAMES.get(dataset, dataset)
-    summary: dict[str, Any] = {"source": str(annotations), "splits": {}}
-    found = [split for split in SPLITS if any(entry["split"] == split for entry in entries)]
+    summary: dict[str, Any] = {"source": str(annotations), "splits": {}, "captions_empty": empty}
+    found = [split for split in SPLITS if any(entry.split == split for entry in entries)]
     for split in found:
-        chosen = [entry for entry in entries if entry["split"] == split]
+        chosen = [entry for entry in entries if entry.split == split]
         stem = f"{name}_caption_karpathy_{split}"
         writer = ArrowWriter(out, stem, SCHEMAS["pairs"], rows_per_file)
         rows = _rows(progress(chosen, total=len(chosen), desc=stem))
-        captions = folder.write(writer, rows, "caption")
+        captions = folder.write(writer, rows, "caption", "images without a caption")
         summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
-    return folder.finish(out, summary)
+    return folder.finish(out, summary, broken)
 
 
-def _read_annotations(path: Path) -> tuple[list[Mapping[str, Any]], str]:
+class _Entry(NamedTuple):
+    """An image of the annotations."""
+
+    split: str
+    file_name: str
+    candidates: tuple[str, ...]
+    """Paths at which the image may lie, in the order in which they are tried."""
+    captions: list[str]
+
+
+def _read_annotations(path: Path, broken: BrokenRecords) -> tuple[list[_Entry], str, int]:
+    """Read the images with their captions, the name of the data set, and the number of empty captions."""
     content = read_json(path, DataError)
     if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):
         raise DataError(f"{path} is not a Karpathy JSON: expected an object with a list `images`")
-    entries = content["images"]
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, Mapping) or not {"filename", "split", "sentences"} <= set(entry):
-            raise DataError(f"{path}: images[{number}] needs filename, split and sentences")
-        if entry["split"] not in SPLITS:
-            raise DataError(f"{path}: images[{number}] has split {entry['split']!r}, not one of {SPLITS}")
-    if not entries:
+    if not content["images"]:
         raise DataError(f"{path} lists no images")
-    return entries, str(content.get("dataset") or path.stem.removeprefix("dataset_"))
+    entries, empty = [], 0
+    for number, item in enumerate(content["images"]):
+        where = f"{path}: images[{number}]"
+        with broken.skipping():
+            entry = _read_entry(item, where)
+            entries.append(entry)
+            for place, sentence in enumerate(item["sentences"]):
+                raw = sentence.get("raw") if isinstance(sentence, Mapping) else sentence
+                if isinstance(raw, str) and not raw.strip():
+                    empty += 1  # as in Flickr30k and COCO, where they are no fault
+                    continue
+                with broken.skipping():
+                    entry.captions.append(check_text(raw, f"{where}, `raw` of sentence {place}"))
+    broken.check()
+    name = content.get("dataset")
+    return entries, name if isinstance(name, str) and name else path.stem.removeprefix("dataset_"), empty
 
 
-def _candidates(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    name = str(entry["filename"])
-    return (f"{entry['filepath']}/{name}", name) if entry.get("filepath") else (name,)
+def _read_entry(item: Any, where: str) -> _Entry:
+    if not isinstance(item, Mapping) or not {"filename", "split", "sentences"} <= set(item):
+        raise RecordError(f"{where} needs filename, split and sentences")
+    if item["split"] not in SPLITS:
+        raise RecordError(f"{where} has split {shown(item['split'])}, not one of {SPLITS}")
+    if not isinstance(item["sentences"], list):
+        raise RecordError(f"{where}: expected a list of sentences, found {shown(item['sentences'])}")
+    check_text(item["filename"], where)  # tables hold UTF-8, and file names need not
+    name = check_path(item["filename"], where)
+    folder = check_path(item["filepath"], where) if item.get("filepath") else ""
+    return _Entry(item["split"], name, (f"{folder}/{name}", name) if folder else (name,), [])
 
 
-def _rows(entries: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+def _rows(entries: Iterable[_Entry]) -> Iterator[Row]:
     for entry in entries:
-        captions = [str(sentence.get("raw", "")).strip() for sentence in entry["sentences"]]
-        if captions := list(filter(None, captions)):
-            columns = {"caption": captions, "image_id": str(entry["filename"]), "split": entry["split"]}
-            yield _candidates(entry), columns
+        if entry.captions:
+            columns = {"caption": entry.captions, "image_id": entry.file_name, "split": entry.split}
+            yield entry.candidates, columns

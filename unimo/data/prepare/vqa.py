@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from unimo.data.checks import check_id, check_text
+from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.writer import (
     SCHEMAS,
     ArrowWriter,
@@ -19,7 +23,8 @@ from unimo.data.prepare.writer import (
     no_progress,
     write_json,
 )
-from unimo.errors import DataError
+from unimo.data.readers.answers import unnamed_class
+from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
 from unimo.metrics.vqa import normalise_answer, soft_score
 
@@ -69,18 +74,23 @@ def prepare_vqa(
             normalises them first (BridgeTower) and adds `_fix` to the file names.
         min_count: number of questions for which an answer must be the majority answer to become a class.
         rest_images: number of images of `rest_val`.
-        max_missing_rate: share of images that may be missing or broken.
+        max_missing_rate: share of images that may be missing or broken, and of questions that may be broken.
 
     Raises:
-        DataError: missing or inconsistent files, too many missing images, or a full disk.
+        DataError: missing files, too many broken questions or missing images, a split of which nothing is
+            left, or a full disk.
     """
-    splits = _read_splits(check_folder(annotations, "the VQA v2 JSON files"))
+    broken = BrokenRecords(annotations, max_missing_rate)
+    splits = _read_splits(check_folder(annotations, "the VQA v2 JSON files"), broken)
+    broken.check()
     folder = ImageFolder(images, "train2014, val2014, test2015", max_missing_rate)
     folder.check_present(_candidates(s, image) for s, by_image in splits.items() for image in by_image)
     labelled = (splits[split] for split in LABELLED if split in splits)
     questions = (question for by_image in labelled for asked in by_image.values() for question in asked)
     vocabulary = build_vocabulary((question.majority for question in questions), min_count)
-    labels = {answer: label for label, answer in enumerate(vocabulary)}
+    # Answers such as "the" are empty once normalised: a class, so that the others keep their numbers, that no
+    # question has.
+    labels = {answer: label for label, answer in enumerate(vocabulary) if answer}
     ending = "_fix" if variant == "normalised" else ""
     summary: dict[str, Any] = {"variant": variant, "answers": len(vocabulary), "splits": {}}
     for split, by_image in splits.items():
@@ -94,15 +104,17 @@ def prepare_vqa(
         for name, chosen in parts.items():
             writer = ArrowWriter(out, f"vqav2_{name}{ending}", SCHEMAS["vqa"])
             items = progress(chosen, total=len(chosen), desc=writer.stem)
-            questions = folder.write(writer, _rows(split, name, items), "questions")
+            left_out = "questions without an answer that is a class (--min-count), broken questions"
+            questions = folder.write(writer, _rows(split, name, items), "questions", left_out)
             summary["splits"][name] = {
                 "images": writer.rows,
                 "questions": questions,
                 "files": writer.file_names,
                 "questions_read": sum(map(len, by_image.values())),
             }
-    write_json(Path(out) / "answers.json", vocabulary)
-    return folder.finish(out, summary)
+    names = [answer or unnamed_class(label) for label, answer in enumerate(vocabulary)]
+    write_json(Path(out) / "answers.json", names)
+    return folder.finish(out, summary, broken)
 
 
 def build_vocabulary(majority_answers: Iterable[str], min_count: int = 9) -> list[str]:
@@ -128,7 +140,7 @@ def score_answers(
     return [(answer, labels[answer], soft_score(n)) for answer, n in counts.items() if answer in labels]
 
 
-def _read_splits(folder: Path) -> dict[str, VqaSplit]:
+def _read_splits(folder: Path, broken: BrokenRecords) -> dict[str, VqaSplit]:
     splits = {}
     for split, images in _IMAGES_OF.items():
         year = images[-4:]
@@ -138,7 +150,7 @@ def _read_splits(folder: Path) -> dict[str, VqaSplit]:
         answers = _one_file(folder, f"*{split}{year}_annotations.json") if split in LABELLED else None
         if split in LABELLED and answers is None:
             raise DataError(f"{questions} has no file *{split}{year}_annotations.json beside it")
-        splits[split] = _read_split(questions, answers)
+        splits[split] = _read_split(questions, answers, broken)
     if "train" not in splits:
         raise DataError(
             f"no *train2014_questions.json in {folder}; unpack the VQA v2 questions and annotations there"
@@ -147,30 +159,73 @@ def _read_splits(folder: Path) -> dict[str, VqaSplit]:
 
 
 def _one_file(folder: Path, pattern: str) -> Path | None:
-    found = sorted(folder.glob(pattern))
+    found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
     if len(found) > 1:
         raise DataError(f"{folder} has several files {pattern}: {', '.join(path.name for path in found)}")
     return found[0] if found else None
 
 
-def _read_split(questions: Path, annotations: Path | None) -> VqaSplit:
+def _read_split(questions: Path, annotations: Path | None, broken: BrokenRecords) -> VqaSplit:
     by_id: dict[int, tuple[str, tuple[str, ...]]] = {}
-    try:
-        if annotations is not None:
-            for entry in read_json(annotations, DataError)["annotations"]:
-                # Interned, because few of the ten answers to each of 650,000 questions differ.
-                answers = tuple(sys.intern(answer["answer"]) for answer in entry["answers"])
-                by_id[entry["question_id"]] = (sys.intern(entry["multiple_choice_answer"]), answers)
-        images: dict[int, list[Question]] = {}
-        for entry in read_json(questions, DataError)["questions"]:
-            majority, answers = by_id[entry["question_id"]] if annotations else ("", ())
-            question = Question(entry["question_id"], entry["image_id"], entry["question"], majority, answers)
-            images.setdefault(entry["image_id"], []).append(question)
-    except KeyError as error:
-        raise DataError(f"{questions} and its annotations do not fit: {error} is missing") from error
-    except TypeError as error:
-        raise DataError(f"{questions} or its annotations are not VQA v2: {error}") from error
+    if annotations is not None:
+        for where, entry in _entries(annotations, "annotations"):
+            with broken.skipping():
+                number = _number(entry, "question_id", where)
+                if number in by_id:
+                    raise RecordError(f"{where}: question {number} is answered there already")
+                by_id[number] = _read_answers(entry, where)
+    images: VqaSplit = {}
+    seen: set[int] = set()
+    for where, entry in _entries(questions, "questions"):
+        with broken.skipping():
+            number, image_id = (_number(entry, key, where) for key in ("question_id", "image_id"))
+            text = check_text(entry.get("question"), f"{where}, 'question'")
+            if number in seen:
+                raise RecordError(f"{where}: question {number} stands there already")
+            if annotations is not None and number not in by_id:
+                raise RecordError(f"{where} and its annotations do not fit: {number} is missing")
+            seen.add(number)
+            question = Question(number, image_id, text, *by_id.get(number, ("", ())))
+            images.setdefault(image_id, []).append(question)
     return images
+
+
+def _entries(path: Path, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects of a list in a file of VQA v2, each with its place; others as empty ones."""
+    content = read_json(path, DataError)
+    entries = content.get(key) if isinstance(content, Mapping) else None
+    if not isinstance(entries, list):
+        raise DataError(f"{path} is not of VQA v2: expected a JSON object with a list {key!r}")
+    for number, entry in enumerate(entries):
+        yield f"{path}: {key}[{number}]", entry if isinstance(entry, Mapping) else {}
+
+
+def _number(entry: Mapping[str, Any], key: str, where: str) -> int:
+    value = check_id(entry.get(key), f"{where}, {key!r}")
+    if isinstance(value, str) or value < 0:
+        raise RecordError(f"{where}, {key!r}: expected a number, as in VQA v2; found {shown(value)}")
+    return value
+
+
+def _read_answers(entry: Mapping[str, Any], where: str) -> tuple[str, tuple[str, ...]]:
+    """Return the majority answer and all answers, as they are: some annotators gave an empty one."""
+    given = entry.get("answers")
+    if not isinstance(given, list) or not given or not all(isinstance(part, Mapping) for part in given):
+        raise RecordError(f"{where}: expected a list of `answers`, found {shown(given)}")
+    answers = [entry.get("multiple_choice_answer"), *(part.get("answer") for part in given)]
+    for answer in answers:
+        if not isinstance(answer, str) or not _is_answer(answer):
+            check_text(answer, f"{where}, answer")
+    # Interned, because few of the ten answers to each of 650,000 questions differ.
+    majority, *texts = map(sys.intern, answers)
+    return majority, tuple(texts)
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_answer(text: str) -> bool:
+    with contextlib.suppress(RecordError):
+        return not text.strip() or bool(check_text(text))
+    return False
 
 
 def _label(

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from unimo.data.images.open import open_image
+from unimo.data.prepare.broken import BrokenRecords
 from unimo.errors import DataError, RecordError
 from unimo.files import sync, write_text
 
@@ -104,6 +105,18 @@ class ArrowWriter:
             self.rows += 1
             if self._buffer_bytes >= _BATCH_BYTES or len(self._buffer) >= _BATCH_ROWS:
                 self._flush()
+
+    def check_some(self, left_out: str) -> None:
+        """Check at the end that anything was written: an empty table would only fail in training.
+
+        Args:
+            left_out: which records are left out, for the message.
+
+        Raises:
+            DataError: no row was written; earlier files of the same stem stay.
+        """
+        if not self.rows:
+            raise DataError(f"nothing is left to write to {self.stem}.arrow: {left_out}")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
@@ -233,14 +246,17 @@ class ImageFolder:
             )
         self._check_rate(lost, total, "missing from")
 
-    def write(self, writer: ArrowWriter, rows: Iterable[Row], texts: str) -> int:
+    def write(self, writer: ArrowWriter, rows: Iterable[Row], texts: str, left_out: str) -> int:
         """Write rows, without those whose image is unusable; return the number of texts in a column.
 
-        A row is the candidate names of the image, and the other columns.
+        Args:
+            rows: candidate names of each image, and the other columns.
+            texts: that column.
+            left_out: which records are no rows, for the message if there are none.
 
         Raises:
-            DataError: more than `max_missing_rate` of the images read so far were missing or broken, or the
-                file cannot be written; it is removed then.
+            DataError: more than `max_missing_rate` of the images read so far were missing or broken, no row
+                is left, or the file cannot be written; it is removed then.
         """
         count = 0
         with writer:
@@ -251,6 +267,7 @@ class ImageFolder:
                     count += len(columns[texts])
             lost = [*self.missing, *self.broken]
             self._check_rate(lost, len(lost) + len(self._sound), "missing or broken in")
+            writer.check_some(f"{left_out}, and images that are missing or broken are left out")
         return count
 
     def _check_rate(self, lost: list[str], total: int, how: str) -> None:
@@ -261,14 +278,15 @@ class ImageFolder:
                 "complete the folder or raise --max-missing-rate"
             )
 
-    def finish(self, out: str | Path, summary: dict[str, Any]) -> dict[str, Any]:
-        """Add the counts of lost images, with the first few names, write and return `summary.json`."""
+    def finish(self, out: str | Path, summary: dict[str, Any], broken: BrokenRecords) -> dict[str, Any]:
+        """Add the counts of lost images and broken records, with the first few; write `summary.json`."""
         examples = [f"{name}: not found" for name in sorted(self.missing)[:5]]
         examples += [f"{name}: {reason}" for name, reason in sorted(self.broken.items())[:5]]
         summary |= {
             "images_missing": len(self.missing),
             "images_broken": len(self.broken),
-            "examples": examples,
+            "broken": broken.count,
+            "examples": examples + broken.examples[:5],
         }
         write_json(Path(out) / "summary.json", summary)
         return summary
