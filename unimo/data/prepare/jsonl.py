@@ -25,7 +25,6 @@ _NAMES = {"image_id": pa.string(), "question_id": pa.list_(pa.string())}
 _SCHEMAS = SCHEMAS | {
     "vqa": pa.schema({column.name: _NAMES.get(column.name, column.type) for column in SCHEMAS["vqa"]})
 }
-_TEXTS: dict[Kind, str] = {"pairs": "caption", "vqa": "questions", "entailment": "sentences"}
 _STEMS: dict[Kind, str] = {"pairs": "_caption", "vqa": "_vqa", "entailment": "_entailment"}
 
 
@@ -55,26 +54,28 @@ def prepare_jsonl(
     Raises:
         DataError: no files, too many broken samples, a split of which no sample is left, or a full disk.
     """
-    splits = _open_splits(Path(source), kind, None if images is None else Path(images))
+    splits, are_named = _open_splits(Path(source), kind, None if images is None else Path(images))
     broken = BrokenRecords(source, max_missing_rate)
     groups = {split: _group(data, kind, split, broken, progress) for split, data in splits.items()}
     broken.check()
-    if not broken.read:
-        raise DataError(f"{source} has no samples; expected a line of JSON for each image")
+    if not any(groups.values()):
+        raise DataError(
+            f"nothing of {source} is left: {broken.count} of {broken.read} samples are broken"
+            + f"; the first: {broken.examples[0]}" * bool(broken.examples)
+        )
     labels = _vocabulary(groups, min_count) if kind == "vqa" else {}
     summary: dict[str, Any] = {"kind": kind, "splits": {}}
     for split, group in groups.items():
-        stem, samples = f"{name}{_STEMS[kind]}_{split}", 0
-        if not len(splits[split]):  # of one or two images, dealt out by hash, none is in val and test
+        if kind == "vqa" and not split.startswith("test"):
+            group = _with_classes(group, labels)
+        stem, samples = f"{name}{_STEMS[kind]}_{split}", sum(map(len, group.values()))
+        if not group and not are_named:  # few images dealt out by hash: none, or no sound one, is in val
             summary["splits"][split] = {"images": 0, "samples": 0, "files": []}
             (Path(out) / f"{stem}.arrow").unlink(missing_ok=True)
             continue
         with ArrowWriter(out, stem, _SCHEMAS[kind]) as writer:
             for image_id, records in progress(group.items(), total=len(group), desc=f"write {split}"):
-                row = _row(image_id, records, split, kind, labels)
-                if row is not None:
-                    writer.write(row)
-                    samples += len(row[_TEXTS[kind]])
+                writer.write(_row(image_id, records, split, kind, labels))
             writer.check_some(
                 f"all {len(splits[split])} samples of {split} are broken"
                 + (", or have no answer that is a class (--min-count)" if kind == "vqa" else "")
@@ -88,7 +89,8 @@ def prepare_jsonl(
     return summary
 
 
-def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dataset]:
+def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[str, Dataset], bool]:
+    """Open the data of each split, and return whether file names name the splits."""
     files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
     if not files:
         raise DataError(f"no *.jsonl file in {source}")
@@ -99,7 +101,7 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> dict[str, Dat
         for split in [split_of(path) or "train"] if named else ["train", "val", "test"]:
             part = data if named else ConcatDataset([data], "own", [hash_split(data.image_names(), split)])
             parts.setdefault(split, []).append(part)
-    return {split: concat(datasets, "own") for split, datasets in parts.items()}
+    return {split: concat(datasets, "own") for split, datasets in parts.items()}, named
 
 
 def _group(
@@ -133,20 +135,24 @@ def _vocabulary(groups: Mapping[str, Mapping[str, list[Record]]], min_count: int
     return {answer: label for label, answer in enumerate(answers)}
 
 
+def _with_classes(group: Mapping[str, list[Record]], labels: Mapping[str, int]) -> dict[str, list[Record]]:
+    """Return the images and their questions with an answer that is a class."""
+    kept = {
+        image_id: [record for record in records if not labels.keys().isdisjoint(record.answer_scores)]
+        for image_id, records in group.items()
+    }
+    return {image_id: records for image_id, records in kept.items() if records}
+
+
 def _row(
     image_id: str, records: list[Record], split: str, kind: Kind, labels: Mapping[str, int]
-) -> dict[str, Any] | None:
-    """Build a table row; None when none of its questions has an answer in the vocabulary."""
+) -> dict[str, Any]:
     row: dict[str, Any] = {"image": records[0].image.read_bytes()}
     if kind == "pairs":
         return row | {"caption": [r.text for r in records], "image_id": image_id, "split": split}
     if kind == "entailment":
         return row | {"sentences": [["", r.text] for r in records], "labels": [r.label for r in records]}
     scored = [(r, {a: s for a, s in r.answer_scores.items() if a in labels}) for r in records]
-    if not split.startswith("test"):
-        scored = [(record, scores) for record, scores in scored if scores]
-    if not scored:
-        return None
     return row | {
         "questions": [record.text for record, _ in scored],
         "answers": [list(scores) for _, scores in scored],
