@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unimo.data.checks import check_text
+from unimo.data.checks import check_id, check_text
 from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, shown
 from unimo.files import parse_json, read_json
 
 TARGETS = ("tgt", "target")
@@ -112,12 +112,14 @@ class TsvFile(TextDataset):
         texts = dict(zip(self._columns, cells, strict=True))
         sources = [check_text(texts[column], f"{where}, column {column}") for column in self._sources]
         if self._splits_turns:
-            sources = [turn for source in sources for turn in source.split(" [SEP] ")]
+            turns = (turn for source in sources for turn in source.split(" [SEP] "))
+            sources = [check_text(turn, f"{where}, a turn") for turn in turns]
+        knowledge = texts.get(KNOWLEDGE, "")
         return GenerationRecord(
             sample_id=self._lines.sample_id(line),
             corpus=self.name,
             sources=tuple(sources),
-            knowledge=texts.get(KNOWLEDGE),
+            knowledge=check_text(knowledge, f"{where}, column {KNOWLEDGE}") if knowledge.strip() else None,
             references=(check_text(texts[self._target], f"{where}, column {self._target}"),),
             is_tokenized=self._is_tokenized,
         )
@@ -142,7 +144,7 @@ class JsonlFile(TextDataset):
         where = self._lines.where(index)
         item = parse_json(self._lines.content(index), where, RecordError)
         if not isinstance(item, dict):
-            raise RecordError(f"{where}: expected a JSON object, found {item!r:.80}")
+            raise RecordError(f"{where}: expected a JSON object, found {shown(item)}")
         knowledge = item.get(KNOWLEDGE)
         return GenerationRecord(
             sample_id=self._lines.sample_id(index),
@@ -197,17 +199,19 @@ class CoqaFile(TextDataset):
         story, where = self._stories[number], f"{self._path}, story {number}, turn {turn + 1}"
         questions, answers = story["questions"], story["answers"]
         earlier = [text for pair in zip(questions[:turn], answers[:turn], strict=True) for text in pair]
-        others = (story.get("additional_answers") or {}).values()
-        accepted = [answers[turn], *(given[turn] for given in others if turn < len(given))]
+        turn_id = _turn_id(questions[turn], turn, where)
+        accepted = [answers[turn], *_further_answers(story, turn_id, where)]
+        story_id = check_id(story.get("id", number), f"{where}, 'id'")
+        source = story.get("source")
         return GenerationRecord(
-            sample_id=f"{self._path.stem}:{story.get('id', number)}#{turn + 1}",
+            sample_id=f"{self._path.stem}:{story_id}#{turn + 1}",
             corpus=self.name,
             sources=tuple(_input_text(item, where) for item in [*earlier, questions[turn]]),
             knowledge=check_text(story["story"], where),
             references=tuple(_input_text(item, where) for item in accepted),
-            question_id=story.get("id", number),
-            question_type=str(story.get("source", "")),
-            turn_id=int(questions[turn].get("turn_id", turn + 1)),
+            question_id=story_id,
+            question_type=check_text(source, f"{where}, 'source'") if source else "",
+            turn_id=turn_id,
         )
 
 
@@ -233,10 +237,11 @@ class SquadQuestions(TextDataset):
     def __getitem__(self, index: int) -> GenerationRecord:
         check_index(index, len(self))
         number, place, paragraph, item = self._questions[index]
-        where = f"{self._path}, article {number}, paragraph {place}, question {item.get('id')!r}"
-        answers = _list(item, "answers", where)
+        where = f"{self._path}, article {number}, paragraph {place}, question {shown(item.get('id'))}"
+        answers = _list(item, "answers", where, RecordError)
+        question_id = check_id(item.get("id", index), f"{where}, 'id'")
         return GenerationRecord(
-            sample_id=f"{self._path.stem}:{item.get('id', index)}",
+            sample_id=f"{self._path.stem}:{question_id}",
             corpus=self.name,
             sources=(
                 check_text(paragraph.get("context"), f"{where}, 'context'"),
@@ -255,12 +260,46 @@ def _articles(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _list(item: Any, key: str, where: str) -> list[dict[str, Any]]:
+def _list(item: Any, key: str, where: str, kind: type[DataError] = DataError) -> list[dict[str, Any]]:
     value = item.get(key) if isinstance(item, Mapping) else None
     if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
-        found = ", ".join(map(str, item)) if isinstance(item, Mapping) else repr(item)[:80]
-        raise DataError(f"{where}: no list of objects {key!r}; found {found or 'nothing'}")
+        found = ", ".join(map(str, item)) if isinstance(item, Mapping) else shown(item)
+        raise kind(f"{where}: no list of objects {key!r}; found {found or 'nothing'}")
     return value
+
+
+def _turn_id(item: Mapping[str, Any], turn: int, where: str) -> int:
+    """Return the number of a question or an answer; that of its place, from 1, if it has none.
+
+    Raises:
+        RecordError: it is no number.
+    """
+    number = check_id(item.get("turn_id", turn + 1), f"{where}, 'turn_id'")
+    if isinstance(number, str):
+        raise RecordError(f"{where}, 'turn_id': expected a number, found {shown(number)}")
+    return number
+
+
+def _further_answers(story: Mapping[str, Any], turn_id: int, where: str) -> list[dict[str, Any]]:
+    """Return the answers of the other annotators to a turn, which they need not all have answered.
+
+    Raises:
+        RecordError: `additional_answers` is not a list of answers for each annotator.
+    """
+    others = story.get("additional_answers")
+    if others is None:
+        return []
+    if not isinstance(others, Mapping):
+        raise RecordError(
+            f"{where}: expected `additional_answers` to be an object with the answers of each annotator, "
+            f"found {shown(others)}"
+        )
+    given = [
+        (answer, place)
+        for name in others
+        for place, answer in enumerate(_list(others, name, where, RecordError))
+    ]
+    return [answer for answer, place in given if _turn_id(answer, place, where) == turn_id]
 
 
 def _input_text(item: dict[str, Any], where: str) -> str:
