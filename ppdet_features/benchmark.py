@@ -25,6 +25,7 @@ from unimo import cli
 from unimo.data.regions.shard import ShardReader, Skipped
 from unimo.data.regions.store import shard_path
 from unimo.jobs import Shard
+from unimo.ranges import Size
 from unimo.training.callbacks import memory
 
 SIDES = ("one_by_one", "extraction")
@@ -84,9 +85,9 @@ def main() -> None:
     parser.add_argument("--images", required=True)
     parser.add_argument("--detector", required=True, help="YAML file")
     parser.add_argument("--weights", help="file of weights; random ones from seed 0 without it")
-    parser.add_argument("--count", type=int, default=200, help="rounded up to whole files")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--images-per-shard", type=int, default=50)
+    parser.add_argument("--count", type=cli.number(Size), default=200, help="rounded up to whole files")
+    parser.add_argument("--batch-size", type=cli.number(Size), default=8)
+    parser.add_argument("--images-per-shard", type=cli.number(Size), default=50)
     args = parser.parse_args()
     import paddle
 

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, and not this folder
 
-from unimo.cli import arguments, is_main_rank, run  # noqa: E402 - works from a clone that is not installed
+from unimo.cli import arguments, is_main_rank, number, run  # noqa: E402 - works from a clone that is not installed
+from unimo.ranges import NonNegative  # noqa: E402
 
 EXAMPLE = """python ppdet_features/train_detector.py --config ppdet_features/configs/scenes_tiny.yaml \\
     --scenes --out output/detector --minutes 20"""
@@ -36,7 +37,7 @@ def main(words: list[str] | None = None) -> None:
         "--init", help="detector to start from: .safetensors, .pdparams; may have other classes"
     )
     start.add_argument("--backbone", help="ImageNet ResNet to start from, in PaddleDetection's names")
-    parser.add_argument("--minutes", type=float, help="end training after that time in this process")
+    parser.add_argument("--minutes", type=number(NonNegative), help="end training then, in this process")
     parser.add_argument("--quiet", action="store_true", help="log no losses")
     args = parser.parse_args(words)
     # Paddle is slow to import; --help does without it.

@@ -57,7 +57,7 @@ def test_mistakes_are_named() -> None:
     for words, message in {
         ("unimo4",): "no study 'unimo4'; nearest",
         ("unimo", "--rows", "w/o text"): "has no row 'w/o text'; nearest: w/o texts",
-        ("unimo", "--jobs", "0"): "--jobs is 0, expected 1 or more",
+        ("unimo", "--jobs", "0"): "--jobs 0: expected 1 or more",
         ("--jobs", "1"): "unrecognized arguments: --jobs 1",
         (): "the name of a study comes first",
     }.items():

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unimo.cli import add_command, arguments, is_main_rank, run  # noqa: E402
+from unimo.cli import add_command, arguments, is_main_rank, number, run  # noqa: E402
 from unimo.jobs import Shard  # noqa: E402 - works from a clone that is not installed
+from unimo.ranges import Count, Seed, Size  # noqa: E402
 
 DESCRIPTION = """Rewrite captions and retrieve related texts and images for them (UNIMO's CMCL).
 Run the same command again to continue a killed job."""
@@ -68,16 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     add = _command(commands, "rewrite", "positives and hard negatives of every caption")
     translator = "back-translation by an http address, a folder of models, or jsonl"
     add("--translator", default="", help=translator)
-    add("--neighbours", type=int, default=20, help="similar entries tried (20)")
-    add("--min-count", type=int, default=3, help="smallest count of a replacement (3)")
-    add("--seed", type=int, default=0)
+    add("--neighbours", type=number(Count), default=20, help="similar entries tried (20)")
+    add("--min-count", type=number(Size), default=3, help="smallest count of a replacement (3)")
+    add("--seed", type=number(Seed), default=0)
     add("--parser", default="textblob", help=PARSERS)
 
     add = _command(commands, "retrieve-text", "sentences related to every caption")
     add("--corpus", required=True, help="corpus of sentences to search")
     add("--corpus-split", default="train")
     add("--corpus-kind", choices=("auto", "pairs", "texts"), default="auto")
-    add("--candidates", type=int, default=1000, help="hits by TF-IDF to rerank (1000)")
+    add("--candidates", type=number(Size), default=1000, help="hits by TF-IDF to rerank (1000)")
     add("--embedder", default="lsa", help="lsa, or package.module:function of your own")
 
     add = _command(commands, "retrieve-images", "images with the objects of every caption's image")
@@ -95,8 +96,8 @@ def _command(commands: argparse._SubParsersAction, name: str, what: str) -> Call
     add("--kind", choices=("auto", "pairs", "texts"), default="auto")
     add("--out", required=True, help="jsonl file to write")
     add("--work", required=True, help="folder of index and statistics, kept for the next run")
-    add("--keep", type=int, default=100, help="results of each caption (100)")
-    add("--memory-mb", type=int, default=1000, help="memory for counts and caches (1000)")
+    add("--keep", type=number(Size), default=100, help="results of each caption (100)")
+    add("--memory-mb", type=number(Size), default=1000, help="memory for counts and caches (1000)")
     add("--shard", default="", help="RANK/OF: every OF-th caption, into OUT-RANK-of-OF")
     add("--quiet", action="store_true", help="no progress bars")
     return add

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
 from unimo.benchmark import compare, flops, fusion, machine  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
+from unimo.ranges import Count, Depth, NonNegative, Size, at_least  # noqa: E402
 from unimo.registry import model_config  # noqa: E402
 
 EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-python peer/bin/python
@@ -35,16 +36,16 @@ def parse_arguments() -> argparse.Namespace:
     add("--against", choices=sorted(compare.PEERS), help="peer of the same sizes")
     add("--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]")
     numbers = {
-        "batch-size": (2, "samples of a step [2]"),
-        "text-len": (50, "tokens of each text, no padding [50]"),
-        "steps": (5, "measured steps of each side [5]"),
-        "warmup": (4, "steps before them: an allocator settles within four [4]"),
-        "threads": (len(os.sched_getaffinity(0)), "threads of each side [all cores]"),
-        "layers": (3, "layers of UNIMO-2's Grounded Transformer, or of UNIMO [3]"),
+        "batch-size": (at_least(2), 2, "samples of a step [2]"),
+        "text-len": (at_least(4), 50, "tokens of each text, no padding [50]"),
+        "steps": (Size, 5, "measured steps of each side [5]"),
+        "warmup": (Count, 4, "steps before them: an allocator settles within four [4]"),
+        "threads": (Size, len(os.sched_getaffinity(0)), "threads of each side [all cores]"),
+        "layers": (Depth, 3, "layers of UNIMO-2's Grounded Transformer, or of UNIMO [3]"),
     }
-    for name, (default, about) in numbers.items():
-        add(f"--{name}", type=int, default=default, help=about)
-    add("--matmul-seconds", type=float, default=0.5, help="length of each rate measurement")
+    for name, (kind, default, about) in numbers.items():
+        add(f"--{name}", type=cli.number(kind), default=default, help=about)
+    add("--matmul-seconds", type=cli.number(NonNegative), default=0.5, help="length of each rate measurement")
     add("--out", type=Path, default=Path("output/benchmark.json"), metavar="FILE.json")
     add("overrides", nargs="*", metavar="KEY=VALUE", help="sequences: over the recipe, e.g. data.root=DIR")
     return parser.parse_intermixed_args()
@@ -56,9 +57,6 @@ def check(arguments: argparse.Namespace, longest: int) -> None:
     Raises:
         ConfigError: an impossible size or combination.
     """
-    for name, least in {"batch-size": 2, "text-len": 4, "steps": 1, "warmup": 0, "threads": 1}.items():
-        if (given := getattr(arguments, name.replace("-", "_"))) < least:
-            raise ConfigError(f"--{name} is {given}, expected {least} or more")
     if arguments.text_len > longest:
         raise ConfigError(f"--text-len is {arguments.text_len}; the text tower has positions for {longest}")
     if arguments.what == "sequences":

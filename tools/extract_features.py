@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
+from unimo.ranges import Share, Size, Threads  # noqa: E402
 
 COMMANDS = ("extract", "draw", "to-tsv", "from-tsv")
 EXAMPLES = """\
@@ -44,15 +45,15 @@ Without the name of a command: extract (extract -h shows its options)."""
     extract("--images", help="folder of images, Arrow, tar, jsonl, or `scenes`")
     extract("--kind", choices=("images", "pairs", "labels"), default="images", help="of corpus")
     extract("--split", default="all", help="train, val, ..., train+val, or all (the default)")
-    extract("--scenes-images", type=int, metavar="N", help="size of a split of `scenes`")
+    extract("--scenes-images", type=cli.number(Size), metavar="N", help="size of a split of `scenes`")
     extract("--detector", required=True, help="YAML file of the detector")
     extract("--weights", required=True, help="its weights")
     extract("--out", required=True, help="folder to write")
     extract("--draw", metavar="N|FILE", help="draw the first N images, or one image file")
-    extract("--batch-size", type=int, default=8, help="images of equal size at once (8)")
-    extract("--look-ahead", type=int, default=64, help="decoded images in memory (64)")
-    extract("--workers", dest="num_workers", type=int, default=2, help="decoding threads (2)")
-    extract("--label-score", type=float, default=0.2, help="smallest in labels.jsonl (0.2)")
+    extract("--batch-size", type=cli.number(Size), default=8, help="images of equal size at once (8)")
+    extract("--look-ahead", type=cli.number(Size), default=64, help="decoded images in memory (64)")
+    extract("--workers", dest="num_workers", type=cli.number(Threads), default=2, help="decoding threads (2)")
+    extract("--label-score", type=cli.number(Share), default=0.2, help="smallest in labels.jsonl (0.2)")
 
     draw = _command(commands, "draw", "draw the stored regions of an image")
     draw("store", help="folder that extract wrote")
@@ -75,8 +76,8 @@ Without the name of a command: extract (extract -h shows its options)."""
     for add in (to_tsv, from_tsv):
         add("--order", choices=orders, default=orders[0], help=columns)
     for add in (extract, from_tsv):
-        add("--images-per-shard", type=int, default=256, help="images of a file (256)")
-        add("--max-bad-rate", type=float, default=0.01, help="share that may be skipped (0.01)")
+        add("--images-per-shard", type=cli.number(Size), default=256, help="images of a file (256)")
+        add("--max-bad-rate", type=cli.number(Share), default=0.01, help="share that may be skipped (0.01)")
     return parser
 
 

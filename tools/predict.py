@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo import cli
 from unimo.errors import ConfigError
 from unimo.inference.labels import PROMPT, check_prompt, split_labels
+from unimo.ranges import Size
 
 DESCRIPTION = """Ask a model about a picture or a text.
 VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
@@ -31,10 +32,14 @@ def main() -> None:
     parser.add_argument("--text-pair", default=None, help="text classifiers of pairs: the second sentence")
     parser.add_argument("--caption", action="store_true", help="describe the picture")
     parser.add_argument("--generate", default="", metavar="SOURCE", help="write from it; columns: tabs")
-    parser.add_argument("--n-best", type=int, default=1, help="captions or texts to print, best first")
+    parser.add_argument(
+        "--n-best", type=cli.number(Size), default=1, help="captions or texts to print, best first"
+    )
     parser.add_argument("--labels", default="", help='class names with commas between, e.g. "cat,dog"')
     parser.add_argument("--prompt", default=PROMPT, help="with --labels; default: %(default)s")
-    parser.add_argument("--top-k", type=int, default=5, help="answers to print for each question")
+    parser.add_argument(
+        "--top-k", type=cli.number(Size), default=5, help="answers to print for each question"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument("--save", default="", metavar="PNG", help="draw the picture with its answers")
     options = parser.parse_intermixed_args()
@@ -43,9 +48,6 @@ def main() -> None:
         raise ConfigError("give one of --question, --text, --caption, --generate, --labels, or --image alone")
     if options.save and not options.image:
         raise ConfigError("--save draws a picture; give it with --image FILE")
-    for name, value in (("--top-k", options.top_k), ("--n-best", options.n_best)):
-        if value < 1:
-            raise ConfigError(f"{name} {value}: expected at least 1")
 
     answers = ask(options)
     if options.save:

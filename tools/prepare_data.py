@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unimo.cli import add_command, arguments, run  # noqa: E402 - works from a clone that is not installed
+from unimo.cli import add_command, arguments, number, run  # noqa: E402 - works from a clone that is not installed
 from unimo.data.prepare.jsonl import prepare_jsonl  # noqa: E402
 from unimo.data.prepare.karpathy import prepare_karpathy  # noqa: E402
 from unimo.data.prepare.snli_ve import prepare_snli_ve  # noqa: E402
 from unimo.data.prepare.vqa import prepare_vqa  # noqa: E402
+from unimo.ranges import Count, Share, Size  # noqa: E402
 
 EXAMPLES = """\
 python tools/prepare_data.py karpathy --annotations dataset_flickr8k.json --images images --out data/f8k
@@ -42,15 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--annotations", required=True, help="Karpathy JSON, e.g. dataset_flickr8k.json")
     add("--images", required=True, help="folder of the images (COCO: with train2014, val2014)")
     add("--name", default="", help="first part of the file names; from the JSON if not given")
-    add("--rows-per-file", type=int, default=0, help="images of one file; 0: all (default)")
+    add("--rows-per-file", type=number(Count), default=0, help="images of one file; 0: all (default)")
 
     add = _command(commands, "vqa", prepare_vqa, "VQA v2")
     add("--annotations", required=True, help="folder of the v2_*_questions.json and *_annotations.json")
     add("--images", required=True, help="folder with train2014, val2014 and, for test, test2015")
     answers = "annotators' answers as they are (ViLT, METER) or normalised first (BridgeTower; files *_fix)"
     add("--variant", choices=("raw", "normalised"), default="raw", help=answers)
-    add("--min-count", type=int, default=9, help="smallest count of an answer class (default 9)")
-    add("--rest-images", type=int, default=1000, help="images of rest_val (default 1000)")
+    add("--min-count", type=number(Size), default=9, help="smallest count of an answer class (default 9)")
+    add("--rest-images", type=number(Count), default=1000, help="images of rest_val (default 1000)")
 
     add = _command(commands, "snli-ve", prepare_snli_ve, "SNLI-VE")
     add("--annotations", required=True, help="folder of snli_ve_{train,dev,test}.jsonl")
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", help="folder that image paths are relative to; default: the jsonl file's")
     add("--kind", choices=("pairs", "vqa", "entailment"), default="pairs")
     add("--name", default="own", help="first part of the file names")
-    add("--min-count", type=int, default=1, help="VQA: smallest count of an answer class")
+    add("--min-count", type=number(Size), default=1, help="VQA: smallest count of an answer class")
     return parser
 
 
@@ -73,7 +74,7 @@ def _command(
     parser.set_defaults(prepare=prepare)
     parser.add_argument("--out", required=True, help="folder to write to")
     give_up = "share of missing or broken images (jsonl: samples) at which to give up (default 0.01)"
-    parser.add_argument("--max-missing-rate", type=float, default=0.01, help=give_up)
+    parser.add_argument("--max-missing-rate", type=number(Share), default=0.01, help=give_up)
     return parser.add_argument
 
 

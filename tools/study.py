@@ -10,8 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.errors import CheckpointError, ConfigError
+from unimo.errors import CheckpointError
 from unimo.files import write_text
+from unimo.ranges import Seed, Size, at_least
 from unimo.studies import report, runner
 from unimo.studies.catalogue import STUDIES, find_study
 from unimo.studies.study import Job, Study
@@ -69,19 +70,22 @@ def parse(study: Study, words: list[str]) -> argparse.Namespace:
     names, seeds = "; ".join(row.name for row in study.rows), " ".join(map(str, study.seeds))
     default = "; ".join(row.name for row in study.choose_rows())
     parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=f"of {names} [{default}]")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], help=f"[{seeds}]")
+    parser.add_argument("--seeds", nargs="+", type=cli.number(Seed), default=[], help=f"[{seeds}]")
     for each in study.steps:
         about = f"{each.about} [%(default)s]"
-        parser.add_argument(f"--{each.name}-steps", type=int, default=each.default, metavar="N", help=about)
+        parser.add_argument(
+            f"--{each.name}-steps",
+            type=cli.number(at_least(each.least)),
+            default=each.default,
+            metavar="N",
+            help=about,
+        )
     jobs, output = "rows at a time; they share the cores", Path("output/studies") / study.name
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=jobs)
+    parser.add_argument("--jobs", type=cli.number(Size), default=1, metavar="N", help=jobs)
     parser.add_argument("--output", type=Path, default=output, metavar="DIR", help="[%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, with all commands")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")
-    args = parser.parse_intermixed_args(words)
-    if args.jobs < 1:
-        raise ConfigError(f"--jobs is {args.jobs}, expected 1 or more")
-    return args
+    return parser.parse_intermixed_args(words)
 
 
 def write(study: Study, jobs: list[Job], results: list[runner.Result], args: argparse.Namespace) -> str:

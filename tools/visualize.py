@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.errors import ConfigError
+from unimo.ranges import Count, Size
 
 DESCRIPTION = """Draw what a model has learned.
 grounded-tokens: Fig. 3 of UNIMO-2. Patches and words nearest to the grounded tokens they use most.
@@ -92,12 +93,12 @@ def parse() -> argparse.Namespace:
     add("--data", action="append", default=[], metavar="PATH", help="corpora; default: those of the run")
     add("--split", default="val", help="train, val, test or another split of the data")
     add("--out", type=Path, metavar="DIR", help="default: a folder in output/")
-    add("--nearest", type=int, default=12, metavar="M", help="patches and words of each [12]")
-    add("--tokens", type=int, metavar="N", help="grounded tokens to choose [8]")
+    add("--nearest", type=cli.number(Size), default=12, metavar="M", help="patches and words of each [12]")
+    add("--tokens", type=cli.number(Size), metavar="N", help="grounded tokens to choose [8]")
     add("--ids", type=numbers, default=[], metavar="3,17", help="grounded tokens by number instead")
     add("--words", default="hamburger,foot", help="centre words [hamburger,foot]")
-    add("--queries", type=int, default=12, metavar="N", help="examples of each direction of retrieval [12]")
-    add("--top", type=int, default=3, metavar="K", help="results of each example [3]")
+    add("--queries", type=cli.number(Size), default=12, metavar="N", help="examples of a direction [12]")
+    add("--top", type=cli.number(Size), default=3, metavar="K", help="results of each example [3]")
     add("overrides", nargs="*", metavar="DIR | KEY=VALUE", help="more models; train.eval_max_batches=20")
     options = parser.parse_intermixed_args()
     options.model += [word for word in options.overrides if "=" not in word]
@@ -109,7 +110,7 @@ def parse() -> argparse.Namespace:
 
 def numbers(text: str) -> list[int]:
     """Parse `3,17` as [3, 17]."""
-    return [int(part) for part in text.split(",")]
+    return [cli.number(Count)(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

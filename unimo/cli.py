@@ -6,19 +6,31 @@ import argparse
 import errno
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from unimo.errors import UnimoError
+from unimo.config import coerce
+from unimo.errors import ConfigError, UnimoError, visible
 
 USER_ERROR, LOST_CONTACT, INTERRUPTED = 2, 3, 130
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are those of a user: one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError with what is wrong with the command line."""
+        message = re.sub(r"^argument (\S+): (?=\S+: expected)", r"\1 ", message)
+        raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def arguments(description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser that prints an example at the end of its help."""
-    return argparse.ArgumentParser(
+    return Parser(
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -38,6 +50,18 @@ def add_command(commands: Any, name: str, what: str, examples: str) -> argparse.
     return commands.add_parser(name, help=what, description=what, epilog=f"example: {example.strip()}")
 
 
+def number(kind: Any) -> Callable[[str], Any]:
+    """Return the `type=` of an option: a number with its range, such as `unimo.ranges.Size`."""
+
+    def read(text: str) -> Any:
+        try:
+            return coerce(text, kind, "")
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error).lstrip(" :")) from error
+
+    return read
+
+
 def run(main: Callable[[], int | None]) -> None:
     """Call `main` and exit with 0, or with 2 and a message of one line for an error that a user can fix.
 
@@ -49,7 +73,7 @@ def run(main: Callable[[], int | None]) -> None:
         code = main() or 0
         sys.stdout.flush()
     except UnimoError as error:
-        message, code = f"error: {error}", USER_ERROR
+        message, code = "error: " + " ".join(str(error).split()), USER_ERROR
     except KeyboardInterrupt:
         message, code = "interrupted", INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
@@ -62,10 +86,12 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         message, code = "lost contact with another rank; its log says why", LOST_CONTACT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.filename is None and error.errno not in DISK_TROUBLE:
             raise
-        place = error.filename or "the output folder"
-        message = f"error: {place}: {error.strerror}; fix that or choose another output folder"
+        place = str(error.filename or "the output folder")
+        message = (
+            f"error: {visible(place[:300])}: {error.strerror}; fix that, or choose another file or folder"
+        )
         code = USER_ERROR
     if message:
         print(message, file=sys.stderr, flush=True)

@@ -63,3 +63,8 @@ def shown(value: object, length: int = 80) -> str:
     except Exception:  # whole numbers of more than 4,300 digits, objects with a repr of their own
         text = f"<{type(value).__name__}>"
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def visible(name: str) -> str:
+    """Return a name for a message: quoted and escaped if it has blanks around it or what cannot be seen."""
+    return name if name and name == name.strip() and name.isprintable() else ascii(name)

@@ -70,6 +70,11 @@ Pixels = Annotated[int, Range(1, 2**14)]
 """Side of an image."""
 
 
+def at_least(least: int) -> Any:
+    """Return the type of a whole number from `least` on."""
+    return Annotated[int, Range(least, LARGEST_INT)]
+
+
 def read_number(value: Any, kind: type) -> int | float | None:
     """Return a value as an int or float, or None if it is none of that kind.
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from unimo import cli
-from unimo.errors import DataError
+from unimo.errors import ConfigError, DataError
+from unimo.ranges import Seed, Share, Size
 
 
 def code_of(main: Callable[[], int | None]) -> int:
@@ -52,3 +53,41 @@ def test_run_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     assert "example:\n  python tools/thing.py x=1" in capsys.readouterr().out
+
+
+def test_messages_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(raising(DataError("not valid YAML:\n  line 1,\n  column 3"))) == 2
+    assert capsys.readouterr().err == "error: not valid YAML: line 1, column 3\n"
+    for error in (
+        NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"),
+        IsADirectoryError(1, "x", "a"),
+    ):
+        assert code_of(raising(error)) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--size 0", "--size 0: expected 1 or more; see"),
+        ("--size 1_000", "argument --size: expected int, found '1_000'"),
+        ("--size 010", "found '010'"),
+        ("--share nan", "expected float, found 'nan'"),
+        ("--share 1.5", "--share 1.5: expected 0 to 1"),
+        ("--share 1e999", "--share inf: expected a finite number"),
+        ("--seed -1", "--seed -1: expected 0 to 4294967295"),
+        ("--seed x", "expected int, found 'x'"),
+        ("--siez 1", "unrecognized arguments: --siez 1"),
+        ("--size", "expected one argument"),
+    ],
+)
+def test_numbers_of_options_have_ranges_and_errors_of_the_command_line_no_usage(
+    words: str, message: str
+) -> None:
+    parser = cli.arguments("Does a thing.", "python tools/thing.py --size 3")
+    for name, kind in {"size": Size, "share": Share, "seed": Seed}.items():
+        parser.add_argument(f"--{name}", type=cli.number(kind))
+    assert vars(parser.parse_args(["--share", "1e-2"]))["share"] == 0.01
+    with pytest.raises(ConfigError) as caught:
+        parser.parse_args(words.split())
+    assert message in str(caught.value) and "usage" not in str(caught.value)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from unimo.config import check_fields, merge_into, read_yaml
 from unimo.data.checks import check_text
-from unimo.data.images.open import open_image
+from unimo.data.images.open import check_size, open_image
 from unimo.data.images.transforms import Transform, blank_pixels, build_transform
 from unimo.data.record import ImageLike, Record
 from unimo.data.regions.open import RegionInput
@@ -126,7 +126,7 @@ class Processor:
             RecordError: the image cannot be decoded.
         """
         if isinstance(image, Image.Image):
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return check_size(image) if image.mode == "RGB" else check_size(image).convert("RGB")
         return open_image(Path(image) if isinstance(image, str) else image, self.config.image_size)
 
     def pixels(

@@ -20,6 +20,8 @@ from unimo.limits import TABLE_TEXT_BYTES, UNPACKED_BYTES, UNPACKED_RATIO
 
 _STREAM_START = 8
 """Bytes before the first message: the magic word and its padding."""
+_CONTINUES = b"\xff" * 4
+"""Begins every message, and so a file that is a stream of messages alone, as `datasets` writes it."""
 _BUFFER = 16
 """Bytes that describe a buffer: where it lies in the body of its message, and its length."""
 _HEADER, _BATCH_BUFFERS, _BATCH_COMPRESSION, _DICTIONARY_BATCH = 2, 2, 3, 1
@@ -87,6 +89,12 @@ def open_table(path: Path, columns: Collection[str] = ()) -> tuple[pa.MemoryMapp
 def _damaged(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"no Arrow file {path}")
+    if path.is_file() and path.open("rb").read(4) == _CONTINUES:
+        return DataError(
+            f"{path} is an Arrow stream, expected an Arrow file, which can be read from any place; convert "
+            "it: pyarrow.ipc.new_file(OUT, table.schema).write(table) with "
+            "table = pyarrow.ipc.open_stream(IN).read_all()"
+        )
     size = path.stat().st_size if path.exists() else 0
     reason = getattr(error, "strerror", None) or error
     return DataError(

@@ -46,7 +46,7 @@ class Tokenizer:
         """
         self.backend = backend
         vocabulary = backend.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values()) + 1
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
         names = next((family for family in SPECIAL_NAMES if set(family) <= set(vocabulary)), None)
         if names is None:
             expected = " or ".join(" ".join(family) for family in SPECIAL_NAMES)
@@ -145,11 +145,16 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
 def _load_json(path: Path) -> Tokenizer:
     """Load any `tokenizer.json`, without the parts that would recognise or add special tokens."""
     content = read_json_object(path, DataError)
-    vocabulary = content.get("model", {}).get("vocab")
-    added = content.get("added_tokens") or []
+    model, added = content.get("model"), content.get("added_tokens") or []
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict):
         raise DataError(f"{path}: expected a `model.vocab` mapping (BPE, WordPiece or WordLevel)")
-    vocabulary.update({token["content"]: token["id"] for token in added})
+    try:
+        vocabulary.update({token["content"]: token["id"] for token in added})
+    except (TypeError, KeyError) as error:
+        raise DataError(
+            f"{path}: expected `added_tokens` with `content` and `id`, found {added!r:.80}"
+        ) from error
     content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     try:
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
@@ -187,6 +192,10 @@ def _read_lines(path: Path) -> Sequence[str]:
         text = path.read_text(encoding="utf8")
     except OSError as error:
         raise DataError(f"cannot read tokenizer file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not valid UTF-8 at byte {error.start}; download or copy it again"
+        ) from error
     return text.rstrip("\n").split("\n")
 
 

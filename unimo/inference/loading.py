@@ -126,6 +126,8 @@ def start_from(task: Task, path: str | Path) -> list[str]:
     Raises:
         CheckpointError: nothing there, or the model does not fit.
     """
+    from unimo.weights.layers import is_whole
+
     directory = find_model(path)
     tensors = read_safetensors(directory / WEIGHTS)
     _load_model_part(task.model, tensors, directory)
@@ -137,6 +139,9 @@ def start_from(task: Task, path: str | Path) -> list[str]:
             continue
         sources = (other + name.removeprefix(own) for own, other in heads.items() if name.startswith(own))
         source = next((key for key in sources if key in tensors), "")
+        if source and is_whole(tensors[source]) != is_whole(parameter):
+            kind = tensors[source].dtype
+            raise CheckpointError(f"{directory / WEIGHTS}: {source} holds {kind}, expected {parameter.dtype}")
         if source and tensors[source].shape == tuple(parameter.shape):
             parameter.set_value(tensors[source])
         else:

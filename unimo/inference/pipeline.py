@@ -12,10 +12,12 @@ from pathlib import Path
 import paddle
 from PIL import Image, ImageDraw, ImageFont
 
-from unimo.data.images.open import open_image
+from unimo.config import coerce
+from unimo.data.images.open import check_size, open_image
 from unimo.data.record import ImageLike
 from unimo.errors import CapabilityError, ConfigError
 from unimo.inference.loading import load_task
+from unimo.ranges import Size
 from unimo.registry import TASKS, task_class
 from unimo.tasks.base import Answer, Question
 
@@ -46,8 +48,8 @@ class Pipeline:
     """
 
     def __init__(self, directory: str | Path, batch_size: int = 32) -> None:
+        self.batch_size = coerce(batch_size, Size, "batch_size", 32)
         self.task, self.processor = load_task(directory)
-        self.batch_size = batch_size
 
     def ask(
         self,
@@ -65,13 +67,14 @@ class Pipeline:
 
         Raises:
             CapabilityError: the model was only pre-trained, and answers no questions.
-            ConfigError: image or text is missing.
+            ConfigError: image or text is missing, or `count` is below 1.
             RecordError: the image cannot be decoded, or the text is empty.
         """
         return self.ask_many([Question(image, text, text_pair)], count=count)[0]
 
     def ask_many(self, questions: Sequence[Question], *, count: int = 5) -> list[list[Answer]]:
         """Answer several questions, in batches; see `ask`."""
+        coerce(count, Size, "count", 5)
         kind, asked_with = self.task.config.name, self.task.asked_with
         if not asked_with:
             raise CapabilityError(
@@ -79,6 +82,11 @@ class Pipeline:
                 "it: python tools/finetune.py --task vqa"
             )
         for question in questions:
+            if not isinstance(question, Question):
+                raise ConfigError(
+                    f"expected questions, each with its own image and text, found {question!r:.80}; "
+                    "e.g. [Question(image, text) for image, text in zip(images, texts, strict=True)]"
+                )
             if self.task.reads_images and question.image is None:
                 raise ConfigError(f"a model trained on {kind} looks at a picture; give --image FILE")
             if question.text is None and asked_with not in ("caption", "image"):
@@ -120,7 +128,7 @@ def draw_answers(
     `answers` has (answer, probability) pairs of each question, best first.
     """
     picture = image if isinstance(image, Image.Image) else open_image(Path(image))
-    picture = picture.convert("RGB")
+    picture = check_size(picture).convert("RGB")
     width = max(1, round(picture.width * HEIGHT / picture.height))
     picture = picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)
     bold, plain = ImageFont.load_default(16), ImageFont.load_default(14)

@@ -45,6 +45,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             }
     except OSError as error:
         reason = error if path.exists() else "No such file"
+        if path.is_dir():
+            reason = "it is a folder; expected a file such as model.safetensors in it"
         raise CheckpointError(f"cannot read weights {path}: {reason}") from error
     except SafetensorError as error:
         raise CheckpointError(

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from unimo.config import coerce
 from unimo.errors import CheckpointError, ConfigError
-from unimo.files import read_json_object, write_text
+from unimo.files import make_folder, read_json_object, write_text
+from unimo.ranges import Depth, Words
 from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.name_map import Row, Spelling, Tensors, describe, expand, join, row
 
@@ -147,6 +149,8 @@ def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
         ConfigError: a key is missing, or has a value that our tower does not support.
     """
     config = config.get("vision_config", config) if source is CLIP_VISION else config
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config.json: expected an object vision_config, found {config!r:.80}")
     missing = [key for key in source.sizes.values() if key not in config]
     if missing:
         raise ConfigError(
@@ -157,7 +161,11 @@ def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
             raise ConfigError(
                 f"config.json has {key} = {config[key]!r}; the {source.tower} tower knows only {value!r}"
             )
-    return {ours: int(config[theirs]) for ours, theirs in source.sizes.items()}
+    kinds = {name: Depth if name == "num_layers" else Words for name in source.sizes}
+    return {
+        ours: coerce(config[theirs], kinds[ours], f"config.json: {theirs}")
+        for ours, theirs in source.sizes.items()
+    }
 
 
 def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
@@ -187,6 +195,10 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
     if outside:
         logger.info("not part of the tower, left out: %s", ", ".join(sorted(outside)))
     ours = {entry.ours: join(entry, bare) for entry in present}
+    if whole := [name for name, tensor in ours.items() if tensor.dtype.kind != "f"]:
+        raise CheckpointError(
+            f"the file has {ours[whole[0]].dtype} for {whole[0]}; expected weights of F32, F16, BF16 or F64"
+        )
     for name, symbols in source.shapes.items():
         expected = [sizes[symbol] if isinstance(symbol, str) else symbol for symbol in symbols]
         if list(ours[name].shape) != expected:
@@ -210,8 +222,8 @@ def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dic
     sizes = read_sizes(kind, read_json_object(config, ConfigError))
     tensors = from_hf(kind, read_safetensors(weights), sizes)
     content = {"tower": kind.tower, "source": source, **sizes}
+    make_folder(folder, "--out")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False))
     except OSError as error:
         raise CheckpointError(f"cannot write into {folder}: {error.strerror}") from error

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from unimo.config import read_yaml
+from unimo.config import coerce, read_yaml
 from unimo.errors import CheckpointError
 from unimo.weights.files import read_safetensors
 from unimo.weights.name_map import Tensors, describe
@@ -40,16 +40,19 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
         ignore: prefixes of names that may be missing or extra, e.g. `("mlm_head.",)`.
 
     Raises:
-        CheckpointError: names what is missing, extra or mis-shaped.
+        CheckpointError: names what is missing, extra, mis-shaped or of another type, as integers are.
     """
     state, ignored = layer.state_dict(), tuple(ignore)
     owners = dict(layer.named_sublayers(include_self=True))
-    fitted, misshaped = {}, []
+    fitted, misshaped, mistyped = {}, [], []
     for name, parameter in state.items():
         if name not in tensors:
             continue
         place, _, own = name.rpartition(".")
         array, wanted = tensors[name], list(parameter.shape)
+        if is_whole(array) != is_whole(parameter):
+            mistyped.append(f"{name} (file {array.dtype}, model {parameter.dtype})")
+            continue
         fit = getattr(owners.get(place), "fit_table", None)
         if list(array.shape) != wanted and fit is not None:
             array = fit(own, array)
@@ -62,6 +65,7 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
         "missing": [name for name in state if name not in tensors and not name.startswith(ignored)],
         "extra": [name for name in tensors if name not in state and not name.startswith(ignored)],
         "mis-shaped": misshaped,
+        "of another type": mistyped,
     }
     if any(problems.values()):
         raise CheckpointError(
@@ -70,6 +74,11 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
         )
     for name, array in fitted.items():
         state[name].set_value(array.astype(np.float32) if array.dtype == np.float64 else array)
+
+
+def is_whole(tensor: np.ndarray | paddle.Tensor) -> bool:
+    """Return whether the numbers of an array or tensor are no floats: integers or bool."""
+    return "float" not in str(tensor.dtype)
 
 
 def load_tower(
@@ -96,7 +105,8 @@ def load_tower(
             f"python tools/convert_checkpoint.py --from hf-roberta|hf-clip-vit|hf-vit ... (see --help)"
         )
     config = read_yaml(folder / "config.yaml")
-    depth, blocks = config.get("num_layers", 0) - drop_layers, tower.layers
+    depth = coerce(config.get("num_layers", 0), int, f"{folder / 'config.yaml'}: num_layers") - drop_layers
+    blocks = tower.layers
     found = (config.get("tower"), depth, config.get("num_heads"))
     wanted = (tower.tower_kind, len(blocks), blocks[0].attention.num_heads)
     if found != wanted:
@@ -105,7 +115,10 @@ def load_tower(
             f"{folder} holds {texts[0]}, the model wants {texts[1]}; give the folder of another model"
         )
     tensors = read_safetensors(folder / "model.safetensors")
-    if _TOKEN_TYPE in tensors and _TOKEN_TYPE not in tower.state_dict():
-        tensors[_POSITION] = tensors[_POSITION] + tensors.pop(_TOKEN_TYPE)
+    if {_TOKEN_TYPE, _POSITION} <= tensors.keys() and _TOKEN_TYPE not in tower.state_dict():
+        token_type = tensors.pop(_TOKEN_TYPE)
+        if token_type.shape != (1, *tensors[_POSITION].shape[1:]):
+            raise CheckpointError(f"{folder}: {_TOKEN_TYPE} is {list(token_type.shape)}, expected one row")
+        tensors[_POSITION] = tensors[_POSITION] + token_type
     dropped = tuple(f"layers.{depth + i}." for i in range(drop_layers))
     load_into(tower, tensors, str(folder), ignore=("pooler.", *ignore, *dropped))

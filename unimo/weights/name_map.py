@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unimo.errors import CheckpointError
+
 Tensors = Mapping[str, np.ndarray]
 Kind = Literal["linear", "norm", "tensor", "batch", "turned"]
 """`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. Others are
@@ -90,12 +92,20 @@ def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row
 
 
 def join(single: Row, theirs: Tensors) -> np.ndarray:
-    """Make our tensor of theirs, by one row of `expand`."""
+    """Make our tensor of theirs, by one row of `expand`.
+
+    Raises:
+        CheckpointError: theirs do not fit together.
+    """
     parts = [theirs[name].T if single.kind == "turned" else theirs[name] for name in single.theirs]
     if single.kind == "batch":
         (part,) = parts
         return part.reshape([size for axis, size in enumerate(part.shape) if axis == 2 or size > 1])
-    return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
+    try:
+        return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
+    except ValueError as error:
+        shapes = ", ".join(f"{name} {list(theirs[name].shape)}" for name in single.theirs)
+        raise CheckpointError(f"these do not make one {single.ours}: {shapes}; take a sound file") from error
 
 
 def describe(problems: Mapping[str, Sequence[str]]) -> str:

@@ -190,7 +190,7 @@ def test_command(tool, in_this_process, tmp_path):
         ("sequences --model unimo_tiny --layers 9", "--layers is 9, expected 1 to the 3 of unimo_tiny"),
         ("sequences --model unimo2_tiny", "not on unimo2_tiny"),
         ("sequences --model unimo_tiny --model unimo_base", "give it as the only --model"),
-        ("sequences --steps 0", "--steps is 0"),
+        ("sequences --steps 0", "--steps 0: expected 1 or more"),
         ("train data.root=x", "only `sequences` reads data"),
     ],
 )

@@ -100,8 +100,8 @@ def test_command_compares_two_of_our_models(tmp_path):
     ("words", "message"),
     [
         ("train --model unimo3_tinny", "unknown model 'unimo3_tinny'; nearest: unimo3_tiny"),
-        ("train --warmup -1", "--warmup is -1, expected 0 or more"),
-        ("train --batch-size 1", "--batch-size is 1, expected 2 or more"),
+        ("train --warmup -1", "--warmup -1: expected 0 or more"),
+        ("train --batch-size 1", "--batch-size 1: expected 2 or more"),
         ("train --model unimo3_tiny --text-len 100", "has positions for 64"),
         ("train --against hf-bridgetower --peer-python /nowhere/python", "--peer-python"),
     ],

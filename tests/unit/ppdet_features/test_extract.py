@@ -231,7 +231,7 @@ def test_scenes_have_the_ids_that_training_reads():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ConfigError, match="--batch-size 0"):
+    with pytest.raises(ConfigError, match="batch_size 0: expected 1 or more; try 8"):
         ExtractionSettings(batch_size=0)
 
 

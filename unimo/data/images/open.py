@@ -51,6 +51,7 @@ def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
     except Exception as error:  # decoders raise nearly anything on damaged headers
         reason = str(error).partition(" <")[0]  # without the address of Pillow's object, which varies
         raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {reason}") from error
+    check_size(image, what)
     if width * height > MAX_PIXELS:
         raise RecordError(
             f"{what} is {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all; scale it down"
@@ -66,6 +67,18 @@ def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
         return _to_rgb(image)
     except Exception as error:  # as above, for damaged bodies
         raise RecordError(f"{what} ({len(data):,} bytes) is damaged: {error}") from error
+
+
+def check_size(image: Image.Image, what: str = "the image") -> Image.Image:
+    """Return an image if it has pixels.
+
+    Raises:
+        RecordError: it has none.
+    """
+    if not all(image.size):
+        sides = " x ".join(map(str, image.size))
+        raise RecordError(f"{what} is {sides} pixels; expected at least 1 x 1: give another")
+    return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -50,6 +50,9 @@ class BadRecord(NamedTuple):
     index: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.corpus}[{self.index}]: {self.reason}"
+
 
 class RecordCounter:
     """Counts read and broken records by corpus, and judges their share.
@@ -75,8 +78,8 @@ class RecordCounter:
             self.bad[record.corpus] += 1
             first = self.bad[record.corpus] == 1
             log = logger.warning if first else logger.debug
-            log("skipped %s[%d]: %s%s", *record, " (further ones are only counted)" if first else "")
-            self.check(RATE_CHECK_AFTER, f"{record.corpus}[{record.index}]: {record.reason}")
+            log("skipped %s%s", record, " (further ones are only counted)" if first else "")
+            self.check(RATE_CHECK_AFTER, str(record))
 
     def check(self, minimum: int, last: str = "") -> None:
         """Raise DataError, naming the `last` broken one, if more than `max_bad_rate` of at least `minimum`
@@ -276,7 +279,8 @@ class TrainLoader:
         lost = Counter(kind_of.get(record.corpus, "records") for record in bad)
         for kind, count in asked.items():
             if lost[kind] == count:
-                raise DataError(f"all {count} {kind} of a batch were broken; the first: {bad[0]}")
+                first = next(one for one in bad if kind_of.get(one.corpus, "records") == kind)
+                raise DataError(f"all {count} {kind} of a batch were broken; the first: {first}")
 
     def _state(self, sampler_state: dict[str, Any]) -> dict[str, Any]:
         return {"sampler": sampler_state, "counters": self.counter.state_dict()}

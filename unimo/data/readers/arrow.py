@@ -24,7 +24,7 @@ from unimo.data.readers.answers import check_label, check_scores
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.record import Record
 from unimo.data.tables import column_names, open_table
-from unimo.errors import DataError, RecordError, shown
+from unimo.errors import DataError, RecordError, shown, visible
 from unimo.limits import ANSWERS
 from unimo.metrics.vqa import answer_type
 
@@ -71,7 +71,7 @@ class ArrowDataset(Dataset):
         if missing:
             raise DataError(
                 f"{self.path} has no column {' or '.join(sorted(missing))}; "
-                f"found {', '.join(column_names(self.path))}"
+                f"found {', '.join(map(visible, column_names(self.path)))}"
             )
         self._starts = np.arange(len(self._table) + 1)
         if text is not None:

@@ -21,7 +21,7 @@ from typing import Any
 from unimo.data.checks import check_id, check_text
 from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
-from unimo.errors import DataError, RecordError, shown
+from unimo.errors import DataError, RecordError, shown, visible
 from unimo.files import parse_json, read_json
 
 TARGETS = ("tgt", "target")
@@ -91,7 +91,7 @@ class TsvFile(TextDataset):
         self._sources = [column for column in columns if column not in (*TARGETS, KNOWLEDGE)]
         self._target = next((column for column in TARGETS if column in columns), "")
         if not self._target or not self._sources or len(set(columns)) < len(columns):
-            found = ", ".join(column[:30] for column in columns[:12]) or "nothing"
+            found = ", ".join(visible(column[:30]) for column in columns[:12]) or "nothing"
             raise DataError(
                 f"{path}, line 1: expected a header with `tgt` (or `target`) and one or more other columns, "
                 f"each once, with tabs between, e.g. src and tgt; found: {found}"

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from unimo.data.checks import check_text
 from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
-from unimo.errors import DataError
+from unimo.errors import DataError, visible
 
 GlueName = Literal["sst2", "mnli", "cola", "stsb"]
 
@@ -98,9 +98,10 @@ class GlueFile(TextDataset):
         self._columns = {column: place for place, column in enumerate(columns)}
         missing = [column for column in wanted if column not in self._columns]
         if missing and (self._needs_labels or missing != [self.task.label]):
-            found = ", ".join(field[:30] for field in fields[:12]) or "nothing"
+            found = ", ".join(visible(field[:30]) for field in fields[:12]) or "nothing"
             raise DataError(
-                f"{self.path}, line 1: no column {' and no column '.join(missing)}; found: {found}"
+                f"{self.path}, line 1: no column {' and no column '.join(missing)}; found: {found}; expected "
+                "these names with tabs between, and nothing around them"
             )
         return is_header
 
