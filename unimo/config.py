@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 
-from unimo.errors import ConfigError, nearest
+from unimo.errors import ConfigError, nearest, shown
 from unimo.ranges import Range, check_number, read_number
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ def read_yaml(
             bases = [bases] if isinstance(bases, str) else bases
             if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
                 raise ConfigError(
-                    f"{source}: expected files under _base_, found {bases!r:.200}; e.g. _base_: tiny.yaml"
+                    f"{source}: expected files under _base_, found {shown(bases)}; e.g. _base_: tiny.yaml"
                 )
             for base in bases:
                 under = f"{path}:{base}" if base in sizes else str(path.parent / base)
@@ -148,7 +148,7 @@ def _select(sizes: Mapping[str, Any], size: str, path: Path) -> dict[str, Any]:
         )
     if size not in sizes:
         known = nearest(size, sizes) if sizes else "it has no block sizes"
-        raise ConfigError(f"{path} has no recipe {size!r}; {known}")
+        raise ConfigError(f"{path} has no recipe {shown(size)}; {known}")
     return sizes[size]
 
 
@@ -175,8 +175,8 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, found, text = word.partition("=")
         if not found or not key.strip():
-            raise ConfigError(f"override {word!r} is not of the form key=value, e.g. train.max_steps=50")
-        value: Any = parse_yaml(text, f"override {word!r:.200}: the value") if text else ""
+            raise ConfigError(f"override {shown(word)} is not of the form key=value, e.g. train.max_steps=50")
+        value: Any = parse_yaml(text, f"override {shown(word)}: the value") if text else ""
         for part in reversed(key.strip().lstrip("-").split(".")):
             value = {part: value}
         merged = merge_plain(merged, value)
@@ -206,7 +206,7 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
         ConfigError: unknown key (nearest known ones are named) or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: expected a mapping, found {values!r}")
+        raise ConfigError(f"{where}: expected a mapping, found {shown(values)}")
     values = spell_out(type(schema), values)
     hints = typing.get_type_hints(type(schema), include_extras=True)
     fields = {field.name for field in dataclasses.fields(schema) if field.init}
@@ -265,17 +265,17 @@ def _coerce_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     for one in choices:
         if one == value and isinstance(one, bool) == isinstance(value, bool):  # True == 1
             return one
-    raise ConfigError(f"{where}: {value!r:.200} is not one of {', '.join(map(str, choices))}")
+    raise ConfigError(f"{where}: {shown(value)} is not one of {', '.join(map(str, choices))}")
 
 
 def _coerce_container(value: Any, origin: type, arguments: tuple[Any, ...], where: str) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: expected a mapping, found {value!r}")
+            raise ConfigError(f"{where}: expected a mapping, found {shown(value)}")
         return {key: coerce(item, arguments[1], f"{where}.{key}") for key, item in value.items()}
     items = [value] if isinstance(value, (str, Mapping)) else value
     if not isinstance(items, (list, tuple)):
-        raise ConfigError(f"{where}: expected a list, found {value!r}")
+        raise ConfigError(f"{where}: expected a list, found {shown(value)}")
     return origin(coerce(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(items))
 
 
@@ -303,11 +303,11 @@ def _coerce_scalar(value: Any, kind: type, where: str) -> Any:
         return number
     if kind is str and isinstance(value, (str, int)) and not isinstance(value, bool):
         if BROKEN.search(str(value)):
-            raise ConfigError(f"{where}: {value!r:.200} has a NUL or half a character; take it out")
+            raise ConfigError(f"{where}: {shown(value)} has a NUL or half a character; take it out")
         return str(value)
     # Whoever wrote 1.10 or true meant these letters, which are lost.
     hint = "; put it in quotes" if kind is str and isinstance(value, (bool, float)) else ""
-    raise ConfigError(f"{where}: expected {kind.__name__}, found {value!r:.200}{hint}")
+    raise ConfigError(f"{where}: expected {kind.__name__}, found {shown(value)}{hint}")
 
 
 def check_fields(config: Any, where: str = "") -> None:
@@ -358,7 +358,7 @@ def read_recipe(name: str, task: str) -> dict[str, Any]:
             raise ConfigError(f"no config file {path}; recipes: {', '.join(recipes)}")
         return read_yaml(name)
     if name not in recipes:
-        raise ConfigError(f"no {task} recipe {name!r}; {nearest(name, recipes)}")
+        raise ConfigError(f"no {task} recipe {shown(name)}; {nearest(name, recipes)}")
     return read_yaml(recipes[name])
 
 

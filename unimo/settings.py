@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from unimo import registry
 from unimo.config import merge_into, merge_plain, parse_overrides, read_recipe, spell_out
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, shown
 from unimo.ranges import Count, Dropout, NonNegative, Pixels, Positive, Seed, Share, Size, TextLength, Threads
 
 
@@ -38,7 +38,7 @@ class CorpusConfig:
             ConfigError: the value is not a string.
         """
         if not isinstance(value, (str, Path)):
-            raise ConfigError(f"{where}: expected a path or a mapping with `path`, found {value!r}")
+            raise ConfigError(f"{where}: expected a path or a mapping with `path`, found {shown(value)}")
         return cls(path=str(value))
 
 
@@ -260,7 +260,7 @@ def named_section(value: Any, where: str = "model") -> Mapping[str, Any]:
     section = value if isinstance(value, Mapping) else {"name": value}
     if not isinstance(section.get("name") or "", str):
         raise ConfigError(
-            f"{where}.name: expected a name such as unimo3_tiny, found {section['name']!r:.200}"
+            f"{where}.name: expected a name such as unimo3_tiny, found {shown(section['name'])}"
         )
     return section
 

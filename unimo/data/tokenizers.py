@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from unimo.errors import DataError
+from unimo.errors import DataError, shown
 from unimo.files import read_json_object
 
 # Names of (begin, padding, end, unknown, mask) in the supported families.
@@ -153,7 +153,7 @@ def _load_json(path: Path) -> Tokenizer:
         vocabulary.update({token["content"]: token["id"] for token in added})
     except (TypeError, KeyError) as error:
         raise DataError(
-            f"{path}: expected `added_tokens` with `content` and `id`, found {added!r:.80}"
+            f"{path}: expected `added_tokens` with `content` and `id`, found {shown(added)}"
         ) from error
     content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
     try:

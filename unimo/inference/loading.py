@@ -19,7 +19,7 @@ import yaml
 
 from unimo import registry
 from unimo.config import merge_into, merge_plain, read_yaml, spell_out, to_plain
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, shown
 from unimo.files import publish_folder, published, write_text
 from unimo.weights.files import read_safetensors, write_safetensors
 
@@ -246,7 +246,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
         found = content.get(section) or {}
         if not isinstance(found, Mapping) or not isinstance(found.get("name") or "", str):
             raise CheckpointError(
-                f"{directory / CONFIG}: expected a section {section!r}, found {found!r:.200}; copy it again"
+                f"{directory / CONFIG}: expected a section {section!r}, found {shown(found)}; copy it again"
             )
     return content
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from unimo.config import coerce
 from unimo.data.images.open import check_size, open_image
 from unimo.data.record import ImageLike
-from unimo.errors import CapabilityError, ConfigError
+from unimo.errors import CapabilityError, ConfigError, shown
 from unimo.inference.loading import load_task
 from unimo.ranges import Size
 from unimo.registry import TASKS, task_class
@@ -84,7 +84,7 @@ class Pipeline:
         for question in questions:
             if not isinstance(question, Question):
                 raise ConfigError(
-                    f"expected questions, each with its own image and text, found {question!r:.80}; "
+                    f"expected questions, each with its own image and text, found {shown(question)}; "
                     "e.g. [Question(image, text) for image, text in zip(images, texts, strict=True)]"
                 )
             if self.task.reads_images and question.image is None:

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from unimo.config import coerce
-from unimo.errors import CheckpointError, ConfigError
+from unimo.errors import CheckpointError, ConfigError, shown
 from unimo.files import make_folder, read_json_object, write_text
 from unimo.ranges import Depth, Words
 from unimo.weights.files import read_safetensors, write_safetensors
@@ -150,7 +150,7 @@ def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
     """
     config = config.get("vision_config", config) if source is CLIP_VISION else config
     if not isinstance(config, Mapping):
-        raise ConfigError(f"config.json: expected an object vision_config, found {config!r:.80}")
+        raise ConfigError(f"config.json: expected an object vision_config, found {shown(config)}")
     missing = [key for key in source.sizes.values() if key not in config]
     if missing:
         raise ConfigError(
