@@ -30,7 +30,7 @@ def main(words: list[str] | None = None) -> None:
     from ppdet_features.detector import FasterRCNN
     from ppdet_features.weights import convert_detectron2
     from unimo.config import parse_overrides
-    from unimo.files import write_text
+    from unimo.files import filling, write_text
     from unimo.weights.files import read_tensors, write_safetensors
     from unimo.weights.layers import load_into, tensors_of
 
@@ -39,9 +39,9 @@ def main(words: list[str] | None = None) -> None:
     tensors = convert_detectron2(read_tensors(args.weights), background_first=args.background == "first")
     load_into(detector, tensors, args.weights)
     output = Path(args.out)
-    output.mkdir(parents=True, exist_ok=True)
-    write_safetensors(output / "model.safetensors", tensors_of(detector))
-    write_text(output / "config.yaml", dump_config(config))
+    with filling(output) as fresh:
+        write_safetensors(fresh / "model.safetensors", tensors_of(detector))
+        write_text(fresh / "config.yaml", dump_config(config))
     print(f"{output}/config.yaml and model.safetensors: {len(detector.state_dict())} tensors")
 
 

@@ -30,6 +30,7 @@ from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
 from unimo.data.regions.base import Regions
 from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, halve, write_shard
 from unimo.data.regions.store import shard_path, write_index
+from unimo.digests import digest
 from unimo.errors import CheckpointError, DataError, RecordError
 from unimo.files import write_text
 from unimo.jobs import Shard, check_same_job
@@ -326,11 +327,7 @@ def file_digest(path: Path) -> str:
     Raises:
         CheckpointError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return digest(path, "sha256")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    return digest.hexdigest()

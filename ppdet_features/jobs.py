@@ -73,7 +73,7 @@ class Progress:
 
 def extract(args: argparse.Namespace, progress: MakeProgress) -> None:
     """Extract features, and draw what `--draw` asks for; errors are those of `extraction.extract`."""
-    wants_number = (args.draw or "").isdigit()
+    wants_number = (args.draw or "").isdecimal()
     if not args.images and (not args.draw or wants_number):
         raise ConfigError("expected --images FOLDER (and --draw N), or --draw FILE for one image alone")
     fields = extraction.ExtractionSettings.__dataclass_fields__

@@ -25,6 +25,7 @@ ORDER = (
     "unimo.errors",
     "unimo.limits",
     "unimo.files",
+    "unimo.digests",
     "unimo.ranges",
     "unimo.config",
     "unimo.cli",

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
 from unimo.benchmark import compare, flops, fusion, machine  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
+from unimo.files import write_text  # noqa: E402
 from unimo.ranges import Count, Depth, NonNegative, Size, at_least  # noqa: E402
 from unimo.registry import model_config  # noqa: E402
 
@@ -104,7 +105,7 @@ def main() -> None:
     print(text)
     try:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+        write_text(arguments.out, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise CheckpointError(
             f"cannot write {arguments.out}: {error.strerror}; give another --out"

@@ -1,25 +1,34 @@
 """Files and folders that are there whole or not at all, and files of others, which are read up to a limit.
 
 A file or folder gets its name only when it is complete and on the disk, so a killed process or a full disk
-leaves the old one intact. What others wrote is opened only if it is a regular file of a sensible size.
+leaves the old one intact. What a killed process leaves under a temporary name goes when the next one writes
+into the same folder. What others wrote is opened only if it is a regular file of a sensible size.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from unimo.errors import ConfigError, UnimoError
 from unimo.limits import JSON_BYTES, JSON_DEPTH, LINE_BYTES
+
+_TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
+_DAY = 24 * 3600
 
 
 @contextlib.contextmanager
@@ -31,7 +40,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written or renamed; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    remove_leftovers(path.parent)
+    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         sync(temporary)
@@ -39,6 +49,74 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)  # makes the new name survive a power cut
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+
+
+@functools.cache
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes left in a folder while they replaced files; done once in a process.
+
+    The name of a temporary file tells whose it is. Those of other machines go when a day old.
+    """
+    with contextlib.suppress(OSError):  # whoever writes there reports it
+        for path in folder.iterdir():
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and _is_abandoned(path, match["host"], int(match["process"])):
+                path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path, host: str, process: int) -> bool:
+    if host != _host():
+        return time.time() - path.stat().st_mtime > _DAY
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder; its files move into `folder` when the block ends without an error.
+
+    Files of other names that are there stay. The largest move first: weights before their config. After an
+    error an empty `folder` goes.
+
+    Raises:
+        OSError: the files cannot be written or renamed; `folder` is as it was.
+    """
+    fresh = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        if not folder.exists():
+            publish_folder(fresh, folder)
+            return
+        for path in sorted(fresh.iterdir(), key=lambda path: -path.stat().st_size):
+            sync(path)
+            path.replace(folder / path.name)
+        sync(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def is_at(file: IO[Any], path: Path) -> bool:
+    """Return whether an opened file still has its name: it was neither removed nor moved, nor its folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -153,16 +231,6 @@ def regular(path: str | Path, limit: int | None = None) -> Path:
     if limit is not None and state.st_size > limit:
         raise OSError(errno.EFBIG, f"it has {state.st_size:,} bytes; the limit is {limit:,}", str(path))
     return path
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is none of the data: `.name`, or what macOS adds to archives."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def visible(folder: Path, pattern: str = "*") -> list[Path]:
-    """Return the files and folders in a folder that match a pattern, sorted, without hidden ones."""
-    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:

@@ -31,7 +31,7 @@ class Shard:
             ConfigError: not of that form, or the rank is not below the number of shards.
         """
         first, _, second = text.partition("/")
-        if not (first.isdigit() and second.isdigit() and int(first) < int(second)):
+        if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
             raise ConfigError(f"shard {text!r}: expected RANK/OF with RANK from 0, e.g. 0/4 ... 3/4")
         return cls(int(first), int(second))
 

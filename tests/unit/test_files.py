@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
+from unimo import files
 from unimo.errors import CheckpointError, ConfigError, DataError
 from unimo.files import (
+    filling,
+    is_at,
     parse_json,
     publish_folder,
     published,
@@ -120,3 +124,57 @@ def test_json_files(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(DataError, match=f"annotations {path}: not valid JSON"):
         read_json(path, DataError, "annotations")
+
+
+def leave_behind(folder: Path) -> Path:
+    """What a process that is killed while it replaces a file leaves."""
+    child = os.fork()
+    if not child:
+        with replacing(folder / "a") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = folder.iterdir()
+    return left
+
+
+def test_the_next_writer_removes_what_killed_ones_left(tmp_path: Path) -> None:
+    left = leave_behind(tmp_path)
+    own = tmp_path / left.name.replace(f"-{left.name.split('-')[1]}-", f"-{os.getpid()}-")
+    host = left.name.split(".")[2].split("-")[0]
+    other, old = (tmp_path / left.name.replace(host, name) for name in ("0" * 8, "1" * 8))
+    strange = tmp_path / ".notes.tmp"
+    for path in (own, other, old, strange):
+        path.write_text("x")
+    os.utime(old, (1, 1))
+    files.remove_leftovers.cache_clear()
+    write_text(tmp_path / "b", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {own.name, other.name, strange.name, "b"}
+
+
+def test_a_folder_is_filled_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "weights"
+    with pytest.raises(OSError, match="full"), filling(folder) as fresh:
+        (fresh / "model").write_text("weights")
+        raise OSError("full")
+    assert not folder.exists() and not list(folder.parent.iterdir())
+    (folder.parent / ".weights.writing").mkdir()  # of a process that was killed
+    for text in ("first", "second"):
+        with filling(folder) as fresh:
+            (fresh / "model").write_text(text * 9)
+            (fresh / "config").write_text(text)
+        (folder / "notes").write_text("mine")
+        assert {path.name for path in folder.iterdir()} == {"model", "config", "notes"}
+        assert (folder / "config").read_text() == text
+    assert [path.name for path in folder.parent.iterdir()] == ["weights"]
+
+
+def test_a_file_that_was_removed_or_moved_is_told(tmp_path: Path) -> None:
+    for change in (lambda path: path.unlink(), lambda path: path.rename(tmp_path / "b")):
+        path = tmp_path / "a"
+        with path.open("w") as file:
+            assert is_at(file, path)
+            change(path)
+            assert not is_at(file, path)
+            path.write_text("another")
+            assert not is_at(file, path)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unimo.analysis.grounded_tokens import CONTEXT, Atlas, GroundedToken, Patch
 from unimo.analysis.show import data_uri, html_page, writing_to
+from unimo.files import write_text
 
 THUMBNAIL = 72
 """Side of a patch with its surroundings in pixels."""
@@ -30,7 +31,7 @@ def write(atlas: Atlas, folder: str | Path, source: str = "") -> tuple[Path, Pat
     with writing_to(folder) as out:
         picture, page = out / "grounded_tokens.png", out / "grounded_tokens.html"
         draw(atlas, source).save(picture, format="PNG")
-        page.write_text(make_page(atlas, source), encoding="utf8")
+        write_text(page, make_page(atlas, source))
     return picture, page
 
 

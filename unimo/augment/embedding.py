@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from unimo.augment.index import TfidfIndex
+from unimo.digests import find_damage, seal
 from unimo.errors import ConfigError, DataError
 from unimo.files import write_text
 from unimo.jobs import check_same_job
@@ -22,6 +23,7 @@ Embedder = Callable[[Sequence[str]], np.ndarray]
 """Maps texts to float rows [texts, size], which need not have length one."""
 
 _BATCH = 4096
+_DIGEST = "embeddings.b2"
 
 
 def open_embedder(name: str, index: TfidfIndex, *, size: int = 128, sample: int = 100_000) -> Embedder:
@@ -80,9 +82,11 @@ def embed_index(
     """Compute the embeddings of all sentences of an index, each once, as a memory map in its folder.
 
     A run continues where a killed one stopped, and calls `advance` with the number of finished sentences.
+    The digest of finished embeddings is in `embeddings.b2`; it is checked up to 1 GB.
 
     Raises:
-        DataError: the folder has the embeddings of another function, by its name and settings in `about`.
+        DataError: the folder has the embeddings of another function, by its name and settings in `about`, or
+            damaged ones.
     """
     first = unit_rows(embedder, index.texts(0, 1))[0]
     size = len(first)
@@ -90,7 +94,12 @@ def embed_index(
     job = {**about, "size": size, "sentences": len(index)}
     if path.exists():
         check_same_job(note, job, f"{path} holds other embeddings")
+        if path.stat().st_size < 2 * size * len(index):
+            (index.folder / _DIGEST).unlink(missing_ok=True)
+        elif damage := find_damage(index.folder, [path.name], _DIGEST):
+            raise DataError(f"{damage}; remove {path} to embed again")
     else:
+        (index.folder / _DIGEST).unlink(missing_ok=True)
         write_text(note, json.dumps(job, indent=2) + "\n")
         path.touch()
     done = path.stat().st_size // (2 * size)
@@ -109,4 +118,6 @@ def embed_index(
             file.write(rows.tobytes())
             done += len(rows)
             advance(len(rows))
+    if not (index.folder / _DIGEST).exists():
+        seal(index.folder, [path.name], _DIGEST)
     return np.memmap(path, np.float16, "r", shape=(len(index), size))

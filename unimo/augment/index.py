@@ -7,6 +7,8 @@ frequency times `ln((1 + n) / (1 + df)) + 1`, rows of length one.
 
     FOLDER/index.sqlite   sentences, postings, document frequencies, origin of the index
     FOLDER/norms.f32      length of each sentence's vector, read through a memory map
+    FOLDER/digests.b2     digests of both; those up to 1 GB are checked when the index is opened, and all by
+                          `b2sum -c digests.b2`
 
 Building reads the corpus once; a killed build continues with the block of sentences it was working on. A
 finished index is opened read-only: it may be on a disk shared by machines, where SQLite's write-ahead log
@@ -28,11 +30,13 @@ from typing import Any
 import numpy as np
 
 from unimo.augment.terms import normalise
+from unimo.digests import DIGESTS, find_damage, seal
 from unimo.errors import DataError
 from unimo.files import make_folder
 from unimo.jobs import check_same
 
 BLOCK = 1 << 16
+_FILES = ("index.sqlite", "norms.f32")
 _SPARE = 64
 """Additional hits that are fetched because some may be excluded: a second search takes as long again."""
 _WIDEST = 32
@@ -92,6 +96,9 @@ class TfidfIndex:
         self.folder = Path(folder)
         if not (self.folder / "index.sqlite").is_file():
             raise DataError(f"no index in {folder}; it is built by tools/augment_corpus.py")
+        there = [name for name in _FILES if (self.folder / name).exists()]
+        if damage := find_damage(self.folder, there):
+            raise DataError(f"{damage}; remove {self.folder} to build the index anew")
         # An index with a log is unfinished; it is opened to report that.
         finished = not (self.folder / "index.sqlite-wal").exists()
         address = (self.folder / "index.sqlite").resolve().as_uri() + "?mode=ro"
@@ -231,6 +238,9 @@ def build_index(
     """
     folder = Path(folder)
     make_folder(folder)
+    if (folder / DIGESTS).exists() and (folder / _FILES[0]).exists():  # finished, and only read from now on
+        return TfidfIndex(folder, about, memory_mb)
+    (folder / DIGESTS).unlink(missing_ok=True)
     with contextlib.closing(_connect(folder / "index.sqlite", memory_mb)) as base:
         base.executescript(_SCHEMA)
         stored = _read_about(base, folder)
@@ -243,6 +253,7 @@ def build_index(
             if not size:
                 raise DataError(f"nothing to index for {folder}: the corpus has no readable text")
             _finish(base, folder, size)
+    seal(folder, _FILES)
     return TfidfIndex(folder, about, memory_mb)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.errors import ConfigError, DataError
-from unimo.files import make_folder, write_text
+from unimo.files import is_at, make_folder, write_text
 from unimo.jobs import Progress, Shard, check_same_job
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ class ResumableWriter(AbstractContextManager["ResumableWriter"]):
     everything else that determines the content.
 
     Raises:
-        DataError: the file belongs to another job, or another process is writing it.
+        DataError: the file belongs to another job, another process is writing it, or, at the end, it was
+            removed meanwhile.
     """
 
     def __init__(self, path: str | Path, job: Mapping[str, Any]) -> None:
@@ -74,8 +75,10 @@ class ResumableWriter(AbstractContextManager["ResumableWriter"]):
         self.done = len(whole)
         """Number of lines that were already written."""
 
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if kind is None and not is_at(self._file, self.path):
+                raise DataError(f"{self.path} was removed or moved while it was written; run the job again")
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line and flush it, so that killing the process does not lose it."""

@@ -16,7 +16,7 @@ import yaml
 
 from unimo.config import coerce
 from unimo.errors import CheckpointError, ConfigError, shown
-from unimo.files import make_folder, read_json_object, write_text
+from unimo.files import filling, make_folder, read_json_object, write_text
 from unimo.ranges import Depth, Words
 from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.name_map import Row, Spelling, Tensors, describe, expand, join, row
@@ -224,8 +224,9 @@ def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dic
     content = {"tower": kind.tower, "source": source, **sizes}
     make_folder(folder, "--out")
     try:
-        write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False))
+        with filling(folder) as fresh:
+            write_safetensors(fresh / "model.safetensors", tensors)
+            write_text(fresh / "config.yaml", yaml.safe_dump(content, sort_keys=False))
     except OSError as error:
-        raise CheckpointError(f"cannot write into {folder}: {error.strerror}") from error
-    write_safetensors(folder / "model.safetensors", tensors)
+        raise CheckpointError(f"cannot write into {folder}: {error.strerror}; free some space") from error
     return tensors

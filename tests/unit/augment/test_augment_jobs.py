@@ -335,3 +335,11 @@ def test_other_images_are_another_corpus(tmp_path: Path):
         (tmp_path / "train.jsonl").write_text(json.dumps({"image": image, "text": "A dog ."}))
         found.append(CaptionCorpus(str(tmp_path / "train.jsonl")).fingerprint())
     assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("how", [Path.unlink, lambda path: path.rename(path.with_name("b.jsonl"))])
+def test_an_output_that_goes_away_is_an_error(tmp_path: Path, how: Any):
+    with pytest.raises(DataError, match="a.jsonl was removed or moved while it was written"):
+        with ResumableWriter(tmp_path / "a.jsonl", {"job": 1}) as writer:
+            writer.write({"line": 1})
+            how(tmp_path / "a.jsonl")

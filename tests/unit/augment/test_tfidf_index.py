@@ -134,7 +134,7 @@ def test_a_finished_index_is_only_read(tmp_path: Path):
     before = path.stat().st_mtime_ns
     index = build(["dog tree", "cat"], tmp_path)
     assert path.read_bytes()[18:20] == b"\1\1"  # SQLite's mark of a file without a write-ahead log
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.sqlite", "norms.f32"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["digests.b2", "index.sqlite", "norms.f32"]
     assert path.stat().st_mtime_ns == before and index.search(["dog"], 1)[0].sample_id == "s0"
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         index._base.execute("DELETE FROM sentences")

@@ -1,6 +1,8 @@
 """Hugging Face towers: parity with stored hidden states, and the name maps as inverse pairs."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from unimo.errors import CheckpointError, ConfigError
 from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.towers import ClipVisionTower, RobertaTower, VitTower
+from unimo.weights import huggingface
 from unimo.weights.files import read_safetensors
 from unimo.weights.huggingface import CLIP_VISION, ROBERTA, SPELLING, VIT, from_hf, read_sizes
 from unimo.weights.layers import load_into, tensors_of
@@ -173,3 +176,25 @@ def test_config_that_the_tower_cannot_reproduce():
             read_sizes(source, {**stored(kind)[0], "layer_norm_eps": epsilon})
     with pytest.raises(ConfigError, match="lacks image_size, patch_size"):
         read_sizes(CLIP_VISION, {"hidden_size": 1, "num_hidden_layers": 1, "num_attention_heads": 1})
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "model.safetensors"])
+@pytest.mark.parametrize("before", [False, True])
+def test_a_full_disk_leaves_no_half_tower(tmp_path, monkeypatch, file, before):
+    folder, assets = tmp_path / "out" / "tower", ASSETS / "hf_vit_tiny"
+    words = ("hf-vit", assets / "model.safetensors", assets / "config.json", folder)
+    if before:
+        huggingface.convert_tower(*words)
+    there = {path: path.read_bytes() for path in folder.rglob("*")} if before else {}
+    original = os.fsync
+
+    def fsync(descriptor):
+        if f".{file}." in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(CheckpointError, match="No space left"):
+        huggingface.convert_tower(*words)
+    assert {path: path.read_bytes() for path in folder.rglob("*")} == there
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tower"] * before

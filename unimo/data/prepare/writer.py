@@ -6,6 +6,7 @@ A file gets its name only when it is complete. Messages help when a path is wron
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import logging
 import re
@@ -87,6 +88,8 @@ class ArrowWriter:
     def __enter__(self) -> ArrowWriter:
         with self._named_errors():
             self.folder.mkdir(parents=True, exist_ok=True)
+            for old in self.folder.glob(f".{glob.escape(self.stem)}_[0-9]*.arrow.tmp"):
+                old.unlink(missing_ok=True)  # of a process that was killed
             self._open()
         return self
 

@@ -62,7 +62,7 @@ def open_regions(name: str) -> RegionSource:
         DataError: no features at that path, or damaged ones.
     """
     kind, *numbers = name.split(":")
-    if kind == "grid" and all(number.isdigit() for number in numbers) and len(numbers) in (0, 2):
+    if kind == "grid" and all(number.isdecimal() for number in numbers) and len(numbers) in (0, 2):
         return GridRegions(*map(int, numbers))
     if kind == "grid":
         raise ConfigError(f"data.regions={name}: expected grid or grid:CELLS:PIXELS, e.g. grid:2:16")

@@ -12,12 +12,19 @@ A safetensors file. Legend: I images, R regions of all of them, F width of a fea
     labels      int32   [R] class of each region
     scores      float32 [R] probability of that class
     attributes  float16 [R, A] (A may be 0)
+    checks      uint32  [I + 1, 2] CRC-32 of each image's size, boxes, features and classes, and of the rest;
+                        in the last row those of `ids` and `skipped`
+
+Whoever reads an image compares its checks, so that damage is found without reading whole files. Files of
+version 0.1 have none.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,7 +155,23 @@ def write_shard(
         tables[name] = np.zeros((rows, width), np.float16)
         if rows and width:
             np.concatenate(parts, out=tables[name], casting="same_kind")
-    write_safetensors(path, tables)
+    bounds = [slice(*pair) for pair in itertools.pairwise(tables["starts"].tolist())]
+    checks = [[_check(tables, part, row, at) for part in (_READ, _REST)] for row, at in enumerate(bounds)]
+    checks.append([zlib.crc32(tables[name]) for name in ("ids", "skipped")])
+    write_safetensors(path, {**tables, "checks": np.array(checks, np.uint32)})
+
+
+_READ, _REST = ("boxes", "features", "class_probs"), ("labels", "scores", "attributes")
+"""Tables that training reads, and the others."""
+_AGAIN = "remove the file and run the extraction again"
+
+
+def _check(tables: Mapping[str, Any], names: Sequence[str], row: int, regions: slice) -> int:
+    """Compute the CRC-32 of one image in some tables of a file."""
+    found = zlib.crc32(np.ascontiguousarray(tables["sizes"][row : row + 1]).tobytes())
+    for name in names:
+        found = zlib.crc32(np.ascontiguousarray(tables[name][regions]), found)
+    return found
 
 
 def _json_bytes(value: Any) -> np.ndarray:
@@ -171,9 +194,7 @@ class ShardReader:
             size = path.stat().st_size if path.exists() else None
             reason = getattr(error, "strerror", None) or error
             reason = "it is missing" if size is None else f"{size} bytes: {reason}"
-            raise RecordError(
-                f"region features {path} cannot be read ({reason}); remove it and run the extraction again"
-            ) from error
+            raise RecordError(f"region features {path} cannot be read ({reason}); {_AGAIN}") from error
         lacking = set(_TABLES) - set(self._tables)
         if lacking:
             raise RecordError(f"{path} holds no region features: it lacks {', '.join(sorted(lacking))}")
@@ -197,8 +218,11 @@ class ShardReader:
             if not found.startswith(kind) or not fits or self._images < 0:
                 raise RecordError(
                     f"region features {self.path}: table {name} is {found} {shape}, expected {kind} "
-                    f"[{', '.join(sides)}]; remove the file and run the extraction again"
+                    f"[{', '.join(sides)}]; {_AGAIN}"
                 )
+        self._checks = self._file.get_tensor("checks") if "checks" in self._tables else None
+        if self._checks is not None and self._checks.shape != (self._images + 1, 2):
+            raise RecordError(f"region features {self.path}: table checks is damaged; {_AGAIN}")
 
     def __enter__(self) -> ShardReader:
         return self
@@ -213,7 +237,7 @@ class ShardReader:
         Raises:
             RecordError: they are damaged.
         """
-        ids = parse_json(self._file.get_tensor("ids").tobytes(), f"{self.path}, ids", RecordError)
+        ids = self._list("ids", 0)
         is_list = isinstance(ids, list) and all(isinstance(image_id, str) for image_id in ids)
         if not is_list or len(ids) != self._images:
             raise RecordError(f"{self.path}: expected a list of {self._images} image ids, found {shown(ids)}")
@@ -225,20 +249,37 @@ class ShardReader:
         Raises:
             RecordError: they are damaged.
         """
-        where = f"{self.path}, skipped"
-        return as_skipped(parse_json(self._file.get_tensor("skipped").tobytes(), where, RecordError), where)
+        return as_skipped(self._list("skipped", 1), f"{self.path}, skipped")
 
-    def _span(self, row: int) -> tuple[int, int]:
-        """Return the first region of image number `row`, and that of the next one."""
+    def _span(self, row: int, part: int | None = None) -> tuple[int, int]:
+        """Return the first region of image number `row`, and that of the next one, after comparing a check.
+
+        Args:
+            row: number of the image.
+            part: column of `checks`; None for neither.
+
+        Raises:
+            RecordError: there is no such image, or it is damaged.
+        """
         if not 0 <= row < self._images:
             raise RecordError(f"{self.path} has {self._images} images; expected one of number {row}")
         begin, end = self._tables["starts"][row : row + 2].tolist()
         if not 0 <= begin <= end <= self._rows:
             raise RecordError(
                 f"{self.path}, image {row}: regions {begin} to {end} of {self._rows}; the file is damaged: "
-                "remove it and run the extraction again"
+                f"{_AGAIN}"
             )
+        if part is not None and self._checks is not None:
+            if _check(self._tables, (_READ, _REST)[part], row, slice(begin, end)) != self._checks[row, part]:
+                raise RecordError(f"{self.path}, image {row}: its regions are damaged; {_AGAIN}")
         return begin, end
+
+    def _list(self, name: str, part: int) -> Any:
+        """Return the JSON value in a table, after comparing its check; raises RecordError if damaged."""
+        content = self._file.get_tensor(name)
+        if self._checks is not None and zlib.crc32(content) != self._checks[-1, part]:
+            raise RecordError(f"{self.path}: {name} are damaged; {_AGAIN}")
+        return parse_json(content.tobytes(), f"{self.path}, {name}", RecordError)
 
     def regions(self, row: int) -> Regions:
         """Return the regions of image number `row`, float32.
@@ -246,7 +287,7 @@ class ShardReader:
         Raises:
             RecordError: there is no such image, or the file is damaged.
         """
-        begin, end = self._span(row)
+        begin, end = self._span(row, 0)
         width, height = self._tables["sizes"][row : row + 1][0].tolist()
         boxes = self._tables["boxes"][begin:end]
         return Regions(
@@ -255,7 +296,7 @@ class ShardReader:
 
     def image(self, row: int, image_id: str) -> StoredImage:
         """Return all that is stored for image number `row`, whose id is known; raises as `regions`."""
-        begin, end = self._span(row)
+        begin, end = self._span(row, 1)
         labels, scores = (self._tables[name][begin:end] for name in ("labels", "scores"))
         attributes = self._wide("attributes", begin, end)
         return StoredImage(image_id, self.regions(row), labels, scores, attributes)

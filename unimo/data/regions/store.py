@@ -4,6 +4,7 @@
     index.json                      widths, names of classes and attributes, skipped images with reasons
     index.arrow                     name of an image (sorted), its file and its row in it
     labels.jsonl                    {"image_id", "labels"}: names of the detected objects of each image
+    digests.b2                      digests of the three files above, checked when they are opened
 
 An image is found by its id and, unless another image (also a skipped one) has the same, by its file name with
 and without suffix. Nothing is kept open: each read maps one file and releases it, so memory does not grow
@@ -28,6 +29,7 @@ from unimo.data.record import Record
 from unimo.data.regions.base import Regions, check_regions
 from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, as_skipped
 from unimo.data.tables import open_table
+from unimo.digests import find_damage, seal
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import parse_json, read_json_object, read_lines, replacing, write_text
 from unimo.limits import MODEL_WIDTH
@@ -139,6 +141,12 @@ class RegionStore(StoredRegions):
         self._shards = about["shards"]
         table = _read_keys(self.folder / KEYS, self._shards)
         self._keys, self._places = table.column("key"), (table.column("shard"), table.column("row"))
+        self._check_digests(INDEX, KEYS)
+
+    def _check_digests(self, *names: str) -> None:
+        """Raise DataError if a file differs from its digest."""
+        if damage := find_damage(self.folder, names):
+            raise DataError(f"{damage}; {_AGAIN}")
 
     def __len__(self) -> int:
         return self.counts["images"]
@@ -192,7 +200,12 @@ class RegionStore(StoredRegions):
                         yield image
 
     def labels(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield image ids with the names of their detected objects, from `labels.jsonl`."""
+        """Yield image ids with the names of their detected objects, from `labels.jsonl`.
+
+        Raises:
+            DataError: the file cannot be read, or is damaged.
+        """
+        self._check_digests(LABELS)
         path = self.folder / LABELS
         try:
             for number, line in enumerate(read_lines(path), start=1):
@@ -313,6 +326,7 @@ def write_index(
         "skipped": [list(entry) for entry in skipped],
     }
     write_text(folder / INDEX, json.dumps(about, ensure_ascii=False, indent=1) + "\n")
+    seal(folder, (INDEX, KEYS, LABELS))
     return {"images": len(places), "regions": count, "skipped": len(skipped)}
 
 

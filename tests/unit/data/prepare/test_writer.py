@@ -1,5 +1,7 @@
 """The Arrow writer: batches, numbered files, no files after a failure."""
 
+import shutil
+
 import pyarrow as pa
 import pytest
 
@@ -74,3 +76,17 @@ def test_a_disk_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     with pytest.raises(DataError, match="cannot write"):
         write_json(tmp_path / "file" / "x.json", {})
+
+
+def test_files_of_a_killed_run_go_when_the_next_one_starts(tmp_path):
+    for name in (".a_train_0.arrow.tmp", ".a_train_7.arrow.tmp", ".a_train_fix_0.arrow.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    with ArrowWriter(tmp_path, "a_train", PAIRS) as writer:
+        writer.write(row(1))
+    assert {path.name for path in tmp_path.iterdir()} == {"a_train.arrow", ".a_train_fix_0.arrow.tmp"}
+
+
+def test_a_folder_that_goes_away_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="cannot write"), ArrowWriter(tmp_path / "a", "b", PAIRS) as writer:
+        writer.write(row(1))
+        shutil.rmtree(tmp_path / "a")
