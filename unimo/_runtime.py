@@ -14,9 +14,12 @@ They follow from measurements (Paddle 3.3.1, CPU):
 
 import ctypes
 import os
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 # malloc.h: parameter of mallopt -> value. Never trim, never map, grow by 64 MB.
 _KEEP_MEMORY = {-1: 2**31 - 1, -4: 0, -2: 1 << 26}
 
@@ -50,6 +53,24 @@ def _keep_freed_memory() -> None:
         return
     for parameter, value in _KEEP_MEMORY.items():
         mallopt(parameter, value)
+
+
+def end_with_parent(parent: int) -> Callable[[], None]:
+    """Return a function after which its process gets SIGTERM when its parent, a process number, ends.
+
+    It may run between fork and exec. On systems other than Linux it does nothing.
+    """
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError, TypeError):
+        return lambda: None
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it has ended before
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tie
 
 
 def _is_amd_with_avx2(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

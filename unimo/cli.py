@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from unimo._runtime import end_with_parent
 from unimo.config import coerce
 from unimo.errors import ConfigError, UnimoError, visible
 
@@ -68,6 +69,8 @@ def run(main: Callable[[], int | None]) -> None:
     Other errors are bugs and keep their traceback.
     """
     _start_logging()
+    if is_one_of_many():
+        end_with_parent(os.getppid())()  # ranks do not outlive a killed launcher
     message = ""
     try:
         code = main() or 0

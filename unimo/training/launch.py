@@ -5,25 +5,30 @@
 Reads NPROC_PER_NODE (ranks on this machine; default: every GPU, 1 on a CPU), NNODES, NODE_RANK,
 MASTER_ADDR and MASTER_PORT (needed from two machines on). One rank runs in this process; more go through
 `paddle.distributed.launch`, over gloo between CPUs and nccl between GPUs. The output of each rank goes to
-`OUTPUT/launch_logs/workerlog.N`; that of rank 0 is shown.
+`OUTPUT/launch_logs/workerlog.N`; that of rank 0 is shown. If this process is killed, the ranks save and end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 from unimo import cli
-from unimo._runtime import available_cores
+from unimo._runtime import available_cores, end_with_parent
 from unimo.errors import ConfigError
+
+_MOST_RANKS = 1024
+"""Ranks of one machine, machines, and threads of a rank; a larger number is a slip."""
 
 
 def main() -> int:
@@ -33,39 +38,47 @@ def main() -> int:
         print(__doc__)
         return 0
     local, nodes = read_ranks(os.environ)
+    environ, folder = rank_environment(local, os.environ), log_folder(words)
+    if not Path(words[0]).is_file():
+        raise ConfigError(f"no tool {words[0]}; expected a Python file, e.g. tools/pretrain.py")
     wants_answer_only = not {"-h", "--help", "--dry-run"}.isdisjoint(words)
     if local * nodes == 1 or wants_answer_only:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *words])
-    log_dir = log_folder(words)
-    log_dir.mkdir(parents=True, exist_ok=True)
-    command = launch_command(words, local, nodes, log_dir, os.environ)
-    code = supervise(command, rank_environment(local, os.environ))
-    errors = user_errors(log_dir) if code else []
+    with own_logs(folder) as log_dir:
+        code = supervise(launch_command(words, local, nodes, log_dir, os.environ), environ)
+        errors = user_errors(log_dir) if code else []
     for error in errors:
         print(error, file=sys.stderr)
     return cli.USER_ERROR if errors else code
 
 
 def read_ranks(environ: Mapping[str, str]) -> tuple[int, int]:
-    """Read the number of ranks on this machine and the number of machines.
+    """Read the number of ranks on this machine and the number of machines, and check what names them.
 
     Raises:
-        ConfigError: not a positive number, or several machines without a master.
+        ConfigError: a number, address or port that cannot be, or several machines without a master.
     """
-    local = _positive("NPROC_PER_NODE", environ.get("NPROC_PER_NODE") or str(max(1, count_gpus(environ))))
-    nodes = _positive("NNODES", environ.get("NNODES") or "1")
-    if nodes > 1 and not (environ.get("MASTER_ADDR") and environ.get("MASTER_PORT")):
+    local = _number("NPROC_PER_NODE", environ.get("NPROC_PER_NODE") or str(max(1, count_gpus(environ))))
+    nodes = _number("NNODES", environ.get("NNODES") or "1")
+    address, port = environ.get("MASTER_ADDR"), environ.get("MASTER_PORT")
+    if nodes > 1 and not (address and port):
         raise ConfigError(
             f"NNODES={nodes} needs MASTER_ADDR and MASTER_PORT, the same on all machines, "
             "e.g. MASTER_ADDR=10.0.0.1 MASTER_PORT=29500"
         )
+    if port:
+        _number("MASTER_PORT", port, most=65535)
+    if address and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*|\[?[0-9A-Fa-f:.]+\]?", address):
+        raise ConfigError(f"MASTER_ADDR={address!r}: expected a name or address, e.g. 10.0.0.1")
+    if environ.get("NODE_RANK"):
+        _number("NODE_RANK", environ["NODE_RANK"], least=0, most=nodes - 1)
     return local, nodes
 
 
-def _positive(name: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"{name}={text!r}: expected a number of at least 1")
+def _number(name: str, text: str, least: int = 1, most: int = _MOST_RANKS) -> int:
+    if not (re.fullmatch("[0-9]{1,9}", text) and least <= int(text) <= most):
+        raise ConfigError(f"{name}={text!r}: expected a number of at least {least}, at most {most}")
     return int(text)
 
 
@@ -82,9 +95,41 @@ def count_gpus(environ: Mapping[str, str]) -> int:
 
 
 def log_folder(words: Sequence[str]) -> Path:
-    """Return `launch_logs` in the run's output folder, or in `output/` if the command does not name one."""
+    """Return `launch_logs` in the run's output folder, or in `output/` if the command does not name one.
+
+    Raises:
+        ConfigError: the name of the output folder looks like an option.
+    """
     named = [word.partition("=")[2] for word in words if word.startswith("output_dir=")]
-    return Path(named[-1] if named else "output") / "launch_logs"
+    folder = named[-1] if named and named[-1] else "output"
+    if folder.startswith("-"):
+        raise ConfigError(f"output_dir={folder}: expected a folder; if that is its name, give ./{folder}")
+    return Path(folder) / "launch_logs"
+
+
+@contextlib.contextmanager
+def own_logs(folder: Path) -> Iterator[Path]:
+    """Yield a folder for the logs of this launch, without logs of earlier ones.
+
+    While another launch has `folder` in use, it is `folder` with the number of this process behind it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / ".lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                folder = folder.with_name(f"{folder.name}_{os.getpid()}")
+                folder.mkdir()
+            for old in folder.glob("workerlog.*"):
+                old.unlink()
+            yield folder
+    except OSError as error:
+        place = error.filename or folder
+        raise ConfigError(f"cannot write {place}: {error.strerror}; choose another output_dir=") from error
 
 
 def launch_command(
@@ -93,7 +138,7 @@ def launch_command(
     """Build the command that starts Paddle's launcher."""
     command = [sys.executable, "-m", "paddle.distributed.launch", "--log_level", "WARNING"]
     command += ["--nproc_per_node", str(local), "--nnodes", str(nodes), "--max_restart", "0"]
-    command += ["--log_dir", str(log_dir), "--log_overwrite", "1"]
+    command += [f"--log_dir={log_dir}", "--log_overwrite", "1"]
     if nodes > 1:
         command += ["--master", f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"]
     if environ.get("NODE_RANK"):
@@ -107,9 +152,12 @@ def rank_environment(local: int, environ: Mapping[str, str]) -> dict[str, str]:
     Paddle's launcher sets OMP_NUM_THREADS=1 when it is imported, unless it is set, and its ranks inherit it.
     `unimo` has already set it to all cores of this process, which is overridden; a smaller number set by the
     user is kept.
+
+    Raises:
+        ConfigError: OMP_NUM_THREADS is no number; lists for nested parallelism have no use here.
     """
     cores = available_cores()
-    asked = int(environ.get("OMP_NUM_THREADS") or cores)
+    asked = _number("OMP_NUM_THREADS", environ.get("OMP_NUM_THREADS") or str(min(cores, _MOST_RANKS)))
     threads = asked if asked < cores else max(1, cores // local)
     fresh = {**environ, "OMP_NUM_THREADS": str(threads)}
     fresh.setdefault("GLOG_minloglevel", "2")
@@ -121,8 +169,11 @@ def supervise(command: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run the launcher and return its exit code; pass SIGTERM and SIGINT to the ranks, which save and end.
 
     The launcher does not get these signals: it would kill the ranks 30 s later, in the middle of a long step.
+    It gets one only when this process has been killed; then its ranks have those 30 s to save.
     """
-    launcher = subprocess.Popen(command, env=dict(environ), start_new_session=True)
+    launcher = subprocess.Popen(
+        command, env=dict(environ), start_new_session=True, preexec_fn=end_with_parent(os.getpid())
+    )
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         targets = child_processes(launcher.pid) or [launcher.pid]
