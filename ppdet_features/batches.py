@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from ppdet_features.annotated_images import AnnotatedImages
+from ppdet_features.annotated_images import AnnotatedImages, Annotations
 from ppdet_features.boxes import Targets
 from ppdet_features.config import DetectorConfig, TrainingConfig
 from ppdet_features.detector import preprocess
@@ -67,8 +67,8 @@ class ImageStream:
 
     name = STREAM
 
-    def __init__(self, number: int, train: TrainingConfig) -> None:
-        self._number, self._train = number, train
+    def __init__(self, number: int, train: TrainingConfig, images: AnnotatedImages | None = None) -> None:
+        self._number, self._train, self._images = number, train, images
         self._order = lru_cache(maxsize=2)(
             lambda epoch: np.random.default_rng([train.seed, _ORDER, epoch]).permutation(number)
         )
@@ -80,6 +80,10 @@ class ImageStream:
         epoch, turn = divmod(place, self._number)
         flip = self._train.flip and np.random.default_rng([self._train.seed, _FLIP, place]).random() < 0.5
         return Appearance(place, int(self._order(epoch)[turn]), flip)
+
+    def describe(self, index: int) -> Annotations:
+        """Return the annotations of an image, for the fingerprint of the corpus."""
+        return self._images.annotations(index)
 
 
 class PlaceSampler(MixtureSampler):
@@ -148,5 +152,5 @@ def train_loader(
     """
     train, sizes = config.train, {STREAM: len(images)}
     sampler = PlaceSampler(sizes, None, train.batch_size, train.seed, rank, ranks)
-    stream, collator = ImageStream(len(images), train), DetectionCollator(images, config)
+    stream, collator = ImageStream(len(images), train, images), DetectionCollator(images, config)
     return TrainLoader({STREAM: stream}, sampler, collator, prefetch=2, seed=train.seed)

@@ -128,7 +128,7 @@ def train(
     start_training(detector, init, backbone)
     with only_run_in(output):
         state = build(detector, images, run, quiet)
-        carry_out(state, checkpoint.find_last(output), dump_config(config))
+        carry_out(state, distributed.on_first(lambda: checkpoint.find_last(output)), dump_config(config))
         spent = round((time.monotonic() - state.started) / 60, 2)
         metrics: dict[str, Any] = {"step": state.step, "minutes": spent}
         if state.stop_reason:

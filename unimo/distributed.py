@@ -6,6 +6,8 @@ All of them also work in a single process, where those of Paddle would raise.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import paddle
 import paddle.distributed as dist
@@ -16,6 +18,7 @@ from unimo.errors import DeviceError
 from unimo.metrics.average import gather_objects
 from unimo.settings import TrainConfig
 
+T = TypeVar("T")
 _is_ready = False
 gather = gather_objects
 
@@ -100,6 +103,11 @@ def any_over_ranks(flag: bool) -> bool:
     answer = paddle.to_tensor([int(flag)])
     dist.all_reduce(answer, op=dist.ReduceOp.MAX)
     return bool(answer.item())
+
+
+def on_first(compute: Callable[[], T]) -> T:
+    """Return on all ranks what rank 0 alone computes; it can be pickled. Collective."""
+    return gather(compute() if rank() == 0 else None)[0]
 
 
 def barrier() -> None:

@@ -175,7 +175,7 @@ def make_state(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> Train
         seed=run.seed,
         rounds=run.train.rounds(distributed.world_size()),
     )
-    usual = [callbacks.NonFiniteGuard(), callbacks.Throughput(), callbacks.Evaluate(), callbacks.Checkpoint()]
+    usual = [callbacks.NonFiniteGuard(), callbacks.Throughput(), callbacks.Checkpoint(), callbacks.Evaluate()]
     return TrainState(
         run=run,
         task=task,
@@ -190,7 +190,7 @@ def train(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> TrainState
     """Resume from the last checkpoint, if any, and train to the end."""
     state = make_state(run, extra)
     with only_run_in(state.output_dir):
-        carry_out(state, checkpoint.find_last(state.output_dir), dump(run))
+        carry_out(state, distributed.on_first(lambda: checkpoint.find_last(state.output_dir)), dump(run))
     return state
 
 

@@ -14,7 +14,7 @@ from unimo.config import merge_plain, parse_overrides
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import ProcessorConfig
 from unimo.data.splits import common, split_words, validation_split
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, DataError
 from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
 from unimo.registry import task_class
@@ -77,7 +77,11 @@ def evaluate(
 
 
 def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluation:
-    """Evaluate an opened task on a split of opened data, over all ranks."""
+    """Evaluate an opened task on a split of opened data, over all ranks.
+
+    Raises:
+        DataError: too many records of the split, or all, are broken.
+    """
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)
     records: list[dict[str, Any]] = []
@@ -96,8 +100,11 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
     parts = gather_objects(found) if data.share_eval else [found]
     # Ranks read samples in turn, so this is the order of the split (but for records that were broken).
     turns = itertools.chain.from_iterable(itertools.zip_longest(*(part for part, _ in parts)))
+    samples = sum(count for _, count in parts)
+    if not samples:
+        raise DataError(f"all records of the split {split} are broken; the log names the first and why")
     joined = [record for record in turns if record is not None]
-    return Evaluation(run, metrics, joined, sum(count for _, count in parts), split)
+    return Evaluation(run, metrics, joined, samples, split)
 
 
 def selection_of(run: RunConfig) -> dict[str, str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import resource
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 import paddle
@@ -25,7 +23,8 @@ from unimo.files import write_text
 from unimo.tasks.base import Batch
 from unimo.training import checkpoint
 from unimo.training.optimizer import learning_rate
-from unimo.training.state import Callback, StepReport, TrainState
+from unimo.training.state import SIGNALS, Callback, StepReport, TrainState
+from unimo.training.stopping import StoppedError, agree_to_stop, until_stopped
 
 logger = logging.getLogger(__name__)
 _LISTED = 16
@@ -60,7 +59,7 @@ class NonFiniteGuard(Callback):
         numbers = next(entry[2] for entry in bad if entry[0] == step)
         path = state.output_dir / "nonfinite_batch.json"
         if distributed.rank() == 0:
-            path.write_text(json.dumps({"step": step, "values": numbers, "sample_ids": ids}, indent=1))
+            write_text(path, json.dumps({"step": step, "values": numbers, "sample_ids": ids}, indent=1))
         more = f" and {len(ids) - _LISTED} more (all in {path})" if len(ids) > _LISTED else ""
         raise TrainingError(
             f"the loss of step {step} is not finite ({', '.join(f'{k} {v}' for k, v in numbers.items())}); "
@@ -114,11 +113,45 @@ def memory() -> tuple[float, float]:
     return now_mb, max(peak_mb, now_mb)
 
 
+class Checkpoint(Callback):
+    """Saves every `train.save_every` steps, before each evaluation, and at the end, unless an error ends the
+    run.
+
+    SIGTERM, SIGINT and `train.max_minutes` let the current step finish, then save and end the run with exit
+    code 0. It stands before `Evaluate`, so whatever happens to an evaluation costs no training.
+    """
+
+    def __init__(self) -> None:
+        self._saved_step = -1
+
+    def on_step_logged(self, state: TrainState) -> None:
+        """Save if it is due, and agree with the other ranks whether to stop."""
+        train = state.run.train
+        if state.is_due(train.save_every) or (train.save_every and state.is_due(train.eval_every)):
+            self._save(state)
+        if train.max_minutes is not None and time.monotonic() - state.started > 60 * train.max_minutes:
+            state.stop_wanted = state.stop_wanted or "max_minutes"
+        # On a GPU, asking the other ranks waits for the device, so it is done when metrics are read anyway.
+        if not distributed.is_on_gpu() or state.is_due(train.log_every):
+            agree_to_stop(state, state.stop_wanted)
+
+    def on_end(self, state: TrainState) -> None:
+        self._save(state)
+
+    def _save(self, state: TrainState) -> None:
+        if self._saved_step == state.step:
+            return
+        self._saved_step = state.step
+        state.read_metrics()
+        state.emit("on_checkpoint", checkpoint.save(state))
+
+
 class Evaluate(Callback):
     """Evaluates a split every `train.eval_every` steps and after the last step.
 
     With `train.select_metric`, `best/` holds the model with its highest value, or its lowest for a loss (a
-    name that contains `loss`).
+    name that contains `loss`). A run that is asked to stop does so after the current batch; when it is
+    resumed, it makes up for the evaluation first.
 
     Args:
         split: what is evaluated.
@@ -132,9 +165,11 @@ class Evaluate(Callback):
         self.last: dict[str, float] = {}
 
     def on_start(self, state: TrainState) -> None:
-        """Open the split before hours of training; without one the run is not evaluated.
+        """Open the split and look for `train.select_metric` before hours of training; without the split the
+        run is not evaluated.
 
         Raises:
+            ConfigError: `train.select_metric` is none of the metrics.
             DataError: there is no such split, and `train.select_metric` needs it.
         """
         ranks, size = (distributed.rank(), distributed.world_size()), state.run.train.eval_batch_size
@@ -144,14 +179,22 @@ class Evaluate(Callback):
             if state.run.train.select_metric:
                 raise
             logger.warning("no evaluation during this run: %s", error)
+            return
+        if state.run.train.select_metric not in ("", *state.best):
+            self._look_for_metric(state)
 
     def on_step_logged(self, state: TrainState) -> None:
-        if state.is_due(state.run.train.eval_every):
+        if state.is_due(state.run.train.eval_every) and not state.stop_reason:
             self.evaluate(state)
 
     def on_end(self, state: TrainState) -> None:
         """Evaluate the final model, unless the run was interrupted or this step was just evaluated."""
-        if self.last_step != state.step and state.stop_reason not in ("SIGTERM", "SIGINT"):
+        if self.last_step != state.step and state.stop_reason not in SIGNALS:
+            self.evaluate(state)
+
+    def on_resume(self, state: TrainState) -> None:
+        """Make up for an evaluation that the checkpoint was saved before, unless it comes now anyway."""
+        if state.awaits_evaluation and not state.is_finished:
             self.evaluate(state)
 
     def evaluate(self, state: TrainState) -> None:
@@ -159,20 +202,21 @@ class Evaluate(Callback):
 
         Raises:
             ConfigError: `train.select_metric` is none of the metrics.
+            DataError: too many records, or all, are broken.
         """
         if self._batches is None:
             return
-        values = state.task.evaluate(islice(self._batches, state.run.train.eval_max_batches or None))
-        state.layer.train()
+        try:
+            values = self._measure(state, state.run.train.eval_max_batches or None)
+        except StoppedError:
+            logger.warning("the evaluation of step %d is made up for when the run goes on", state.step)
+            return
         self.last_step, self.last = state.step, values
         state.emit("on_evaluate", self.split, values)
         metric = state.run.train.select_metric
         if not metric:
             return
-        if metric not in values:
-            raise ConfigError(
-                f"train.select_metric={metric!r} is not computed here; {nearest(metric, values)}"
-            )
+        check_metric(metric, values)
         sign = -1.0 if "loss" in metric else 1.0
         if state.best and sign * values[metric] <= sign * state.best[metric]:
             return
@@ -184,59 +228,40 @@ class Evaluate(Callback):
             save_model(state.task, state.processor, best, {**values, **self.about}, state.run)
         distributed.barrier()
 
+    def _measure(self, state: TrainState, most: int | None) -> dict[str, float]:
+        seen = 0
 
-class Checkpoint(Callback):
-    """Saves every `train.save_every` steps and at the end, unless an error ends the run.
+        def counted() -> Iterator[Batch]:
+            nonlocal seen
+            for batch in until_stopped(state, islice(self._batches, most)):
+                seen += 1
+                yield batch
 
-    SIGTERM, SIGINT and `train.max_minutes` let the current step finish, then save and end the run
-    with exit code 0. A second SIGINT stops at once, without saving.
-    """
+        try:
+            values = state.task.evaluate(counted())
+        finally:
+            state.layer.train()
+        if len(self._batches) and not distributed.any_over_ranks(seen > 0):
+            raise DataError(
+                f"all records of the split {self.split} are broken; the log names the first and why"
+            )
+        return values
 
-    def __init__(self) -> None:
-        self._wanted = ""
-        self._saved_step = -1
-        self._previous: dict[int, Any] = {}
-
-    def on_start(self, state: TrainState) -> None:
-        """Handle signals; Python allows that in the main thread only."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._on_signal)
-
-    def on_step_logged(self, state: TrainState) -> None:
-        """Save if it is due, and agree with the other ranks whether to stop."""
-        if state.is_due(state.run.train.save_every):
-            self._save(state)
-        minutes = state.run.train.max_minutes
-        if minutes is not None and time.monotonic() - state.started > 60 * minutes:
-            self._wanted = self._wanted or "max_minutes"
-        # On a GPU, asking the other ranks waits for the device, so it is done when metrics are read anyway.
-        if not distributed.is_on_gpu() or state.is_due(state.run.train.log_every):
-            if distributed.any_over_ranks(bool(self._wanted)):
-                state.stop_reason = next(filter(None, distributed.gather(self._wanted)))
-
-    def on_end(self, state: TrainState) -> None:
-        self._save(state)
-        self.close(state)
-
-    def close(self, state: TrainState) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        self._previous = {}
-
-    def _save(self, state: TrainState) -> None:
-        if self._saved_step == state.step:
+    def _look_for_metric(self, state: TrainState) -> None:
+        """Check `train.select_metric` by an evaluation of one batch, and of all if its name is not there."""
+        if not distributed.any_over_ranks(len(self._batches) > 0):
             return
-        self._saved_step = state.step
-        state.read_metrics()
-        state.emit("on_checkpoint", checkpoint.save(state))
+        with contextlib.suppress(StoppedError):
+            values = self._measure(state, 1)
+            if state.run.train.select_metric not in values:
+                values = self._measure(state, state.run.train.eval_max_batches or None)
+            check_metric(state.run.train.select_metric, values)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if name == "SIGINT" and self._wanted == "SIGINT":
-            raise KeyboardInterrupt
-        self._wanted = name
-        logger.warning("%s: finishing this step, then saving", name)
+
+def check_metric(metric: str, values: Iterable[str]) -> None:
+    """Raise ConfigError unless `train.select_metric` is one of the computed metrics."""
+    if metric not in values:
+        raise ConfigError(f"train.select_metric={metric!r} is not computed here; {nearest(metric, values)}")
 
 
 class Progress(Callback):

@@ -4,11 +4,13 @@
     optimizer.safetensors         `<parameter>/moment1`, ... ; with sharding one file for each rank,
                                   `optimizer-00000-of-00002.safetensors`, together the same tensors
     state.json                    step, data position of every rank, scaler, unlogged metrics, config,
-                                  versions, and the size of every file
+                                  versions, a fingerprint of every corpus, and the size of every file
+    digests.b2                    BLAKE2b of every file; `b2sum -c digests.b2` checks them by hand
 
 A folder is written under a temporary name, flushed to the disk and renamed, so a folder of the final name is
-complete unless the disk itself lost data; sizes are checked for that. No generator state is stored: every
-step reseeds from (seed, rank, step).
+complete unless the disk itself lost data. Digests are checked before a run resumes: it goes on from the last
+sound checkpoint, and damaged ones after that are set aside as `damaged_step_...`. No generator state is
+stored: every step reseeds from (seed, rank, step).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import paddle
 
 from unimo import __version__, distributed
 from unimo.config import to_plain
+from unimo.digests import find_damage, seal
 from unimo.errors import CheckpointError
 from unimo.files import publish_folder, read_json, write_text
 from unimo.training.optimizer import load_optimizer_tensors, optimizer_tensors
@@ -56,7 +59,7 @@ def save(state: TrainState) -> Path:
         CheckpointError: the disk is full or not writable, on any rank. Older checkpoints are intact.
     """
     final = folder_of(state.output_dir) / f"step_{state.step:08d}"
-    content = state.state_dict()
+    content = state.state_dict() | {"corpora": corpora_of(state)}
     if all(distributed.gather(is_complete(final))):
         return final
     fresh = final.with_name(f".{final.name}.writing")
@@ -119,6 +122,7 @@ def _publish(state: TrainState, content: dict[str, Any], fresh: Path, final: Pat
         "files": {path.name: path.stat().st_size for path in sorted(fresh.iterdir())},
     }
     write_text(fresh / STATE, json.dumps(content, indent=1))
+    seal(fresh)
     shutil.rmtree(final, ignore_errors=True)  # an incomplete one: complete ones are not written again
     publish_folder(fresh, final)
 
@@ -139,19 +143,45 @@ def list_complete(folder: Path) -> list[Path]:
 
 
 def find_last(output_dir: Path) -> Path | None:
-    """Return the last complete checkpoint of a run, if any, and log the incomplete ones."""
-    folder = folder_of(output_dir)
-    complete = list_complete(folder)
-    for path in sorted(folder.glob("step_*")):
-        if path not in complete:
-            logger.warning("%s is not complete; it is ignored", path)
-    return complete[-1] if complete else None
+    """Return the last sound checkpoint of a run, None if it has none at all; warn of those after it.
+
+    Reads it, and those after it, once: 1 GB takes 1 to 2 s.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all of them are damaged.
+    """
+    found = [path for path in folder_of(output_dir).glob("step_*") if _FINAL_NAME.fullmatch(path.name)]
+    damage = ""
+    for path in sorted(found, key=lambda path: int(path.name[5:]), reverse=True):
+        damage = find_damage(path) if is_complete(path) else f"{path} is not complete"
+        if not damage:
+            return path
+        logger.warning("%s is damaged; it is ignored (%s)", path, damage)
+    if found:
+        raise CheckpointError(
+            f"all {len(found)} checkpoints in {folder_of(output_dir)} are damaged ({damage}); bring back a "
+            "copy of one, or delete that folder to start anew"
+        )
+    return None
 
 
 def remove_unfinished(output_dir: Path) -> None:
     """Delete leftovers of an interrupted save."""
     for path in folder_of(output_dir).glob(".step_*.writing"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(output_dir: Path, step: int) -> None:
+    """Rename the checkpoints after `step`, from which a run goes on: they are damaged.
+
+    They make room for those to come, and do not count among those to keep.
+    """
+    for path in folder_of(output_dir).glob("step_*"):
+        if _FINAL_NAME.fullmatch(path.name) and int(path.name[5:]) > step:
+            aside = path.with_name(f"damaged_{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            logger.warning("%s is called %s now; it can be deleted", path, aside.name)
 
 
 def resolve(path: str) -> Path:
@@ -162,6 +192,11 @@ def resolve(path: str) -> Path:
     """
     folder = Path(path)
     if is_complete(folder):
+        if damage := find_damage(folder):
+            raise CheckpointError(
+                f"resume={path} is damaged: {damage}; name the checkpoint before it, or the output folder to "
+                "take the last sound one"
+            )
         return folder
     last = find_last(folder)
     if last is None:
@@ -174,13 +209,14 @@ def restore(state: TrainState, folder: Path) -> None:
     """Load a checkpoint into a run.
 
     Raises:
-        CheckpointError: it belongs to another model or task, or does not fit.
+        CheckpointError: it belongs to another model, task or data, or does not fit.
     """
     content = read_json(folder / STATE, CheckpointError)
     check_same_run(content["config"], to_plain(state.run), state.run.IDENTITY, str(folder))
     load_into(state.task, read_safetensors(folder / WEIGHTS), str(folder / WEIGHTS))
     load_optimizer_tensors(state.adamw, state.task, _read_optimizer(state, folder, content), str(folder))
     state.load_state_dict(content)
+    check_same_corpora(content["corpora"], corpora_of(state), str(folder))
     if content["world_size"] != distributed.world_size():
         logger.warning(
             "%s was written by %d ranks and is resumed with %d: data order is kept, but random streams "
@@ -226,6 +262,26 @@ def check_same_run(
     for section in (name for name in new if name not in (*identity, *_STARTS)):
         for change in _differences(old.get(section), new.get(section), section):
             logger.warning("changed since %s was written: %s", where, change)
+
+
+def corpora_of(state: TrainState) -> dict[str, str]:
+    """Return the fingerprint of every corpus that is trained on, by name. Collective."""
+    return distributed.on_first(state.loader.fingerprints)
+
+
+def check_same_corpora(old: Mapping[str, str], new: Mapping[str, str], where: str) -> None:
+    """Compare the fingerprints in a checkpoint, `where`, with those of the corpora as they are now.
+
+    Raises:
+        CheckpointError: a corpus has other samples than before; names it.
+    """
+    changed = [name for name in new if old.get(name) != new[name]]
+    if changed:
+        raise CheckpointError(
+            f"{', '.join(changed)}: other samples than when {where} was written, though as many; put the old "
+            "files back to go on, or choose another output_dir= for a new run (with init_from= from the "
+            "weights of a finished one)"
+        )
 
 
 def _differences(old: Any, new: Any, where: str) -> list[str]:

@@ -20,12 +20,13 @@ from paddle.distributed.fleet.utils.hybrid_parallel_util import fused_allreduce_
 
 from unimo import distributed
 from unimo.errors import CheckpointError
-from unimo.files import make_folder, write_text
+from unimo.files import is_at, make_folder, remove_leftovers, write_text
 from unimo.models.contrastive import Round
 from unimo.tasks.base import Batch, to_tensors
 from unimo.training import checkpoint, rounds
 from unimo.training.optimizer import learning_rate
 from unimo.training.state import StepReport, TrainState, step_seed
+from unimo.training.stopping import signals_stop
 
 logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
@@ -35,15 +36,17 @@ CONFIG = "config.yaml"
 def only_run_in(output_dir: Path) -> Iterator[None]:
     """Keep a second process from training in the same folder; the lock is released when this process ends.
 
+    Enter it before anything in the folder is read: the other process might still change that.
+
     Raises:
         ConfigError: the folder cannot be made.
-        CheckpointError: another process holds the lock.
+        CheckpointError: another process holds the lock, or the folder was removed or moved meanwhile.
     """
     if distributed.rank() != 0:
         yield
         return
-    make_folder(output_dir, "output_dir")
-    with (output_dir / ".lock").open("a") as file:
+    path = make_folder(output_dir, "output_dir") / ".lock"
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -53,6 +56,11 @@ def only_run_in(output_dir: Path) -> Iterator[None]:
         except OSError:  # file systems without locks
             logger.debug("%s cannot be locked", output_dir)
         yield
+        if not is_at(file, path):
+            raise CheckpointError(
+                f"{output_dir} was removed or moved during the run: what is there now lacks all from before "
+                "that; run again, and leave the folder where it is"
+            )
 
 
 def carry_out(state: TrainState, last: Path | None, config: str) -> None:
@@ -68,23 +76,28 @@ def carry_out(state: TrainState, last: Path | None, config: str) -> None:
         checkpoint.restore(state, last)
         logger.info("resuming after step %d of %d", state.step, train.max_steps)
     if distributed.rank() == 0:
+        remove_leftovers(state.output_dir)
         checkpoint.remove_unfinished(state.output_dir)
+        checkpoint.set_aside(state.output_dir, state.step)
         write_text(state.output_dir / CONFIG, config)
     distributed.barrier()
     batches = iter(state.loader)
     state.layer.train()
     try:
-        state.emit("on_start")
-        while not (state.is_finished or state.stop_reason):
-            report = take_step(state, batches)
-            state.step += 1
-            state.window.add(report)
-            state.emit("on_step_end", report)
-            if state.is_due(train.log_every) or state.is_finished:
-                state.read_metrics()
-                state.emit("on_log", state.window.take_means())
-            state.emit("on_step_logged")
-        state.emit("on_end")
+        with signals_stop(state):
+            state.emit("on_start")
+            if last is not None:
+                state.emit("on_resume")
+            while not (state.is_finished or state.stop_reason):
+                report = take_step(state, batches)
+                state.step += 1
+                state.window.add(report)
+                state.emit("on_step_end", report)
+                if state.is_due(train.log_every) or state.is_finished:
+                    state.read_metrics()
+                    state.emit("on_log", state.window.take_means())
+                state.emit("on_step_logged")
+            state.emit("on_end")
     except BaseException as error:
         state.emit("on_exception", error)
         raise

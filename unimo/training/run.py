@@ -26,7 +26,7 @@ from unimo.settings import RunConfig, named_section
 from unimo.training import callbacks, checkpoint, precision
 from unimo.training.loop import CONFIG, carry_out, only_run_in
 from unimo.training.optimizer import warmup_steps
-from unimo.training.state import TrainState
+from unimo.training.state import SIGNALS, TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ def train(run: RunConfig) -> dict[str, Any]:
     check_fields(run)
     output_dir = make_folder(run.output_dir, "output_dir")
     distributed.setup(run.train)
-    last, source = choose_start(run, output_dir)
-    processor = open_processor(run)
-    run = resolve(run, processor, keep_init=source == "scratch")
     with only_run_in(output_dir):
+        last, source = distributed.on_first(lambda: choose_start(run, output_dir))
+        processor = open_processor(run)
+        run = resolve(run, processor, keep_init=source == "scratch")
         state = build(run, processor)
         logger.info("starting from %s", source)
         if last is None and run.init_from:
@@ -157,8 +157,8 @@ def build(run: RunConfig, processor: Processor) -> TrainState:
         callbacks=[
             callbacks.NonFiniteGuard(),
             callbacks.Throughput(),
-            callbacks.Evaluate(selection["split"], selection),
             callbacks.Checkpoint(),
+            callbacks.Evaluate(selection["split"], selection),
             callbacks.Progress(),
             callbacks.JsonLines(),
             callbacks.VisualDL(),
@@ -206,7 +206,8 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
     run, output_dir = state.run, state.output_dir
     found = {type(callback): callback for callback in state.callbacks}
     validation, speed = found[callbacks.Evaluate], found[callbacks.Throughput]
-    metrics = validation.last
+    # A signal during the final evaluation leaves the scores of an earlier model.
+    metrics = validation.last if validation.last_step == state.step or not state.is_finished else {}
     seconds = speed.total_seconds
     rate = run.train.batch_size * speed.total_steps / seconds if seconds else 0.0
     summary = {
@@ -258,6 +259,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
     if summary["step"] < summary["max_steps"]:
         end = f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."
+    elif summary["stopped_by"] in SIGNALS:
+        end = "Trained and saved, but not evaluated. To evaluate, run the same command again."
     elif summary["task"] == "pretrain":
         command = f"finetune.py --task vqa --init {summary['model_dir']} {summary['data']}".rstrip()
         end = f"Next:\n  python tools/{command}"

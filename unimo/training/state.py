@@ -22,6 +22,8 @@ from unimo.settings import OptimConfig, TrainConfig
 from unimo.training.optimizer import build_optimizer
 from unimo.training.precision import Precision
 
+SIGNALS = ("SIGTERM", "SIGINT")
+"""Reasons to stop that are signals."""
 _SHARDING_LEVELS = {2: "os_g", 3: "p_g_os"}
 
 
@@ -102,6 +104,9 @@ class Callback:
     def on_start(self, state: TrainState) -> None:
         """Before the first step; `state.step` is above 0 in a resumed run."""
 
+    def on_resume(self, state: TrainState) -> None:
+        """After `on_start`, in a run that goes on from a checkpoint."""
+
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
         """After an optimizer step; the numbers in `report` are still on the device."""
 
@@ -152,8 +157,12 @@ class TrainState:
     data: Any = None
     callbacks: list[Callback] = field(default_factory=list)
     step: int = 0
+    stop_wanted: str = ""
+    """Why this rank was asked to end the run, by a signal for example; other ranks do not know yet."""
     stop_reason: str = ""
     """Set by a callback to end the run after this step; the same on all ranks."""
+    awaits_evaluation: bool = False
+    """Whether the run resumes from a checkpoint that was saved before an evaluation, which is then due."""
     best: dict[str, float] = field(default_factory=dict)
     """Metrics of the best evaluation so far."""
     window: MetricWindow = field(default_factory=MetricWindow)
@@ -183,6 +192,12 @@ class TrainState:
         """Return whether something that happens every `every` steps is due now; 0 means never."""
         return every > 0 and self.step > 0 and self.step % every == 0
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether the model of this step is evaluated: when it is due, and at the end but for a signal."""
+        is_end = self.is_finished or self.stop_reason not in ("", *SIGNALS)
+        return is_end or self.is_due(self.run.train.eval_every)
+
     def emit(self, hook: str, *arguments: Any) -> None:
         """Call a hook of every callback, in their order."""
         for callback in self.callbacks:
@@ -198,6 +213,7 @@ class TrainState:
         """Return the plain data that, with weights and optimizer state, continues the run. Collective."""
         return {
             "step": self.step,
+            "evaluates": self.evaluates,
             "world_size": distributed.world_size(),
             "best": self.best,
             "window": self.window.state_dict(),
@@ -207,7 +223,7 @@ class TrainState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; with another number of ranks, the data position of rank 0."""
-        self.step = state["step"]
+        self.step, self.awaits_evaluation = state["step"], state["evaluates"]
         self.best = dict(state["best"])
         self.window.load_state_dict(state["window"])
         self.precision.load_state_dict(state["scaler"])

@@ -1,13 +1,18 @@
 import errno
+import hashlib
 import json
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small_run import make_run, make_state, train
+from killed import DieAt, KilledError
+from small_run import VectorData, make_run, make_state, train
 
+from unimo.data.record import Record
 from unimo.errors import CheckpointError
 from unimo.training import checkpoint
 from unimo.weights import files as weights
@@ -112,3 +117,105 @@ def test_state_is_plain_json(tmp_path: Path) -> None:
     state = json.loads((tmp_path / "checkpoints/step_00000012/state.json").read_text())
     assert state["loaders"][0]["sampler"]["step"] == 12
     assert state["world_size"] == 1
+
+
+def flip(path: Path, place: int, bit: int = 3) -> None:
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "first byte": lambda path: flip(path, 0),
+    "a bit in the middle": lambda path: flip(path, path.stat().st_size // 2, 0),
+    "last byte": lambda path: flip(path, -1, 7),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    train(make_run(folder))
+    return folder
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "digests.b2"])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_any_damage_is_found_and_the_checkpoint_before_is_taken(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, kind: str
+) -> None:
+    folders = shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    DAMAGE[kind](folders / "step_00000012" / file)
+    assert checkpoint.find_last(tmp_path) == folders / "step_00000008"
+    assert "step_00000012 is damaged; it is ignored" in caplog.text
+    with pytest.raises(
+        CheckpointError, match="step_00000012 (is damaged|holds no complete|is not a complete)"
+    ):
+        checkpoint.resolve(str(folders / "step_00000012"))
+
+
+def test_an_additional_file_is_damage_too(finished: Path, tmp_path: Path) -> None:
+    folders = shutil.copytree(finished / "checkpoints", tmp_path / "checkpoints")
+    (folders / "step_00000012/optimizer-00000-of-00002.safetensors").write_bytes(b"")
+    assert checkpoint.find_last(tmp_path) == folders / "step_00000008"
+
+
+def test_a_run_goes_on_before_the_damage_and_ends_as_if_there_were_none(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = shutil.copytree(finished, tmp_path / "run")
+    flip(output / "checkpoints/step_00000012/model.safetensors", 200)
+    run = make_run(output, train={"keep_checkpoints": 1})
+    assert train(run).step == 12
+    names = sorted(path.name for path in (output / "checkpoints").iterdir())
+    assert names == ["damaged_step_00000012", "step_00000012"]  # the damaged one did not push out the others
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        path = Path("checkpoints/step_00000012") / name
+        assert (output / path).read_bytes() == (finished / path).read_bytes()
+    assert "is called damaged_step_00000012 now" in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(finished: Path, tmp_path: Path) -> None:
+    output = shutil.copytree(finished, tmp_path / "run")
+    for folder in (output / "checkpoints").iterdir():
+        flip(folder / "optimizer.safetensors", -5)
+    before = (output / "metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="all 2 checkpoints in .* are damaged .*bring back a copy"):
+        train(make_run(output))
+    assert (output / "metrics.jsonl").read_bytes() == before
+
+
+def test_digests_are_those_of_b2sum(finished: Path) -> None:
+    folder = finished / "checkpoints/step_00000012"
+    lines = (folder / "digests.b2").read_text().splitlines()
+    assert [line.split()[1] for line in lines] == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    content = (folder / "state.json").read_bytes()
+    assert lines[-1] == f"{hashlib.blake2b(content).hexdigest()}  state.json"
+
+
+@pytest.mark.parametrize("corpus", ["a", "b"])
+def test_replaced_data_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: str
+) -> None:
+    with pytest.raises(KilledError):
+        train(make_run(tmp_path), [DieAt(6)])
+    original = VectorData.__getitem__
+
+    def replaced(self: VectorData, index: int) -> Record:
+        record = original(self, index)
+        return replace(record, text="7") if (self.name, index) == (corpus, 3) else record
+
+    monkeypatch.setattr(VectorData, "__getitem__", replaced)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(
+        CheckpointError, match=rf"^{corpus}: other samples than when .*step_00000004.*init_from="
+    ):
+        train(make_run(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    monkeypatch.undo()
+    assert train(make_run(tmp_path)).step == 12

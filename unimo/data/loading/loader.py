@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from unimo.data.loading.batch import Batch
+from unimo.data.loading.fingerprint import fingerprint
 from unimo.data.loading.sampler import MixtureSampler, SampleKey, generator
 from unimo.data.readers.base import Dataset
 from unimo.data.record import ImageSource, Record
@@ -234,6 +235,7 @@ class TrainLoader:
         self._awaits_others = sampler.awaits_others
         self._batches: Iterator[tuple[_TrainJob, Batch | None, list[BadRecord]]] | None = None
         self._consumed = self._state(sampler.state_dict())
+        self._fingerprints: dict[str, str] = {}
 
     def __iter__(self) -> TrainLoader:
         return self
@@ -289,6 +291,12 @@ class TrainLoader:
         """Position after the last optimizer step whose batches were all handed out; plain data."""
         return self._consumed
 
+    def fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of every corpus by name, as it was when first asked for."""
+        if not self._fingerprints:
+            self._fingerprints = {name: fingerprint(dataset) for name, dataset in self.datasets.items()}
+        return self._fingerprints
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on after the last batch that another loader handed out.
 
@@ -342,7 +350,7 @@ class EvalLoader:
         """Start a pass.
 
         Raises:
-            DataError: more than `max_bad_rate` of the records were broken.
+            DataError: more than `max_bad_rate` of at least 100 records were broken.
         """
         self.counter = RecordCounter(self.counter.max_bad_rate)
         name, own = self.dataset.name, range(self.rank, len(self.dataset), self.world_size)
@@ -356,4 +364,6 @@ class EvalLoader:
             self.counter.add(keys, bad)
             if batch is not None:
                 yield batch
-        self.counter.check(1)
+        read, bad = sum(self.counter.read.values()), sum(self.counter.bad.values())
+        if bad:
+            logger.warning("%d of %d records of %s were broken and left out", bad, read, name)

@@ -247,8 +247,11 @@ class TestEvalLoader:
         few = EvalLoader(corpus_class("b", 20, broken=[4, 5, 6, 7]), collator, 4, max_bad_rate=0.2)
         assert [len(batch.sample_ids) for batch in few] == [4, 4, 4, 4]
         assert few.counter.state_dict() == {"read": {"b": 20}, "bad": {"b": 4}}
-        with pytest.raises(DataError, match="4 of 20 records"):
-            list(EvalLoader(corpus_class("b", 20, broken=[4, 5, 6, 7]), collator, 4, max_bad_rate=0.1))
+        strict = EvalLoader(corpus_class("b", 20, broken=[4, 5, 6, 7]), collator, 4, max_bad_rate=0.1)
+        assert len(list(strict)) == 4  # as in training, the share is judged from 100 records on
+        many = EvalLoader(corpus_class("b", 120, broken=range(0, 120, 8)), collator, 4, max_bad_rate=0.1)
+        with pytest.raises(DataError, match=r"1[0-9] of 1\d\d records"):
+            list(many)
 
     def test_stopping_early_leaves_no_threads(self, processor, corpus_class):
         batches = iter(EvalLoader(corpus_class("b", 200), PretrainCollator(processor, False), 4))
