@@ -233,6 +233,16 @@ def regular(path: str | Path, limit: int | None = None) -> Path:
     return path
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is none of the data: `.name`, or what macOS adds to archives."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the files and folders in a folder that match a pattern, sorted, without hidden ones."""
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
+
+
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """Read a whole regular file of at most `limit` bytes.
 

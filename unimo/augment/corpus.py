@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from unimo.data.masking.tagging import clip_text, encodable
+from unimo.data.masking.tagging import clip_text
 from unimo.data.readers.base import Kind
 from unimo.data.readers.open import open_corpus
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
+from unimo.metrics.text import encodable
 from unimo.settings import CorpusConfig, DataConfig
 
 

@@ -21,9 +21,9 @@ from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser
 from unimo.augment.terms import normalise, singular, terms_of
 from unimo.config import check_fields
-from unimo.data.masking.tagging import encodable
 from unimo.data.regions.store import LABELS
 from unimo.errors import DataError
+from unimo.metrics.text import encodable
 from unimo.ranges import Size
 
 log = logging.getLogger(__name__)

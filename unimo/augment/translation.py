@@ -34,9 +34,9 @@ from types import ModuleType
 from unimo.augment.corpus import Caption
 from unimo.augment.output import one_at_a_time
 from unimo.augment.terms import normalise
-from unimo.data.masking.tagging import encodable
 from unimo.errors import CapabilityError, DataError
 from unimo.files import publish_folder, read_json_object
+from unimo.metrics.text import encodable
 
 log = logging.getLogger(__name__)
 VIA = ("zh", "fr", "es")

@@ -1,15 +1,169 @@
-"""Names of splits: lists joined by `+`, which of them share samples, and which one chooses the checkpoint."""
+"""Names of splits: one table of how they are spelled, and what follows from it.
+
+Files, folders and lists joined by `+` are read by it alone, so that no validation or test set is trained on
+because of an unusual name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, DataError
 from unimo.settings import DataConfig
 
-_SAME = {"dev": "val", "valid": "val", "validation": "val", "training": "train"}
-_PARTS = {"trainable_val": "val", "rest_val": "val", "test-dev": "test"}
+log = logging.getLogger(__name__)
+SPELLINGS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev", "devel", "development", "eval", "evaluation"),
+    "test": ("test", "testing"),
+    "restval": ("restval",),
+    "trainable_val": ("trainable_val", "trainableval", "valminusminival", "nominival"),
+    "rest_val": ("rest_val", "minival"),
+    "trainval": ("trainval", "train_val", "trainval35k"),
+    "test-dev": ("test-dev", "testdev"),
+    "test-std": ("test-std", "teststd", "test-standard"),
+    "testA": ("testA",),
+    "testB": ("testB",),
+    "unlabeled": ("unlabeled", "unlabelled"),
+}
+"""Split -> how its name is spelled, first as here; case does not matter, nor does which of `_-.` and blank
+separates words. `test1` to `test9` (NLVR2) are splits of their own, too."""
+_WHOLES = {"trainable_val": "val", "rest_val": "val", "test-dev": "test", "test-std": "test"}
 """Part of a split -> the whole; the parts of one split have no samples in common."""
+_ALSO = {"train": ("train", "restval")}
+_INSTEAD = {"val": ("rest_val",)}
+
+
+def _words(text: str) -> str:
+    """Return a name in lower case with `_` between its words: `cocoVal-2014` becomes `coco_val_2014`."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[A-Za-z0-9])(?=[A-Z][a-z])", "_", text).lower())
+
+
+_NAMES = {_words(spelling): name for name, many in SPELLINGS.items() for spelling in many}
+_SHOWN = {_words(spelling): spelling for many in SPELLINGS.values() for spelling in many}
+_ORDER = {spelling: place for place, spelling in enumerate(_SHOWN.values())}
+_SPLIT = re.compile(
+    rf"(?<![a-z])({'|'.join(sorted(_NAMES, key=len, reverse=True))})(?:_?(?:set|split))?(\d*)(?![a-z0-9])"
+)
+# What may follow without meaning another part of the data: numbers of shards and versions.
+_NUMBER = re.compile(r"(?:of|part|shard|chunk|file|v)?\d*")
+_YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+class Split(NamedTuple):
+    """What the name of a file or folder, or a request, says about a split."""
+
+    name: str
+    """One of `SPELLINGS`, or `test1` to `test9`."""
+    spelling: str
+    """The name as it is spelled: `dev`."""
+    year: str = ""
+    """`2014` in `val2014`."""
+    part: str = ""
+    """Further words behind it: `matched` in `dev_matched`."""
+    is_fixed: bool = False
+    """Whether it ends in `_fix`: VQA v2 with normalised answers."""
+    prefix: str = ""
+    """Words before it: `coco` in `coco_val`."""
+
+    @property
+    def label(self) -> str:
+        """The words to ask for it: `dev_matched`, `val2014`, `rest_val_fix`."""
+        return f"{self.spelling}{self.year}{'_' * bool(self.part)}{self.part}{'_fix' * self.is_fixed}"
+
+    @property
+    def alone(self) -> bool:
+        """Whether the name says nothing else, as those of folders and of files for text generation."""
+        return not self.prefix and not self.part
+
+
+def read_split(text: str) -> Split | None:
+    """Find the split that the name of a file (without its suffix) or of a folder says; None if it says none.
+
+    The name of the split stands at the end, before a year, `_fix` and numbers of shards, else anywhere. A
+    name that says several is in none of them, but in a split of its own.
+    """
+    text = _words(text)
+    found = list(_SPLIT.finditer(text))
+    if not found:
+        return None
+    last = found[-1]
+    behind = text[last.end() :].split("_")
+    part = "_".join(word for word in behind if word != "fix" and not _NUMBER.fullmatch(word))
+    names = {_NAMES[match[1]] for match in found}
+    if part and len(names) > 1:
+        return Split("+".join(sorted(names)), "_".join(match[1] for match in found), part=part)
+    name, spelling, digits = _NAMES[last[1]], _SHOWN[last[1]], last[2]
+    if name == "test" and len(digits) == 1:
+        name = spelling = f"test{digits}"
+    year = digits if _YEAR.fullmatch(digits) else ""
+    return Split(name, spelling, year, part, "fix" in behind, text[: last.start()].strip("_"))
+
+
+def splits_of(names: Sequence[str], where: object) -> list[Split] | None:
+    """Return the split of each file, from its name without suffix; None if no name says one.
+
+    Args:
+        where: the folder or pattern, for messages.
+
+    Raises:
+        DataError: some names say their split and others do not.
+    """
+    splits = [read_split(name) for name in names]
+    if not any(splits):
+        return None
+    if None in splits:
+        unclear = [name for name, split in zip(names, splits, strict=True) if split is None]
+        known = next(name for name in names if name not in unclear)
+        raise DataError(
+            f"{where}: no telling to which split {', '.join(unclear[:5])} belong, beside {known}, whose name "
+            f"says it; rename them ({unclear[0]}_train), move them, or give a pattern such as {known[:3]}*"
+        )
+    return splits
+
+
+def select(splits: Sequence[Split], word: str) -> list[int]:
+    """Return the places of a split among those of files or folders.
+
+    `train` takes `restval` along, where there is one (as is usual); `val` without files is `rest_val`. A
+    variant, raw or `_fix`, is read, the raw one if there are both. Of the files that differ only in how they
+    spell the split, those spelled as asked for are taken; the others are left out with a warning.
+
+    Raises:
+        DataError: only the year tells whether files belong to the split.
+    """
+    wanted = read_split(word)
+    if wanted is None or _words(wanted.label) != _words(word):  # "dev2" is not "dev"
+        return []
+    for name in (wanted.name, *_INSTEAD.get(wanted.name, ())):
+        for is_fixed in {wanted.is_fixed: None, True: None}:
+            groups: dict[tuple[str, str], list[int]] = {}
+            for place, split in enumerate(splits):
+                if split.name in _ALSO.get(name, (name,)) and split.is_fixed == is_fixed:
+                    groups.setdefault((split.name, split.prefix), []).append(place)
+            if chosen := [place for places in groups.values() for place in _prefer(splits, places, wanted)]:
+                return sorted(chosen)
+    return []
+
+
+def _prefer(splits: Sequence[Split], places: list[int], wanted: Split) -> list[int]:
+    """Choose among files of one corpus and split, which differ in spelling, year and further words."""
+    year, part = wanted.year, wanted.part
+    kept = [i for i in places if part in ("", splits[i].part) and year in ("", splits[i].year)]
+    orders = [(splits[i].spelling != wanted.spelling, _ORDER.get(splits[i].spelling, 0)) for i in kept]
+    kept = [i for i, order in zip(kept, orders, strict=True) if order == min(orders)]
+    kept = [i for i in kept if splits[i].year == year] or kept
+    if len({splits[i].year for i in kept}) > 1:
+        labels = list(dict.fromkeys(splits[i].label for i in kept))
+        raise DataError(f"no telling which of {', '.join(labels)} to read; ask for {labels[0]}, for example")
+    kept = [i for i in kept if splits[i].part == part] or kept
+    left = [splits[i].label for i in places if i not in kept]
+    if kept and left and not (part or year):
+        log.warning("%s is read, %s left out", splits[kept[0]].label, ", ".join(left))
+    return kept
 
 
 def split_words(splits: str) -> tuple[str, ...]:
@@ -31,22 +185,24 @@ def split_words(splits: str) -> tuple[str, ...]:
 
 def common(word: str, others: Iterable[str]) -> str:
     """Return the first of other splits that shares samples with a split, or an empty string."""
-    whole, part = _place(word)
+    own = _places(word)
     for other in others:
-        its_whole, its_part = _place(other)
-        if whole == its_whole and (part == its_part or not (part and its_part)):
-            return other
+        for whole, part in _places(other):
+            if any(whole == its and not (part and mine and part != mine) for its, mine in own):
+                return other
     return ""
 
 
-def _place(word: str) -> tuple[str, str]:
-    """Return the whole split that a split belongs to, and its part of it, empty for all of it."""
-    name = word.removesuffix("_fix")  # VQA v2 with normalised answers: the same questions
-    name = _SAME.get(name, name)
-    whole, _, part = name.partition("_")
-    if name in _PARTS:
-        return _PARTS[name], name
-    return (whole, name) if whole == "val" and part else (name, "")  # MNLI: val_matched, val_mismatched
+def _places(word: str) -> list[tuple[str, str]]:
+    """Return the whole splits that a split has samples of, each with its part, empty for all of it."""
+    split = read_split(word)
+    if split is None:
+        return [(word, "")]
+    if split.name == "trainval":
+        return [("train", ""), ("val", "")]
+    if split.name in _WHOLES:
+        return [(_WHOLES[split.name], split.name)]
+    return [(split.name, split.part)]
 
 
 def validation_split(data: DataConfig, paper: str = "") -> str:
@@ -65,11 +221,12 @@ def validation_split(data: DataConfig, paper: str = "") -> str:
     words = split_words(data.train_split)
     if data.selection == "paper" and not paper:
         raise ConfigError("data.selection=paper is for --task retrieval and vqa; leave it out")
-    plain = [word.removesuffix("_fix") for word in words]
-    found = paper if data.selection == "paper" else "rest_val" if "trainable_val" in plain else "val"
-    if any(word.endswith("_fix") for word in words):
+    splits = {word: read_split(word) or Split(word, word) for word in words}
+    divided = any(split.name == "trainable_val" for split in splits.values())
+    found = paper if data.selection == "paper" else "rest_val" if divided else "val"
+    if any(split.is_fixed for split in splits.values()):
         found += "_fix"
-    if tested := next((word for word in words if word.startswith("test")), ""):
+    if tested := next((word for word, split in splits.items() if split.name.startswith("test")), ""):
         raise ConfigError(f"data.train_split={data.train_split}: {tested} is to test; leave it out")
     if data.selection == "clean" and (trained := common(found, words)):
         raise ConfigError(

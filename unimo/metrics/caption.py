@@ -21,6 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from unimo.errors import DataError
+from unimo.metrics.text import encodable
 
 logger = logging.getLogger(__name__)
 Caption = Sequence[str]
@@ -200,7 +201,9 @@ def ptb_tokenize(texts: Sequence[str]) -> list[list[str]]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     # The program reads one text a line and would skip an empty one.
-    rows = {number: [{"caption": " ".join(text.split()) or "."}] for number, text in enumerate(texts)}
+    rows = {
+        number: [{"caption": " ".join(encodable(text).split()) or "."}] for number, text in enumerate(texts)
+    }
     tokenized = PTBTokenizer().tokenize(rows)
     return [tokenized[number][0].split() for number in rows]
 

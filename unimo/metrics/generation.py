@@ -27,6 +27,7 @@ from tokenizers import normalizers, pre_tokenizers
 from unimo.errors import ConfigError
 from unimo.metrics import caption
 from unimo.metrics.average import Averages
+from unimo.metrics.text import encodable
 
 logger = logging.getLogger(__name__)
 MetricName = Literal["rouge", "bleu", "coco_rouge_l", "meteor", "coqa", "exact"]
@@ -133,7 +134,7 @@ def sentences(text: str, marked: bool) -> str:
 
 def split(text: str) -> list[str]:
     """Split a text into lower-case tokens; punctuation marks are tokens of their own."""
-    return [token for token, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(text))]
+    return [token for token, _ in _SPLITTER.pre_tokenize_str(_NORMALIZER.normalize_str(encodable(text)))]
 
 
 def answer_tokens(text: str) -> list[str]:

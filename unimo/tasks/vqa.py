@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from paddle.nn import functional as F
 from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
+from unimo.data.readers.answers import check_classes
 from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_answers
+from unimo.data.record import Record
 from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.files import write_text
 from unimo.losses.reduce import global_mean
@@ -57,7 +60,7 @@ class VqaTask(Task):
             raise CheckpointError(
                 "a VQA task needs the list of answers; metadata.answers is missing or empty"
             )
-        self.answers: list[str] = list(metadata["answers"])
+        self.answers = check_classes(metadata["answers"], "metadata.answers", CheckpointError)
         hidden = int(config.head_hidden_multiplier * model.hidden_size)
         self.classifier = ClassifierHead(model.pooled_size, hidden, len(self.answers))
         self.freeze_unused(text=True, image=True)
@@ -122,7 +125,10 @@ class VqaTask(Task):
 
 
 class VqaAccuracy(Metric):
-    """Mean target score of the chosen answers in percent: `overall`, and an entry for each question type."""
+    """Mean target score of the chosen answers in percent: `overall`, and an entry for each question type.
+
+    Questions without any answer, as in test, do not count; there are no scores if all are so.
+    """
 
     def __init__(self) -> None:
         self._scores: list[float] = []
@@ -130,8 +136,10 @@ class VqaAccuracy(Metric):
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         chosen = paddle.take_along_axis(batch.answer_targets, prediction["answer_ids"].unsqueeze(1), axis=1)
-        self._scores += chosen.flatten().tolist()
-        self._types += batch.question_types
+        for score, kind in zip(chosen.flatten().tolist(), batch.question_types, strict=True):
+            if not math.isnan(score):
+                self._scores.append(score)
+                self._types.append(kind)
 
     def compute(self) -> dict[str, float]:
         parts = gather_objects((self._scores, self._types))
@@ -164,24 +172,35 @@ class VqaBatch(PairBatch):
     """Questions about images."""
 
     answer_targets: Array
-    """[B, A] float32 soft scores of the A answers."""
+    """[B, A] float32 soft scores of the A answers; NaN for a question without answers, as in test."""
     question_ids: list[int | str | None]
     question_types: list[str]
     """Names under which accuracy is broken down."""
 
 
 class VqaCollator(PairCollator):
-    """Make a `VqaBatch`; `answers` are the A answers, in the order of the classifier's outputs."""
+    """Make a `VqaBatch`; in training, questions without answers are broken records.
+
+    Args:
+        answers: the A answers, in the order of the classifier's outputs.
+    """
 
     def __init__(self, processor: Processor, answers: Sequence[str], train: bool) -> None:
         super().__init__(processor, train)
         self.columns = {answer: column for column, answer in enumerate(answers)}
+
+    def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
+        if self.train and not record.answer_scores:
+            raise RecordError(f"sample {record.sample_id} has no answers to learn from")
+        return super().prepare(record, rng)
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> VqaBatch:
         """Join prepared samples; targets leave out answers that are no classes."""
         records = [sample["record"] for sample in prepared]
         targets = np.zeros((len(records), len(self.columns)), np.float32)
         for row, record in enumerate(records):
+            if not record.answer_scores:
+                targets[row] = np.nan
             for answer, score in record.answer_scores.items():
                 if answer in self.columns:
                     targets[row, self.columns[answer]] = score

@@ -151,7 +151,7 @@ def test_folders_of_images_have_the_parts_of_val_too(tmp_path: Path) -> None:
     opened = open_corpus(corpus, "train+trainable_val", "images", DataConfig())
     assert [record.image_id for record in opened] == ["train/train.png", "trainable_val/trainable_val.png"]
     with pytest.raises(
-        DataError, match="no split 'test' of images; found: train, val, trainable_val, rest_val"
+        DataError, match="no split 'test' of images; found: rest_val, train, trainable_val, val"
     ):
         open_corpus(corpus, "train+test", "images", DataConfig())
     labeled = open_labeled_images(

@@ -84,11 +84,6 @@ def clip_text(text: str) -> str:
     return clipped.rpartition(" ")[0] or clipped
 
 
-def encodable(text: str) -> str:
-    """Replace each lone surrogate, which JSON can hold but UTF-8 cannot, by a question mark."""
-    return text.encode(errors="replace").decode()
-
-
 def repair(words: Sequence[str], tags: Sequence[str]) -> list[str]:
     """Correct the tags of a caption; `words` are in lower case."""
     fixed = [

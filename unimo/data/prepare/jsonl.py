@@ -14,10 +14,11 @@ from unimo.data.images.open import open_image
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
-from unimo.data.readers.jsonl import JsonlDataset, hash_split
-from unimo.data.readers.open import split_of
+from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, hash_split
 from unimo.data.record import Record
+from unimo.data.splits import splits_of
 from unimo.errors import DataError, RecordError
+from unimo.files import visible
 
 _CHECK_SIZE = 32
 # Own images and questions have names, unlike the COCO numbers of VQA v2.
@@ -91,17 +92,17 @@ def prepare_jsonl(
 
 def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[str, Dataset], bool]:
     """Open the data of each split, and return whether file names name the splits."""
-    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+    files = visible(source, "*.jsonl") if source.is_dir() else [source]
     if not files:
         raise DataError(f"no *.jsonl file in {source}")
-    named = any(split_of(path) for path in files)
+    named = splits_of([path.stem for path in files], source)
     parts: dict[str, list[Dataset]] = {}
-    for path in files:
+    for number, path in enumerate(files):
         data = JsonlDataset(path, kind, image_root=images)
-        for split in [split_of(path) or "train"] if named else ["train", "val", "test"]:
+        for split in [named[number].name] if named else HASHED_SPLITS:
             part = data if named else ConcatDataset([data], "own", [hash_split(data.image_names(), split)])
             parts.setdefault(split, []).append(part)
-    return {split: concat(datasets, "own") for split, datasets in parts.items()}, named
+    return {split: concat(datasets, "own") for split, datasets in parts.items()}, bool(named)
 
 
 def _group(

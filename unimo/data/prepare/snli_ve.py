@@ -10,8 +10,9 @@ from unimo.data.checks import check_id, check_text
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progress, check_folder, no_progress
 from unimo.data.readers.answers import LABELS
+from unimo.data.splits import read_split, select
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import parse_json, read_lines
+from unimo.files import parse_json, read_lines, visible
 
 SPLITS = ("train", "dev", "test")
 NO_LABEL = "-"
@@ -40,7 +41,7 @@ def prepare_snli_ve(
             or a full disk.
     """
     source = check_folder(annotations, "snli_ve_train.jsonl, snli_ve_dev.jsonl, snli_ve_test.jsonl")
-    files = {split: path for split in SPLITS if (path := source / f"snli_ve_{split}.jsonl").is_file()}
+    files = _files(source)
     if not files:
         raise DataError(f"no snli_ve_train.jsonl, snli_ve_dev.jsonl or snli_ve_test.jsonl in {source}")
     broken = BrokenRecords(source, max_missing_rate)
@@ -62,6 +63,20 @@ def prepare_snli_ve(
             "files": writer.file_names,
         }
     return folder.finish(out, summary, broken)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Find the file of each split that is there."""
+    paths = visible(folder, "*.jsonl")
+    known = [(path, split) for path in paths if (split := read_split(path.stem))]
+    files = {}
+    for split in SPLITS:
+        found = [known[place][0] for place in select([split for _, split in known], split)]
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise DataError(f"{folder} has several files of {split}: {names}; leave one of them there")
+        files |= dict.fromkeys([split], found[0]) if found else {}
+    return files
 
 
 def _read_split(path: Path, broken: BrokenRecords) -> tuple[dict[str, dict[str, list]], int]:

@@ -25,7 +25,7 @@ from unimo.data.prepare.writer import (
 )
 from unimo.data.readers.answers import unnamed_class
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import read_json
+from unimo.files import read_json, visible
 from unimo.metrics.vqa import normalise_answer, soft_score
 
 log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _read_splits(folder: Path, broken: BrokenRecords) -> dict[str, VqaSplit]:
 
 
 def _one_file(folder: Path, pattern: str) -> Path | None:
-    found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    found = visible(folder, pattern)
     if len(found) > 1:
         raise DataError(f"{folder} has several files {pattern}: {', '.join(path.name for path in found)}")
     return found[0] if found else None

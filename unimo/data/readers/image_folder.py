@@ -1,8 +1,8 @@
 """Folders of image files: without labels, or a tree with one folder for each class.
 
-A tree is `train/<class>/*.jpg` and `val/<class>/*.jpg`. The classes are the folders of `train` in order of
-the alphabet, as in ImageNet's usual layout. Without folders of splits (`<class>/*.jpg`) the images are split
-by hash: 90% train, 5% val, 5% test.
+A tree is `train/<class>/*.jpg` and `val/<class>/*.jpg`, or other names of splits that `data/splits.py` knows
+(`Train`, `val2017`). The classes are the folders of `train` in order of the alphabet, as in ImageNet's usual
+layout. Without folders of splits (`<class>/*.jpg`) the images are split by hash: 90% train, 5% val, 5% test.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from unimo.data.readers.base import (
@@ -22,21 +22,17 @@ from unimo.data.readers.base import (
     RelabeledImages,
     WrappedDataset,
     check_index,
+    concat,
     spoken,
 )
-from unimo.data.readers.jsonl import hash_split
+from unimo.data.readers.jsonl import HASHED_SPLITS, hash_split
 from unimo.data.record import Record
+from unimo.data.splits import Split, read_split, select
 from unimo.errors import DataError, RecordError
+from unimo.files import is_hidden
 
 log = logging.getLogger(__name__)
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-SPLIT_FOLDERS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test",),
-}
-VAL_PARTS = ("trainable_val", "rest_val")
-"""Further folders of splits, for those who divide `val`."""
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
 
 
 class PictureDataset(Dataset):
@@ -91,19 +87,37 @@ class PromptDataset(WrappedDataset):
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """Find the image files in a folder and its subfolders, sorted; hidden and other files are skipped."""
+    """Find the image files in a folder and its subfolders, sorted; hidden and other files are skipped.
+
+    Links to folders are followed, but no folder is read twice.
+    """
     pictures, others = [], Counter()
-    for path in folder.rglob("*"):
-        if any(part[0] == "." for part in path.relative_to(folder).parts):
-            continue
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            pictures.append(path)
-        elif path.is_file():
-            others[path.suffix.lower() or "none"] += 1
+    for path in _walk(folder):
+        if _is_picture(path):
+            pictures.append(Path(path))
+        else:
+            others[os.path.splitext(path)[1].lower() or "none"] += 1
     if others:
         endings = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         log.warning("%s: %d files are no pictures by their endings: %s", folder, others.total(), endings)
     return sorted(pictures)
+
+
+def _walk(folder: str | Path) -> Iterator[str]:
+    """Yield the paths of the files in a folder and its subfolders, without hidden ones."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(parent)
+        if (state.st_dev, state.st_ino) in seen:  # a link to a folder above, or to one that is read anyway
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (os.path.join(parent, name) for name in files if not is_hidden(name))
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURE_SUFFIXES)
 
 
 class ImageFolder(LabeledImages):
@@ -111,13 +125,22 @@ class ImageFolder(LabeledImages):
 
     Args:
         class_names: classes that labels refer to; the folders found when None.
+        tree: folder that the names of images start from, so that those of two splits differ; `root` when
+            None.
 
     Raises:
         DataError: no class folders, no images, or a folder that is not among `class_names`.
     """
 
-    def __init__(self, root: str | Path, name: str = "", class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        name: str = "",
+        class_names: Sequence[str] | None = None,
+        tree: Path | None = None,
+    ) -> None:
         self.root = Path(root)
+        self._tree = tree or self.root
         self.name = name or self.root.name
         found = class_folders(self.root)
         self.class_names = list(class_names if class_names is not None else found)
@@ -128,12 +151,8 @@ class ImageFolder(LabeledImages):
         self.names: list[str] = []
         self._labels = array("i")
         for label, folder in enumerate(self.class_names):
-            names = sorted(
-                os.path.relpath(os.path.join(parent, file), self.root)
-                for parent, _, files in os.walk(self.root / folder, followlinks=True)
-                for file in files
-                if file.lower().endswith(PICTURE_SUFFIXES) and not file.startswith(".")
-            )
+            files = filter(_is_picture, _walk(self.root / folder))
+            names = sorted(os.path.relpath(file, self._tree) for file in files)
             self.names += names
             self._labels.extend([label] * len(names))
         if not self.names:
@@ -150,7 +169,7 @@ class ImageFolder(LabeledImages):
         return Record(
             sample_id=name,
             corpus=self.name,
-            images=(self.root / name,),
+            images=(self._tree / name,),
             image_id=name,
             label=label,
             label_name=spoken(self.class_names[label]),
@@ -158,34 +177,71 @@ class ImageFolder(LabeledImages):
 
     def image_source(self, index: int) -> Path:
         check_index(index, len(self))
-        return self.root / self.names[index]
+        return self._tree / self.names[index]
 
 
 def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
     """Open one split of a tree as described at the top of this file.
 
     Raises:
-        DataError: no such split, or an empty one.
+        DataError: no such split, an empty one, or no telling whether folders are splits or classes.
     """
-    known = {*VAL_PARTS, *(folder for folders in SPLIT_FOLDERS.values() for folder in folders)}
-    found = [folder for folder in class_folders(root) if folder in known]
-    if not found:
+    splits = split_folders(root, labeled=True)
+    if not splits:
         whole = ImageFolder(root, name)
-        if split not in SPLIT_FOLDERS:
-            raise DataError(f"{root} has no split {split!r}; found: {', '.join(SPLIT_FOLDERS)}")
+        if split not in HASHED_SPLITS:
+            raise DataError(f"{root} has no split {split!r}; found: {', '.join(HASHED_SPLITS)}")
         subset = ConcatDataset([whole], name, [hash_split(whole.names, split)])
         if len(subset) == 0:
             raise DataError(f"{root} has too few pictures for a split {split!r}: at least 3 are needed")
         return RelabeledImages(subset, whole.class_names, range(len(whole.class_names)))
-    chosen = next((folder for folder in SPLIT_FOLDERS.get(split, (split,)) if folder in found), None)
-    if chosen is None:
-        raise DataError(f"{root} has no split {split!r}; found: {', '.join(found)}")
-    train = next((folder for folder in SPLIT_FOLDERS["train"] if folder in found), chosen)
-    dataset = ImageFolder(root / chosen, name, class_folders(root / train))
-    log.info("%s, %s: %d images of %d classes", name, split, len(dataset), len(dataset.class_names))
-    return dataset
+    chosen = [list(splits)[place] for place in select(list(splits.values()), split)]
+    if not chosen:
+        raise DataError(f"{root} has no split {split!r}; found: {', '.join(splits)}")
+    trained = [folder for folder, found in splits.items() if found.name == "train"] or chosen
+    names = sorted({label for folder in trained for label in class_folders(root / folder)})
+    parts = [ImageFolder(root / folder, name, names, root) for folder in chosen]
+    log.info("%s, %s: %d images of %d classes", name, split, sum(map(len, parts)), len(names))
+    return parts[0] if len(parts) == 1 else RelabeledImages(concat(parts, name), names, range(len(names)))
+
+
+def split_folders(root: Path, labeled: bool) -> dict[str, Split]:
+    """Return the subfolders that are splits; none if all of them are classes, such as `bus`, `car`, `train`.
+
+    Args:
+        labeled: pictures lie in folders of classes, so there are none directly in the folder of a split.
+
+    Raises:
+        DataError: folders named like a split beside others, and no telling which of the two they are.
+    """
+    folders = [folder for folder in class_folders(root) if any(map(_is_picture, _walk(root / folder)))]
+    found = {folder: read_split(folder) for folder in folders}
+    splits = {folder: split for folder, split in found.items() if split and split.alone}
+    others = [folder for folder in folders if folder not in splits]
+    if not splits or not others:
+        return splits
+    direct = [
+        folder
+        for folder in splits
+        if any(
+            entry.is_file() and _is_picture(entry.name)
+            for entry in os.scandir(root / folder)
+            if not is_hidden(entry.name)
+        )
+    ]
+    if len(splits) > 1 and not (labeled and direct):
+        log.warning("%s: %s belong to no split and are left out", root, ", ".join(others))
+        return splits
+    trains = all(split.name == "train" for split in splits.values())
+    if len(direct) == len(splits) and (labeled or (trains and len(others) > 1)):
+        return {}
+    raise DataError(
+        f"{root}: no telling whether {', '.join(splits)} are splits or classes, beside "
+        f"{', '.join(others[:5])}; move what is no split out of the folder, or give classes other names "
+        "(train_class)"
+    )
 
 
 def class_folders(root: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != ".")
+    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_hidden(entry.name))

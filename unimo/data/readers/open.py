@@ -1,9 +1,11 @@
 """Finding the files of a corpus split and opening them with the reader of their format.
 
 The split is the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2_train_fix.arrow`,
-`conceptual_caption_train_7.arrow`, `val.jsonl`, `train-000012.tar`. Rules:
+`conceptual_caption_train_7.arrow`, `Validation.jsonl`, `train-00012-of-00100.tar`. `data/splits.py` knows how
+they are spelled. Rules:
 
-- a file whose name ends with no split (`vg.arrow`, `sbu_3.arrow`, `00042.tar`) belongs to train;
+- files whose names say no split (`vg.arrow`, `sbu_3.arrow`, `00042.tar`) belong to train; beside files whose
+  names do they are refused;
 - `train` includes `restval`, where there is one (as is usual); `val` also finds `dev`, else `rest_val`;
   `test` is only `test`; several splits are joined with a plus: `train+trainable_val`. Each must be there, and
   two that share samples (`val` and `rest_val`) are refused;
@@ -12,6 +14,7 @@ The split is the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2
 - in a folder with several kinds of Arrow tables (ViLT users keep all of theirs together), those with the
   columns of the requested kind are read;
 - of several formats in one folder Arrow goes before tar, and tar before jsonl;
+- a JSON list of the same objects (`coco_train.json` of ALBEF) is read if it is named, alone or by a pattern;
 - if no jsonl file of the folder names a split, images are split by hash (`readers/jsonl.py`);
 - texts alone may also be `*.txt` files, one sentence a line; images alone a folder of image files, with a
   subfolder for each split or without splits (all of them train). Such corpora are not split by hash.
@@ -20,8 +23,7 @@ The split is the end of a file's name: `f30k_caption_karpathy_val.arrow`, `vqav2
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,39 +39,51 @@ from unimo.data.readers.base import (
     relabel,
 )
 from unimo.data.readers.cifar import open_cifar
-from unimo.data.readers.image_folder import PictureDataset, PromptDataset, find_pictures, open_image_folder
-from unimo.data.readers.jsonl import JsonlDataset, TextLinesDataset, hash_split
+from unimo.data.readers.image_folder import (
+    PictureDataset,
+    PromptDataset,
+    find_pictures,
+    open_image_folder,
+    split_folders,
+)
+from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, TextLinesDataset, hash_split
 from unimo.data.readers.tar import TarDataset
 from unimo.data.scenes.dataset import SceneShapes, open_scenes
 from unimo.data.scenes.dataset import answers as scene_answers
-from unimo.data.splits import split_words
+from unimo.data.splits import Split, read_split, select, split_words, splits_of
 from unimo.data.tables import column_names
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import read_json
+from unimo.files import read_json, visible
 from unimo.settings import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
-_SPLIT = re.compile(
-    r"(?:.*?[_.-])??(?P<split>trainable_val|rest_val|restval|test-dev|train|val|dev|test\d?)"
-    r"(?P<fix>_fix)?(?:[_-]\d+)?"
-)
-_ALSO = {"train": ("train", "restval")}
-_INSTEAD = {"val": ("dev", "rest_val"), "dev": ("val",)}
-_HASHED = ("train", "val", "test")
-_FOLDERS = ("train", "restval", "val", "trainable_val", "rest_val", "test")
+_TRAIN = read_split("train")
 _WHOLE = "all"
 _UNPAIRED = ("texts", "images")
 _READERS: dict[str, Callable[[Path, Kind, str], Dataset]] = {
     ".arrow": ArrowDataset,
     ".tar": TarDataset,
     ".jsonl": JsonlDataset,
+    ".json": JsonlDataset,
     ".txt": lambda path, kind, name: TextLinesDataset(path, name),
 }
+_OTHER_FORMATS = {
+    ".tar.gz": "unpack *.tar.gz with gunzip: members are read by their place in the file",
+    ".tgz": "unpack *.tgz with gunzip: members are read by their place in the file",
+    ".parquet": "convert *.parquet to jsonl and files of images, or to Arrow files (pyarrow.ipc.new_file)",
+    ".token": 'lines of *.token become jsonl lines {"image": "1.jpg", "texts": [...]}; Flickr30k with its '
+    "usual splits: tools/prepare_data.py karpathy --annotations dataset_flickr30k.json",
+    ".csv": 'write a line {"image": ..., "text": ...} of jsonl for each row',
+    ".json": 'a JSON list of {"image": ..., "caption": ...} (ALBEF) is read if its file is named, or a '
+    "pattern such as DIR/coco_*.json; Karpathy's, VQA's and others: tools/prepare_data.py",
+}
+"""Suffix -> what to do with files of that format."""
 
 
 class _File(NamedTuple):
     path: Path
-    split: str
+    split: Split | None
+    """None where no file of the corpus says its split."""
 
 
 def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) -> Dataset:
@@ -95,17 +109,17 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     files = _find_files(path, kind)
     if _is_hashed(files, kind):
         return _open_hashed(files, split, kind, name)
-    words, chosen = split_words(split), {}
-    for word in words:
-        found = _of_split(files, word)
+    splits, chosen = [file.split or _TRAIN for file in files], {}
+    for word in split_words(split):
+        found = select(splits, word)
         if not found:
-            there = ", ".join(_split_names(files))
             raise DataError(
-                f"{path} has no split {word!r} of {kind}; found: {there} "
+                f"{path} has no split {word!r} of {kind}; found: {', '.join(_split_names(files))} "
                 "(data.train_split says what to train on)"
             )
-        chosen |= dict.fromkeys(file.path for file in found)  # train may have brought restval already
-    parts = [_READERS[path.suffix](path, kind, name) for path in chosen]
+        # train may have brought restval already
+        chosen |= dict.fromkeys(files[place].path for place in found)
+    parts = [_READERS[path.suffix.lower()](path, kind, name) for path in chosen]
     dataset = concat(parts, name)
     if len(dataset) == 0:
         raise DataError(f"split {split!r} in {path} has no samples")
@@ -132,12 +146,12 @@ def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]
         DataError: no such corpus.
     """
     if corpus.path == "scenes":
-        return list(_HASHED)
+        return list(HASHED_SPLITS)
     path = resolve_path(corpus, data)
     if kind == "images" and (pictures := _picture_folder(path)):
-        return _picture_splits(pictures)
+        return [split.label for split in _picture_splits(pictures).values()]
     files = _find_files(path, kind)
-    return list(_HASHED) if _is_hashed(files, kind) else _split_names(files)
+    return list(HASHED_SPLITS) if _is_hashed(files, kind) else _split_names(files)
 
 
 def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
@@ -156,8 +170,8 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     if listed.is_file():
         return check_classes(read_json(listed, DataError), listed, DataError)
     files = _find_files(path, "vqa")
-    train = [file for file in files if "test" not in file.split]
-    answers = _answers_of_tables(file.path for file in train if file.path.suffix == ".arrow")
+    train = [file.path for file in files if "test" not in (file.split or _TRAIN).name]
+    answers = _answers_of_tables(path for path in train if path.suffix.lower() == ".arrow")
     return answers or _answers_of_records(open_corpus(corpus, data.train_split, "vqa", data))
 
 
@@ -168,31 +182,41 @@ def resolve_path(corpus: CorpusConfig, data: DataConfig) -> Path:
 
 def _find_files(path: Path, kind: Kind) -> list[_File]:
     """Find the files of the preferred format of a folder, file or pattern."""
+    suffixes = _suffixes(kind)
     if path.is_dir():
-        candidates = sorted(path.iterdir())
+        candidates = visible(path)
     elif path.is_file():
-        candidates = [path]
+        candidates, suffixes = [path], (*suffixes, ".json")
     elif "*" in path.name and path.parent.is_dir():
-        candidates = sorted(path.parent.glob(path.name))
+        candidates, suffixes = visible(path.parent, path.name), (*suffixes, ".json")
     else:
         raise DataError(
             f"no data at {path.absolute()}; make it with tools/prepare_data.py, give another folder, "
             "or use the built-in corpus `scenes`"
         )
     column = TEXT_COLUMN.get(kind, "image")
-    for suffix in _suffixes(kind):
-        files = [file for file in candidates if file.suffix == suffix and not file.name.startswith(".")]
+    for suffix in suffixes:
+        files = [file for file in candidates if file.suffix.lower() == suffix]
         if suffix == ".arrow":
             files = [file for file in files if column in column_names(file)]
         if files:
-            return [_File(file, split_of(file)) for file in files]
+            splits = splits_of([file.stem for file in files], path) or [None] * len(files)
+            return list(map(_File, files, splits))
     seen = ", ".join(file.name for file in candidates[:5])
     others = " or ".join([f"*{suffix}" for suffix in _suffixes(kind)[1:]])
     more = ", or a folder of pictures" if kind == "images" else ""
     raise DataError(
         f"{path} holds no {kind} data: expected *.arrow with a column `{column}`, {others}{more}; "
-        f"found {seen or 'nothing'}"
+        f"found {seen or 'nothing'}{_way_out(candidates)}"
     )
+
+
+def _way_out(files: Sequence[Path]) -> str:
+    """Return what to do with files in known formats that are not read; empty if there are none."""
+    for suffix, advice in _OTHER_FORMATS.items():
+        if any(file.name.lower().endswith(suffix) for file in files):
+            return f"; {advice}"
+    return ""
 
 
 def _suffixes(kind: Kind) -> tuple[str, ...]:
@@ -202,21 +226,25 @@ def _suffixes(kind: Kind) -> tuple[str, ...]:
 
 def _picture_folder(path: Path) -> Path | None:
     """Return the folder if its images are plain files rather than in tables or shards."""
-    if path.is_dir() and not any(file.suffix in _suffixes("images") for file in path.iterdir()):
+    if path.is_dir() and not any(file.suffix.lower() in _suffixes("images") for file in visible(path)):
         return path
     return None
 
 
-def _picture_splits(folder: Path) -> list[str]:
-    return [name for name in _FOLDERS if (folder / name).is_dir()] or ["train"]
+def _picture_splits(folder: Path) -> dict[str, Split]:
+    return split_folders(folder, labeled=False) or {"": _TRAIN}
 
 
 def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
     """Open the images of a split's subfolder, or of the whole folder, which without subfolders is train."""
-    words, splits = split_words(split), _picture_splits(folder)
-    if missing := next((word for word in words if word not in (*splits, _WHOLE)), ""):
-        raise DataError(f"{folder} has no split {missing!r} of images; found: {', '.join(splits)}")
-    roots = [folder / word if word in _FOLDERS and (folder / word).is_dir() else folder for word in words]
+    roots = []
+    splits = {} if split == _WHOLE else _picture_splits(folder)
+    for word in split_words(split):
+        found = [""] if word == _WHOLE else [list(splits)[i] for i in select(list(splits.values()), word)]
+        if not found:
+            labels = ", ".join(split.label for split in splits.values())
+            raise DataError(f"{folder} has no split {word!r} of images; found: {labels}")
+        roots += [folder / part for part in found]
     files = [file for root in roots for file in find_pictures(root)]
     if not files:
         seen = ", ".join(sorted(file.name for file in folder.iterdir())[:5])
@@ -225,33 +253,14 @@ def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
     return PictureDataset(files, folder, name)
 
 
-def split_of(path: Path) -> str:
-    """Return the split at the end of a file name, including `_fix`; empty if there is none."""
-    match = _SPLIT.fullmatch(path.stem)
-    return match["split"] + (match["fix"] or "") if match else ""
-
-
-def _of_split(files: list[_File], split: str) -> list[_File]:
-    """Select the files of one split by the rules at the top of this file."""
-    for name in (split, *_INSTEAD.get(split, ())):
-        for ending in ("", "_fix"):
-            names = {part + ending for part in _ALSO.get(name, (name,))}
-            if name == "train" and not ending:
-                names.add("")
-            chosen = [file for file in files if file.split in names]
-            if chosen:
-                return chosen
-    return []
-
-
 def _split_names(files: list[_File]) -> list[str]:
-    return sorted({file.split or "train" for file in files})
+    return sorted({(file.split or _TRAIN).label for file in files})
 
 
 def _is_hashed(files: list[_File], kind: Kind) -> bool:
     if kind in _UNPAIRED:
         return False
-    return files[0].path.suffix == ".jsonl" and not any(file.split for file in files)
+    return files[0].path.suffix.lower() in (".jsonl", ".json") and files[0].split is None
 
 
 def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Dataset:
@@ -259,8 +268,10 @@ def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Datas
     for file in files:
         dataset = JsonlDataset(file.path, kind, name)
         for word in split_words(split):
-            if word not in _HASHED:
-                raise DataError(f"{file.path.parent} has no split {word!r}; found: {', '.join(_HASHED)}")
+            if word not in HASHED_SPLITS:
+                raise DataError(
+                    f"{file.path.parent} has no split {word!r}; found: {', '.join(HASHED_SPLITS)}"
+                )
             parts.append(dataset)
             indices.append(hash_split(dataset.image_names(), word))
     whole = ConcatDataset(parts, name, indices)

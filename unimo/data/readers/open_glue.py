@@ -9,8 +9,9 @@ from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
 from unimo.data.readers.open import resolve_path
 from unimo.data.scenes.texts import SceneTexts
-from unimo.data.splits import split_words
+from unimo.data.splits import read_split, select, split_words
 from unimo.errors import DataError
+from unimo.files import visible
 from unimo.settings import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
         )
     name = corpus.name or folder.name
     parts = [
-        GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word)
+        GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word.lower())
         for word in split_words(split)
         for file, part in _files(folder, word)
     ]
@@ -48,12 +49,9 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
 
 def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
     """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
-    stem, _, part = split.partition("_")
-    name = "dev" if stem == "val" else stem
-    parts = [part] if part else ["", "matched", "mismatched"]
-    files = [(folder / f"{name}{'_' * bool(each)}{each}.tsv", each) for each in parts]
-    found = [(file, each) for file, each in files if file.is_file()]
-    if not found:
-        there = ", ".join(sorted(file.name for file in folder.glob("*.tsv"))) or "no .tsv files"
+    files = [(file, found) for file in visible(folder, "*.tsv") if (found := read_split(file.stem))]
+    chosen = [files[place] for place in select([found for _, found in files], split)]
+    if not chosen:
+        there = ", ".join(file.name for file, _ in files) or "no .tsv files"
         raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
-    return found
+    return [(file, found.part) for file, found in chosen]

@@ -13,6 +13,11 @@ import numpy as np
 from unimo.data.record import Record
 from unimo.errors import RecordError
 
+MAX_FEATURE = float(np.finfo(np.float16).max)
+"""Largest feature, 65,504: stores have half precision, and squares of much larger ones are infinite."""
+_SLACK = 1e-3
+"""Error of class probabilities in half precision."""
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -73,7 +78,8 @@ def check_regions(regions: Regions, name: str, feature_size: int, num_classes: i
 
     Raises:
         RecordError: no regions, another width, no class probabilities or another number of classes, numbers
-            that are not finite, or a box outside of the image.
+            that are not finite, features that half precision cannot hold, class probabilities outside of
+            [0, 1], or a box outside of the image.
     """
     features, boxes, probs = regions.features, regions.boxes, regions.class_probs
     if len(features) == 0:
@@ -88,6 +94,12 @@ def check_regions(regions: Regions, name: str, feature_size: int, num_classes: i
     numbers = (features, boxes) if probs is None else (features, boxes, probs)
     if not all(np.isfinite(array).all() for array in numbers):
         raise RecordError(f"image {name}: features, boxes or class probabilities are not finite")
+    if (largest := float(np.abs(features).max(initial=0))) > MAX_FEATURE:
+        raise RecordError(f"image {name}: a feature of {largest:.3g}; expected at most {MAX_FEATURE:g}")
+    if probs is not None and probs.size and not (-_SLACK <= probs.min() and probs.max() <= 1 + _SLACK):
+        raise RecordError(
+            f"image {name}: class probabilities of {probs.min():.3g} to {probs.max():.3g}, expected 0 to 1"
+        )
     if regions.width < 1 or regions.height < 1:
         raise RecordError(f"image {name} is {regions.width} x {regions.height} pixels")
     limits = np.array([regions.width, regions.height] * 2) + 1.0  # detectors round up to the next pixel

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -17,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from unimo.data.readers.base import LineFile
-from unimo.data.regions.base import Regions
+from unimo.data.regions.base import Regions, check_regions
 from unimo.data.regions.shard import StoredImage
 from unimo.data.regions.store import StoredRegions
 from unimo.errors import DataError, RecordError
@@ -26,39 +28,62 @@ from unimo.files import replacing
 Order = Literal["width-height", "height-width"]
 COLUMNS = 7
 _LARGEST = 2**31 - 1
+_PROBED, _AGREEING = 100, 5
+"""Lines at most, and readable ones, that decide how wide features are."""
 
 
 class TsvRegions(StoredRegions):
     """Random access to a TSV file: lines are located when it is opened and decoded when read.
 
-    A broken line affects only its own image.
+    A broken line affects only its own image. Released files have some images twice, one of the lines cut off:
+    the first line that can be read counts.
 
     Args:
         order: meaning of columns 2 and 3.
 
     Raises:
-        DataError: missing or empty file, or a first line in another format.
+        DataError: missing or empty file, or none of its first lines is in this format.
     """
 
     def __init__(self, path: str | Path, order: Order = "width-height") -> None:
         self.path, self.order = Path(path), order
         self.where = str(self.path)
         self._index: dict[str, int] = {}
+        self._repeats: dict[int, list[int]] = {}
         self._lines = LineFile(self.path, self._add)
         if not self._index:
             raise DataError(f"{self.path} holds no region features: the file is empty")
-        try:
-            first = self.read(0)
-        except RecordError as error:
-            raise DataError(f"{error} (its first line decides how wide features are)") from error
-        self.feature_size = first.features.shape[1]
-        self.num_classes = 0 if first.class_probs is None else first.class_probs.shape[1]
+        self.feature_size, self.num_classes = self._widths()
 
     def _add(self, number: int, line: bytes) -> bool:
-        """Note the name of a line's image, the first of several lines with one name; all lines are kept."""
+        """Note the name of a line's image, and lines that have it too; all lines are kept."""
         if name := line.partition(b"\t")[0].strip().decode("utf8", "replace"):
-            self._index.setdefault(name, number - 1)
+            first = self._index.setdefault(name, number - 1)
+            if first != number - 1:
+                self._repeats.setdefault(first, []).append(number - 1)
         return True
+
+    def _widths(self) -> tuple[int, int]:
+        """Return the width of features and the number of classes that most of the first lines have.
+
+        Raises:
+            DataError: none of them can be read.
+        """
+        found: Counter[tuple[int, int]] = Counter()
+        problem: RecordError | None = None
+        for place in range(min(len(self._lines), _PROBED)):
+            try:
+                regions = self._parse(place)
+            except RecordError as error:
+                problem = problem or error
+                continue
+            probs = regions.class_probs
+            found[regions.features.shape[1], 0 if probs is None else probs.shape[1]] += 1
+            if found.total() == _AGREEING:
+                break
+        if not found:
+            raise DataError(f"{problem} (its first lines decide how wide features are)") from problem
+        return found.most_common(1)[0][0]
 
     def __len__(self) -> int:
         return len(self._index)
@@ -72,6 +97,14 @@ class TsvRegions(StoredRegions):
         return self._index.get(key)
 
     def read(self, place: int) -> Regions:
+        *others, last = place, *self._repeats.get(place, ())
+        for other in others:
+            with contextlib.suppress(RecordError):
+                where = self._lines.where(other)
+                return check_regions(self._parse(other), where, self.feature_size, self.num_classes)
+        return self._parse(last)
+
+    def _parse(self, place: int) -> Regions:
         columns = self._lines.content(place).rstrip(b"\r\n").split(b"\t")
         return _parse(columns, self.order, self._lines.where(place))
 

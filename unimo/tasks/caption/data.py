@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from unimo.data.checks import check_id, check_text
 from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.base import Dataset, check_index
 from unimo.data.record import ImageSource, Record
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
 from unimo.settings import ScenesConfig
 from unimo.tasks.caption.batches import CaptionRecord, Objects
@@ -102,12 +103,13 @@ def read_references(path: str | Path) -> dict[ImageId, tuple[str, ...]]:
     found: dict[ImageId, list[str]] = {}
     for number, row in enumerate(rows):
         content = row if isinstance(row, Mapping) else {}
-        image_id, caption = content.get("image_id"), content.get("caption")
-        if not isinstance(image_id, (int, str)) or not isinstance(caption, str) or not caption.strip():
+        try:
+            image_id, caption = check_id(content.get("image_id"), ""), check_text(content.get("caption"))
+        except RecordError as error:
             raise DataError(
                 f"{path}, annotation {number}: expected an `image_id` and a `caption` that is not empty, "
-                f"found {row!r:.120}"
-            )
+                f"found {shown(row)}"
+            ) from error
         found.setdefault(result_image_id(image_id), []).append(caption)
     return {image_id: tuple(captions) for image_id, captions in found.items()}
 

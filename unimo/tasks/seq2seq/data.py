@@ -1,7 +1,7 @@
 """The files of text generation: which files of a folder are which split.
 
-The names of the files in a folder tell its format (`FILES`); {} is `train`, `val` (or `valid`, `dev`,
-`validation`) or `test`.
+The names of the files in a folder tell its format (`FILES`); {} is `train`, `val` or `test`, or another name
+of a split that `unimo/data/splits.py` knows, maybe with the number of a shard.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.generation import CoqaFile, JsonlFile, LinePairs, SquadQuestions, TsvFile
-from unimo.data.splits import split_words
+from unimo.data.splits import Split, read_split, select, split_words
 from unimo.errors import DataError
+from unimo.files import visible
 from unimo.settings import CorpusConfig
 from unimo.tasks.seq2seq.config import Format
 
@@ -35,7 +36,6 @@ FILES: dict[str, tuple[tuple[str, ...], ...]] = {
     "jsonl": (("{}.jsonl",),),
 }
 """Format -> names that its files may have; two names are those of source and target."""
-STEMS = {"val": ("val", "valid", "dev", "validation")}
 
 
 def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset:
@@ -58,9 +58,14 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
     if not folder.is_dir():
         raise DataError(f"no folder {folder.absolute()}; expected files such as {_names('train', 'auto')}")
     name = corpus.name or folder.name
+    found = [
+        (word, kind, files)
+        for word in split_words(split)
+        for kind, several in [find_files(folder, word, run.task.format)]
+        for files in several
+    ]
     parts = []
-    for word in split_words(split):
-        kind, files = find_files(folder, word, run.task.format)
+    for word, kind, files in found:
         if kind == "lines":
             parts.append(LinePairs((files[0], files[1]), name))
         elif kind == "tsv":
@@ -74,22 +79,29 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
     return concat(parts, name)
 
 
-def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, tuple[Path, ...]]:
-    """Find format and files of a split.
+def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, list[tuple[Path, ...]]]:
+    """Find the format of a split, and its file, or its two files, of each shard.
 
     Raises:
         DataError: there are none, or a source without its target.
     """
+    names = [path.name for path in visible(folder)]
     for known in FILES if kind == "auto" else (kind,):
         for patterns in FILES[known]:
-            for stem in STEMS.get(split, (split,)):
-                files = tuple(folder / pattern.format(stem) for pattern in patterns)
-                there = [file for file in files if file.is_file()]
-                if there and len(there) < len(files):
-                    missing = next(file for file in files if file not in there)
-                    raise DataError(f"{there[0]} has no {missing.name} beside it; expected both")
-                if there:
-                    return known, files
+            stems: dict[str, Split] = {}
+            for before, after in (pattern.split("{}") for pattern in patterns):
+                for name in names:
+                    stem = name.removeprefix(before).removesuffix(after)
+                    if f"{before}{stem}{after}" == name and (found := read_split(stem)) and found.alone:
+                        stems[stem] = found
+            chosen = [list(stems)[place] for place in select(list(stems.values()), split)]
+            several = [tuple(folder / pattern.format(stem) for pattern in patterns) for stem in chosen]
+            for files in several:
+                if missing := [file.name for file in files if not file.is_file()]:
+                    there = next(file for file in files if file.is_file())
+                    raise DataError(f"{there} has no {missing[0]} beside it; expected both")
+            if several:
+                return known, several
     found = ", ".join(sorted(file.name for file in folder.iterdir())[:12]) or "nothing"
     raise DataError(f"{folder} has no split {split!r}; expected {_names(split, kind)}; found: {found}")
 

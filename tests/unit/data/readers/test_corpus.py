@@ -5,7 +5,8 @@ import json
 import pytest
 from test_arrow import PAIRS, jpeg, write
 
-from unimo.data.readers.open import find_splits, open_answers, open_corpus, split_of
+from unimo.data.readers.open import find_splits, open_answers, open_corpus
+from unimo.data.splits import read_split
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -45,24 +46,29 @@ def texts(path, split, kind="pairs"):
         ("vg", ""),
         ("sbu_3", ""),
         ("00042", ""),
-        ("training", ""),
+        ("training", "training"),
         ("interval", ""),
     ],
 )
-def test_split_of_a_file_name(tmp_path, stem, split):
-    assert split_of(tmp_path / f"{stem}.arrow") == split
+def test_split_of_a_file_name(stem, split):
+    found = read_split(stem)
+    assert (found.label if found else "") == split
 
 
 def test_files_of_a_split_are_joined(tmp_path):
-    for stem in ("coco_train_0", "coco_train_1", "coco_restval", "vg", "coco_val"):
+    for stem in ("coco_train_0", "coco_train_1", "coco_restval", "vg_train", "coco_val"):
         write(tmp_path / f"{stem}.arrow", pairs(stem))
     write(tmp_path / "vqav2_train.arrow", VQA)
-    assert sorted(texts(tmp_path, "train")) == ["coco_restval", "coco_train_0", "coco_train_1", "vg"]
+    assert sorted(texts(tmp_path, "train")) == ["coco_restval", "coco_train_0", "coco_train_1", "vg_train"]
     assert texts(tmp_path, "restval") == ["coco_restval"]
     assert texts(tmp_path, "val") == ["coco_val"]
     assert texts(tmp_path, "val+restval") == ["coco_val", "coco_restval"]
     assert texts(tmp_path, "train", "vqa") == ["What?"]
-    assert texts(tmp_path / "vg.arrow", "train") == ["vg"]
+    (tmp_path / "vg_train.arrow").rename(tmp_path / "vg.arrow")
+    assert texts(tmp_path / "vg.arrow", "train") == ["vg_train"]
+    with pytest.raises(DataError, match=r"no telling to which split vg belong, beside coco_restval"):
+        texts(tmp_path, "train")
+    (tmp_path / "vg.arrow").unlink()
     assert texts(tmp_path / "coco_train*", "train") == ["coco_train_0", "coco_train_1"]
     assert find_splits(CorpusConfig(str(tmp_path)), "pairs", DataConfig()) == ["restval", "train", "val"]
 

@@ -8,8 +8,7 @@ import pytest
 from test_arrow import jpeg
 
 from unimo.data.readers.base import relabel
-from unimo.data.readers.image_folder import SPLIT_FOLDERS
-from unimo.data.readers.open import open_labeled_images
+from unimo.data.readers.open import open_corpus, open_labeled_images
 from unimo.errors import DataError
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -29,7 +28,8 @@ def test_split_folders(tmp_path: Path) -> None:
     fill(tmp_path, "train/cat/notes.txt", "train/.hidden/e.jpg")
     train, val = read(tmp_path, "train"), read(tmp_path, "val")
     rows = [(record.sample_id, record.label, record.label_name) for record in train]
-    assert rows == [("cat/a.png", 0, "cat"), ("cat/more/c.jpeg", 0, "cat"), ("sea_lion/b.JPG", 1, "sea lion")]
+    names = ("cat/a.png", 0, "cat"), ("cat/more/c.jpeg", 0, "cat"), ("sea_lion/b.JPG", 1, "sea lion")
+    assert rows == [(f"train/{name}", *labels) for name, *labels in names]
     assert train[2].image == tmp_path / "train/sea_lion/b.JPG" == train.image_source(2)
     assert list(val.class_names) == ["cat", "sea_lion"] and [record.label for record in val] == [0]
     assert {record.label for record in read(tmp_path, "train+val")} == {0, 1}
@@ -39,7 +39,9 @@ def test_split_folders(tmp_path: Path) -> None:
 
 def test_without_split_folders_every_picture_has_its_place(tmp_path: Path) -> None:
     fill(tmp_path, *(f"{name}/{number}.jpg" for name in ("dog", "cat") for number in range(30)))
-    parts = {split: {record.sample_id for record in read(tmp_path, split)} for split in SPLIT_FOLDERS}
+    parts = {
+        split: {record.sample_id for record in read(tmp_path, split)} for split in ("train", "val", "test")
+    }
     assert sum(map(len, parts.values())) == 60 == len(set.union(*parts.values()))
     assert len(parts["train"]) > 45 and min(map(len, parts.values())) >= 1
     assert list(read(tmp_path, "val").class_names) == ["cat", "dog"]
@@ -73,3 +75,62 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     fill(tmp_path / "few", "cat/a.jpg", "dog/a.jpg")
     with pytest.raises(DataError, match="too few pictures for a split 'val'"):
         read(tmp_path / "few", "val")
+
+
+@pytest.mark.parametrize("name", ["train", "test", "Val", "dev", "train2"])
+def test_a_class_may_be_named_like_a_split(tmp_path: Path, name: str) -> None:
+    fill(
+        tmp_path / "flat", *(f"{label}/{number}.jpg" for label in ("bus", "car", name) for number in range(9))
+    )
+    parts = [read(tmp_path / "flat", split) for split in ("train", "val", "test")]
+    assert sum(map(len, parts)) == 27
+    assert all(list(part.class_names) == sorted(["bus", "car", name]) for part in parts)
+    fill(
+        tmp_path / "tree",
+        *(f"{split}/{label}/1.jpg" for split in ("Train", "test") for label in ("bus", name)),
+    )
+    assert list(read(tmp_path / "tree", "train").class_names) == sorted(["bus", name])
+    assert [record.image_id for record in read(tmp_path / "tree", "test")] == [
+        f"test/{label}/1.jpg" for label in sorted(["bus", name])
+    ]
+    fill(tmp_path / "mixed", f"{name}/tram/1.jpg", "bus/1.jpg", "car/1.jpg")
+    with pytest.raises(DataError, match=f"no telling whether {name} are splits or classes, beside bus, car"):
+        read(tmp_path / "mixed", "train")
+
+
+@pytest.mark.parametrize(("name", "count"), [("train", 6), ("test", None), ("val", None)])
+def test_images_alone_of_such_classes(tmp_path: Path, name: str, count: int | None) -> None:
+    fill(tmp_path, *(f"{label}/{number}.jpg" for label in ("bus", "car", name) for number in range(2)))
+    if count is None:
+        with pytest.raises(DataError, match=f"no telling whether {name} are splits or classes"):
+            open_corpus(CorpusConfig(str(tmp_path)), "train", "images", DataConfig())
+    else:
+        assert len(open_corpus(CorpusConfig(str(tmp_path)), "train", "images", DataConfig())) == count
+
+
+def test_pictures_of_two_splits_are_different_pictures(tmp_path: Path) -> None:
+    fill(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg")
+    both = read(tmp_path, "train+val")
+    assert [record.image_id for record in both] == ["train/cat/1.jpg", "val/cat/1.jpg"]
+    assert len({record.image_group for record in both}) == len({record.images for record in both}) == 2
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_links_are_followed_once_and_what_macs_add_is_no_data(tmp_path: Path, labeled: bool) -> None:
+    fill(tmp_path / "disk", "old/1.jpg", "old/deep/2.jpg", "new/3.jpg")
+    root = tmp_path / "set"
+    fill(root, "train/cat/4.jpg", "train/__MACOSX/cat/._4.jpg", "train/cat/._4.jpg", "__MACOSX/5.jpg")
+    (root / "train/cat/old").symlink_to(tmp_path / "disk/old")
+    (root / "train/dog").symlink_to(tmp_path / "disk/new")
+    (root / "train/cat/up").symlink_to(root / "train")
+    (root / "val2014").symlink_to(root / "train")
+    (tmp_path / "disk/old/deep/again").symlink_to(tmp_path / "disk/old")
+    corpus = CorpusConfig(str(root))
+    if labeled:
+        opened = read(root, "train")
+        assert list(opened.class_names) == ["cat", "dog"]
+    else:
+        opened = open_corpus(corpus, "train", "images", DataConfig())
+        assert len(open_corpus(corpus, "val", "images", DataConfig())) == 4
+    assert {record.image.name for record in opened} == {"1.jpg", "2.jpg", "3.jpg", "4.jpg"}
+    assert len(opened) == (5 if labeled else 4)  # cat/up/dog is in the folder of cat, too

@@ -38,10 +38,13 @@ def test_text_file_that_is_gone(tmp_path):
 
 
 def test_text_files_of_a_folder_are_joined_by_split(tmp_path):
-    for name, line in (("a.txt", "one"), ("b.txt", "two"), ("c_val.txt", "three")):
+    for name, line in (("a_train.txt", "one"), ("b_train.txt", "two"), ("c_val.txt", "three")):
         (tmp_path / name).write_text(line + "\n")
     assert [record.text for record in open_(tmp_path, "texts")] == ["one", "two"]
     assert [record.text for record in open_(tmp_path, "texts", "val")] == ["three"]
+    (tmp_path / "d.txt").write_text("of no split")
+    with pytest.raises(DataError, match="no telling to which split d belong"):
+        open_(tmp_path, "texts")
 
 
 def test_texts_of_jsonl_need_no_images(tmp_path):
