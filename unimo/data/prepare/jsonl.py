@@ -12,7 +12,6 @@ import pyarrow as pa
 from unimo.data.checks import check_text
 from unimo.data.images.open import open_image
 from unimo.data.prepare.broken import BrokenRecords
-from unimo.data.prepare.pictures import Pictures
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
 from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, hash_split
@@ -54,13 +53,11 @@ def prepare_jsonl(
         max_missing_rate: share of samples that may be broken.
 
     Raises:
-        DataError: no files, a picture in two splits or with two ids, an id of two pictures, too many broken
-            samples, a split of which no sample is left, or a full disk.
+        DataError: no files, too many broken samples, a split of which no sample is left, or a full disk.
     """
     splits, are_named = _open_splits(Path(source), kind, None if images is None else Path(images))
     broken = BrokenRecords(source, max_missing_rate)
-    pictures = Pictures()
-    groups = {split: _group(data, kind, split, broken, pictures, progress) for split, data in splits.items()}
+    groups = {split: _group(data, kind, split, broken, progress) for split, data in splits.items()}
     broken.check()
     if not any(groups.values()):
         raise DataError(
@@ -79,19 +76,13 @@ def prepare_jsonl(
             continue
         with ArrowWriter(out, stem, _SCHEMAS[kind]) as writer:
             for image_id, records in progress(group.items(), total=len(group), desc=f"write {split}"):
-                row = _row(image_id, records, split, kind, labels)
-                pictures.compare(split, row["image"], image_id)
-                writer.write(row)
+                writer.write(_row(image_id, records, split, kind, labels))
             writer.check_some(
                 f"all {len(splits[split])} samples of {split} are broken"
                 + (", or have no answer that is a class (--min-count)" if kind == "vqa" else "")
             )
         summary["splits"][split] = {"images": writer.rows, "samples": samples, "files": writer.file_names}
-    summary |= {
-        "images_in_two_splits": pictures.copies,
-        "broken": broken.count,
-        "examples": broken.examples,
-    }
+    summary |= {"broken": broken.count, "examples": broken.examples}
     if kind == "vqa":
         summary["answers"] = len(labels)
         write_json(Path(out) / "answers.json", list(labels))
@@ -115,7 +106,7 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[st
 
 
 def _group(
-    data: Dataset, kind: Kind, split: str, broken: BrokenRecords, pictures: Pictures, progress: Progress
+    data: Dataset, kind: Kind, split: str, broken: BrokenRecords, progress: Progress
 ) -> dict[str, list[Record]]:
     """Group valid records by image, in first-seen order; the others are counted in `broken`."""
     groups: dict[str, list[Record]] = {}
@@ -128,7 +119,6 @@ def _group(
                 raise RecordError(f"{record.sample_id}: no answers")
             # Tables hold UTF-8, and file names need not.
             image_id = check_text(record.image_id, record.sample_id)
-            pictures.add(split, image_id, record.image)
             if image_id not in groups:
                 open_image(record.image, target=_CHECK_SIZE)
             groups.setdefault(image_id, []).append(record)

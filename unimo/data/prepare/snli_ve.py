@@ -48,16 +48,14 @@ def prepare_snli_ve(
     content = {split: _read_split(path, broken) for split, path in files.items()}
     broken.check()
     folder = ImageFolder(images, "the Flickr30k images", max_missing_rate)
-    folder.check_present(
-        (split, image, (f"{image}.jpg",)) for split, (by_image, _) in content.items() for image in by_image
-    )
+    folder.check_present((f"{image}.jpg",) for many, _ in content.values() for image in many)
     summary: dict[str, Any] = {"splits": {}}
     for split, (by_image, unlabelled) in content.items():
         writer = ArrowWriter(out, f"snli_{split}", SCHEMAS["entailment"])
         items = progress(by_image.items(), total=len(by_image), desc=writer.stem)
         rows = (((f"{image}.jpg",), columns) for image, columns in items)
         left_out = f"lines without an agreed label ({NO_LABEL}, {unlabelled} of {split}), broken lines"
-        sentences = folder.write(writer, split, rows, "labels", left_out)
+        sentences = folder.write(writer, rows, "labels", left_out)
         summary["splits"][split] = {
             "images": writer.rows,
             "sentences": sentences,

@@ -155,7 +155,7 @@ class JsonlDataset(Dataset):
                 image = self._image_name(self._item(index), self.where(index))
             except RecordError:
                 continue
-            if os.path.isfile(self.image_root / image):  # False also for a name that is too long
+            if (self.image_root / image).is_file():
                 return
             missing.append(image)
         if missing:
@@ -216,8 +216,7 @@ class JsonlDataset(Dataset):
 
     @staticmethod
     def _image_name(item: dict, where: str) -> str:
-        """Return the path of the image, one for all spellings of it, such as `./1.jpg`."""
-        return str(Path(check_path(item.get("image"), where, "'image': a path")))
+        return check_path(item.get("image"), where, "'image': a path")
 
 
 class TextLinesDataset(TextDataset):
