@@ -13,6 +13,8 @@ from typing import Any, Literal
 from ppdet_features.ignored_keys import TagLoader, drop_ignored
 from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import ConfigError, nearest
+from unimo.files import read_text
+from unimo.limits import CONFIG_BYTES
 from unimo.ranges import Classes, Count, NonNegative, Number, Pixels, Positive, Seed, Share, Size, Width
 
 
@@ -380,10 +382,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         ConfigError: the file cannot be read.
     """
-    try:
-        lines = path.read_text(encoding="utf8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read names from {path}: {error}") from error
+    lines = read_text(path, CONFIG_BYTES, ConfigError, "names from").splitlines()
     return [line.partition(",")[0].strip() for line in lines if line.strip()]
 
 

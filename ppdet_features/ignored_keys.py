@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from unimo.config import Loader
+from unimo.plain_yaml import Loader
 
 logger = logging.getLogger(__name__)
 # Schedule, data sets and environment of PaddleDetection's own programs.

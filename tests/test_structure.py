@@ -27,6 +27,7 @@ ORDER = (
     "unimo.files",
     "unimo.digests",
     "unimo.ranges",
+    "unimo.plain_yaml",
     "unimo.config",
     "unimo.cli",
     "unimo.registry",

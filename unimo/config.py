@@ -23,6 +23,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import yaml
 
 from unimo.errors import ConfigError, nearest, shown
+from unimo.files import read_text
+from unimo.limits import CONFIG_BYTES, CONFIG_DEPTH, CONFIG_FILES
+from unimo.plain_yaml import Loader, parse_yaml
 from unimo.ranges import Range, check_number, read_number
 
 T = TypeVar("T")
@@ -32,29 +35,12 @@ BROKEN = re.compile("[\0\ud800-\udfff]")
 SWITCH_WORDS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 
 
-class Loader(yaml.SafeLoader):
-    """Reads plain words as YAML 1.2 does: `no` is a word, and so are `010`, `1_000`, `12:30` and dates."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, words) for tag, words in found if tag.endswith((":null", ":merge"))]
-        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-for _kind, _words, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"-?(0|[1-9][0-9]{0,17})", "-0123456789"),
-    ("float", r"[-+]?((0|[1-9][0-9]*)\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-):
-    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_words})$"), list(_first))
-
-
 def read_yaml(
     source: str | Path,
     base_key: str = "_base_",
     loader: type[Loader] = Loader,
     including: tuple[str, ...] = (),
+    opened: list[str] | None = None,
 ) -> dict[str, Any]:
     """Read a YAML mapping, merged over the files that it builds on.
 
@@ -68,15 +54,23 @@ def read_yaml(
         base_key: another name for `_base_`, accepted in addition.
         loader: a safe loader that knows further tags.
         including: the files that are being read, each of which includes the next.
+        opened: all files that were read for the same config.
 
     Raises:
-        ConfigError: missing file, bad YAML, not a mapping, `_base_` files that include each other, no such
-            size, or a file of several sizes of which none is selected.
+        ConfigError: missing file, bad YAML, not a mapping, `_base_` files that include each other or are too
+            many, no such size, or a file of several sizes of which none is selected.
     """
     path, size = _split_source(str(source))
-    here = f"{path.resolve()}:{size}"
+    try:
+        here = f"{path.resolve()}:{size}"
+    except (ValueError, RuntimeError, OSError) as error:  # a NUL; links that lead to themselves
+        raise ConfigError(f"{shown(source, 200)} cannot name a config: {error}") from error
     if here in including:
         raise ConfigError(f"{source}: its _base_ files include it again")
+    opened = [] if opened is None else opened
+    opened.append(here)
+    if len(opened) > CONFIG_FILES:
+        raise ConfigError(f"{source}: its config is made of more than {CONFIG_FILES} files, the limit")
     top, sizes = _load_yaml(path, loader)
     layers = [top]
     if size or sizes:
@@ -92,28 +86,9 @@ def read_yaml(
                 )
             for base in bases:
                 under = f"{path}:{base}" if base in sizes else str(path.parent / base)
-                merged = merge_plain(merged, read_yaml(under, base_key, loader, (*including, here)))
+                merged = merge_plain(merged, read_yaml(under, base_key, loader, (*including, here), opened))
         merged = merge_plain(merged, layer)
     return merged
-
-
-def parse_yaml(text: str, where: str, loader: type[Loader] = Loader) -> Any:
-    """Read plain data from YAML.
-
-    Args:
-        text: the YAML.
-        where: what holds it, for messages.
-        loader: a safe loader that knows further tags.
-
-    Raises:
-        ConfigError: it is not valid, or is nested too deeply.
-    """
-    try:
-        return yaml.load(text, loader)
-    except RecursionError as error:
-        raise ConfigError(f"{where} is nested too deeply") from error
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # the last: `!!int x` and such
-        raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
 
 def _split_source(source: str) -> tuple[Path, str]:
@@ -124,13 +99,7 @@ def _split_source(source: str) -> tuple[Path, str]:
 
 def _load_yaml(path: Path, loader: type[Loader]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the top of one file as it stands, and its `sizes:` block."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
-    except ValueError as error:  # UnicodeDecodeError; a NUL in the path
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    content = parse_yaml(text, str(path), loader)
+    content = parse_yaml(read_text(path, CONFIG_BYTES, ConfigError, "config"), str(path), loader)
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")
@@ -177,7 +146,12 @@ def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
         if not found or not key.strip():
             raise ConfigError(f"override {shown(word)} is not of the form key=value, e.g. train.max_steps=50")
         value: Any = parse_yaml(text, f"override {shown(word)}: the value") if text else ""
-        for part in reversed(key.strip().lstrip("-").split(".")):
+        parts = key.strip().lstrip("-").split(".")
+        if len(parts) > CONFIG_DEPTH:
+            raise ConfigError(
+                f"override {shown(word)}: a key of {len(parts)} parts; the limit is {CONFIG_DEPTH}"
+            )
+        for part in reversed(parts):
             value = {part: value}
         merged = merge_plain(merged, value)
     return merged

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from unimo.files import write_text
+from unimo.files import read_bytes, regular, write_text
+from unimo.limits import CONFIG_BYTES
 
 DIGESTS = "digests.b2"
 """Digests of the files of a folder, one a line, as `b2sum` writes and `b2sum -c digests.b2` checks them."""
@@ -21,7 +22,7 @@ def digest(path: Path, algorithm: str = "blake2b") -> str:
         OSError: it cannot be read.
     """
     found = hashlib.new(algorithm)
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
     return found.hexdigest()
@@ -48,7 +49,8 @@ def find_damage(folder: Path, names: Sequence[str] | None = None, name: str = DI
     if names is not None and not (folder / name).exists():
         return ""
     try:
-        known = set((folder / name).read_bytes().decode("ascii", "replace").splitlines(keepends=True))
+        stored = read_bytes(folder / name, CONFIG_BYTES).decode("ascii", "replace")
+        known = set(stored.splitlines(keepends=True))
         if names is not None:
             names = [file for file in names if (folder / file).stat().st_size <= _CHECKED_AT_ONCE]
         now = set(_digests(folder, names, name).splitlines(keepends=True))

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from unimo.errors import ConfigError, UnimoError
+from unimo.errors import ConfigError, DataError, UnimoError
 from unimo.limits import JSON_BYTES, JSON_DEPTH, LINE_BYTES
 
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
@@ -253,20 +253,42 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
         return file.read(os.fstat(file.fileno()).st_size)
 
 
+def read_text(path: str | Path, limit: int, kind: type[UnimoError], what: str = "") -> str:
+    """Read a whole text in UTF-8, without a byte order mark.
+
+    Args:
+        path: a regular file of at most `limit` bytes.
+        kind: type of the error that is raised.
+        what: what the file is, for messages.
+
+    Raises:
+        UnimoError: of type `kind`; the file is missing, cannot be read, or is not UTF-8.
+    """
+    where = f"{what} {path}".lstrip()
+    try:
+        return read_bytes(path, limit).decode("utf-8-sig")
+    except OSError as error:
+        raise kind(f"cannot read {where}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise kind(f"{where}: not valid UTF-8 at byte {error.start}") from error
+
+
 def read_lines(path: str | Path) -> Iterator[bytes]:
     """Yield the lines of a regular file with their ends.
 
     Raises:
-        OSError: the file cannot be read, see `regular`, or a line is longer than `LINE_BYTES`.
+        DataError: the file cannot be read, or a line is longer than `LINE_BYTES`.
     """
-    with open(regular(path), "rb") as file:
-        number = 0
-        while line := file.readline(LINE_BYTES + 1):
-            number += 1
-            if len(line) > LINE_BYTES:
-                reason = f"line {number} has more than {LINE_BYTES:,} bytes, the limit"
-                raise OSError(errno.EFBIG, reason, str(path))
-            yield line
+    number = 0
+    try:
+        with open(regular(path), "rb") as file:
+            while line := file.readline(LINE_BYTES + 1):
+                number += 1
+                if len(line) > LINE_BYTES:
+                    raise DataError(f"{path}, line {number}: more than {LINE_BYTES:,} bytes, the limit")
+                yield line
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
 
 
 def parse_json(content: bytes | str, where: object, kind: type[UnimoError]) -> Any:
@@ -295,7 +317,7 @@ def parse_json(content: bytes | str, where: object, kind: type[UnimoError]) -> A
 def _check_depth(value: Any) -> None:
     """Raise RecursionError if a JSON value is nested too deep for functions that call themselves."""
     level = [value]
-    for _ in range(JSON_DEPTH + 1):
+    for _ in range(JSON_DEPTH):
         level = [
             item
             for group in level

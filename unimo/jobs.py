@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unimo.errors import ConfigError, DataError
+from unimo.files import read_json_object
 
 Progress = Callable[[str, int], AbstractContextManager[Any]]
 """Makes a bar with `update(steps)`, such as that of `tqdm`, from a description and the number of steps."""
@@ -63,11 +64,9 @@ def check_same_job(note: Path, job: Mapping[str, Any], complaint: str) -> None:
         DataError: they differ, or the note cannot be read.
     """
     try:
-        old = json.loads(note.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{complaint}: {note} cannot be read ({error}); remove both or name others"
-        ) from error
+        old = read_json_object(note, DataError)
+    except DataError as error:
+        raise DataError(f"{complaint}: {error}; remove both or name others") from error
     check_same(old, job, complaint)
 
 

@@ -6,6 +6,8 @@ were made to do harm, and for a device or pipe given in place of a file.
 
 from __future__ import annotations
 
+import os
+
 MIB, GIB = 1 << 20, 1 << 30
 
 IMAGE_BYTES = 512 * MIB
@@ -24,8 +26,8 @@ CONFIG_DEPTH = 32
 """Mappings and lists of a YAML file, or names of an override, inside each other."""
 CONFIG_FILES = 100
 """Files that a config is merged from."""
-WEIGHTS_BYTES = 64 * GIB
-"""A file of weights, optimizer state or region features."""
+WEIGHTS_BYTES = min(64 * GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+"""A file of weights, optimizer state or region features; never more than the memory of this machine."""
 TAR_HEADER_BYTES = MIB
 """A long name or the pax records of a tar member."""
 TABLE_TEXT_BYTES = 8 * GIB

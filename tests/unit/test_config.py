@@ -70,7 +70,7 @@ def test_bad_files_are_named(tmp_path, text, message):
 def test_bytes_that_are_not_utf8(tmp_path):
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"name: caf\xe9")
-    with pytest.raises(ConfigError, match="not valid YAML"):
+    with pytest.raises(ConfigError, match="not valid UTF-8 at byte 9"):
         config.read_yaml(path)
 
 

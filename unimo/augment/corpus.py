@@ -17,6 +17,7 @@ from unimo.data.readers.base import Kind
 from unimo.data.readers.open import open_corpus
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
+from unimo.files import parse_json, read_lines
 from unimo.metrics.text import encodable
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -173,11 +174,11 @@ def _likely_kind(path: str) -> Kind | None:
 def _begins_without_image(file: Path) -> bool:
     """Return whether the first record in 100 lines of a jsonl file has a text and names no image."""
     # `open_corpus` reports a file that cannot be read.
-    with suppress(OSError), open(file, encoding="utf8", errors="replace") as lines:
-        for line in islice(lines, 100):
+    with suppress(DataError):
+        for line in islice(read_lines(file), 100):
             try:
-                item = json.loads(line)
-            except (ValueError, RecursionError):  # a broken or an empty line: try the next one
+                item = parse_json(line, file, RecordError)
+            except RecordError:  # a broken or an empty line: try the next one
                 continue
             if isinstance(item, dict):
                 named = any(map(item.get, ("image", "image_id")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from unimo.augment.scene_graph import Parser
 from unimo.augment.terms import normalise, singular, terms_of
 from unimo.config import check_fields
 from unimo.data.regions.store import LABELS
-from unimo.errors import DataError
+from unimo.errors import DataError, shown
+from unimo.files import parse_json, read_lines
 from unimo.metrics.text import encodable
 from unimo.ranges import Size
 
@@ -189,24 +189,23 @@ def _index_labels(
 def _file_entries(path: Path, advance: Callable[[int], object], start: int) -> Iterator[Entry]:
     """Yield detected labels from image `start` on; the first of several lines of an image counts."""
     seen: set[int] = set()  # hashes need half the memory of ids
-    with open(path, encoding="utf8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            advance(1)
-            if not line.strip():
-                continue
-            image, labels = _read_labels(line, f"{path}, line {number}")
-            if hash(image) not in seen:
-                seen.add(hash(image))
-                if len(seen) > start:
-                    yield _entry(image, labels, names_of_image(image))
+    for number, line in enumerate(read_lines(path), start=1):
+        advance(1)
+        if not line.strip():
+            continue
+        image, labels = _read_labels(line.decode("utf8", "replace"), f"{path}, line {number}")
+        if hash(image) not in seen:
+            seen.add(hash(image))
+            if len(seen) > start:
+                yield _entry(image, labels, names_of_image(image))
 
 
 def _read_labels(line: str, where: str) -> tuple[str, list[str]]:
     try:
-        item = json.loads(line)
+        item = parse_json(line, where, DataError)
         image, labels = str(item["image_id"]), item["labels"]
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"labels are {labels!r}")
+            raise ValueError(f"labels are {shown(labels)}")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f'{where}: expected {{"image_id": ..., "labels": [...]}}: {error}') from error
     return encodable(image), [encodable(" ".join(label.split())) for label in labels]

@@ -20,8 +20,10 @@ import http.client
 import importlib
 import json
 import logging
+import queue
 import shutil
 import sqlite3
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -34,14 +36,13 @@ from types import ModuleType
 from unimo.augment.corpus import Caption
 from unimo.augment.output import one_at_a_time
 from unimo.augment.terms import normalise
-from unimo.errors import CapabilityError, DataError
-from unimo.files import publish_folder, read_json_object
+from unimo.errors import CapabilityError, DataError, shown
+from unimo.files import parse_json, publish_folder, read_json_object, read_lines, read_text, regular
+from unimo.limits import ANSWER_BYTES, CONFIG_BYTES
 from unimo.metrics.text import encodable
 
 log = logging.getLogger(__name__)
 VIA = ("zh", "fr", "es")
-_LARGEST = 1 << 24
-"""Largest size of an answer in bytes."""
 _END = "</s>"
 _BEAM_SIZE = 4
 _LONGEST = 256
@@ -84,7 +85,7 @@ class HttpTranslator(BackTranslator):
     url: str
     via: tuple[str, ...] = VIA
     timeout: float = 30.0
-    """Seconds to wait for an answer."""
+    """Seconds until an answer must be complete, however slowly it arrives."""
     retries: int = 4
     """Further attempts after a failure, each after twice the wait."""
     wait: float = 1.0
@@ -107,14 +108,42 @@ class HttpTranslator(BackTranslator):
             if attempt:
                 time.sleep(self.wait * 2 ** (attempt - 1))
             try:
-                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                    return _check_answer(answer.read(_LARGEST), texts)
+                return _check_answer(self._ask(request), texts)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 problem = f"{type(error).__name__}: {error}"
         raise DataError(
             f"the translator {self.url} gave no usable answer for {source} to {target} in {self.retries + 1} "
             f"attempts ({problem}); finished lines are kept: fix it and run the same command again"
         )
+
+    def _ask(self, request: urllib.request.Request) -> bytes:
+        """Return the answer to a request.
+
+        The time-outs of sockets are for each packet, so a server that sends a byte now and then, in the
+        headers too, would never end: another thread waits for it, and is left alone when the time is over.
+
+        Raises:
+            OSError, HTTPException, ValueError: no answer in time, or one that is too long.
+        """
+        answers: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+        def read() -> None:
+            try:
+                with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                    answers.put(answer.read(ANSWER_BYTES + 1))
+            except Exception as error:
+                answers.put(error)
+
+        threading.Thread(target=read, daemon=True).start()
+        try:
+            found = answers.get(timeout=self.timeout)
+        except queue.Empty:
+            raise TimeoutError(f"no complete answer in {self.timeout:g} seconds") from None
+        if isinstance(found, Exception):
+            raise found
+        if len(found) > ANSWER_BYTES:
+            raise ValueError(f"an answer of more than {ANSWER_BYTES:,} bytes, the limit")
+        return found
 
 
 def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
@@ -123,7 +152,10 @@ def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
     Raises:
         ValueError: not JSON, not one text for each, or texts that cannot be translations of these.
     """
-    answer = json.loads(content)
+    try:
+        answer = parse_json(content, "the answer", DataError)
+    except DataError as error:
+        raise ValueError(str(error)) from error
     found = answer.get("translatedText") if isinstance(answer, dict) else None
     if not isinstance(found, list) or len(found) != len(texts):
         raise ValueError(f"expected {len(texts)} texts in translatedText, found {content[:80]!r}")
@@ -131,7 +163,7 @@ def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
         # "1970" and "!!!" may come back unchanged.
         is_text = isinstance(new, str) and any(map(str.isalpha, new)) >= any(map(str.isalpha, old))
         if not is_text or len(new) > 5 * len(old) + 100:
-            raise ValueError(f"{str(new)[:80]!r} is no translation of {old[:80]!r}")
+            raise ValueError(f"{shown(new)} is no translation of {shown(old)}")
     return [encodable(" ".join(text.split())) for text in found]
 
 
@@ -146,7 +178,7 @@ class FileTranslations:
         path, folder = Path(path), Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            state = path.stat()
+            state = regular(path).stat()
         except OSError as error:
             raise DataError(f"cannot read the translations {path}: {error.strerror}") from error
         self._base = sqlite3.connect(folder / "translations.sqlite")
@@ -157,11 +189,10 @@ class FileTranslations:
             return
         self._base.execute("DELETE FROM source")
         self._base.execute("DELETE FROM positives")
-        with open(path, encoding="utf8", errors="replace") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    row = _read_line(line, f"{path}, line {number}")
-                    self._base.execute("INSERT INTO positives VALUES (?, ?, ?)", row)
+        for number, line in enumerate(read_lines(path), start=1):
+            if line.strip():
+                row = _read_line(line.decode("utf8", "replace"), f"{path}, line {number}")
+                self._base.execute("INSERT INTO positives VALUES (?, ?, ?)", row)
         self._base.execute("CREATE INDEX IF NOT EXISTS by_sample ON positives (sample)")
         self._base.execute("INSERT INTO source VALUES (?)", (name,))
         self._base.commit()
@@ -178,10 +209,10 @@ class FileTranslations:
 
 def _read_line(line: str, where: str) -> tuple[str, str, str]:
     try:
-        item = json.loads(line)
+        item = parse_json(line, where, DataError)
         sample, text, via = str(item["id"]), item["text"], str(item.get("via", ""))
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"the text is {text!r}")
+            raise ValueError(f"the text is {shown(text)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{where}: expected {{"id": ..., "text": ..., "via": ...}}: {error}') from error
     return encodable(sample), encodable(" ".join(text.split())), encodable(via)
@@ -249,7 +280,7 @@ def _open_model(folder: Path) -> Callable[[Sequence[str]], list[str]]:
     except (RuntimeError, OSError, ValueError) as error:
         raise DataError(f"the translation model {folder} cannot be loaded: {error}") from error
     prefix, config = folder / "prefix.txt", folder / "config.json"
-    before = prefix.read_text(encoding="utf8").split() if prefix.is_file() else []
+    before = read_text(prefix, CONFIG_BYTES, DataError).split() if prefix.is_file() else []
     # Marian's models expect the end of the sentence; the converted config tells whether it is added.
     added = config.is_file() and read_json_object(config, DataError).get("add_source_eos", False)
     after = [_END] if (folder / "source.spm").is_file() and not added else []

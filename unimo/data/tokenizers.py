@@ -17,7 +17,8 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from unimo.errors import DataError, shown
-from unimo.files import read_json_object
+from unimo.files import read_json_object, read_text
+from unimo.limits import CONFIG_BYTES, VOCABULARY
 
 # Names of (begin, padding, end, unknown, mask) in the supported families.
 SPECIAL_NAMES = (
@@ -47,6 +48,8 @@ class Tokenizer:
         self.backend = backend
         vocabulary = backend.get_vocab(with_added_tokens=True)
         self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        if self.vocab_size > VOCABULARY:
+            raise DataError(f"{where}: an id of {self.vocab_size - 1:,}; expected less than {VOCABULARY:,}")
         names = next((family for family in SPECIAL_NAMES if set(family) <= set(vocabulary)), None)
         if names is None:
             expected = " or ".join(" ".join(family) for family in SPECIAL_NAMES)
@@ -188,15 +191,7 @@ def _byte_level(vocabulary: dict[str, int], merges_path: Path, add_prefix_space:
 
 
 def _read_lines(path: Path) -> Sequence[str]:
-    try:
-        text = path.read_text(encoding="utf8")
-    except OSError as error:
-        raise DataError(f"cannot read tokenizer file {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not valid UTF-8 at byte {error.start}; download or copy it again"
-        ) from error
-    return text.rstrip("\n").split("\n")
+    return read_text(path, CONFIG_BYTES, DataError, "tokenizer file").rstrip("\n").split("\n")
 
 
 @lru_cache(maxsize=4)

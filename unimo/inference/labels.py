@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unimo.errors import ConfigError, DataError
+from unimo.files import read_text
+from unimo.limits import CONFIG_BYTES
 
 PROMPT = "a photo of {}"
 """The prompt of UNIMO-2, section 5.2."""
@@ -17,12 +19,7 @@ def read_labels(path: str | Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or has fewer than two names, an empty line or a repeated name.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf8").rstrip().split("\n")
-    except OSError as error:
-        raise DataError(f"cannot read labels {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not valid UTF-8 at byte {error.start}") from error
+    lines = read_text(path, CONFIG_BYTES, DataError, "labels").rstrip().split("\n")
     return _checked(lines, f"labels file {path}", "line")
 
 

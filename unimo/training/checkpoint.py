@@ -32,7 +32,7 @@ from unimo import __version__, distributed
 from unimo.config import to_plain
 from unimo.digests import find_damage, seal
 from unimo.errors import CheckpointError
-from unimo.files import publish_folder, read_json, write_text
+from unimo.files import publish_folder, read_json, read_json_object, write_text
 from unimo.training.optimizer import load_optimizer_tensors, optimizer_tensors
 from unimo.training.state import TrainState
 from unimo.weights.files import read_safetensors, write_safetensors
@@ -130,9 +130,9 @@ def _publish(state: TrainState, content: dict[str, Any], fresh: Path, final: Pat
 def is_complete(folder: Path) -> bool:
     """Return whether all files that `state.json` lists exist with the size given there."""
     try:
-        files = json.loads((folder / STATE).read_text(encoding="utf8"))["files"]
+        files = read_json_object(folder / STATE, CheckpointError)["files"]
         return all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -11,7 +11,8 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save_file
 
 from unimo.errors import CheckpointError, DataError
-from unimo.files import replacing
+from unimo.files import regular, replacing
+from unimo.limits import WEIGHTS_BYTES
 from unimo.weights.pickles import read_numpy_pickle, text_keys
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pdparams", ".pdopt"}
@@ -36,7 +37,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             f"'model.safetensors')\""
         )
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(regular(path, WEIGHTS_BYTES), framework="np") as file:
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
             brain = _read_bf16(path) if "BF16" in kinds.values() else {}
             return {
@@ -44,7 +45,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
                 for name, kind in kinds.items()
             }
     except OSError as error:
-        reason = error if path.exists() else "No such file"
+        reason = error.strerror or error if path.exists() else "No such file"
         if path.is_dir():
             reason = "it is a folder; expected a file such as model.safetensors in it"
         raise CheckpointError(f"cannot read weights {path}: {reason}") from error
@@ -53,6 +54,9 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             f"{path} is truncated or not a safetensors file: it has {path.stat().st_size} bytes "
             f"({error}); download or copy it again"
         ) from error
+    except MemoryError as error:
+        size = path.stat().st_size
+        raise CheckpointError(f"{path} has {size:,} bytes and does not fit into memory") from error
 
 
 def _read_bf16(path: Path) -> dict[str, np.ndarray]:

@@ -20,6 +20,8 @@ from typing import BinaryIO
 import numpy as np
 
 from unimo.errors import CheckpointError
+from unimo.files import regular
+from unimo.limits import WEIGHTS_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ def read_parameter(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with regular(path, WEIGHTS_BYTES).open("rb") as file:
             kind, shape = _read_header(file, path)
             dtype, count = np.dtype(kind).newbyteorder("<"), math.prod(shape)
             found = path.stat().st_size - file.tell()

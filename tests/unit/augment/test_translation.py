@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,49 @@ def test_a_silent_endpoint_times_out(serve: Serve):
     assert time.monotonic() - begin < 3
     with pytest.raises(DataError, match="not an http"):
         HttpTranslator("ftp://here")
+
+
+def drip(connection: socket.socket, begin: bytes, over: threading.Event) -> None:
+    """Answer with the beginning, then a byte now and then."""
+    with contextlib.suppress(OSError), connection:
+        connection.recv(65536)
+        connection.sendall(begin)
+        while not over.wait(0.02):
+            connection.sendall(b"x")
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [b"", b"HTTP/1.1 200 OK\r\nX-A: ", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n",
+     b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9999\r\n",
+     b"HTTP/1.1 503 Busy\r\nContent-Length: 99999\r\n\r\n"],
+    ids=["no status", "headers", "with a length", "without a length", "chunks", "failure"],
+)  # fmt: skip
+def test_an_answer_that_drips_is_over_in_time(begin: bytes):
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    threading.Thread(target=drip, args=(connection, begin, over), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/translate"
+        started = time.monotonic()
+        with pytest.raises(DataError, match=r"no usable answer .* in 2 attempts \((TimeoutError|HTTPError)"):
+            HttpTranslator(url, timeout=0.3, retries=1, wait=0.01)(CAPTIONS)
+        over.set()
+    assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize("content", [b" " * (16 << 20) + b"{}", b"[" * 100_000, b"[" * 900 + b"]" * 900])
+def test_answers_without_measure(serve: Serve, content: bytes):
+    translator = HttpTranslator(serve(lambda request, call: content), retries=0, timeout=20)
+    with pytest.raises(DataError, match="no usable answer") as caught:
+        translator(CAPTIONS)
+    assert len(str(caught.value)) < 500
 
 
 def test_ready_translations(tmp_path: Path):

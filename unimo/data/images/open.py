@@ -15,6 +15,8 @@ from PIL import Image, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugi
 
 from unimo.data.record import ImageSource
 from unimo.errors import RecordError
+from unimo.files import read_bytes
+from unimo.limits import IMAGE_BYTES
 
 MAX_PIXELS = 89_000_000
 """Largest image that is decoded (267 MB as RGB), just below Pillow's own warning level."""
@@ -37,7 +39,7 @@ def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
         raise RecordError(f"expected image bytes or a path, found {type(source).__name__}")
     what = f"image {source}" if isinstance(source, Path) else "image bytes"
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        data = source if isinstance(source, bytes) else read_bytes(source, IMAGE_BYTES)
     except OSError as error:
         raise RecordError(f"cannot read {what}: {error.strerror}") from error
     if not data:

@@ -113,16 +113,20 @@ class TaskData:
         """Open a split of all corpora that have it, one after the other.
 
         Raises:
+            ConfigError: two corpora have the same name, so their pictures could not be told apart.
             DataError: no corpus has it.
         """
-        opened, failures = [], []
+        opened, failures, names = [], [], []
         for corpus in self.corpora:
             try:
                 opened.append(self.open_split(corpus, split))
+                names.append(corpus.name or opened[-1].name)
             except DataError as error:
                 failures.append(error)
         if not opened:
             raise failures[0]
+        if again := next((name for name in names if names.count(name) > 1), ""):
+            raise ConfigError(f"two corpora are named {again!r}; give one of them another `name`")
         for error in failures:
             logger.warning("left out of evaluation: %s", error)
         return concat(opened, "+".join(part.name for part in opened))

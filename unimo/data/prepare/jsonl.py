@@ -12,13 +12,15 @@ import pyarrow as pa
 from unimo.data.checks import check_text
 from unimo.data.images.open import open_image
 from unimo.data.prepare.broken import BrokenRecords
+from unimo.data.prepare.pictures import Pictures
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
 from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, hash_split
 from unimo.data.record import Record
 from unimo.data.splits import splits_of
 from unimo.errors import DataError, RecordError
-from unimo.files import visible
+from unimo.files import read_bytes, visible
+from unimo.limits import IMAGE_BYTES
 
 _CHECK_SIZE = 32
 # Own images and questions have names, unlike the COCO numbers of VQA v2.
@@ -53,11 +55,13 @@ def prepare_jsonl(
         max_missing_rate: share of samples that may be broken.
 
     Raises:
-        DataError: no files, too many broken samples, a split of which no sample is left, or a full disk.
+        DataError: no files, a picture in two splits or with two ids, an id of two pictures, too many broken
+            samples, a split of which no sample is left, or a full disk.
     """
     splits, are_named = _open_splits(Path(source), kind, None if images is None else Path(images))
     broken = BrokenRecords(source, max_missing_rate)
-    groups = {split: _group(data, kind, split, broken, progress) for split, data in splits.items()}
+    pictures = Pictures()
+    groups = {split: _group(data, kind, split, broken, pictures, progress) for split, data in splits.items()}
     broken.check()
     if not any(groups.values()):
         raise DataError(
@@ -76,13 +80,19 @@ def prepare_jsonl(
             continue
         with ArrowWriter(out, stem, _SCHEMAS[kind]) as writer:
             for image_id, records in progress(group.items(), total=len(group), desc=f"write {split}"):
-                writer.write(_row(image_id, records, split, kind, labels))
+                row = _row(image_id, records, split, kind, labels)
+                pictures.compare(split, row["image"], image_id)
+                writer.write(row)
             writer.check_some(
                 f"all {len(splits[split])} samples of {split} are broken"
                 + (", or have no answer that is a class (--min-count)" if kind == "vqa" else "")
             )
         summary["splits"][split] = {"images": writer.rows, "samples": samples, "files": writer.file_names}
-    summary |= {"broken": broken.count, "examples": broken.examples}
+    summary |= {
+        "images_in_two_splits": pictures.copies,
+        "broken": broken.count,
+        "examples": broken.examples,
+    }
     if kind == "vqa":
         summary["answers"] = len(labels)
         write_json(Path(out) / "answers.json", list(labels))
@@ -106,7 +116,7 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[st
 
 
 def _group(
-    data: Dataset, kind: Kind, split: str, broken: BrokenRecords, progress: Progress
+    data: Dataset, kind: Kind, split: str, broken: BrokenRecords, pictures: Pictures, progress: Progress
 ) -> dict[str, list[Record]]:
     """Group valid records by image, in first-seen order; the others are counted in `broken`."""
     groups: dict[str, list[Record]] = {}
@@ -119,6 +129,7 @@ def _group(
                 raise RecordError(f"{record.sample_id}: no answers")
             # Tables hold UTF-8, and file names need not.
             image_id = check_text(record.image_id, record.sample_id)
+            pictures.add(split, image_id, record.image)
             if image_id not in groups:
                 open_image(record.image, target=_CHECK_SIZE)
             groups.setdefault(image_id, []).append(record)
@@ -148,7 +159,7 @@ def _with_classes(group: Mapping[str, list[Record]], labels: Mapping[str, int]) 
 def _row(
     image_id: str, records: list[Record], split: str, kind: Kind, labels: Mapping[str, int]
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"image": records[0].image.read_bytes()}
+    row: dict[str, Any] = {"image": read_bytes(records[0].image, IMAGE_BYTES)}
     if kind == "pairs":
         return row | {"caption": [r.text for r in records], "image_id": image_id, "split": split}
     if kind == "entailment":

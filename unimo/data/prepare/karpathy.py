@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from unimo.data.checks import check_path, check_text
 from unimo.data.prepare.broken import BrokenRecords
+from unimo.data.prepare.pictures import coco_2017
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progress, Row, no_progress
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
@@ -29,7 +30,8 @@ def prepare_karpathy(
 
     Args:
         annotations: `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json`.
-        images: folder of the image files; for COCO that with `train2014` and `val2014`.
+        images: folder of the image files; for COCO that with `train2014` and `val2014`, or `train2017` and
+            `val2017`, which have the same pictures.
         name: first part of the file names; from the annotations when empty (Flickr30k: `f30k`).
         max_missing_rate: share of images that may be missing or broken, and of captions that may be broken.
         rows_per_file: images of one file; 0 means one file for each split.
@@ -40,7 +42,7 @@ def prepare_karpathy(
     broken = BrokenRecords(annotations, max_missing_rate)
     entries, dataset, empty = _read_annotations(Path(annotations), broken)
     folder = ImageFolder(images, "the image files", max_missing_rate)
-    folder.check_present(entry.candidates for entry in entries)
+    folder.check_present((entry.split, entry.image_id, entry.candidates) for entry in entries)
     name = name or _SHORT_NAMES.get(dataset, dataset)
     summary: dict[str, Any] = {"source": str(annotations), "splits": {}, "captions_empty": empty}
     found = [split for split in SPLITS if any(entry.split == split for entry in entries)]
@@ -49,7 +51,7 @@ def prepare_karpathy(
         stem = f"{name}_caption_karpathy_{split}"
         writer = ArrowWriter(out, stem, SCHEMAS["pairs"], rows_per_file)
         rows = _rows(progress(chosen, total=len(chosen), desc=stem))
-        captions = folder.write(writer, rows, "caption", "images without a caption")
+        captions = folder.write(writer, split, rows, "caption", "images without a caption")
         summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
     return folder.finish(out, summary, broken)
 
@@ -58,7 +60,8 @@ class _Entry(NamedTuple):
     """An image of the annotations."""
 
     split: str
-    file_name: str
+    image_id: str
+    """The file name; with its folder where another picture has the same one."""
     candidates: tuple[str, ...]
     """Paths at which the image may lie, in the order in which they are tried."""
     captions: list[str]
@@ -86,7 +89,11 @@ def _read_annotations(path: Path, broken: BrokenRecords) -> tuple[list[_Entry], 
                     entry.captions.append(check_text(raw, f"{where}, `raw` of sentence {place}"))
     broken.check()
     name = content.get("dataset")
-    return entries, name if isinstance(name, str) and name else path.stem.removeprefix("dataset_"), empty
+    return (
+        _told_apart(entries),
+        name if isinstance(name, str) and name else path.stem.removeprefix("dataset_"),
+        empty,
+    )
 
 
 def _read_entry(item: Any, where: str) -> _Entry:
@@ -99,11 +106,25 @@ def _read_entry(item: Any, where: str) -> _Entry:
     check_text(item["filename"], where)  # tables hold UTF-8, and file names need not
     name = check_path(item["filename"], where)
     folder = check_path(item["filepath"], where) if item.get("filepath") else ""
-    return _Entry(item["split"], name, (f"{folder}/{name}", name) if folder else (name,), [])
+    candidates = (Path(folder, name).as_posix(), name) if folder else (name,)
+    return _Entry(item["split"], name, candidates, [])
+
+
+def _told_apart(entries: list[_Entry]) -> list[_Entry]:
+    """Name pictures by folder, too, where two have the same file name; add where COCO 2017 has them."""
+    places: dict[str, set[str]] = {}
+    for entry in entries:
+        places.setdefault(entry.image_id, set()).add(entry.candidates[0])
+    return [
+        entry._replace(image_id=entry.candidates[0], candidates=entry.candidates[:1])
+        if len(places[entry.image_id]) > 1
+        else entry._replace(candidates=(*entry.candidates, *coco_2017(entry.image_id)))
+        for entry in entries
+    ]
 
 
 def _rows(entries: Iterable[_Entry]) -> Iterator[Row]:
     for entry in entries:
         if entry.captions:
-            columns = {"caption": entry.captions, "image_id": entry.file_name, "split": entry.split}
+            columns = {"caption": entry.captions, "image_id": entry.image_id, "split": entry.split}
             yield entry.candidates, columns

@@ -48,14 +48,16 @@ def prepare_snli_ve(
     content = {split: _read_split(path, broken) for split, path in files.items()}
     broken.check()
     folder = ImageFolder(images, "the Flickr30k images", max_missing_rate)
-    folder.check_present((f"{image}.jpg",) for many, _ in content.values() for image in many)
+    folder.check_present(
+        (split, image, (f"{image}.jpg",)) for split, (by_image, _) in content.items() for image in by_image
+    )
     summary: dict[str, Any] = {"splits": {}}
     for split, (by_image, unlabelled) in content.items():
         writer = ArrowWriter(out, f"snli_{split}", SCHEMAS["entailment"])
         items = progress(by_image.items(), total=len(by_image), desc=writer.stem)
         rows = (((f"{image}.jpg",), columns) for image, columns in items)
         left_out = f"lines without an agreed label ({NO_LABEL}, {unlabelled} of {split}), broken lines"
-        sentences = folder.write(writer, rows, "labels", left_out)
+        sentences = folder.write(writer, split, rows, "labels", left_out)
         summary["splits"][split] = {
             "images": writer.rows,
             "sentences": sentences,
@@ -83,20 +85,17 @@ def _read_split(path: Path, broken: BrokenRecords) -> tuple[dict[str, dict[str, 
     """Read the columns `sentences` and `labels` of each image, and count the lines without label."""
     by_image: dict[str, dict[str, list]] = {}
     unlabelled = 0
-    try:
-        for number, line in enumerate(read_lines(path), start=1):
-            if not line.strip():
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        with broken.skipping():
+            image, sentences, label = _read_line(line, f"{path}, line {number}")
+            if label is None:
+                unlabelled += 1
                 continue
-            with broken.skipping():
-                image, sentences, label = _read_line(line, f"{path}, line {number}")
-                if label is None:
-                    unlabelled += 1
-                    continue
-                columns = by_image.setdefault(image, {"sentences": [], "labels": []})
-                columns["sentences"].append(sentences)
-                columns["labels"].append(label)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+            columns = by_image.setdefault(image, {"sentences": [], "labels": []})
+            columns["sentences"].append(sentences)
+            columns["labels"].append(label)
     return by_image, unlabelled
 
 

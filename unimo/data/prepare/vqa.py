@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from unimo.data.checks import check_id, check_text
 from unimo.data.prepare.broken import BrokenRecords
+from unimo.data.prepare.pictures import coco_2017
 from unimo.data.prepare.writer import (
     SCHEMAS,
     ArrowWriter,
@@ -69,7 +70,7 @@ def prepare_vqa(
     Args:
         annotations: folder of `v2_OpenEnded_mscoco_train2014_questions.json`,
             `v2_mscoco_train2014_annotations.json` etc.
-        images: folder of `train2014`, `val2014`, `test2015`.
+        images: folder of `train2014`, `val2014`, `test2015`; or of `train2017`, `val2017`, the same pictures.
         variant: `raw` counts the annotators' answers as they are (ViLT, METER, VLMo); `normalised`
             normalises them first (BridgeTower) and adds `_fix` to the file names.
         min_count: number of questions for which an answer must be the majority answer to become a class.
@@ -84,7 +85,11 @@ def prepare_vqa(
     splits = _read_splits(check_folder(annotations, "the VQA v2 JSON files"), broken)
     broken.check()
     folder = ImageFolder(images, "train2014, val2014, test2015", max_missing_rate)
-    folder.check_present(_candidates(s, image) for s, by_image in splits.items() for image in by_image)
+    folder.check_present(
+        (split, f"{_IMAGES_OF[split]}/{image}", _candidates(split, image))
+        for split, by_image in splits.items()
+        for image in by_image
+    )
     labelled = (splits[split] for split in LABELLED if split in splits)
     questions = (question for by_image in labelled for asked in by_image.values() for question in asked)
     vocabulary = build_vocabulary((question.majority for question in questions), min_count)
@@ -105,7 +110,7 @@ def prepare_vqa(
             writer = ArrowWriter(out, f"vqav2_{name}{ending}", SCHEMAS["vqa"])
             items = progress(chosen, total=len(chosen), desc=writer.stem)
             left_out = "questions without an answer that is a class (--min-count), broken questions"
-            questions = folder.write(writer, _rows(split, name, items), "questions", left_out)
+            questions = folder.write(writer, split, _rows(split, name, items), "questions", left_out)
             summary["splits"][name] = {
                 "images": writer.rows,
                 "questions": questions,
@@ -245,7 +250,7 @@ def _label(
 def _candidates(split: str, image_id: int) -> tuple[str, ...]:
     folder = _IMAGES_OF[split]
     name = f"COCO_{folder}_{image_id:012d}.jpg"
-    return f"{folder}/{name}", name, f"{folder}/{image_id:012d}.jpg"
+    return f"{folder}/{name}", name, f"{folder}/{image_id:012d}.jpg", *coco_2017(name)
 
 
 def _rows(split: str, name: str, chosen: Iterable) -> Iterator[Row]:

@@ -18,8 +18,10 @@ import pyarrow as pa
 
 from unimo.data.images.open import open_image
 from unimo.data.prepare.broken import BrokenRecords
+from unimo.data.prepare.pictures import Pictures
 from unimo.errors import DataError, RecordError
-from unimo.files import sync, write_text
+from unimo.files import read_bytes, sync, write_text
+from unimo.limits import IMAGE_BYTES
 
 log = logging.getLogger(__name__)
 Progress = Callable[..., Iterable]
@@ -213,6 +215,7 @@ class ImageFolder:
         self.root, self.max_missing_rate = check_folder(root, what), max_missing_rate
         self.missing: set[str] = set()
         self.broken: dict[str, str] = {}
+        self.pictures = Pictures()
         self._sound: set[str] = set()
 
     def read(self, *candidates: str) -> bytes | None:
@@ -220,12 +223,12 @@ class ImageFolder:
 
         An image is decoded once, at low resolution, to check that it is complete.
         """
-        name = next((name for name in candidates if (self.root / name).is_file()), None)
+        name = self._find(candidates)
         if name is None:
             self.missing.add(candidates[0])
             return None
         try:
-            content = (self.root / name).read_bytes()
+            content = read_bytes(self.root / name, IMAGE_BYTES)
             if name not in self._sound:
                 open_image(content, target=_CHECK_SIZE)
                 self._sound.add(name)
@@ -234,14 +237,25 @@ class ImageFolder:
             return None
         return content
 
-    def check_present(self, wanted: Iterable[tuple[str, ...]]) -> None:
-        """Check before anything is written that enough images exist, given the candidate names of each.
+    def _find(self, candidates: Iterable[str]) -> str | None:
+        return next((name for name in candidates if (self.root / name).is_file()), None)
+
+    def check_present(self, wanted: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
+        """Check before anything is written that enough images exist, and that each has one identity.
+
+        Args:
+            wanted: split, id and candidate names of each.
 
         Raises:
-            DataError: more than `max_missing_rate` of them are missing.
+            DataError: more than `max_missing_rate` of them are missing; one is in two splits or has two
+                ids, or an id stands for two.
         """
-        found = [(names[0], any((self.root / name).is_file() for name in names)) for names in wanted]
-        total, lost = len(found), [name for name, is_there in found if not is_there]
+        total, lost = 0, []
+        for split, image_id, names in wanted:
+            name = self._find(names)
+            self.pictures.add(split, image_id, None if name is None else self.root / name)
+            total += 1
+            lost += [names[0]] if name is None else []
         if total and len(lost) == total:
             raise DataError(
                 f"annotations without images: none of the {total} annotated images is in {self.root}, "
@@ -249,10 +263,11 @@ class ImageFolder:
             )
         self._check_rate(lost, total, "missing from")
 
-    def write(self, writer: ArrowWriter, rows: Iterable[Row], texts: str, left_out: str) -> int:
+    def write(self, writer: ArrowWriter, split: str, rows: Iterable[Row], texts: str, left_out: str) -> int:
         """Write rows, without those whose image is unusable; return the number of texts in a column.
 
         Args:
+            split: what they belong to.
             rows: candidate names of each image, and the other columns.
             texts: that column.
             left_out: which records are no rows, for the message if there are none.
@@ -266,6 +281,7 @@ class ImageFolder:
             for names, columns in rows:
                 image = self.read(*names)
                 if image is not None:
+                    self.pictures.compare(split, image, names[0])
                     writer.write({"image": image, **columns})
                     count += len(columns[texts])
             lost = [*self.missing, *self.broken]
@@ -288,6 +304,7 @@ class ImageFolder:
         summary |= {
             "images_missing": len(self.missing),
             "images_broken": len(self.broken),
+            "images_in_two_splits": self.pictures.copies,
             "broken": broken.count,
             "examples": examples + broken.examples[:5],
         }

@@ -25,7 +25,7 @@ from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.record import Record
 from unimo.data.tables import column_names, open_table
 from unimo.errors import DataError, RecordError, shown, visible
-from unimo.limits import ANSWERS
+from unimo.limits import ANSWERS, IMAGE_BYTES
 from unimo.metrics.vqa import answer_type
 
 log = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ class _ImageColumn:
         place = self._places[number]
         if place is None:
             return self._chunks[number][within].as_py()
-        return read_at(self._path, place + begin, end - begin)
+        return read_at(self._path, place + begin, end - begin, IMAGE_BYTES)
 
 
 def _starts(column: pa.ChunkedArray, where: str, most: int) -> np.ndarray:

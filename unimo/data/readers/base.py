@@ -13,6 +13,8 @@ import numpy as np
 
 from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError, RecordError
+from unimo.files import read_lines
+from unimo.limits import LINE_BYTES
 
 Kind = Literal["pairs", "vqa", "entailment", "texts", "images"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -125,18 +127,21 @@ def check_index(index: int, length: int) -> None:
         raise IndexError(f"sample {index} of {length}")
 
 
-def read_at(path: Path, offset: int, size: int) -> bytes:
+def read_at(path: Path, offset: int, size: int, limit: int) -> bytes:
     """Read `size` bytes at `offset`. Opens the file each time, so that thousands of shards need no handles.
 
     Raises:
-        RecordError: the file is gone or too short.
+        RecordError: the file is gone or too short, or more than `limit` bytes are asked for.
     """
+    if size > limit:
+        raise RecordError(f"{path}, byte {offset}: a sample of {size:,} bytes; the limit is {limit:,}")
     try:
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
             content = file.read(size)
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecordError(f"cannot read {path}: {reason}") from error
     if len(content) < size:
         raise RecordError(f"{path} ends at byte {offset + len(content)}, expected {offset + size}")
     return content
@@ -158,16 +163,12 @@ class LineFile:
         # Flat arrays: millions of small objects would cost gigabytes.
         self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
         begin = 0
-        try:
-            with open(path, "rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if keep(number, line) if keep else line.strip():
-                        self._begins.append(begin)
-                        self._sizes.append(len(line))
-                        self._numbers.append(number)
-                    begin += len(line)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        for number, line in enumerate(read_lines(path), start=1):
+            if keep(number, line) if keep else line.strip():
+                self._begins.append(begin)
+                self._sizes.append(len(line))
+                self._numbers.append(number)
+            begin += len(line)
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -186,7 +187,7 @@ class LineFile:
         Raises:
             RecordError: the file is gone or shorter than it was.
         """
-        return read_at(self.path, self._begins[index], self._sizes[index])
+        return read_at(self.path, self._begins[index], self._sizes[index], LINE_BYTES)
 
     def text(self, index: int) -> str:
         """Read one line without its end.

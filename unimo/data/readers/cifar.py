@@ -18,7 +18,9 @@ from PIL import Image
 
 from unimo.data.readers.base import LabeledImages, check_index, spoken
 from unimo.data.record import Record
-from unimo.errors import DataError
+from unimo.errors import DataError, shown
+from unimo.files import read_text, regular
+from unimo.limits import CONFIG_BYTES, JSON_BYTES
 from unimo.weights.pickles import read_numpy_pickle
 
 SIDE = 32
@@ -126,7 +128,7 @@ def _read_binary(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.ndarra
     """Read labels [N] and pixels uint8 [N, 3072] of a .bin file, whose name here lacks the ending."""
     path, row = path.with_name(f"{path.name}.bin"), layout.label_bytes + PIXELS
     try:
-        content = np.fromfile(path, np.uint8)
+        content = np.fromfile(regular(path, JSON_BYTES), np.uint8)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     if len(content) == 0 or len(content) % row:
@@ -139,7 +141,7 @@ def _read_binary(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.ndarra
 def _checked(labels: Any, path: Path, classes: int) -> np.ndarray:
     for row, label in enumerate(labels):
         if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
-            raise DataError(f"{path}, row {row}: label {label!r:.40} is not one of 0 .. {classes - 1}")
+            raise DataError(f"{path}, row {row}: label {shown(label)} is not one of 0 .. {classes - 1}")
     return np.asarray(labels, np.int64)
 
 
@@ -147,7 +149,7 @@ def _class_names(folder: Path, layout: CifarLayout, binary: bool) -> list[str]:
     file, key = layout.names
     path = folder / (layout.names_text if binary else file)
     if binary:
-        names = path.read_text(encoding="utf8", errors="replace").split()
+        names = read_text(path, CONFIG_BYTES, DataError).split()
     else:
         found = read_numpy_pickle(path).get(key)
         found = found if isinstance(found, list) else []

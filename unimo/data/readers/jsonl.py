@@ -216,7 +216,8 @@ class JsonlDataset(Dataset):
 
     @staticmethod
     def _image_name(item: dict, where: str) -> str:
-        return check_path(item.get("image"), where, "'image': a path")
+        """Return the path of the image, one for all spellings of it, such as `./1.jpg`."""
+        return str(Path(check_path(item.get("image"), where, "'image': a path")))
 
 
 class TextLinesDataset(TextDataset):

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.readers.jsonl import count_samples, record_fields, split_item
 from unimo.data.record import Record
-from unimo.errors import DataError, RecordError
-from unimo.files import parse_json
+from unimo.errors import DataError, RecordError, shown
+from unimo.files import parse_json, regular
+from unimo.limits import IMAGE_BYTES, LINE_BYTES, TAR_HEADER_BYTES
 
 log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -28,7 +30,10 @@ Span = tuple[int, int]
 NOTHING: Span = (-1, 0)
 BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
+_ABOUT_NEXT = (b"L", b"K", b"x", b"g")
+"""Kinds of headers that tell something about the next one: long names and pax records."""
 _CHECKSUM = slice(148, 156)
+_OCTAL, _DECIMAL = re.compile(rb"[0-7]+"), re.compile(rb"[0-9]{1,18}")
 
 
 def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -39,10 +44,10 @@ def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
     of some hundred shards.
 
     Raises:
-        DataError: missing, compressed, truncated or damaged file.
+        DataError: missing, compressed, truncated or damaged file, or a sparse member.
     """
     try:
-        file = open(path, "rb", buffering=0)
+        file = open(regular(path), "rb", buffering=0)
     except OSError as error:
         raise DataError(f"no tar shard {path}: {error.strerror}") from error
     with file:
@@ -53,16 +58,16 @@ def tar_files(path: Path) -> Iterator[tuple[str, int, int]]:
             if len(header) == BLOCK and not any(header):
                 return
             _check(header, path, offset)
-            kind, place = header[156:157], offset + BLOCK
-            size = int(pax.get(b"size", _number(header[124:136])))
+            kind, place, where = header[156:157], offset + BLOCK, f"{path}, header at byte {offset}"
+            size = _size(header[124:136], kind, pax, where)
             offset = place + -(-size // BLOCK) * BLOCK
             if offset > total:
                 raise DataError(f"{path} is truncated: {total} bytes, its headers need {offset}")
             if kind == b"L":
                 longer_name = os.pread(file.fileno(), size, place).rstrip(b"\0")
             elif kind == b"x":
-                pax = _pax_records(os.pread(file.fileno(), size, place))
-            elif kind not in (b"g", b"K"):
+                pax = _pax_records(os.pread(file.fileno(), size, place), where)
+            elif kind not in _ABOUT_NEXT:
                 if kind in _REGULAR:
                     name = pax.get(b"path") or longer_name or _name(header)
                     yield name.decode("utf8", "surrogateescape"), place, size
@@ -76,15 +81,36 @@ def _check(header: bytes, path: Path, offset: int) -> None:
     """Raise DataError unless the header contains its own checksum."""
     stated = header[_CHECKSUM].strip(b" \0")
     actual = sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ")
-    if len(header) < BLOCK or not stated.isdigit() or int(stated, 8) != actual:
+    if len(header) < BLOCK or not _OCTAL.fullmatch(stated) or int(stated, 8) != actual:
         raise DataError(f"{path} is not a complete, uncompressed tar file: no header at byte {offset}")
 
 
-def _number(field: bytes) -> int:
-    """Decode octal text, or GNU's base 256 after a set first bit, used from 8 GiB on."""
-    if field[0] & 0x80:
-        return int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-    return int(field.strip(b" \0") or b"0", 8)
+def _size(field: bytes, kind: bytes, pax: Mapping[bytes, bytes], where: str) -> int:
+    """Return the size of what follows a header.
+
+    Args:
+        field: octal text, or GNU's base 256 after a set first bit, used from 8 GiB on.
+        pax: records about this member, of which one may be the size in decimal text.
+
+    Raises:
+        DataError: a negative size or none, a sparse member, or a header about the next one that is too long.
+    """
+    if kind == b"S" or any(key.startswith(b"GNU.sparse.") for key in pax):
+        raise DataError(f"{where}: a sparse member; pack the shard again without --sparse")
+    in_pax = None if kind in _ABOUT_NEXT else pax.get(b"size")
+    text = field.strip(b" \0") or b"0"
+    if in_pax is not None and _DECIMAL.fullmatch(in_pax):
+        size = int(in_pax)
+    elif in_pax is None and field[0] == 0x80:
+        size = int.from_bytes(field[1:], "big")
+    elif in_pax is None and _OCTAL.fullmatch(text):
+        size = int(text, 8)
+    else:
+        given = shown(field if in_pax is None else in_pax)
+        raise DataError(f"{where}: {given} is no size; the file is damaged")
+    if kind in _ABOUT_NEXT and size > TAR_HEADER_BYTES:
+        raise DataError(f"{where}: a name or records of {size:,} bytes; the limit is {TAR_HEADER_BYTES:,}")
+    return size
 
 
 def _name(header: bytes) -> bytes:
@@ -93,14 +119,21 @@ def _name(header: bytes) -> bytes:
     return prefix + b"/" + name if prefix else name
 
 
-def _pax_records(content: bytes) -> dict[bytes, bytes]:
-    """Parse lines of `LENGTH KEY=VALUE`, where LENGTH is that of the whole line."""
-    records = {}
-    while content.strip(b"\0"):
-        length, _, _ = content.partition(b" ")
-        line, content = content[: int(length)], content[int(length) :]
-        key, _, value = line[len(length) + 1 : -1].partition(b"=")
+def _pax_records(content: bytes, where: str) -> dict[bytes, bytes]:
+    """Parse lines of `LENGTH KEY=VALUE`, where LENGTH is that of the whole line.
+
+    Raises:
+        DataError: a line of another form.
+    """
+    records, begin, end = {}, 0, len(content.rstrip(b"\0"))
+    while begin < end:
+        length = content[begin : begin + 20].partition(b" ")[0]
+        behind = begin + int(length) if _DECIMAL.fullmatch(length) else 0
+        key, found, value = content[begin + len(length) + 1 : behind - 1].partition(b"=")
+        if not begin + len(length) < behind <= end or not found or content[behind - 1] != ord("\n"):
+            raise DataError(f"{where}: {shown(content[begin : begin + 40])} is no pax record")
         records[key] = value
+        begin = behind
     return records
 
 
@@ -128,7 +161,9 @@ class TarDataset(Dataset):
             text = parts["txt"] if use_txt else parts.get("json", NOTHING)
             count = 1
             if (image != NOTHING or kind == "texts") and text != NOTHING and not use_txt:
-                count = count_samples(read_at(self.path, *text), kind)
+                # One that is too large is one broken sample.
+                content = read_at(self.path, *text, LINE_BYTES) if text[1] <= LINE_BYTES else b""
+                count = count_samples(content, kind)
             self._key_text += key.encode("utf8", "surrogateescape")
             self._key_ends.append(len(self._key_text))
             self._spans.extend((*image, *text, int(use_txt)))
@@ -147,7 +182,7 @@ class TarDataset(Dataset):
         text_at, text_size, is_txt = self._span(index)[2:]
         if text_at < 0:
             raise RecordError(f"{where}: no text (txt or json)")
-        content = read_at(self.path, text_at, text_size)
+        content = read_at(self.path, text_at, text_size, LINE_BYTES)
         item = {"text": _decode(content, where)} if is_txt else parse_json(content, where, RecordError)
         sample = split_item(item, self.kind, where)[self._which[index]]
         sample_id = f"{image_id}#{self._which[index]}"
@@ -164,7 +199,7 @@ class TarDataset(Dataset):
             raise RecordError(f"{where}: no image ({', '.join(IMAGE_SUFFIXES)})")
         if size == 0:
             raise RecordError(f"{where}: the image has 0 bytes")
-        return read_at(self.path, offset, size)
+        return read_at(self.path, offset, size, IMAGE_BYTES)
 
     def _key(self, index: int) -> tuple[str, str]:
         """Return the common name of a sample's members, and file and name for messages."""

@@ -207,14 +207,11 @@ class RegionStore(StoredRegions):
         """
         self._check_digests(LABELS)
         path = self.folder / LABELS
-        try:
-            for number, line in enumerate(read_lines(path), start=1):
-                entry = parse_json(line, f"{path}, line {number}", DataError)
-                if not isinstance(entry, dict) or not {"image_id", "labels"} <= set(entry):
-                    raise DataError(f"{path}, line {number}: expected image_id and labels, {_AGAIN}")
-                yield entry["image_id"], entry["labels"]
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}; {_AGAIN}") from error
+        for number, line in enumerate(read_lines(path), start=1):
+            entry = parse_json(line, f"{path}, line {number}", DataError)
+            if not isinstance(entry, dict) or not {"image_id", "labels"} <= set(entry):
+                raise DataError(f"{path}, line {number}: expected image_id and labels, {_AGAIN}")
+            yield entry["image_id"], entry["labels"]
 
     def _reason(self, keys: Sequence[str]) -> str:
         reasons = [self._reasons[key] for key in keys if key in self._reasons]

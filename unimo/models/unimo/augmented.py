@@ -25,7 +25,8 @@ from unimo.augment.corpus import caption_of
 from unimo.data.readers.base import read_at
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
-from unimo.files import parse_json, replacing
+from unimo.files import parse_json, read_lines, replacing
+from unimo.limits import LINE_BYTES
 from unimo.models.unimo.scenes import SceneExtras
 from unimo.settings import ScenesConfig
 
@@ -155,7 +156,7 @@ class LineTable:
         at = int(np.searchsorted(self._hashes, wanted))
         while at < len(self) and self._hashes[at] == wanted:
             item = parse_json(self._line(at), f"{self.path}, line of {key}", RecordError)
-            if item["id"] == key and fits(item):
+            if isinstance(item, dict) and item.get("id") == key and fits(item):
                 return item
             at += 1
         return None
@@ -167,24 +168,23 @@ class LineTable:
                 item = parse_json(self._line(at), self.path, RecordError)
             except RecordError:
                 continue
-            if "skipped" not in item:
+            if isinstance(item, dict) and "skipped" not in item:
                 return item
         return None
 
     def _line(self, at: int) -> bytes:
-        return read_at(self.path, int(self._begins[at]), int(self._sizes[at]))
+        return read_at(self.path, int(self._begins[at]), int(self._sizes[at]), LINE_BYTES)
 
     def _scan(self) -> np.ndarray:
         """Return hash, first byte and size of every line with an id, sorted by hash; [3, lines] uint64."""
         rows, begin, strange = array("Q"), 0, 0
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                key = _key(line)
-                if key is not None:
-                    rows.extend((_hash(key), begin, len(line)))
-                elif line.strip():
-                    strange = strange or number
-                begin += len(line)
+        for number, line in enumerate(read_lines(self.path), start=1):
+            key = _key(line)
+            if key is not None:
+                rows.extend((_hash(key), begin, len(line)))
+            elif line.strip():
+                strange = strange or number
+            begin += len(line)
         if strange:
             log.warning('%s: lines without an "id" are skipped, the first is line %d', self.path, strange)
         table = np.frombuffer(rows, np.uint64).reshape(-1, 3)
@@ -194,6 +194,8 @@ class LineTable:
         try:
             table = np.load(self._index, mmap_mode="r")
         except (OSError, ValueError):
+            return None
+        if not isinstance(table, np.ndarray):  # a zip file
             return None
         fits = table.dtype == np.uint64 and table.ndim == 2 and len(table) == 3 and table.shape[1] > 0
         return table if fits and np.array_equal(table[:, :1], stamp) else None
@@ -213,8 +215,8 @@ def _key(line: bytes) -> bytes | None:
     """Return the id of a line as `json.dumps` writes it, without parsing the rest; None if it has none."""
     match = _ID.match(line)
     try:
-        key = json.loads(match[1] if match else line)
-    except ValueError:
+        key = parse_json(match[1] if match else line, "", RecordError)
+    except RecordError:
         return None
     key = key.get("id") if isinstance(key, dict) else key
     return json.dumps(key).encode() if isinstance(key, str) else None

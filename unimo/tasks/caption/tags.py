@@ -15,6 +15,8 @@ import numpy as np
 from unimo.data.readers.base import Dataset
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
+from unimo.files import read_text
+from unimo.limits import JSON_BYTES
 from unimo.tasks.caption.batches import NO_TAGS, Tags
 from unimo.tasks.caption.data import ImageId, result_image_id
 
@@ -69,10 +71,7 @@ def read_tags(path: str | Path, most: int, vocabulary: int, rows: int) -> dict[I
         DataError: the file cannot be read, or a line has another form, or numbers that the model has not.
     """
     found: dict[ImageId, Tags] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"task.tags: cannot read {path}: {error}") from error
+    lines = read_text(path, JSON_BYTES, DataError, "task.tags").splitlines()
     for number, line in enumerate(lines, start=1):
         fields = line.split(";")
         try:

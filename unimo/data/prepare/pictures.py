@@ -1,0 +1,80 @@
+"""One identity of a picture throughout a preparation, and none in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from pathlib import Path
+
+from unimo.data.splits import common
+from unimo.errors import DataError
+
+log = logging.getLogger(__name__)
+_COCO = re.compile(r"(?:.*/)?COCO_(train|val|test)\d{4}_(\d{12}\.jpg)")
+
+
+class Pictures:
+    """The pictures of all splits, by their ids, their files and their content."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
+        self._splits: dict[str, str] = {}
+        self._contents: dict[bytes, str] = {}
+        self.copies = 0
+        """Pictures that are a copy of one in another split."""
+
+    def add(self, split: str, image_id: str, path: Path | None) -> None:
+        """Note a picture of a split.
+
+        Args:
+            image_id: what samples of the picture have in common.
+            path: its file; None if that is missing.
+
+        Raises:
+            DataError: the id stands for another file, the file has another id, or it is in another split that
+                shares no samples with this one (`rest_val` does with `val`).
+        """
+        where = self._splits.setdefault(image_id, split)
+        if where != split and not common(split, [where]):
+            raise DataError(
+                f"picture {image_id} is in {where} and in {split}, which must have none in common; "
+                "take it out of one of them"
+            )
+        if path is None:
+            return
+        file = os.path.realpath(path)
+        if (known := self._files.setdefault(image_id, file)) != file:
+            raise DataError(
+                f"image_id {image_id} stands for two pictures, {known} and {file}, so each would have the "
+                "texts of the other; give them ids of their own"
+            )
+        if (other := self._ids.setdefault(file, image_id)) != image_id:
+            raise DataError(
+                f"picture {file} has two ids, {other} and {image_id}, so its texts would not match it; give "
+                "all its samples one id"
+            )
+
+    def compare(self, split: str, content: bytes, name: str) -> None:
+        """Warn of a picture whose file has the same bytes as one of another split."""
+        where = self._contents.setdefault(hashlib.blake2b(content, digest_size=16).digest(), split)
+        if where != split and not common(split, [where]):
+            self.copies += 1
+            if self.copies == 1:
+                log.warning(
+                    "%s of %s is a copy of a picture of %s (further ones are counted)", name, split, where
+                )
+
+
+def coco_2017(name: str) -> tuple[str, ...]:
+    """Return the places of a picture in the folders of 2017; none unless it has the name of 2014 or 2015.
+
+    COCO dealt the pictures of `train2014` and `val2014` out anew, to `train2017` and `val2017`.
+    """
+    found = _COCO.fullmatch(name)
+    if found is None:
+        return ()
+    folders = ("test2017",) if found[1] == "test" else ("train2017", "val2017")
+    return tuple(f"{folder}/{found[2]}" for folder in folders)
