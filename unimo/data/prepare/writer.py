@@ -9,6 +9,7 @@ import contextlib
 import glob
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -238,7 +239,8 @@ class ImageFolder:
         return content
 
     def _find(self, candidates: Iterable[str]) -> str | None:
-        return next((name for name in candidates if (self.root / name).is_file()), None)
+        # Unlike `Path.is_file`, it takes names that are too long for a file.
+        return next((name for name in candidates if os.path.isfile(self.root / name)), None)
 
     def check_present(self, wanted: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
         """Check before anything is written that enough images exist, and that each has one identity.

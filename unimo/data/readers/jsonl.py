@@ -155,7 +155,7 @@ class JsonlDataset(Dataset):
                 image = self._image_name(self._item(index), self.where(index))
             except RecordError:
                 continue
-            if (self.image_root / image).is_file():
+            if os.path.isfile(self.image_root / image):  # False also for a name that is too long
                 return
             missing.append(image)
         if missing:
