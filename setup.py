@@ -59,6 +59,7 @@ EXTRAS = {
         "ctranslate2>=4.5",
     ],
 }
+EXTRAS["mutants"] = ["cosmic-ray>=8.7", *EXTRAS["test"]]  # tests/support/mutants.py
 EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=3.5"]
 
 setup(

@@ -18,7 +18,6 @@ must not be.
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -29,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
+from unimo.augment.index_base import SCHEMA, connect, damaged, occurrences, read_about, remember
 from unimo.augment.terms import normalise
 from unimo.digests import DIGESTS, find_damage, seal
-from unimo.errors import DataError
+from unimo.errors import DataError, shown
 from unimo.files import make_folder
 from unimo.jobs import check_same
 
@@ -42,16 +42,6 @@ _SPARE = 64
 _WIDEST = 32
 """Limit of the widened search for more hits, as a multiple of the first search."""
 _COMPLAINT = "the index in {} was built from another corpus or setting"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS sentences (number INTEGER PRIMARY KEY, sample TEXT, image TEXT, text TEXT);
-CREATE INDEX IF NOT EXISTS by_image ON sentences (image);
-CREATE TABLE IF NOT EXISTS names (name TEXT, image TEXT);
-CREATE INDEX IF NOT EXISTS by_name ON names (name);
-CREATE TABLE IF NOT EXISTS postings
-    (term TEXT, block INTEGER, size INTEGER, places BLOB, counts BLOB, PRIMARY KEY (term, block));
-CREATE TABLE IF NOT EXISTS terms (term TEXT PRIMARY KEY, frequency INTEGER) WITHOUT ROWID;
-"""
 
 
 @dataclass(frozen=True)
@@ -102,19 +92,17 @@ class TfidfIndex:
         # An index with a log is unfinished; it is opened to report that.
         finished = not (self.folder / "index.sqlite-wal").exists()
         address = (self.folder / "index.sqlite").resolve().as_uri() + "?mode=ro"
-        self._base = _connect(address + "&immutable=1" * finished, memory_mb)
+        self._base = connect(address + "&immutable=1" * finished, self.folder, memory_mb)
         try:
-            stored = _read_about(self._base, self.folder)
+            stored = read_about(self._base, self.folder)
             if about is not None:
                 check_same(stored.get("about") or {}, about, _COMPLAINT.format(self.folder))
             if not stored.get("finished"):
                 raise DataError(f"the index in {folder} is not finished; run the same command again to go on")
-        except DataError:
-            self._base.close()  # an open connection would keep `build_index` from finishing
-            raise
-        self.about: Mapping[str, Any] = stored["about"]
-        self._size = int(stored["size"])
-        try:
+            self.about: Mapping[str, Any] = stored.get("about") or {}
+            self._size = stored["size"]
+            if (self.folder / "norms.f32").stat().st_size != 4 * self._size:
+                raise ValueError(f"expected {self._size:,} lengths")
             self._norms = np.memmap(self.folder / "norms.f32", np.float32, "r", shape=(self._size,))
         except (OSError, ValueError) as error:
             self._base.close()
@@ -122,6 +110,9 @@ class TfidfIndex:
                 f"{self.folder}/norms.f32 is missing or cut off ({error}); remove {self.folder} to build "
                 "the index anew"
             ) from error
+        except DataError:
+            self._base.close()  # an open connection would keep `build_index` from finishing
+            raise
 
     def __len__(self) -> int:
         return self._size
@@ -155,16 +146,18 @@ class TfidfIndex:
 
     def texts_of_image(self, image_id: str) -> list[str]:
         """Return the texts of all entries of one image, in order."""
-        rows = self._base.execute("SELECT text FROM sentences WHERE image = ? ORDER BY number", (image_id,))
+        rows = self._rows(
+            "SELECT text FROM sentences WHERE image = ? ORDER BY number", image_id, kinds=(str,)
+        )
         return [text for (text,) in rows]
 
     def image_of(self, names: Iterable[str]) -> str:
         """Return the image that has one of these names as its id, or alone as a name; empty for none."""
         by_id, by_name = "image FROM sentences WHERE image = ?", "DISTINCT image FROM names WHERE name = ?"
         for name in names:
-            if self._base.execute(f"SELECT {by_id} LIMIT 1", (name,)).fetchone():
+            if self._rows(f"SELECT {by_id} LIMIT 1", name, kinds=(str,)):
                 return name
-            found = self._base.execute(f"SELECT {by_name} LIMIT 2", (name,)).fetchall()
+            found = self._rows(f"SELECT {by_name} LIMIT 2", name, kinds=(str,))
             if len(found) == 1:
                 return found[0][0]
         return ""
@@ -172,7 +165,21 @@ class TfidfIndex:
     def texts(self, start: int, end: int) -> list[str]:
         """Return the texts of the entries `start` to `end - 1`."""
         query = "SELECT text FROM sentences WHERE number >= ? AND number < ? ORDER BY number"
-        return [text for (text,) in self._base.execute(query, (start, end))]
+        return [text for (text,) in self._rows(query, start, end, kinds=(str,))]
+
+    def _rows(self, query: str, *values: object, kinds: tuple[type, ...]) -> list[tuple[Any, ...]]:
+        """Return the rows of a query, whose columns are of these types.
+
+        Raises:
+            DataError: the database is damaged.
+        """
+        try:
+            rows = self._base.execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError) as error:  # the second: blobs of impossible sizes
+            raise damaged(self.folder, error) from error
+        if not all(isinstance(value, kind) for row in rows for value, kind in zip(row, kinds, strict=True)):
+            raise damaged(self.folder, "a value of another type")
+        return rows
 
     def _score(self, terms: Iterable[str], top: int) -> tuple[np.ndarray, np.ndarray]:
         weights, length = self._weigh(terms)
@@ -181,11 +188,14 @@ class TfidfIndex:
             start, end = block * BLOCK, min((block + 1) * BLOCK, self._size)
             sums = np.zeros(end - start)
             for term, weight in weights.items():
-                row = self._base.execute(
-                    "SELECT places, counts FROM postings WHERE term = ? AND block = ?", (term, block)
-                ).fetchone()
-                if row:
-                    sums[np.frombuffer(row[0], np.uint16)] += weight * np.frombuffer(row[1], np.uint16)
+                found = self._rows(
+                    "SELECT places, counts FROM postings WHERE term = ? AND block = ?",
+                    *(term, block),
+                    kinds=(bytes, bytes),
+                )
+                for columns in found:
+                    within, counts = occurrences(*columns, len(sums), term, self.folder)
+                    sums[within] += weight * counts
             # Once the list of candidates is full, one comparison excludes most of the block.
             floor = scores.min() if len(scores) >= top else 0.0
             sums /= np.maximum(self._norms[start:end], 1e-12) * length
@@ -201,20 +211,24 @@ class TfidfIndex:
         """Return the weight of each term (query weight times inverse document frequency) and the norm."""
         weights, square = {}, 0.0
         for term, count in Counter(terms).items():
-            row = self._base.execute("SELECT frequency FROM terms WHERE term = ?", (term,)).fetchone()
-            if row:
-                inverse = _inverse(self._size, row[0])
+            for (frequency,) in self._rows("SELECT frequency FROM terms WHERE term = ?", term, kinds=(int,)):
+                if not 0 < frequency <= self._size:
+                    raise damaged(self.folder, f"{shown(term)} occurs in {frequency} sentences")
+                inverse = _inverse(self._size, frequency)
                 weights[term] = count * inverse**2
                 square += (count * inverse) ** 2
         return weights, float(np.sqrt(square))
 
     def _fetch(self, places: np.ndarray, scores: np.ndarray) -> list[Hit]:
-        rows: dict[int, tuple[str, str, str]] = {}
+        rows: dict[int, list[str]] = {}
         for start in range(0, len(places), 500):
             chunk = [int(place) for place in places[start : start + 500]]
             marks = ",".join("?" * len(chunk))
             query = f"SELECT number, sample, image, text FROM sentences WHERE number IN ({marks})"
-            rows.update((row[0], row[1:]) for row in self._base.execute(query, chunk))
+            found = self._rows(query, *chunk, kinds=(int, str, str, str))
+            rows.update((number, texts) for number, *texts in found)
+        if len(rows) < len(places):
+            raise damaged(self.folder, "sentences are missing")
         return [Hit(int(p), *rows[int(p)], round(float(s), 6)) for p, s in zip(places, scores, strict=True)]
 
 
@@ -241,20 +255,38 @@ def build_index(
     if (folder / DIGESTS).exists() and (folder / _FILES[0]).exists():  # finished, and only read from now on
         return TfidfIndex(folder, about, memory_mb)
     (folder / DIGESTS).unlink(missing_ok=True)
-    with contextlib.closing(_connect(folder / "index.sqlite", memory_mb)) as base:
-        base.executescript(_SCHEMA)
-        stored = _read_about(base, folder)
-        if stored.get("size"):  # an empty one may be replaced
-            check_same(stored.get("about") or {}, about, _COMPLAINT.format(folder))
-        if not stored.get("finished"):
-            base.execute("PRAGMA journal_mode = WAL")
-            _remember(base, about=dict(about))
-            size = _add_blocks(base, entries, int(stored.get("size", 0)))
-            if not size:
-                raise DataError(f"nothing to index for {folder}: the corpus has no readable text")
-            _finish(base, folder, size)
+    try:
+        with contextlib.closing(connect(folder / "index.sqlite", folder, memory_mb)) as base:
+            _build(base, entries, folder, about)
+    except sqlite3.Error as error:
+        raise DataError(
+            f"the index in {folder} cannot be built ({error}); free some space, or remove the folder, and "
+            "run the same command again"
+        ) from error
     seal(folder, _FILES)
     return TfidfIndex(folder, about, memory_mb)
+
+
+def _build(
+    base: sqlite3.Connection,
+    entries: Callable[[int], Iterable[Entry | None]],
+    folder: Path,
+    about: Mapping[str, Any],
+) -> None:
+    base.executescript(SCHEMA)
+    stored = read_about(base, folder)
+    if stored.get("size"):  # an empty one may be replaced
+        check_same(stored.get("about") or {}, about, _COMPLAINT.format(folder))
+    if stored.get("finished"):
+        return
+    base.execute("PRAGMA journal_mode = WAL")
+    remember(base, about=dict(about))
+    size = _add_blocks(base, entries, stored.get("size", 0))
+    if not size:
+        raise DataError(f"nothing to index for {folder}: the corpus has no readable text")
+    if base.execute("SELECT count(*) FROM sentences").fetchone() != (size,):
+        raise damaged(folder, f"it has not {size:,} sentences")
+    _finish(base, folder, size)
 
 
 def _add_blocks(base: sqlite3.Connection, entries: Callable[[int], Iterable[Entry | None]], size: int) -> int:
@@ -280,7 +312,7 @@ def _add_blocks(base: sqlite3.Connection, entries: Callable[[int], Iterable[Entr
         )
         base.executemany("INSERT INTO postings VALUES (?, ?, ?, ?, ?)", packed)
         size += len(chunk)
-        _remember(base, size=size)  # commits the block with its number
+        remember(base, size=size)  # commits the block with its number
     return size
 
 
@@ -294,12 +326,14 @@ def _finish(base: sqlite3.Connection, folder: Path, size: int) -> None:
     frequencies = []
     for term, group in groupby(rows, key=lambda row: row[0]):
         parts = list(group)
+        if not all(type(number) is int and number >= 0 for part in parts for number in part[1:3]):
+            raise damaged(folder, f"numbers of {shown(term)} are none")
         frequency = sum(part[2] for part in parts)
         frequencies.append((term, frequency))
         inverse = _inverse(size, frequency)
         for _, block, _, places, counts in parts:
-            at = block * BLOCK + np.frombuffer(places, np.uint16).astype(np.int64)
-            norms[at] += (np.frombuffer(counts, np.uint16) * inverse) ** 2
+            within, times = occurrences(places, counts, size - block * BLOCK, term, folder)
+            norms[block * BLOCK + within.astype(np.int64)] += (times * inverse) ** 2
         if len(frequencies) >= BLOCK:
             base.executemany("INSERT INTO terms VALUES (?, ?)", frequencies)
             frequencies = []
@@ -309,33 +343,8 @@ def _finish(base: sqlite3.Connection, folder: Path, size: int) -> None:
     file.flush()
     base.commit()
     base.execute("PRAGMA journal_mode = DELETE")
-    _remember(base, finished=True)
+    remember(base, finished=True)
 
 
 def _inverse(size: int, frequency: int) -> float:
     return float(np.log((1 + size) / (1 + frequency)) + 1.0)
-
-
-def _connect(address: Path | str, memory_mb: int) -> sqlite3.Connection:
-    base = sqlite3.connect(address, uri=isinstance(address, str))
-    base.execute(f"PRAGMA cache_size = {-1024 * max(1, memory_mb)}")
-    return base
-
-
-def _remember(base: sqlite3.Connection, **values: object) -> None:
-    base.executemany(
-        "INSERT OR REPLACE INTO about VALUES (?, ?)",
-        [(key, json.dumps(value)) for key, value in values.items()],
-    )
-    base.commit()
-
-
-def _read_about(base: sqlite3.Connection, folder: Path) -> dict[str, Any]:
-    try:
-        if not base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return {}  # killed before anything was written
-        return {key: json.loads(value) for key, value in base.execute("SELECT key, value FROM about")}
-    except (sqlite3.DatabaseError, ValueError) as error:
-        raise DataError(
-            f"{folder}/index.sqlite is no index of ours ({error}); name another folder"
-        ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,3 +149,49 @@ def test_images_are_found_by_id_and_by_names_of_their_own(tmp_path: Path):
     assert (
         index.image_of(["1.jpg"]) == "" and index.image_of(["1.jpg", "1"]) == "1" and index.image_of([]) == ""
     )
+
+
+DAMAGE = {
+    "no table": "DROP TABLE postings",
+    "no column": "ALTER TABLE sentences RENAME COLUMN text TO words",
+    "no note": "DELETE FROM about WHERE key = 'size'",
+    "a size that is none": "UPDATE about SET value = '1e400' WHERE key = 'size'",
+    "a note that is none": "UPDATE about SET value = '[' WHERE key = 'about'",
+    "no lists": "UPDATE postings SET places = 'x'",
+    "lists of other lengths": "UPDATE postings SET counts = x'0100'",
+    "sentences beyond the end": "UPDATE postings SET places = x'ffff', counts = x'0100'",
+    "lost sentences": "DELETE FROM sentences",
+    "texts that are none": "UPDATE sentences SET text = x'05'",
+    "texts that are no UTF-8": "UPDATE sentences SET text = CAST(x'ff' AS TEXT)",
+    "frequencies below zero": "UPDATE terms SET frequency = -1",
+}
+
+
+@pytest.mark.parametrize("command", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_database_is_named(tmp_path: Path, command: str):
+    build(invented(30), tmp_path)
+    (tmp_path / "digests.b2").unlink()
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as base, base:
+        base.execute(command)
+    with pytest.raises(DataError, match=re.escape(str(tmp_path))):
+        index = TfidfIndex(tmp_path)
+        index.search(["dog", "cat"], 5)
+
+
+@pytest.mark.parametrize("command", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_database_is_not_finished(tmp_path: Path, command: str):
+    """A stopped build goes on, or says what is wrong; it raises nothing else."""
+    build(invented(30), tmp_path)
+    (tmp_path / "digests.b2").unlink()
+    with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as base, base:
+        base.execute("DELETE FROM about WHERE key = 'finished'")
+        base.execute(command)
+    with contextlib.suppress(DataError):
+        build(invented(30), tmp_path).texts(0, 9)
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0", b"x" * 5000, bytes(5000)], ids=len)
+def test_files_that_are_no_database(tmp_path: Path, content: bytes):
+    (tmp_path / "index.sqlite").write_bytes(content)
+    with pytest.raises(DataError, match="index"):
+        TfidfIndex(tmp_path)

@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from unimo.nn import attention as attention_module
+from unimo.nn import block as block_module
 from unimo.nn.attention import CrossAttention, SelfAttention, additive_mask
 from unimo.nn.block import Block, CrossBlock, Mlp, quick_gelu, run_block, set_recompute
 
@@ -174,6 +175,30 @@ def test_recompute_switch_reaches_every_block():
     states, _ = run_block(outer[0], x, None, False)
     states.sum().backward()
     assert x.grad is not None and outer[0].mlp.fc1.weight.grad is not None
+
+
+@pytest.mark.parametrize("make", [partial(Block, mlp=MLP, norm_first=True), partial(CrossBlock, inner=16)])
+def test_recomputed_passes_drop_the_same_units_and_no_others_do(make, monkeypatch):
+    masks, plain = [], block_module.dropout
+
+    def remember(x, rate, training):
+        dropped = plain(x, rate, training)
+        masks.append((dropped == 0).numpy().tobytes())
+        return dropped
+
+    for module in (block_module, attention_module):
+        monkeypatch.setattr(module, "dropout", remember)
+    blocks = paddle.nn.LayerList([make(8, 2, dropout=0.5, attention_dropout=0.5) for _ in range(2)])
+    set_recompute(blocks, True)
+    x = paddle.to_tensor(_random(4, 6, 8), stop_gradient=False)
+    states = x
+    for block in blocks:
+        states = run_block(block, states, *([x] if isinstance(block, CrossBlock) else []))[0]
+    forward = list(masks)
+    assert len(set(forward)) == len(forward) == (6 if isinstance(blocks[0], Block) else 10)
+    states.square().sum().backward()
+    assert len(masks) == 2 * len(forward)
+    assert sorted(masks[len(forward) :]) == sorted(forward)
 
 
 def test_recompute_of_a_block_that_returns_no_weights(monkeypatch):

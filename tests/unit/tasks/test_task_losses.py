@@ -1,15 +1,25 @@
 """Every task promises the loop: falling losses, a gradient for every parameter, repeatable evaluation."""
 
+from typing import Any
+
 import numpy as np
 import paddle
 import pytest
+from dropped import assert_dropped
 from micro import make_run, make_task
+from micro_unimo2 import MODEL
 
 from unimo.errors import CapabilityError
 from unimo.registry import require
 from unimo.tasks.base import to_tensors
 
 TASKS = ["pretrain", "vqa", "entailment", "retrieval"]
+HEADS: list[tuple[str, dict[str, Any]]] = [
+    ("text_classification", {}),
+    ("image_classification", {}),
+    ("image_classification", {"linear_probe": True}),
+    ("entailment", {"head": "linear"}),
+]
 STEPS = {"entailment": 30, "retrieval": 80}
 
 
@@ -57,6 +67,27 @@ def test_evaluation_repeats_and_leaves_training_mode(name: str) -> None:
     assert task.training and seen
     assert task.evaluate(data.eval_loader("val", run)) == first
     assert all(np.isfinite(value) for value in first.values())
+
+
+@pytest.mark.parametrize(("name", "task_options"), HEADS)
+@pytest.mark.parametrize("training", [True, False])
+def test_pooled_vectors_are_dropped_before_the_last_product(
+    name: str, task_options: dict[str, Any], training: bool
+) -> None:
+    """With the rate of the head, in training; the model itself drops nothing here."""
+    steady = {"dropout": 0.0, "attention_dropout": 0.0}
+    model = {**MODEL, "text": {**MODEL["text"], **steady}, "fusion": {**MODEL["fusion"], **steady}}
+    run = make_run(name, model=model, task={"head_dropout": 0.4, **task_options})
+    task, _, data = make_task(run)
+    batch = to_tensors(next(data.train_loader(run)))
+    last = getattr(task.classifier, "out", task.classifier)
+    found = []
+    last.register_forward_post_hook(lambda _, given, __: found.append(given[0]))
+    task.eval()
+    task.logits(batch)
+    task.train() if training else task.eval()
+    task.logits(batch)
+    assert_dropped(found[1], found[0], 0.4 if training else 0.0, name)
 
 
 def test_learning_rate_groups() -> None:

@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,8 @@ import paddle
 import pytest
 from small_run import make_run, make_state, train
 
-from unimo.training import callbacks
+from unimo.training import callbacks, loop
+from unimo.training.optimizer import optimizer_tensors
 from unimo.training.state import MetricWindow, StepReport, TrainState, step_seed
 
 
@@ -23,21 +25,68 @@ def test_learns(tmp_path: Path) -> None:
     assert window[-1] < 0.2 * window[0]
 
 
-def test_accumulation_gives_the_update_of_the_whole_batch(tmp_path: Path) -> None:
-    finals = []
-    for micro in (0, 4, 2):
-        run = make_run(tmp_path / str(micro), model={"dropout": 0.0}, train={"micro_batch_size": micro})
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("contrast", [False, True])
+def test_accumulation_gives_the_update_of_the_whole_batch(
+    tmp_path: Path, contrast: bool, clip: float | None
+) -> None:
+    """Also the gradients before Adam, which hides their scale, and their norm, which clipping sees."""
+    results = []
+    for micro in (0, 4, 2, 1):
+        changes = {"task": {"contrast": contrast}, "optim": {"clip_grad_norm": clip}}
+        output = tmp_path / str(micro)
+        run = make_run(output, model={"dropout": 0.0}, train={"micro_batch_size": micro}, **changes)
+        state = make_state(run)
+        report = loop.take_step(state, iter(state.loader))
+        state.loader.close()
+        values = dict(zip(report.names, report.values.tolist(), strict=True))
+        moments = optimizer_tensors(state.adamw, state.task)
         state = train(run)
-        finals.append({name: p.numpy() for name, p in state.task.named_parameters()})
-    for other in finals[1:]:
-        for name, value in finals[0].items():
-            np.testing.assert_allclose(other[name], value, atol=2e-5, err_msg=name)
+        results.append((values, moments, {name: p.numpy() for name, p in state.task.named_parameters()}))
+    for values, moments, weights in results[1:]:
+        assert values == pytest.approx(results[0][0], rel=1e-5)
+        assert clip is None or values["grad_norm"] > 2 * clip
+        for name, value in results[0][1].items():
+            np.testing.assert_allclose(moments[name], value, rtol=1e-3, atol=1e-7, err_msg=name)
+        for name, value in results[0][2].items():
+            np.testing.assert_allclose(weights[name], value, atol=2e-5, err_msg=name)
 
 
 def test_seed_of_a_step_depends_on_seed_rank_and_step_alone() -> None:
     seeds = {step_seed(seed, rank, step) for seed in range(3) for rank in range(3) for step in range(100)}
     assert len(seeds) == 900
     assert step_seed(1, 2, 3) == step_seed(1, 2, 3)
+
+
+@pytest.mark.parametrize("contrast", [False, True])
+def test_chance_of_steps_ranks_and_rounds(
+    contrast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every forward pass of a run drops units of its own, except that passes of one round are alike."""
+    changes = {"task": {"contrast": contrast}, "model": {"dropout": 0.5}, "train": {"micro_batch_size": 4}}
+
+    def dropped(rank: int, first: int = 0, seed: int = 42) -> list[bytes]:
+        """The units that each dropout of two steps hides."""
+        state = make_state(make_run(tmp_path, seed=seed, **changes))
+        state.step, found, batches = first, [], iter(state.loader)
+        layer = state.task.model.dropout
+        layer.register_forward_post_hook(lambda _, __, output: found.append((output == 0).numpy().tobytes()))
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.distributed, "rank", lambda: rank)
+            for _ in range(2):
+                loop.take_step(state, batches)
+                state.step += 1
+        state.loader.close()
+        return found
+
+    runs = [dropped(0), dropped(1), dropped(0, first=2), dropped(0, seed=43)]
+    # A round has one pass for its error, and two for its views, with two dropouts each, which are the same.
+    passes = 2 * 2 * (3 if contrast else 1)
+    assert [len(set(found)) for found in runs] == [passes] * 4
+    assert len({mask for found in runs for mask in found}) == 4 * passes
+    assert all(set(Counter(found).values()) == ({1, 2} if contrast else {1}) for found in runs)
+    assert dropped(0) == runs[0]
+    assert dropped(0, first=1)[: len(runs[0]) // 2] == runs[0][len(runs[0]) // 2 :]
 
 
 def report(step: int, **values: float) -> StepReport:

@@ -2,6 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from unimo.config import merge_into
 from unimo.errors import ConfigError
 from unimo.settings import OptimConfig
 from unimo.training.optimizer import learning_rate, warmup_steps
@@ -58,10 +59,13 @@ def test_piecewise_steps_down_at_shares_of_the_run() -> None:
     assert learning_rate(30, 40, optim) == pytest.approx(5e-7)
 
 
-@pytest.mark.parametrize(
-    "milestones", [[], [[0.6]], [[0.8, 0.1], [0.6, 0.01]], [[0.0, 0.1]], [[1.0, 0.1]], [[0.5, -1.0]]]
-)
+@pytest.mark.parametrize("milestones", [[], [[0.6]], [[0.8, 0.1], [0.6, 0.01]], [[0.0, 0.1]], [[1.0, 0.1]]])
 def test_piecewise_wants_rising_shares_with_factors(milestones: list[list[float]]) -> None:
     with pytest.raises(ConfigError, match="optim.milestones .* e.g. "):
         OptimConfig(schedule="piecewise", milestones=milestones)
     assert OptimConfig(schedule="linear", milestones=milestones).milestones == milestones
+
+
+def test_factors_of_milestones_are_not_negative() -> None:
+    with pytest.raises(ConfigError, match="milestones.* -1: expected 0 or more"):
+        merge_into(OptimConfig(), {"schedule": "piecewise", "milestones": [[0.5, -1.0]]})

@@ -1,5 +1,7 @@
 """Pixels of each transform against step-by-step references; randomness comes from the generator alone."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,6 +47,28 @@ def test_clip_is_resize_then_centre_crop(photo, size, turned):
     pixels = build_transform("clip", size)(image, np.random.default_rng(0))
     assert pixels.dtype == np.float32 and pixels.shape == (3, size, size) and pixels.flags.c_contiguous
     assert np.abs(to_bytes(pixels) - expected).max() <= 1.01
+
+
+def picture(width, height):
+    """Make the picture whose transforms tests/assets/make_torchvision_reference.py has stored."""
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    planes = [x * 255 // width, y * 255 // height, (x * x * 7 + y * 13 + x * y * 3) % 256]
+    return Image.fromarray(np.stack(planes, axis=2).astype(np.uint8))
+
+
+def test_pixels_are_those_of_torchvision(root):
+    """Of odd sides too, where half a pixel is cut off on both sides; to one step of a byte."""
+    stored = json.loads((root / "tests/assets/torchvision_transforms.json").read_text())["pixels"]
+    assert {row["name"] for row in stored} == {"clip", "square", "vit"}
+    for row in stored:
+        pixels = build_transform(row["name"], row["side"])(picture(*row["size"]), np.random.default_rng(0))
+        expected = np.reshape(row["pixels"], pixels.shape)
+        np.testing.assert_allclose(pixels, expected, atol=0.016, err_msg=f"{row['name']} of {row['size']}")
+
+
+def test_random_box_that_never_fits_is_that_of_torchvision(root):
+    for row in json.loads((root / "tests/assets/torchvision_transforms.json").read_text())["boxes"]:
+        assert list(_random_box(*row["size"], np.random.default_rng(0), smallest=1.0)) == row["box"]
 
 
 def test_normalisation_of_known_values():
