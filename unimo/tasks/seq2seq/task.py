@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from paddle import Tensor
 
+from unimo.data.checks import check_text
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.readers.generation import GenerationRecord
@@ -109,7 +110,10 @@ class Seq2SeqTask(GenerationTask):
         prepared = []
         for question in questions:
             text = question.text
-            columns = tuple(text.split("\t") if isinstance(text, str) else text or ())
+            if isinstance(text, str):
+                columns = tuple(text.split("\t"))  # the first of a dialog may be empty
+            else:
+                columns = tuple(text) if isinstance(text, (list, tuple)) else (check_text(text),)
             knowledge, columns = (columns[0], columns[1:]) if self.config.dialog else (None, columns)
             record = GenerationRecord("source", "", sources=columns, knowledge=knowledge)
             prepared.append(collator.prepare(record, rng))

@@ -1,0 +1,53 @@
+"""Whatever a caller gives in place of a picture or a text is one clear error of ours, in every task."""
+
+from pathlib import Path
+
+import pytest
+from micro import TOWER, saved
+from micro_unimo2 import MODEL
+from PIL import Image
+
+from unimo.errors import ConfigError, RecordError
+from unimo.inference.pipeline import Pipeline
+from unimo.tasks.base import Question
+
+WRITER = {
+    "name": "unimo_tiny",
+    "text": {**TOWER, "vocab_size": 90, "max_position": 80},
+    "regions": {"feature_size": 16},
+}
+BEAM = {"beam": {"size": 2, "min_length": 0, "max_length": 4}}
+TASKS = {
+    "vqa": {},
+    "entailment": {},
+    "retrieval": {},
+    "caption": {"model": MODEL, "task": {"java": False, **BEAM}},
+    "seq2seq": {"model": WRITER, "task": {"max_target_len": 20, **BEAM}},
+    "text_classification": {"model": MODEL, "task": {"dataset": "sst2"}},
+    "image_classification": {"model": MODEL},
+}
+PICTURE = Image.new("RGB", (20, 10), (200, 30, 10))
+NO_TEXTS = [
+    *("", " ", "\u200b", "a\0b", "half \ud83d"),
+    *(5, float("nan"), b"what", {"text": "what"}, [None], [5], ["a", None], True, []),
+]
+NO_IMAGES = [
+    *("a\0.png", "\ud83d.png", "n" * 300, "", "none.png"),
+    *(Path("a\0.png"), Path(__file__), Path(__file__).parent, Path("/dev/zero")),
+    *(b"", b"\xff\xd8\xff", Image.new("RGB", (0, 5)), Image.new("L", (5, 0))),
+    *(5, True, ["a.png"], {"image": "a.png"}),
+]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_questions(tmp_path: Path, name: str) -> None:
+    pipeline = Pipeline(saved(name, tmp_path, **TASKS[name]))
+    takes_text = pipeline.task.asked_with not in ("caption", "image")
+    right = {"image": PICTURE} if pipeline.task.reads_images else {}
+    right |= {"text": "a red circle"} if takes_text else {}
+    assert pipeline.ask_many([Question(**right)])[0]
+    wrong = [{"text": value} for value in NO_TEXTS] if takes_text else []
+    wrong += [{"image": value} for value in NO_IMAGES] if pipeline.task.reads_images else []
+    for change in wrong:
+        with pytest.raises((RecordError, ConfigError)):
+            pytest.fail(f"{change} was answered: {pipeline.ask_many([Question(**{**right, **change})])}")
