@@ -36,7 +36,8 @@ from types import ModuleType
 from unimo.augment.corpus import Caption
 from unimo.augment.output import one_at_a_time
 from unimo.augment.terms import normalise
-from unimo.errors import CapabilityError, DataError, shown
+from unimo.data.checks import check_id, check_text
+from unimo.errors import CapabilityError, DataError, RecordError, shown
 from unimo.files import parse_json, publish_folder, read_json_object, read_lines, read_text, regular
 from unimo.limits import ANSWER_BYTES, CONFIG_BYTES
 from unimo.metrics.text import encodable
@@ -210,12 +211,14 @@ class FileTranslations:
 def _read_line(line: str, where: str) -> tuple[str, str, str]:
     try:
         item = parse_json(line, where, DataError)
-        sample, text, via = str(item["id"]), item["text"], str(item.get("via", ""))
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"the text is {shown(text)}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        sample, text, via = (
+            encodable(value) if isinstance(value, str) else value
+            for value in (item["id"], item["text"], item.get("via"))
+        )
+        via = check_text(via, "via") if via else ""
+        return str(check_id(sample, "id")), " ".join(check_text(text, "text").split()), via
+    except (RecordError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f'{where}: expected {{"id": ..., "text": ..., "via": ...}}: {error}') from error
-    return encodable(sample), encodable(" ".join(text.split())), encodable(via)
 
 
 def distinct(source: str, positives: Sequence[Positive]) -> list[Positive]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from unimo.errors import ConfigError, DataError
+from unimo.data.checks import check_text
+from unimo.errors import ConfigError, DataError, RecordError
 from unimo.files import read_text
 from unimo.limits import CONFIG_BYTES
 
@@ -34,8 +35,10 @@ def _checked(names: Sequence[str], where: str, unit: str) -> list[str]:
         raise DataError(f"{where} is empty; expected one class name a line, at least two")
     places: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
-        if not name:
-            raise DataError(f"{where}, {unit} {place}: no class name; take it out")
+        try:
+            check_text(name)
+        except RecordError as error:
+            raise DataError(f"{where}, {unit} {place}: no class name ({error}); take it out") from error
         first = places.setdefault(name, place)
         if first != place:
             raise DataError(f"{where}, {unit} {place}: {name!r} stands there already as {unit} {first}")

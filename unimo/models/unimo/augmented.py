@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from unimo.augment.corpus import caption_of
+from unimo.data.checks import check_id, check_text
 from unimo.data.readers.base import read_at
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
@@ -268,7 +269,7 @@ class _Lines:
             return self._none
         try:
             return self._read(line)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (RecordError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(
                 f"{self._pattern}, line of {record.sample_id}: not what augment_corpus.py writes "
                 f"({type(error).__name__}: {error})"
@@ -283,7 +284,7 @@ def _rewrites(line: Mapping[str, Any]) -> tuple[Texts, Texts]:
 
 
 def _images(line: Mapping[str, Any]) -> Images:
-    return tuple(_image(str(row["image_id"])) for row in line["images"])
+    return tuple(_image(str(check_id(row["image_id"], "image_id"))) for row in line["images"])
 
 
 @functools.lru_cache(100_000)  # a hundred a line, and making one costs more than reading its name
@@ -292,8 +293,4 @@ def _image(name: str) -> Record:
 
 
 def _texts(rows: Any) -> Texts:
-    texts = tuple(row["text"] for row in rows)
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"the text is {text!r}")
-    return texts
+    return tuple(check_text(row["text"]) for row in rows)

@@ -1,4 +1,4 @@
-"""Headers of tar shards that are wrong in their sizes: one error that names the place, never an endless loop."""
+"""Headers of tar shards that are wrong in their sizes: one error that names the place, no endless loop."""
 
 from __future__ import annotations
 
