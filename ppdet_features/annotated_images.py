@@ -18,7 +18,7 @@ from ppdet_features.config import DetectorConfig
 from unimo.data.images.open import open_image
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.data.scenes.scene import render
-from unimo.errors import ConfigError, DataError
+from unimo.errors import ConfigError, DataError, shown
 from unimo.files import read_json
 from unimo.settings import ScenesConfig
 
@@ -189,10 +189,10 @@ class CocoImages:
                     raise DataError(f"{where} has no {key!r}")
                 if not isinstance(entry[key], kind):
                     wanted = getattr(kind, "__name__", kind)
-                    raise DataError(f"{where}: {key} {entry[key]!r}; expected {wanted}")
+                    raise DataError(f"{where}: {key} {shown(entry[key])}; expected {wanted}")
             ids = Counter(entry["id"] for entry in entries)
             if part != "annotations" and len(ids) < len(entries):
-                raise DataError(f"{self._path}: {part} has id {ids.most_common(1)[0][0]!r} twice")
+                raise DataError(f"{self._path}: {part} has id {shown(ids.most_common(1)[0][0])} twice")
         if not content["images"]:
             raise DataError(f"{self._path} has no images")
         return content
@@ -210,14 +210,14 @@ class CocoImages:
         if entry["image_id"] not in sizes:
             raise DataError(f"{where} is of image {entry['image_id']}, which `images` does not list")
         if not isinstance(self._attribute_ids(entry), list):
-            raise DataError(f"{where}: attribute_ids {entry['attribute_ids']!r}; expected list")
+            raise DataError(f"{where}: attribute_ids {shown(entry['attribute_ids'])}; expected list")
         for attribute in self._attribute_ids(entry):
             if not isinstance(attribute, _ID) or attribute not in self._attributes:
                 raise DataError(f"{where} has attribute {attribute}, which is not one of the detector's")
         box = entry["bbox"]
         is_number = [type(side) in (int, float) and math.isfinite(side) for side in box]
         if len(box) != 4 or not all(is_number):
-            raise DataError(f"{where}: bbox {box!r}; expected four numbers x, y, width, height")
+            raise DataError(f"{where}: bbox {shown(box)}; expected four numbers x, y, width, height")
         x, y, w, h = box
         width, height = sizes[entry["image_id"]]
         inside = min(x, y) >= -_TOLERANCE and x + w <= width + _TOLERANCE and y + h <= height + _TOLERANCE
@@ -241,7 +241,7 @@ class CocoImages:
         for entry in ordered:
             if entry["name"] not in names:
                 raise DataError(
-                    f"{self._path}: the detector has no {entry['name']!r} among its {part}: "
+                    f"{self._path}: the detector has no {shown(entry['name'])} among its {part}: "
                     f"{', '.join(names[:10])}"
                 )
         return {entry["id"]: names.index(entry["name"]) for entry in ordered}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ppdet_features.ignored_keys import TagLoader, drop_ignored
 from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
-from unimo.errors import ConfigError, nearest
+from unimo.errors import ConfigError, nearest, shown
 from unimo.files import read_text
 from unimo.limits import CONFIG_BYTES
 from unimo.ranges import Classes, Count, NonNegative, Number, Pixels, Positive, Seed, Share, Size, Width
@@ -249,7 +249,7 @@ def _read_transforms(value: Any, where: str, current: TransformsConfig) -> Trans
         return merge_into(current, value, where)
     if not isinstance(value, list) or not all(isinstance(step, Mapping) and len(step) == 1 for step in value):
         raise ConfigError(
-            f"{where}: expected a list such as [Decode: {{}}, Resize: {{...}}], found {value!r}"
+            f"{where}: expected a list such as [Decode: {{}}, Resize: {{...}}], found {shown(value)}"
         )
     return merge_into(current, {name: keys or {} for step in value for name, keys in step.items()}, where)
 

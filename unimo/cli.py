@@ -17,6 +17,8 @@ from unimo.config import coerce
 from unimo.errors import ConfigError, UnimoError, visible
 
 USER_ERROR, LOST_CONTACT, INTERRUPTED = 2, 3, 130
+_LONGEST = 4000
+"""Characters of a message."""
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO)
 
 
@@ -75,8 +77,9 @@ def run(main: Callable[[], int | None]) -> None:
     try:
         code = main() or 0
         sys.stdout.flush()
-    except UnimoError as error:
-        message, code = "error: " + " ".join(str(error).split()), USER_ERROR
+    except (UnimoError, MemoryError) as error:
+        lack = "not enough memory for these batches, images or files: " * isinstance(error, MemoryError)
+        message, code = f"error: {lack}{' '.join(str(error).split())}"[:_LONGEST], USER_ERROR
     except KeyboardInterrupt:
         message, code = "interrupted", INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`

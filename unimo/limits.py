@@ -26,8 +26,10 @@ CONFIG_DEPTH = 32
 """Mappings and lists of a YAML file, or names of an override, inside each other."""
 CONFIG_FILES = 100
 """Files that a config is merged from."""
-WEIGHTS_BYTES = min(64 * GIB, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-"""A file of weights, optimizer state or region features; never more than the memory of this machine."""
+MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+"""Memory of this machine."""
+WEIGHTS_BYTES = min(64 * GIB, MEMORY_BYTES)
+"""A file of weights, optimizer state or region features."""
 TAR_HEADER_BYTES = MIB
 """A long name or the pax records of a tar member."""
 TABLE_TEXT_BYTES = 8 * GIB
@@ -40,7 +42,7 @@ VOCABULARY = 10_000_000
 """Entries of a vocabulary."""
 MODEL_WIDTH = 1_000_000
 """Any width, number of layers, positions or classes in the config of a model."""
-MODEL_PARAMETERS = 20_000_000_000
-"""Parameters that the config of a model asks for; the largest of the papers has a billion."""
+MODEL_PARAMETERS = MEMORY_BYTES // 4
+"""Parameters of float32 that a config may ask for."""
 ANSWER_BYTES = 16 * MIB
 """The answer of a translator."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from unimo.config import merge_into
 from unimo.errors import CapabilityError, ConfigError, nearest
+from unimo.limits import MODEL_PARAMETERS
 
 PAPERS: dict[str, str] = {
     "unimo": "unimo.models.unimo",
@@ -59,8 +61,44 @@ def model_config(name: str) -> Any:
 
 
 def build_model(config: Any) -> Any:
-    """Build a `Model` with random weights, except in parts whose config names files of weights (`init`)."""
+    """Build a `Model` with random weights, except in parts whose config names files of weights (`init`).
+
+    Raises:
+        ConfigError: unknown model, or sizes that together ask for more parameters than any machine has.
+    """
+    wanted = rough_size(config)
+    if wanted > MODEL_PARAMETERS:
+        sections = {each.name: getattr(config, each.name) for each in fields(config)}
+        name = max(sections, key=lambda each: rough_size(sections[each], getattr(config, "hidden_size", 0)))
+        sizes = vars(sections[name]) if is_dataclass(sections[name]) else vars(config)
+        given = ", ".join(
+            f"{key} {value:,}" for key, value in sizes.items() if type(value) is int and value > 99
+        )
+        raise ConfigError(
+            f"{config.name}, section {name}: {given} make about {wanted:,} parameters; this machine has "
+            f"memory for {MODEL_PARAMETERS:,}; correct the largest of them"
+        )
     return paper_of(config.name).build(config)
+
+
+def rough_size(section: Any, hidden: int = 0) -> int:
+    """Return about how many parameters a section of a model config asks for, from its sizes alone.
+
+    Args:
+        section: the config, or a value in it.
+        hidden: width of the section around it, for those that have none.
+    """
+    if not is_dataclass(section):
+        return 0
+    values = {each.name: getattr(section, each.name) for each in fields(section)}
+    hidden = values.get("hidden_size", hidden)
+    sizes = {name: value for name, value in values.items() if type(value) is int}
+    inner = sizes.pop("intermediate_size", 4 * hidden)
+    blocks = sizes.pop("num_layers", 0) * (4 * hidden**2 + 2 * hidden * inner)
+    # Any other number may be that of the rows of a table: words, positions, classes. Pixels are not.
+    sizes.pop("image_size", None)
+    rows = sum(sizes.values()) + getattr(section, "num_patches", 0)
+    return blocks + rows * hidden + sum(rough_size(value, hidden) for value in values.values())
 
 
 def create_model(name: str, **overrides: Any) -> Any:

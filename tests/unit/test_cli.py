@@ -31,6 +31,14 @@ def test_exit_codes_and_messages(capsys: pytest.CaptureFixture[str]) -> None:
     assert "out/metrics.jsonl: No space left on device" in capsys.readouterr().err
 
 
+def test_lack_of_memory_and_endless_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert code_of(raising(MemoryError("Unable to allocate\n8 TiB"))) == 2
+    said = capsys.readouterr().err
+    assert said == "error: not enough memory for these batches, images or files: Unable to allocate 8 TiB\n"
+    assert code_of(raising(DataError("x" * 10**7))) == 2
+    assert len(capsys.readouterr().err) < 5000
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.ENOENT, "gone"), RuntimeError("gloo")])
 def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -69,3 +70,19 @@ def test_a_model_without_the_capability_is_refused_with_the_names_of_others():
         registry.require("unimo3_tiny", {"generation"}, "caption")
     with pytest.raises(UnimoError, match="models that do: none"):
         registry.require("unimo3_tiny", {"generation", "telepathy"}, "caption")
+
+
+@pytest.mark.parametrize("name", ["unimo_tiny", "unimo2_tiny", "unimo3_tiny", "meter_tiny"])
+def test_rough_size_is_about_that_of_the_model(name):
+    config = registry.model_config(name)
+    count = sum(math.prod(each.shape) for each in registry.build_model(config).parameters())
+    assert 0.9 < registry.rough_size(config) / count < 1.1
+
+
+@pytest.mark.parametrize("name", registry.list_models())
+@pytest.mark.parametrize("sizes", [{"num_layers": 1000, "intermediate_size": 2**17}, {"vocab_size": 10**7}])
+def test_sizes_that_no_machine_has_memory_for(name, sizes, monkeypatch):
+    monkeypatch.setattr(registry, "MODEL_PARAMETERS", 600_000_000)
+    size, value = next(iter(sizes.items()))
+    with pytest.raises(ConfigError, match=rf"section text: .*{size} {value:,}.* parameters; this machine"):
+        registry.create_model(name, text=sizes)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.json"
 OUTPUT = Path("output")
+_SPARE_PARAMETERS = 50_000_000
+"""By so many the sizes in a config may exceed its weights before it is refused unbuilt."""
 logger = logging.getLogger(__name__)
 
 
@@ -206,6 +208,12 @@ def _open(
     if "image_size" in changes and "image_size" in plain.get("vision", {}):
         plain = merge_plain(plain, {"vision": {"image_size": changes["image_size"]}})
     config = merge_into(registry.model_config(plain["name"]), plain, f"{directory / CONFIG}: model")
+    held, wanted = sum(tensor.size for tensor in tensors.values()), registry.rough_size(config)
+    if wanted > _SPARE_PARAMETERS + 4 * held:
+        raise CheckpointError(
+            f"{directory / CONFIG}: the sizes of the model ask for about {wanted:,} parameters, and "
+            f"{WEIGHTS} holds {held:,}; copy both from the same model"
+        )
     return registry.build_model(config), processor, content, tensors
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unimo.config import merge_plain, parse_overrides, to_plain
 from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
-from unimo.errors import CheckpointError, ConfigError, nearest
+from unimo.errors import CheckpointError, ConfigError, nearest, shown
 from unimo.files import read_json_object
 from unimo.inference.loading import CONFIG, WEIGHTS, save_model
 from unimo.models.paper import Paper
@@ -108,7 +108,7 @@ def _heads(paper: Paper, path: str | Path) -> dict[str, Any]:
     heads = read_json_object(path, ConfigError).get("num_attention_heads")
     if not isinstance(heads, int):
         raise ConfigError(
-            f"{path}: expected a number num_attention_heads, found {heads!r}; give the config of the "
+            f"{path}: expected a number num_attention_heads, found {shown(heads)}; give the config of the "
             "release, such as grounded_base_en.json, or leave it out"
         )
     default = next(iter(paper.sizes.values()))

@@ -159,7 +159,7 @@ def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
     for key, value in source.fixed.items():
         if config.get(key, value) != value:
             raise ConfigError(
-                f"config.json has {key} = {config[key]!r}; the {source.tower} tower knows only {value!r}"
+                f"config.json has {key} = {shown(config[key])}; the {source.tower} tower knows only {value!r}"
             )
     kinds = {name: Depth if name == "num_layers" else Words for name in source.sizes}
     return {

@@ -10,7 +10,7 @@ import yaml
 from micro import make_run, make_task, saved
 
 import unimo
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, UnimoError
 from unimo.inference import loading
 from unimo.tasks.base import to_tensors
 from unimo.weights.files import read_safetensors, write_safetensors
@@ -113,6 +113,36 @@ def test_config_without_a_model_section(directory: Path) -> None:
     (directory / "config.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(CheckpointError, match="'model'"):
         unimo.load(directory)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("text", "num_layers", 10_000_000),
+        ("text", "num_layers", 1000),
+        ("text", "vocab_size", 1_000_000_000),
+        ("text", "vocab_size", 10_000_000),
+        ("text", "max_position", 10_000_000),
+        ("text", "intermediate_size", 131_072),
+        ("vision", "num_layers", 1000),
+        ("vision", "image_size", 16_384),
+        ("fusion", "num_layers", 1000),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, section: str, key: str, value: int
+) -> None:
+    def never(config: object) -> None:
+        raise AssertionError("it was built")
+
+    monkeypatch.setattr(loading, "_SPARE_PARAMETERS", 100_000)
+    content = yaml.safe_load((directory / "config.yaml").read_text())
+    content["model"][section][key] = value
+    (directory / "config.yaml").write_text(yaml.safe_dump(content))
+    with monkeypatch.context() as patch:
+        patch.setattr(loading.registry, "build_model", never)
+        with pytest.raises(UnimoError, match="parameters|10,?000,?000|1000|1024"):
+            unimo.load(directory)
 
 
 def test_saving_again_replaces_and_a_failure_keeps_the_old(

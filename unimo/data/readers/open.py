@@ -288,7 +288,9 @@ def _answers_of_tables(paths: Iterable[Path]) -> list[str]:
     for path in paths:
         for label, answer in ArrowDataset(path, "vqa").answers().items():
             if found.setdefault(label, answer) != answer:
-                raise DataError(f"{path}: answer {label} is {answer!r} here and {found[label]!r} elsewhere")
+                raise DataError(
+                    f"{path}: answer {label} is {shown(answer)} here and {shown(found[label])} elsewhere"
+                )
             if labels.setdefault(answer, label) != label:
                 raise DataError(
                     f"{path}: {shown(answer)} is answer {label} here and {labels[answer]} elsewhere"

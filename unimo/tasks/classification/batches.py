@@ -15,7 +15,7 @@ from unimo.data.loading.batch import Array, Batch, PairCollator, Prepared, Regio
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.tokenizers import Tokenizer
-from unimo.errors import RecordError
+from unimo.errors import RecordError, shown
 
 NO_LABEL = -1
 """Label of a sample whose file has none (the test files of GLUE)."""
@@ -128,5 +128,5 @@ def check_label(record: Record, num_classes: int) -> None:
     """
     if record.label not in range(num_classes):
         raise RecordError(
-            f"sample {record.sample_id} has the label {record.label!r}; expected 0 to {num_classes - 1}"
+            f"sample {record.sample_id} has the label {shown(record.label)}; expected 0 to {num_classes - 1}"
         )
