@@ -353,13 +353,13 @@ def vqa(folder: Path) -> None:
 
 
 def snli_ve(folder: Path) -> None:
-    """SNLI-VE of two pictures."""
-    write_pictures(folder / "pictures", ["1.jpg", "2.jpg"])
-    rows = [
-        {"Flickr30K_ID": str(number), "sentence1": "a", "sentence2": "b", "gold_label": label}
-        for number, label in ((1, "neutral"), (1, "entailment"), (2, "contradiction"))
-    ]
-    for split in ("train", "dev"):
+    """SNLI-VE of two pictures a split."""
+    for first, split in ((1, "train"), (3, "dev")):
+        write_pictures(folder / "pictures", [f"{first}.jpg", f"{first + 1}.jpg"])
+        rows = [
+            {"Flickr30K_ID": str(number), "sentence1": "a", "sentence2": "b", "gold_label": label}
+            for number, label in ((first, "neutral"), (first, "entailment"), (first + 1, "contradiction"))
+        ]
         (folder / f"snli_ve_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 

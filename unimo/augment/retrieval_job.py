@@ -20,10 +20,10 @@ from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser
 from unimo.augment.terms import normalise, singular, terms_of
 from unimo.config import check_fields
-from unimo.data.checks import check_id
+from unimo.data.regions.shard import parse_labels
 from unimo.data.regions.store import LABELS
-from unimo.errors import DataError, RecordError, shown
-from unimo.files import parse_json, read_lines
+from unimo.errors import DataError
+from unimo.files import read_lines
 from unimo.metrics.text import encodable
 from unimo.ranges import Size
 
@@ -194,23 +194,12 @@ def _file_entries(path: Path, advance: Callable[[int], object], start: int) -> I
         advance(1)
         if not line.strip():
             continue
-        image, labels = _read_labels(line.decode("utf8", "replace"), f"{path}, line {number}")
+        image, names = parse_labels(line.decode("utf8", "replace"), f"{path}, line {number}")
+        labels = [encodable(" ".join(name.split())) for name in names]
         if hash(image) not in seen:
             seen.add(hash(image))
             if len(seen) > start:
                 yield _entry(image, labels, names_of_image(image))
-
-
-def _read_labels(line: str, where: str) -> tuple[str, list[str]]:
-    try:
-        item = parse_json(line, where, DataError)
-        image, labels = item["image_id"], item["labels"]
-        image = str(check_id(encodable(image) if isinstance(image, str) else image, "image_id"))
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"labels are {shown(labels)}")
-    except (RecordError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{where}: expected {{"image_id": ..., "labels": [...]}}: {error}') from error
-    return image, [encodable(" ".join(label.split())) for label in labels]
 
 
 def _caption_entries(

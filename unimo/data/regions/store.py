@@ -27,11 +27,11 @@ import pyarrow as pa
 
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions, check_regions
-from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, as_skipped
+from unimo.data.regions.shard import ShardReader, Skipped, StoredImage, Widths, as_skipped, parse_labels
 from unimo.data.tables import open_table
 from unimo.digests import find_damage, seal
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import parse_json, read_json_object, read_lines, replacing, write_text
+from unimo.files import read_json_object, read_lines, replacing, write_text
 from unimo.limits import MODEL_WIDTH
 
 FORMAT = 1
@@ -208,10 +208,7 @@ class RegionStore(StoredRegions):
         self._check_digests(LABELS)
         path = self.folder / LABELS
         for number, line in enumerate(read_lines(path), start=1):
-            entry = parse_json(line, f"{path}, line {number}", DataError)
-            if not isinstance(entry, dict) or not {"image_id", "labels"} <= set(entry):
-                raise DataError(f"{path}, line {number}: expected image_id and labels, {_AGAIN}")
-            yield entry["image_id"], entry["labels"]
+            yield parse_labels(line, f"{path}, line {number}")
 
     def _reason(self, keys: Sequence[str]) -> str:
         reasons = [self._reasons[key] for key in keys if key in self._reasons]

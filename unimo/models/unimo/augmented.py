@@ -11,6 +11,7 @@ import glob
 import json
 import logging
 import re
+import zlib
 from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -116,8 +117,9 @@ def open_augmentations(
 class LineTable:
     """Lines of a jsonl file by their `id`, found through an index on disk; nothing is kept in memory.
 
-    The index, 24 bytes a line, lies beside the file as `.NAME.index.npy` and is made anew when size or time
-    of the file differ. Where the folder cannot be written it stays in memory. Threads may share a table.
+    The index, 24 bytes a line, lies beside the file as `.NAME.index.npy` and is made anew when its checksum,
+    or size or time of the file, differ. Where the folder cannot be written it stays in memory. Threads may
+    share a table.
 
     Args:
         path: the file.
@@ -131,10 +133,12 @@ class LineTable:
         self._index = self.path.with_name(f".{self.path.name}.index.npy")
         try:
             state = self.path.stat()
-            stamp = np.array([[state.st_size], [state.st_mtime_ns], [0]], np.uint64)
+            stamp = state.st_size, state.st_mtime_ns
             table = self._stored(stamp)
             if table is None:
-                table = self._keep(np.hstack([stamp, self._scan()]))
+                scanned = self._scan()
+                first = np.array([*stamp, _sum(scanned)], np.uint64)
+                table = self._keep(np.column_stack([first, scanned]))
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
         self._hashes, self._begins, self._sizes = np.asarray(table)[:, 1:]
@@ -191,15 +195,16 @@ class LineTable:
         table = np.frombuffer(rows, np.uint64).reshape(-1, 3)
         return table[np.argsort(table[:, 0], kind="stable")].T
 
-    def _stored(self, stamp: np.ndarray) -> np.ndarray | None:
+    def _stored(self, stamp: tuple[int, int]) -> np.ndarray | None:
+        """Return the index beside the file; None if there is none, or it is damaged or of another file."""
         try:
             table = np.load(self._index, mmap_mode="r")
-        except (OSError, ValueError):
+        except Exception:  # NumPy raises nearly anything about damaged headers
             return None
         if not isinstance(table, np.ndarray):  # a zip file
             return None
         fits = table.dtype == np.uint64 and table.ndim == 2 and len(table) == 3 and table.shape[1] > 0
-        return table if fits and np.array_equal(table[:, :1], stamp) else None
+        return table if fits and table[:, 0].tolist() == [*stamp, _sum(table[:, 1:])] else None
 
     def _keep(self, table: np.ndarray) -> np.ndarray:
         table = np.ascontiguousarray(table)
@@ -221,6 +226,11 @@ def _key(line: bytes) -> bytes | None:
         return None
     key = key.get("id") if isinstance(key, dict) else key
     return json.dumps(key).encode() if isinstance(key, str) else None
+
+
+def _sum(table: np.ndarray) -> int:
+    """Return a checksum of a table, [3, lines]."""
+    return functools.reduce(lambda found, row: zlib.crc32(np.ascontiguousarray(row), found), table, 0)
 
 
 def _hash(key: bytes) -> int:

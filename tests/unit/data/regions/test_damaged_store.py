@@ -192,7 +192,14 @@ def test_index_that_is_no_object(folder: Path, content: bytes) -> None:
         RegionStore(folder)
 
 
-@pytest.mark.parametrize("line", [b"1", b"{}", b"\xff", b"[" * 3000])
+LABEL_LINES = [
+    *(b"1", b"{}", b"\xff", b"[" * 3000, b'{"image_id": "1", "labels": null}'),
+    *(b'{"image_id": "1", "labels": 5}', b'{"image_id": null, "labels": []}'),
+    *(b'{"image_id": "1", "labels": [1]}', b'{"image_id": [], "labels": []}'),
+]
+
+
+@pytest.mark.parametrize("line", LABEL_LINES)
 def test_labels_of_another_form(folder: Path, line: bytes) -> None:
     (folder / LABELS).write_bytes(line + b"\n")
     with pytest.raises(DataError, match=r"labels\.jsonl, line 1"):

@@ -110,6 +110,25 @@ def test_a_file_of_other_data_is_noticed(tmp_path: Path, caplog: pytest.LogCaptu
     assert caplog.text.count("has no line for any of the first 1000 samples") == 1
 
 
+@pytest.mark.parametrize("place", [0, 1, 7, 8, 40, 127, 128, 136, 144, 152, 200, 300, -1])
+def test_a_flipped_bit_in_the_index_changes_nothing(tmp_path: Path, place: int):
+    path = write(tmp_path / "t.jsonl", [line_of(number) for number in range(20)])
+    wanted = [LineTable(path).find(f"a:{number}#0") for number in range(20)]
+    kept = tmp_path / ".t.jsonl.index.npy"
+    content = bytearray(kept.read_bytes())
+    content[place] ^= 64
+    kept.write_bytes(content)
+    assert [LineTable(path).find(f"a:{number}#0") for number in range(20)] == wanted != [None] * 20
+
+
+@pytest.mark.parametrize("header", [b"(((", b"{'descr': '<u8'", b"{'descr': [('a', 5)]}", b'"""', b"[" * 99])
+def test_headers_that_numpy_trips_over(tmp_path: Path, header: bytes):
+    path = write(tmp_path / "t.jsonl", [line_of(number) for number in range(3)])
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    (tmp_path / ".t.jsonl.index.npy").write_bytes(start + header)
+    assert LineTable(path).find("a:2#0")
+
+
 def test_the_index_is_kept_and_made_anew_for_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = Path(write(tmp_path / "t.jsonl", [line_of(number) for number in range(50)]))
     LineTable(path)
