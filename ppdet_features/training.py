@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from ppdet_features.annotated_images import AnnotatedImages
 from ppdet_features.batches import DetectionBatch, train_loader
-from ppdet_features.coco import evaluate
+from ppdet_features.coco import check_installed, evaluate
 from ppdet_features.config import DetectorConfig, TrainingConfig, dump_config
 from ppdet_features.detector import FasterRCNN
 from ppdet_features.losses import detection_losses
@@ -121,6 +121,8 @@ def train(
         UnimoError: weights or images cannot be used, another process trains in the folder, it holds
             checkpoints of another detector, or the loss is not finite.
     """
+    if held_out is not None:
+        check_installed()  # before hours of training
     run = DetectorRun.of(config, output, minutes)
     distributed.setup(run.train)
     paddle.seed(run.seed)

@@ -11,19 +11,25 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 
 
-def run_ranks(
+def start_ranks(
     ranks: int, output: Path, words: Sequence[str] = (), script: str = "small_run.py", **environ: str
-) -> int:
-    """Run to the end and give the exit code; what the ranks print goes to `launcher.log`."""
+) -> subprocess.Popen[bytes]:
+    """Start the launcher; what the ranks print goes to `launcher.log`."""
     output.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "unimo.training.launch", str(TESTS / script), str(output), *words]
     with (output / "launcher.log").open("a") as log:
-        return subprocess.run(
+        return subprocess.Popen(
             [*command, f"output_dir={output}"],
             env={**os.environ, "NPROC_PER_NODE": str(ranks), "OMP_NUM_THREADS": "1", **environ},
             stdout=log,
             stderr=log,
             cwd=TESTS.parent.parent,
-            timeout=180,
-            check=False,
-        ).returncode
+        )
+
+
+def run_ranks(
+    ranks: int, output: Path, words: Sequence[str] = (), script: str = "small_run.py", **environ: str
+) -> int:
+    """Run to the end and give the exit code; arguments as of `start_ranks`."""
+    with start_ranks(ranks, output, words, script, **environ) as process:
+        return process.wait(timeout=180)

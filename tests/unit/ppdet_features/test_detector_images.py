@@ -15,7 +15,7 @@ from PIL import Image
 from ppdet_features.annotated_images import CocoImages, ScenesImages
 from ppdet_features.coco import evaluate, mean_average_precision
 from ppdet_features.config import load_config
-from unimo.errors import ConfigError, DataError
+from unimo.errors import ConfigError, DataError, RecordError
 
 CONTENT: dict[str, Any] = {
     "images": [{"id": 7, "file_name": "b.png", "width": 64, "height": 48},
@@ -154,3 +154,24 @@ def test_evaluation_goes_through_all_pictures():
     seen = []
     metrics = evaluate(detector, pictures, lambda numbers: map(lambda n: seen.append(n) or n, numbers))
     assert seen == [0, 1, 2, 3, 4] and 0 <= metrics["map50"] < 0.5
+
+
+def test_broken_pictures_are_left_out_of_the_metric(monkeypatch: pytest.MonkeyPatch):
+    detector = micro_detector(TestReader={"batch_size": 2})
+    whole, read = ScenesImages("val", 5, micro_config()), ScenesImages.image
+    rest = evaluate(detector, ScenesImages("val", 4, micro_config()))
+
+    def image(self: ScenesImages, index: int) -> Image.Image:
+        if index in broken:
+            raise RecordError(f"picture {index} is broken")
+        return read(self, index)
+
+    monkeypatch.setattr(ScenesImages, "image", image)
+    broken = {4}
+    assert evaluate(detector, whole) == rest
+    broken = set(range(5))
+    with pytest.raises(DataError, match="all pictures to evaluate on are broken"):
+        evaluate(detector, whole)
+    broken, many = {1, 2, 3, 4}, ScenesImages("val", 101, micro_config())
+    with pytest.raises(DataError, match="4 of 101 records of images were broken"):
+        evaluate(detector, many)

@@ -365,5 +365,6 @@ class EvalLoader:
             if batch is not None:
                 yield batch
         read, bad = sum(self.counter.read.values()), sum(self.counter.bad.values())
+        self.counter.check(RATE_CHECK_AFTER)
         if bad:
             logger.warning("%d of %d records of %s were broken and left out", bad, read, name)
