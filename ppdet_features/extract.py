@@ -328,6 +328,6 @@ def file_digest(path: Path) -> str:
         CheckpointError: it cannot be read.
     """
     try:
-        return digest(path, "sha256")
+        return digest(path)
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error

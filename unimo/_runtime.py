@@ -37,7 +37,8 @@ def configure_cpu(environ: "os._Environ[str] | dict[str, str]" = os.environ) -> 
     """
     if "paddle" in sys.modules and environ is os.environ:
         return
-    local_ranks = max(1, int(environ.get("PADDLE_LOCAL_SIZE", "1")))
+    named = environ.get("PADDLE_LOCAL_SIZE", "1")
+    local_ranks = max(1, int(named)) if named.isdecimal() else 1
     environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // local_ranks)))
     environ.setdefault("FLAGS_use_stride_kernel", "0")
     if _is_amd_with_avx2():

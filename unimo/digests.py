@@ -9,19 +9,19 @@ from pathlib import Path
 from unimo.files import read_bytes, regular, write_text
 from unimo.limits import CONFIG_BYTES
 
-DIGESTS = "digests.b2"
-"""Digests of the files of a folder, one a line, as `b2sum` writes and `b2sum -c digests.b2` checks them."""
+DIGESTS = "digests.sha256"
+"""Digests of the files of a folder, one a line, as `sha256sum` writes and `sha256sum -c` checks them."""
 _CHECKED_AT_ONCE = 1 << 30
 """Files of up to that many bytes are checked whenever they are opened: reading them takes about a second."""
 
 
-def digest(path: Path, algorithm: str = "blake2b") -> str:
-    """Compute the digest of a file, hexadecimal.
+def digest(path: Path) -> str:
+    """Compute the SHA-256 of a file, hexadecimal: 1.2 GB/s on a core that has instructions for it.
 
     Raises:
         OSError: it cannot be read.
     """
-    found = hashlib.new(algorithm)
+    found = hashlib.sha256()
     with open(regular(path), "rb") as file:
         while block := file.read(1 << 20):
             found.update(block)
@@ -43,7 +43,7 @@ def find_damage(folder: Path, names: Sequence[str] | None = None, name: str = DI
     Args:
         folder: the folder.
         names: files to check; None for all, of any size, and for no others to be there. Named files above
-            1 GB are left to `b2sum -c`.
+            1 GB are left to `sha256sum -c`.
         name: file of the digests. Without one, named files count as sound: version 0.1 wrote none.
     """
     if names is not None and not (folder / name).exists():

@@ -77,7 +77,7 @@ def retrieve(corpus: Path, out: Path) -> None:
 
 
 JOBS = {"prepare": prepare, "convert": convert, "retrieve": retrieve}
-DIFFERENT = ("index.sqlite", "digests.b2")
+DIFFERENT = ("index.sqlite", "digests.sha256")
 """Files whose bytes depend on where a job was interrupted, as SQLite's pages do."""
 
 

@@ -87,7 +87,7 @@ def test_embeddings_that_are_cut_off_are_completed(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     read_embeddings(tmp_path)
-    assert path.read_bytes() == whole and not find_damage(tmp_path, [path.name], "embeddings.b2")
+    assert path.read_bytes() == whole and not find_damage(tmp_path, [path.name], "embeddings.sha256")
 
 
 def test_a_flipped_bit_in_a_shard_spoils_no_picture_in_silence(tmp_path: Path) -> None:
@@ -126,13 +126,13 @@ def test_names_in_a_shard_have_a_check_too(tmp_path: Path) -> None:
         path.write_bytes(whole)
 
 
-def test_large_files_are_left_to_b2sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_left_to_sha256sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "large").write_bytes(bytes(100))
     (tmp_path / "small").write_bytes(b"x")
     seal(tmp_path)
-    lines = (tmp_path / "digests.b2").read_text().splitlines()
-    assert lines[1] == f"{hashlib.blake2b(b'x').hexdigest()}  small"
-    assert digest(tmp_path / "small", "sha256") == hashlib.sha256(b"x").hexdigest()
+    lines = (tmp_path / "digests.sha256").read_text().splitlines()
+    assert lines[1] == f"{hashlib.sha256(b'x').hexdigest()}  small"
+    assert digest(tmp_path / "small") == hashlib.sha256(b"x").hexdigest()
     monkeypatch.setattr("unimo.digests._CHECKED_AT_ONCE", 50)
     flip(tmp_path / "large", 7)
     assert not find_damage(tmp_path, ["large", "small"])

@@ -23,7 +23,7 @@ Embedder = Callable[[Sequence[str]], np.ndarray]
 """Maps texts to float rows [texts, size], which need not have length one."""
 
 _BATCH = 4096
-_DIGEST = "embeddings.b2"
+_DIGEST = "embeddings.sha256"
 
 
 def open_embedder(name: str, index: TfidfIndex, *, size: int = 128, sample: int = 100_000) -> Embedder:
@@ -82,7 +82,7 @@ def embed_index(
     """Compute the embeddings of all sentences of an index, each once, as a memory map in its folder.
 
     A run continues where a killed one stopped, and calls `advance` with the number of finished sentences.
-    The digest of finished embeddings is in `embeddings.b2`; it is checked up to 1 GB.
+    The digest of finished embeddings is in `embeddings.sha256`; it is checked up to 1 GB.
 
     Raises:
         DataError: the folder has the embeddings of another function, by its name and settings in `about`, or

@@ -7,8 +7,8 @@ frequency times `ln((1 + n) / (1 + df)) + 1`, rows of length one.
 
     FOLDER/index.sqlite   sentences, postings, document frequencies, origin of the index
     FOLDER/norms.f32      length of each sentence's vector, read through a memory map
-    FOLDER/digests.b2     digests of both; those up to 1 GB are checked when the index is opened, and all by
-                          `b2sum -c digests.b2`
+    FOLDER/digests.sha256 digests of both; those up to 1 GB are checked when the index is opened, and all by
+                          `sha256sum -c digests.sha256`
 
 Building reads the corpus once; a killed build continues with the block of sentences it was working on. A
 finished index is opened read-only: it may be on a disk shared by machines, where SQLite's write-ahead log

@@ -5,7 +5,7 @@
                                   `optimizer-00000-of-00002.safetensors`, together the same tensors
     state.json                    step, data position of every rank, scaler, unlogged metrics, config,
                                   versions, a fingerprint of every corpus, and the size of every file
-    digests.b2                    BLAKE2b of every file; `b2sum -c digests.b2` checks them by hand
+    digests.sha256                SHA-256 of every file; `sha256sum -c digests.sha256` checks them by hand
 
 A folder is written under a temporary name, flushed to the disk and renamed, so a folder of the final name is
 complete unless the disk itself lost data. Digests are checked before a run resumes: it goes on from the last
@@ -145,7 +145,7 @@ def list_complete(folder: Path) -> list[Path]:
 def find_last(output_dir: Path) -> Path | None:
     """Return the last sound checkpoint of a run, None if it has none at all; warn of those after it.
 
-    Reads it, and those after it, once: 1 GB takes 1 to 2 s.
+    Reads it, and those after it, once: 1 GB takes about a second.
 
     Raises:
         CheckpointError: there are checkpoints, and all of them are damaged.

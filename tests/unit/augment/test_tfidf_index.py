@@ -136,7 +136,7 @@ def test_a_finished_index_is_only_read(tmp_path: Path):
     before = path.stat().st_mtime_ns
     index = build(["dog tree", "cat"], tmp_path)
     assert path.read_bytes()[18:20] == b"\1\1"  # SQLite's mark of a file without a write-ahead log
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["digests.b2", "index.sqlite", "norms.f32"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["digests.sha256", "index.sqlite", "norms.f32"]
     assert path.stat().st_mtime_ns == before and index.search(["dog"], 1)[0].sample_id == "s0"
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         index._base.execute("DELETE FROM sentences")
@@ -170,7 +170,7 @@ DAMAGE = {
 @pytest.mark.parametrize("command", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_database_is_named(tmp_path: Path, command: str):
     build(invented(30), tmp_path)
-    (tmp_path / "digests.b2").unlink()
+    (tmp_path / "digests.sha256").unlink()
     with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as base, base:
         base.execute(command)
     with pytest.raises(DataError, match=re.escape(str(tmp_path))):
@@ -182,7 +182,7 @@ def test_a_damaged_database_is_named(tmp_path: Path, command: str):
 def test_a_damaged_database_is_not_finished(tmp_path: Path, command: str):
     """A stopped build goes on, or says what is wrong; it raises nothing else."""
     build(invented(30), tmp_path)
-    (tmp_path / "digests.b2").unlink()
+    (tmp_path / "digests.sha256").unlink()
     with contextlib.closing(sqlite3.connect(tmp_path / "index.sqlite")) as base, base:
         base.execute("DELETE FROM about WHERE key = 'finished'")
         base.execute(command)

@@ -125,6 +125,7 @@ def flip(path: Path, place: int, bit: int = 3) -> None:
     path.write_bytes(content)
 
 
+FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "digests.sha256"]
 DAMAGE = {
     "first byte": lambda path: flip(path, 0),
     "a bit in the middle": lambda path: flip(path, path.stat().st_size // 2, 0),
@@ -144,7 +145,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json", "digests.b2"])
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_any_damage_is_found_and_the_checkpoint_before_is_taken(
     finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, kind: str
@@ -190,12 +191,12 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(finished: P
     assert (output / "metrics.jsonl").read_bytes() == before
 
 
-def test_digests_are_those_of_b2sum(finished: Path) -> None:
+def test_digests_are_those_of_sha256sum(finished: Path) -> None:
     folder = finished / "checkpoints/step_00000012"
-    lines = (folder / "digests.b2").read_text().splitlines()
+    lines = (folder / "digests.sha256").read_text().splitlines()
     assert [line.split()[1] for line in lines] == ["model.safetensors", "optimizer.safetensors", "state.json"]
     content = (folder / "state.json").read_bytes()
-    assert lines[-1] == f"{hashlib.blake2b(content).hexdigest()}  state.json"
+    assert lines[-1] == f"{hashlib.sha256(content).hexdigest()}  state.json"
 
 
 @pytest.mark.parametrize("corpus", ["a", "b"])

@@ -4,7 +4,7 @@
     index.json                      widths, names of classes and attributes, skipped images with reasons
     index.arrow                     name of an image (sorted), its file and its row in it
     labels.jsonl                    {"image_id", "labels"}: names of the detected objects of each image
-    digests.b2                      digests of the three files above, checked when they are opened
+    digests.sha256                  digests of the three files above, checked when they are opened
 
 An image is found by its id and, unless another image (also a skipped one) has the same, by its file name with
 and without suffix. Nothing is kept open: each read maps one file and releases it, so memory does not grow

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     write_shard(shard_path(tmp_path, 0), [stored(0), stored(1)], [Skipped("bad.jpg", "broken")], WIDTHS)
     write_shard(shard_path(tmp_path, 1), [stored(2)], [], WIDTHS)
     write_index(tmp_path, 2, WIDTHS, {"classes": ["a", "b", "c"], "attributes": ["x", "y"]}, 0.5)
-    (tmp_path / "digests.b2").unlink()  # which would tell of the damage first
+    (tmp_path / "digests.sha256").unlink()  # which would tell of the damage first
     return tmp_path
 
 
