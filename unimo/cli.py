@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import re
@@ -123,7 +124,7 @@ def _leave(code: int) -> None:
 
 
 def _start_logging() -> None:
-    """Log progress of rank 0 and warnings of all ranks, on standard error."""
+    """Log progress of rank 0 and warnings of all ranks, on standard error; let all names be printed."""
     rank = os.environ.get("PADDLE_TRAINER_ID", "0")
     prefix = "" if rank == "0" else f"[rank {rank}] "
     level = logging.INFO if rank == "0" else logging.WARNING
@@ -131,3 +132,5 @@ def _start_logging() -> None:
     logging.getLogger("unimo").setLevel(level)
     # Paddle looks for a C++ compiler cache on import and warns that there is none.
     warnings.filterwarnings("ignore", message="No ccache found")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")

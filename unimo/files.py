@@ -122,11 +122,13 @@ def is_at(file: IO[Any], path: Path) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a file of text in UTF-8, whole or not at all.
 
+    Lone surrogates, as names of files with other bytes have, are written as JSON escapes them.
+
     Raises:
         OSError: see `replacing`.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf8")
+        temporary.write_text(text.encode(errors="backslashreplace").decode(), encoding="utf8")
 
 
 def make_folder(folder: str | Path, setting: str = "") -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 from pathlib import Path
@@ -36,6 +37,12 @@ def test_full_disk_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         write_text(path, "new: 2\n")
     assert path.read_text() == "old: 1\n" and list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_are_not_utf8_are_written_as_json_has_them(tmp_path: Path) -> None:
+    rows = [{"image": "caf\udce9.jpg", "text": "half \ud83d, é"}]
+    write_text(tmp_path / "rows.json", json.dumps(rows, ensure_ascii=False))
+    assert json.loads((tmp_path / "rows.json").read_text(encoding="utf8")) == rows
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(

@@ -157,6 +157,14 @@ def test_exact_and_coqa_and_nothing() -> None:
     assert generation_scores([], ["exact", "bleu", "coqa"]) == {}
 
 
+@pytest.mark.parametrize("name", ["rouge", "bleu", "coco_rouge_l", "coqa", "exact"])
+@pytest.mark.parametrize("text", ["a dog \ud83d", "\udce9", "a\0b", "", " \n", "\u200b", "a ||| b", "\x1c"])
+def test_texts_that_are_none_have_scores_too(name: str, text: str) -> None:
+    for row in (Written(text, ("a dog",)), Written("a dog", (text,)), Written(text, (text, "a dog"))):
+        scores = generation_scores([row, Written("a", ("a",))], [name])
+        assert scores and all(0 <= value <= 100 for value in scores.values())
+
+
 def test_metrics_that_cannot_be_computed_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="task.metrics is empty; known: rouge, bleu"):
         check_metrics([])

@@ -1,7 +1,9 @@
 """VQA: loss and metric against hand-made numbers, result rows, the answer list."""
 
+import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +11,18 @@ import numpy as np
 import paddle
 import pytest
 from micro import make_run, make_task
+from PIL import Image
 
-from unimo.errors import CheckpointError, ConfigError
+from unimo.data.record import Record
+from unimo.errors import CheckpointError, ConfigError, RecordError
 from unimo.tasks.base import to_tensors
-from unimo.tasks.vqa import VqaAccuracy, VqaConfig, VqaTask
+from unimo.tasks.vqa import VqaAccuracy, VqaCollator, VqaConfig, VqaTask
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def batch_of(task: VqaTask, data, run) -> dict:
@@ -44,6 +54,40 @@ def test_metric_takes_the_soft_score_of_the_best_answer_by_type() -> None:
     assert values["overall"] == pytest.approx(30.0)
     assert values["a"] == pytest.approx(45.0)
     assert values["b"] == 0.0
+
+
+def test_questions_without_answers_are_not_scored() -> None:
+    """As in test splits; a question whose answers are no classes counts as 0."""
+    collator = VqaCollator(make_task(make_run("vqa"))[1], ["yes", "no"], train=False)
+    known = Record("1", "x", (png(),), "what ?", answer_scores={"yes": 1.0})
+    records = [known, replace(known, answer_scores={}), replace(known, answer_scores={"rare": 1.0})]
+    rng = np.random.default_rng(0)
+    batch = to_tensors(collator.collate([collator.prepare(record, rng) for record in records], rng))
+    metric = VqaAccuracy()
+    metric.update({"answer_ids": paddle.to_tensor([0, 0, 0])}, batch)
+    assert metric.compute()["overall"] == 50.0
+    metric = VqaAccuracy()
+    metric.update(
+        {"answer_ids": paddle.to_tensor([0])},
+        replace(batch, answer_targets=batch.answer_targets[1:2], question_types=[""]),
+    )
+    assert metric.compute() == {}
+
+
+def test_questions_without_answers_are_broken_in_training() -> None:
+    collator = VqaCollator(make_task(make_run("vqa"))[1], ["yes", "no"], train=True)
+    record = Record("1", "x", (png(),), "what ?")
+    with pytest.raises(RecordError, match="no answers to learn from"):
+        collator.prepare(record, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "answers", [["yes", "yes"], ["yes", ""], ["yes", None], ["yes", 5], "yes", {"yes": 0}]
+)
+def test_lists_of_answers_that_are_none(answers: object) -> None:
+    task = make_task(make_run("vqa"))[0]
+    with pytest.raises(CheckpointError, match="metadata.answers"):
+        VqaTask(task.model, VqaConfig(), {"answers": answers})
 
 
 def test_records_are_rows_of_the_server_file() -> None:

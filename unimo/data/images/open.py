@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 from unimo.data.record import ImageSource
-from unimo.errors import RecordError
+from unimo.errors import RecordError, visible
 from unimo.files import read_bytes
 from unimo.limits import IMAGE_BYTES
 
@@ -37,7 +37,7 @@ def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
     """
     if not isinstance(source, (bytes, Path)):
         raise RecordError(f"expected image bytes or a path, found {type(source).__name__}")
-    what = f"image {source}" if isinstance(source, Path) else "image bytes"
+    what = f"image {visible(str(source))}" if isinstance(source, Path) else "image bytes"
     try:
         data = source if isinstance(source, bytes) else read_bytes(source, IMAGE_BYTES)
     except OSError as error:

@@ -128,7 +128,7 @@ def _group(
             if kind == "vqa" and not split.startswith("test") and not record.answer_scores:
                 raise RecordError(f"{record.sample_id}: no answers")
             # Tables hold UTF-8, and file names need not.
-            image_id = check_text(record.image_id, record.sample_id)
+            image_id = check_text(record.image_id, f"{record.sample_id}, its image")
             pictures.add(split, image_id, record.image)
             if image_id not in groups:
                 open_image(record.image, target=_CHECK_SIZE)

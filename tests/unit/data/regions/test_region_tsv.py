@@ -92,6 +92,37 @@ def test_a_broken_line_spoils_its_own_picture(tmp_path, columns, complaint):
     assert len(table.of_id("3")) == 2
 
 
+CUT = [
+    line()[:3],
+    line()[:6],
+    [*line()[:6], ""],
+    [*line()[:6], line()[6][:-1]],
+    [*line()[:6], line()[6][:-8]],
+    ["17", "", *line()[2:]],
+    line(features=encode(np.ones((2, 1)))),
+    line(features=encode(np.full((2, 3), 3e38))),
+    line(probs=encode(np.ones((2, 1)))),
+    ["17"],
+]
+
+
+@pytest.mark.parametrize("cut", CUT)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_of_several_lines_of_an_image_the_first_whole_one_counts(tmp_path, cut, place):
+    lines = [line(), line(features=encode(np.eye(2, 3))), line("3"), line("4")]
+    lines.insert(place, cut)
+    table = TsvRegions(write(tmp_path / "f.tsv", *lines))
+    assert (table.feature_size, table.num_classes, len(table)) == (3, 2, 3)
+    np.testing.assert_array_equal(table.of_id("17").features, [[0.5, -1, 2], [7, 8, 9]])
+    assert table.of_id("17").class_probs.shape == (2, 2)
+
+
+@pytest.mark.parametrize("first", [*CUT, [""], ["", ""]])
+def test_the_first_line_may_be_a_cut_one(tmp_path, first):
+    table = TsvRegions(write(tmp_path / "f.tsv", first, line("3"), line("4")))
+    assert (table.feature_size, table.num_classes) == (3, 2) and len(table.of_id("4")) == 2
+
+
 def test_files_that_cannot_be_used(tmp_path):
     path = write(tmp_path / "f.tsv", line()[:6])
     with pytest.raises(DataError, match=r"f.tsv, line 1: 6 columns"):
