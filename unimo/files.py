@@ -240,7 +240,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def visible(folder: Path, pattern: str = "*") -> list[Path]:
+def listed(folder: Path, pattern: str = "*") -> list[Path]:
     """Return the files and folders in a folder that match a pattern, sorted, without hidden ones."""
     return sorted(path for path in folder.glob(pattern) if not is_hidden(path.name))
 

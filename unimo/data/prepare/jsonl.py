@@ -19,7 +19,7 @@ from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, hash_split
 from unimo.data.record import Record
 from unimo.data.splits import splits_of
 from unimo.errors import DataError, RecordError
-from unimo.files import read_bytes, visible
+from unimo.files import listed, read_bytes
 from unimo.limits import IMAGE_BYTES
 
 _CHECK_SIZE = 32
@@ -102,7 +102,7 @@ def prepare_jsonl(
 
 def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[str, Dataset], bool]:
     """Open the data of each split, and return whether file names name the splits."""
-    files = visible(source, "*.jsonl") if source.is_dir() else [source]
+    files = listed(source, "*.jsonl") if source.is_dir() else [source]
     if not files:
         raise DataError(f"no *.jsonl file in {source}")
     named = splits_of([path.stem for path in files], source)

@@ -12,7 +12,7 @@ from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progres
 from unimo.data.readers.answers import LABELS
 from unimo.data.splits import read_split, select
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import parse_json, read_lines, visible
+from unimo.files import listed, parse_json, read_lines
 
 SPLITS = ("train", "dev", "test")
 NO_LABEL = "-"
@@ -69,7 +69,7 @@ def prepare_snli_ve(
 
 def _files(folder: Path) -> dict[str, Path]:
     """Find the file of each split that is there."""
-    paths = visible(folder, "*.jsonl")
+    paths = listed(folder, "*.jsonl")
     known = [(path, split) for path in paths if (split := read_split(path.stem))]
     files = {}
     for split in SPLITS:

@@ -26,7 +26,7 @@ from unimo.data.prepare.writer import (
 )
 from unimo.data.readers.answers import unnamed_class
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import read_json, visible
+from unimo.files import listed, read_json
 from unimo.metrics.vqa import normalise_answer, soft_score
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def _read_splits(folder: Path, broken: BrokenRecords) -> dict[str, VqaSplit]:
 
 
 def _one_file(folder: Path, pattern: str) -> Path | None:
-    found = visible(folder, pattern)
+    found = listed(folder, pattern)
     if len(found) > 1:
         raise DataError(f"{folder} has several files {pattern}: {', '.join(path.name for path in found)}")
     return found[0] if found else None

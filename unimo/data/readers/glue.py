@@ -96,6 +96,8 @@ class GlueFile(TextDataset):
         is_header = not self.task.headless or any(field in (*wanted, "index") for field in fields)
         columns = fields if is_header else self.task.headless
         self._columns = {column: place for place, column in enumerate(columns)}
+        if len(self._columns) < len(columns):
+            raise DataError(f"{self.path}, line 1: two columns of one name; expected each once")
         missing = [column for column in wanted if column not in self._columns]
         if missing and (self._needs_labels or missing != [self.task.label]):
             found = ", ".join(visible(field[:30]) for field in fields[:12]) or "nothing"
@@ -109,6 +111,11 @@ class GlueFile(TextDataset):
         """Return the class or score of a line; NaN in a file without labels."""
         used = {*self.task.texts, self.task.label}
         last, name = max((place, name) for name, place in self._columns.items() if name in used)
+        if len(fields) > len(self._columns):
+            raise DataError(
+                f"{where}: {len(fields)} columns, expected {len(self._columns)}; a tab in a text moves the "
+                "columns behind it: replace it by a blank"
+            )
         if len(fields) <= last:
             raise DataError(
                 f"{where}: {len(fields)} columns, and column {last + 1} ({name}) is missing; "

@@ -53,7 +53,7 @@ from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.data.splits import Split, read_split, select, split_words, splits_of
 from unimo.data.tables import column_names
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import read_json, visible
+from unimo.files import listed, read_json
 from unimo.settings import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
@@ -184,11 +184,11 @@ def _find_files(path: Path, kind: Kind) -> list[_File]:
     """Find the files of the preferred format of a folder, file or pattern."""
     suffixes = _suffixes(kind)
     if path.is_dir():
-        candidates = visible(path)
+        candidates = listed(path)
     elif path.is_file():
         candidates, suffixes = [path], (*suffixes, ".json")
     elif "*" in path.name and path.parent.is_dir():
-        candidates, suffixes = visible(path.parent, path.name), (*suffixes, ".json")
+        candidates, suffixes = listed(path.parent, path.name), (*suffixes, ".json")
     else:
         raise DataError(
             f"no data at {path.absolute()}; make it with tools/prepare_data.py, give another folder, "
@@ -226,7 +226,7 @@ def _suffixes(kind: Kind) -> tuple[str, ...]:
 
 def _picture_folder(path: Path) -> Path | None:
     """Return the folder if its images are plain files rather than in tables or shards."""
-    if path.is_dir() and not any(file.suffix.lower() in _suffixes("images") for file in visible(path)):
+    if path.is_dir() and not any(file.suffix.lower() in _suffixes("images") for file in listed(path)):
         return path
     return None
 

@@ -11,7 +11,7 @@ from unimo.data.readers.open import resolve_path
 from unimo.data.scenes.texts import SceneTexts
 from unimo.data.splits import read_split, select, split_words
 from unimo.errors import DataError
-from unimo.files import visible
+from unimo.files import listed
 from unimo.settings import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
 
 def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
     """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
-    files = [(file, found) for file in visible(folder, "*.tsv") if (found := read_split(file.stem))]
+    files = [(file, found) for file in listed(folder, "*.tsv") if (found := read_split(file.stem))]
     chosen = [files[place] for place in select([found for _, found in files], split)]
     if not chosen:
         there = ", ".join(file.name for file, _ in files) or "no .tsv files"

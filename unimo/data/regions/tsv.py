@@ -3,7 +3,9 @@
     image name, width, height, number of boxes n, boxes [n, 4], features [n, F], class probabilities [n, C]
 
 The last three are base64 of raw little-endian float32. The released training reader takes columns 2 and 3
-for width and height, its dev and test reader for height and width, so the order is an option.
+for width and height, its dev and test reader for height and width, so the order is an option. Also read are
+the six columns of bottom-up attention, without the last one, and the ten of LXMERT, which have classes
+and attributes with their confidences, int64 and float32, but no probabilities.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -26,7 +28,38 @@ from unimo.errors import DataError, RecordError
 from unimo.files import replacing
 
 Order = Literal["width-height", "height-width"]
-COLUMNS = 7
+
+
+class _Layout(NamedTuple):
+    """Which column is what, from 0."""
+
+    names: str
+    width: int
+    height: int
+    count: int
+    boxes: int
+    features: int
+    probs: int | None = None
+    labels: int | None = None
+    """Class of each region, int64; its confidence is in the next column."""
+
+
+_START = "image name, width, height, number of boxes, boxes, features"
+_LAYOUTS = {
+    7: _Layout(f"{_START}, class probabilities", 1, 2, 3, 4, 5, probs=6),
+    6: _Layout(_START, 1, 2, 3, 4, 5),
+    10: _Layout(
+        "image name, height, width, classes, their confidences, attributes, their confidences, number of "
+        "boxes, boxes, features",
+        2,
+        1,
+        7,
+        8,
+        9,
+        labels=3,
+    ),
+}
+"""Layout by the number of columns: of UNIMO, bottom-up attention and LXMERT."""
 _LARGEST = 2**31 - 1
 _PROBED, _AGREEING = 100, 5
 """Lines at most, and readable ones, that decide how wide features are."""
@@ -39,7 +72,7 @@ class TsvRegions(StoredRegions):
     the first line that can be read counts.
 
     Args:
-        order: meaning of columns 2 and 3.
+        order: meaning of columns 2 and 3, except of LXMERT's, where it is known.
 
     Raises:
         DataError: missing or empty file, or none of its first lines is in this format.
@@ -53,7 +86,7 @@ class TsvRegions(StoredRegions):
         self._lines = LineFile(self.path, self._add)
         if not self._index:
             raise DataError(f"{self.path} holds no region features: the file is empty")
-        self.feature_size, self.num_classes = self._widths()
+        self._columns, self.feature_size, self.num_classes = self._widths()
 
     def _add(self, number: int, line: bytes) -> bool:
         """Note the name of a line's image, and lines that have it too; all lines are kept."""
@@ -63,27 +96,28 @@ class TsvRegions(StoredRegions):
                 self._repeats.setdefault(first, []).append(number - 1)
         return True
 
-    def _widths(self) -> tuple[int, int]:
-        """Return the width of features and the number of classes that most of the first lines have.
+    def _widths(self) -> tuple[int, int, int]:
+        """Return the numbers of columns, of features and of classes that most of the first lines have.
 
         Raises:
             DataError: none of them can be read.
         """
-        found: Counter[tuple[int, int]] = Counter()
+        found: Counter[tuple[int, int, int]] = Counter()
         problem: RecordError | None = None
         for place in range(min(len(self._lines), _PROBED)):
             try:
-                regions = self._parse(place)
+                columns = self._cells(place)
+                regions = _parse(columns, self.order, self._lines.where(place), len(columns))
             except RecordError as error:
                 problem = problem or error
                 continue
             probs = regions.class_probs
-            found[regions.features.shape[1], 0 if probs is None else probs.shape[1]] += 1
+            found[len(columns), regions.features.shape[1], 0 if probs is None else probs.shape[1]] += 1
             if found.total() == _AGREEING:
                 break
         if not found:
             raise DataError(f"{problem} (its first lines decide how wide features are)") from problem
-        return found.most_common(1)[0][0]
+        return max(found, key=lambda widths: (found[widths], widths[0]))
 
     def __len__(self) -> int:
         return len(self._index)
@@ -104,9 +138,11 @@ class TsvRegions(StoredRegions):
                 return check_regions(self._parse(other), where, self.feature_size, self.num_classes)
         return self._parse(last)
 
+    def _cells(self, place: int) -> list[bytes]:
+        return self._lines.content(place).rstrip(b"\r\n").split(b"\t")
+
     def _parse(self, place: int) -> Regions:
-        columns = self._lines.content(place).rstrip(b"\r\n").split(b"\t")
-        return _parse(columns, self.order, self._lines.where(place))
+        return _parse(self._cells(place), self.order, self._lines.where(place), self._columns)
 
     def image(self, name: str) -> StoredImage:
         """Read one image with the most probable class of each region.
@@ -115,43 +151,55 @@ class TsvRegions(StoredRegions):
             RecordError: it is not in the file, or its line is broken.
         """
         regions = self.of_id(name)
-        probs = regions.class_probs
+        probs, place = regions.class_probs, _LAYOUTS[self._columns].labels
+        if place is not None:
+            cells, where = self._cells(self._index[name]), f"{self.path}, {name}"
+            labels, scores = (
+                _table(cells[place + number], len(regions), f"{where}, column {place + number + 1}", kind)
+                for number, kind in enumerate(("<i8", "<f4"))
+            )
+            return StoredImage(name, regions, labels[:, 0].astype(np.int32), scores[:, 0])
         if probs is None:
             probs = np.zeros((len(regions), 1), np.float32)
         return StoredImage(name, regions, probs.argmax(1).astype(np.int32), probs.max(1))
 
 
-def _parse(columns: list[bytes], order: Order, where: str) -> Regions:
-    if len(columns) != COLUMNS:
-        raise RecordError(
-            f"{where}: {len(columns)} columns, expected {COLUMNS}: image name, width, height, number of "
-            "boxes, boxes, features, class probabilities"
-        )
+def _parse(columns: list[bytes], order: Order, where: str, expected: int) -> Regions:
+    layout = _LAYOUTS.get(expected, _LAYOUTS[7])
+    if len(columns) != expected or expected not in _LAYOUTS:
+        others = "" if expected in _LAYOUTS else f"; 6 ({_START}) and the 10 of LXMERT are read, too"
+        wanted = expected if expected in _LAYOUTS else 7
+        raise RecordError(f"{where}: {len(columns)} columns, expected {wanted}: {layout.names}{others}")
     try:
-        first, second, count = numbers = [int(float(column)) for column in columns[1:4]]
+        numbers = [int(float(columns[place])) for place in (layout.width, layout.height, layout.count)]
+        width, height, count = numbers
         if max(numbers) > _LARGEST:
             raise OverflowError(f"{max(numbers):.0e} is too large")
     except (ValueError, OverflowError) as error:
         raise RecordError(f"{where}: width, height and number of boxes must be numbers: {error}") from error
     if count < 1:
         raise RecordError(f"{where}: no regions")
-    width, height = (first, second) if order == "width-height" else (second, first)
-    boxes, features, probs = (
-        _table(text, count, f"{where}, column {number}") for number, text in enumerate(columns[4:], 5)
+    if order == "height-width" and layout.width < layout.height:
+        width, height = height, width
+    places = (layout.boxes, layout.features, *([] if layout.probs is None else [layout.probs]))
+    boxes, features, *probs = (
+        _table(columns[place], count, f"{where}, column {place + 1}") for place in places
     )
     if boxes.shape[1] != 4:
         raise RecordError(f"{where}: boxes of {boxes.shape[1]} numbers, expected 4")
-    return Regions(features, boxes, width, height, probs if probs.shape[1] else None)
+    return Regions(features, boxes, width, height, probs[0] if probs and probs[0].shape[1] else None)
 
 
-def _table(text: bytes, rows: int, where: str) -> np.ndarray:
+def _table(text: bytes, rows: int, where: str, kind: str = "<f4") -> np.ndarray:
+    """Decode base64 of an array with a number of rows; `kind` is the type of its numbers."""
     try:
         content = base64.b64decode(text.strip(), validate=True)
     except binascii.Error as error:
         raise RecordError(f"{where}: not valid base64: {error}") from error
-    if len(content) % (4 * rows):
-        raise RecordError(f"{where}: {len(content)} bytes are no float32 table of {rows} rows")
-    return np.frombuffer(content, "<f4").reshape(rows, -1).astype(np.float32)
+    dtype = np.dtype(kind)
+    if len(content) % (dtype.itemsize * rows):
+        raise RecordError(f"{where}: {len(content)} bytes are no {dtype.name} table of {rows} rows")
+    return np.frombuffer(content, dtype).reshape(rows, -1).astype(dtype.newbyteorder("="))
 
 
 def write_tsv(

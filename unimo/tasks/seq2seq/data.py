@@ -14,7 +14,7 @@ from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.generation import CoqaFile, JsonlFile, LinePairs, SquadQuestions, TsvFile
 from unimo.data.splits import Split, read_split, select, split_words
 from unimo.errors import DataError
-from unimo.files import visible
+from unimo.files import listed
 from unimo.settings import CorpusConfig
 from unimo.tasks.seq2seq.config import Format
 
@@ -85,7 +85,7 @@ def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, li
     Raises:
         DataError: there are none, or a source without its target.
     """
-    names = [path.name for path in visible(folder)]
+    names = [path.name for path in listed(folder)]
     for known in FILES if kind == "auto" else (kind,):
         for patterns in FILES[known]:
             stems: dict[str, Split] = {}

@@ -124,3 +124,31 @@ def test_shared_sst2(shared: Path) -> None:
     dev = read(folder, "val", "sst2")
     assert len(dev) == 872 and sum(record.label for record in dev) == 444
     assert dev[0].text == "one long string of cliches"
+
+
+@pytest.mark.parametrize(
+    ("task", "header", "fields"),
+    [
+        (
+            "mnli",
+            "index\tsentence1\tsentence2\tlabel1\tgold_label\n",
+            ["0", "a", "b", "neutral", "entailment"],
+        ),
+        ("stsb", "index\tsentence1\tsentence2\tscore\n", ["0", "a", "b", "4.5"]),
+        ("sst2", "sentence\tlabel\n", ["a", "1"]),
+        ("sst2", "", ["a", "1"]),
+        ("cola", "", ["gj04", "1", "", "a"]),
+    ],
+)
+def test_a_tab_more_than_the_header_has_is_refused(tmp_path, task, header, fields):
+    path, whole = tmp_path / "train.tsv", "\t".join(fields) + "\n"
+    path.write_text(header + whole)
+    assert GlueFile(path, TASKS[task], "x")[0].text == "a"
+    for place in range(len(fields) + 1):
+        moved = "\t".join([*fields[:place], "more", *fields[place:]])
+        path.write_text(header + whole + moved)
+        number = 3 if header else 2
+        with pytest.raises(
+            DataError, match=f"line {number}: {len(fields) + 1} columns, expected {len(fields)}"
+        ):
+            GlueFile(path, TASKS[task], "x")

@@ -124,8 +124,8 @@ def test_the_first_line_may_be_a_cut_one(tmp_path, first):
 
 
 def test_files_that_cannot_be_used(tmp_path):
-    path = write(tmp_path / "f.tsv", line()[:6])
-    with pytest.raises(DataError, match=r"f.tsv, line 1: 6 columns"):
+    path = write(tmp_path / "f.tsv", line()[:5])
+    with pytest.raises(DataError, match=r"f.tsv, line 1: 5 columns, expected 7.*the 10 of LXMERT"):
         TsvRegions(path)
     path.write_text("")
     with pytest.raises(DataError, match="empty"):
@@ -151,3 +151,27 @@ def test_sides_and_numbers_of_boxes_that_are_none(tmp_path, side):
     for name in ("17", "18", "19"):
         with pytest.raises(RecordError, match=f"line {int(name) - 15}: width, height .* must be numbers"):
             table.of_id(name)
+
+
+def test_six_columns_of_bottom_up_attention(tmp_path):
+    table = TsvRegions(write(tmp_path / "f.tsv", line("3")[:6], line("17")[:6]), "height-width")
+    assert (table.feature_size, table.num_classes) == (3, 0)
+    path = write(tmp_path / "g.tsv", line()[:6], line("2"), line("2", features=encode(np.eye(2, 3))))
+    assert TsvRegions(path).num_classes == 2  # the first line is cut
+    regions = TsvRegions(write(tmp_path / "f.tsv", line()[:6])).of_id("17")
+    np.testing.assert_array_equal(regions.features, [[0.5, -1, 2], [7, 8, 9]])
+    assert (regions.width, regions.height, regions.class_probs) == (40, 30, None)
+
+
+@pytest.mark.parametrize("order", ["width-height", "height-width"])
+def test_ten_columns_of_lxmert(tmp_path, order):
+    numbers = [base64.b64encode(np.array(values, "<i8").tobytes()).decode() for values in ([5, 7], [1, 2])]
+    confidences = encode([0.5, 0.25])
+    name, width, height, *rest = line()
+    columns = [name, height, width, numbers[0], confidences, numbers[1], confidences, *rest[:3]]
+    table = TsvRegions(write(tmp_path / "f.tsv", columns, columns[:9]), order)
+    regions = table.of_id("17")
+    assert (table.feature_size, table.num_classes, regions.width, regions.height) == (3, 0, 40, 30)
+    np.testing.assert_array_equal(regions.boxes, [[1, 2, 3, 4], [0, 0, 40, 30]])
+    found = table.image("17")
+    assert found.labels.tolist() == [5, 7] and found.scores.tolist() == [0.5, 0.25]
