@@ -112,6 +112,9 @@ def _as_bytes(array: pa.Array) -> pa.Array:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         plain = pa.binary() if pa.types.is_string(kind) else pa.large_binary()
         return pa.Array.from_buffers(plain, len(array), array.buffers(), array.null_count, array.offset)
+    if kind == pa.string_view():
+        counts = (array.null_count, array.offset)
+        return pa.Array.from_buffers(pa.binary_view(), len(array), array.buffers(), *counts)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         items = _as_bytes(array.values)
         make = pa.list_ if pa.types.is_list(kind) else pa.large_list

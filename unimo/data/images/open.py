@@ -18,10 +18,15 @@ from unimo.errors import RecordError, visible
 from unimo.files import read_bytes
 from unimo.limits import IMAGE_BYTES
 
+with contextlib.suppress(ImportError):  # from Pillow 11.3 on
+    from PIL import AvifImagePlugin  # noqa: F401
+
 MAX_PIXELS = 89_000_000
 """Largest image that is decoded (267 MB as RGB), just below Pillow's own warning level."""
 Image.preinit()  # registers the plain formats; the others are registered by importing their plugins
-FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN]
+FORMATS = [
+    name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF") if name in Image.OPEN
+]
 
 
 def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
@@ -52,6 +57,7 @@ def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
         raise RecordError(f"{what}: {size}; the limit is {MAX_PIXELS:,} in all; scale it down") from error
     except Exception as error:  # decoders raise nearly anything on damaged headers
         reason = str(error).partition(" <")[0]  # without the address of Pillow's object, which varies
+        reason += "; AVIF needs Pillow 11.3 or newer, HEIC is to be made JPEG" * (data[4:8] == b"ftyp")
         raise RecordError(f"{what} ({len(data):,} bytes) cannot be opened: {reason}") from error
     check_size(image, what)
     if width * height > MAX_PIXELS:

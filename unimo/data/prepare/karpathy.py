@@ -69,9 +69,17 @@ class _Entry(NamedTuple):
 
 def _read_annotations(path: Path, broken: BrokenRecords) -> tuple[list[_Entry], str, int]:
     """Read the images with their captions, the name of the data set, and the number of empty captions."""
+    if path.suffix == ".token":
+        raise DataError(
+            f"{path} has no splits; give Karpathy's dataset_flickr30k.json, or make lines of jsonl of it, "
+            '{"image": "1.jpg", "texts": [...]}, for tools/prepare_data.py jsonl'
+        )
     content = read_json(path, DataError)
     if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):
-        raise DataError(f"{path} is not a Karpathy JSON: expected an object with a list `images`")
+        raise DataError(
+            f"{path} is not a Karpathy JSON: expected an object with a list `images`; for a list of "
+            '{"image": ..., "caption": ...} try tools/prepare_data.py jsonl'
+        )
     if not content["images"]:
         raise DataError(f"{path} lists no images")
     entries, empty = [], 0

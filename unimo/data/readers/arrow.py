@@ -198,15 +198,24 @@ class ArrowDataset(Dataset):
 
 
 class _ImageColumn:
-    """The image column, read by file position: pyarrow would read values through the memory map."""
+    """The image column, read by file position: pyarrow would read values through the memory map.
+
+    Views and dictionaries, which give no such position, are read through it.
+    """
 
     def __init__(self, path: Path, memory: pa.MemoryMappedFile, column: pa.ChunkedArray) -> None:
-        width = {pa.binary(): np.int32, pa.large_binary(): np.int64}.get(column.type)
-        if width is None:
-            raise DataError(f"{path}: column image: expected binary, found {column.type}")
+        inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if inner not in (pa.binary(), pa.large_binary(), pa.binary_view()):
+            raise DataError(
+                f"{path}: column image: expected binary, the bytes of image files; found {column.type}"
+            )
         self._path = path
         self._chunks = [chunk for chunk in column.chunks if len(chunk)]
         self._first_rows = np.cumsum([0] + [len(chunk) for chunk in self._chunks])
+        self._ends: list[np.ndarray] = []
+        width = {pa.binary(): np.int32, pa.large_binary(): np.int64}.get(column.type)
+        if width is None:
+            return
         buffers = [chunk.buffers() for chunk in self._chunks]
         self._ends = [
             np.frombuffer(ends, width, len(chunk) + 1, chunk.offset * np.dtype(width).itemsize)
@@ -220,6 +229,11 @@ class _ImageColumn:
     def read(self, row: int) -> bytes:
         number = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         within = row - int(self._first_rows[number])
+        if not self._ends:
+            content = self._chunks[number][within].as_py()
+            if not content:
+                raise RecordError(f"{self._path}, row {row}: the image has 0 bytes")
+            return content
         begin, end = self._ends[number][within : within + 2].tolist()
         if begin >= end:
             raise RecordError(f"{self._path}, row {row}: the image has {end - begin} bytes")

@@ -17,9 +17,10 @@ A list holds several samples of one image.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from unimo.data.readers.answers import check_label, check_scores
 from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import parse_json
+from unimo.files import parse_json, read_json
 from unimo.metrics.vqa import answer_type, soft_scores
 
 HASHED_SPLITS = ("train", "val", "test")
@@ -116,8 +117,38 @@ def _answer_scores(sample: Mapping[str, Any], where: str) -> dict[str, float]:
     raise RecordError(f"{where}: expected answers as text, list or mapping, found {shown(answers)}")
 
 
+class _ItemFile:
+    """The objects of a JSON list, as `LineFile` has the lines of a file: annotations as ALBEF's."""
+
+    def __init__(self, path: Path, keep: Callable[[int, bytes], bool]) -> None:
+        content = read_json(path, DataError)
+        if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+            raise DataError(
+                f'{path}: expected a JSON list of objects such as {{"image": "1.jpg", "caption": "..."}}, '
+                f"found {shown(content)}; of Karpathy's, VQA's and other files make tables: "
+                "tools/prepare_data.py"
+            )
+        self.path = path
+        self._items: list[tuple[int, bytes]] = []
+        for number, item in enumerate(content, start=1):
+            if isinstance(item.get("caption"), list):
+                item["captions"] = item.pop("caption")
+            line = json.dumps(item).encode()
+            if keep(number, line):
+                self._items.append((number, line))
+
+    def where(self, index: int) -> str:
+        return f"{self.path}, item {self._items[index][0]}"
+
+    def sample_id(self, index: int) -> str:
+        return f"{self.path.stem}:{self._items[index][0]}"
+
+    def content(self, index: int) -> bytes:
+        return self._items[index][1]
+
+
 class JsonlDataset(Dataset):
-    """One jsonl file.
+    """One jsonl file, or a `.json` file with a list of the same objects.
 
     Args:
         image_root: folder that image paths are relative to; that of the file when None.
@@ -133,7 +164,8 @@ class JsonlDataset(Dataset):
         self.image_root = Path(image_root) if image_root is not None else self.path.parent
         # For each sample its line, and its index among the samples of the line.
         self._line_of, self._which = array("q"), array("i")
-        self._lines = LineFile(self.path, self._count)
+        opened = _ItemFile if self.path.suffix.lower() == ".json" else LineFile
+        self._lines = opened(self.path, self._count)
         if kind != "texts":
             self._check_images_exist()
 

@@ -42,6 +42,7 @@ from unimo.data.readers.cifar import open_cifar
 from unimo.data.readers.image_folder import (
     PictureDataset,
     PromptDataset,
+    class_folders,
     find_pictures,
     open_image_folder,
     split_folders,
@@ -344,4 +345,9 @@ def _open_labeled(corpus: CorpusConfig, split: str, data: DataConfig) -> Labeled
         )
     name = corpus.name or path.name
     cifar = open_cifar(path, split, name)
+    if cifar is None and not class_folders(path) and (shards := listed(path, "*.tar")):
+        raise DataError(
+            f"{path} holds tar shards ({shards[0].name}), expected one folder a class; unpack them, and put "
+            "the pictures into train/<class>/ as their cls members say"
+        )
     return open_image_folder(path, split, name) if cifar is None else cifar

@@ -1,6 +1,6 @@
 """Tar shards in the format of webdataset and img2dataset: members of a sample share the name up to the dot.
 
-    000017.jpg   the image (jpg, jpeg, png or webp)
+    000017.jpg   the image (jpg, jpeg, png, webp or avif)
     000017.txt   one caption, UTF-8
     000017.json  instead of txt: the keys of `readers/jsonl.py`, or a list of such objects
 
@@ -25,7 +25,7 @@ from unimo.files import parse_json, regular
 from unimo.limits import IMAGE_BYTES, LINE_BYTES, TAR_HEADER_BYTES
 
 log = logging.getLogger(__name__)
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "avif")
 Span = tuple[int, int]
 NOTHING: Span = (-1, 0)
 BLOCK = 512
@@ -154,6 +154,7 @@ class TarDataset(Dataset):
         self._key_ends, self._spans = array("q", [0]), array("q")
         self._key_text = bytearray()
         self._keys, self._which = array("q"), array("i")
+        texts = classes = 0
         for number, (key, parts) in enumerate(_scan(self.path).items()):
             image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), NOTHING)
             # img2dataset writes its bookkeeping to json and the caption to txt.
@@ -169,6 +170,14 @@ class TarDataset(Dataset):
             self._spans.extend((*image, *text, int(use_txt)))
             self._keys.extend([number] * count)
             self._which.extend(range(count))
+            texts += text != NOTHING
+            classes += "cls" in parts
+        if classes and not texts and kind != "images":
+            raise DataError(
+                f"{self.path} has classes (cls) and no texts (txt, json): unpack it, and put the pictures "
+                "into train/<class>/ for image classification or a corpus with a prompt; they can be read as "
+                "images alone"
+            )
 
     def __len__(self) -> int:
         return len(self._keys)
