@@ -7,6 +7,7 @@ into the same folder. What others wrote is opened only if it is a regular file o
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
@@ -29,6 +30,9 @@ from unimo.limits import JSON_BYTES, JSON_DEPTH, LINE_BYTES
 
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
 _DAY = 24 * 3600
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_IS_UTF16 = "it is UTF-16, expected UTF-8; convert it: iconv -f UTF-16 -t UTF-8 IN > OUT"
 
 
 @contextlib.contextmanager
@@ -268,27 +272,51 @@ def read_text(path: str | Path, limit: int, kind: type[UnimoError], what: str = 
     """
     where = f"{what} {path}".lstrip()
     try:
-        return read_bytes(path, limit).decode("utf-8-sig")
+        content = read_bytes(path, limit)
     except OSError as error:
         raise kind(f"cannot read {where}: {error.strerror}") from error
+    return decode(content, where, kind)
+
+
+def decode(content: bytes, where: object, kind: type[UnimoError]) -> str:
+    """Decode UTF-8, without the byte order mark that Windows programs put before it.
+
+    Raises:
+        UnimoError: of type `kind`; not UTF-8.
+    """
+    if content.startswith(_UTF16):
+        raise kind(f"{where}: {_IS_UTF16}")
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise kind(f"{where}: not valid UTF-8 at byte {error.start}") from error
 
 
 def read_lines(path: str | Path) -> Iterator[bytes]:
-    """Yield the lines of a regular file with their ends.
+    """Yield the lines of a regular file with their ends; errors are those of `located_lines`."""
+    return (line for _, line in located_lines(path))
+
+
+def located_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the first byte and the content of each line of a regular file, with its end.
+
+    A byte order mark before a line (in files that were joined there is one in the middle) is none of it.
 
     Raises:
-        DataError: the file cannot be read, or a line is longer than `LINE_BYTES`.
+        DataError: the file cannot be read, is UTF-16, or a line is longer than `LINE_BYTES`.
     """
-    number = 0
+    number = begin = 0
     try:
         with open(regular(path), "rb") as file:
             while line := file.readline(LINE_BYTES + 1):
                 number += 1
                 if len(line) > LINE_BYTES:
                     raise DataError(f"{path}, line {number}: more than {LINE_BYTES:,} bytes, the limit")
-                yield line
+                if number == 1 and line.startswith(_UTF16):
+                    raise DataError(f"{path}: {_IS_UTF16}")
+                text = line.removeprefix(codecs.BOM_UTF8)
+                yield begin + len(line) - len(text), text
+                begin += len(line)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
 
@@ -304,14 +332,12 @@ def parse_json(content: bytes | str, where: object, kind: type[UnimoError]) -> A
     Raises:
         UnimoError: of type `kind`; not UTF-8, not JSON, or nested deeper.
     """
+    text = content if isinstance(content, str) else decode(content, where, kind)
     try:
-        text = content if isinstance(content, str) else content.decode("utf-8-sig")
         value = json.loads(text)
         if text.count("[") + text.count("{") > JSON_DEPTH:
             _check_depth(value)
         return value
-    except UnicodeDecodeError as error:
-        raise kind(f"{where}: not valid UTF-8 at byte {error.start}") from error
     except (ValueError, RecursionError) as error:
         raise kind(f"{where}: not valid JSON: {error}") from error
 

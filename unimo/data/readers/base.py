@@ -13,7 +13,7 @@ import numpy as np
 
 from unimo.data.record import ImageSource, Record
 from unimo.errors import DataError, RecordError
-from unimo.files import read_lines
+from unimo.files import decode, located_lines
 from unimo.limits import LINE_BYTES
 
 Kind = Literal["pairs", "vqa", "entailment", "texts", "images"]
@@ -162,13 +162,11 @@ class LineFile:
         self.path = path
         # Flat arrays: millions of small objects would cost gigabytes.
         self._begins, self._sizes, self._numbers = array("q"), array("q"), array("q")
-        begin = 0
-        for number, line in enumerate(read_lines(path), start=1):
+        for number, (begin, line) in enumerate(located_lines(path), start=1):
             if keep(number, line) if keep else line.strip():
                 self._begins.append(begin)
                 self._sizes.append(len(line))
                 self._numbers.append(number)
-            begin += len(line)
 
     def __len__(self) -> int:
         return len(self._begins)
@@ -195,10 +193,7 @@ class LineFile:
         Raises:
             RecordError: not UTF-8.
         """
-        try:
-            return self.content(index).decode("utf8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise RecordError(f"{self.where(index)}: not valid UTF-8 at byte {error.start}") from error
+        return decode(self.content(index), self.where(index), RecordError).rstrip("\r\n")
 
 
 class LabeledImages(Dataset):

@@ -21,7 +21,7 @@ from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.readers.jsonl import count_samples, record_fields, split_item
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import parse_json, regular
+from unimo.files import decode, parse_json, regular
 from unimo.limits import IMAGE_BYTES, LINE_BYTES, TAR_HEADER_BYTES
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,11 @@ class TarDataset(Dataset):
         if text_at < 0:
             raise RecordError(f"{where}: no text (txt or json)")
         content = read_at(self.path, text_at, text_size, LINE_BYTES)
-        item = {"text": _decode(content, where)} if is_txt else parse_json(content, where, RecordError)
+        item = (
+            {"text": " ".join(decode(content, where, RecordError).split())}
+            if is_txt
+            else parse_json(content, where, RecordError)
+        )
         sample = split_item(item, self.kind, where)[self._which[index]]
         sample_id = f"{image_id}#{self._which[index]}"
         fields = record_fields(sample, self.kind, where, sample_id)
@@ -221,13 +225,6 @@ class TarDataset(Dataset):
         """Return image offset and size, text offset and size, and 1 if the text is a txt."""
         number = self._keys[index]
         return self._spans[number * 5 : number * 5 + 5]
-
-
-def _decode(content: bytes, where: str) -> str:
-    try:
-        return " ".join(content.decode("utf8").split())
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{where}: the caption is not valid UTF-8 at byte {error.start}") from error
 
 
 def _scan(path: Path) -> dict[str, dict[str, Span]]:

@@ -27,7 +27,7 @@ from unimo.data.checks import check_id, check_text
 from unimo.data.readers.base import read_at
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
-from unimo.files import parse_json, read_lines, replacing
+from unimo.files import located_lines, parse_json, replacing
 from unimo.limits import LINE_BYTES
 from unimo.models.unimo.scenes import SceneExtras
 from unimo.settings import ScenesConfig
@@ -182,14 +182,13 @@ class LineTable:
 
     def _scan(self) -> np.ndarray:
         """Return hash, first byte and size of every line with an id, sorted by hash; [3, lines] uint64."""
-        rows, begin, strange = array("Q"), 0, 0
-        for number, line in enumerate(read_lines(self.path), start=1):
+        rows, strange = array("Q"), 0
+        for number, (begin, line) in enumerate(located_lines(self.path), start=1):
             key = _key(line)
             if key is not None:
                 rows.extend((_hash(key), begin, len(line)))
             elif line.strip():
                 strange = strange or number
-            begin += len(line)
         if strange:
             log.warning('%s: lines without an "id" are skipped, the first is line %d', self.path, strange)
         table = np.frombuffer(rows, np.uint64).reshape(-1, 3)
