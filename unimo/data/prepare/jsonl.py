@@ -55,7 +55,7 @@ def prepare_jsonl(
         max_missing_rate: share of samples that may be broken.
 
     Raises:
-        DataError: no files, a picture in two splits or with two ids, an id of two pictures, too many broken
+        DataError: no files, a picture with two ids, an id of two pictures, too many broken
             samples, a split of which no sample is left, or a full disk.
     """
     splits, are_named = _open_splits(Path(source), kind, None if images is None else Path(images))

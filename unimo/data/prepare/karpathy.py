@@ -41,7 +41,7 @@ def prepare_karpathy(
     """
     broken = BrokenRecords(annotations, max_missing_rate)
     entries, dataset, empty = _read_annotations(Path(annotations), broken)
-    folder = ImageFolder(images, "the image files", max_missing_rate)
+    folder = ImageFolder(images, "the image files", max_missing_rate, refuse_shared=True)
     folder.check_present((entry.split, entry.image_id, entry.candidates) for entry in entries)
     name = name or _SHORT_NAMES.get(dataset, dataset)
     summary: dict[str, Any] = {"source": str(annotations), "splits": {}, "captions_empty": empty}

@@ -1,4 +1,4 @@
-"""One identity of a picture throughout a preparation, and none in two splits."""
+"""One identity of a picture throughout a preparation, and a word about those in two splits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ _COCO = re.compile(r"(?:.*/)?COCO_(train|val|test)\d{4}_(\d{12}\.jpg)")
 
 
 class Pictures:
-    """The pictures of all splits, by their ids, their files and their content."""
+    """The pictures of all splits, by their ids, their files and their content.
 
-    def __init__(self) -> None:
+    Args:
+        refuse_shared: a picture in two splits is an error, as in one file of annotations that deals them out;
+            else a warning.
+    """
+
+    def __init__(self, refuse_shared: bool = False) -> None:
+        self._refuse_shared = refuse_shared
         self._files: dict[str, str] = {}
         self._ids: dict[str, str] = {}
         self._splits: dict[str, str] = {}
         self._contents: dict[bytes, str] = {}
         self.copies = 0
-        """Pictures that are a copy of one in another split."""
+        """Pictures that are in another split, too, under the same name or another."""
 
     def add(self, split: str, image_id: str, path: Path | None) -> None:
         """Note a picture of a split.
@@ -34,11 +40,11 @@ class Pictures:
             path: its file; None if that is missing.
 
         Raises:
-            DataError: the id stands for another file, the file has another id, or it is in another split that
-                shares no samples with this one (`rest_val` does with `val`).
+            DataError: the id stands for another file, or the file has another id; with `refuse_shared` also:
+                it is in another split that shares no samples with this one (`rest_val` does with `val`).
         """
         where = self._splits.setdefault(image_id, split)
-        if where != split and not common(split, [where]):
+        if self._refuse_shared and where != split and not common(split, [where]):
             raise DataError(
                 f"picture {image_id} is in {where} and in {split}, which must have none in common; "
                 "take it out of one of them"
@@ -58,14 +64,12 @@ class Pictures:
             )
 
     def compare(self, split: str, content: bytes, name: str) -> None:
-        """Warn of a picture whose file has the same bytes as one of another split."""
+        """Count a picture whose file has the same bytes as one of another split; the first is a warning."""
         where = self._contents.setdefault(hashlib.blake2b(content, digest_size=16).digest(), split)
         if where != split and not common(split, [where]):
             self.copies += 1
             if self.copies == 1:
-                log.warning(
-                    "%s of %s is a copy of a picture of %s (further ones are counted)", name, split, where
-                )
+                log.warning("%s of %s is in %s, too (further ones are counted)", name, split, where)
 
 
 def coco_2017(name: str) -> tuple[str, ...]:

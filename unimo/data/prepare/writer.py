@@ -207,16 +207,19 @@ class ImageFolder:
     Args:
         what: description of them, for the message if there is no such folder.
         max_missing_rate: share of the requested images that may be missing or broken.
+        refuse_shared: see `Pictures`.
 
     Raises:
         DataError: there is no such folder.
     """
 
-    def __init__(self, root: str | Path, what: str, max_missing_rate: float) -> None:
+    def __init__(
+        self, root: str | Path, what: str, max_missing_rate: float, refuse_shared: bool = False
+    ) -> None:
         self.root, self.max_missing_rate = check_folder(root, what), max_missing_rate
         self.missing: set[str] = set()
         self.broken: dict[str, str] = {}
-        self.pictures = Pictures()
+        self.pictures = Pictures(refuse_shared)
         self._sound: set[str] = set()
 
     def read(self, *candidates: str) -> bytes | None:
@@ -249,8 +252,8 @@ class ImageFolder:
             wanted: split, id and candidate names of each.
 
         Raises:
-            DataError: more than `max_missing_rate` of them are missing; one is in two splits or has two
-                ids, or an id stands for two.
+            DataError: more than `max_missing_rate` of them are missing; one has two ids, an id stands
+                for two, or, with `refuse_shared`, one is in two splits.
         """
         total, lost = 0, []
         for split, image_id, names in wanted:

@@ -37,7 +37,7 @@ def test_pairs_without_split_names(tmp_path):
 
 
 def test_questions_get_a_vocabulary(tmp_path):
-    write_pictures(tmp_path / "pictures", ["1.jpg", "2.jpg", "3.jpg"])
+    write_pictures(tmp_path / "pictures", ["1.jpg", "2.jpg"])
     lines(
         tmp_path / "in" / "train.jsonl",
         [
@@ -46,7 +46,7 @@ def test_questions_get_a_vocabulary(tmp_path):
             {"image": "1.jpg", "question": "And?", "answer": {"dog": 0.6, "cat": 0.3}},
         ],
     )
-    lines(tmp_path / "in" / "test.jsonl", [{"image": "3.jpg", "question": "What?"}])
+    lines(tmp_path / "in" / "test.jsonl", [{"image": "2.jpg", "question": "What?"}])
     summary = prepare_jsonl(tmp_path / "in", tmp_path / "out", "vqa", "zoo", tmp_path / "pictures")
     corpus = CorpusConfig(str(tmp_path / "out"))
     assert open_answers(corpus, DataConfig()) == ["dog", "cat", "2", "3"] and summary["answers"] == 4

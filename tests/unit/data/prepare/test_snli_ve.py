@@ -19,15 +19,15 @@ def line(image, hypothesis, label):
 
 
 def test_rows_are_images(tmp_path):
-    for split, first, second in (("train", "10", "20"), ("dev", "30", "40")):
-        lines = [
-            line(first, "An animal.", "entailment"),
-            line(second, "A cat.", "contradiction"),
-            line(first, "It is happy.", "neutral"),
-            line(first, "Unclear.", "-"),
-        ]
+    lines = [
+        line("10", "An animal.", "entailment"),
+        line("20", "A cat.", "contradiction"),
+        line("10", "It is happy.", "neutral"),
+        line("10", "Unclear.", "-"),
+    ]
+    for split in ("train", "dev"):
         (tmp_path / f"snli_ve_{split}.jsonl").write_text("\n".join(lines))
-    write_pictures(tmp_path / "images", ["10.jpg", "20.jpg", "30.jpg", "40.jpg"])
+    write_pictures(tmp_path / "images", ["10.jpg", "20.jpg"])
     summary = prepare_snli_ve(tmp_path, tmp_path / "images", tmp_path / "out")
     table = pa.ipc.open_file(str(tmp_path / "out" / "snli_train.arrow")).read_all()
     assert table.to_pylist() == [
