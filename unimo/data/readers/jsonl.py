@@ -30,7 +30,7 @@ from unimo.data.checks import check_id, check_path, check_text
 from unimo.data.readers.answers import check_label, check_scores
 from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index
 from unimo.data.record import Record
-from unimo.errors import DataError, RecordError, shown
+from unimo.errors import DataError, RecordError, shown, visible
 from unimo.files import parse_json, read_json
 from unimo.metrics.vqa import answer_type, soft_scores
 
@@ -235,9 +235,9 @@ class JsonlDataset(Dataset):
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise RecordError(f"{where}: cannot read image {path}: {error.strerror}") from error
+            raise RecordError(f"{where}: cannot read image {visible(str(path))}: {error.strerror}") from error
         if size == 0:
-            raise RecordError(f"{where}: image {path} has 0 bytes")
+            raise RecordError(f"{where}: image {visible(str(path))} has 0 bytes")
         return path
 
     def _item(self, index: int) -> dict:

@@ -194,7 +194,7 @@ def _check(tables: Mapping[str, Any], names: Sequence[str], row: int, regions: s
 
 
 def _json_bytes(value: Any) -> np.ndarray:
-    return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(), np.uint8)
+    return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace"), np.uint8)
 
 
 class ShardReader:
