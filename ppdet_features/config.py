@@ -14,7 +14,7 @@ from ppdet_features.ignored_keys import TagLoader, drop_ignored
 from unimo.config import coerce, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.errors import ConfigError, nearest, shown
 from unimo.files import read_text
-from unimo.limits import CONFIG_BYTES
+from unimo.limits import CLASSES, CONFIG_BYTES
 from unimo.ranges import Classes, Count, NonNegative, Number, Pixels, Positive, Seed, Share, Size, Width
 
 
@@ -315,6 +315,8 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         for names, number in (("class_names", "num_classes"), ("attribute_names", "num_attributes")):
             given, wanted = getattr(self, names), getattr(self, number)
+            if wanted > CLASSES:
+                raise ConfigError(f"{number} {wanted:,}: this machine has memory for at most {CLASSES:,}")
             if given is not None and len(given) != wanted:
                 raise ConfigError(f"{names} has {len(given)} names, {number} is {wanted}")
 

@@ -30,6 +30,8 @@ MEMORY_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 """Memory of this machine."""
 WEIGHTS_BYTES = min(64 * GIB, MEMORY_BYTES)
 """A file of weights, optimizer state or region features."""
+PICKLE_BYTES = 4 * GIB
+"""A pickle of arrays, which lies in memory twice while it is read; CIFAR has 30 MiB a file."""
 TAR_HEADER_BYTES = MIB
 """A long name or the pax records of a tar member."""
 TABLE_TEXT_BYTES = 8 * GIB
@@ -44,5 +46,7 @@ MODEL_WIDTH = 1_000_000
 """Any width, number of layers, positions or classes in the config of a model."""
 MODEL_PARAMETERS = MEMORY_BYTES // 4
 """Parameters of float32 that a config may ask for."""
+CLASSES = MODEL_PARAMETERS // (5 * 2048)
+"""Classes or attributes of a detector, each with a score and four corrections of a box."""
 ANSWER_BYTES = 16 * MIB
 """The answer of a translator."""

@@ -16,13 +16,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from unimo.errors import DataError, shown
-from unimo.files import read_bytes
-from unimo.limits import WEIGHTS_BYTES
+from unimo.files import regular
+from unimo.limits import PICKLE_BYTES
 
 _TYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]{0,4}")
 """Kind and size in the notation of NumPy: bool, integers, floats, complex numbers, bytes and text."""
@@ -77,7 +77,8 @@ def read_numpy_pickle(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = _Reader(read_bytes(path, WEIGHTS_BYTES)).read()
+        with open(regular(path, PICKLE_BYTES), "rb") as file:
+            content = _Reader(file, path.stat().st_size).read()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except _RefusedError as error:
@@ -104,18 +105,18 @@ def text_keys(content: Mapping[Any, Any]) -> dict[str, Any]:
 class _Reader:
     """Carries out the steps of one pickle."""
 
-    def __init__(self, content: bytes) -> None:
-        self._content = content
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         """Stacks under the marks."""
         self._memo: dict[int, Any] = {}
-        self._left = 2 * len(content)
+        self._left = 2 * size
         """Bytes that may still be copied: each is encoded once and put into an array once."""
 
     def read(self) -> Any:
         """Return the value that the file describes."""
-        for step, argument, _ in pickletools.genops(self._content):
+        for step, argument, _ in pickletools.genops(self._file):
             if step.name == "STOP":
                 return _plain(self._stack[-1])
             if step.name in _VALUES:

@@ -145,3 +145,11 @@ def test_defaults_are_the_network_of_paddledetection():
         2,
         "align",
     )
+
+
+@pytest.mark.parametrize("number", ["num_classes", "num_attributes"])
+def test_classes_that_no_machine_has_memory_for(number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ppdet_features.config.CLASSES", 5000)
+    (tmp_path / "bad.yaml").write_text(f"{number}: 10000000", encoding="utf8")
+    with pytest.raises(ConfigError, match=f"{number} 10,000,000: this machine has memory for at most 5,000"):
+        load_config(tmp_path / "bad.yaml")

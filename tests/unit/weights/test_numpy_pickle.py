@@ -322,3 +322,11 @@ def test_the_reader_has_no_unpickler() -> None:
     assert "pickle" not in imported and "importlib" not in imported
     named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert not named & {"__setstate__", "__reduce__", "loads", "Unpickler"}
+
+
+def test_a_file_larger_than_any_pickle_of_arrays(tmp_path: Path) -> None:
+    for size, message in ((5 << 30, "the limit is"), (3 << 30, "not a complete pickle")):
+        with open(tmp_path / "file", "wb") as file:
+            file.truncate(size)
+        with pytest.raises(DataError, match=message):
+            read_numpy_pickle(tmp_path / "file")
