@@ -30,15 +30,15 @@ def main(words: list[str] | None = None) -> None:
     from ppdet_features.detector import FasterRCNN
     from ppdet_features.weights import convert_detectron2
     from unimo.config import parse_overrides
-    from unimo.files import filling, write_text
+    from unimo.files import filling, make_folder, write_text
     from unimo.weights.files import read_tensors, write_safetensors
     from unimo.weights.layers import load_into, tensors_of
 
+    output = make_folder(args.out, "--out")
     config = load_config(args.config, parse_overrides(args.overrides))
     detector = FasterRCNN(config)
     tensors = convert_detectron2(read_tensors(args.weights), background_first=args.background == "first")
     load_into(detector, tensors, args.weights)
-    output = Path(args.out)
     with filling(output) as fresh:
         write_safetensors(fresh / "model.safetensors", tensors_of(detector))
         write_text(fresh / "config.yaml", dump_config(config))

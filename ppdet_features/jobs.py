@@ -25,6 +25,7 @@ from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve
 from unimo.data.regions.store import INDEX, RegionStore
 from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.errors import ConfigError, DataError, RecordError
+from unimo.files import make_folder
 from unimo.jobs import Shard
 
 logger = logging.getLogger("unimo.ppdet_features")
@@ -76,11 +77,11 @@ def extract(args: argparse.Namespace, progress: MakeProgress) -> None:
     wants_number = (args.draw or "").isdecimal()
     if not args.images and (not args.draw or wants_number):
         raise ConfigError("expected --images FOLDER (and --draw N), or --draw FILE for one image alone")
+    out = make_folder(args.out, "--out")
     fields = extraction.ExtractionSettings.__dataclass_fields__
     settings = extraction.ExtractionSettings(**{name: getattr(args, name) for name in fields})
     images = open_images(args.images, args.kind, args.split, args.scenes_images) if args.images else None
     extractor = extraction.load_extractor(args.detector, args.weights)
-    out = Path(args.out)
     if args.draw and not wants_number:
         print(_draw_file(Path(args.draw), extractor, out))
     if images is None:

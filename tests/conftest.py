@@ -38,13 +38,17 @@ def shared() -> Path:
 
 @pytest.fixture
 def tool(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Tool:
-    """Run `tools/NAME.py` with words, in this process: exit code, standard output, standard error."""
+    """Run `tools/NAME.py` with words, in this process: exit code, standard output, standard error.
+
+    A name with a folder is that of another program, such as `ppdet_features/train_detector`.
+    """
 
     def run(name: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(root / "tools" / f"{name}.py"), run_name="__main__")
+            path = root / (f"{name}.py" if "/" in name else f"tools/{name}.py")
+            runpy.run_path(str(path), run_name="__main__")
         captured = capfd.readouterr()
         return int(caught.value.code or 0), captured.out, captured.err
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
 from unimo.benchmark import compare, flops, fusion, machine  # noqa: E402
 from unimo.errors import CheckpointError, ConfigError  # noqa: E402
-from unimo.files import write_text  # noqa: E402
+from unimo.files import make_place, write_text  # noqa: E402
 from unimo.ranges import Count, Depth, NonNegative, Size, at_least  # noqa: E402
 from unimo.registry import model_config  # noqa: E402
 
@@ -101,10 +101,10 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
 def main() -> None:
     """Measure, print and save the figures."""
     arguments = parse_arguments()
+    make_place(arguments.out, "--out")
     content, text = measure(arguments)
     print(text)
     try:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(arguments.out, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise CheckpointError(

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.errors import CheckpointError, ConfigError, nearest
+from unimo.files import make_place
 from unimo.inference import loading
 from unimo.registry import TASKS
 
@@ -46,6 +47,8 @@ def main() -> None:
             raise CheckpointError(f"no {wanted} in {loading.OUTPUT}/; give one with --model DIR")
         directory = saved[0]
 
+    if options.predictions:
+        make_place(options.predictions, "--predictions")
     from unimo.inference.evaluation import describe, evaluate, write_predictions
 
     common = (directory, options.split, options.task, options.overrides, options.blank_images)

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.errors import ConfigError
+from unimo.files import make_place
 from unimo.inference.labels import PROMPT, check_prompt, split_labels
 from unimo.ranges import Size
 
@@ -48,12 +49,13 @@ def main() -> None:
         raise ConfigError("give one of --question, --text, --caption, --generate, --labels, or --image alone")
     if options.save and not options.image:
         raise ConfigError("--save draws a picture; give it with --image FILE")
+    if options.save:
+        make_place(options.save, "--save")
 
     answers = ask(options)
     if options.save:
         from unimo.inference.pipeline import draw_answers
 
-        Path(options.save).parent.mkdir(parents=True, exist_ok=True)
         draw_answers(options.image, answers).save(options.save, format="PNG")
     if options.json:
         said = {

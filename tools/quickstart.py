@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
 from unimo.errors import UnimoError  # noqa: E402
+from unimo.files import make_folder  # noqa: E402
 
 TOOLS = Path(__file__).resolve().parent
 MODEL = "unimo3_tiny"
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="for both trainings, e.g. train.max_steps=20")
     args = parser.parse_args()
 
+    make_folder(args.output, "--output")
     pretrained, tuned = args.output / "pretrain", args.output / "vqa"
     started = time.monotonic()
     command("pretrain.py", MODEL, f"output_dir={pretrained}", *args.overrides)

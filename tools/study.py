@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.errors import CheckpointError
-from unimo.files import write_text
+from unimo.files import make_folder, write_text
 from unimo.ranges import Seed, Size, at_least
 from unimo.studies import report, runner
 from unimo.studies.catalogue import STUDIES, find_study
@@ -43,6 +43,7 @@ def main() -> None:
             for command in job.commands(args.output).values():
                 print("  python tools/" + shlex.join(command))
         return
+    make_folder(args.output, "--output")
     runner.run_jobs(jobs, args.output, args.jobs)
     results = runner.collect(study, jobs, args.output)
     print(f"\n{write(study, jobs, results, args)}\n")

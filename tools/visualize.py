@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
 from unimo.errors import ConfigError
+from unimo.files import make_folder
 from unimo.ranges import Count, Size
 
 DESCRIPTION = """Draw what a model has learned.
@@ -23,6 +24,8 @@ EXAMPLE = """python tools/visualize.py grounded-tokens --model output/unimo2_tin
 def main() -> None:
     """Draw the figure that the command line names, and print its path."""
     options = parse()
+    if options.out:
+        make_folder(options.out, "--out")
     from unimo.inference.loading import find_model
 
     FIGURES[options.figure](options, [find_model(name) for name in options.model])

@@ -45,7 +45,7 @@ class TrainingError(UnimoError):
 
 def nearest(name: str, known: abc.Iterable[str]) -> str:
     """Return the known names that are closest to a wrong one, or all of them, as the end of a message."""
-    known = sorted(known)
+    name, known = str(name), sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"nearest: {', '.join(close)}" if close else f"known: {', '.join(known)}"
 

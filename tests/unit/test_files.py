@@ -15,6 +15,8 @@ from unimo.errors import CheckpointError, ConfigError, DataError
 from unimo.files import (
     filling,
     is_at,
+    make_folder,
+    make_place,
     parse_json,
     publish_folder,
     published,
@@ -185,3 +187,25 @@ def test_a_file_that_was_removed_or_moved_is_told(tmp_path: Path) -> None:
             assert not is_at(file, path)
             path.write_text("another")
             assert not is_at(file, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", "--out .*file is a file; expected a folder, new or existing: name another"),
+        ("file/below", "--out: cannot make the folder .*Not a directory.*; name another"),
+        ("x" * 300, "File name too long"),
+        ("/proc/mine", "--out: cannot make the folder '/proc/mine'"),
+        ("/proc", "'/proc', or write into it"),
+        ("a\0b", "embedded null byte"),
+    ],
+)
+def test_folders_that_cannot_be_written_into(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    for path, make in ((name, make_folder), (f"{name}/x.json", make_place)):
+        with pytest.raises(ConfigError, match=message):
+            make(tmp_path / path, "--out")
+    with pytest.raises(ConfigError, match="is a folder; expected a file to write"):
+        make_place(tmp_path, "--out")
+    assert make_place(tmp_path / "new" / "deep" / "x.json").parent.is_dir()
+    assert not list((tmp_path / "new" / "deep").iterdir()) and (tmp_path / "file").read_text() == "mine"

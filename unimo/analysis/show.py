@@ -13,6 +13,7 @@ from typing import Literal
 from PIL import Image
 
 from unimo.errors import ConfigError
+from unimo.files import make_folder
 
 
 @contextlib.contextmanager
@@ -22,8 +23,8 @@ def writing_to(folder: str | Path) -> Iterator[Path]:
     Raises:
         ConfigError: the folder or a file cannot be written.
     """
+    make_folder(folder, "--out")
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         yield Path(folder)
     except OSError as error:
         raise ConfigError(f"cannot write to {folder}: {error.strerror}; give another --out") from error

@@ -15,6 +15,7 @@ several target languages needs a word before each sentence: put it into `prefix.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import importlib
@@ -28,7 +29,7 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -38,7 +39,15 @@ from unimo.augment.output import one_at_a_time
 from unimo.augment.terms import normalise
 from unimo.data.checks import check_id, check_text
 from unimo.errors import CapabilityError, DataError, RecordError, shown
-from unimo.files import parse_json, publish_folder, read_json_object, read_lines, read_text, regular
+from unimo.files import (
+    make_folder,
+    parse_json,
+    publish_folder,
+    read_json_object,
+    read_lines,
+    read_text,
+    regular,
+)
 from unimo.limits import ANSWER_BYTES, CONFIG_BYTES
 from unimo.metrics.text import encodable
 
@@ -177,15 +186,20 @@ class FileTranslations:
 
     def __init__(self, path: str | Path, folder: str | Path) -> None:
         path, folder = Path(path), Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             state = regular(path).stat()
         except OSError as error:
             raise DataError(f"cannot read the translations {path}: {error.strerror}") from error
-        self._base = sqlite3.connect(folder / "translations.sqlite")
+        self._file = folder / "translations.sqlite"
+        with _checked(self._file):
+            self._base = sqlite3.connect(self._file)
+            self._fill(path, f"{path.resolve()} {state.st_size} {state.st_mtime_ns}")
+
+    def _fill(self, path: Path, name: str) -> None:
+        """Fill the table unless it is that of the file, whose state the name describes."""
         self._base.execute("CREATE TABLE IF NOT EXISTS source (name TEXT)")
         self._base.execute("CREATE TABLE IF NOT EXISTS positives (sample TEXT, text TEXT, via TEXT)")
-        name = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
         if self._base.execute("SELECT name FROM source").fetchone() == (name,):
             return
         self._base.execute("DELETE FROM source")
@@ -199,13 +213,31 @@ class FileTranslations:
         self._base.commit()
 
     def __call__(self, captions: Sequence[Caption]) -> list[list[Positive]]:
-        """Return the translations of each caption; none for an unknown sample."""
+        """Return the translations of each caption; none for an unknown sample.
+
+        Raises:
+            DataError: the table is damaged.
+        """
         query = "SELECT text, via FROM positives WHERE sample = ? ORDER BY rowid"
         found = []
-        for caption in captions:
-            rows = self._base.execute(query, (caption.sample_id,))
-            found.append(distinct(caption.text, [{"text": text, "via": via} for text, via in rows]))
+        with _checked(self._file):
+            for caption in captions:
+                rows = self._base.execute(query, (caption.sample_id,)).fetchall()
+                if not all(isinstance(value, str) for row in rows for value in row):
+                    raise sqlite3.DatabaseError("a translation is no text")
+                found.append(distinct(caption.text, [{"text": text, "via": via} for text, via in rows]))
         return found
+
+
+@contextlib.contextmanager
+def _checked(table: Path) -> Iterator[None]:
+    """Let errors of SQLite name the file of the table."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DataError(
+            f"the table of translations {table} cannot be used ({error}); free some space, or remove it"
+        ) from error
 
 
 def _read_line(line: str, where: str) -> tuple[str, str, str]:

@@ -22,7 +22,7 @@ from unimo.data.images.transforms import Transform, blank_pixels, build_transfor
 from unimo.data.record import ImageLike, Record
 from unimo.data.regions.open import RegionInput
 from unimo.data.tokenizers import Tokenizer, load_tokenizer
-from unimo.errors import DataError, RecordError
+from unimo.errors import ConfigError, DataError, RecordError
 from unimo.ranges import Pixels, Size, TextLength
 from unimo.settings import DataConfig
 
@@ -75,14 +75,20 @@ class Processor:
             int64 [B, T] of texts (T is the longest of this call; mask 1 = token).
 
         Raises:
+            ConfigError: no image or text, or texts of another number than images.
             RecordError: an image that cannot be decoded, or a text that is empty or not a string.
         """
         batch: dict[str, np.ndarray] = {}
+        sources = images if isinstance(images, (list, tuple)) else [images]
+        written = [texts] if isinstance(texts, str) else texts
+        if images is not None and texts is not None and len(sources) != len(written):
+            raise ConfigError(f"{len(sources)} images and {len(written)} texts: expected one for each")
+        if len(sources) == 0 or (texts is not None and len(written) == 0):
+            raise ConfigError("there is no image or text: expected one or more")
         if images is not None:
-            sources = images if isinstance(images, (list, tuple)) else [images]
             batch[self.image_key] = self.join_images([self.image(_record_of(source)) for source in sources])
         if texts is not None:
-            rows = [self.ids(text) for text in ([texts] if isinstance(texts, str) else texts)]
+            rows = [self.ids(text) for text in written]
             batch.update(pad(rows, self.tokenizer.pad_token_id))
         return batch
 

@@ -15,6 +15,7 @@ from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import ProcessorConfig
 from unimo.data.splits import common, split_words, validation_split
 from unimo.errors import ConfigError, DataError
+from unimo.files import make_place
 from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
 from unimo.registry import task_class
@@ -151,13 +152,12 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
     """Write the records of an evaluation in the format of the task (`Task.write_records`).
 
     Raises:
-        ConfigError: the task makes no records.
+        ConfigError: the task makes no records, or the file cannot be written.
     """
     task = evaluation.run.task.name
     if not evaluation.records:
         raise ConfigError(f"task {task!r} writes no predictions; leave out --predictions")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = make_place(path, "--predictions")
     task_class(task).write_records(path, evaluation.records)
     return path
 

@@ -159,7 +159,10 @@ def find_model(path: str | Path) -> Path:
     """
     folders = (Path(path), Path(path) / "model")
     meant = [*folders, OUTPUT / f"{path}_pretrain" / "model", OUTPUT / path / "model"]
-    places = [published(place) for place in meant]
+    try:
+        places = [published(place) for place in meant]
+    except OSError as error:  # such as a name that is too long
+        raise CheckpointError(f"no model directory at {shown(str(path))}: {error.strerror}") from error
     for name, place in zip(meant, places, strict=True):
         if (place / CONFIG).is_file() and (place / WEIGHTS).is_file():
             if place != name:

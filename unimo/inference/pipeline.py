@@ -75,6 +75,8 @@ class Pipeline:
     def ask_many(self, questions: Sequence[Question], *, count: int = 5) -> list[list[Answer]]:
         """Answer several questions, in batches; see `ask`."""
         coerce(count, Size, "count", 5)
+        if not isinstance(questions, Sequence):
+            raise ConfigError(f"expected a list of questions, found {shown(questions)}; ask(...) takes one")
         kind, asked_with = self.task.config.name, self.task.asked_with
         if not asked_with:
             raise CapabilityError(

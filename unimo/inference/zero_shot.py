@@ -19,7 +19,7 @@ from paddle.nn import functional as F
 from unimo import distributed
 from unimo.config import parse_overrides
 from unimo.data.processor import ImageLike, Processor
-from unimo.errors import CapabilityError, CheckpointError, ConfigError, nearest
+from unimo.errors import CapabilityError, CheckpointError, ConfigError, nearest, shown
 from unimo.inference import loading
 from unimo.inference.evaluation import Evaluation, measure, processor_changes, run_of
 from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labels
@@ -86,6 +86,9 @@ class ZeroShotClassification(ClassifierTask):
         matcher, processor: results of `open_matcher`.
         labels: names of the classes.
         prompt: sentence with `{}` where a name goes.
+
+    Raises:
+        ConfigError: there are no labels, or the prompt has no place for one.
     """
 
     needs = frozenset({"dual_encoder", "fusion"})
@@ -93,6 +96,8 @@ class ZeroShotClassification(ClassifierTask):
     def __init__(
         self, matcher: MatchingTask, processor: Processor, labels: Sequence[str], prompt: str = PROMPT
     ) -> None:
+        if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
+            raise ConfigError(f"labels: expected a list of names of classes, found {shown(labels)}")
         super().__init__(matcher.model, matcher.config, {"classes": list(labels)})
         self.matcher, self.processor, self.classes = matcher, processor, list(labels)
         self.eval()
@@ -118,6 +123,8 @@ class ZeroShotClassification(ClassifierTask):
 
     def rank(self, image: ImageLike) -> list[tuple[str, float]]:
         """Return the classes with their probabilities for one image, best first, if one of them is right."""
+        if isinstance(image, (list, tuple)):
+            raise ConfigError(f"expected one image, found {len(image)}; rank them one by one")
         with paddle.no_grad():
             logits = self.image_logits(to_tensors(self.processor(images=image)[self.processor.image_key]))
         # If exactly one of independent matches is true, its odds decide: a softmax of the log-odds.

@@ -98,7 +98,7 @@ def test_the_ends_of_the_ranges_work(pairs: str, tmp_path: Path, neighbours: int
 
 
 def test_the_tool_checks_numbers_before_it_writes(tool: Callable[..., None], pairs: str, tmp_path: Path):
-    with pytest.raises(ConfigError, match="neighbours -3: expected 0 or more; try 20"):
+    with pytest.raises(ConfigError, match="--neighbours -3: expected 0 or more; see"):
         tool("rewrite", pairs, "--neighbours", "-3")
     assert not (tmp_path / "w").exists()
 

@@ -98,5 +98,5 @@ def test_fields_come_from_the_run():
 
 @pytest.mark.parametrize(("size", "length"), [(0, 50), (16, 2)])
 def test_impossible_sizes(size, length):
-    with pytest.raises(ConfigError, match="at least"):
+    with pytest.raises(ConfigError, match="data.(image_size|max_text_len) [02]: expected"):
         Processor(build_word_tokenizer(["a"]), ProcessorConfig(size, length))

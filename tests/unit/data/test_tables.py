@@ -142,3 +142,17 @@ def test_names_of_columns_and_dictionaries_are_read_without_values(tmp_path: Pat
     assert column_names(path) == ["key", "row"]
     assert open_table(path, ["row"])[1].to_pydict() == {"row": [1, 2, 3]}
     assert open_table(path)[1].to_pydict() == {"key": ["a", "b", "a"], "row": [1, 2, 3]}
+
+
+def test_a_stream_is_called_one(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"x"], "caption": [["a dog"]]})
+    with pa.ipc.new_stream(str(tmp_path / "s.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    for read in (open_table, column_names, lambda path: ArrowDataset(path, "pairs")):
+        with pytest.raises(DataError, match="s.arrow is an Arrow stream, expected an Arrow file.*convert it"):
+            read(tmp_path / "s.arrow")
+    with pa.OSFile(str(tmp_path / "s.arrow"), "rb") as old, pa.OSFile(str(tmp_path / "f.arrow"), "wb") as new:
+        whole = pa.ipc.open_stream(old).read_all()  # as the message says
+        with pa.ipc.new_file(new, whole.schema) as writer:
+            writer.write(whole)
+    assert column_names(tmp_path / "f.arrow") == ["image", "caption"]

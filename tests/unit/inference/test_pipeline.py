@@ -1,6 +1,7 @@
 """The pipeline: answers ranked with their probabilities, and the right model for each question."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -8,9 +9,12 @@ import pytest
 from micro import saved
 from PIL import Image
 
-from unimo.errors import CapabilityError, ConfigError, RecordError
+from unimo.errors import CapabilityError, ConfigError, RecordError, UnimoError
 from unimo.inference.pipeline import Pipeline, draw_answers
+from unimo.inference.zero_shot import ZeroShotClassification, open_matcher
 from unimo.tasks.base import Question, asked_pairs
+
+PICTURE = Image.new("RGB", (20, 10), "red")
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +80,50 @@ def test_picture_shows_the_image_and_bars_as_long_as_the_probabilities(pictures:
     lengths = [(row == np.array([198, 219, 239])).all(axis=1).sum() for row in (drawn[57], drawn[79])]
     assert lengths[0] == pytest.approx(371, abs=25) and lengths[1] == pytest.approx(371 / 4, abs=25)
     assert drawn.shape[2] == 3 and drawn[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    return Pipeline(saved("vqa", tmp_path_factory.mktemp("vqa")))
+
+
+@pytest.mark.parametrize(
+    ("questions", "count", "message"),
+    [
+        ([Question(PICTURE, "what is it ?")], 0, "count 0: expected 1 or more; try 5"),
+        ([Question(PICTURE, "what is it ?")], -1, "count -1: expected 1 or more"),
+        ([PICTURE], 1, "expected questions, each with its own image and text"),
+        ([[PICTURE, PICTURE], ["what is it ?"]], 1, "expected questions, each with its own image and text"),
+        (Question(PICTURE, "what is it ?"), 1, "expected a list of questions"),
+        ([Question(Image.new("RGB", (0, 5)), "what is it ?")], 1, "0 x 5 pixels; expected at least 1 x 1"),
+        ([Question(Image.new("L", (5, 0)), "what is it ?")], 1, "5 x 0 pixels"),
+        ([Question("a\0.png", "what is it ?")], 1, "cannot read image"),
+        ([Question([PICTURE, PICTURE], "what is it ?")], 1, "expected image bytes or a path"),
+        ([Question(PICTURE, ["what", "is", "it"])], 1, "expected a text"),
+        ([Question(PICTURE, 5)], 1, "expected a text"),
+    ],
+)
+def test_questions_that_are_none(pipeline: Pipeline, questions: Any, count: int, message: str) -> None:
+    with pytest.raises(UnimoError, match=message):
+        pipeline.ask_many(questions, count=count)
+    assert pipeline.ask_many([]) == []
+
+
+def test_a_processor_takes_one_text_for_each_image(pipeline: Pipeline) -> None:
+    for images, texts in (([PICTURE] * 2, ["a"]), ([PICTURE], ["a", "b"]), ([], []), (None, [])):
+        with pytest.raises(UnimoError, match="expected one"):
+            pipeline.processor(images, texts)
+
+
+def test_a_picture_without_pixels_is_not_drawn() -> None:
+    with pytest.raises(UnimoError, match="0 x 5 pixels"):
+        draw_answers(Image.new("RGB", (0, 5)), {"what?": [("red", 0.5)]})
+
+
+def test_zero_shot_takes_names_and_one_image(tmp_path: Path) -> None:
+    matcher = open_matcher(saved("pretrain", tmp_path))
+    for labels in ([], "cat", [1, 2], [None]):
+        with pytest.raises(UnimoError, match="expected a list of names"):
+            ZeroShotClassification(*matcher, labels)
+    with pytest.raises(UnimoError, match="expected one image, found 2"):
+        ZeroShotClassification(*matcher, ["red", "blue"]).rank([PICTURE, PICTURE])

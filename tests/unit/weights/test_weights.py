@@ -17,6 +17,7 @@ from unimo.nn.position import resize_positions
 from unimo.nn.towers import ClipVisionTower, RobertaTower
 from unimo.weights.files import read_safetensors, read_tensors, write_safetensors
 from unimo.weights.layers import load_into, load_tower, tensors_of
+from unimo.weights.name_map import join, row
 
 
 def some_tensors():
@@ -185,6 +186,29 @@ def test_all_misfits_are_named_and_nothing_is_changed():
     assert "2 missing: 1.bias, 2.weight; 1 extra: head.scale" in message
     assert "1 mis-shaped: 0.weight (file [3, 5], model [3, 2])" in message
     same(tensors_of(layer), before)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.bool_])
+def test_whole_numbers_are_no_weights(kind):
+    layer = nn.Linear(2, 2)
+    before = tensors_of(layer)
+    given = {"weight": np.ones((2, 2), kind), "bias": np.ones(2, np.float32)}
+    with pytest.raises(CheckpointError, match=f"1 of another type: weight .file {np.dtype(kind)}, model"):
+        load_into(layer, given, "there")
+    same(tensors_of(layer), before)
+    load_into(layer, {name: np.ones_like(value, np.float64) for name, value in before.items()}, "there")
+
+
+def test_parts_that_do_not_make_one_tensor_are_named():
+    theirs = {"q": np.ones((2, 4), np.float32), "k": np.ones((3, 4), np.float32)}
+    with pytest.raises(CheckpointError, match=r"these do not make one qkv: q \[2, 4\], k \[3, 4\]"):
+        join(row("tensor", "qkv", "q", "k"), theirs)
+
+
+@pytest.mark.parametrize("read", [read_safetensors, read_tensors])
+def test_a_folder_is_no_file_of_weights(tmp_path, read):
+    with pytest.raises(CheckpointError, match="it is a folder; expected a file such as model"):
+        read(tmp_path)
 
 
 def test_long_lists_are_cut_and_counted():

@@ -146,7 +146,7 @@ def test_one_wholly_broken_corpus_is_found_in_a_large_mixture(make_loader, corpu
 
 def test_batch_without_a_good_record(make_loader, corpus_class):
     loader = make_loader(corpora={"b": corpus_class("b", 30, broken=range(30))})
-    with pytest.raises(DataError, match="all 8 records of a batch were broken"):
+    with pytest.raises(DataError, match=r"all 8 records of a batch were broken; the first: b\[\d+\]: \w"):
         next(loader)
 
 

@@ -152,3 +152,13 @@ def test_a_tab_more_than_the_header_has_is_refused(tmp_path, task, header, field
             DataError, match=f"line {number}: {len(fields) + 1} columns, expected {len(fields)}"
         ):
             GlueFile(path, TASKS[task], "x")
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [(" sentence\tlabel", "' sentence', label"), ("sen\u200btence\tlabel", r"'sen\\u200btence', label")],
+)
+def test_what_cannot_be_seen_in_a_header_is_shown(tmp_path, header, shown):
+    (tmp_path / "train.tsv").write_text(f"{header}\ngood\t1\n", encoding="utf8")
+    with pytest.raises(DataError, match=f"no column sentence; found: {shown}; expected these names"):
+        GlueFile(tmp_path / "train.tsv", TASKS["sst2"], "x")
