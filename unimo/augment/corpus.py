@@ -17,7 +17,7 @@ from unimo.data.readers.base import Kind
 from unimo.data.readers.open import open_corpus
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
-from unimo.files import parse_json, read_lines
+from unimo.files import listed, parse_json, read_lines
 from unimo.metrics.text import encodable
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -158,13 +158,13 @@ def _likely_kind(path: str) -> Kind | None:
     """Guess the kind of a corpus from its files; None if there are none of a known format."""
     source = Path(path).expanduser()
     if source.is_dir():
-        files = sorted(source.iterdir())
+        files = listed(source)
     elif "*" in source.name:
-        files = sorted(source.parent.glob(source.name))
+        files = listed(source.parent, source.name)
     else:
         files = [source] if source.is_file() else []
     for suffix in (".arrow", ".tar", ".jsonl", ".txt"):  # in the order of `open_corpus`
-        found = [file for file in files if file.suffix == suffix and not file.name.startswith(".")]
+        found = [file for file in files if file.suffix.lower() == suffix]
         if found:
             texts = suffix == ".txt" or (suffix == ".jsonl" and all(map(_begins_without_image, found)))
             return "texts" if texts else "pairs"

@@ -40,6 +40,7 @@ from unimo.augment.terms import normalise
 from unimo.data.checks import check_id, check_text
 from unimo.errors import CapabilityError, DataError, RecordError, shown
 from unimo.files import (
+    listed,
     make_folder,
     parse_json,
     publish_folder,
@@ -333,7 +334,7 @@ def _open_model(folder: Path) -> Callable[[Sequence[str]], list[str]]:
 
 def _pieces_file(folder: Path, name: str) -> Path:
     """Return the file `name`, or the only other file of sentence pieces, which then serves both sides."""
-    others = sorted([*folder.glob("*.spm"), *folder.glob("*.model")])
+    others = sorted([*listed(folder, "*.spm"), *listed(folder, "*.model")])
     if (folder / name).is_file() or len(others) != 1:
         return folder / name
     return others[0]
@@ -354,7 +355,7 @@ def _convert(marian: Path, folder: Path) -> Path:
                 f"the Marian model {marian} cannot be converted ({error}); "
                 "convert it with ct2-opus-mt-converter or ct2-marian-converter"
             ) from error
-        for file in (*marian.glob("*.spm"), *marian.glob("prefix.txt")):
+        for file in (*listed(marian, "*.spm"), *listed(marian, "prefix.txt")):
             shutil.copy(file, temporary)
         publish_folder(temporary, folder)
     return folder

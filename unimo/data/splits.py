@@ -50,6 +50,9 @@ _SPLIT = re.compile(
 )
 # What may follow without meaning another part of the data: numbers of shards and versions.
 _NUMBER = re.compile(r"(?:of|part|shard|chunk|file|v)?\d*")
+_SAYS_NOTHING = frozenset(
+    ("", "image", "images", "img", "imgs", "picture", "pictures", "photo", "photos", "data")
+)
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
@@ -76,8 +79,8 @@ class Split(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Whether the name says nothing else, as those of folders and of files for text generation."""
-        return not self.prefix and not self.part
+        """Whether the name says nothing else, as those of folders and of files for text generation do."""
+        return set(f"{self.prefix}_{self.part}".split("_")) <= _SAYS_NOTHING
 
 
 def read_split(text: str) -> Split | None:

@@ -17,7 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from unimo.errors import DataError, shown
-from unimo.files import read_json_object, read_text
+from unimo.files import listed, read_json_object, read_text
 from unimo.limits import CONFIG_BYTES, VOCABULARY
 
 # Names of (begin, padding, end, unknown, mask) in the supported families.
@@ -135,7 +135,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocabulary = read_json_object(folder / "vocab.json", DataError)
         return _byte_level(vocabulary, folder / "merges.txt", add_prefix_space)
-    encoders = sorted(folder.glob("*" + UNIMO_FILES[0]))
+    encoders = listed(folder, "*" + UNIMO_FILES[0])
     if encoders:
         return _load_unimo(encoders[0], add_prefix_space)
     found = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else ["no such folder"]

@@ -210,3 +210,15 @@ def test_years_are_not_mixed(tmp_path: Path) -> None:
         pictures(tmp_path, "train")
     assert pictures(tmp_path, "train2017") == ["train2017"]
     assert pictures(tmp_path, "val") == ["val2014"]
+
+
+def test_files_of_macs_are_no_files(tmp_path: Path) -> None:
+    for reader, (make, read) in READERS.items():
+        folder = tmp_path / reader
+        folder.mkdir()
+        make(folder / "train", "learned")
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+            (folder / "__MACOSX").mkdir(exist_ok=True)
+            (folder / "__MACOSX" / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+        assert read(folder, "train") == ["learned"], reader

@@ -212,12 +212,20 @@ def split_folders(root: Path, labeled: bool) -> dict[str, Split]:
         labeled: pictures lie in folders of classes, so there are none directly in the folder of a split.
 
     Raises:
-        DataError: folders named like a split beside others, and no telling which of the two they are.
+        DataError: folders named like a split beside others, and no telling which of the two they are; or
+            folders of splits further down.
     """
     folders = [folder for folder in class_folders(root) if any(map(_is_picture, _walk(root / folder)))]
     found = {folder: read_split(folder) for folder in folders}
     splits = {folder: split for folder, split in found.items() if split and split.alone}
     others = [folder for folder in folders if folder not in splits]
+    if not splits:
+        for folder in others:
+            if inner := split_folders(root / folder, labeled):
+                raise DataError(
+                    f"{root} would be read as one split, but {root / folder} has folders of splits "
+                    f"({', '.join(inner)}); give that folder, or move them up"
+                )
     if not splits or not others:
         return splits
     direct = [

@@ -17,6 +17,7 @@ from unimo.data.regions.base import Regions, RegionSource, check_regions
 from unimo.data.regions.store import INDEX, JoinedRegions, RegionStore, StoredRegions
 from unimo.data.regions.tsv import TsvRegions
 from unimo.errors import ConfigError, RecordError
+from unimo.files import listed
 
 
 class GridRegions:
@@ -84,7 +85,7 @@ def open_store(path: Path) -> StoredRegions:
         return JoinedRegions([open_store(Path(name.strip()).expanduser()) for name in names])
     if path.suffix == ".tsv" and path.is_file():
         return TsvRegions(path)
-    if path.is_dir() and not (path / INDEX).exists() and (tables := sorted(path.glob("*.tsv"))):
+    if path.is_dir() and not (path / INDEX).exists() and (tables := listed(path, "*.tsv")):
         return JoinedRegions([TsvRegions(table) for table in tables])
     return RegionStore(path)
 

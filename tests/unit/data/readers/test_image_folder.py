@@ -134,3 +134,28 @@ def test_links_are_followed_once_and_what_macs_add_is_no_data(tmp_path: Path, la
         assert len(open_corpus(corpus, "val", "images", DataConfig())) == 4
     assert {record.image.name for record in opened} == {"1.jpg", "2.jpg", "3.jpg", "4.jpg"}
     assert len(opened) == (5 if labeled else 4)  # cat/up/dog is in the folder of cat, too
+
+
+@pytest.mark.parametrize("kind", ["labels", "images"])
+@pytest.mark.parametrize(
+    "names", [("train", "val2014"), ("train_images", "val_images"), ("images-train", "Test")]
+)
+def test_folders_of_splits_further_down_are_not_mixed(
+    tmp_path: Path, kind: str, names: tuple[str, str]
+) -> None:
+    fill(tmp_path / "coco/images", *(f"{name}/cat/{name}.jpg" for name in names))
+
+    def opened(root: Path) -> list[str]:
+        if kind == "labels":
+            return [record.image_id for record in read(root, "train")]
+        return [
+            record.image_id
+            for record in open_corpus(CorpusConfig(str(root)), "train", "images", DataConfig())
+        ]
+
+    assert opened(tmp_path / "coco/images") == [f"{names[0]}/cat/{names[0]}.jpg"]
+    for root in (tmp_path / "coco", tmp_path):
+        with pytest.raises(
+            DataError, match=f"coco/images has folders of splits .*{names[0]}.*give that folder"
+        ):
+            opened(root)
