@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+import pytest
 
 from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding
@@ -60,6 +61,40 @@ def test_vision_states():
     first = tower.ln_pre(tower.class_embedding + tower.position_embedding[0])
     np.testing.assert_allclose(states[0][1, 0].numpy(), first.numpy(), atol=1e-5)
     np.testing.assert_allclose(states[1].numpy(), tower.layers[0](states[0])[0].numpy(), atol=1e-6)
+
+
+def test_initial_scales():
+    """Those of CLIP's code (Radford et al., 2021) for its tower; elsewhere one scale, patches apart."""
+    paddle.seed(0)
+    width, depth, patch = 128, 3, 8
+    sizes = {"hidden_size": width, "num_heads": 2, "intermediate_size": 512, "num_layers": depth}
+    pixels = {"patch_size": patch, "image_size": 8 * patch}
+    std = width**-0.5
+    inner = {"attention.qkv": std, "attention.out": std * (2 * depth) ** -0.5}
+    inner |= {"mlp.fc1": (2 * width) ** -0.5, "mlp.fc2": std * (2 * depth) ** -0.5}
+    patches = {"patch_embedding": (3 * patch**2) ** -0.5}
+    even = dict.fromkeys(("attention.qkv", "attention.out", "mlp.fc1", "mlp.fc2"), 0.03)
+    tables = {f"embeddings.{name}": 0.03 for name in ("word", "position", "token_type")}
+    tables["pooler"] = 0.03
+    towers = [
+        (ClipVisionTower(ClipVisionConfig(**sizes, **pixels)), {**inner, **patches}, std),
+        (VitTower(VitConfig(**sizes, **pixels, init_std=0.03)), {**even, **patches}, 0.03),
+        (
+            RobertaTower(TextConfig(**sizes, vocab_size=99, init_std=0.03)),
+            {**even, **tables, "pooler": 0.03},
+            0,
+        ),
+    ]
+    for tower, scales, rows in towers:
+        for name, value in tower.named_parameters():
+            layer, _, kind = name.rpartition(".")
+            part = layer.split(".", 2)[2] if layer.startswith("layers.") else layer
+            if name.endswith(("_embedding", "class_embedding")):
+                assert float(value.std()) == pytest.approx(rows, rel=0.2), name
+            elif part in scales and kind == "weight":
+                assert float(value.std()) == pytest.approx(scales[part], rel=0.2), name
+            else:
+                assert bool((value == float(kind == "weight")).all()), name
 
 
 def test_a_shorter_tower_keeps_the_whole_clip_init():

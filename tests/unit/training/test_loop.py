@@ -1,9 +1,12 @@
+import contextlib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 from small_run import make_run, make_state, train
 
 from unimo.training import callbacks, loop
@@ -87,6 +90,50 @@ def test_chance_of_steps_ranks_and_rounds(
     assert all(set(Counter(found).values()) == ({1, 2} if contrast else {1}) for found in runs)
     assert dropped(0) == runs[0]
     assert dropped(0, first=1)[: len(runs[0]) // 2] == runs[0][len(runs[0]) // 2 :]
+
+
+class FakeParallel(nn.Layer):
+    """Stands for Paddle's DataParallel, and counts what it is asked not to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.held = nn.Linear(2, 2), 0
+
+    @contextlib.contextmanager
+    def no_sync(self) -> Iterator[None]:
+        self.held += 1
+        yield
+
+
+@pytest.mark.parametrize(
+    ("is_parallel", "is_last", "recompute", "held", "averaged"),
+    [
+        (True, True, False, 0, 0),
+        (True, False, False, 1, 0),
+        (True, True, True, 1, 2),
+        (True, False, True, 1, 2),
+        (False, False, True, 0, 0),
+        (False, True, False, 0, 0),
+    ],
+)
+def test_gradients_are_averaged_once_a_step(
+    is_parallel: bool,
+    is_last: bool,
+    recompute: bool,
+    held: int,
+    averaged: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By DataParallel in the last round, or with recomputation by the loop, after it."""
+    seen: list[paddle.Tensor] = []
+    monkeypatch.setattr(loop, "fused_allreduce_gradients", lambda found, _: seen.extend(found))
+    layer = FakeParallel()
+    if is_parallel:
+        monkeypatch.setattr(paddle, "DataParallel", FakeParallel)
+    with loop.backward_pass(layer, is_last, recompute):
+        pass
+    loop.average_gradients(layer, recompute)
+    assert (layer.held, len(seen)) == (held, averaged)
 
 
 def report(step: int, **values: float) -> StepReport:
