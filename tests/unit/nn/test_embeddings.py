@@ -1,4 +1,4 @@
-"""Embeddings of texts and regions, the vocabulary head, and encodings that are picked and joined, in NumPy."""
+"""Embeddings of texts and regions, the vocabulary head, and encodings that are picked and joined."""
 
 from __future__ import annotations
 

@@ -27,9 +27,8 @@ def make_loader(processor, corpus_class):
         corpora = corpora or {"a": corpus_class("a", 40), "b": corpus_class("b", 23)}
         sizes = {name: len(corpus) for name, corpus in corpora.items()}
         sampler = MixtureSampler(sizes, {"b": 0.5}, batch, 5, rank, world_size)
-        return TrainLoader(
-            corpora, sampler, collator or PretrainCollator(augmenting, True), seed=5, **options
-        )
+        options = {"seed": 5, **options}
+        return TrainLoader(corpora, sampler, collator or PretrainCollator(augmenting, True), **options)
 
     return make
 
@@ -62,6 +61,40 @@ def test_ranks_and_accumulation_join_to_one_batch(make_loader, corpus_class, pro
     for step, batch in enumerate(whole):
         joined = [part for rank in parts for part in rank[2 * step : 2 * step + 2]]
         assert images_and_texts(joined) == images_and_texts([batch])
+
+
+def test_each_sample_of_each_epoch_and_each_batch_has_chance_of_its_own(make_loader):
+    """That of a sample is the same on every rank and in every round; that of a batch is not."""
+    samples, batches = {}, []
+
+    class Watching(PretrainCollator):
+        def prepare(self, record, rng):
+            drawn = rng.random()
+            samples.setdefault((loader_seed, record.sample_id), []).append(drawn)
+            return super().prepare(record, rng)
+
+        def collate(self, prepared, rng):
+            batches.append((loader_seed, rng.random()))
+            return super().collate(prepared, rng)
+
+    def run(rank, world_size, rounds):
+        options = {"collator": watching, "num_workers": 0, "seed": loader_seed}
+        take(make_loader(rank, world_size, rounds=rounds, **options), 20 * rounds)
+
+    watching = Watching(make_loader().collator.processor, True)
+    drawn = {}
+    for loader_seed in (5, 6):
+        for ranks, rounds in ((1, 1), (2, 2)):
+            samples.clear()
+            for rank in range(ranks):
+                run(rank, ranks, rounds)
+            drawn[loader_seed, ranks] = {key: set(found) for key, found in samples.items()}
+    for seed in (5, 6):
+        assert drawn[seed, 1] == drawn[seed, 2]
+    found = [value for seed in (5, 6) for values in drawn[seed, 1].values() for value in values]
+    assert len(found) == len(set(found)) == 2 * 20 * 8
+    # Of both seeds 20 steps on two ranks in two rounds; one rank has the chance of the first round of those.
+    assert len(set(batches)) == 2 * 20 * 4 and len(batches) == len(set(batches)) + 2 * 20
 
 
 def test_batch_must_divide_by_accumulation(make_loader):
