@@ -50,6 +50,13 @@ def test_parts_are_dropped_before_their_residuals_and_attention_after_softmax(
     assert_residuals(block, watch, 0.4 if is_training else 0.0, kind)
 
 
+def test_rates_unless_told_otherwise() -> None:
+    """A tower drops nothing (ViT, CLIP), METER's co-attention a tenth of everything."""
+    found = [(block.dropout, block.attention.dropout) for block in (make() for make in BLOCKS.values())]
+    assert found == [(0.0, 0.0), (0.0, 0.0), (0.1, 0.1)]
+    assert BLOCKS["co-attention"]().cross_attention.dropout == 0.1
+
+
 @pytest.mark.parametrize("kind", [SelfAttention, CrossAttention])
 def test_fused_kernel_gets_the_rate_in_training_alone(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[tuple[float, bool]] = []
