@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from unimo.settings import ScenesConfig
 logger = logging.getLogger(__name__)
 _TOLERANCE = 1.0
 """Pixels by which a box may exceed its image, because annotators and converters round."""
+_LARGEST = 1_000_000
+"""Width and height of an image, and any number of a box."""
 _ID = int | str
 _KEYS = {
     "images": {"id": _ID, "file_name": str, "width": int | float, "height": int | float},
@@ -190,6 +191,8 @@ class CocoImages:
                 if not isinstance(entry[key], kind):
                     wanted = getattr(kind, "__name__", kind)
                     raise DataError(f"{where}: {key} {shown(entry[key])}; expected {wanted}")
+                if key in ("width", "height") and not 1 <= entry[key] <= _LARGEST:  # NaN is not, either
+                    raise DataError(f"{where}: {key} {shown(entry[key])}; expected 1 to {_LARGEST:,} pixels")
             ids = Counter(entry["id"] for entry in entries)
             if part != "annotations" and len(ids) < len(entries):
                 raise DataError(f"{self._path}: {part} has id {shown(ids.most_common(1)[0][0])} twice")
@@ -215,7 +218,7 @@ class CocoImages:
             if not isinstance(attribute, _ID) or attribute not in self._attributes:
                 raise DataError(f"{where} has attribute {attribute}, which is not one of the detector's")
         box = entry["bbox"]
-        is_number = [type(side) in (int, float) and math.isfinite(side) for side in box]
+        is_number = [type(side) in (int, float) and abs(side) <= _LARGEST for side in box]
         if len(box) != 4 or not all(is_number):
             raise DataError(f"{where}: bbox {shown(box)}; expected four numbers x, y, width, height")
         x, y, w, h = box

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-FILES, SEED = 300, 0
+FILES, SEED = 600, 0
 KINDS = (
     *("tar", "arrow", "store", "index", "tsv", "safetensors", "pickle", "tokenizer", "yaml", "json", "image"),
 )

@@ -10,9 +10,18 @@ import difflib
 import reprlib
 from collections import abc
 
+LONGEST_MESSAGE = 2_000
+"""Characters of a message; whatever a file or a library put into it, it is no longer than a screen."""
+
 
 class UnimoError(Exception):
     """Base of all errors that a user can fix."""
+
+    def __str__(self) -> str:
+        """Return the message; of a longer one than `LONGEST_MESSAGE` its beginning and its end."""
+        text = super().__str__()
+        half = (LONGEST_MESSAGE - 5) // 2
+        return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]} ... {text[-half:]}"
 
 
 class ConfigError(UnimoError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import struct
@@ -277,8 +278,10 @@ _YAML_VALUES = (
 def mutate_yaml(content: bytes, rng: Rng) -> bytes:
     """Change a value of a YAML file, as data or as text; aliases that multiply, tags, unfinished brackets."""
     if rng.random() < 0.5:
-        changed = mutate_value(yaml.safe_load(content), rng)
-        return json.dumps(changed).encode() if rng.random() < 0.5 else yaml.safe_dump(changed).encode()
+        changed = json.dumps(mutate_value(yaml.safe_load(content), rng))  # JSON is YAML
+        with contextlib.suppress(RecursionError):
+            changed = choose(rng, (changed, yaml.safe_dump(json.loads(changed))))
+        return changed.encode()
     lines = content.decode().split("\n")
     at = int(rng.integers(len(lines)))
     key, colon, _ = lines[at].partition(":")

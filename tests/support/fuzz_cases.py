@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fuzz_readers as read
 import fuzz_sources as make
+import fuzz_texts as texts
 from fuzz_bytes import BYTES, Mutation, mutate_json, mutate_line, mutate_words, mutate_yaml
 from fuzz_formats import (
     mutate_pickle,
@@ -64,10 +65,15 @@ KINDS: dict[str, tuple[Case, ...]] = {
         Case("extras", make.extras, "*.jsonl", read.extras, (mutate_line,)),
         Case("extras-index", make.extras, ".*.npy", read.extras),
         Case("translations", make.translations, "*.jsonl", read.translations, (mutate_line,)),
+        Case("table", texts.table_of_translations, "*.sqlite", read.translations, (mutate_sqlite,)),
+        Case("statistics", texts.statistics, "*.npz", texts.go_on_counting),
     ),
     "tsv": (
         Case("regions", make.regions_tsv, "*.tsv", read.store, (mutate_regions_line,)),
         Case("glue", make.glue, "*.tsv", read.glue, (mutate_words,)),
+        Case("written", texts.written_tsv, "*.tsv", texts.generation, (mutate_words,)),
+        Case("lines", texts.pairs_of_lines, "*", texts.generation, (mutate_words,)),
+        Case("names", texts.names, "*.txt", texts.read_all_names, (mutate_words,)),
     ),
     "safetensors": (
         Case("weights", make.weights, "*.safetensors", read.tensors, (mutate_safetensors,)),
@@ -99,6 +105,9 @@ KINDS: dict[str, tuple[Case, ...]] = {
             Case(f"lines-{kind}", make.lines(kind), "*.jsonl", read.corpus(kind), (mutate_line,))
             for kind in ("pairs", "vqa", "entailment", "texts", "images")
         ),
+        Case("written", texts.written_lines, "*.jsonl", texts.generation, (mutate_line,)),
+        Case("coqa", texts.coqa, "*.json", texts.generation, (mutate_json,)),
+        Case("squad", texts.squad, "*.json", texts.generation, (mutate_json,)),
         Case("prepare", make.lines("vqa"), "*.jsonl", read.prepare_lines, (mutate_line,)),
         Case("karpathy", make.karpathy, "*.json", read.karpathy, (mutate_json,)),
         Case("vqa", make.vqa, "*.json", read.vqa, (mutate_json,)),

@@ -188,7 +188,8 @@ def mutate_sqlite(content: bytes, rng: Rng) -> bytes:
             b"x",
         )
         value = choose(rng, (*values, b"\xff" * 1000))
-        action = choose(rng, ("one", "one", "all", "drop", "delete", "column", "negate", "text", "about"))
+        noted = ("about",) if "about" in tables else ()
+        action = choose(rng, ("one", "one", "all", "drop", "delete", "column", "negate", "text", *noted))
         commands = {
             "one": (
                 f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = (SELECT {column} FROM {table})",

@@ -26,14 +26,13 @@ from fuzz_bytes import choose
 from fuzz_cases import KINDS, Case
 
 from unimo.digests import DIGESTS
-from unimo.errors import UnimoError
+from unimo.errors import LONGEST_MESSAGE, UnimoError
 
 WORKERS = 2
 MEMORY = 3 << 30
 """Address space that a child may add to that of the process."""
 SECONDS = 20.0
 """For one file; the machine may be busy with other things."""
-LONGEST_MESSAGE = 2_000
 
 
 def sources(kind: str, folder: Path) -> list[Path]:
@@ -117,8 +116,11 @@ class Worker:
                     outcome = read_one(kind, number, seed, sound, self.folder / "work")
                     report.write(json.dumps(outcome) + "\n")
                     report.flush()
-        finally:
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
 
     def watch(self) -> bool:
         """Return whether the child has ended, or was stopped because it hangs; note the file it was at."""

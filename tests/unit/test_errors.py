@@ -6,6 +6,8 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 from unimo import errors
 
 
@@ -40,3 +42,11 @@ def test_a_full_disk_is_not_a_bug():
 
 def test_success_ends_with_0():
     assert outcome("return None").returncode == 0
+
+
+@pytest.mark.parametrize("kind", [errors.ConfigError, errors.DataError, errors.RecordError])
+def test_no_message_is_longer_than_a_screen(kind):
+    """Whatever a library says about a file of others, the beginning and the advice at the end stay."""
+    text = str(kind(f"first {'x' * 10**6} last"))
+    assert len(text) <= errors.LONGEST_MESSAGE and text.startswith("first x") and text.endswith("x last")
+    assert str(kind("short")) == "short"

@@ -25,6 +25,8 @@ SPECIAL_NAMES = (
     ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
     ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"),
 )
+_UNKNOWN = "\U0010fffd"
+"""A character of no language, which no vocabulary has."""
 UNUSED = re.compile(r"madeupword\d+|\[unused\d+\]")
 UNIMO_FILES = (".encoder.json", ".vocab.bpe", ".vocab.txt")
 
@@ -54,6 +56,10 @@ class Tokenizer:
         if names is None:
             expected = " or ".join(" ".join(family) for family in SPECIAL_NAMES)
             raise DataError(f"{where}: no special tokens in its vocabulary; expected {expected}")
+        try:
+            backend.encode(_UNKNOWN, add_special_tokens=False)
+        except Exception as error:  # the library raises bare Exception, when it meets the first unknown word
+            raise DataError(f"{where}: cannot encode unknown words: {str(error):.200}") from error
         ids = [vocabulary[name] for name in names]
         self.bos_token_id, self.pad_token_id, self.eos_token_id, self.unk_token_id, self.mask_token_id = ids
         unused = (index for name, index in vocabulary.items() if UNUSED.fullmatch(name))
@@ -162,7 +168,7 @@ def _load_json(path: Path) -> Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{path} is not a tokenizer.json: {error}") from error
+        raise DataError(f"{path} is not a tokenizer.json: {str(error):.200}") from error
     return Tokenizer(backend, str(path))
 
 
@@ -184,7 +190,7 @@ def _byte_level(vocabulary: dict[str, int], merges_path: Path, add_prefix_space:
     try:
         backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
     except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{merges_path} does not fit its vocabulary: {error}") from error
+        raise DataError(f"{merges_path} does not fit its vocabulary: {str(error):.200}") from error
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
     return Tokenizer(backend, str(merges_path.parent))

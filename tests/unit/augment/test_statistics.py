@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,13 @@ def test_neighbours_equal_brute_force_in_blocks_of_any_size(memory_mb: int):
         best = np.argsort(-scores)[:6]
         assert found[at].tolist() == [number if scores[number] > 0 else -1 for number in best]
     assert vocabularies._nearest(entries, vectors, 0, 1).shape == (700, 0)
+
+
+@pytest.mark.parametrize("header", [b"(((", b"{'descr': '<u8'", b"[" * 99, b'"""', b"{'descr': 1}"], ids=repr)
+def test_headers_that_numpy_trips_over(corpus, tmp_path, header):
+    collect(corpus, tmp_path / "a.npz")
+    start = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("note.npy", start + header)
+    with pytest.raises(DataError, match="a.npz cannot be read"):
+        collect(corpus, tmp_path / "a.npz")

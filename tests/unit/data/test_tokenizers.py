@@ -145,3 +145,15 @@ def test_data_does_not_import_paddle():
         "assert not {'paddle', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("unknown", ["<other>", "", "<unk> "])
+def test_unknown_words_without_a_token(tmp_path, unknown):
+    """The library would notice it at the first text with an unknown word."""
+    build_word_tokenizer(["a"]).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["unk_token"] = unknown
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="cannot encode unknown words"):
+        load_tokenizer(tmp_path)

@@ -64,9 +64,9 @@ def prepare_jsonl(
     groups = {split: _group(data, kind, split, broken, pictures, progress) for split, data in splits.items()}
     broken.check()
     if not any(groups.values()):
+        first = f"; the first: {broken.examples[0]}" if broken.examples else ""
         raise DataError(
-            f"nothing of {source} is left: {broken.count} of {broken.read} samples are broken"
-            + f"; the first: {broken.examples[0]}" * bool(broken.examples)
+            f"nothing of {source} is left: {broken.count} of {broken.read} samples are broken{first}"
         )
     labels = _vocabulary(groups, min_count) if kind == "vqa" else {}
     summary: dict[str, Any] = {"kind": kind, "splits": {}}

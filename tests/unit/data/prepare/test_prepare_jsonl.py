@@ -112,3 +112,10 @@ def test_command_line(root, tmp_path):
     assert "example: python tools/prepare_data.py vqa" in tool(root, "vqa", "--help").stdout.replace(
         "\n", " "
     )
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_file_of_nothing(tmp_path, content):
+    (tmp_path / "train.jsonl").write_text(content)
+    with pytest.raises(DataError, match="nothing of|is empty|no samples|holds no"):
+        prepare_jsonl(tmp_path / "train.jsonl", tmp_path / "out", "vqa")
