@@ -231,8 +231,9 @@ class _ImageColumn:
         within = row - int(self._first_rows[number])
         if not self._ends:
             content = self._chunks[number][within].as_py()
-            if not content:
-                raise RecordError(f"{self._path}, row {row}: the image has 0 bytes")
+            if not content or len(content) > IMAGE_BYTES:
+                size = f"{len(content or b''):,} bytes; expected 1 to {IMAGE_BYTES:,}"
+                raise RecordError(f"{self._path}, row {row}: the image has {size}")
             return content
         begin, end = self._ends[number][within : within + 2].tolist()
         if begin >= end:
