@@ -3,6 +3,7 @@ of what comes out in the end differs from that of an unbroken run."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import killed_jobs
+import micro
 import pytest
 from paddle_launch import run_ranks, start_ranks
 from small_run import make_run, train
@@ -146,3 +148,23 @@ def test_forty_flipped_bits_of_the_last_checkpoint(tmp_path: Path, caplog: pytes
             if path.suffix == ".safetensors":
                 assert (output / last / path.name).read_bytes() == path.read_bytes()
         shutil.rmtree(output)
+
+
+def test_a_signal_during_the_final_evaluation_of_two_ranks(tmp_path: Path) -> None:
+    words = [*micro.words(), "train.eval_batch_size=1", "data.scenes.val_images=400"]
+    words = ["--task", "vqa", "--model", "unimo3_tiny", "--init", "none", *words, "train.log_every=1"]
+    tool = Path(__file__).resolve().parent.parent / "tools" / "finetune.py"
+    summary, last = tmp_path / "summary.json", tmp_path / "checkpoints" / "step_00000003"
+    process = start_ranks(2, tmp_path, words, tool)
+    end = time.monotonic() + PATIENCE
+    while not last.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+    first = json.loads(summary.read_text())
+    assert (first["step"], first["stopped_by"], first["metrics"]) == (3, "SIGTERM", {})
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+    assert start_ranks(2, tmp_path, words, tool).wait(PATIENCE) == 0
+    second = json.loads(summary.read_text())
+    assert second["steps_now"] == 0 and second["stopped_by"] == "" and "overall" in second["metrics"]

@@ -12,14 +12,18 @@ TESTS = Path(__file__).resolve().parent
 
 
 def start_ranks(
-    ranks: int, output: Path, words: Sequence[str] = (), script: str = "small_run.py", **environ: str
+    ranks: int, output: Path, words: Sequence[str] = (), script: str | Path = "small_run.py", **environ: str
 ) -> subprocess.Popen[bytes]:
-    """Start the launcher; what the ranks print goes to `launcher.log`."""
+    """Start the launcher with a script of this folder, which gets the output folder first, or with a tool.
+
+    What the ranks print goes to `launcher.log`.
+    """
     output.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "unimo.training.launch", str(TESTS / script), str(output), *words]
+    command = [sys.executable, "-m", "unimo.training.launch", str(TESTS / script)]
+    command += [] if isinstance(script, Path) else [str(output)]
     with (output / "launcher.log").open("a") as log:
         return subprocess.Popen(
-            [*command, f"output_dir={output}"],
+            [*command, *words, f"output_dir={output}"],
             env={**os.environ, "NPROC_PER_NODE": str(ranks), "OMP_NUM_THREADS": "1", **environ},
             stdout=log,
             stderr=log,
