@@ -198,6 +198,14 @@ MISTAKES: list[tuple[str, list[str], str]] = [
             ("resume=nowhere", "nowhere"),
         )
     ],
+    *[
+        ("pretrain", ["unimo_tiny", "output_dir=regions", f"data.regions={grid}"], said)
+        for grid, said in (
+            ("grid:0:2", "data.regions='grid:0:2' 0: expected 1 to 16384"),
+            ("grid:010:2", "expected int, found '010'"),
+            ("grid:9999:9999", "grid: cells times pixels 99980001: expected 1 to 16384"),
+        )
+    ],
     # Recipes.
     ("pretrain", ["unimo3_bsae"], "nearest: unimo3_base"),
     ("pretrain", [], "the following arguments are required: recipe"),

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from unimo.config import coerce
 from unimo.data.images.open import open_image
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions, RegionSource, check_regions
 from unimo.data.regions.store import INDEX, JoinedRegions, RegionStore, StoredRegions
 from unimo.data.regions.tsv import TsvRegions
-from unimo.errors import ConfigError, RecordError
+from unimo.errors import ConfigError, RecordError, shown
 from unimo.files import listed
+from unimo.ranges import Pixels
 
 
 class GridRegions:
@@ -30,8 +32,8 @@ class GridRegions:
     num_classes = 0
 
     def __init__(self, cells: int = 2, pixels: int = 16) -> None:
-        if cells < 1 or pixels < 1:
-            raise ConfigError(f"grid of {cells} cells with {pixels} pixels: expected at least 1 of each")
+        for what, number in (("cells", cells), ("pixels", pixels), ("cells times pixels", cells * pixels)):
+            coerce(number, Pixels, f"grid: {what}")
         self.cells, self.pixels = cells, pixels
         self.feature_size = 3 * pixels**2
 
@@ -64,7 +66,7 @@ def open_regions(name: str) -> RegionSource:
     """
     kind, *numbers = name.split(":")
     if kind == "grid" and all(number.isdecimal() for number in numbers) and len(numbers) in (0, 2):
-        return GridRegions(*map(int, numbers))
+        return GridRegions(*(coerce(number, Pixels, f"data.regions={shown(name)}") for number in numbers))
     if kind == "grid":
         raise ConfigError(f"data.regions={name}: expected grid or grid:CELLS:PIXELS, e.g. grid:2:16")
     return open_store(Path(name).expanduser())
