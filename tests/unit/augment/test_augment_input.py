@@ -204,7 +204,10 @@ def test_too_many_broken_samples_stop_every_job_at_once(tmp_path: Path, pairs: s
 
 def test_a_broken_label_file_can_be_mended(tool: Callable[..., None], pairs: str, tmp_path: Path):
     labels = tmp_path / "labels.jsonl"
-    for content, said in (("", "nothing to index"), ('{"image_id": 1}\n', "labels.jsonl, line 1")):
+    lines = ['{"image_id": 1}\n']
+    lines += [json.dumps({"image_id": value, "labels": ["dog"]}) for value in (None, True, ["x"], "", 0.5)]
+    lines += [json.dumps({"image_id": "x", "labels": value}) for value in (None, "dog", [None], [5])]
+    for content, said in (("", "nothing to index"), *((line, "labels.jsonl, line 1") for line in lines)):
         labels.write_text(content)
         with pytest.raises(DataError, match=said):
             tool("retrieve-images", pairs, "--collection", str(labels))

@@ -165,6 +165,16 @@ def test_bad_lines_are_named(tmp_path: Path, line: str):
         FileTranslations(tmp_path / "none.jsonl", tmp_path)
 
 
+@pytest.mark.parametrize("key", ["id", "text", "via"])
+@pytest.mark.parametrize("value", [float("nan"), 0.5, True, ["x"], {"a": 1}, "\u200b", "a\0b"])
+def test_values_that_are_no_texts(tmp_path: Path, key: str, value: object):
+    path = tmp_path / "ready.jsonl"
+    lines = [{"id": "s1", "text": "fine"}, {"id": "s2", "text": "fine", "via": "fr"} | {key: value}]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError, match=f"ready.jsonl, line 2: .*{key}"):
+        FileTranslations(path, tmp_path)
+
+
 def test_captions_without_letters_may_come_back_as_they_are(serve: Serve):
     captions = [Caption("s1", "i1", text) for text in ("1970", "!!!", "A dog .")]
     found = HttpTranslator(serve(echo), via=("es", "fr"), retries=0)(captions)

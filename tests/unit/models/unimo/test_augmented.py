@@ -93,6 +93,29 @@ def test_a_broken_line_spoils_its_record_alone(tmp_path: Path, line: str):
     assert found.of(record(0)).texts and found.of(record(2)).texts
 
 
+@pytest.mark.parametrize(
+    "value", [None, 5, 0.5, True, ["x"], {"a": 1}, "", " ", "\u200b", "a\0b", "half \ud83d"]
+)
+@pytest.mark.parametrize("place", ["positives", "sentence", "phrase", "word", "texts"])
+def test_a_value_that_is_no_text_spoils_its_record_alone(tmp_path: Path, place: str, value: object):
+    line = line_of(1)
+    (line if place in line else line["negatives"])[place] = [{"text": value}]
+    path = write(tmp_path / "all.jsonl", [line_of(0), line, line_of(2)])
+    found = open_augmentations(path, path, path)
+    with pytest.raises(RecordError, match=r"all.jsonl, line of a:1#0"):
+        found.of(record(1))
+    assert found.of(record(0)).texts and found.of(record(2)).texts
+
+
+@pytest.mark.parametrize("value", [None, 0.5, True, ["x"], "", "a\0b", "half \ud83d", float("nan")])
+def test_an_id_that_is_none_spoils_its_record_alone(tmp_path: Path, value: object):
+    line = line_of(1) | {"images": [{"image_id": value}]}
+    found = open_augmentations(images=write(tmp_path / "i.jsonl", [line_of(0), line]))
+    with pytest.raises(RecordError, match=r"i.jsonl, line of a:1#0"):
+        found.of(record(1))
+    assert found.of(record(0)).images[0].image_id == "i0"
+
+
 def test_wrong_files_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no file .*augment_corpus.py writes it"):
         open_augmentations(str(tmp_path / "none*.jsonl"))
