@@ -200,7 +200,7 @@ class StoreWriter:
             Numbers of `images`, `regions` and `skipped`; None while other ranks are at work.
 
         Raises:
-            DataError: too many images were skipped; the files are kept.
+            DataError: too many images were skipped, or all of them; the files are kept.
         """
         if not all(map(self._is_done, range(self.shards))):
             return None
@@ -212,7 +212,10 @@ class StoreWriter:
                 skipped += reader.skipped()
         counter.bad["the image list"] = len(skipped)
         if skipped:
-            counter.check(1, f"{skipped[-1].image_id}: {skipped[-1].reason}")
+            last = f"{skipped[-1].image_id}: {skipped[-1].reason}"
+            counter.check(1, last)
+            if len(skipped) == self.images:
+                raise DataError(f"all {self.images} images of the list were skipped; the last one: {last}")
         self._remove_leftovers(".regions-*.tmp")
         return write_index(self.folder, self.shards, self.widths, self.names, self.label_score)
 

@@ -350,7 +350,7 @@ class EvalLoader:
         """Start a pass.
 
         Raises:
-            DataError: more than `max_bad_rate` of at least 100 records were broken.
+            DataError: more than `max_bad_rate` of at least 100 records were broken, or all of any number.
         """
         self.counter = RecordCounter(self.counter.max_bad_rate)
         name, own = self.dataset.name, range(self.rank, len(self.dataset), self.world_size)
@@ -360,11 +360,15 @@ class EvalLoader:
             keys = [SampleKey(name, index, 0) for index in part]
             return keys, *read_batch({name: self.dataset}, self.collator, keys, self.seed, number, self.rank)
 
-        for keys, batch, bad in ordered_map(read, range(len(self)), self.num_workers, self.prefetch):
-            self.counter.add(keys, bad)
+        last = None
+        for keys, batch, broken in ordered_map(read, range(len(self)), self.num_workers, self.prefetch):
+            self.counter.add(keys, broken)
+            last = broken[-1] if broken else last
             if batch is not None:
                 yield batch
         read, bad = sum(self.counter.read.values()), sum(self.counter.bad.values())
         self.counter.check(RATE_CHECK_AFTER)
+        if bad == read and last is not None and self.world_size == 1:  # another rank may have whole ones
+            raise DataError(f"all {read} records of {name} were broken; the last one: {last}")
         if bad:
             logger.warning("%d of %d records of %s were broken and left out", bad, read, name)

@@ -103,7 +103,9 @@ def prepare_vqa(
         parts = {split: kept}
         if split == "val" and len(kept) > rest_images:
             first = len(kept) - rest_images
-            parts |= {"trainable_val": kept[:first], "rest_val": kept[first:]}
+            parts["trainable_val"] = kept[:first]
+            if rest_images:
+                parts["rest_val"] = kept[first:]
         elif split == "val":
             log.warning("val has %d images: no trainable_val and rest_val (--rest-images)", len(kept))
         for name, chosen in parts.items():

@@ -11,8 +11,10 @@ from picture_files import write_pictures
 from unimo.data.loading.loader import EvalLoader, TrainLoader
 from unimo.data.loading.sampler import MixtureSampler
 from unimo.data.processor import Processor, ProcessorConfig
+from unimo.data.readers.base import ConcatDataset
 from unimo.data.readers.jsonl import JsonlDataset
 from unimo.data.tokenizers import load_tokenizer
+from unimo.errors import DataError
 from unimo.tasks.vqa import VqaCollator
 
 GOOD = [{"image": f"{number}.jpg", "question": "what is it ?", "answer": "yes"} for number in range(20)]
@@ -70,3 +72,7 @@ def test_broken_records_of_an_evaluation(corpus, processor, change):
     batches = list(loader)
     assert sum(len(batch.sample_ids) for batch in batches) == 20 and loader.counter.bad["train"] == 1
     assert all(np.isfinite(batch.answer_targets).all() for batch in batches)
+    dataset = corpus(*[wrong] * 3)
+    alone = ConcatDataset([dataset], "train", [[20, 21, 22]])
+    with pytest.raises(DataError, match="all 3 records of train were broken; the last one: "):
+        list(EvalLoader(alone, collator, 2, num_workers=0, max_bad_rate=1.0))

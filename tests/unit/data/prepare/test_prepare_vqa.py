@@ -83,6 +83,11 @@ def test_questions_without_a_class_are_left_out(prepared):
         prepare_vqa(prepared / "vqa", prepared / "coco", prepared / "out", min_count=99)
 
 
+def test_without_rest_val_all_of_val_is_trainable(prepared):
+    summary = prepare_vqa(prepared / "vqa", prepared / "coco", prepared / "out", rest_images=0)
+    assert summary["splits"]["trainable_val"]["images"] == 4 and "rest_val" not in summary["splits"]
+
+
 def test_vocabulary_is_in_first_seen_order():
     answers = ["b"] * 9 + ["A"] * 5 + ["c"] * 8 + ["a"] * 3 + ["the a"] + ["None"] * 9
     # An answer of articles only becomes the empty answer, a class like any other.
