@@ -49,6 +49,8 @@ class Question(NamedTuple):
 
 VqaSplit = dict[int, list[Question]]
 """The questions of a split by image, in the order of the question file."""
+Labelled = list[tuple[int, list[tuple[Question, list[tuple[str, int, float]]]]]]
+"""Images with their questions, each with its answers that are classes: text, label and score."""
 
 
 def prepare_vqa(
@@ -99,16 +101,7 @@ def prepare_vqa(
     ending = "_fix" if variant == "normalised" else ""
     summary: dict[str, Any] = {"variant": variant, "answers": len(vocabulary), "splits": {}}
     for split, by_image in splits.items():
-        kept = _label(by_image, split, labels, variant)
-        parts = {split: kept}
-        if split == "val" and len(kept) > rest_images:
-            first = len(kept) - rest_images
-            parts["trainable_val"] = kept[:first]
-            if rest_images:
-                parts["rest_val"] = kept[first:]
-        elif split == "val":
-            log.warning("val has %d images: no trainable_val and rest_val (--rest-images)", len(kept))
-        for name, chosen in parts.items():
+        for name, chosen in _parts(split, _label(by_image, split, labels, variant), rest_images).items():
             writer = ArrowWriter(out, f"vqav2_{name}{ending}", SCHEMAS["vqa"])
             items = progress(chosen, total=len(chosen), desc=writer.stem)
             left_out = "questions without an answer that is a class (--min-count), broken questions"
@@ -235,9 +228,18 @@ def _is_answer(text: str) -> bool:
     return False
 
 
-def _label(
-    by_image: VqaSplit, split: str, labels: Mapping[str, int], variant: Variant
-) -> list[tuple[int, list[tuple[Question, list[tuple[str, int, float]]]]]]:
+def _parts(split: str, kept: Labelled, rest_images: int) -> dict[str, Labelled]:
+    """Return the tables of a split: itself, and what val is divided into."""
+    first = len(kept) - rest_images
+    if split == "val" and first < 1:
+        log.warning("val has %d images: no trainable_val and rest_val (--rest-images)", len(kept))
+    if split != "val" or first < 1:
+        return {split: kept}
+    rest = {"rest_val": kept[first:]} if rest_images else {}
+    return {split: kept, "trainable_val": kept[:first], **rest}
+
+
+def _label(by_image: VqaSplit, split: str, labels: Mapping[str, int], variant: Variant) -> Labelled:
     """Return images with their scored questions; in train and val only questions with a known answer."""
     kept = []
     for image_id, questions in by_image.items():
