@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -149,3 +151,41 @@ def test_meteor_is_highest_for_the_reference_itself():
     swapped = caption.java_scores({"1": references["2"][0], "2": references["1"][0]}, references)
     assert exact["meteor"] == pytest.approx(100.0, abs=1.0)
     assert swapped["meteor"] < 20
+
+
+@pytest.mark.parametrize("has_parser", [False, True])
+def test_scores_of_java_programs_are_times_100_and_spice_needs_its_parser(
+    has_parser: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Stand-ins for the programs: one counts captions, one fails."""
+    (tmp_path / "spice/lib").mkdir(parents=True)
+    if has_parser:
+        (tmp_path / "spice/lib" / caption._SPICE_NEEDS.replace("*", "")).touch()
+    asked = []
+
+    class Meteor:
+        def compute_score(self, human: Any, generated: Any) -> tuple[float, list[float]]:
+            asked.append((human, generated))
+            return 0.25, []
+
+    class Spice(Meteor):
+        def compute_score(self, human: Any, generated: Any) -> tuple[float, list[float]]:
+            raise ValueError("no Java")
+
+    for scorer in (Meteor, Spice):
+        name = scorer.__name__.lower()
+        monkeypatch.setitem(
+            sys.modules, f"pycocoevalcap.{name}.{name}", SimpleNamespace(**{scorer.__name__: scorer})
+        )
+    monkeypatch.setattr(caption, "find_evaluation", lambda: tmp_path)
+    given = {1: ["a", "dog"], 2: ["cats"]}, {1: [["a", "dog"], ["dogs"]], 2: [["two", "cats"]], 3: [["no"]]}
+    with caplog.at_level("INFO"):
+        assert caption.java_scores(*given) == {"meteor": 25.0}
+    assert asked == [({1: ["a dog", "dogs"], 2: ["two cats"]}, {1: ["a dog"], 2: ["cats"]})]
+    assert ("SPICE: its Java program failed (no Java)" if has_parser else "no SPICE: ") in caplog.text
+    assert caption.java_scores({}, {}) == caption.java_scores(*given, names=()) == {}
+    monkeypatch.setattr(caption, "find_evaluation", lambda: None)
+    assert caption.java_scores(*given) == {}
