@@ -33,6 +33,7 @@ CASES = [
     ("near/IN parked/VBN cars/NNS", ["parked cars: cars: parked"]),
     ("he/PRP parked/VBN cars/NNS", ["cars: cars:"]),
     ("a/DT rolled/VBN up/RP rug/NN", ["a rolled up rug: rug: rolled up"]),
+    ("a/DT rolled/VBN up/RP rug/NN ./.", ["a rolled up rug: rug: rolled up"]),
     ("a/DT rolled/VBN up/RP ./.", []),
     ("a/DT swimming/VBG pool/NN", ["a swimming pool: swimming pool:"]),
 ]
