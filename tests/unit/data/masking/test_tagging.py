@@ -21,6 +21,7 @@ CAPTIONS = [
     # "a dog jumps": a plural where the clause lacks its verb
     ("a dog jumps over it", "DT NN NNS IN PRP", "DT NN VBZ IN PRP"),
     ("a dog jumps", "DT NN NNS", "DT NN VBZ"),
+    ("standing in grass dog jumps .", "VBG IN NN NN NNS .", "VBG IN NN NN VBZ ."),
     ("one dog eats glass bottles .", "CD NN VBZ NN NNS .", "CD NN VBZ NN NNS ."),
     ("big dog jumps and barks", "JJ NN NNS CC VBZ", "JJ NN NNS CC VBZ"),
     ("big dog jumps on it", "JJ NN NNS IN PRP", "JJ NN VBZ IN PRP"),
