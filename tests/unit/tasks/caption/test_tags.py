@@ -84,7 +84,7 @@ def test_wrong_lines_are_named(tmp_path, line, said):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(DataError, match="task.tags: cannot read"):
+    with pytest.raises(DataError, match="cannot read task.tags"):
         read_tags(tmp_path / "none", 100, 9, 10)
     (tmp_path / "empty").write_text("")
     with pytest.raises(DataError, match="is empty"):

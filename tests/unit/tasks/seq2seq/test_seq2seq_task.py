@@ -233,7 +233,7 @@ def test_models_and_settings_that_cannot_generate() -> None:
         make(data={"max_text_len": 79})
     with pytest.raises(ConfigError, match=r"0 roles and 0 turns; set model.role_types=3 model.turn_types=16"):
         make({"dialog": True})
-    with pytest.raises(ConfigError, match="max_target_len 1 and"):
+    with pytest.raises(ConfigError, match="max_target_len 1: expected 2 or more"):
         make({"max_target_len": 1})
     with pytest.raises(ConfigError, match="'rogue' is not one of rouge"):
         make({"metrics": ["rogue"]})
