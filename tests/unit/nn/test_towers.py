@@ -8,6 +8,7 @@ import pytest
 from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.embeddings import PatchEmbedding
 from unimo.nn.heads import ClassifierHead, Pooler, ProjectionHead, clip_temperature, contrastive_heads
+from unimo.nn.init import linear
 from unimo.nn.towers import ClipVisionTower, RobertaTower, VitTower
 
 SIZES = {"hidden_size": 8, "num_heads": 2, "intermediate_size": 16}
@@ -61,6 +62,11 @@ def test_vision_states():
     first = tower.ln_pre(tower.class_embedding + tower.position_embedding[0])
     np.testing.assert_allclose(states[0][1, 0].numpy(), first.numpy(), atol=1e-5)
     np.testing.assert_allclose(states[1].numpy(), tower.layers[0](states[0])[0].numpy(), atol=1e-6)
+
+
+def test_a_layer_without_bias_has_none():
+    assert linear(3, 2, bias=False).bias is None
+    assert linear(3, 2).bias.tolist() == [0.0, 0.0]
 
 
 def test_initial_scales():

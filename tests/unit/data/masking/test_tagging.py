@@ -42,6 +42,7 @@ CAPTIONS = [
     ("a tank top .", "DT NN JJ .", "DT NN NN ."),
     ("a tank top shirt", "DT NN JJ NN", "DT NN JJ NN"),
     ("a tank red .", "DT NN JJ .", "DT NN JJ ."),
+    ("a tank top .", "DT NN VBN .", "DT NN VBN ."),
     # marks
     ("a dog ; cats ! & 's", "DT NN NN NNS NN NN NN", "DT NN : NNS . CC POS"),
 ]
