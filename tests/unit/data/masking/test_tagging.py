@@ -38,6 +38,7 @@ CAPTIONS = [
     ("a girl in pink runs on", "DT NN IN JJ NNS IN", "DT NN IN JJ VBZ IN"),
     ("a girl has pink runs .", "DT NN VBZ JJ NNS .", "DT NN VBZ JJ NNS ."),
     ("pink runs .", "JJ NNS .", "JJ NNS ."),
+    ("in pink runs .", "IN JJ NNS .", "IN JJ VBZ ."),
     # a top that is worn
     ("a tank top .", "DT NN JJ .", "DT NN NN ."),
     ("a tank top shirt", "DT NN JJ NN", "DT NN JJ NN"),
