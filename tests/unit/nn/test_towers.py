@@ -208,6 +208,7 @@ def test_temperature_is_clipped_where_it_is_read():
 def test_towers_are_built_from_their_configs():
     clip = _vision(num_layers=3, dropout=0.2, remove_last=1)
     assert len(clip.layers) == 2 and clip.layers[0].dropout == 0.2 and clip.grid == 3
+    assert VitConfig(patch_size=4, image_size=12).num_patches == 9
     assert clip.layers[0].mlp.fc1.weight.shape == [8, 16] and clip.layers[0].attention.num_heads == 2
     options = {"patch_padding": 1, "init_std": 0.3, "position_init_std": 0.9}
     paddle.seed(0)
