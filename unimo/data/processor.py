@@ -68,21 +68,20 @@ class Processor:
         images: ImageLike | Sequence[ImageLike] | None = None,
         texts: str | Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Convert images, texts, or both; a single one counts as a list of one.
+        """Convert images, texts, or both; a single one counts as a list of one. Numbers may differ, as when
+        all of some texts are compared with all of some images.
 
         Returns:
             `pixels` float32 [B, 3, S, S] of images, or their `regions`; `input_ids` and `attention_mask`
             int64 [B, T] of texts (T is the longest of this call; mask 1 = token).
 
         Raises:
-            ConfigError: no image or text, or texts of another number than images.
+            ConfigError: no image or text.
             RecordError: an image that cannot be decoded, or a text that is empty or not a string.
         """
         batch: dict[str, np.ndarray] = {}
         sources = images if isinstance(images, (list, tuple)) else [images]
         written = [texts] if isinstance(texts, str) else texts
-        if images is not None and texts is not None and len(sources) != len(written):
-            raise ConfigError(f"{len(sources)} images and {len(written)} texts: expected one for each")
         if len(sources) == 0 or (texts is not None and len(written) == 0):
             raise ConfigError("there is no image or text: expected one or more")
         if images is not None:

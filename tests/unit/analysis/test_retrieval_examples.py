@@ -136,7 +136,7 @@ def test_page_is_whole_and_cannot_be_broken_by_words(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="give another --out"):
+    with pytest.raises(ConfigError, match="--out: cannot make the folder .*; name another"):
         retrieval.write(made_up("m"), tmp_path / "file" / "folder")
 
 

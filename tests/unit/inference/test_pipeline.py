@@ -109,8 +109,10 @@ def test_questions_that_are_none(pipeline: Pipeline, questions: Any, count: int,
     assert pipeline.ask_many([]) == []
 
 
-def test_a_processor_takes_one_text_for_each_image(pipeline: Pipeline) -> None:
-    for images, texts in (([PICTURE] * 2, ["a"]), ([PICTURE], ["a", "b"]), ([], []), (None, [])):
+def test_a_processor_takes_any_numbers_but_none(pipeline: Pipeline) -> None:
+    batch = pipeline.processor([PICTURE] * 2, ["a", "b", "c"])
+    assert len(batch["pixels"]) == 2 and len(batch["input_ids"]) == 3
+    for images, texts in (([], []), (None, [])):
         with pytest.raises(UnimoError, match="expected one"):
             pipeline.processor(images, texts)
 
