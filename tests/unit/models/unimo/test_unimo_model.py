@@ -11,7 +11,6 @@ from small_unimo import REGIONS, TEXT, regions, small_config, small_model, texts
 
 import unimo
 from unimo.errors import ConfigError
-from unimo.models.unimo.config import Config
 from unimo.models.unimo.visibility import visibility
 
 NOTHING = 1e-20
@@ -186,4 +185,4 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="feature_size 0"):
         small_config(regions={"feature_size": 0})
     with pytest.raises(ConfigError, match="temperature"):
-        Config(objective=dataclasses.replace(Config().objective, temperature=0.0))
+        small_config(objective={"temperature": 0.0})

@@ -97,7 +97,7 @@ def test_epsilon_of_co_attention_and_of_the_vocabulary_head(name, epsilon):
 
 
 def test_an_epsilon_of_nothing_is_refused():
-    with pytest.raises(ConfigError, match="fusion.epsilon 0.0 must be positive; METER and BridgeTower"):
+    with pytest.raises(ConfigError, match="fusion.epsilon 0: expected a number above 0; try 1e-12"):
         small_config(fusion={"epsilon": 0})
 
 
