@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from killed import KilledError
 from micro import TOWER, make_run
+from micro_unimo2 import WITH_DROPOUT
 
 from unimo.training import callbacks
 from unimo.training import run as training
@@ -15,13 +16,7 @@ from unimo.training.state import StepReport, TrainState
 
 # 12 scenes with 4 captions: half an epoch are 24 pairs, three steps of 8.
 CHANGES: dict[str, Any] = {
-    "model": {
-        "name": "unimo2_tiny",
-        "text": {**TOWER, "vocab_size": 300, "dropout": 0.1},
-        "vision": {**TOWER, "image_size": 32},
-        "grounding": {"dictionary_size": 20, "num_tokens": 4},
-        "fusion": TOWER,
-    },
+    "model": WITH_DROPOUT,
     "data": {
         "texts": [{"path": "scenes", "weight": 0.25}],
         "images": [{"path": "scenes", "weight": 0.25}],

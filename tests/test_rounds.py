@@ -13,6 +13,7 @@ import pytest
 import rounds_case
 from killed import DieAt, KilledError
 from micro import TOWER, make_run
+from micro_unimo2 import WITH_DROPOUT
 from paddle_launch import run_ranks
 from rounds_case import CASES, make_task, step_of
 
@@ -194,14 +195,7 @@ def test_memory_is_that_of_one_round() -> None:
 RUNS: dict[str, dict[str, Any]] = {
     "retrieval": {"model": {"text": {**TOWER, "vocab_size": 300, "dropout": 0.1}}},
     "pretrain": {
-        "model": {
-            "name": "unimo2_tiny",
-            "text": {**TOWER, "vocab_size": 300, "dropout": 0.1},
-            "vision": {**TOWER, "image_size": 32},
-            "grounding": {"dictionary_size": 20, "num_tokens": 4},
-            "fusion": TOWER,
-            "objective": {"itm_negatives": "hard"},
-        },
+        "model": {**WITH_DROPOUT, "objective": {"itm_negatives": "hard"}},
         "data": {
             "texts": [{"path": "scenes", "weight": 0.25}],
             "images": [{"path": "scenes", "weight": 0.25}],

@@ -1,4 +1,4 @@
-"""What tests/test_fuzz.py reads: small sound files of each kind, their mutations and their readers."""
+"""Inputs of tests/test_fuzz.py: small sound files of each kind, their mutations and their readers."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ Read = Callable[[Path], int]
 
 
 def _check(record: Record, kind: str) -> None:
-    """What later steps take for granted."""
+    """Assert the properties of a record on which later steps rely."""
     if kind in ("pairs", "vqa", "entailment", "texts"):
         assert isinstance(record.text, str) and record.text.strip(), f"text {record.text!r:.80}"
         record.text.encode()
@@ -138,7 +138,7 @@ def unfinished_index(folder: Path) -> int:
 
 
 def extras(folder: Path) -> int:
-    """What CMCL adds to a pair."""
+    """Read the rewrites, texts and images that CMCL adds to a pair."""
     name, broken = str(folder / "all.jsonl"), 0
     found = open_augmentations(name, name, name)
     for number in range(6):

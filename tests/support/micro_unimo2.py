@@ -13,3 +13,9 @@ MODEL: dict[str, Any] = {
     "grounding": {"dictionary_size": 16, "num_tokens": 4},
     "fusion": TOWER,
 }
+WITH_DROPOUT: dict[str, Any] = {
+    **MODEL,
+    "text": {**TOWER, "vocab_size": 300, "dropout": 0.1},
+    "grounding": {"dictionary_size": 20, "num_tokens": 4},
+}
+"""The same for runs that are broken and go on, whose random numbers have to go on too."""

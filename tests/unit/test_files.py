@@ -136,7 +136,7 @@ def test_json_files(tmp_path: Path) -> None:
 
 
 def leave_behind(folder: Path) -> Path:
-    """What a process that is killed while it replaces a file leaves."""
+    """Leave the temporary file of a process that is killed while it replaces a file."""
     child = os.fork()
     if not child:
         with replacing(folder / "a") as temporary:

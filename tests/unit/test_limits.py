@@ -1,4 +1,4 @@
-"""What is endless or enormous is refused by name, in every reader, before memory is taken for it."""
+"""Endless or enormous input is refused by name, in every reader, before memory is taken for it."""
 
 from __future__ import annotations
 

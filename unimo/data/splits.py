@@ -57,7 +57,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 class Split(NamedTuple):
-    """What the name of a file or folder, or a request, says about a split."""
+    """Reading of the name of a file or folder, or of a request, as that of a split."""
 
     name: str
     """One of `SPELLINGS`, or `test1` to `test9`."""

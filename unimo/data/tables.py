@@ -36,7 +36,7 @@ _OF_DAMAGE = (
     MemoryError,
     struct.error,
 )
-"""What pyarrow raises about damaged files, among them names of columns that are no UTF-8."""
+"""Errors that pyarrow raises about damaged files, among them names of columns that are no UTF-8."""
 
 
 def column_names(path: Path) -> list[str]:

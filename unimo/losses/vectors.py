@@ -1,4 +1,4 @@
-"""What contrastive losses compare: vectors of a batch, kept and joined where a loss spans several batches."""
+"""Operands of contrastive losses: vectors of a batch, kept and joined where a loss spans several batches."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Spanned:
     value: Tensor
     """The loss, a scalar without gradient."""
     report: Mapping[str, Tensor]
-    """What is reported with it."""
+    """Values to report with it, by name."""
     by_vectors: Sequence[Tensor]
     """Gradients by `Vectors.learned` of this round."""
     by_parameters: Sequence[tuple[Tensor, Tensor]]
@@ -55,7 +55,7 @@ class Round:
     """One of several rounds of a step, and what it has to know of the others."""
 
     seed: int
-    """Of this round, step and rank; both forward passes draw the dropout of their vectors by it."""
+    """Seed of this round, step and rank; both forward passes draw the dropout of their vectors by it."""
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     """Factors of losses by name, and of `OTHERS`, which make the average over rounds of a mean over some
     values (masked tokens, samples) the mean over those of the step."""

@@ -129,7 +129,7 @@ def test_retrieval_scores_every_pair(pretrained: Path) -> None:
 
 
 def rankings(directory: Path, kind: str) -> Any:
-    """What each command ranks by the matching head: results, recalls or pages."""
+    """Return the results, recalls or pages that each command ranks by the matching head."""
     words = ["data.scenes.val_images=3"]
     if kind == "page":
         return find_examples([directory], overrides=words, queries=3).models[0].scores

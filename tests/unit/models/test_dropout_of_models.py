@@ -32,7 +32,7 @@ TEXT = {"dropout": 0.2, "attention_dropout": 0.3}
 FUSION = {"dropout": 0.4, "attention_dropout": 0.5}
 VISION = {"dropout": 0.6}
 RATES = {"text": (0.2, 0.3), "vision": (0.6, 0.0), "fusion": (0.4, 0.5)}
-"""Of outputs and of attention, by the first name of a parameter."""
+"""Dropout of outputs and of attention, by the first name of a parameter."""
 
 
 def unimo3() -> nn.Layer:

@@ -82,7 +82,7 @@ def test_selected_texts_go_on_with_their_own_prefix(tower: RobertaTower, chosen:
 
 
 def test_positions_go_on_to_the_end_of_the_table(tower: RobertaTower) -> None:
-    """Of seven rows two are those of padding and before."""
+    """Two of the seven rows are those of padding and before."""
     state = DecodingState((), (), np.arange(1))
     first = tower.embeddings.padding_id + 1
     for length in range(7 - first):

@@ -35,7 +35,7 @@ from unimo.files import parse_json, read_json
 from unimo.metrics.vqa import answer_type, soft_scores
 
 HASHED_SPLITS = ("train", "val", "test")
-"""What images are dealt out to where file names name no split."""
+"""Splits that images are divided into where file names name none."""
 HELD_OUT_SHARE = 0.05
 """Share of the images in val, and also in test, where file names name no split."""
 

@@ -136,7 +136,7 @@ RELEASE: Mapping[str, Mapping[str, Any]] = {
     },
     "objective": {"contrastive_heads": False},
 }
-"""What `behaviour=release` stands for: the settings of the released code and its scripts."""
+"""Meaning of `behaviour=release`: the settings of the released code and its scripts."""
 _KINDS = {
     "vision": VitConfig,
     "grounding": GroundingConfig,
@@ -146,7 +146,7 @@ _KINDS = {
 PAPER: Mapping[str, Mapping[str, Any]] = {
     part: {name: getattr(_KINDS[part], name) for name in fields} for part, fields in RELEASE.items()
 }
-"""What `behaviour=paper` stands for: the defaults of the same fields."""
+"""Meaning of `behaviour=paper`: the defaults of the same fields."""
 
 
 @dataclass(frozen=True)

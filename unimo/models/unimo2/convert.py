@@ -108,7 +108,7 @@ PAIRS_ONLY: Mapping[str, str] = {
     "grounded.img_text_matching_": "matching head",
     "grounded.mask_lm_": "language head",
 }
-"""What a text classifier leaves out besides."""
+"""The same for prefixes that only a text classifier leaves out."""
 
 
 def from_release(

@@ -54,8 +54,8 @@ class FusionConfig:
     attention_dropout: Dropout = 0.1
     init_std: NonNegative = 0.02
     epsilon: Positive = 1e-12
-    """Of the norms in co-attention layers and in the MLM head: 1e-12 in the code of METER and BridgeTower,
-    1e-5 in their Hugging Face port."""
+    """Epsilon of the norms in co-attention layers and in the MLM head: 1e-12 in the code of METER and
+    BridgeTower, 1e-5 in their Hugging Face port."""
     text_start: Count = 0
     """S of the text tower; 0 means n - m + 2, so that the last internal layer reads the top of the tower."""
     image_start: Count = 0

@@ -57,7 +57,7 @@ def picture(width, height):
 
 
 def test_pixels_are_those_of_torchvision(root):
-    """Of odd sides too, where half a pixel is cut off on both sides; to one step of a byte."""
+    """Sides are odd too, where half a pixel is cut off on both sides; equal to one step of a byte."""
     stored = json.loads((root / "tests/assets/torchvision_transforms.json").read_text())["pixels"]
     assert {row["name"] for row in stored} == {"clip", "square", "vit"}
     for row in stored:

@@ -150,7 +150,7 @@ def test_every_row_of_the_table_names_options_that_exist_and_tests_that_exist(ro
 
 
 def test_the_table_has_all_that_the_switch_sets():
-    """What it changes is bold; settings that are the same in both stand there too."""
+    """Changed settings are bold; those that are the same in both stand there too."""
     named = {_place(option) for row in ROWS for option, _ in _options(f"{row[1]} {row[2]}")}
     assert named >= {f"model.{part}.{field}" for part, field in FIELDS}
     bold = _options(" ".join(cell for row in ROWS for cell in re.findall(r"\*\*(.*?)\*\*", row[2])))

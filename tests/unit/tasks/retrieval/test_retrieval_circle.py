@@ -36,7 +36,7 @@ def make(**changes: Any):
 
 
 def score(task, batch, text, image):
-    """Of one pair by a pass of its own."""
+    """Compute the score of one pair by a pass of its own."""
     one = SimpleNamespace(
         input_ids=batch.input_ids[text : text + 1],
         attention_mask=batch.attention_mask[text : text + 1],
@@ -98,7 +98,7 @@ def counting(function, rows, name, field):
 
 @pytest.mark.parametrize("changes", [{}, PIXELS, CONTRASTIVE], ids=["unimo", "unimo2", "contrastive"])
 def test_evaluation_scores_every_pair(changes, monkeypatch):
-    """Of 12 captions and 3 images, each of which is encoded once."""
+    """There are 12 captions and 3 images, each of which is encoded once."""
     run, task, _, data = make(**changes)
     task.eval()
     rows = {"encode_image": 0, "encode_text": 0, "fuse": 0}
