@@ -369,12 +369,7 @@ def read_json(path: str | Path, kind: type[UnimoError], what: str = "") -> Any:
     Raises:
         UnimoError: of type `kind`; the file is missing, cannot be read, or is not JSON.
     """
-    where = f"{what} {path}".lstrip()
-    try:
-        content = read_bytes(path, JSON_BYTES)
-    except OSError as error:
-        raise kind(f"cannot read {where}: {error.strerror}") from error
-    return parse_json(content, where, kind)
+    return parse_json(read_text(path, JSON_BYTES, kind, what), f"{what} {path}".lstrip(), kind)
 
 
 def read_json_object(path: str | Path, kind: type[UnimoError]) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from unimo.augment.parsers import open_parser
 from unimo.augment.rewriting import Rewriter
 from unimo.augment.statistics import CorpusStatistics
 from unimo.augment.terms import normalise, terms_of
-from unimo.augment.translation import FileTranslations, HttpTranslator, LocalTranslator, Translator
+from unimo.augment.translation import (
+    FileTranslations,
+    HttpTranslator,
+    LocalTranslator,
+    Translator,
+    is_address,
+)
 from unimo.config import check_fields
 from unimo.jobs import Progress
 from unimo.ranges import Count, Seed, Size
@@ -73,7 +79,7 @@ def rewrite_corpus(job: Job, settings: RewriteSettings) -> dict[str, Any]:
     model = TrigramModel(statistics.trigrams)
     rewriter = Rewriter(parse, vocabulary, model, keep=settings.keep, seed=settings.seed)
     about = {"command": "rewrite", **about, **dataclasses.asdict(settings)}
-    if settings.translator and not _is_address(settings.translator):
+    if settings.translator and not is_address(settings.translator):
         about["translations"] = describe_files(Path(settings.translator))
 
     def lines_of(captions: Sequence[Caption]) -> Iterator[Line]:
@@ -131,14 +137,10 @@ def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress
         return build_index(entries, folder, about, memory_mb=memory_mb)
 
 
-def _is_address(translator: str) -> bool:
-    return translator.startswith(("http://", "https://"))
-
-
 def _open_translator(settings: RewriteSettings, work: Path) -> Translator | None:
     if not settings.translator:
         return None
-    if _is_address(settings.translator):
+    if is_address(settings.translator):
         return HttpTranslator(settings.translator)
     if Path(settings.translator).is_dir():
         return LocalTranslator(settings.translator, work)

@@ -89,6 +89,11 @@ class BackTranslator(ABC):
         """Translate sentences from one language to another, e.g. `en` to `fr`."""
 
 
+def is_address(text: str) -> bool:
+    """Return whether a text is the address of an endpoint rather than a path."""
+    return text.startswith(("http://", "https://"))
+
+
 @dataclass
 class HttpTranslator(BackTranslator):
     """Back-translation through an HTTP endpoint."""
@@ -103,7 +108,7 @@ class HttpTranslator(BackTranslator):
     """Seconds before the first of them."""
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
+        if not is_address(self.url):
             raise DataError(f"translator {self.url!r} is not an http:// or https:// address")
 
     def translate(self, texts: Sequence[str], source: str, target: str) -> list[str]:

@@ -167,9 +167,9 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     if corpus.path == "scenes":
         return scene_answers()
     path = resolve_path(corpus, data)
-    listed = (path if path.is_dir() else path.parent) / "answers.json"
-    if listed.is_file():
-        return check_classes(read_json(listed, DataError), listed, DataError)
+    classes = (path if path.is_dir() else path.parent) / "answers.json"
+    if classes.is_file():
+        return check_classes(read_json(classes, DataError), classes, DataError)
     files = _find_files(path, "vqa")
     train = [file.path for file in files if "test" not in (file.split or _TRAIN).name]
     answers = _answers_of_tables(path for path in train if path.suffix.lower() == ".arrow")
@@ -268,13 +268,14 @@ def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Datas
     parts, indices = [], []
     for file in files:
         dataset = JsonlDataset(file.path, kind, name)
+        names = dataset.image_names()  # parses the whole file
         for word in split_words(split):
             if word not in HASHED_SPLITS:
                 raise DataError(
                     f"{file.path.parent} has no split {word!r}; found: {', '.join(HASHED_SPLITS)}"
                 )
             parts.append(dataset)
-            indices.append(hash_split(dataset.image_names(), word))
+            indices.append(hash_split(names, word))
     whole = ConcatDataset(parts, name, indices)
     if len(whole) == 0:
         raise DataError(

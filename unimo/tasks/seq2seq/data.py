@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.generation import CoqaFile, JsonlFile, LinePairs, SquadQuestions, TsvFile
+from unimo.data.readers.open import resolve_path
 from unimo.data.splits import Split, read_split, select, split_words
 from unimo.errors import DataError
 from unimo.files import listed
@@ -54,7 +55,7 @@ def open_generation(corpus: CorpusConfig, split: str, run: RunConfig) -> Dataset
 
         written = [SceneWriting(word, run.data.scenes, run.task.dialog) for word in split_words(split)]
         return concat(written, "scenes")
-    folder = Path(run.data.root).expanduser() / Path(corpus.path).expanduser()
+    folder = resolve_path(corpus, run.data)
     if not folder.is_dir():
         raise DataError(f"no folder {folder.absolute()}; expected files such as {_names('train', 'auto')}")
     name = corpus.name or folder.name
