@@ -1,4 +1,4 @@
-"""`docs/coverage.md`: its counts are those of its rows, and every command and config that it names is there.
+"""`docs/papers/coverage.md`: its counts are those of its rows, every command and config that it names is there.
 
 Nothing is run and no large array is allocated: commands are parsed by the parsers of their tools, recipes are
 resolved, and models of every size are built without memory for their parameters.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from micro import Tool
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = (ROOT / "docs" / "coverage.md").read_text(encoding="utf8")
+PAGE = (ROOT / "docs" / "papers" / "coverage.md").read_text(encoding="utf8")
 KINDS = ("results", "method", "hyper-parameters")
 # The numbered tables and figures of each paper, and those that show neither results nor method.
 FIGURES = {"UNIMO": 6, "UNIMO-2": 3, "UNIMO-3": 5, "VLMo": 3, "SemVLP": 4}
@@ -103,7 +103,7 @@ def test_counts_are_those_of_the_rows() -> None:
 
 def test_links_lead_somewhere() -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", PAGE)
-    assert targets and all((ROOT / "docs" / target).exists() for target in targets)
+    assert targets and all((ROOT / "docs" / "papers" / target).exists() for target in targets)
 
 
 def test_a_row_has_commands_or_says_what_is_missing() -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-READMES = [ROOT / "README.md", *sorted((ROOT / "unimo").rglob("README.md"))]
-READMES += sorted((ROOT / "ppdet_features").rglob("README.md"))
+READMES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+READMES += sorted((ROOT / "unimo").rglob("README.md")) + sorted((ROOT / "ppdet_features").rglob("README.md"))
 SMOKE = "train.max_steps=2 train.batch_size=8 data.scenes.val_images=4 train.eval_max_batches=1"
 
 # First words of commands that are not run here, and why.
