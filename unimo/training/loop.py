@@ -1,6 +1,6 @@
 """A run in its output folder, one process at a time, and its loop: from the last checkpoint to the end.
 
-Logging, evaluation and saving are callbacks, see `callbacks.py`.
+Logging, evaluation and saving are callbacks, see `callbacks/`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from small_run import SmallData, SmallTask, make_run, train
 
 from unimo.errors import ConfigError, DataError, TrainingError
 from unimo.training import callbacks, checkpoint
-from unimo.training.callbacks import cut_after, memory
+from unimo.training.callbacks.metrics_file import cut_after
+from unimo.training.callbacks.throughput import memory
 
 
 def test_non_finite_loss_names_the_samples_and_is_never_saved(tmp_path: Path) -> None:
