@@ -1,4 +1,4 @@
-"""`docs/papers/coverage.md`: its counts are those of its rows, every command and config that it names is there.
+"""`docs/papers/coverage.md`: its counts are those of its rows, and what its commands name is there.
 
 Nothing is run and no large array is allocated: commands are parsed by the parsers of their tools, recipes are
 resolved, and models of every size are built without memory for their parameters.
