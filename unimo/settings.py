@@ -87,7 +87,8 @@ class DataConfig:
     """Folder that relative corpus paths start from."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     tokenizer: str = "auto"
-    """Folder of tokenizer files, `scenes`, or `auto`: the one of `init_from`, else `scenes`."""
+    """Folder of tokenizer files or one of them (`unimo/data/tokenizers.py`), `scenes`, or `auto`: the one of
+    `init_from`, else `scenes`."""
     image_size: Pixels = 224
     """Side of the square input image, pixels."""
     max_text_len: TextLength = 50

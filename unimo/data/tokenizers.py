@@ -1,4 +1,4 @@
-"""Tokenizers: byte-level BPE of RoBERTa and UNIMO, WordPiece, and a word list for `scenes`.
+"""Tokenizers: byte-level BPE of RoBERTa and UNIMO, WordPiece of BERT, and a word list for `scenes`.
 
 One class wraps the `tokenizers` library. Only this class adds special tokens: their names inside a text
 ("<mask>") are ordinary characters, as in UNIMO's own tokenizer.
@@ -124,7 +124,8 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
 
     Args:
         source: `scenes`, or a folder with `tokenizer.json`, with RoBERTa's `vocab.json` and
-            `merges.txt`, or with UNIMO's `*.encoder.json`, `*.vocab.bpe` and `*.vocab.txt`.
+            `merges.txt`, with BERT's `vocab.txt`, or with UNIMO's `*.encoder.json`, `*.vocab.bpe` and
+            `*.vocab.txt`; instead of the folder also one of these files.
         add_prefix_space: encode with byte-level BPE as if a space preceded the text (" a" and "a" differ).
             A `tokenizer.json` keeps its own setting.
 
@@ -135,19 +136,25 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
         from unimo.data.scenes.dataset import vocabulary
 
         return build_word_tokenizer(vocabulary())
-    folder = Path(source)
+    place = Path(source)
+    folder = place.parent if place.is_file() else place
+    encoders = listed(folder, "*" + UNIMO_FILES[0])
+    if place.is_file() and not encoders and place.name.endswith("vocab.txt"):
+        return _load_wordpiece(place)  # whatever stands before it: bert-base-uncased-vocab.txt
     if (folder / "tokenizer.json").is_file():
         return _load_json(folder / "tokenizer.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         vocabulary = read_json_object(folder / "vocab.json", DataError)
         return _byte_level(vocabulary, folder / "merges.txt", add_prefix_space)
-    encoders = listed(folder, "*" + UNIMO_FILES[0])
     if encoders:
         return _load_unimo(encoders[0], add_prefix_space)
+    if (folder / "vocab.txt").is_file():
+        return _load_wordpiece(folder / "vocab.txt")
     found = sorted(path.name for path in folder.iterdir())[:8] if folder.is_dir() else ["no such folder"]
     raise DataError(
-        f"no tokenizer in {folder} ({', '.join(found) or 'empty'}); expected tokenizer.json, or vocab.json "
-        f"and merges.txt, or unimo_en{', unimo_en'.join(UNIMO_FILES)}; `scenes` is the built-in one"
+        f"no tokenizer in {folder} ({', '.join(found) or 'empty'}); expected tokenizer.json, vocab.json and "
+        f"merges.txt, BERT's vocab.txt, or unimo_en{', unimo_en'.join(UNIMO_FILES)}; `scenes` is the "
+        "built-in one"
     )
 
 
@@ -169,6 +176,33 @@ def _load_json(path: Path) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the library raises bare Exception
         raise DataError(f"{path} is not a tokenizer.json: {str(error):.200}") from error
+    return Tokenizer(backend, str(path))
+
+
+def _load_wordpiece(path: Path) -> Tokenizer:
+    """Load BERT's vocabulary, one token a line, as its own tokenizer reads it.
+
+    `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` are those of a `tokenizer_config.json`
+    beside it. Without one, a vocabulary without capital letters is of lower-cased text.
+    """
+    config_path = path.with_name("tokenizer_config.json")
+    config = read_json_object(config_path, DataError) if config_path.is_file() else {}
+    names = [line.removesuffix("\r") for line in _read_lines(path)]
+    ordinary = (name for name in names if name not in SPECIAL_NAMES[1] and not UNUSED.fullmatch(name))
+    has_capitals = any(re.search("[A-Z]", name) for name in ordinary)
+    options = {
+        "lowercase": config.get("do_lower_case", not has_capitals),
+        "strip_accents": config.get("strip_accents"),
+        "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+    }
+    vocabulary = {name: index for index, name in enumerate(names)}
+    backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=SPECIAL_NAMES[1][3]))
+    try:
+        backend.normalizer = normalizers.BertNormalizer(clean_text=True, **options)
+    except TypeError as error:
+        raise DataError(f"{config_path}: expected true or false, found {shown(options, 200)}") from error
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
     return Tokenizer(backend, str(path))
 
 
