@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,17 +127,42 @@ def test_names_in_a_shard_have_a_check_too(tmp_path: Path) -> None:
         path.write_bytes(whole)
 
 
-def test_large_files_are_left_to_sha256sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "large").write_bytes(bytes(100))
+def test_a_folder_is_checked_whole_and_by_sha256sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unimo.digests._CHECKED_AT_ONCE", 50)
+    (tmp_path / "large").write_bytes(bytes(100_000))
     (tmp_path / "small").write_bytes(b"x")
     seal(tmp_path)
     lines = (tmp_path / "digests.sha256").read_text().splitlines()
-    assert lines[1] == f"{hashlib.sha256(b'x').hexdigest()}  small"
+    assert lines[1] == f"{hashlib.sha256(b'x').hexdigest()}  small" and lines[2].startswith("# ")
     assert digest(tmp_path / "small") == hashlib.sha256(b"x").hexdigest()
-    monkeypatch.setattr("unimo.digests._CHECKED_AT_ONCE", 50)
-    flip(tmp_path / "large", 7)
-    assert not find_damage(tmp_path, ["large", "small"])
+    subprocess.run(["sha256sum", "--strict", "-c", "digests.sha256"], cwd=tmp_path, check=True)
+    assert not find_damage(tmp_path) and not find_damage(tmp_path, ["large", "small"])
+    flip(tmp_path / "large", 8 * 99_000)
     assert find_damage(tmp_path) == f"large in {tmp_path} changed after being written"
     flip(tmp_path / "small", 7)
-    assert find_damage(tmp_path, ["large", "small"]).startswith("small in ")
+    assert find_damage(tmp_path, ["small"]).startswith("small in ")
     assert not find_damage(tmp_path, ["small"], "digests of version 0.1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: bytes(len(content)),
+        lambda content: content[:-1],
+        lambda content: content + b"\0",
+        lambda content: b"y" + content[1:],
+        lambda content: content[:-1] + b"y",
+        lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
+        lambda content: content[::-1],
+    ],
+    ids=["zeroed", "cut", "longer", "start", "end", "second half zeroed", "replaced"],
+)
+def test_samples_of_a_large_file_are_compared_when_it_is_opened(tmp_path: Path, monkeypatch, change) -> None:
+    monkeypatch.setattr("unimo.digests._CHECKED_AT_ONCE", 1 << 20)
+    content = np.random.default_rng(0).bytes(9 << 20)  # samples are less than half of it
+    (tmp_path / "large").write_bytes(content)
+    seal(tmp_path, ["large"])
+    monkeypatch.setattr("unimo.digests.digest", None)  # not read whole
+    assert not find_damage(tmp_path, ["large"])
+    (tmp_path / "large").write_bytes(change(content))
+    assert find_damage(tmp_path, ["large"]) == f"large in {tmp_path} changed after being written"
