@@ -4,7 +4,8 @@
     optimizer.safetensors         `<parameter>/moment1`, ... ; with sharding one file for each rank,
                                   `optimizer-00000-of-00002.safetensors`, together the same tensors
     state.json                    step, data position of every rank, scaler, unlogged metrics, config,
-                                  versions, a fingerprint of every corpus, and the size of every file
+                                  versions, fingerprints of corpora and of what else samples are made of,
+                                  and the size of every file
     digests.sha256                SHA-256 of every file; `sha256sum -c digests.sha256` checks them by hand
 
 A folder is written under a temporary name, flushed to the disk and renamed, so a folder of the final name is
@@ -30,6 +31,7 @@ import paddle
 
 from unimo import __version__, distributed
 from unimo.config import to_plain
+from unimo.data.loading.fingerprint import fingerprint
 from unimo.digests import find_damage, seal
 from unimo.errors import CheckpointError
 from unimo.files import publish_folder, read_json, read_json_object, write_text
@@ -265,22 +267,34 @@ def check_same_run(
 
 
 def corpora_of(state: TrainState) -> dict[str, str]:
-    """Return the fingerprint of every corpus that is trained on, by name. Collective."""
-    return distributed.on_first(state.loader.fingerprints)
+    """Return the fingerprints of all that samples are made of, by name. Collective.
+
+    These are the corpora that are trained on, files that add regions or texts to them, the tokenizer, and the
+    answers or classes that labels are numbers of.
+    """
+
+    def compute() -> dict[str, str]:
+        found = dict(state.loader.fingerprints())
+        if state.processor is not None:
+            found["data.tokenizer"] = fingerprint([state.processor.tokenizer.backend.to_str()])
+        named = getattr(state.task, "metadata", {})
+        return found | {f"{name} of the task": fingerprint([value]) for name, value in named.items()}
+
+    return distributed.on_first(compute)
 
 
 def check_same_corpora(old: Mapping[str, str], new: Mapping[str, str], where: str) -> None:
-    """Compare the fingerprints in a checkpoint, `where`, with those of the corpora as they are now.
+    """Compare the fingerprints in a checkpoint, `where`, with what they are now.
 
     Raises:
-        CheckpointError: a corpus has other samples than before; names it.
+        CheckpointError: a corpus has other samples than before, or they are made of something else; names it.
     """
     changed = [name for name in new if old.get(name) != new[name]]
     if changed:
         raise CheckpointError(
-            f"{', '.join(changed)}: other samples than when {where} was written, though as many; put the old "
-            "files back to go on, or choose another output_dir= for a new run (with init_from= from the "
-            "weights of a finished one)"
+            f"{', '.join(changed)}: other samples, or other parts of them, than when {where} was written; "
+            "put the old files back to go on, or choose another output_dir= for a new run (with init_from= "
+            "from the weights of a finished one)"
         )
 
 

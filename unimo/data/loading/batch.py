@@ -8,7 +8,7 @@ Legend: B batch, T longest text of the batch, S image side, R most regions of an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Union
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
+from unimo.data.regions.store import StoredRegions
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -80,6 +81,14 @@ class PairCollator:
     def __init__(self, processor: Processor, train: bool) -> None:
         self.processor = processor
         self.train = train
+
+    def sources(self) -> dict[str, Callable[[Record], Any]]:
+        """Return what files beside the corpora add to a record, by the setting that names them.
+
+        A run that is resumed must find them as they were.
+        """
+        stored = self.processor.visual and self.processor.visual.source
+        return {"data.regions": stored.of} if isinstance(stored, StoredRegions) else {}
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Decode the image and tokenize the text of one record.

@@ -1,14 +1,15 @@
-"""A fingerprint of a corpus: cheap, and independent of where its files lie and when they were written.
+"""Fingerprints of what samples are made of: cheap, and independent of where files lie and how old they are.
 
-It covers the number of samples and up to 256 of them, spread evenly, so it changes when a corpus or a shard
-of it is replaced, reordered or prepared in another way. One corrected caption among millions goes unnoticed.
+That of a corpus covers the number of samples and up to 256 of them, spread evenly, so it changes when a
+corpus or a shard of it is replaced, reordered or prepared in another way. One corrected caption among
+millions goes unnoticed. The same samples stand for all that files beside the corpus add to them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,20 @@ _BYTES = 1 << 16
 """Bytes at the start of a picture that are read, besides its size."""
 
 
-def fingerprint(dataset: Sequence[Any]) -> str:
+def fingerprint(dataset: Sequence[Any], added: Callable[[Any], Any] | None = None) -> str:
     """Compute the fingerprint of a data set with random access.
 
     A data set whose items do not hold what is learned from has `describe(index)`, which returns that.
+
+    Args:
+        added: returns what another source adds to an item; the fingerprint is then of that alone.
     """
     size, found = len(dataset), hashlib.blake2b(digest_size=16)
     read = getattr(dataset, "describe", dataset.__getitem__)
     for index in sorted({number * (size - 1) // (_SAMPLES - 1) for number in range(_SAMPLES)}):
         try:
-            parts = list(_parts(read(index)))
+            item = read(index)
+            parts = list(_parts(item if added is None else added(item)))
         except (RecordError, OSError):
             parts = [b"broken"]
         for part in parts:

@@ -32,7 +32,8 @@ class Collator(Protocol):
     """Turns records into batches; its methods run in threads and may not keep state.
 
     A collator that reads further samples of its own choice for a batch also has `fill(keys, prepared,
-    datasets, rng)`, which returns them prepared, to be collated after those of the keys.
+    datasets, rng)`, which returns them prepared, to be collated after those of the keys. One that reads files
+    beside the corpora has `sources()`, see `PairCollator`.
     """
 
     needs_false_image: bool
@@ -292,9 +293,14 @@ class TrainLoader:
         return self._consumed
 
     def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprint of every corpus by name, as it was when first asked for."""
+        """Return the fingerprint of every corpus by name, as it was when first asked for, and of what each
+        source of the collator adds to it."""
         if not self._fingerprints:
-            self._fingerprints = {name: fingerprint(dataset) for name, dataset in self.datasets.items()}
+            found = {name: fingerprint(dataset) for name, dataset in self.datasets.items()}
+            for setting, added in getattr(self.collator, "sources", dict)().items():
+                for name, dataset in self.datasets.items():
+                    found[f"{setting} for {name}"] = fingerprint(dataset, added)
+            self._fingerprints = found
         return self._fingerprints
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

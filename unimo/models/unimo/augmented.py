@@ -65,6 +65,9 @@ class Augmentations(Protocol):
             RecordError: the record has a line that is broken.
         """
 
+    def files(self) -> dict[str, Callable[[Record], Any]]:
+        """Return the parts that are read from files, by name."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -82,6 +85,10 @@ class Sources:
         # One sentence must not be drawn near and pushed away at once.
         texts = tuple(text for text in self.texts(record) if text not in false)
         return Extras(positives, negatives, texts, self.images(record))
+
+    def files(self) -> dict[str, Callable[[Record], Any]]:
+        """Return the parts that are read from files; those of `scenes` follow from its config."""
+        return {part: read for part, read in vars(self).items() if isinstance(read, _Lines)}
 
 
 def open_augmentations(

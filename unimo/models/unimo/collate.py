@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,12 @@ class UnifiedCollator(PretrainCollator):
         self.fragments = FragmentSampler(processor.tokenizer, options.fragment_share)
         self.hide = RegionMasker(options.region_mask_probability)
         self.contrast = ContrastCollator(processor, options.augment, extras)
+
+    def sources(self) -> dict[str, Callable[[Record], Any]]:
+        """Return what stored regions and the files of extras add to a record."""
+        return super().sources() | {
+            f"task.augment.{part}": of for part, of in self.contrast.extras.files().items()
+        }
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Read and mask the image and the text, of those that the record has.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,10 @@ class TaggedCollator(PairCollator):
     ) -> None:
         super().__init__(processor, train)
         self.tags_of = tags_of
+
+    def sources(self) -> dict[str, Callable[[Record], Any]]:
+        """Return what stored regions and the file of tags add to a record."""
+        return super().sources() | ({"task.tags": self.tags_of} if self.tags_of else {})
 
     def join_tags(self, prepared: Sequence[Prepared]) -> TagArrays | None:
         """Pad the tags of B images, ids and positions with the id of padding; None if all have none."""
