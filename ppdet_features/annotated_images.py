@@ -100,6 +100,9 @@ class ScenesImages:
         """Return image `index`, RGB."""
         return render(self._scenes.scene(index))
 
+    def file(self, index: int) -> None:
+        """Return the file of image `index`: none, because it follows from its annotations."""
+
 
 class CocoImages:
     """Images in a folder, with the annotations of a COCO file.
@@ -165,8 +168,7 @@ class CocoImages:
         Raises:
             DataError: the file cannot be read, or its size differs from that in the annotations.
         """
-        entry = self._images[index]
-        path = self._folder / entry["file_name"]
+        entry, path = self._images[index], self.file(index)
         image = open_image(path)
         if image.size != (entry["width"], entry["height"]):
             raise DataError(
@@ -174,6 +176,10 @@ class CocoImages:
                 f"{entry['width']} x {entry['height']}; its boxes would be wrong"
             )
         return image
+
+    def file(self, index: int) -> Path:
+        """Return the file of image `index`."""
+        return self._folder / self._images[index]["file_name"]
 
     def _read(self) -> dict[str, Any]:
         content = read_json(self._path, DataError, "annotations")

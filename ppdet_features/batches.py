@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -81,9 +82,9 @@ class ImageStream:
         flip = self._train.flip and np.random.default_rng([self._train.seed, _FLIP, place]).random() < 0.5
         return Appearance(place, int(self._order(epoch)[turn]), flip)
 
-    def describe(self, index: int) -> Annotations:
-        """Return the annotations of an image, for the fingerprint of the corpus."""
-        return self._images.annotations(index)
+    def describe(self, index: int) -> tuple[Annotations, Path | None]:
+        """Return the annotations and the file of an image, for the fingerprint of the corpus."""
+        return self._images.annotations(index), self._images.file(index)
 
 
 class PlaceSampler(MixtureSampler):

@@ -88,6 +88,24 @@ def test_a_folder_of_another_detector_or_other_pictures_is_refused(tmp_path: Pat
     assert train(longer, ScenesImages("train", 5, longer), tmp_path, quiet=True)["step"] == 2
 
 
+@pytest.mark.parametrize("replaced", ["1.png", "boxes.json"])
+def test_replaced_pictures_and_boxes_are_refused(tmp_path: Path, replaced: str):
+    config = micro_config(Training={"steps": 1, "batch_size": 2})
+    write_coco(tmp_path, ScenesImages("train", 3, config), 3)
+    boxes, output = tmp_path / "boxes.json", tmp_path / "run"
+    train(config, CocoImages(boxes, tmp_path, config), output, quiet=True)
+    path, longer = tmp_path / replaced, micro_config(Training={"steps": 2, "batch_size": 2})
+    before = path.read_bytes()
+    if path == boxes:
+        path.write_bytes(before.replace(b'"category_id": 0', b'"category_id": 1'))
+    else:
+        path.write_bytes((tmp_path / "2.png").read_bytes())
+    with pytest.raises(CheckpointError, match="^images: other samples"):
+        train(longer, CocoImages(boxes, tmp_path, longer), output, quiet=True)
+    path.write_bytes(before)
+    assert train(longer, CocoImages(boxes, tmp_path, longer), output, quiet=True)["step"] == 2
+
+
 def test_minutes_end_training_and_the_detector_is_written(tmp_path: Path):
     config = micro_config(Training={"steps": 10**6, "batch_size": 2})
     metrics = train(config, ScenesImages("train", 4, config), tmp_path, minutes=0.0, quiet=True)
