@@ -1,17 +1,18 @@
 """Names of splits: one table of how they are spelled, and what follows from it.
 
-Files, folders and lists joined by `+` are read by it alone, so that no validation or test set is trained on
-because of an unusual name.
+Files, folders, records and lists joined by `+` are read by it alone, so that no validation or test set is
+trained on because of an unusual name.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from unimo.errors import ConfigError, DataError
+from unimo.errors import ConfigError, DataError, RecordError, shown
 from unimo.settings import DataConfig
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ _WHOLES = {"trainable_val": "val", "rest_val": "val", "test-dev": "test", "test-
 """Part of a split -> the whole; the parts of one split have no samples in common."""
 _ALSO = {"train": ("train", "restval")}
 _INSTEAD = {"val": ("rest_val",)}
+_warned: set[str] = set()
+"""Splits of files in which records of train were found; one warning each is enough."""
 
 
 def _words(text: str) -> str:
@@ -83,6 +86,7 @@ class Split(NamedTuple):
         return set(f"{self.prefix}_{self.part}".split("_")) <= _SAYS_NOTHING
 
 
+@functools.lru_cache(maxsize=1 << 10)
 def read_split(text: str) -> Split | None:
     """Find the split that the name of a file (without its suffix) or of a folder says; None if it says none.
 
@@ -167,6 +171,53 @@ def _prefer(splits: Sequence[Split], places: list[int], wanted: Split) -> list[i
     if kept and left and not (part or year):
         log.warning("%s is read, %s left out", splits[kept[0]].label, ", ".join(left))
     return kept
+
+
+def said_split(value: object, where: str) -> Split | None:
+    """Return the split that a record says it is of, without year and spelling; None where it says none.
+
+    Args:
+        value: what stands under `split` in the record; an empty text says none.
+        where: file and place, for messages.
+
+    Raises:
+        RecordError: no name of a split.
+    """
+    if value is None or value == "":
+        return None
+    split = read_split(value) if isinstance(value, str) else None
+    if split is None:
+        raise RecordError(f"{where}: split {shown(value)} is none of {', '.join(SPELLINGS)}; correct it")
+    return Split(split.name, SPELLINGS.get(split.name, (split.name,))[0], part=split.part)
+
+
+def check_said_split(value: object, file: Split | None, where: str, needed: bool = False) -> None:
+    """Check that a record belongs to its file, as far as it says so itself: no val record in a train file.
+
+    One of train in another file is no fault of training: the first is a warning.
+
+    Args:
+        value, where: see `said_split`.
+        file: split that the name of the file says; None if it says none.
+        needed: whether the record must say its split, as others of such a file do.
+
+    Raises:
+        RecordError: no name of a split, a split that is held out from that of the file, or none where it is
+            needed.
+    """
+    said = said_split(value, where)
+    if said is None and needed:
+        raise RecordError(f"{where}: it says no `split`, and others of the file do; give it one")
+    if said is None or file is None or common(file.label, [said.label]) or select([said], file.label):
+        return
+    if said.name not in _ALSO["train"]:
+        raise RecordError(
+            f"{where}: it says that it is of split {shown(value)}, and its file is of {file.label}; move it "
+            "to another file"
+        )
+    if file.label not in _warned:
+        _warned.add(file.label)
+        log.warning("%s: it says that it is of %s, in a file of %s", where, said.label, file.label)
 
 
 def split_words(splits: str) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.pictures import Pictures
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
-from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, hash_split
+from unimo.data.readers.divided import divide_by_hash, divide_by_records
+from unimo.data.readers.jsonl import JsonlDataset
 from unimo.data.record import Record
 from unimo.data.splits import splits_of
 from unimo.errors import DataError, RecordError
@@ -43,9 +44,10 @@ def prepare_jsonl(
 ) -> dict[str, Any]:
     """Write `<name>_caption_<split>.arrow` (or `_vqa_`, `_entailment_`), `summary.json`, VQA `answers.json`.
 
-    Splits are those of the file names (`train.jsonl`, `val.jsonl`); if no file names one, images are split by
-    hash: 90% train, 5% val, 5% test. Every line is read and every image decoded; broken ones are skipped,
-    counted and listed with their line number in the summary, which is returned.
+    Splits are those of the file names (`train.jsonl`, `val.jsonl`); if none names one, those that lines say
+    under `split`; if none says one, images are split by hash: 90% train, 5% val, 5% test. Every line is read
+    and every image decoded; broken ones are skipped, counted and listed with their line number in the
+    summary, which is returned.
 
     Args:
         source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
@@ -101,18 +103,23 @@ def prepare_jsonl(
 
 
 def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[str, Dataset], bool]:
-    """Open the data of each split, and return whether file names name the splits."""
+    """Open the data of each split, and return whether file names or lines name the splits."""
     files = listed(source, "*.jsonl") if source.is_dir() else [source]
     if not files:
         raise DataError(f"no *.jsonl file in {source}")
     named = splits_of([path.stem for path in files], source)
-    parts: dict[str, list[Dataset]] = {}
-    for number, path in enumerate(files):
-        data = JsonlDataset(path, kind, image_root=images)
-        for split in [named[number].name] if named else HASHED_SPLITS:
-            part = data if named else ConcatDataset([data], "own", [hash_split(data.image_names(), split)])
-            parts.setdefault(split, []).append(part)
-    return {split: concat(datasets, "own") for split, datasets in parts.items()}, bool(named)
+    opened = {path: JsonlDataset(path, kind, image_root=images) for path in files}
+    if named:
+        parts: dict[str, list[Dataset]] = {}
+        for split, data in zip(named, opened.values(), strict=True):
+            parts.setdefault(split.name, []).append(data)
+        return {split: concat(datasets, "own") for split, datasets in parts.items()}, True
+    said = divide_by_records(opened)
+    division = said or divide_by_hash(opened)
+    data = list(opened.values())
+    return {split.label: ConcatDataset(data, "own", of_files) for split, of_files in division.items()}, bool(
+        said
+    )
 
 
 def _group(

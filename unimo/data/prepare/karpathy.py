@@ -10,6 +10,7 @@ from unimo.data.checks import check_path, check_text
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.pictures import coco_2017
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progress, Row, no_progress
+from unimo.data.splits import said_split
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
 
@@ -107,7 +108,8 @@ def _read_annotations(path: Path, broken: BrokenRecords) -> tuple[list[_Entry], 
 def _read_entry(item: Any, where: str) -> _Entry:
     if not isinstance(item, Mapping) or not {"filename", "split", "sentences"} <= set(item):
         raise RecordError(f"{where} needs filename, split and sentences")
-    if item["split"] not in SPLITS:
+    split = said_split(item["split"], where)
+    if split is None or split.name not in SPLITS:
         raise RecordError(f"{where} has split {shown(item['split'])}, not one of {SPLITS}")
     if not isinstance(item["sentences"], list):
         raise RecordError(f"{where}: expected a list of sentences, found {shown(item['sentences'])}")
@@ -115,7 +117,7 @@ def _read_entry(item: Any, where: str) -> _Entry:
     name = check_path(item["filename"], where)
     folder = check_path(item["filepath"], where) if item.get("filepath") else ""
     candidates = (Path(folder, name).as_posix(), name) if folder else (name,)
-    return _Entry(item["split"], name, candidates, [])
+    return _Entry(split.name, name, candidates, [])
 
 
 def _told_apart(entries: list[_Entry]) -> list[_Entry]:

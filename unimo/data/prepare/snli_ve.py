@@ -10,7 +10,7 @@ from unimo.data.checks import check_id, check_text
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, ImageFolder, Progress, check_folder, no_progress
 from unimo.data.readers.answers import LABELS
-from unimo.data.splits import read_split, select
+from unimo.data.splits import Split, check_said_split, read_split, select
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import listed, parse_json, read_lines
 
@@ -84,12 +84,12 @@ def _files(folder: Path) -> dict[str, Path]:
 def _read_split(path: Path, broken: BrokenRecords) -> tuple[dict[str, dict[str, list]], int]:
     """Read the columns `sentences` and `labels` of each image, and count the lines without label."""
     by_image: dict[str, dict[str, list]] = {}
-    unlabelled = 0
+    unlabelled, split = 0, read_split(path.stem)
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         with broken.skipping():
-            image, sentences, label = _read_line(line, f"{path}, line {number}")
+            image, sentences, label = _read_line(line, split, f"{path}, line {number}")
             if label is None:
                 unlabelled += 1
                 continue
@@ -99,7 +99,7 @@ def _read_split(path: Path, broken: BrokenRecords) -> tuple[dict[str, dict[str, 
     return by_image, unlabelled
 
 
-def _read_line(line: bytes, where: str) -> tuple[str, list[str], int | None]:
+def _read_line(line: bytes, split: Split | None, where: str) -> tuple[str, list[str], int | None]:
     """Return image, premise and hypothesis, and label; None for the label of a line without one.
 
     Raises:
@@ -108,6 +108,7 @@ def _read_line(line: bytes, where: str) -> tuple[str, list[str], int | None]:
     item = parse_json(line, where, RecordError)
     if not isinstance(item, Mapping):
         raise RecordError(f"{where}: expected a JSON object, found {shown(item)}")
+    check_said_split(item.get("split"), split, where)
     for key in ("gold_label", "sentence1", "sentence2", "Flickr30K_ID"):
         if key not in item:
             raise RecordError(f"{where}: not a line of SNLI-VE, {key!r} is missing")

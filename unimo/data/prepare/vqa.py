@@ -25,6 +25,7 @@ from unimo.data.prepare.writer import (
     write_json,
 )
 from unimo.data.readers.answers import unnamed_class
+from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import listed, read_json
 from unimo.metrics.vqa import normalise_answer, soft_score
@@ -170,6 +171,7 @@ def _read_split(questions: Path, annotations: Path | None, broken: BrokenRecords
     if annotations is not None:
         for where, entry in _entries(annotations, "annotations"):
             with broken.skipping():
+                check_said_split(entry.get("split"), read_split(annotations.stem), where)
                 number = _number(entry, "question_id", where)
                 if number in by_id:
                     raise RecordError(f"{where}: question {number} is answered there already")
@@ -178,6 +180,7 @@ def _read_split(questions: Path, annotations: Path | None, broken: BrokenRecords
     seen: set[int] = set()
     for where, entry in _entries(questions, "questions"):
         with broken.skipping():
+            check_said_split(entry.get("split"), read_split(questions.stem), where)
             number, image_id = (_number(entry, key, where) for key in ("question_id", "image_id"))
             text = check_text(entry.get("question"), f"{where}, 'question'")
             if number in seen:
@@ -193,6 +196,9 @@ def _read_split(questions: Path, annotations: Path | None, broken: BrokenRecords
 def _entries(path: Path, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the objects of a list in a file of VQA v2, each with its place; others as empty ones."""
     content = read_json(path, DataError)
+    if isinstance(content, Mapping):
+        said = content.get("data_subtype")
+        check_said_split(said, read_split(path.stem), f"{path}, 'data_subtype'")
     entries = content.get(key) if isinstance(content, Mapping) else None
     if not isinstance(entries, list):
         raise DataError(f"{path} is not of VQA v2: expected a JSON object with a list {key!r}")

@@ -1,7 +1,8 @@
 """Arrow tables in the format of ViLT, METER, BridgeTower and VLMo: a row is an image with all its texts.
 
 Columns: pairs `image, caption, image_id`; VQA `image, questions, answers, answer_labels, answer_scores,
-image_id, question_id`; entailment `image, sentences, labels`. Further columns are ignored.
+image_id, question_id`; entailment `image, sentences, labels`. A column `split` divides a file whose name says
+none. Further columns are ignored.
 
 The index holds only list lengths. Images are read from the file by position and never through the
 memory map, so resident memory does not grow with the number of images read.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from unimo.data.checks import check_id, check_text
 from unimo.data.readers.answers import check_label, check_scores
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
 from unimo.data.record import Record
+from unimo.data.splits import check_said_split, read_split
 from unimo.data.tables import column_names, open_table
 from unimo.errors import DataError, RecordError, shown, visible
 from unimo.limits import ANSWERS, IMAGE_BYTES
@@ -37,14 +39,14 @@ TEXT_COLUMN: dict[Kind, str] = {
     "texts": "caption",
 }
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
-    "pairs": ("image", "image_id", "caption"),
+    "pairs": ("image", "image_id", "split", "caption"),
     "vqa": (
-        *("image", "image_id", "questions", "question_id"),
+        *("image", "image_id", "split", "questions", "question_id"),
         *("answers", "answer_labels", "answer_scores"),
     ),
-    "entailment": ("image", "image_id", "sentences", "labels"),
-    "texts": ("image_id", "caption"),
-    "images": ("image", "image_id"),
+    "entailment": ("image", "image_id", "split", "sentences", "labels"),
+    "texts": ("image_id", "split", "caption"),
+    "images": ("image", "image_id", "split"),
 }
 # Lists that a value of a column lies in. The lists of the texts decide how many samples there are.
 _DEPTHS: dict[Kind, dict[str, int]] = {
@@ -73,6 +75,9 @@ class ArrowDataset(Dataset):
                 f"{self.path} has no column {' or '.join(sorted(missing))}; "
                 f"found {', '.join(map(visible, column_names(self.path)))}"
             )
+        self._split = read_split(self.path.stem)
+        self._said = self._table.column("split") if "split" in self._table.column_names else None
+        self._says_splits = self._said is not None and _says_any(self._said)
         self._starts = np.arange(len(self._table) + 1)
         if text is not None:
             # A list of nulls can be of any length without taking a byte.
@@ -92,6 +97,8 @@ class ArrowDataset(Dataset):
         where = f"{self.path}, row {row}, text {which}"
         sample_id = f"{self.path.stem}:{row}#{which}"
         try:
+            if self._says_splits:
+                check_said_split(self._said[row].as_py(), self._split, where, needed=self._split is None)
             fields = self._fields(row, which, where, sample_id)
             image_id = self._image_id(row)
         except (UnicodeDecodeError, pa.ArrowException) as error:
@@ -105,6 +112,12 @@ class ArrowDataset(Dataset):
         if self.kind == "texts":
             raise RecordError(f"{self.path}: images are not read from a corpus of texts")
         return self._images.read(row)
+
+    def said_splits(self) -> Sequence[object]:
+        if not self._says_splits:
+            return ()
+        said = list(map(_readable, self._said))
+        return [said[row] for row in np.repeat(np.arange(len(said)), np.diff(self._starts))]
 
     def _locate(self, index: int) -> tuple[int, int]:
         """Return the image row and the text index of a sample."""
@@ -292,8 +305,14 @@ def _lengths(lists: pa.Array) -> list[int]:
     return pc.fill_null(pc.list_value_length(lists), 0).to_pylist()
 
 
-def _readable(answer: pa.Scalar) -> Any:
+def _says_any(column: pa.ChunkedArray) -> bool:
+    """Return whether a column has values that are neither null nor an empty text."""
+    values = column if pa.types.is_nested(column.type) else column.unique()
+    return any(value.is_valid and _readable(value) != "" for value in values)
+
+
+def _readable(value: pa.Scalar) -> Any:
     """Return a value; None for a text that is not UTF-8."""
     with contextlib.suppress(UnicodeDecodeError):
-        return answer.as_py()
+        return value.as_py()
     return None

@@ -59,6 +59,13 @@ class Dataset(ABC):
         """
         return self[index].image_id
 
+    def said_splits(self) -> Sequence[object]:
+        """Return what each sample says of its split itself; empty if none says any, and in most formats.
+
+        Only files whose names say no split are asked. None stands for a sample that says none.
+        """
+        return ()
+
 
 class TextDataset(Dataset):
     """Base of the readers of texts without images."""

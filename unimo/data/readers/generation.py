@@ -21,11 +21,12 @@ from typing import Any
 from unimo.data.checks import check_id, check_text
 from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
+from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown, visible
 from unimo.files import parse_json, read_json
 
 TARGETS = ("tgt", "target")
-KNOWLEDGE = "knowledge"
+KNOWLEDGE, SPLIT = "knowledge", "split"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class TsvFile(TextDataset):
         self.name, self._is_tokenized, self._splits_turns = name, is_tokenized, splits_turns
         self._lines = LineFile(path)
         self._columns = columns = self._lines.text(0).split("\t") if len(self._lines) else []
-        self._sources = [column for column in columns if column not in (*TARGETS, KNOWLEDGE)]
+        self._sources = [column for column in columns if column not in (*TARGETS, KNOWLEDGE, SPLIT)]
+        self._split = read_split(path.stem)
         self._target = next((column for column in TARGETS if column in columns), "")
         if not self._target or not self._sources or len(set(columns)) < len(columns):
             found = ", ".join(visible(column[:30]) for column in columns[:12]) or "nothing"
@@ -110,6 +112,7 @@ class TsvFile(TextDataset):
                 "with tabs between"
             )
         texts = dict(zip(self._columns, cells, strict=True))
+        check_said_split(texts.get(SPLIT), self._split, where)
         sources = [check_text(texts[column], f"{where}, column {column}") for column in self._sources]
         if self._splits_turns:
             turns = (turn for source in sources for turn in source.split(" [SEP] "))
@@ -133,7 +136,7 @@ class JsonlFile(TextDataset):
     """
 
     def __init__(self, path: Path, name: str) -> None:
-        self.name = name
+        self.name, self._split = name, read_split(path.stem)
         self._lines = LineFile(path)
 
     def __len__(self) -> int:
@@ -145,6 +148,7 @@ class JsonlFile(TextDataset):
         item = parse_json(self._lines.content(index), where, RecordError)
         if not isinstance(item, dict):
             raise RecordError(f"{where}: expected a JSON object, found {shown(item)}")
+        check_said_split(item.get(SPLIT), self._split, where)
         knowledge = item.get(KNOWLEDGE)
         return GenerationRecord(
             sample_id=self._lines.sample_id(index),

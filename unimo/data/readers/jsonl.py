@@ -11,14 +11,16 @@ texts       as pairs, without an image
 images      an image; texts with it are ignored
 entailment  {"text": "hypothesis", "label": "entailment" | "neutral" | "contradiction" | 2 | 1 | 0}
 
-A list holds several samples of one image.
+A list holds several samples of one image. `split` in any of them divides a file whose name says none.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from unimo.data.checks import check_id, check_path, check_text
 from unimo.data.readers.answers import check_label, check_scores
 from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index
 from unimo.data.record import Record
+from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown, visible
 from unimo.files import parse_json, read_json
 from unimo.metrics.vqa import answer_type, soft_scores
@@ -38,6 +41,8 @@ HASHED_SPLITS = ("train", "val", "test")
 """Splits that images are divided into where file names name none."""
 HELD_OUT_SHARE = 0.05
 """Share of the images in val, and also in test, where file names name no split."""
+MAY_SAY_SPLIT = re.compile(rb'"split"|\\u00[5-7]')
+"""What any JSON text with a key `split` contains; its letters may be escaped."""
 
 
 def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
@@ -54,6 +59,7 @@ def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
         raise RecordError(f"{where}: expected a JSON object, found {shown(item)}")
     if kind == "images":
         return [{}]
+    said = {"split": item["split"]} if "split" in item else {}
     if kind not in ("pairs", "texts"):
         key = "question" if kind == "vqa" else "text"
         if key not in item:
@@ -61,10 +67,10 @@ def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
         return [dict(item)]
     for key in ("texts", "captions"):
         if isinstance(item.get(key), list):
-            return [{"text": text} for text in item[key]]
+            return [{"text": text, **said} for text in item[key]]
     for key in ("text", "caption"):
         if key in item:
-            return [{"text": item[key]}]
+            return [{"text": item[key], **said}]
     raise RecordError(f"{where}: no 'text' or 'texts'; found {', '.join(map(str, item)) or 'nothing'}")
 
 
@@ -162,6 +168,7 @@ class JsonlDataset(Dataset):
         self.kind = kind
         self.name = name or self.path.stem
         self.image_root = Path(image_root) if image_root is not None else self.path.parent
+        self._split, self._says_splits = read_split(self.path.stem), False
         # For each sample its line, and its index among the samples of the line.
         self._line_of, self._which = array("q"), array("i")
         opened = _ItemFile if self.path.suffix.lower() == ".json" else LineFile
@@ -173,6 +180,10 @@ class JsonlDataset(Dataset):
         """Add the samples of a line; return whether it has any."""
         if not line.strip():
             return False
+        if not (self._split or self._says_splits) and MAY_SAY_SPLIT.search(line):
+            with contextlib.suppress(RecordError):
+                item = parse_json(line, "", RecordError)
+                self._says_splits = isinstance(item, dict) and item.get("split") not in (None, "")
         several = self.kind != "images" and (b'"texts"' in line or b'"captions"' in line)
         count = count_samples(line, self.kind) if several else 1
         index = self._line_of[-1] + 1 if self._line_of else 0
@@ -202,6 +213,18 @@ class JsonlDataset(Dataset):
     def where(self, index: int) -> str:
         """Return file and line number of a sample."""
         return self._lines.where(self._line_of[index])
+
+    def said_splits(self) -> Sequence[object]:
+        if not self._says_splits:
+            return ()
+        said: list[object] = []
+        for index, line in enumerate(self._line_of):
+            try:
+                again = index and line == self._line_of[index - 1]
+                said.append(said[-1] if again else self._parsed(index).get("split"))
+            except RecordError:
+                said.append(None)
+        return said
 
     def image_names(self) -> list[str | None]:
         """Return the `image` value of each sample's line; None where there is none or the line is broken."""
@@ -241,6 +264,11 @@ class JsonlDataset(Dataset):
         return path
 
     def _item(self, index: int) -> dict:
+        item = self._parsed(index)
+        check_said_split(item.get("split"), self._split, self.where(index), self._says_splits)
+        return item
+
+    def _parsed(self, index: int) -> dict:
         item = parse_json(self._lines.content(self._line_of[index]), self.where(index), RecordError)
         if not isinstance(item, dict):
             raise RecordError(f"{self.where(index)}: expected a JSON object, found {shown(item)}")

@@ -15,7 +15,10 @@ they are spelled. Rules:
   columns of the requested kind are read;
 - of several formats in one folder Arrow goes before tar, and tar before jsonl;
 - a JSON list of the same objects (`coco_train.json` of ALBEF) is read if it is named, alone or by a pattern;
-- if no jsonl file of the folder names a split, images are split by hash (`readers/jsonl.py`);
+- if no file of the folder names a split, its records may: a column `split` of Arrow tables, or the key of
+  jsonl lines and JSON lists; tar shards that name none are train;
+- records that say another split than the name of their file are broken;
+- if neither files nor records say one, images of jsonl files are split by hash (`readers/jsonl.py`);
 - texts alone may also be `*.txt` files, one sentence a line; images alone a folder of image files, with a
   subfolder for each split or without splits (all of them train). Such corpora are not split by hash.
 """
@@ -30,7 +33,6 @@ from typing import Any, NamedTuple
 from unimo.data.readers.answers import check_classes, unnamed_class
 from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset
 from unimo.data.readers.base import (
-    ConcatDataset,
     Dataset,
     Kind,
     LabeledImages,
@@ -39,6 +41,7 @@ from unimo.data.readers.base import (
     relabel,
 )
 from unimo.data.readers.cifar import open_cifar
+from unimo.data.readers.divided import TRAIN, Division, divide_by_hash, divide_by_records, open_divided
 from unimo.data.readers.image_folder import (
     PictureDataset,
     PromptDataset,
@@ -47,18 +50,17 @@ from unimo.data.readers.image_folder import (
     open_image_folder,
     split_folders,
 )
-from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, TextLinesDataset, hash_split
+from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, TextLinesDataset
 from unimo.data.readers.tar import TarDataset
 from unimo.data.scenes.dataset import SceneShapes, open_scenes
 from unimo.data.scenes.dataset import answers as scene_answers
-from unimo.data.splits import Split, read_split, select, split_words, splits_of
+from unimo.data.splits import Split, select, split_words, splits_of
 from unimo.data.tables import column_names
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import listed, read_json
 from unimo.settings import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
-_TRAIN = read_split("train")
 _WHOLE = "all"
 _UNPAIRED = ("texts", "images")
 _READERS: dict[str, Callable[[Path, Kind, str], Dataset]] = {
@@ -108,9 +110,10 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     if kind == "images" and (pictures := _picture_folder(path)):
         return _open_pictures(pictures, split, name)
     files = _find_files(path, kind)
-    if _is_hashed(files, kind):
-        return _open_hashed(files, split, kind, name)
-    splits, chosen = [file.split or _TRAIN for file in files], {}
+    opened, division = _divide(files, kind, name)
+    if division:
+        return open_divided(opened, division, split, name, path)
+    splits, chosen = [file.split or TRAIN for file in files], {}
     for word in split_words(split):
         found = select(splits, word)
         if not found:
@@ -120,7 +123,7 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
             )
         # train may have brought restval already
         chosen |= dict.fromkeys(files[place].path for place in found)
-    parts = [_READERS[path.suffix.lower()](path, kind, name) for path in chosen]
+    parts = [opened.get(path) or _open_file(path, kind, name) for path in chosen]
     dataset = concat(parts, name)
     if len(dataset) == 0:
         raise DataError(f"split {split!r} in {path} has no samples")
@@ -152,7 +155,8 @@ def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]
     if kind == "images" and (pictures := _picture_folder(path)):
         return [split.label for split in _picture_splits(pictures).values()]
     files = _find_files(path, kind)
-    return list(HASHED_SPLITS) if _is_hashed(files, kind) else _split_names(files)
+    division = _divide(files, kind, "")[1]
+    return [split.label for split in division] if division else _split_names(files)
 
 
 def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
@@ -171,7 +175,7 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
     if classes.is_file():
         return check_classes(read_json(classes, DataError), classes, DataError)
     files = _find_files(path, "vqa")
-    train = [file.path for file in files if "test" not in (file.split or _TRAIN).name]
+    train = [file.path for file in files if "test" not in (file.split or TRAIN).name]
     answers = _answers_of_tables(path for path in train if path.suffix.lower() == ".arrow")
     return answers or _answers_of_records(open_corpus(corpus, data.train_split, "vqa", data))
 
@@ -233,7 +237,7 @@ def _picture_folder(path: Path) -> Path | None:
 
 
 def _picture_splits(folder: Path) -> dict[str, Split]:
-    return split_folders(folder, labeled=False) or {"": _TRAIN}
+    return split_folders(folder, labeled=False) or {"": TRAIN}
 
 
 def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
@@ -255,33 +259,27 @@ def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
 
 
 def _split_names(files: list[_File]) -> list[str]:
-    return sorted({(file.split or _TRAIN).label for file in files})
+    return sorted({(file.split or TRAIN).label for file in files})
 
 
-def _is_hashed(files: list[_File], kind: Kind) -> bool:
-    if kind in _UNPAIRED:
-        return False
-    return files[0].path.suffix.lower() in (".jsonl", ".json") and files[0].split is None
+def _open_file(path: Path, kind: Kind, name: str) -> Dataset:
+    return _READERS[path.suffix.lower()](path, kind, name)
 
 
-def _open_hashed(files: list[_File], split: str, kind: Kind, name: str) -> Dataset:
-    parts, indices = [], []
-    for file in files:
-        dataset = JsonlDataset(file.path, kind, name)
-        names = dataset.image_names()  # parses the whole file
-        for word in split_words(split):
-            if word not in HASHED_SPLITS:
-                raise DataError(
-                    f"{file.path.parent} has no split {word!r}; found: {', '.join(HASHED_SPLITS)}"
-                )
-            parts.append(dataset)
-            indices.append(hash_split(names, word))
-    whole = ConcatDataset(parts, name, indices)
-    if len(whole) == 0:
-        raise DataError(
-            f"{files[0].path.parent} has too few images for a split {split!r}: at least 3 are needed"
-        )
-    return whole
+def _divide(files: list[_File], kind: Kind, name: str) -> tuple[dict[Path, Dataset], Division]:
+    """Open files whose names say no split, if their records may, and divide their samples.
+
+    Returns:
+        The opened files; none, and no splits, if names say them or all samples are of train.
+    """
+    suffix = files[0].path.suffix.lower()
+    if files[0].split or suffix not in (".arrow", ".jsonl", ".json"):
+        return {}, {}
+    opened = {file.path: _open_file(file.path, kind, name) for file in files}
+    division = divide_by_records(opened)
+    if not division and suffix != ".arrow" and kind not in _UNPAIRED:
+        division = divide_by_hash(opened)
+    return opened, division
 
 
 def _answers_of_tables(paths: Iterable[Path]) -> list[str]:

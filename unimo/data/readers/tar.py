@@ -2,7 +2,8 @@
 
     000017.jpg   the image (jpg, jpeg, png, webp or avif)
     000017.txt   one caption, UTF-8
-    000017.json  instead of txt: the keys of `readers/jsonl.py`, or a list of such objects
+    000017.json  instead of txt: the keys of `readers/jsonl.py`, or a list of such objects; beside txt or with
+                 images alone only its `split` counts
 
 Opening a shard reads its headers (and the json members, to count their texts); images are read by
 position when needed.
@@ -10,16 +11,19 @@ position when needed.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 from array import array
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
-from unimo.data.readers.jsonl import count_samples, record_fields, split_item
+from unimo.data.readers.jsonl import MAY_SAY_SPLIT, count_samples, record_fields, split_item
 from unimo.data.record import Record
+from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import decode, parse_json, regular
 from unimo.limits import IMAGE_BYTES, LINE_BYTES, TAR_HEADER_BYTES
@@ -154,6 +158,8 @@ class TarDataset(Dataset):
         self._key_ends, self._spans = array("q", [0]), array("q")
         self._key_text = bytearray()
         self._keys, self._which = array("q"), array("i")
+        # Shards whose names say no split are of train.
+        self._split = read_split(self.path.stem) or read_split("train")
         texts = classes = 0
         for number, (key, parts) in enumerate(_scan(self.path).items()):
             image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), NOTHING)
@@ -167,7 +173,7 @@ class TarDataset(Dataset):
                 count = count_samples(content, kind)
             self._key_text += key.encode("utf8", "surrogateescape")
             self._key_ends.append(len(self._key_text))
-            self._spans.extend((*image, *text, int(use_txt)))
+            self._spans.extend((*image, *text, *parts.get("json", NOTHING), int(use_txt)))
             self._keys.extend([number] * count)
             self._which.extend(range(count))
             texts += text != NOTHING
@@ -187,17 +193,19 @@ class TarDataset(Dataset):
         key, where = self._key(index)
         image_id = f"{self.path.stem}:{key}"
         if self.kind == "images":
+            self._check_split(index, where)
             return Record(image_id, self.name, images=(self.image_source(index),), image_id=image_id)
-        text_at, text_size, is_txt = self._span(index)[2:]
+        text_at, text_size, *_, is_txt = self._span(index)[2:]
         if text_at < 0:
             raise RecordError(f"{where}: no text (txt or json)")
         content = read_at(self.path, text_at, text_size, LINE_BYTES)
-        item = (
-            {"text": " ".join(decode(content, where, RecordError).split())}
-            if is_txt
-            else parse_json(content, where, RecordError)
-        )
+        if is_txt:
+            self._check_split(index, where)
+            item = {"text": " ".join(decode(content, where, RecordError).split())}
+        else:
+            item = parse_json(content, where, RecordError)
         sample = split_item(item, self.kind, where)[self._which[index]]
+        check_said_split(sample.get("split"), self._split, where)
         sample_id = f"{image_id}#{self._which[index]}"
         fields = record_fields(sample, self.kind, where, sample_id)
         if self.kind != "texts":
@@ -214,6 +222,20 @@ class TarDataset(Dataset):
             raise RecordError(f"{where}: the image has 0 bytes")
         return read_at(self.path, offset, size, IMAGE_BYTES)
 
+    def _check_split(self, index: int, where: str) -> None:
+        """Check what a json member says of the split, where nothing else of it is read."""
+        place, size = self._span(index)[4:6]
+        if place < 0 or size > LINE_BYTES:
+            return
+        content = read_at(self.path, place, size, LINE_BYTES)
+        items: Any = None
+        if MAY_SAY_SPLIT.search(content):
+            with contextlib.suppress(RecordError):  # bookkeeping that is no JSON does no harm
+                items = parse_json(content, where, RecordError)
+        for item in items if isinstance(items, list) else [items]:
+            if isinstance(item, Mapping):
+                check_said_split(item.get("split"), self._split, where)
+
     def _key(self, index: int) -> tuple[str, str]:
         """Return the common name of a sample's members, and file and name for messages."""
         number = self._keys[index]
@@ -222,9 +244,9 @@ class TarDataset(Dataset):
         return key, f"{self.path}, {key}"
 
     def _span(self, index: int) -> array[int]:
-        """Return image offset and size, text offset and size, and 1 if the text is a txt."""
+        """Return offset and size of the image, the text and the json, and 1 if the text is a txt."""
         number = self._keys[index]
-        return self._spans[number * 5 : number * 5 + 5]
+        return self._spans[number * 7 : number * 7 + 7]
 
 
 def _scan(path: Path) -> dict[str, dict[str, Span]]:

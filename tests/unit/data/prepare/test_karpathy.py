@@ -92,7 +92,7 @@ def test_too_many_broken_images_leave_no_file(tmp_path):
         ([1], "not a Karpathy JSON"),
         ({"images": []}, "lists no images"),
         ({"images": [{"filename": "1.jpg"}]}, r"images\[0\] needs filename, split and sentences"),
-        ({"images": [{"filename": "1", "split": "dev", "sentences": []}]}, "split 'dev'"),
+        ({"images": [{"filename": "1", "split": "held-out", "sentences": []}]}, "split 'held-out'"),
     ],
 )
 def test_bad_annotations(tmp_path, content, message):
