@@ -1,4 +1,4 @@
-"""Turn data sets into Arrow tables: `python tools/prepare_data.py karpathy|vqa|snli-ve|jsonl --help`."""
+"""Turn data sets into Arrow tables; `python tools/prepare_data.py --help` lists the commands."""
 
 import argparse
 import functools
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo.cli import add_command, arguments, number, run  # noqa: E402 - works from a clone that is not installed
 from unimo.data.prepare.jsonl import prepare_jsonl  # noqa: E402
 from unimo.data.prepare.karpathy import prepare_karpathy  # noqa: E402
+from unimo.data.prepare.scenes import KINDS, prepare_scenes  # noqa: E402
 from unimo.data.prepare.snli_ve import prepare_snli_ve  # noqa: E402
 from unimo.data.prepare.vqa import prepare_vqa  # noqa: E402
 from unimo.ranges import Count, Share, Size  # noqa: E402
@@ -23,11 +24,12 @@ python tools/prepare_data.py karpathy --annotations dataset_flickr8k.json --imag
   python tools/prepare_data.py karpathy --annotations dataset_coco.json --images coco --out data/coco
   python tools/prepare_data.py vqa --annotations vqav2 --images coco --out data/vqa
   python tools/prepare_data.py snli-ve --annotations snli_ve --images flickr30k-images --out data/snli_ve
-  python tools/prepare_data.py jsonl --input my.jsonl --kind pairs --out data/mine"""
+  python tools/prepare_data.py jsonl --input my.jsonl --kind pairs --out data/mine
+  python tools/prepare_data.py scenes --out pictures"""
 
 
 def main(words: list[str] | None = None) -> None:
-    """Prepare one data set and print the counts as JSON."""
+    """Prepare one data set and print its counts as JSON."""
     args = vars(_parser().parse_args(words))
     prepare: Callable[..., dict] = args.pop("prepare")
     progress = functools.partial(tqdm, unit=" images", mininterval=1.0)
@@ -37,7 +39,7 @@ def main(words: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     about = "Turn data sets into Arrow tables in the column layout of ViLT, METER and VLMo."
     parser = arguments(about, EXAMPLES)
-    commands = parser.add_subparsers(required=True, metavar="karpathy|vqa|snli-ve|jsonl")
+    commands = parser.add_subparsers(required=True, metavar="karpathy|vqa|snli-ve|jsonl|scenes")
 
     add = _command(commands, "karpathy", prepare_karpathy, "Flickr8k, Flickr30k or COCO captions")
     add("--annotations", required=True, help="Karpathy JSON, e.g. dataset_flickr8k.json")
@@ -57,12 +59,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--annotations", required=True, help="folder of snli_ve_{train,dev,test}.jsonl")
     add("--images", required=True, help="folder of the Flickr30k images")
 
-    add = _command(commands, "jsonl", prepare_jsonl, "your own images and texts (see unimo/data/README.md)")
+    add = _command(commands, "jsonl", prepare_jsonl, "your own images and texts (see docs/guides/data.md)")
     add("--input", required=True, dest="source", help="jsonl file, or folder of train.jsonl, val.jsonl")
     add("--images", help="folder that image paths are relative to; default: the jsonl file's")
-    add("--kind", choices=("pairs", "vqa", "entailment"), default="pairs")
+    add("--kind", choices=KINDS, default="pairs")
     add("--name", default="own", help="first part of the file names")
     add("--min-count", type=number(Size), default=1, help="VQA: smallest count of an answer class")
+
+    what = "pictures of the built-in corpus as files, to try what is meant for yours"
+    drawn = add_command(commands, "scenes", what, EXAMPLES)
+    drawn.set_defaults(prepare=prepare_scenes)
+    drawn.add_argument("--out", required=True, help="folder to write to")
+    drawn.add_argument("--kind", choices=KINDS, default="pairs")
+    drawn.add_argument("--count", type=number(Size), default=100, help="pictures (default 100)")
     return parser
 
 

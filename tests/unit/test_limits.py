@@ -287,8 +287,7 @@ def test_positions_outside_of_a_file(tmp_path: Path, answer: bytes) -> None:
 # Files of our own: metrics of a run, notes of a job, answers of a process that was started here.
 OWN = {
     "unimo/training/callbacks/", "unimo/training/launch.py", "unimo/benchmark", "unimo/studies",
-    "unimo/_runtime.py",
-    "tools/quickstart.py", "unimo/files.py", "unimo/augment/index.py", "unimo/augment/statistics.py",
+    "unimo/_runtime.py", "unimo/files.py", "unimo/augment/index.py", "unimo/augment/statistics.py",
     "unimo/tasks/seq2seq/batches.py",
 }  # fmt: skip
 

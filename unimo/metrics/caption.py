@@ -31,6 +31,8 @@ _TINY, _SMALL = 1e-15, 1e-9
 _ROUGE_BETA = 1.2
 _CIDER_SIGMA = 6.0
 _SPICE_NEEDS = "stanford-corenlp-3.6.0*.jar"
+JAVA_NEEDS = 'Java and pip install -c constraints.txt -e ".[caption]"'
+"""What METEOR, SPICE and the Stanford tokenizer need."""
 
 _CLITIC = re.compile(r"(?<=\w)(n't|'(?:s|m|d|re|ve|ll))(?!\w)")
 _TOKEN = re.compile(r"n't|'(?:s|m|d|re|ve|ll)\b|(?:[^\W\d_]\.){2,}|\w+(?:[-.,:'&*@]\w+)*|\.\.+|--+|[^\w\s]")
@@ -193,6 +195,23 @@ def find_evaluation() -> Path | None:
     return Path(next(iter(found.submodule_search_locations)))
 
 
+def missing_program(metric: str) -> str:
+    """Return what must be installed before a metric can be computed; empty if nothing is missing."""
+    if metric not in ("meteor", "spice"):
+        return ""
+    folder = find_evaluation()
+    if folder is None:
+        return JAVA_NEEDS
+    return (
+        "" if metric == "meteor" or _has_parser(folder) else f"{_SPICE_NEEDS} in {folder / 'spice' / 'lib'}"
+    )
+
+
+def _has_parser(folder: Path) -> bool:
+    """Return whether SPICE's parser is there, which SPICE would otherwise download at its first use."""
+    return any(folder.glob(f"spice/lib/{_SPICE_NEEDS}"))
+
+
 def ptb_tokenize(texts: Sequence[str]) -> list[list[str]]:
     """Split texts with the Stanford tokenizer into lower-case tokens, without punctuation marks.
 
@@ -227,8 +246,7 @@ def java_scores(
     human = {image: [" ".join(tokens) for tokens in references[image]] for image in candidates}
     scores = {}
     for name in names:
-        # SPICE would download Stanford CoreNLP at its first use; that is the user's decision.
-        if name == "spice" and not list(folder.glob(f"spice/lib/{_SPICE_NEEDS}")):
+        if name == "spice" and not _has_parser(folder):  # a download is the user's decision
             logger.info("no SPICE: %s is not in %s", _SPICE_NEEDS, folder / "spice" / "lib")
             continue
         scorer = getattr(importlib.import_module(f"pycocoevalcap.{name}.{name}"), name.capitalize())

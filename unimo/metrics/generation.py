@@ -68,10 +68,10 @@ def check_metrics(names: Sequence[MetricName]) -> None:
     if "rouge" in names and importlib.util.find_spec("rouge_score") is None:
         raise ConfigError(
             "task.metrics has rouge, which the library rouge-score computes; install it "
-            '(pip install -e ".[generation]"), or set task.metrics without rouge'
+            '(pip install -c constraints.txt -e ".[generation]"), or set task.metrics without rouge'
         )
     if "meteor" in names and caption.find_evaluation() is None:
-        logger.warning('no METEOR in the scores: it needs Java and pip install -e ".[caption]"')
+        logger.warning("no METEOR in the scores: it needs %s", caption.JAVA_NEEDS)
 
 
 def generation_scores(

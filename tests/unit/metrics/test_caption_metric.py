@@ -189,3 +189,15 @@ def test_scores_of_java_programs_are_times_100_and_spice_needs_its_parser(
     assert caption.java_scores({}, {}) == caption.java_scores(*given, names=()) == {}
     monkeypatch.setattr(caption, "find_evaluation", lambda: None)
     assert caption.java_scores(*given) == {}
+
+
+def test_what_a_metric_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spice/lib").mkdir(parents=True)
+    monkeypatch.setattr(caption, "find_evaluation", lambda: None)
+    for metric in ("meteor", "spice"):
+        assert caption.missing_program(metric) == 'Java and pip install -c constraints.txt -e ".[caption]"'
+    monkeypatch.setattr(caption, "find_evaluation", lambda: tmp_path)
+    assert caption.missing_program("meteor") == ""
+    assert caption.missing_program("spice") == f"stanford-corenlp-3.6.0*.jar in {tmp_path / 'spice/lib'}"
+    (tmp_path / "spice/lib/stanford-corenlp-3.6.0.jar").touch()
+    assert caption.missing_program("spice") == caption.missing_program("cider") == ""

@@ -228,3 +228,17 @@ def test_the_tool_trains_on_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert not load_detector(out / "config.yaml", out / "model.safetensors").training
     with pytest.raises(ConfigError, match="either --annotations"):
         main(["--config", str(SCENES), "--out", str(out)])
+
+
+def test_a_missing_metric_is_found_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ppdet_features.coco.importlib.util.find_spec", lambda _: None)
+    words = [
+        "--config",
+        "ppdet_features/configs/scenes_tiny.yaml",
+        "--scenes",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(ConfigError, match=r'needs pycocotools: pip install .*"\.\[detector\]"'):
+        main(words)
+    assert not (tmp_path / "out").exists()

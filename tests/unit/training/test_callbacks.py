@@ -69,6 +69,17 @@ def test_unknown_select_metric_is_named(tmp_path: Path) -> None:
         train(make_run(tmp_path, train={"select_metric": "weight_sums"}))
 
 
+@pytest.mark.parametrize("metric", ["meteor", "spice"])
+def test_a_metric_whose_program_is_missing_is_found_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str
+) -> None:
+    monkeypatch.setattr("unimo.metrics.caption.find_evaluation", lambda: None)
+    monkeypatch.setattr(SmallTask, "evaluate", lambda *_: pytest.fail("evaluated"))
+    monkeypatch.setattr(SmallTask, "losses", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ConfigError, match=rf'select_metric={metric} needs Java and pip .*"\.\[caption\]"'):
+        train(make_run(tmp_path, train={"select_metric": metric}))
+
+
 def test_progress_writes_plain_lines_without_a_terminal(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ all captions of the image.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,14 @@ from unimo.data.readers.base import Dataset
 from unimo.data.readers.open import open_corpus
 from unimo.losses.reduce import accuracy
 from unimo.metrics.average import compute_on_first
-from unimo.metrics.caption import caption_scores, find_evaluation, java_scores, ptb_tokenize, tokenize
+from unimo.metrics.caption import (
+    JAVA_NEEDS,
+    caption_scores,
+    find_evaluation,
+    java_scores,
+    ptb_tokenize,
+    tokenize,
+)
 from unimo.models.base import Images, Model
 from unimo.nn.outputs import Encoded
 from unimo.ranges import Size
@@ -30,6 +38,8 @@ from unimo.tasks.caption.data import CaptionData, read_references, result_image_
 from unimo.tasks.caption.scene_scores import scene_caption_scores
 from unimo.tasks.caption.tags import check_tags, find_tags, read_tags
 from unimo.tasks.generation import GenerationConfig, GenerationTask
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,9 @@ class CaptionTask(GenerationTask):
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> CaptionData:
         """Open the image-text pairs of `data.path`, and the files of references and object tags, if any."""
+        if run.task.java and find_evaluation() is None:
+            lacking = "captions are scored without METEOR, SPICE and the Stanford tokenizer: these need %s"
+            logger.warning(lacking, JAVA_NEEDS)
         only_scenes = all(corpus.path == "scenes" for corpus in run.data.path)
         kinds, tags = {True: CaptionCollator, False: ReferenceCollator}, None
         if run.task.tags:

@@ -9,6 +9,7 @@ from itertools import islice
 
 from unimo import distributed
 from unimo.errors import ConfigError, DataError, nearest
+from unimo.metrics.caption import missing_program
 from unimo.tasks.base import Batch
 from unimo.training.state import SIGNALS, Callback, TrainState
 from unimo.training.stopping import StoppedError, until_stopped
@@ -39,9 +40,11 @@ class Evaluate(Callback):
         run is not evaluated.
 
         Raises:
-            ConfigError: `train.select_metric` is none of the metrics.
+            ConfigError: `train.select_metric` is none of the metrics, or needs a program that is missing.
             DataError: there is no such split, and `train.select_metric` needs it.
         """
+        if missing := missing_program(state.run.train.select_metric):
+            raise ConfigError(f"train.select_metric={state.run.train.select_metric} needs {missing}")
         ranks, size = (distributed.rank(), distributed.world_size()), state.run.train.eval_batch_size
         try:
             self._batches = state.data.eval_loader(self.split, state.run, *ranks, size)

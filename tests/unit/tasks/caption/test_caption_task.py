@@ -168,3 +168,12 @@ def test_models_and_settings_that_cannot_caption():
         make(task={"label_smoothing": 1.0})
     with pytest.raises(ConfigError, match="beam.size 0: expected 1 or more"):
         make(task={"beam": {"size": 0}})
+
+
+@pytest.mark.parametrize("java", [True, False])
+def test_what_the_scores_of_captions_lack_is_said_when_the_data_are_opened(
+    java: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("unimo.tasks.caption.task.find_evaluation", lambda: None)
+    make(task={"java": java})
+    assert ('pip install -c constraints.txt -e ".[caption]"' in caplog.text) is java

@@ -1,0 +1,37 @@
+"""`prepare_data.py scenes`: the files are a corpus that training, preparation and extraction read."""
+
+from __future__ import annotations
+
+import pytest
+
+from unimo.data.prepare.jsonl import prepare_jsonl
+from unimo.data.prepare.scenes import KINDS, prepare_scenes
+from unimo.data.readers.open import open_corpus
+from unimo.data.scenes.dataset import ScenesDataset
+from unimo.errors import ConfigError
+from unimo.settings import CorpusConfig, DataConfig, ScenesConfig
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folder_is_a_corpus_with_the_records_of_scenes(kind, tmp_path):
+    summary = prepare_scenes(tmp_path, kind, 8)
+    drawn = ScenesDataset(kind, "train", ScenesConfig(train_images=8))
+    assert (summary["pictures"], summary["texts"]) == (8, len(drawn))
+    parts = [
+        open_corpus(CorpusConfig(str(tmp_path)), s, kind, DataConfig()) for s in ("train", "val", "test")
+    ]
+    found = [part[index] for part in parts for index in range(len(part))]
+    told = [(record.text, record.answer_scores, record.label, record.question_type) for record in found]
+    wanted = [drawn[index] for index in range(len(drawn))]
+    assert sorted(map(repr, told)) == sorted(
+        repr((record.text, record.answer_scores, record.label, record.question_type)) for record in wanted
+    )
+    assert prepare_jsonl(tmp_path, tmp_path / "tables", kind)["broken"] == 0
+
+
+def test_other_kinds_and_unusable_folders_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="'texts' of scenes has no files; known: pairs, vqa, entailment"):
+        prepare_scenes(tmp_path, "texts", 8)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--out"):
+        prepare_scenes(tmp_path / "file", "pairs", 8)
