@@ -26,7 +26,7 @@ from unimo.data.regions.shard import ShardReader, Skipped
 from unimo.data.regions.store import shard_path
 from unimo.jobs import Shard
 from unimo.ranges import Size
-from unimo.training.callbacks import memory
+from unimo.training.memory import memory
 
 SIDES = ("one_by_one", "extraction")
 

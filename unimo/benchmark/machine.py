@@ -1,15 +1,11 @@
-"""Measurements on this machine: rate of plain matrix products, memory, time of training steps."""
+"""Measurements on this machine: rate of plain matrix products, time of training steps."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import resource
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import paddle
@@ -31,18 +27,6 @@ def matmul_rate(shape: tuple[int, int, int], seconds: float) -> float:
             float(paddle.matmul(left, right)[0, 0])  # reading a value waits for the product
             count += 1
     return 2.0 * m * k * n * count / (time.perf_counter() - start)
-
-
-def process_memory(field: Literal["VmHWM", "VmRSS"]) -> int:
-    """Return the largest (VmHWM) or the present (VmRSS) resident size of this process, in bytes.
-
-    On systems that lack the field it is the largest size so far.
-    """
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def timed_step(

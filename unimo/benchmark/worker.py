@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from unimo.benchmark.fusion import FusionStep
-from unimo.benchmark.machine import matmul_rate, process_memory, timed_step
+from unimo.benchmark.machine import matmul_rate, timed_step
 from unimo.models.batches import PretrainBatch
+from unimo.training.memory import process_memory
 
 
 def make_batch(config: Any, sizes: dict[str, int]) -> PretrainBatch:

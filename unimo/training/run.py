@@ -25,6 +25,7 @@ from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig, named_section
 from unimo.training import callbacks, checkpoint, precision
 from unimo.training.loop import CONFIG, carry_out, only_run_in
+from unimo.training.memory import memory
 from unimo.training.optimizer import warmup_steps
 from unimo.training.state import SIGNALS, TrainState
 
@@ -222,7 +223,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "steps_now": speed.total_steps,
         "train_seconds_now": round(seconds, 3),
         "samples_per_second": round(rate, 3),
-        "peak_memory_mb": round(max(distributed.gather(callbacks.memory()[1])), 1),
+        "peak_memory_mb": round(max(distributed.gather(memory()[1])), 1),
         "records": distributed.gather(state.loader.counter.state_dict()),
         "metrics": metrics,
         **validation.about,

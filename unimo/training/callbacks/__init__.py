@@ -5,7 +5,7 @@ from unimo.training.callbacks.metrics_file import JsonLines
 from unimo.training.callbacks.nonfinite import NonFiniteGuard
 from unimo.training.callbacks.progress import Progress
 from unimo.training.callbacks.saving import Checkpoint
-from unimo.training.callbacks.throughput import Throughput, memory
+from unimo.training.callbacks.throughput import Throughput
 from unimo.training.callbacks.visualdl import VisualDL
 from unimo.training.state import Callback
 
@@ -18,5 +18,4 @@ __all__ = [
     "Progress",
     "Throughput",
     "VisualDL",
-    "memory",
 ]

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-from pathlib import Path
-
-import paddle
-
-from unimo import distributed
+from unimo.training.memory import memory
 from unimo.training.optimizer import learning_rate
 from unimo.training.state import Callback, StepReport, TrainState
-
-_MB = 1 << 20
 
 
 class Throughput(Callback):
@@ -43,18 +35,3 @@ class Throughput(Callback):
         self.total_steps += self._steps
         self.total_seconds += self._seconds
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
-
-
-def memory() -> tuple[float, float]:
-    """Return the memory in use and its peak, in MB (2^20 bytes)."""
-    if distributed.is_on_gpu():
-        cuda = paddle.device.cuda
-        return cuda.memory_allocated() / _MB, cuda.max_memory_allocated() / _MB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_mb = peak / _MB if sys.platform == "darwin" else peak / 1024
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # not Linux: the peak is all there is
-        return peak_mb, peak_mb
-    now_mb = pages * resource.getpagesize() / _MB
-    return now_mb, max(peak_mb, now_mb)

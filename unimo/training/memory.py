@@ -1,0 +1,132 @@
+"""Memory: what this process holds, and a forecast of the most that a run will hold."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import paddle
+
+from unimo import distributed
+from unimo.training import probe
+from unimo.training.state import TrainState
+
+MB = 2**20
+_SHARDED_FROM = {"optimizer": 1, "gradients": 2, "parameters": 3}
+"""Part of the memory -> first stage of sharding that divides it among ranks."""
+
+
+def process_memory(field: Literal["VmHWM", "VmRSS", "VmSize"]) -> int:
+    """Return the largest (VmHWM) or the present (VmRSS) resident size of this process, or its address space
+    (VmSize), in bytes.
+
+    On systems that lack the field it is the largest resident size so far.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def memory() -> tuple[float, float]:
+    """Return the memory in use and its peak, in MB (2^20 bytes): that of this process on a CPU, that which
+    Paddle has allocated on a GPU."""
+    if distributed.is_on_gpu():
+        cuda = paddle.device.cuda
+        return cuda.memory_allocated() / MB, cuda.max_memory_allocated() / MB
+    now, peak = process_memory("VmRSS"), process_memory("VmHWM")
+    return now / MB, max(now, peak) / MB
+
+
+@dataclass(frozen=True)
+class MemoryForecast:
+    """The most memory that one rank will hold, by its parts, in bytes: of the device on a GPU, else of the
+    process."""
+
+    process: int
+    """Interpreter, Paddle and data; 0 on a GPU."""
+    parameters: int
+    """With sharding stage 3, this rank's part."""
+    gradients: int
+    """With sharding stages 2 and 3, this rank's part; frozen parameters have none."""
+    optimizer: int
+    """Moments of AdamW, and float32 copies of narrower parameters; with sharding, this rank's part."""
+    activations: int
+    """Tensors of the forward and backward pass of one micro-batch."""
+    micro_batch: int
+    """Samples of the micro-batch that `activations` was measured with."""
+    constant: int
+    """Part of `activations` that does not grow with the micro-batch."""
+    comparison: int
+    """Contrastive losses over all rounds of a step, from their vectors; 0 without such losses."""
+    evaluation: int
+    """Forward pass of a batch of evaluation."""
+    saving: int
+    """Copies that a checkpoint is written from; 0 on a GPU, from which they go to the host."""
+    sample: int
+    """Arrays of one sample in a batch that waits; 0 on a GPU, where they wait on the host."""
+    share: int
+    """Samples of one rank in a step."""
+    ahead: int
+    """Batches read ahead, `data.prefetch`."""
+
+    @property
+    def held(self) -> int:
+        """What is held all the time, however large the micro-batch."""
+        return self.process + self.parameters + self.gradients + self.optimizer
+
+    def activations_of(self, micro_batch: int) -> int:
+        """Return the memory of the forward and backward pass of a micro-batch of another size."""
+        growing = self.activations - self.constant
+        return self.constant + -(-growing * micro_batch // self.micro_batch)
+
+    def batches(self, micro_batch: int) -> int:
+        """Return the memory of batches that wait: those of one step, and those read ahead meanwhile."""
+        rounds = -(-self.share // micro_batch)
+        return (self.share + (max(self.ahead, rounds) + 1) * micro_batch) * self.sample
+
+    def at(self, micro_batch: int) -> int:
+        """Return the peak with micro-batches of `micro_batch` samples."""
+        comparison = self.comparison if micro_batch < self.share else 0
+        passing = (self.activations_of(micro_batch), comparison, self.evaluation, self.saving)
+        return self.held + self.batches(micro_batch) + max(passing)
+
+
+def forecast(state: TrainState) -> MemoryForecast:
+    """Forecast the memory of a run by counting, and by a probe that leaves no trace. Collective.
+
+    Raises:
+        DataError: no sample can be read.
+        MemoryError: not even one sample fits.
+    """
+    train, ranks = state.run.train, distributed.world_size()
+    owners = {part: ranks if train.sharding_stage >= first else 1 for part, first in _SHARDED_FROM.items()}
+    learned = [parameter for parameter in state.task.parameters() if not parameter.stop_gradient]
+    parameters = probe.size_of(state.task.parameters())
+    moments = 8 * sum(parameter.size for parameter in learned)
+    copies = 4 * sum(parameter.size for parameter in learned if parameter.dtype != paddle.float32)
+    optimizer = (moments + copies) // owners["optimizer"]
+    on_host = not distributed.is_on_gpu()
+    # Before the probe, which leaves memory with the C library.
+    process = max(0, process_memory("VmRSS") - probe.allocated()) if on_host else 0
+    found = probe.measure(state)
+    return MemoryForecast(
+        process=process,
+        parameters=parameters // owners["parameters"],
+        gradients=probe.size_of(learned) // owners["gradients"],
+        optimizer=optimizer,
+        activations=found.activations,
+        micro_batch=found.micro_batch,
+        constant=found.constant,
+        comparison=found.comparison,
+        evaluation=found.evaluation,
+        saving=max(parameters, optimizer) if on_host else 0,
+        sample=found.sample if on_host else 0,
+        share=train.batch_size // ranks,
+        ahead=state.loader.prefetch,
+    )
