@@ -20,7 +20,7 @@ from ppdet_features.config import DetectorConfig, TrainingConfig, dump_config
 from ppdet_features.detector import FasterRCNN
 from ppdet_features.losses import detection_losses
 from ppdet_features.weights import start_training
-from unimo import distributed
+from unimo import distributed, signals
 from unimo.files import write_text
 from unimo.settings import OptimConfig, TrainConfig
 from unimo.training import callbacks, checkpoint
@@ -135,7 +135,7 @@ def train(
         metrics: dict[str, Any] = {"step": state.step, "minutes": spent}
         if state.stop_reason:
             metrics["stopped_by"] = state.stop_reason
-        if distributed.rank() == 0 and state.stop_reason not in ("SIGTERM", "SIGINT"):
+        if distributed.rank() == 0 and state.stop_reason not in signals.NAMES:
             write_safetensors(output / "model.safetensors", tensors_of(detector))
             if held_out is not None:
                 metrics |= evaluate(detector, held_out, progress)

@@ -23,6 +23,7 @@ MAX_FILE, MAX_FUNCTION, MIN_DUPLICATE = 400, 70, 8
 ORDER = (
     "unimo._runtime",
     "unimo.errors",
+    "unimo.signals",
     "unimo.limits",
     "unimo.files",
     "unimo.digests",

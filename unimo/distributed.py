@@ -6,13 +6,15 @@ All of them also work in a single process, where those of Paddle would raise.
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
 import paddle
 import paddle.distributed as dist
 from paddle import Tensor
-from paddle.distributed import fleet
+from paddle.distributed import collective, fleet
 
 from unimo.errors import DeviceError
 from unimo.metrics.average import gather_objects
@@ -20,6 +22,8 @@ from unimo.settings import TrainConfig
 
 T = TypeVar("T")
 _is_ready = False
+_FLAG = 1 << 32
+_meetings, _totals = 0, Counter[str]()
 gather = gather_objects
 
 
@@ -103,6 +107,34 @@ def any_over_ranks(flag: bool) -> bool:
     answer = paddle.to_tensor([int(flag)])
     dist.all_reduce(answer, op=dist.ReduceOp.MAX)
     return bool(answer.item())
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether the flag is set on any rank, without waiting for a device. Collective.
+
+    Ranks ask this between the rounds of a step. On a CPU it is `any_over_ranks`, which fails at once when a
+    rank has died. A collective of GPUs would wait for all that a device still has to compute, so there the
+    processes meet at the store that Fleet keeps: their hosts wait for each other, and their devices work on.
+    """
+    return meet(flag) if is_on_gpu() and world_size() > 1 else any_over_ranks(flag)
+
+
+def meet(flag: bool) -> bool:
+    """Return whether the flag is set on any rank, over the store of the process group. Collective.
+
+    A key counts arrivals in its lower half and flags in its upper half. No rank comes to the meeting after
+    the next before all have left this one, so two keys are enough, in turn.
+    """
+    global _meetings
+    store, key = collective._default_store, f"unimo/meeting/{_meetings % 2}"
+    before, total = _totals[key], store.add(key, 1 + flag * _FLAG)
+    pause = 1e-4
+    while (total - before) % _FLAG < world_size():
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+        total = store.add(key, 0)
+    _meetings, _totals[key] = _meetings + 1, total
+    return total - before >= _FLAG
 
 
 def on_first(compute: Callable[[], T]) -> T:

@@ -10,9 +10,10 @@ import fcntl
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
@@ -26,7 +27,7 @@ from unimo.tasks.base import Batch, to_tensors
 from unimo.training import checkpoint, rounds
 from unimo.training.optimizer import learning_rate
 from unimo.training.state import StepReport, TrainState, step_seed
-from unimo.training.stopping import signals_stop
+from unimo.training.stopping import StoppedError, signals_stop, stop_if_asked, take
 
 logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
@@ -89,7 +90,9 @@ def carry_out(state: TrainState, last: Path | None, config: str) -> None:
             if last is not None:
                 state.emit("on_resume")
             while not (state.is_finished or state.stop_reason):
-                report = take_step(state, batches)
+                report = take_whole_step(state, batches)
+                if report is None:
+                    break
                 state.step += 1
                 state.window.add(report)
                 state.emit("on_step_end", report)
@@ -105,25 +108,59 @@ def carry_out(state: TrainState, last: Path | None, config: str) -> None:
         state.loader.close()
 
 
+def take_whole_step(state: TrainState, batches: Iterator[Batch]) -> StepReport | None:
+    """Take a step; if the run is asked to stop meanwhile, drop it and return None, on all ranks."""
+    position = state.loader.state_dict()
+    try:
+        return take_step(state, batches)
+    except StoppedError:
+        drop_step(state, position)
+        logger.warning("%s: step %d was not whole and is dropped", state.stop_reason, state.step + 1)
+        return None
+
+
+def drop_step(state: TrainState, position: Mapping[str, Any]) -> None:
+    """Undo a step that has not changed the parameters yet, so that it can be taken again, whole and the same.
+
+    Its chance follows from its number, and its rate too; what is left are gradients and batches.
+
+    Args:
+        position: what `state.loader.state_dict` returned before the step.
+    """
+    state.optimizer.clear_grad()
+    state.loader.load_state_dict(position)
+
+
 def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
     """Take one optimizer step: micro-batches forward and backward, clip, update, clear.
 
-    Several micro-batches are the rounds of the step, which together equal one batch (`rounds.py`).
+    Several micro-batches are the rounds of the step, which together equal one batch (`rounds.py`). Before
+    each, ranks ask each other whether to go on; the parameters change after the last.
+
+    Raises:
+        StoppedError: the run was asked to stop, on all ranks. `drop_step` is to follow.
     """
     run = state.run
     count, rank = run.train.rounds(distributed.world_size()), distributed.rank()
-    rate = learning_rate(state.step, run.train.max_steps, run.optim)
-    state.adamw.set_lr(rate)
+    state.adamw.set_lr(learning_rate(state.step, run.train.max_steps, run.optim))
     started, sums = time.perf_counter(), {}
-    parts = deque(islice(batches, count))
+    parts = deque(take(state, batches, count))
+    stop_if_asked(state)
     waited = time.perf_counter() - started
     sample_ids = [sample for batch in parts for sample in batch.sample_ids]
+
+    def after_round(doing: str, done: int) -> None:
+        state.emit("on_round", doing, done, count)
+        if (doing, done) != ("training", count):
+            stop_if_asked(state)
+
     places: list[tuple[Round, ...]] = [()]
     if count > 1:
         seeds = [step_seed(run.seed, rank, state.step, number) for number in range(count)]
-        places = [(place,) for place in rounds.plan(state.task, parts, seeds, state.precision)]
+        planned = partial(after_round, "planning")
+        places = [(place,) for place in rounds.plan(state.task, parts, seeds, state.precision, planned)]
     paddle.seed(step_seed(run.seed, rank, state.step))
-    for place in places:
+    for number, place in enumerate(places, 1):
         batch = parts.popleft()  # arrays of earlier rounds are no longer needed
         with backward_pass(state.layer, not parts, run.train.recompute):
             with state.precision.autocast():
@@ -133,6 +170,7 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
             tensor = value.detach() if isinstance(value, Tensor) else paddle.to_tensor(float(value))
             share = tensor.astype("float32").reshape([]) / count
             sums[name] = sums[name] + share if name in sums else share
+        after_round("training", number)
     average_gradients(state.layer, run.train.recompute)
     state.precision.step(state.optimizer)
     state.optimizer.clear_grad()

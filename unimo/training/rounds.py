@@ -6,7 +6,7 @@ rounds, see `unimo/models/contrastive.py`. Memory is that of one round, and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import paddle
@@ -19,7 +19,13 @@ from unimo.tasks.base import Batch, Task, to_tensors
 from unimo.training.precision import Precision
 
 
-def plan(task: Task, batches: Sequence[Batch], seeds: Sequence[int], precision: Precision) -> list[Round]:
+def plan(
+    task: Task,
+    batches: Sequence[Batch],
+    seeds: Sequence[int],
+    precision: Precision,
+    after_round: Callable[[int], None],
+) -> list[Round]:
     """Return what the rounds of a step must know of each other. Collective.
 
     Args:
@@ -27,6 +33,7 @@ def plan(task: Task, batches: Sequence[Batch], seeds: Sequence[int], precision: 
         batches: those of all rounds of this rank, as arrays.
         seeds: one for each round.
         precision: number formats of the forward passes.
+        after_round: called with the number of rounds whose vectors are there; may raise to end the step.
     """
     weights = share_counts([task.counts(batch) for batch in batches])
     if not task.contrasts:
@@ -36,6 +43,7 @@ def plan(task: Task, batches: Sequence[Batch], seeds: Sequence[int], precision: 
         with no_gradients_yet(), precision.autocast(), one_round(task, Round(seed)):
             found = task.vectors(to_tensors(batch))
         vectors.append({name: part.leaves() for name, part in found.items()})
+        after_round(len(vectors))
     spanned = span(task, vectors)
     return [Round(*parts) for parts in zip(seeds, weights, spanned, strict=True)]
 

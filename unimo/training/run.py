@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from unimo import distributed, registry
+from unimo import distributed, registry, signals
 from unimo.config import check_fields, dump, merge_into, merge_plain, read_yaml, to_plain
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
@@ -27,7 +27,7 @@ from unimo.training import callbacks, checkpoint, precision
 from unimo.training.loop import CONFIG, carry_out, only_run_in
 from unimo.training.memory import memory
 from unimo.training.optimizer import warmup_steps
-from unimo.training.state import SIGNALS, TrainState
+from unimo.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
     if summary["step"] < summary["max_steps"]:
         end = f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."
-    elif summary["stopped_by"] in SIGNALS:
+    elif summary["stopped_by"] in signals.NAMES:
         end = "Trained and saved, but not evaluated. To evaluate, run the same command again."
     elif summary["task"] == "pretrain":
         command = f"finetune.py --task vqa --init {summary['model_dir']} {summary['data']}".rstrip()

@@ -16,14 +16,12 @@ from paddle import Tensor, nn
 from paddle.distributed import fleet
 from paddle.optimizer import AdamW
 
-from unimo import distributed
+from unimo import distributed, signals
 from unimo.data.loading.loader import TrainLoader
 from unimo.settings import OptimConfig, TrainConfig
 from unimo.training.optimizer import build_optimizer
 from unimo.training.precision import Precision
 
-SIGNALS = ("SIGTERM", "SIGINT")
-"""Reasons to stop that are signals."""
 _SHARDING_LEVELS = {2: "os_g", 3: "p_g_os"}
 
 
@@ -107,6 +105,9 @@ class Callback:
     def on_resume(self, state: TrainState) -> None:
         """After `on_start`, in a run that goes on from a checkpoint."""
 
+    def on_round(self, state: TrainState, doing: str, done: int, count: int) -> None:
+        """After a round of a step: `done` of `count` are through `doing`, "planning" or "training"."""
+
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
         """After an optimizer step; the numbers in `report` are still on the device."""
 
@@ -160,7 +161,7 @@ class TrainState:
     stop_wanted: str = ""
     """Why this rank was asked to end the run, by a signal for example; other ranks do not know yet."""
     stop_reason: str = ""
-    """Set by a callback to end the run after this step; the same on all ranks."""
+    """Why the run ends before its last step: a signal, or what a callback says; the same on all ranks."""
     awaits_evaluation: bool = False
     """Whether the run resumes from a checkpoint that was saved before an evaluation, which is then due."""
     best: dict[str, float] = field(default_factory=dict)
@@ -188,6 +189,11 @@ class TrainState:
         """Whether all steps are done."""
         return self.step >= self.run.train.max_steps
 
+    @property
+    def signal(self) -> str:
+        """Signal that asked this rank to end the run, if one did."""
+        return self.stop_wanted if self.stop_wanted in signals.NAMES else ""
+
     def is_due(self, every: int) -> bool:
         """Return whether something that happens every `every` steps is due now; 0 means never."""
         return every > 0 and self.step > 0 and self.step % every == 0
@@ -195,7 +201,7 @@ class TrainState:
     @property
     def evaluates(self) -> bool:
         """Whether the model of this step is evaluated: when it is due, and at the end but for a signal."""
-        is_end = self.is_finished or self.stop_reason not in ("", *SIGNALS)
+        is_end = self.is_finished or self.stop_reason not in ("", *signals.NAMES)
         return is_end or self.is_due(self.run.train.eval_every)
 
     def emit(self, hook: str, *arguments: Any) -> None:

@@ -1,72 +1,86 @@
-"""Requests to end a run early: signals let the current step, or batch of an evaluation, finish."""
+"""Requests to end a run early: training ends between two rounds of a step, evaluation between two batches.
+
+All ranks end at the same place, because whatever comes next may be a collective of all of them. Between two
+rounds the processes ask each other (`distributed.any_process`); a step that is not whole is dropped.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import signal
-import threading
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from itertools import islice
 from typing import TypeVar
 
-from unimo import distributed
-from unimo.training.state import SIGNALS, TrainState
+from unimo import distributed, signals
+from unimo.training.state import TrainState
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """Ends an evaluation, on all ranks at the same batch, because the run was asked to stop."""
+    """Ends a step or an evaluation, on all ranks at the same place, because the run was asked to stop."""
 
 
 @contextlib.contextmanager
 def signals_stop(state: TrainState) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set `state.stop_wanted`; a second SIGINT stops at once, without saving.
+    """Let signals set `state.stop_wanted`; a second SIGINT stops at once, without saving."""
 
-    Python handles signals in the main thread only; elsewhere nothing changes.
-    """
-
-    def note(number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if name == "SIGINT" and state.stop_wanted == "SIGINT":
-            raise KeyboardInterrupt
+    def note(name: str) -> None:
+        if not state.signal:
+            signals.say(f"{name}: ending after this round; the last whole step is saved")
         state.stop_wanted = name
-        logger.warning("%s: finishing this step, then saving", name)
 
-    is_main = threading.current_thread() is threading.main_thread()
-    previous = {n: signal.signal(n, note) for n in map(signal.Signals.__getitem__, SIGNALS) if is_main}
-    try:
+    with signals.heard_by(note):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def take(state: TrainState, batches: Iterator[T], count: int) -> list[T]:
+    """Wait for the next batches; fewer are returned at the end of the data, and once a signal has come.
+
+    A wait may be long, or never end, so a signal ends it at once.
+    """
+    taken: list[T] = []
+    try:
+        with signals.heard_by(signals.interrupt):
+            if not state.signal:
+                taken.extend(islice(batches, count))
+    except signals.Interrupted as asked:
+        state.stop_wanted = str(asked)
+    return taken
 
 
 def agree_to_stop(state: TrainState, wanted: str) -> bool:
     """Set `state.stop_reason` if any rank has a reason to stop, `wanted`; return whether. Collective."""
-    if distributed.any_over_ranks(bool(wanted)):
+    if distributed.any_process(bool(wanted)):
         state.stop_reason = next(filter(None, distributed.gather(wanted)))
         return True
     return False
 
 
+def stop_if_asked(state: TrainState) -> None:
+    """End a step or an evaluation if some rank got a signal. Collective.
+
+    `train.max_minutes` lets both finish, so that a run that is started again and again gets on.
+
+    Raises:
+        StoppedError: on all ranks.
+    """
+    if agree_to_stop(state, state.signal):
+        raise StoppedError
+
+
 def until_stopped(state: TrainState, batches: Iterable[T]) -> Iterator[T]:
     """Yield the batches of an evaluation. Collective: ranks ask each other before every batch.
 
-    A rank that has fewer of them answers the others until all are through. `train.max_minutes` is the time of
-    training and lets an evaluation finish.
+    A rank that has fewer of them answers the others until all are through.
 
     Raises:
         StoppedError: some rank got a signal; on all ranks, before the same batch.
     """
     left = iter(batches)
     while True:
-        batch = next(left, None)
-        if agree_to_stop(state, state.stop_wanted if state.stop_wanted in SIGNALS else ""):
-            raise StoppedError
-        if not distributed.any_over_ranks(batch is not None):
+        taken = take(state, left, 1)
+        stop_if_asked(state)
+        if not distributed.any_over_ranks(bool(taken)):
             return
-        if batch is not None:
-            yield batch
+        yield from taken

@@ -20,6 +20,7 @@ from unimo.data.loading.sampler import MixtureSampler, SampleKey, generator
 from unimo.data.readers.base import Dataset
 from unimo.data.record import ImageSource, Record
 from unimo.errors import ConfigError, DataError, RecordError
+from unimo.signals import Interrupted
 
 logger = logging.getLogger(__name__)
 Job = TypeVar("Job")
@@ -111,13 +112,15 @@ def ordered_map(
     """Like `map`, computed by threads up to `ahead` results before they are asked for.
 
     An exception of `function` comes out where its result would have. Closing the generator drops what
-    has not begun and waits for what has. With `num_workers` 0 everything happens in the caller's thread.
+    has not begun and waits for what has, unless a signal is why. With `num_workers` 0 everything happens in
+    the caller's thread.
     """
     if num_workers < 1:
         yield from map(function, jobs)
         return
     executor = ThreadPoolExecutor(num_workers, thread_name_prefix="data")
     pending: deque[Future[Result]] = deque()
+    waits = True
     try:
         for job in jobs:
             pending.append(executor.submit(function, job))
@@ -125,8 +128,11 @@ def ordered_map(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except Interrupted:
+        waits = False
+        raise
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        executor.shutdown(wait=waits, cancel_futures=True)
 
 
 def read_batch(

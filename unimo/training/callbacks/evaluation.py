@@ -7,11 +7,11 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
-from unimo import distributed
+from unimo import distributed, signals
 from unimo.errors import ConfigError, DataError, nearest
 from unimo.metrics.caption import missing_program
 from unimo.tasks.base import Batch
-from unimo.training.state import SIGNALS, Callback, TrainState
+from unimo.training.state import Callback, TrainState
 from unimo.training.stopping import StoppedError, until_stopped
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Evaluate(Callback):
 
     def on_end(self, state: TrainState) -> None:
         """Evaluate the final model, unless the run was interrupted or this step was just evaluated."""
-        if self.last_step != state.step and state.stop_reason not in SIGNALS:
+        if self.last_step != state.step and state.stop_reason not in signals.NAMES:
             self.evaluate(state)
 
     def on_resume(self, state: TrainState) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from unimo import distributed
 from unimo.training import checkpoint
 from unimo.training.state import Callback, TrainState
 from unimo.training.stopping import agree_to_stop
@@ -14,8 +13,9 @@ class Checkpoint(Callback):
     """Saves every `train.save_every` steps, before each evaluation, and at the end, unless an error ends the
     run.
 
-    SIGTERM, SIGINT and `train.max_minutes` let the current step finish, then save and end the run with exit
-    code 0. It stands before `Evaluate`, so whatever happens to an evaluation costs no training.
+    When a signal has ended the run, the end is the last whole step. `train.max_minutes` lets the current step
+    finish, then saves and ends the run. It stands before `Evaluate`, so whatever happens to an evaluation
+    costs no training.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class Checkpoint(Callback):
             self._save(state)
         if train.max_minutes is not None and time.monotonic() - state.started > 60 * train.max_minutes:
             state.stop_wanted = state.stop_wanted or "max_minutes"
-        # On a GPU, asking the other ranks waits for the device, so it is done when metrics are read anyway.
-        if not distributed.is_on_gpu() or state.is_due(train.log_every):
-            agree_to_stop(state, state.stop_wanted)
+        agree_to_stop(state, state.stop_wanted)
 
     def on_end(self, state: TrainState) -> None:
-        self._save(state)
+        """Save, unless the run was stopped in its first step, which begins anew without a checkpoint too."""
+        if state.step or state.is_finished:
+            self._save(state)
 
     def _save(self, state: TrainState) -> None:
         if self._saved_step == state.step:
