@@ -1,4 +1,4 @@
-"""A signal ends a step between two of its rounds: the step is dropped, and taken again whole by the next start."""
+"""A signal ends a step between two of its rounds: it is dropped, and taken again whole by the next start."""
 
 from __future__ import annotations
 
