@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,30 @@ from unimo.errors import RecordError
 ImageSource = bytes | Path
 ImageLike = str | Path | bytes | Image.Image
 """An image as a caller may pass it: a path, an encoded file or an opened picture."""
+_COCO = re.compile(
+    r"(?:.*[/\\:])?(?:COCO_(?:train|val|test)20\d\d_(\d{12})(?:\.jpe?g)?"
+    r"|(?:train|val|test|unlabeled)20\d\d[/\\](\d{12})\.jpe?g)"
+    r"|(\d{12})(?:\.jpe?g)?",
+    re.IGNORECASE,
+)
+"""COCO's names of 2014 and 2015 anywhere; those of 2017, twelve digits, in its own folders or without any."""
+
+
+def coco_number(image_id: str) -> int | None:
+    """Return the number of a picture whose id is one of COCO's file names; None for other ids."""
+    found = _COCO.fullmatch(image_id)
+    return int(next(filter(None, found.groups()))) if found else None
+
+
+def picture_name(image_id: str) -> str:
+    """Return what all ids of one picture within a corpus have in common.
+
+    COCO has two file names for most of its pictures, whose numbers no two of them share, and dealt them out
+    anew in 2017: `train2017/000000000009.jpg` is `val2014/COCO_val2014_000000000009.jpg`. Ids of other sets
+    are equal or of two pictures: `train2014/1.jpg` is not `val2014/1.jpg`.
+    """
+    number = coco_number(image_id)
+    return image_id if number is None else f"COCO {number}"
 
 
 @dataclass(frozen=True)
@@ -67,10 +92,10 @@ class Record:
 
         This is the only identity of an image: batches carry it as int64, contrastive losses never take
         samples of one group as negatives, and no draw of a mismatched image returns a picture of the same
-        group. It is a hash of the corpus and `image_id`, or of the corpus and the sample where there is no
-        `image_id`, so it does not depend on the batch, the rank or the run.
+        group. It is a hash of the corpus and the `picture_name` of `image_id`, or of the corpus and the
+        sample where there is no `image_id`, so it does not depend on the batch, the rank or the run.
         """
-        name = self.image_id or f"sample {self.sample_id}"
+        name = picture_name(self.image_id) or f"sample {self.sample_id}"
         # The length separates the two names; file names may hold bytes that are not UTF-8, as surrogates.
         key = f"{len(self.corpus)} {self.corpus} {name}".encode("utf8", "surrogatepass")
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from unimo.data.loading.loader import Collator, EvalLoader, TrainLoader
 from unimo.data.loading.sampler import Curriculum, MixtureSampler
+from unimo.data.loading.shared_pictures import warn_of_shared_pictures
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset, Kind, concat
 from unimo.data.readers.open import open_corpus
@@ -77,6 +78,9 @@ class TaskData:
             DataError: a corpus cannot be opened.
         """
         datasets = self.train_datasets(run.data.train_split)
+        if rank == 0:
+            own = zip(self.corpora, datasets.values(), strict=False)
+            warn_of_shared_pictures(own, self.open_split, run.data.train_split)
         corpora = dict(zip(datasets, self._train_corpora(), strict=True))
         sizes = {name: len(dataset) for name, dataset in datasets.items()}
         weights = {name: corpus.weight for name, (corpus, _) in corpora.items()}

@@ -17,7 +17,7 @@ from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progres
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
 from unimo.data.readers.divided import divide_by_hash, divide_by_records
 from unimo.data.readers.jsonl import JsonlDataset
-from unimo.data.record import Record
+from unimo.data.record import Record, picture_name
 from unimo.data.splits import splits_of
 from unimo.errors import DataError, RecordError
 from unimo.files import listed, read_bytes
@@ -81,9 +81,9 @@ def prepare_jsonl(
             (Path(out) / f"{stem}.arrow").unlink(missing_ok=True)
             continue
         with ArrowWriter(out, stem, _SCHEMAS[kind]) as writer:
-            for image_id, records in progress(group.items(), total=len(group), desc=f"write {split}"):
-                row = _row(image_id, records, split, kind, labels)
-                pictures.compare(split, row["image"], image_id)
+            for records in progress(group.values(), total=len(group), desc=f"write {split}"):
+                row = _row(records, split, kind, labels)
+                pictures.compare(split, row["image"], records[0].image_id)
                 writer.write(row)
             writer.check_some(
                 f"all {len(splits[split])} samples of {split} are broken"
@@ -125,7 +125,7 @@ def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[st
 def _group(
     data: Dataset, kind: Kind, split: str, broken: BrokenRecords, pictures: Pictures, progress: Progress
 ) -> dict[str, list[Record]]:
-    """Group valid records by image, in first-seen order; the others are counted in `broken`."""
+    """Group valid records by picture, in first-seen order; the others are counted in `broken`."""
     groups: dict[str, list[Record]] = {}
     for index in progress(range(len(data)), total=len(data), desc=f"check {split}"):
         with broken.skipping():
@@ -137,9 +137,9 @@ def _group(
             # Tables hold UTF-8, and file names need not.
             image_id = check_text(record.image_id, f"{record.sample_id}, its image")
             pictures.add(split, image_id, record.image)
-            if image_id not in groups:
+            if (name := picture_name(image_id)) not in groups:
                 open_image(record.image, target=_CHECK_SIZE)
-            groups.setdefault(image_id, []).append(record)
+            groups.setdefault(name, []).append(record)
     return groups
 
 
@@ -163,9 +163,8 @@ def _with_classes(group: Mapping[str, list[Record]], labels: Mapping[str, int]) 
     return {image_id: records for image_id, records in kept.items() if records}
 
 
-def _row(
-    image_id: str, records: list[Record], split: str, kind: Kind, labels: Mapping[str, int]
-) -> dict[str, Any]:
+def _row(records: list[Record], split: str, kind: Kind, labels: Mapping[str, int]) -> dict[str, Any]:
+    image_id = records[0].image_id
     row: dict[str, Any] = {"image": read_bytes(records[0].image, IMAGE_BYTES)}
     if kind == "pairs":
         return row | {"caption": [r.text for r in records], "image_id": image_id, "split": split}

@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from unimo.data.record import picture_name
 from unimo.data.splits import common
 from unimo.errors import DataError
 
@@ -28,7 +29,7 @@ class Pictures:
         self._files: dict[str, str] = {}
         self._ids: dict[str, str] = {}
         self._splits: dict[str, str] = {}
-        self._contents: dict[bytes, str] = {}
+        self._seen: dict[bytes | str, str] = {}
         self.copies = 0
         """Pictures that are in another split, too, under the same name or another."""
 
@@ -43,7 +44,8 @@ class Pictures:
             DataError: the id stands for another file, or the file has another id; with `refuse_shared` also:
                 it is in another split that shares no samples with this one (`rest_val` does with `val`).
         """
-        where = self._splits.setdefault(image_id, split)
+        name = picture_name(image_id)
+        where = self._splits.setdefault(name, split)
         if self._refuse_shared and where != split and not common(split, [where]):
             raise DataError(
                 f"picture {image_id} is in {where} and in {split}, which must have none in common; "
@@ -52,21 +54,24 @@ class Pictures:
         if path is None:
             return
         file = os.path.realpath(path)
-        if (known := self._files.setdefault(image_id, file)) != file:
+        # COCO's pictures may lie in the folders of 2014 and of 2017, too.
+        if (known := self._files.setdefault(name, file)) != file and name == image_id:
             raise DataError(
                 f"image_id {image_id} stands for two pictures, {known} and {file}, so each would have the "
                 "texts of the other; give them ids of their own"
             )
-        if (other := self._ids.setdefault(file, image_id)) != image_id:
+        if picture_name(other := self._ids.setdefault(file, image_id)) != name:
             raise DataError(
                 f"picture {file} has two ids, {other} and {image_id}, so its texts would not match it; give "
                 "all its samples one id"
             )
 
     def compare(self, split: str, content: bytes, name: str) -> None:
-        """Count a picture whose file has the same bytes as one of another split; the first is a warning."""
-        where = self._contents.setdefault(hashlib.blake2b(content, digest_size=16).digest(), split)
-        if where != split and not common(split, [where]):
+        """Count a picture with the bytes or the name of one of another split; the first is a warning."""
+        keys = (hashlib.blake2b(content, digest_size=16).digest(), picture_name(name))
+        places = [self._seen.setdefault(key, split) for key in keys]
+        where = next((place for place in places if place != split and not common(split, [place])), "")
+        if where:
             self.copies += 1
             if self.copies == 1:
                 log.warning("%s of %s is in %s, too (further ones are counted)", name, split, where)

@@ -64,7 +64,7 @@ class ArrowDataset(Dataset):
 
     def __init__(self, path: str | Path, kind: Kind, name: str = "") -> None:
         self.path = Path(path)
-        self.kind = kind
+        self.kind, self.may_share = kind, kind != "texts"
         self.name = name or self.path.stem
         text = TEXT_COLUMN.get(kind)
         self._map, self._table = open_table(self.path, _COLUMNS[kind])

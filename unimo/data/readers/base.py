@@ -25,6 +25,8 @@ class Dataset(ABC):
 
     name: str
     """Name of the corpus, stored in every record; readers that get none take the stem of their file."""
+    may_share = False
+    """Whether another split may have pictures of this one, which `image_id` tells without reading them."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -85,6 +87,7 @@ class ConcatDataset(Dataset):
         self, parts: Sequence[Dataset], name: str, indices: Sequence[Sequence[int] | np.ndarray] | None = None
     ) -> None:
         self.name, self._parts = name, list(parts)
+        self.may_share = all(getattr(part, "may_share", False) for part in parts)
         self._indices = [range(len(part)) for part in parts] if indices is None else indices
         self._starts = np.cumsum([0] + [len(chosen) for chosen in self._indices])
 

@@ -51,7 +51,7 @@ def _split_of(value: object) -> Split:
 
 
 def divide_by_hash(files: Mapping[Path, JsonlDataset]) -> Division:
-    """Divide the images of each file by the hash of their names; see `hash_split`."""
+    """Divide the pictures of each file by the hash of their names; see `hash_split`."""
     names = [dataset.image_names() for dataset in files.values()]  # parses the files
     return {read_split(split): [hash_split(of_file, split) for of_file in names] for split in HASHED_SPLITS}
 

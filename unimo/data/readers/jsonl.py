@@ -31,7 +31,7 @@ import numpy as np
 from unimo.data.checks import check_id, check_path, check_text
 from unimo.data.readers.answers import check_label, check_scores
 from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index
-from unimo.data.record import Record
+from unimo.data.record import Record, picture_name
 from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown, visible
 from unimo.files import parse_json, read_json
@@ -165,7 +165,7 @@ class JsonlDataset(Dataset):
 
     def __init__(self, path: str | Path, kind: Kind, name: str = "", image_root: Path | None = None) -> None:
         self.path = Path(path)
-        self.kind = kind
+        self.kind, self.may_share = kind, kind != "texts"
         self.name = name or self.path.stem
         self.image_root = Path(image_root) if image_root is not None else self.path.parent
         self._split, self._says_splits = read_split(self.path.stem), False
@@ -227,14 +227,28 @@ class JsonlDataset(Dataset):
         return said
 
     def image_names(self) -> list[str | None]:
-        """Return the `image` value of each sample's line; None where there is none or the line is broken."""
+        """Return the `picture_name` of each sample; None where there is none or the line is broken."""
         names: list[str | None] = []
         for index in range(len(self)):
             try:
-                names.append(self._image_name(self._item(index), self.where(index)))
+                names.append(picture_name(self.image_id(index)))
             except RecordError:
                 names.append(None)
         return names
+
+    def image_id(self, index: int) -> str:
+        check_index(index, len(self))
+        item, where = self._item(index), self.where(index)
+        return self._image_id(item, self._image_name(item, where), where)
+
+    def _image_id(self, item: dict, image: str, where: str) -> str:
+        """Return the id that a line gives, or the path of its image, from the root if it lies below."""
+        if item.get("image_id") is not None:
+            return str(check_id(item["image_id"], f"{where}, 'image_id'"))
+        if os.path.isabs(image):
+            below = os.path.relpath(image, self.image_root)
+            image = image if below.startswith(os.pardir) else below
+        return os.path.normpath(image)
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
@@ -244,8 +258,7 @@ class JsonlDataset(Dataset):
         if self.kind != "texts":
             image = self._image_name(item, where)
             fields["images"] = (self._image_path(image, where),)
-            given = item.get("image_id")
-            fields["image_id"] = image if given is None else str(check_id(given, f"{where}, 'image_id'"))
+            fields["image_id"] = self._image_id(item, image, where)
         return Record(sample_id, self.name, **fields)
 
     def image_source(self, index: int) -> Path:
@@ -276,7 +289,6 @@ class JsonlDataset(Dataset):
 
     @staticmethod
     def _image_name(item: dict, where: str) -> str:
-        """Return the path of the image, one for all spellings of it, such as `./1.jpg`."""
         return str(Path(check_path(item.get("image"), where, "'image': a path")))
 
 

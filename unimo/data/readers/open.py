@@ -279,6 +279,8 @@ def _divide(files: list[_File], kind: Kind, name: str) -> tuple[dict[Path, Datas
     division = divide_by_records(opened)
     if not division and suffix != ".arrow" and kind not in _UNPAIRED:
         division = divide_by_hash(opened)
+        for dataset in opened.values():
+            dataset.may_share = False
     return opened, division
 
 

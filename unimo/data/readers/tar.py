@@ -152,7 +152,7 @@ class TarDataset(Dataset):
 
     def __init__(self, path: str | Path, kind: Kind, name: str = "") -> None:
         self.path = Path(path)
-        self.kind = kind
+        self.kind, self.may_share = kind, kind != "texts"
         self.name = name or self.path.stem
         # Flat arrays: millions of small objects would cost gigabytes.
         self._key_ends, self._spans = array("q", [0]), array("q")
@@ -190,8 +190,8 @@ class TarDataset(Dataset):
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
-        key, where = self._key(index)
-        image_id = f"{self.path.stem}:{key}"
+        where = self._key(index)[1]
+        image_id = self.image_id(index)
         if self.kind == "images":
             self._check_split(index, where)
             return Record(image_id, self.name, images=(self.image_source(index),), image_id=image_id)
@@ -211,6 +211,10 @@ class TarDataset(Dataset):
         if self.kind != "texts":
             fields |= {"images": (self.image_source(index),), "image_id": image_id}
         return Record(sample_id, self.name, **fields)
+
+    def image_id(self, index: int) -> str:
+        check_index(index, len(self))
+        return f"{self.path.stem}:{self._key(index)[0]}"
 
     def image_source(self, index: int) -> bytes:
         check_index(index, len(self))

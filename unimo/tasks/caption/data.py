@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from unimo.data.checks import check_id, check_text
 from unimo.data.loading.task_data import TaskData
 from unimo.data.readers.base import Dataset, check_index
-from unimo.data.record import ImageSource, Record
+from unimo.data.record import ImageSource, Record, coco_number
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
 from unimo.settings import ScenesConfig
@@ -18,14 +17,12 @@ from unimo.tasks.caption.batches import CaptionRecord, Objects
 
 ImageId = int | str
 References = Mapping[ImageId, tuple[str, ...]]
-# COCO_val2014_000000391895.jpg (2014) and 000000391895.jpg (2017) are image 391895.
-_COCO_NAME = re.compile(r"(?:COCO_\w+?_)?(\d{12})(?:\.jpg)?")
 
 
 def result_image_id(image_id: ImageId) -> ImageId:
     """Return the id of an image in COCO's result files: a number for COCO's own names, else the id itself."""
-    match = _COCO_NAME.fullmatch(str(image_id))
-    return int(match[1]) if match else image_id
+    number = coco_number(str(image_id))
+    return image_id if number is None else number
 
 
 class ImageCaptions(Dataset):
