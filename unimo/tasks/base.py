@@ -32,6 +32,8 @@ from unimo.settings import CorpusConfig, DataConfig, RunConfig
 
 T = TypeVar("T")
 Observer = Callable[[dict[str, Any]], None]
+Watch = Callable[[Iterable[T]], Iterable[T]]
+"""Yields what it is given, and may end a long loop in between by an exception. Collective."""
 Metadata = Mapping[str, Any] | None
 """Data that rebuilding a task needs besides config and weights, e.g. the answers."""
 
@@ -186,16 +188,19 @@ class Task(Contrastive):
         """Return a new metric for one evaluation."""
         raise NotImplementedError
 
-    def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
+    def evaluate(
+        self, batches: Iterable[Batch], observe: Observer | None = None, watch: Watch = iter
+    ) -> dict[str, float]:
         """Compute all metrics over the batches of all ranks. Collective.
 
         Args:
             batches: batches of this rank, arrays or tensors.
             observe: called with the prediction for each batch.
+            watch: wraps every loop that the model runs in.
         """
         metric = self.new_metric()
         with self.evaluation_mode():
-            for batch in map(to_tensors, batches):
+            for batch in map(to_tensors, watch(batches)):
                 prediction = self.predict(batch)
                 metric.update(prediction, batch)
                 if observe is not None:

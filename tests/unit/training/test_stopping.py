@@ -38,9 +38,9 @@ class Batches(list):
             yield number
 
 
-def read_all(self: SmallTask, batches: Any, observe: Any = None) -> dict[str, float]:
+def read_all(self: SmallTask, batches: Any, observe: Any = None, watch: Any = iter) -> dict[str, float]:
     """Metrics of the small task: how many batches there were, and a number of the model."""
-    count = len(list(batches))
+    count = len(list(watch(batches)))
     return {"batches": float(count), "weight_sum": float(self.head.weight.sum().item())}
 
 
@@ -161,7 +161,7 @@ def test_a_metric_that_only_some_batches_have_is_known(
 ) -> None:
     monkeypatch.setattr("unimo.inference.loading.save_model", lambda *_: None)
     set_up(monkeypatch, batches := Batches(3))
-    rare = lambda self, found, observe=None: {"rare": 1.0} if len(list(found)) == 3 else {"other": 1.0}  # noqa: E731
+    rare = lambda self, found, **_: {"rare": 1.0} if len(list(found)) == 3 else {"other": 1.0}  # noqa: E731
     monkeypatch.setattr(SmallTask, "evaluate", rare)
     assert train_small(make_run(tmp_path, train={"select_metric": "rare"})).best == {"rare": 1.0, "step": 12}
     assert batches.passes == 3  # one batch, all of them, and the final evaluation

@@ -6,8 +6,7 @@ fuses every pair.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from unimo.metrics.recall import retrieval_recall
 from unimo.models.base import Model, select_images
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded, concat_rows
-from unimo.tasks.base import Answer, Batch, Metadata, Observer, Question, Task, asked_pairs, to_tensors
+from unimo.tasks.base import Answer, Batch, Metadata, Observer, Question, Task, Watch, asked_pairs, to_tensors
 
 NOT_A_CANDIDATE = -1e6
 """Added to the cosine of pairs that are not re-ranked: below all scores of those that are, which have no
@@ -89,15 +88,17 @@ class MatchingTask(Task):
         match = self.predict(asked_pairs(processor, questions))["match"]
         return [[Answer("match", value)] for value in match.tolist()]
 
-    def evaluate(self, batches: Iterable[Batch], observe: Observer | None = None) -> dict[str, float]:
+    def evaluate(
+        self, batches: Iterable[Batch], observe: Observer | None = None, watch: Watch = iter
+    ) -> dict[str, float]:
         """Compute recall at 1, 5 and 10 in both directions, over all texts and unique images of `batches`.
 
         Every rank gets all batches and fuses its share of the pairs. `observe` is called once, with the ids
         of the ten best images of each text as `records`.
         """
         with self.evaluation_mode():
-            gallery = Gallery.collect(self, batches)
-            scores = score_pairs(self, gallery)
+            gallery = Gallery.collect(self, watch(batches))
+            scores = score_pairs(self, gallery, watch)
         if observe is not None:
             observe({"records": gallery.best_images(scores, 10)})
         return gallery.recall(scores)
@@ -168,11 +169,12 @@ class Gallery:
         return [{"sample_id": key, "image_ids": [self.image_ids[i] for i in row]} for key, row in rows]
 
 
-def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
+def score_pairs(task: MatchingTask, gallery: Gallery, watch: Watch = iter) -> np.ndarray:
     """Compute scores [Nt, Ni]: `match_scores` of candidates, and less than those for other pairs.
 
     A pair is a candidate when it is among the best of its text or of its image. BridgeTower scores both
-    directions apart and takes the larger; the fusion is the same, so it runs once here. Collective.
+    directions apart and takes the larger; the fusion is the same, so it runs once here. `watch` wraps the
+    loop over parts of them. Collective.
     """
     config, cosines = task.config, gallery.cosines
     shape = len(gallery.text_ids), len(gallery.image_ids)
@@ -186,24 +188,34 @@ def score_pairs(task: MatchingTask, gallery: Gallery) -> np.ndarray:
         np.put_along_axis(candidates, best_texts, True, axis=0)
     # The cosine keeps the order of the first stage among the pairs that are not re-ranked.
     scores = np.full(shape, NOT_A_CANDIDATE) + (0.0 if cosines is None else cosines)
-    start, turn = 0, itertools.count()
     rank, ranks = dist.get_rank(), dist.get_world_size()
     pairs = int(candidates.sum())
     with tqdm(total=pairs, desc="re-ranking pairs", unit="pair", disable=rank > 0, mininterval=5.0) as bar:
-        for text in gallery.texts:
-            size = text.text.shape[0]
-            rows, columns = np.nonzero(candidates[start : start + size])
-            for low in range(0, len(rows), config.fusion_batch_size):
-                part = slice(low, low + config.fusion_batch_size)
-                bar.update(len(rows[part]))
-                if next(turn) % ranks == rank:
-                    texts = text.select(paddle.to_tensor(rows[part]))
-                    images = gallery.images.select(paddle.to_tensor(columns[part]))
-                    scores[start + rows[part], columns[part]] = task.match_scores(texts, images).numpy()
-            start += size
+        for turn, (text, start, rows, columns) in enumerate(
+            watch(_parts(gallery.texts, candidates, config.fusion_batch_size))
+        ):
+            bar.update(len(rows))
+            if turn % ranks == rank:
+                texts = text.select(paddle.to_tensor(rows))
+                images = gallery.images.select(paddle.to_tensor(columns))
+                scores[start + rows, columns] = task.match_scores(texts, images).numpy()
     if ranks == 1:
         return scores
     # A pair that a rank did not score is at its lowest there.
     joined = paddle.to_tensor(scores)
     dist.all_reduce(joined, op=dist.ReduceOp.MAX)
     return joined.numpy()
+
+
+def _parts(
+    texts: Iterable[Encoded], candidates: np.ndarray, size: int
+) -> Iterator[tuple[Encoded, int, np.ndarray, np.ndarray]]:
+    """Yield candidates in parts of up to `size`: texts of a batch, the number of its first one, rows of texts
+    in it and rows of images."""
+    start = 0
+    for text in texts:
+        count = text.text.shape[0]
+        rows, columns = np.nonzero(candidates[start : start + count])
+        for low in range(0, len(rows), size):
+            yield text, start, rows[low : low + size], columns[low : low + size]
+        start += count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 
 from unimo import distributed, signals
@@ -106,12 +107,12 @@ class Evaluate(Callback):
 
         def counted() -> Iterator[Batch]:
             nonlocal seen
-            for batch in until_stopped(state, islice(self._batches, most)):
+            for batch in islice(self._batches, most):
                 seen += 1
                 yield batch
 
         try:
-            values = state.task.evaluate(counted())
+            values = state.task.evaluate(counted(), watch=partial(until_stopped, state))
         finally:
             state.layer.train()
         if len(self._batches) and not distributed.any_over_ranks(seen > 0):
