@@ -27,7 +27,7 @@ from unimo import (
 )
 from unimo.config import dump, merge_into, parse_overrides  # noqa: E402
 from unimo.data.loading.batch import Array, Batch  # noqa: E402
-from unimo.data.loading.loader import TrainLoader  # noqa: E402
+from unimo.data.loading.loader import EvalLoader, TrainLoader  # noqa: E402
 from unimo.data.loading.sampler import MixtureSampler  # noqa: E402
 from unimo.data.record import Record  # noqa: E402
 from unimo.losses.contrastive import ViewVectors, nt_xent_loss  # noqa: E402
@@ -149,8 +149,8 @@ class VectorCollator:
 
 
 class SmallData:
-    def eval_loader(self, split: str, *arguments: Any, **options: Any) -> list[Any]:
-        return []
+    def eval_loader(self, split: str, *arguments: Any, **options: Any) -> EvalLoader:
+        return EvalLoader(VectorData(split, 0), VectorCollator(), 8)
 
 
 def make_run(output_dir: Path | str, **overrides: Any) -> SmallRun:

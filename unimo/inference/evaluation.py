@@ -11,6 +11,7 @@ from typing import Any
 
 from unimo import distributed
 from unimo.config import merge_plain, parse_overrides
+from unimo.data.loading.loader import RATE_CHECK_AFTER, EvalLoader, RecordCounter
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import ProcessorConfig
 from unimo.data.splits import common, split_words, validation_split
@@ -97,15 +98,32 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
         note_samples(itertools.islice(batches, run.train.eval_max_batches or None)),
         lambda prediction: records.extend(prediction.get("records", [])),
     )
+    judge_records(batches, split)
     found = records, len(seen)
     parts = gather_objects(found) if data.share_eval else [found]
     # Ranks read samples in turn, so this is the order of the split (but for records that were broken).
     turns = itertools.chain.from_iterable(itertools.zip_longest(*(part for part, _ in parts)))
     samples = sum(count for _, count in parts)
     if not samples:
-        raise DataError(f"all records of the split {split} are broken; the log names the first and why")
+        raise DataError(f"the split {split} has no samples to evaluate")
     joined = [record for record in turns if record is not None]
     return Evaluation(run, metrics, joined, samples, split)
+
+
+def judge_records(batches: EvalLoader, split: str) -> None:
+    """Judge the broken records of a pass over a split, those of all ranks together. Collective.
+
+    Raises:
+        DataError: more than `data.max_bad_rate` of at least 100 were broken, or all of any number.
+    """
+    own = batches.counter.state_dict()
+    counter = RecordCounter(batches.counter.max_bad_rate)
+    for state in gather_objects(own) if batches.world_size > 1 else [own]:
+        counter.read.update(state["read"])
+        counter.bad.update(state["bad"])
+    if counter.bad.total() and counter.bad.total() == counter.read.total():
+        raise DataError(f"all records of the split {split} are broken; the log names the first and why")
+    counter.check(RATE_CHECK_AFTER)
 
 
 def selection_of(run: RunConfig) -> dict[str, str]:

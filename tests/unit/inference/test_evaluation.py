@@ -1,13 +1,16 @@
 """Evaluation of a model directory: repeatable, with overrides, blank images and prediction files."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 from micro import make_run, make_task, saved
 
-from unimo.errors import ConfigError
-from unimo.inference.evaluation import describe, evaluate, write_predictions
+from unimo.data.loading.batch import PairCollator
+from unimo.data.loading.loader import EvalLoader
+from unimo.errors import ConfigError, DataError
+from unimo.inference.evaluation import describe, evaluate, judge_records, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +80,35 @@ def test_records_of_several_ranks_come_in_the_order_of_the_split(
     monkeypatch.setattr("unimo.inference.evaluation.gather_objects", lambda value: ranks)
     together = evaluate(directory, "val", "vqa")
     assert together.records == alone and together.samples == len(alone)
+
+
+@pytest.mark.parametrize(
+    ("size", "broken", "message"),
+    [
+        (8, range(8), "all records of the split val are broken"),
+        (150, range(150), "all records|of 100 records"),
+        (150, range(0, 150, 2), "(75 of 150|49 of 100) records"),
+        (150, [4, 8], "2 of 150 records of memory were broken"),
+        (150, [7], ""),
+        (60, range(0, 60, 2), ""),
+        (9, [], ""),
+    ],
+)
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_broken_records_of_all_ranks_are_judged_together(
+    size, broken, message, ranks, corpus_class, processor, monkeypatch
+) -> None:
+    corpus = corpus_class(size=size, broken=broken)
+    loaders = [
+        EvalLoader(corpus, PairCollator(processor, False), 4, rank, ranks, num_workers=0, max_bad_rate=0.01)
+        for rank in range(ranks)
+    ]
+    for loader in loaders:
+        # A rank that sees too many alone ends at once, one that is alone with nothing whole too.
+        with contextlib.suppress(DataError):
+            list(loader)
+    states = [loader.counter.state_dict() for loader in loaders]
+    monkeypatch.setattr("unimo.inference.evaluation.gather_objects", lambda value: states)
+    for loader in loaders:
+        with pytest.raises(DataError, match=message) if message else contextlib.nullcontext():
+            judge_records(loader, "val")

@@ -13,6 +13,7 @@ import pytest
 from small_run import SmallData, SmallTask, make_run, make_state
 from small_run import train as train_small
 
+from unimo.data.loading.loader import RecordCounter
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.errors import CheckpointError, ConfigError, DataError, RecordError
 from unimo.inference.evaluation import evaluate
@@ -29,6 +30,7 @@ class Batches(list):
     def __init__(self, count: int, at: int = -1, what: Callable[[], None] = lambda: None) -> None:
         super().__init__(range(count))
         self.at, self.what, self.passes = at, what, 0
+        self.world_size, self.counter = 1, RecordCounter(0.01)
 
     def __iter__(self) -> Iterator[int]:
         self.passes += 1

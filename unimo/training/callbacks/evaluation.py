@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import islice
 
 from unimo import distributed, signals
+from unimo.data.loading.loader import EvalLoader
 from unimo.errors import ConfigError, DataError, nearest
+from unimo.inference.evaluation import judge_records
 from unimo.metrics.caption import missing_program
-from unimo.tasks.base import Batch
 from unimo.training.state import Callback, TrainState
 from unimo.training.stopping import StoppedError, until_stopped
 
@@ -32,7 +33,7 @@ class Evaluate(Callback):
 
     def __init__(self, split: str = "val", about: Mapping[str, str] | None = None) -> None:
         self.split, self.about = split, dict(about or {})
-        self._batches: Iterable[Batch] | None = None
+        self._batches: EvalLoader | None = None
         self.last_step = -1
         self.last: dict[str, float] = {}
 
@@ -103,22 +104,11 @@ class Evaluate(Callback):
         distributed.barrier()
 
     def _measure(self, state: TrainState, most: int | None) -> dict[str, float]:
-        seen = 0
-
-        def counted() -> Iterator[Batch]:
-            nonlocal seen
-            for batch in islice(self._batches, most):
-                seen += 1
-                yield batch
-
         try:
-            values = state.task.evaluate(counted(), watch=partial(until_stopped, state))
+            values = state.task.evaluate(islice(self._batches, most), watch=partial(until_stopped, state))
         finally:
             state.layer.train()
-        if len(self._batches) and not distributed.any_over_ranks(seen > 0):
-            raise DataError(
-                f"all records of the split {self.split} are broken; the log names the first and why"
-            )
+        judge_records(self._batches, self.split)
         return values
 
     def _look_for_metric(self, state: TrainState) -> None:
