@@ -39,8 +39,13 @@ def main() -> None:
     if options.dry_run:
         print(dump(run))
         return
-    from unimo.training.run import format_summary, train
+    from unimo.training.run import format_summary, plan_only, train
 
+    if options.plan:
+        plan = plan_only(run)
+        if cli.is_main_rank():
+            print(plan)
+        return
     summary = train(run)
     if cli.is_main_rank():
         print(format_summary(summary))

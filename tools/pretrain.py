@@ -25,8 +25,13 @@ def main() -> None:
     if args.dry_run:
         print(dump(run), end="")
         return
-    from unimo.training.run import format_summary, train
+    from unimo.training.run import format_summary, plan_only, train
 
+    if args.plan:
+        plan = plan_only(run)
+        if cli.is_main_rank():
+            print(plan)
+        return
     summary = train(run)
     if cli.is_main_rank():
         print(format_summary(summary))

@@ -42,10 +42,11 @@ def arguments(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of tools that carry out a run: dotted overrides and `--dry-run`."""
+    """Add the arguments of tools that carry out a run: dotted overrides, `--dry-run`, `--plan`."""
     change = "change a config value, e.g. train.max_steps=200 output_dir=output/try"
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=change)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    parser.add_argument("--plan", action="store_true", help="print what the run would do and cost, and stop")
 
 
 def add_command(commands: Any, name: str, what: str, examples: str) -> argparse.ArgumentParser:

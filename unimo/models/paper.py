@@ -57,6 +57,28 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class Released:
+    """Released weights that a part of a model starts from."""
+
+    name: str
+    """What they are called, such as `RoBERTa-base`."""
+    source: str
+    """Their kind: `tools/convert_checkpoint.py --from`."""
+    folder: str
+    """Name of their folder at huggingface.co."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """How the authors trained a model of a published size."""
+
+    towers: Mapping[str, Released]
+    """Section of the model config -> weights that its `init` names."""
+    hardware: str = ""
+    """Machine of the pre-training; empty if the paper does not say."""
+
+
+@dataclass(frozen=True)
 class Paper:
     """A model family: its sizes, and how its parts are made. The functions import Paddle when called."""
 
@@ -77,6 +99,8 @@ class Paper:
     pair_separators: Literal[1, 2] = 2
     """End tokens between the two sentences of a pair. 2: `<s> A </s></s> B </s>`, as RoBERTa was trained;
     1: `[CLS] A [SEP] B [SEP]`, as BERT and UNIMO were, whatever their tokenizer."""
+    published: Mapping[str, Published] = field(default_factory=dict)
+    """Registered model -> its training in the paper, for the published sizes."""
     converters: Mapping[str, Converter] = field(default_factory=dict)
     """Name of a release (`tools/convert_checkpoint.py --from`) -> converter of its weights."""
 

@@ -207,6 +207,11 @@ def resolve(path: str) -> Path:
     return last
 
 
+def read_step(folder: Path) -> int:
+    """Return the number of steps that a checkpoint has behind it."""
+    return int(read_json_object(folder / STATE, CheckpointError)["step"])
+
+
 def restore(state: TrainState, folder: Path) -> None:
     """Load a checkpoint into a run.
 

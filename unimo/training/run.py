@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,13 @@ from unimo.inference.evaluation import selection_of
 from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig, named_section
 from unimo.training import callbacks, checkpoint, precision
+from unimo.training.hints import hints_of
 from unimo.training.loop import CONFIG, carry_out, only_run_in
 from unimo.training.memory import memory
 from unimo.training.optimizer import warmup_steps
+from unimo.training.plan import Plan, make_plan
+from unimo.training.plan import save as save_plan
+from unimo.training.plan_table import format_plan
 from unimo.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -36,10 +41,30 @@ def train(run: RunConfig) -> dict[str, Any]:
     """Carry out a run and return its summary, which is also written to `OUTPUT/summary.json`.
 
     It starts from the last checkpoint of its output folder, else from `resume`, else from `init_from`, else
-    from scratch; the log says which.
+    from scratch; the log says which, and what is planned.
 
     Raises:
         UnimoError: config, data, device or checkpoint cannot be used, or the loss is not finite.
+    """
+    with prepare(run) as (state, last, plan):
+        logger.info("%s", format_plan(plan))
+        state.callbacks.append(callbacks.Pacing(plan))
+        carry_out(state, last, dump(state.run))
+        return finish(state, plan.start)
+
+
+def plan_only(run: RunConfig) -> str:
+    """Return what a run would do and cost, as text; also write `OUTPUT/plan.json`. Errors as of `train`."""
+    with prepare(run) as (_, _, plan):
+        return format_plan(plan)
+
+
+@contextlib.contextmanager
+def prepare(run: RunConfig) -> Iterator[tuple[TrainState, Path | None, Plan]]:
+    """Build everything of a run, alone in its output folder.
+
+    Yields:
+        The state before the first step, the checkpoint to go on from, and the plan.
     """
     check_fields(run)
     output_dir = make_folder(run.output_dir, "output_dir")
@@ -50,6 +75,7 @@ def train(run: RunConfig) -> dict[str, Any]:
         run = resolve(run, processor, keep_init=source == "scratch")
         state = build(run, processor)
         logger.info("starting from %s", source)
+        fresh: list[str] = []
         if last is None and run.init_from:
             fresh = loading.start_from(state.task, run.init_from)
             layers = sorted({name.rpartition(".")[0] or name for name in fresh})
@@ -57,8 +83,12 @@ def train(run: RunConfig) -> dict[str, Any]:
                 logger.info("new, randomly initialised: %s", ", ".join(layers))
         if last is None and distributed.rank() == 0:
             log_use_of_scenes(run)
-        carry_out(state, last, dump(run))
-        return finish(state, source)
+        done = checkpoint.read_step(last) if last is not None else 0
+        validation = next(each for each in state.callbacks if isinstance(each, callbacks.Evaluate))
+        plan = make_plan(state, source, fresh, done, {validation.split: validation.open(state)})
+        plan = replace(plan, hints=tuple(hints_of(plan, run)))
+        save_plan(plan, state)
+        yield state, last, plan
 
 
 def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:

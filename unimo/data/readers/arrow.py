@@ -92,6 +92,12 @@ class ArrowDataset(Dataset):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def count_images(self) -> int:
+        return 0 if self.kind == "texts" else len(self._table)
+
+    def count_texts(self) -> int:
+        return 0 if self.kind == "images" else len(self)
+
     def __getitem__(self, index: int) -> Record:
         row, which = self._locate(index)
         where = f"{self.path}, row {row}, text {which}"

@@ -68,9 +68,20 @@ class Dataset(ABC):
         """
         return ()
 
+    def count_images(self) -> int | None:
+        """Return the number of different images; None where only reading all samples would tell."""
+        return None
+
+    def count_texts(self) -> int:
+        """Return the number of samples with a text."""
+        return len(self)
+
 
 class TextDataset(Dataset):
     """Base of the readers of texts without images."""
+
+    def count_images(self) -> int:
+        return 0
 
     def image_source(self, index: int) -> ImageSource:
         raise RecordError(f"{self.name} has no images")
@@ -104,6 +115,21 @@ class ConcatDataset(Dataset):
         part, within = self._locate(index)
         return part[within]
 
+    def count_images(self) -> int | None:
+        """Return the number of images if every part tells its own and belongs to this data set as a whole."""
+        counts = [part.count_images() for part in self._parts]
+        return None if None in counts or not self._is_whole() else sum(counts)
+
+    def count_texts(self) -> int:
+        if self._is_whole():
+            return sum(part.count_texts() for part in self._parts)
+        return sum(
+            len(chosen) for part, chosen in zip(self._parts, self._indices, strict=True) if part.count_texts()
+        )
+
+    def _is_whole(self) -> bool:
+        return len(self) == sum(map(len, self._parts))
+
     def image_source(self, index: int) -> ImageSource:
         part, within = self._locate(index)
         return part.image_source(within)
@@ -126,6 +152,12 @@ class WrappedDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self._whole)
+
+    def count_images(self) -> int | None:
+        return self._whole.count_images()
+
+    def count_texts(self) -> int:
+        return self._whole.count_texts()
 
     def image_source(self, index: int) -> ImageSource:
         return self._whole.image_source(index)
@@ -211,6 +243,12 @@ class LabeledImages(Dataset):
 
     class_names: Sequence[str]
     """Names of the classes, in the order of the labels."""
+
+    def count_images(self) -> int:
+        return len(self)
+
+    def count_texts(self) -> int:
+        return 0
 
 
 def spoken(class_name: str) -> str:

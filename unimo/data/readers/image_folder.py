@@ -47,6 +47,12 @@ class PictureDataset(Dataset):
     def __len__(self) -> int:
         return len(self._files)
 
+    def count_images(self) -> int:
+        return len(self)
+
+    def count_texts(self) -> int:
+        return 0
+
     def __getitem__(self, index: int) -> Record:
         source = self.image_source(index)
         return Record(self._files[index], self.name, images=(source,), image_id=self._files[index])
@@ -77,6 +83,9 @@ class PromptDataset(WrappedDataset):
             raise DataError(f"prompt {prompt!r}: expected one {{}} for the label, as in 'a photo of {{}}'")
         super().__init__(labeled)
         self._prompt = prompt
+
+    def count_texts(self) -> int:
+        return len(self)
 
     def __getitem__(self, index: int) -> Record:
         record = self._whole[index]

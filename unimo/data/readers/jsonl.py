@@ -210,6 +210,13 @@ class JsonlDataset(Dataset):
     def __len__(self) -> int:
         return len(self._which)
 
+    def count_images(self) -> int | None:
+        """Return None: lines may share an image."""
+        return 0 if self.kind == "texts" else None
+
+    def count_texts(self) -> int:
+        return 0 if self.kind == "images" else len(self)
+
     def where(self, index: int) -> str:
         """Return file and line number of a sample."""
         return self._lines.where(self._line_of[index])

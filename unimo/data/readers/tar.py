@@ -188,6 +188,13 @@ class TarDataset(Dataset):
     def __len__(self) -> int:
         return len(self._keys)
 
+    def count_images(self) -> int:
+        """Return the number of names, each of which has one image."""
+        return 0 if self.kind == "texts" else len(self._key_ends) - 1
+
+    def count_texts(self) -> int:
+        return 0 if self.kind == "images" else len(self)
+
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
         where = self._key(index)[1]

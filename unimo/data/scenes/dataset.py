@@ -54,6 +54,12 @@ class ScenesDataset(Dataset):
     def __len__(self) -> int:
         return self.num_images * self.texts_per_image
 
+    def count_images(self) -> int:
+        return 0 if self.kind == "texts" else self.num_images
+
+    def count_texts(self) -> int:
+        return 0 if self.kind == "images" else len(self)
+
     def scene(self, image: int) -> Scene:
         """Make the scene of image number `image` of this split."""
         return make_scene(self._rng(image, 0))

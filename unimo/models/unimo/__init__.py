@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper
+from unimo.models.paper import Paper, Published, Released
 from unimo.models.unimo.config import Config, PretrainingConfig, RegionConfig
 from unimo.models.unimo.convert import from_release
 from unimo.nn.config import TextConfig
@@ -58,6 +58,17 @@ PAPER = Paper(
     network=_network,
     objective=_objective,
     batches=_batches,
+    # Section 3.2.
+    published={
+        "unimo_base": Published(
+            towers={"text": Released("RoBERTa-base", "hf-roberta", "roberta-base")},
+            hardware="32 V100 GPUs, 7 days",
+        ),
+        "unimo_large": Published(
+            towers={"text": Released("RoBERTa-large", "hf-roberta", "roberta-large")},
+            hardware="64 V100 GPUs, 10 days",
+        ),
+    },
     pretraining=PretrainingConfig,
     pair_separators=1,
     converters={"unimo-release": from_release},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper
+from unimo.models.paper import Paper, Published, Released
 from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig, PretrainingConfig
 from unimo.models.unimo2.convert import from_release
 from unimo.nn.config import TextConfig, VitConfig
@@ -65,6 +65,23 @@ PAPER = Paper(
     network=_network,
     objective=_objective,
     batches=_batches,
+    # Section 4, of the base size; what it trained on the paper does not say. The large size is ours.
+    published={
+        "unimo2_base": Published(
+            towers={
+                "text": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
+                "vision": Released("ViT-B/16", "hf-vit", "vit-base-patch16-224"),
+                "fusion": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
+            }
+        ),
+        "unimo2_large": Published(
+            towers={
+                "text": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
+                "vision": Released("ViT-L/16", "hf-vit", "vit-large-patch16-224"),
+                "fusion": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
+            }
+        ),
+    },
     pretraining=PretrainingConfig,
     pair_separators=1,
     converters={"unimo2-release": from_release},

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from unimo.models.paper import Paper
+from unimo.models.paper import Paper, Published, Released
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig
 from unimo.nn.config import ClipVisionConfig
 
@@ -73,6 +73,24 @@ SIZES: dict[str, Config] = {
     )
 }
 
+# UNIMO-3, sections 4.1 and 4.2.4; METER and BridgeTower start from the same.
+_PUBLISHED = {
+    768: Published(
+        towers={
+            "text": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
+            "vision": Released("CLIP ViT-B/16", "hf-clip-vit", "clip-vit-base-patch16"),
+        },
+        hardware="8 A100 GPUs",
+    ),
+    1024: Published(
+        towers={
+            "text": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
+            "vision": Released("CLIP ViT-L/14", "hf-clip-vit", "clip-vit-large-patch14"),
+        },
+        hardware="8 A100 GPUs",
+    ),
+}
+
 
 def _network(config: Config) -> Any:
     from unimo.models.unimo3.model import Unimo3
@@ -99,4 +117,9 @@ PAPER = Paper(
     network=_network,
     objective=_objective,
     batches=_batches,
+    published={
+        name: _PUBLISHED[config.fusion.hidden_size]
+        for name, config in SIZES.items()
+        if config.fusion.hidden_size in _PUBLISHED
+    },
 )

@@ -73,6 +73,12 @@ class ImageCaptions(Dataset):
     def __len__(self) -> int:
         return len(self._first)
 
+    def count_images(self) -> int:
+        return len(self)
+
+    def count_texts(self) -> int:
+        return sum(map(len, self._texts))
+
     def __getitem__(self, index: int) -> CaptionRecord:
         check_index(index, len(self))
         record = self._captions[self._first[index]]

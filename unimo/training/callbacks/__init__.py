@@ -3,6 +3,7 @@
 from unimo.training.callbacks.evaluation import Evaluate
 from unimo.training.callbacks.metrics_file import JsonLines
 from unimo.training.callbacks.nonfinite import NonFiniteGuard
+from unimo.training.callbacks.pacing import Pacing
 from unimo.training.callbacks.progress import Progress
 from unimo.training.callbacks.saving import Checkpoint
 from unimo.training.callbacks.throughput import Throughput
@@ -15,6 +16,7 @@ __all__ = [
     "Evaluate",
     "JsonLines",
     "NonFiniteGuard",
+    "Pacing",
     "Progress",
     "Throughput",
     "VisualDL",

@@ -34,6 +34,7 @@ class Evaluate(Callback):
     def __init__(self, split: str = "val", about: Mapping[str, str] | None = None) -> None:
         self.split, self.about = split, dict(about or {})
         self._batches: EvalLoader | None = None
+        self._is_opened = False
         self.last_step = -1
         self.last: dict[str, float] = {}
 
@@ -42,11 +43,23 @@ class Evaluate(Callback):
         run is not evaluated.
 
         Raises:
-            ConfigError: `train.select_metric` is none of the metrics, or needs a program that is missing.
+            ConfigError: `train.select_metric` is none of the metrics.
+        """
+        if self.open(state) is not None and state.run.train.select_metric not in ("", *state.best):
+            self._look_for_metric(state)
+
+    def open(self, state: TrainState) -> EvalLoader | None:
+        """Return the batches of the split, opened once; None without the split.
+
+        Raises:
+            ConfigError: `train.select_metric` needs a program that is missing.
             DataError: there is no such split, and `train.select_metric` needs it.
         """
+        if self._is_opened:
+            return self._batches
         if missing := missing_program(state.run.train.select_metric):
             raise ConfigError(f"train.select_metric={state.run.train.select_metric} needs {missing}")
+        self._is_opened = True
         ranks, size = (distributed.rank(), distributed.world_size()), state.run.train.eval_batch_size
         try:
             self._batches = state.data.eval_loader(self.split, state.run, *ranks, size)
@@ -54,9 +67,7 @@ class Evaluate(Callback):
             if state.run.train.select_metric:
                 raise
             logger.warning("no evaluation during this run: %s", error)
-            return
-        if state.run.train.select_metric not in ("", *state.best):
-            self._look_for_metric(state)
+        return self._batches
 
     def on_step_logged(self, state: TrainState) -> None:
         if state.is_due(state.run.train.eval_every) and not state.stop_reason:

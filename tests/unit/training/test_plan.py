@@ -1,0 +1,246 @@
+"""What a run says of itself before it begins."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from micro import make_run, make_task, saved
+from micro_unimo2 import MODEL as UNIMO2
+from paddle_launch import run_ranks
+
+from unimo.config import list_recipes
+from unimo.nn.products import count_products
+from unimo.registry import TASKS, papers
+from unimo.settings import load_run_config
+from unimo.training.hints import hints_of, too_long
+from unimo.training.loop import take_step
+from unimo.training.pace import Pace, duration, events
+from unimo.training.plan import Disk, Plan, StepSize, parts_of
+from unimo.training.run import plan_only, prepare, train
+from unimo.training.trial import count_tokens
+
+ROOT = Path(__file__).resolve().parents[3]
+TINY = [(name, kind) for kind in TASKS for name in list_recipes(kind) if name.endswith("_tiny")]
+QUICK = [
+    *("data.scenes.train_images=16", "data.scenes.val_images=4", "data.num_workers=0"),
+    *("train.batch_size=4", "train.micro_batch_size=2", "train.device=cpu"),
+]
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "plan.json").read_text())
+
+
+def made(model: str, task: str = "pretrain", **changes: Any) -> Plan:
+    """A plan of no run."""
+    values: dict[str, Any] = {
+        "start": "scratch",
+        "first_step": 0,
+        "last_step": 100,
+        "parameters": (),
+        "data": (),
+        "step": StepSize(4096, 1, 128, 32, 1, 1, 1),
+        "time": None,
+        "disk": Disk(1, 1, 2),
+    }
+    return Plan(model=model, task=task, **(values | changes))
+
+
+def test_the_plan_of_a_run_and_its_file(tmp_path: Path) -> None:
+    run = make_run("pretrain", tmp_path, train={"micro_batch_size": 2, "max_steps": 30, "save_every": 10})
+    text = plan_only(run)
+    found = read(tmp_path)
+    with prepare(run) as (state, _, _):
+        parameters = sum(parameter.size for parameter in state.task.parameters())
+    assert sum(part["parameters"] for part in found["parameters"]) == parameters
+    assert [part["part"] for part in found["parameters"]][:3] == ["text tower", "image tower", "fusion"]
+    assert found["parameters"][-1]["part"] == "heads"
+    assert {part["weights"] for part in found["parameters"]} == {"random"}
+    train_row, val_row = found["data"]
+    assert train_row["corpus"] == "scenes" and train_row["is_built_in"] and train_row["share"] == 1.0
+    assert (train_row["records"], train_row["pictures"], train_row["texts"]) == (48, 12, 48)
+    assert (val_row["use"], val_row["split"], val_row["records"]) == ("evaluate", "val", 12)
+    step = found["step"]
+    assert (step["samples"], step["ranks"], step["rounds"], step["micro_batch_samples"]) == (8, 1, 4, 2)
+    assert step["image_tokens"] == 8 * 4 and 8 * 3 < step["text_tokens"] <= 8 * 20
+    assert step["operations"] > 1e6
+    time = found["time"]
+    assert time["basis"].startswith("guess") and (time["steps"], time["checkpoints"]) == (30, 3)
+    assert time["evaluations"] == 1 and time["step_seconds"] >= 4 * time["round_seconds"] > 0
+    assert time["run_seconds"] >= 30 * time["step_seconds"]
+    disk = found["disk"]
+    trainable = sum(part["trainable"] for part in found["parameters"])
+    assert disk["checkpoint_bytes"] == 4 * parameters + 8 * trainable
+    assert disk["needed_bytes"] == 3 * disk["checkpoint_bytes"] + 4 * parameters < disk["free_bytes"]
+    assert found["hints"] == []
+    for words in ("scenes (built in)", "1 rank x 4 rounds x 2", "guess", "FLOP", "checkpoint"):
+        assert words in text
+    assert not (tmp_path / "checkpoints").exists() and not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("name", "kind"), TINY)
+def test_every_paper_and_task_has_a_plan(name: str, kind: str, tmp_path: Path) -> None:
+    plan_only(load_run_config(name, kind, [*QUICK, f"output_dir={tmp_path}"]))
+    found = read(tmp_path)
+    assert (found["model"], found["task"]) == (name, kind)
+    assert found["step"]["operations"] > 0 and found["time"]["run_seconds"] > 0
+    reads_texts = kind != "image_classification"
+    assert (found["step"]["text_tokens"] > 0) == reads_texts
+    assert (found["step"]["image_tokens"] > 0) == (kind not in ("text_classification", "seq2seq"))
+    shares = sum(corpus["share"] for corpus in found["data"])
+    assert shares == pytest.approx(1.0)
+    assert len({part["part"] for part in found["parameters"]}) == len(found["parameters"]) > 2
+
+
+def test_a_plan_changes_nothing_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses are those of a run that never tried samples."""
+    run = {"model": UNIMO2, "train": {"micro_batch_size": 4, "max_steps": 2}}
+    losses = []
+    for name, tries in (("with", True), ("without", False)):
+        if not tries:
+            monkeypatch.setattr("unimo.training.plan.try_samples", lambda state: None)
+        train(make_run("pretrain", tmp_path / name, **run))
+        rows = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
+        losses.append([(row["step"], row.get("loss"), row.get("mlm_loss")) for row in rows])
+    assert losses[0] == losses[1]
+    assert read(tmp_path / "without")["time"] is None
+    measured = read(tmp_path / "with")["time"]
+    assert (measured["basis"], measured["steps"]) == ("measured", 1)
+    assert measured["round_seconds"] == pytest.approx(measured["step_seconds"] / 2)
+
+
+def test_a_run_that_goes_on_says_from_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "unimo"):
+        train(make_run("pretrain", tmp_path, train={"max_steps": 2}))
+        assert caplog.text.count("plan: unimo3_tiny pretrain, 2 steps") == 1
+        assert caplog.text.count("time measured: round") == 1
+        caplog.clear()
+        train(make_run("pretrain", tmp_path, train={"max_steps": 5}))
+    assert "goes on after step 2, 3 steps left" in caplog.text
+    assert "text tower" not in caplog.text
+    found = read(tmp_path)
+    assert (found["first_step"], found["last_step"], found["time"]["steps"]) == (2, 5, 2)
+    assert "step_00000002" in found["start"]
+
+
+def test_loaded_and_new_parts(tmp_path: Path) -> None:
+    saved("pretrain", tmp_path / "pre")
+    start = f"{tmp_path}/pre/model"
+    plan_only(make_run("vqa", tmp_path / "vqa", init_from=start))
+    parts = {part["part"].partition(":")[0]: part["weights"] for part in read(tmp_path / "vqa")["parameters"]}
+    assert parts.pop("heads") == "random"
+    assert set(parts.values()) == {f"init_from={start}"}
+
+
+def test_frozen_parameters_are_counted_apart() -> None:
+    task, _, _ = make_task(make_run("pretrain"))
+    for parameter in task.model.text.parameters():
+        parameter.stop_gradient = True
+    text = parts_of(task, "scratch")[0]
+    assert text.parameters > 0 and text.trainable == 0
+
+
+PUBLISHED = [(paper, name) for paper in papers() for name in paper.published]
+
+
+@pytest.mark.parametrize(("paper", "name"), PUBLISHED, ids=[name for _, name in PUBLISHED])
+def test_random_towers_of_a_paper_are_a_warning_with_the_command(paper: Any, name: str) -> None:
+    run = load_run_config(name, "pretrain")
+    (hint,) = hints_of(made(name), run)
+    for section, released in paper.published[name].towers.items():
+        assert f"{section} from {released.name}" in hint
+        assert f"--from {released.source} --input {released.folder}/" in hint
+        assert f"model.{section}.init=weights/{released.folder}" in hint
+    words = [word for word in hint.split() if word.startswith("model.")]
+    given = load_run_config(name, "pretrain", words)
+    assert hints_of(made(name), given) == []
+    assert hints_of(made(name, start="init_from=DIR"), run) == []
+
+
+def test_published_sizes_are_those_that_are_not_tiny() -> None:
+    for paper in papers():
+        assert {name for name in paper.sizes if "_tiny" not in name} == set(paper.published)
+
+
+def test_fine_tuning_of_a_paper_from_scratch_is_a_warning() -> None:
+    run = load_run_config("unimo3_base", "vqa")
+    (hint,) = hints_of(made("unimo3_base", "vqa"), run)
+    assert "--init DIR" in hint
+    assert hints_of(made("unimo3_tiny", "vqa"), load_run_config("unimo3_tiny", "vqa")) == []
+
+
+def test_a_run_of_years_is_told_what_to_do_here() -> None:
+    slow = Pace("measured", 104.0, 13_320.0, 100_000)
+    (hint,) = too_long(made("unimo3_base", time=slow))
+    assert hint.startswith("3.7 h a step, 42 years in all") and "8 A100 GPUs" in hint
+    assert "unimo3_tiny, or train.batch_size=16 train.max_steps=1661 (a day)" in hint
+    (other,) = too_long(made("meter_base", time=slow))
+    assert "meter_tiny" in other
+    assert too_long(made("unimo3_base", time=Pace("measured", 1.0, 1.0, 1000))) == []
+    assert too_long(made("unimo3_base")) == []
+
+
+def test_too_little_disk_is_a_warning() -> None:
+    (hint,) = hints_of(made("unimo3_tiny", disk=Disk(4, 13 * 10**9, 10**9)), None)
+    assert "need 13.0 GB, and 1.0 GB are free" in hint and "output_dir=" in hint
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0123, "0.012 s"),
+        (12, "12 s"),
+        (90, "1.5 min"),
+        (13_320, "3.7 h"),
+        (2e5, "2.3 days"),
+        (1.4e9, "44 years"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("every", "done", "total", "count"),
+    [(0, 0, 10, 1), (5, 0, 10, 2), (4, 0, 10, 3), (4, 8, 10, 1), (4, 7, 10, 2), (20, 0, 10, 1)],
+)
+def test_events_of_a_run(every: int, done: int, total: int, count: int) -> None:
+    assert events(every, done, total) == count
+
+
+def test_evaluation_and_checkpoints_are_told_where_they_matter() -> None:
+    pace = Pace("guess", 1.0, 10.0, 100, evaluation_seconds=50.0, evaluations=10, checkpoint_seconds=1.0)
+    assert pace.run_seconds == 1500 and "evaluation at least 8.3 min" in str(pace)
+    assert "checkpoints" not in str(pace)
+    faster = pace.measured(5.0, 10, 99)
+    assert (faster.round_seconds, faster.evaluation_seconds) == (0.5, 25.0)
+
+
+def test_tokens_of_a_batch_are_those_without_padding(tmp_path: Path) -> None:
+    with prepare(make_run("pretrain", tmp_path)) as (state, _, _):
+        batch = next(iter(state.loader))
+        state.loader.close()
+    texts, patches = count_tokens(batch, 16)
+    assert texts == batch.attention_mask.sum() and patches == 8 * 4
+    assert count_tokens(batch) == (texts, 0)
+
+
+def test_counted_operations_are_those_of_real_steps(tmp_path: Path) -> None:
+    run = make_run("pretrain", tmp_path, model=UNIMO2, train={"micro_batch_size": 4})
+    with prepare(run) as (state, _, plan), count_products() as found:
+        state.layer.train()
+        take_step(state, iter(state.loader))
+        state.loader.close()
+    assert plan.step.operations == pytest.approx(found.training, rel=0.1)
+
+
+def test_several_ranks_print_one_plan(tmp_path: Path) -> None:
+    words = ["unimo2_tiny", "--plan", *QUICK, "train.batch_size=32", "train.micro_batch_size=8"]
+    assert run_ranks(2, tmp_path, words, script=ROOT / "tools/pretrain.py") == 0
+    assert (tmp_path / "launcher.log").read_text().count("plan: unimo2_tiny pretrain") == 1
+    step = read(tmp_path)["step"]
+    assert (step["ranks"], step["rounds"], step["micro_batch_samples"]) == (2, 2, 8)

@@ -1,0 +1,87 @@
+"""What to know or to change before a run goes on: random towers, too little disk, too much time."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from unimo import registry
+from unimo.models.paper import Published
+from unimo.training.pace import DAY, duration
+from unimo.training.plan import Plan
+from unimo.training.plan_table import size
+
+TOO_LONG_DAYS = 7
+"""Days from which a run is said to be too large for a machine."""
+
+
+def hints_of(plan: Plan, run: Any) -> list[str]:
+    """Return what is unusual about a run, and for each what to do."""
+    return [*_random_towers(plan, run), *_too_little_disk(plan), *too_long(plan)]
+
+
+def _random_towers(plan: Plan, run: Any) -> list[str]:
+    published = _published(plan.model)
+    if plan.start != "scratch" or published is None:
+        return []
+    if plan.task != "pretrain":
+        return [
+            f"fine-tuning of {plan.model} starts from random weights, not from pre-trained ones as in its "
+            "paper: --init DIR takes those that tools/pretrain.py or tools/convert_checkpoint.py wrote"
+        ]
+    missing = {
+        section: released
+        for section, released in published.towers.items()
+        if not getattr(run.model, section).init
+    }
+    if not missing:
+        return []
+    names = ", ".join(f"{section} from {released.name}" for section, released in missing.items())
+    settings = [f"model.{section}.init=weights/{each.folder}" for section, each in missing.items()]
+    if "text" in missing:
+        settings.append(f"data.tokenizer={missing['text'].folder}")
+    lines = [f"random here, in the paper from released weights: {names}. Convert those once:"]
+    lines += [
+        f"  python tools/convert_checkpoint.py --from {each.source} --input {each.folder}/model.safetensors "
+        f"--config {each.folder}/config.json --out weights/{each.folder}"
+        for each in dict.fromkeys(missing.values())
+    ]
+    return ["\n".join([*lines, f"  and add {' '.join(settings)}"])]
+
+
+def _published(model: str) -> Published | None:
+    """Return how a model was trained in its paper; None for other sizes, and for detectors."""
+    return registry.paper_of(model).published.get(model) if model in registry.list_models() else None
+
+
+def _too_little_disk(plan: Plan) -> list[str]:
+    needed, free = plan.disk.needed_bytes, plan.disk.free_bytes
+    if needed <= free:
+        return []
+    return [
+        f"checkpoints need {size(needed)}, and {size(free)} are free: choose another output_dir=, or "
+        "train.keep_checkpoints=1"
+    ]
+
+
+def too_long(plan: Plan) -> list[str]:
+    """Return a hint if a run takes weeks on this machine."""
+    if plan.time is None or plan.time.run_seconds < TOO_LONG_DAYS * DAY:
+        return []
+    published, smaller = _published(plan.model), ""
+    if published is not None:
+        sizes = registry.paper_of(plan.model).sizes
+        small = [name for name in sizes if name not in registry.paper_of(plan.model).published]
+        smaller = f"{difflib.get_close_matches(plan.model, small, 1, 0.0)[0]}, or "
+    hardware = f": the paper had {published.hardware}" if published and published.hardware else ""
+    # As many samples as a minute allows, and as many steps as a day.
+    sample = plan.time.step_seconds / plan.step.samples
+    least = plan.step.ranks
+    batch = least
+    while 2 * batch <= plan.step.samples and 2 * batch * sample < 60:
+        batch *= 2
+    steps = max(1, round(DAY / (sample * batch)))
+    return [
+        f"{duration(plan.time.step_seconds)} a step, {duration(plan.time.run_seconds)} in all on this "
+        f"machine{hardware}; here try {smaller}train.batch_size={batch} train.max_steps={steps} (a day)"
+    ]
