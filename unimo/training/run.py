@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,23 +32,24 @@ from unimo.training.optimizer import warmup_steps
 from unimo.training.plan import Plan, make_plan
 from unimo.training.plan import save as save_plan
 from unimo.training.plan_table import format_plan
-from unimo.training.state import TrainState
+from unimo.training.state import Callback, TrainState
 
 logger = logging.getLogger(__name__)
 
 
-def train(run: RunConfig) -> dict[str, Any]:
+def train(run: RunConfig, watchers: Sequence[Callback] = ()) -> dict[str, Any]:
     """Carry out a run and return its summary, which is also written to `OUTPUT/summary.json`.
 
     It starts from the last checkpoint of its output folder, else from `resume`, else from `init_from`, else
-    from scratch; the log says which, and what is planned.
+    from scratch; the log says which, and what is planned. `watchers` are called after the callbacks that
+    every run has.
 
     Raises:
         UnimoError: config, data, device or checkpoint cannot be used, or the loss is not finite.
     """
     with prepare(run) as (state, last, plan):
         logger.info("%s", format_plan(plan))
-        state.callbacks.append(callbacks.Pacing(plan))
+        state.callbacks += [callbacks.Pacing(plan), *watchers]
         carry_out(state, last, dump(state.run))
         return finish(state, plan.start)
 
