@@ -49,6 +49,7 @@ ORDER = (
     "ppdet_features",
     "unimo.analysis",
     "unimo.benchmark",
+    "unimo.doctor",
     "unimo.studies",
     "tools",
 )

@@ -76,7 +76,7 @@ def main() -> None:
         worst = float((values - ranks * (ranks + 1) / 2).abs().max())
         times.append(time.perf_counter() - started)
     if cli.is_main_rank():
-        print(worst, min(times))
+        sys.stdout.write(f"{worst} {min(times)}\n")
 
 
 if __name__ == "__main__":

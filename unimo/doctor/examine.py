@@ -186,7 +186,8 @@ def main() -> None:
     name, place, given = sys.argv[1:]
     values: dict[str, Any] = json.loads(given)
     rows: Iterable[Row] = guarded(name, place, Options(**{**values, "overrides": tuple(values["overrides"])}))
-    print("\n" + json.dumps([asdict(row) for row in rows]), flush=True)
+    sys.stdout.write("\n" + json.dumps([asdict(row) for row in rows]) + "\n")
+    sys.stdout.flush()
     os._exit(0)  # threads and clean-up of libraries have nothing to add
 
 

@@ -102,8 +102,9 @@ def reads_values(index: Any) -> bool:
 
 
 def _caller() -> str:
-    """Return the innermost line of the library, but for this file, or else the innermost line at all."""
-    frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
+    """Return the innermost line of the library, but for this file, or else of anything above Paddle."""
+    hidden = (__file__, str(Path(paddle.__file__).parent))
+    frames = [frame for frame in traceback.extract_stack() if not frame.filename.startswith(hidden)]
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(_OWN)]
     frame = (own or frames)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"

@@ -94,5 +94,5 @@ def gradient_gap(found: dict[str, np.ndarray], plain: dict[str, np.ndarray]) -> 
     if not plain or found.keys() != plain.keys():
         return float("inf")
     largest = max(float(np.abs(value).max()) for value in plain.values())
-    gap = max(float(np.abs(found[name] - value).max()) for name, value in plain.items())
-    return gap / largest if gap == gap else float("inf")
+    gap = np.max([np.abs(found[name] - value).max() for name, value in plain.items()])
+    return float(gap) / largest if np.isfinite(gap) else float("inf")

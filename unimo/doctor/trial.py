@@ -18,7 +18,7 @@ from unimo.doctor.versions import ROOT
 from unimo.errors import UnimoError
 from unimo.files import make_folder
 from unimo.settings import RunConfig, load_run_config
-from unimo.training.callbacks import FILE_NAME
+from unimo.training.callbacks.metrics_file import FILE_NAME
 
 BATCH = 8
 """Samples of a step of the runs that are compared."""

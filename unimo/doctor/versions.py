@@ -50,7 +50,7 @@ def examine(options: Options) -> list[Row]:
         python_row(sys.version_info[:2]),
         build_row(versions, driver_seen),
         fit_row(versions, required(ROOT / "setup.py"), needs),
-        tested_row(versions, pins(ROOT / "constraints.txt")),
+        pinned_row(versions, pins(ROOT / "constraints.txt")),
     ]
 
 
@@ -118,7 +118,7 @@ def fit_row(versions: Mapping[str, str], required: Iterable[str], needs: Mapping
     return verdict("packages fit together", not problems, figure, INSTALL[build])
 
 
-def tested_row(versions: Mapping[str, str], tested: Mapping[str, str]) -> Row:
+def pinned_row(versions: Mapping[str, str], tested: Mapping[str, str]) -> Row:
     """Compare the installed packages with the versions that were tested together; others may work."""
     here = {name: versions[name] for name in tested if name in versions}
     other = [
