@@ -43,7 +43,7 @@ REQUIRED = [
 
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<3.4"],
-    "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],  # from Paddle's own index; see README.md
+    "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],  # from Paddle's own index; see docs/guides/install.md
     "caption": [
         "pycocoevalcap>=1.2"
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
@@ -71,7 +71,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["unimo", "unimo.*", "ppdet_features"]),
     package_data={
-        "unimo": ["**/README.md", "**/*.json", "**/*.png"],
+        "unimo": ["**/README.md", "**/*.json"],
         "ppdet_features": ["README.md", "configs/*.yaml"],
     },
     python_requires=">=3.10,<3.12",

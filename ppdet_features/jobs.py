@@ -175,7 +175,7 @@ def _summary(counts: dict[str, int], out: Path) -> str:
         lines.append(f"skipped ones and why: `skipped` in {out / 'index.json'}")
     own = "data.pairs=DATA data.texts=[] data.images=[] data.tokenizer=FOLDER"
     lines.append(f"next: bash scripts/run_pretrain.sh unimo_tiny data.regions={out} {own}")
-    lines.append("(DATA: captions of these images, FOLDER: tokenizer files; see unimo/data/README.md)")
+    lines.append("(DATA: captions of these images, FOLDER: tokenizer files; see docs/guides/data.md)")
     return "\n".join(lines)
 
 

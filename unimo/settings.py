@@ -98,7 +98,7 @@ class DataConfig:
     """Image transform by name (`unimo/data/images/transforms.py`)."""
     regions: str = ""
     """Source of region features, for models that read regions: `grid`, `grid:CELLS:PIXELS`, a folder that
-    tools/extract_features.py wrote, or a TSV file; see unimo/data/README.md."""
+    tools/extract_features.py wrote, or a TSV file; see docs/reference/regions.md."""
     max_regions: Size = 100
     """Largest number of regions of an image; those with the highest scores are kept."""
     blank_images: bool = False

@@ -54,7 +54,7 @@ class RewriteSettings:
 
 
 def rewrite_corpus(job: Job, settings: RewriteSettings) -> dict[str, Any]:
-    """Write one line for each caption of the shard; see README.md for its keys.
+    """Write one line for each caption of the shard; see docs/reference/augment.md for its keys.
 
     Returns counts of captions, of those with an object, and of broken ones.
 

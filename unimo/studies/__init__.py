@@ -1,1 +1,1 @@
-"""The experiments behind the READMEs' tables: declared grids of trainings, one runner. Imports no Paddle."""
+"""The experiments behind the tables of docs/results: grids of trainings, one runner. Imports no Paddle."""

@@ -149,7 +149,8 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
     if reads_regions != bool(run.data.regions) and (reads_images or run.data.regions):
         advice = "regions; set data.regions=grid, or" if reads_regions else "pixels; leave out data.regions,"
         raise ConfigError(
-            f"{run.model.name} reads {advice} see unimo/data/README.md (data.regions is {run.data.regions!r})"
+            f"{run.model.name} reads {advice} see docs/guides/regions.md (data.regions is "
+            f"{run.data.regions!r})"
         )
     if reads_regions and run.data.regions:
         visual = processor.visual

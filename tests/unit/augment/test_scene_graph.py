@@ -83,7 +83,7 @@ def test_spacy_gives_the_tags_where_it_is_present(monkeypatch: pytest.MonkeyPatc
 
 
 def test_precision_and_recall_on_annotated_captions():
-    """A development set, annotated before the first run by the author of the rules; see README.md."""
+    """A development set, annotated by the author of the rules before it ran: docs/results/augment.md."""
     if not CAPTIONS.is_file():
         pytest.skip("no ../shared")
     images = json.loads(CAPTIONS.read_bytes())["images"]

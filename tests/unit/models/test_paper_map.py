@@ -1,4 +1,4 @@
-"""The tables in the model READMEs: what they name exists, and every equation and size has a row."""
+"""The tables about the papers: what they name exists, and every equation and size has a row."""
 
 import ast
 import re
@@ -12,15 +12,18 @@ from unimo.registry import paper_of
 ROOT = Path(unimo.__file__).resolve().parent.parent
 # Package -> how many numbered equations its paper has.
 EQUATIONS = {"unimo": 7, "unimo2": 3, "unimo3": 11}
+# Package -> heading of its sizes in the list of models.
+HEADINGS = {"unimo": "UNIMO", "unimo2": "UNIMO-2", "unimo3": "UNIMO-3, BridgeTower, METER"}
 
 
 def _folder(package: str) -> Path:
     return ROOT / "unimo" / "models" / package
 
 
-def _rows(package: str, header: str) -> list[list[str]]:
-    """Cells of the table whose header line starts so."""
-    lines = (_folder(package) / "README.md").read_text(encoding="utf8").splitlines()
+def _rows(page: Path, header: str, heading: str = "") -> list[list[str]]:
+    """Cells of the table whose header line starts so, below a heading."""
+    text = page.read_text(encoding="utf8")
+    lines = text.partition(f"## {heading}\n")[2].splitlines() if heading else text.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(header))
     rows = []
     for line in lines[start + 2 :]:
@@ -30,7 +33,7 @@ def _rows(package: str, header: str) -> list[list[str]]:
     return rows
 
 
-MAPS = {package: _rows(package, "| paper | file | name |") for package in EQUATIONS}
+MAPS = {package: _rows(_folder(package) / "README.md", "| paper | file | name |") for package in EQUATIONS}
 ROWS = [(package, *row) for package, rows in MAPS.items() for row in rows]
 
 
@@ -60,16 +63,18 @@ def test_every_equation_has_a_row(package: str, last: int):
 
 @pytest.mark.parametrize("package", EQUATIONS)
 def test_every_size_is_described(package: str):
-    described = re.findall(r"`(\w+)`", " ".join(row[0] for row in _rows(package, "| name | parameters |")))
+    rows = _rows(ROOT / "docs" / "reference" / "models.md", "| name | parameters |", HEADINGS[package])
+    described = re.findall(r"`(\w+)`", " ".join(row[0] for row in rows))
     assert set(described) == set(paper_of(f"{package}_tiny").sizes)
 
 
 @pytest.mark.parametrize("package", EQUATIONS)
-def test_options_named_in_the_readme_exist(package: str):
+def test_options_named_on_the_page_of_the_paper_exist(package: str):
     """Each value in the table of open questions is one that the config accepts."""
     files = (_folder(package) / "config.py", ROOT / "unimo" / "nn" / "config.py")
     source = "".join(file.read_text(encoding="utf8") for file in files)
-    table = " ".join(" ".join(row[1:]) for row in _rows(package, "| question | default |"))
+    page = ROOT / "docs" / "papers" / f"{package}.md"
+    table = " ".join(" ".join(row[1:]) for row in _rows(page, "| question | default |"))
     options = re.findall(r"`(?:model\.\w+\.)?(\w+)=(\w+)`", table)
     assert len(options) >= 7
     for field, value in options:

@@ -50,7 +50,7 @@ def prepare_jsonl(
     summary, which is returned.
 
     Args:
-        source: a jsonl file, or a folder of them (format: `unimo/data/README.md`).
+        source: a jsonl file, or a folder of them (format: `docs/reference/records.md`).
         name: first part of the file names.
         images: folder that image paths are relative to; that of the file when None.
         min_count: VQA: smallest number of questions of train and val whose answer becomes a class.

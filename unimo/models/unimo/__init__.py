@@ -1,6 +1,7 @@
 """UNIMO (Li et al., 2021, arXiv 2012.15409): one Transformer for texts, images and pairs.
 
-README.md beside this file maps the paper to the code and lists what differs from the release.
+README.md beside this file maps the paper to the code; docs/papers/unimo.md says what differs from the
+release.
 """
 
 from __future__ import annotations

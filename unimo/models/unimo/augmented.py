@@ -1,6 +1,6 @@
 """Companions of a pair for CMCL: the files of `tools/augment_corpus.py`, read in training.
 
-Each file has one line a caption, found by its sample id: see `unimo/augment/README.md` for the keys.
+Each file has one line a caption, found by its sample id: see `docs/reference/augment.md` for the keys.
 `scenes` in the place of a file stands for the built-in corpus (`scenes.py`).
 """
 

@@ -1,6 +1,7 @@
 """UNIMO-2 (Li et al., 2022, arXiv 2203.09067): images and texts that meet in grounded tokens.
 
-README.md beside this file maps the paper to the code and lists what differs from the release.
+README.md beside this file maps the paper to the code; docs/papers/unimo2.md says what differs from the
+release.
 """
 
 from __future__ import annotations

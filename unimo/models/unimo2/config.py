@@ -1,6 +1,6 @@
 """Configuration of UNIMO-2. Needs no Paddle.
 
-Where the paper and the released code differ, both are values here; README.md lists them.
+Where the paper and the released code differ, both are values here; docs/papers/unimo2.md lists them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Convert the weights that Baidu released for UNIMO-2.
 
-The name map is data, sizes are read from the shapes, and the settings that README.md lists under "Paper and
-release" are those of the released fine-tuning scripts. What shapes do not show, heads and K, is theirs too,
-unless it is given. The task of the model directory decides which heads are taken. Needs no Paddle.
+The name map is data, sizes are read from the shapes, and the settings that docs/papers/unimo2.md lists under
+"Paper and release" are those of the released fine-tuning scripts. What shapes do not show, heads and K, is
+theirs too, unless it is given. The task of the model directory decides which heads are taken.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ With patches v_1 .. v_M of an image, tokens t_1 .. t_N of a text, and the rows g
 The first term of the loss moves the chosen rows towards the patches and tokens that are like them. The
 second, the commitment, keeps patches and tokens near the rows; sg stops the gradient. An image or a text
 alone is grounded by its own part of s_j; the intent is that both come to share rows without ever having been
-a pair (README.md says how far they do).
+a pair (docs/results/scenes.md says how far they do).
 
 Patches and tokens are treated alike, so the code has one matrix of features for both, patches first, and one
 name, x, for both similarities. Class tokens take no part, unless the config says so. The 1-to-1 map, with

@@ -1,7 +1,7 @@
 """UNIMO-3 (Yang et al., 2023, arXiv 2305.13697): two towers, read by a fusion encoder through gates.
 
 METER (links off) and BridgeTower (one open link a layer) are sizes of the same code. README.md beside
-this file maps the paper to the code and lists what differs.
+this file maps the paper to the code; docs/papers/unimo3.md lists what differs.
 """
 
 from __future__ import annotations

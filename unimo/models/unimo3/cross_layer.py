@@ -9,7 +9,7 @@ Section 3.3 of the paper (arXiv 2305.13697), here for text; Eqs (7), (10), (11) 
 l = 1 .. m counts the linked fusion layers, k (the paper's L_t) the tower layers that layer l reads:
 `linked_layers` in config.py lists them, and S, the start layer, is `FusionConfig.start`. Each l has a W^G and
 b of its own, shared by all its k. T_k in Eqs (8) and (9) is the projected state W^T T_k + T^type, which has
-the width of Z. README.md names the other ways in which the equations can be read.
+the width of Z. docs/papers/unimo3.md names the other ways in which the equations can be read.
 
 Two things are computed in another order than they are written, with the same result:
 

@@ -21,7 +21,7 @@ from unimo.registry import TASKS
 from unimo.settings import build_run_config, load_run_config
 
 ROOT = Path(unimo.__file__).resolve().parent.parent
-README = ROOT / "unimo" / "models" / "unimo2" / "README.md"
+PAGE = ROOT / "docs" / "papers" / "unimo2.md"
 FIELDS = {(part, field) for part, fields in RELEASE.items() for field in fields}
 
 
@@ -94,7 +94,7 @@ def test_an_unknown_behaviour_is_refused():
 
 
 def _rows():
-    lines = README.read_text(encoding="utf8").splitlines()
+    lines = PAGE.read_text(encoding="utf8").splitlines()
     start = lines.index("| question | default | alternatives | tests |")
     rows = []
     for line in lines[start + 2 :]:

@@ -1,30 +1,26 @@
-"""`unimo/data/README.md`: its commands run, and its examples of lines and columns can be read."""
+"""The pages about data: the walk-through runs, and the examples of lines and columns can be read."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pages import blocks
 
 from unimo.data.prepare.writer import SCHEMAS
 from unimo.data.readers.jsonl import record_fields, split_item
 
 TRAINS = "run_pretrain.sh"
-
-
-def blocks(root: Path, language: str) -> list[str]:
-    text = (root / "unimo" / "data" / "README.md").read_text(encoding="utf8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+RECORDS = Path("docs/reference/records.md")
 
 
 def test_walk_through_runs(root, tmp_path):
     (tmp_path / "tools").symlink_to(root / "tools")
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     outputs = []
-    for block in blocks(root, "bash"):
+    for block in blocks(root / "docs" / "guides" / "data.md", "bash"):
         if TRAINS in block:
             continue
         done = subprocess.run(
@@ -38,11 +34,11 @@ def test_walk_through_runs(root, tmp_path):
         assert done.returncode == 0, done.stderr
         outputs.append(done.stdout)
     counts = [int(line.split()[1]) for line in outputs[-1].splitlines()]
-    assert sum(counts) == 20 and min(counts) >= 1
+    assert sum(counts) == 400 and min(counts) >= 1
 
 
 def test_examples_of_lines(root):
-    lines = [json.loads(line) for block in blocks(root, "json") for line in block.splitlines()]
+    lines = [json.loads(line) for block in blocks(root / RECORDS, "json") for line in block.splitlines()]
     kinds = ["vqa" if "question" in line else "entailment" if "label" in line else "pairs" for line in lines]
     assert set(kinds) == {"pairs", "vqa", "entailment"}
     fields = [
@@ -59,6 +55,4 @@ def test_examples_of_lines(root):
 
 @pytest.mark.parametrize("schema", SCHEMAS.values())
 def test_columns(root, schema):
-    assert f"`{', '.join(schema.names)}`" in (root / "unimo" / "data" / "README.md").read_text(
-        encoding="utf8"
-    )
+    assert f"`{', '.join(schema.names)}`" in (root / RECORDS).read_text(encoding="utf8")
