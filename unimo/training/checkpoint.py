@@ -17,6 +17,7 @@ stored: every step reseeds from (seed, rank, step).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import platform
@@ -24,7 +25,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -36,15 +37,13 @@ from unimo.digests import find_damage, seal
 from unimo.errors import CheckpointError
 from unimo.files import publish_folder, read_json, read_json_object, write_text
 from unimo.training.optimizer import load_optimizer_tensors, optimizer_tensors
-from unimo.training.state import TrainState
+from unimo.training.state import Run, TrainState
 from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.layers import load_into, tensors_of
 
 logger = logging.getLogger(__name__)
 STATE, WEIGHTS = "state.json", "model.safetensors"
 _FINAL_NAME = re.compile(r"step_\d{8,}")
-_FREE_KEYS = {"init"}
-"""Keys that may differ within the sections that a checkpoint and its run must share."""
 _STARTS = ("output_dir", "resume", "init_from")
 """Fields that are not compared: they say where a run starts and writes."""
 
@@ -219,7 +218,7 @@ def restore(state: TrainState, folder: Path) -> None:
         CheckpointError: it belongs to another model, task or data, or does not fit.
     """
     content = read_json(folder / STATE, CheckpointError)
-    check_same_run(content["config"], to_plain(state.run), state.run.IDENTITY, str(folder))
+    check_same_run(content, state.run, str(folder))
     load_into(state.task, read_safetensors(folder / WEIGHTS), str(folder / WEIGHTS))
     load_optimizer_tensors(state.adamw, state.task, _read_optimizer(state, folder, content), str(folder))
     state.load_state_dict(content)
@@ -251,24 +250,73 @@ def _read_optimizer(state: TrainState, folder: Path, content: Mapping[str, Any])
     return merged
 
 
-def check_same_run(
-    old: Mapping[str, Any], new: Mapping[str, Any], identity: Sequence[str], where: str
-) -> None:
-    """Compare the plain configs of a checkpoint, `where`, and of a run, and log which settings changed.
+class Difference(NamedTuple):
+    """A setting that two configs have in common, with different values."""
+
+    key: str
+    there: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.there!r}, is {self.now!r}"
+
+
+def differences(there: Any, now: Any, where: str = "") -> list[Difference]:
+    """Return the settings in which a config differs from a stored one.
+
+    Those that only one of them has are left out: versions of the library differ in them. Of sections that
+    name different things the names alone are compared.
+
+    Args:
+        there: the stored config, or a part of it, as plain data.
+        now: the config.
+        where: key of the part.
+    """
+    if dataclasses.is_dataclass(now) and isinstance(there, Mapping):
+        shared = [item.name for item in dataclasses.fields(now) if item.name in there]
+        parts = {name: (there[name], getattr(now, name)) for name in shared}
+        if where and "name" in parts and parts["name"][0] != parts["name"][1]:
+            parts = {"name": parts["name"]}
+        keys = {name: f"{where}.{name}".lstrip(".") for name in parts}
+        return [found for name in parts for found in differences(*parts[name], keys[name])]
+    if isinstance(now, (list, tuple)) and isinstance(there, list) and len(now) == len(there):
+        pairs = enumerate(zip(there, now, strict=True))
+        return [found for place, pair in pairs for found in differences(*pair, f"{where}[{place}]")]
+    plain = to_plain(now)
+    return [] if there == plain else [Difference(where, there, plain)]
+
+
+def check_same_run(content: Mapping[str, Any], run: Run, where: str) -> None:
+    """Compare the config in the state of a checkpoint, `where`, with that of a run, and log what changed.
 
     Raises:
-        CheckpointError: the sections in `identity` differ; names the fields.
+        CheckpointError: the sections in `run.IDENTITY` differ; names the fields.
     """
-    for section in identity:
-        changed = _differences(old.get(section) or {}, new.get(section) or {}, section)
-        if changed:
+    found = differences(content["config"], run)
+    changed = [each for each in found if not each.key.endswith((*_STARTS, ".init"))]
+    held = [each for each in changed if not compared_by_content(each, content["corpora"])]
+    for section in run.IDENTITY:
+        if other := [str(each) for each in held if each.key.partition(".")[0] == section]:
             raise CheckpointError(
-                f"{where} belongs to another {section}: {'; '.join(changed[:8])}. "
+                f"{where} belongs to another {section}: {'; '.join(other[:8])}. "
                 "Choose another output folder, or start a new run from its weights"
             )
-    for section in (name for name in new if name not in (*identity, *_STARTS)):
-        for change in _differences(old.get(section), new.get(section), section):
-            logger.warning("changed since %s was written: %s", where, change)
+    for each in changed:
+        logger.warning("changed since %s was written: %s", where, each)
+
+
+def compared_by_content(found: Difference, corpora: Mapping[str, str]) -> bool:
+    """Return whether a setting names files of which a checkpoint has the fingerprints, `corpora`.
+
+    They may lie elsewhere than before, and `check_same_corpora` decides.
+    """
+    key, there, now = found
+    if key == "data.tokenizer":
+        return key in corpora
+    if any(not value or str(value).partition(":")[0] in ("scenes", "grid") for value in (there, now)):
+        return False
+    is_corpus = key == "data.root" or (key.startswith("data.") and key.endswith("].path"))
+    return is_corpus or any(name.startswith(f"{key} for ") for name in corpora)
 
 
 def corpora_of(state: TrainState) -> dict[str, str]:
@@ -294,17 +342,15 @@ def check_same_corpora(old: Mapping[str, str], new: Mapping[str, str], where: st
     Raises:
         CheckpointError: a corpus has other samples than before, or they are made of something else; names it.
     """
-    changed = [name for name in new if old.get(name) != new[name]]
-    if changed:
+    if unknown := [name for name in new if name not in old]:
+        raise CheckpointError(
+            f"{', '.join(unknown)}: not among what {where} was trained on, which is {', '.join(old)}; a corpus "
+            "that was only moved or renamed goes on as {path: PATH, name: OLD_NAME}, others need another "
+            "output_dir="
+        )
+    if changed := [name for name in new if old[name] != new[name]]:
         raise CheckpointError(
             f"{', '.join(changed)}: other samples, or other parts of them, than when {where} was written; "
             "put the old files back to go on, or choose another output_dir= for a new run (with init_from= "
             "from the weights of a finished one)"
         )
-
-
-def _differences(old: Any, new: Any, where: str) -> list[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [key for key in {**old, **new} if key not in _FREE_KEYS]
-        return [text for key in keys for text in _differences(old.get(key), new.get(key), f"{where}.{key}")]
-    return [] if old == new else [f"{where} was {old!r}, is {new!r}"]
