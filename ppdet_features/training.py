@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -21,14 +22,18 @@ from ppdet_features.detector import FasterRCNN
 from ppdet_features.losses import detection_losses
 from ppdet_features.weights import start_training
 from unimo import distributed, signals
-from unimo.files import write_text
+from unimo.errors import CheckpointError
+from unimo.files import read_json_object, write_text
 from unimo.settings import OptimConfig, TrainConfig
 from unimo.training import callbacks, checkpoint
 from unimo.training.loop import carry_out, only_run_in
 from unimo.training.precision import Precision
+from unimo.training.start import check_settings
 from unimo.training.state import TrainState
 from unimo.weights.files import write_safetensors
 from unimo.weights.layers import tensors_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a detector, or resume from the last checkpoint of the output folder; then evaluate it.
 
+    A finished training is not repeated: its metrics are returned again.
+
     The folder gets `config.yaml`, `log.jsonl`, `checkpoints/` and, unless a signal ended the run,
     `model.safetensors` and `metrics.json`.
 
@@ -119,7 +126,7 @@ def train(
 
     Raises:
         UnimoError: weights or images cannot be used, another process trains in the folder, it holds
-            checkpoints of another detector, or the loss is not finite.
+            checkpoints of a training with other settings, or the loss is not finite.
     """
     if held_out is not None:
         check_installed()  # before hours of training
@@ -129,8 +136,14 @@ def train(
     detector = FasterRCNN(config)
     start_training(detector, init, backbone)
     with only_run_in(output):
+        last = distributed.on_first(lambda: checkpoint.find_last(output))
+        if last is not None:
+            distributed.on_first(lambda: check_settings(run, last, option="--out "))
         state = build(detector, images, run, quiet)
-        carry_out(state, distributed.on_first(lambda: checkpoint.find_last(output)), dump_config(config))
+        if last is not None and (metrics := _finished(state, last, held_out is not None)) is not None:
+            state.loader.close()
+            return metrics
+        carry_out(state, last, dump_config(config))
         spent = round((time.monotonic() - state.started) / 60, 2)
         metrics: dict[str, Any] = {"step": state.step, "minutes": spent}
         if state.stop_reason:
@@ -141,6 +154,27 @@ def train(
                 metrics |= evaluate(detector, held_out, progress)
             write_text(output / "metrics.json", json.dumps(metrics, indent=1))
         return metrics
+
+
+def _finished(state: TrainState, last: Path, with_scores: bool) -> dict[str, Any] | None:
+    """Return the metrics of a training that is finished and saved; None if something is left to do.
+
+    Raises:
+        CheckpointError: it was on other images.
+    """
+    output = state.output_dir
+    path, content = output / "metrics.json", read_json_object(last / checkpoint.STATE, CheckpointError)
+    if content["step"] < state.run.train.max_steps or not path.is_file():
+        return None
+    metrics = read_json_object(path, CheckpointError)
+    lacks_scores = with_scores and metrics.keys() <= {"step", "minutes"}
+    if metrics.get("step") != content["step"] or "stopped_by" in metrics or lacks_scores:
+        return None
+    if not (output / "model.safetensors").is_file():
+        return None
+    checkpoint.check_same_corpora(content["corpora"], checkpoint.corpora_of(state), str(last))
+    logger.info("%s is finished; nothing is trained. More: Training.steps=%d", output, 2 * content["step"])
+    return metrics
 
 
 def build(detector: FasterRCNN, images: AnnotatedImages, run: DetectorRun, quiet: bool = False) -> TrainState:

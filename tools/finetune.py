@@ -39,7 +39,8 @@ def main() -> None:
     if options.dry_run:
         print(dump(run))
         return
-    from unimo.training.run import format_summary, plan_only, train
+    from unimo.training.run import plan_only, train
+    from unimo.training.summary import format_summary
 
     if options.plan:
         plan = plan_only(run)

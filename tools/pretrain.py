@@ -25,7 +25,8 @@ def main() -> None:
     if args.dry_run:
         print(dump(run), end="")
         return
-    from unimo.training.run import format_summary, plan_only, train
+    from unimo.training.run import plan_only, train
+    from unimo.training.summary import format_summary
 
     if args.plan:
         plan = plan_only(run)

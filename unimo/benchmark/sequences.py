@@ -239,7 +239,7 @@ def open_run(recipe: str, overrides: Sequence[str]) -> tuple[RunConfig, Processo
     if not hasattr(run.model, "regions"):
         raise ConfigError(f"sequences of regions and tokens are measured on a UNIMO, not on {run.model.name}")
     processor = open_processor(run)
-    return resolve(run, processor, keep_init=False), processor
+    return resolve(run, processor), processor
 
 
 def read_batches(run: RunConfig, processor: Processor, count: int) -> list[UnifiedBatch]:

@@ -23,7 +23,7 @@ import logging
 import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -311,11 +311,11 @@ def compared_by_content(found: Difference, corpora: Mapping[str, str]) -> bool:
     They may lie elsewhere than before, and `check_same_corpora` decides.
     """
     key, there, now = found
-    if key == "data.tokenizer":
-        return key in corpora
+    if key in ("data.tokenizer", "data.root"):
+        return key == "data.root" or key in corpora
     if any(not value or str(value).partition(":")[0] in ("scenes", "grid") for value in (there, now)):
         return False
-    is_corpus = key == "data.root" or (key.startswith("data.") and key.endswith("].path"))
+    is_corpus = key.startswith("data.") and key.endswith("].path")
     return is_corpus or any(name.startswith(f"{key} for ") for name in corpora)
 
 
@@ -344,9 +344,9 @@ def check_same_corpora(old: Mapping[str, str], new: Mapping[str, str], where: st
     """
     if unknown := [name for name in new if name not in old]:
         raise CheckpointError(
-            f"{', '.join(unknown)}: not among what {where} was trained on, which is {', '.join(old)}; a corpus "
-            "that was only moved or renamed goes on as {path: PATH, name: OLD_NAME}, others need another "
-            "output_dir="
+            f"{', '.join(unknown)}: not among what {where} was trained on, which is {', '.join(old)}; a "
+            "corpus that was only moved or renamed goes on as {path: PATH, name: OLD_NAME}, others need "
+            "another output_dir="
         )
     if changed := [name for name in new if old[name] != new[name]]:
         raise CheckpointError(

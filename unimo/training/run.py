@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import paddle
 
-from unimo import distributed, registry, signals
-from unimo.config import check_fields, dump, merge_into, merge_plain, read_yaml, to_plain
+from unimo import distributed, registry
+from unimo.config import check_fields, dump, merge_into, merge_plain, to_plain
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
-from unimo.errors import CheckpointError, ConfigError
+from unimo.errors import ConfigError
 from unimo.files import make_folder, write_text
 from unimo.inference import loading
 from unimo.inference.evaluation import selection_of
 from unimo.nn.block import set_recompute
-from unimo.settings import RunConfig, named_section
-from unimo.training import callbacks, checkpoint, precision
+from unimo.settings import RunConfig
+from unimo.training import callbacks, checkpoint, precision, start
 from unimo.training.hints import hints_of
-from unimo.training.loop import CONFIG, carry_out, only_run_in
+from unimo.training.loop import carry_out, only_run_in
 from unimo.training.memory import memory
 from unimo.training.optimizer import warmup_steps
 from unimo.training.plan import Plan, make_plan
@@ -41,13 +41,18 @@ def train(run: RunConfig, watchers: Sequence[Callback] = ()) -> dict[str, Any]:
     """Carry out a run and return its summary, which is also written to `OUTPUT/summary.json`.
 
     It starts from the last checkpoint of its output folder, else from `resume`, else from `init_from`, else
-    from scratch; the log says which, and what is planned. `watchers` are called after the callbacks that
-    every run has.
+    from scratch; the log says which, and what is planned. A finished run is not repeated: its summary is
+    returned again. `watchers` are called after the callbacks that every run has.
 
     Raises:
         UnimoError: config, data, device or checkpoint cannot be used, or the loss is not finite.
     """
-    with prepare(run) as (state, last, plan):
+    with open_run(run) as (run, processor, last, source):
+        done = distributed.on_first(lambda: start.finished(run, last)) if last is not None else None
+        if done is not None:
+            logger.info("%s is finished; nothing is trained", run.output_dir)
+            return done
+        state, plan = assemble(run, processor, last, source)
         logger.info("%s", format_plan(plan))
         state.callbacks += [callbacks.Pacing(plan), *watchers]
         carry_out(state, last, dump(state.run))
@@ -67,59 +72,56 @@ def prepare(run: RunConfig) -> Iterator[tuple[TrainState, Path | None, Plan]]:
     Yields:
         The state before the first step, the checkpoint to go on from, and the plan.
     """
+    with open_run(run) as (run, processor, last, source):
+        state, plan = assemble(run, processor, last, source)
+        yield state, last, plan
+
+
+@contextlib.contextmanager
+def open_run(run: RunConfig) -> Iterator[tuple[RunConfig, Processor, Path | None, str]]:
+    """Open a run, alone in its output folder.
+
+    Yields:
+        The run with all that follows from other settings, its processor, the checkpoint to go on from, and
+        the source of the weights.
+
+    Raises:
+        UnimoError: the settings cannot be, or the folder is that of another run.
+    """
     check_fields(run)
     output_dir = make_folder(run.output_dir, "output_dir")
     distributed.setup(run.train)
     with only_run_in(output_dir):
-        last, source = distributed.on_first(lambda: choose_start(run, output_dir))
+        last, source = distributed.on_first(lambda: start.choose_start(run, output_dir))
         processor = open_processor(run)
-        run = resolve(run, processor, keep_init=source == "scratch")
-        state = build(run, processor)
-        logger.info("starting from %s", source)
-        fresh: list[str] = []
-        if last is None and run.init_from:
-            fresh = loading.start_from(state.task, run.init_from)
-            layers = sorted({name.rpartition(".")[0] or name for name in fresh})
-            if layers:
-                logger.info("new, randomly initialised: %s", ", ".join(layers))
-        if last is None and distributed.rank() == 0:
-            log_use_of_scenes(run)
-        done = checkpoint.read_step(last) if last is not None else 0
-        validation = next(each for each in state.callbacks if isinstance(each, callbacks.Evaluate))
-        plan = make_plan(state, source, fresh, done, {validation.split: validation.open(state)})
-        plan = replace(plan, hints=tuple(hints_of(plan, run)))
-        save_plan(plan, state)
-        yield state, last, plan
+        run = resolve(run, processor)
+        if last is not None and last.parent == checkpoint.folder_of(output_dir):
+            distributed.on_first(lambda: start.check_settings(run, last))
+        yield run, processor, last, source
 
 
-def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
-    """Return the checkpoint to resume from, if any, and the source of the weights for log and summary.
-
-    Raises:
-        CheckpointError: the `config.yaml` of the output folder names another model or task.
-    """
-    old = read_yaml(output_dir / CONFIG) if (output_dir / CONFIG).is_file() else {}
-    for section in ("model", "task"):
-        there = named_section(old.get(section), section).get("name")
-        wanted = getattr(run, section).name
-        if there not in (None, wanted):
-            raise CheckpointError(
-                f"{output_dir} is the output folder of another run: its {section} is {there!r}, "
-                f"this run's is {wanted!r}; choose another output_dir=, or delete that folder"
-            )
-    last = checkpoint.find_last(output_dir)
-    if last is not None:
-        return last, f"last checkpoint {last}"
-    if run.resume:
-        last = checkpoint.resolve(run.resume)
-        return last, f"resume={last}"
-    if run.init_from:
-        return None, f"init_from={run.init_from}"
-    return None, "scratch"
+def assemble(run: RunConfig, processor: Processor, last: Path | None, source: str) -> tuple[TrainState, Plan]:
+    """Build everything of an opened run: the state before the first step, and the plan."""
+    state = build(run, processor, with_init=source == "scratch")
+    logger.info("starting from %s", source)
+    fresh: list[str] = []
+    if last is None and run.init_from:
+        fresh = loading.start_from(state.task, run.init_from)
+        layers = sorted({name.rpartition(".")[0] or name for name in fresh})
+        if layers:
+            logger.info("new, randomly initialised: %s", ", ".join(layers))
+    if last is None and distributed.rank() == 0:
+        start.log_use_of_scenes(run)
+    done = checkpoint.read_step(last) if last is not None else 0
+    validation = next(each for each in state.callbacks if isinstance(each, callbacks.Evaluate))
+    plan = make_plan(state, source, fresh, done, {validation.split: validation.open(state)})
+    plan = replace(plan, hints=tuple(hints_of(plan, run)))
+    save_plan(plan, state)
+    return state, plan
 
 
-def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
-    """Fill in what follows from other settings: image size, vocabulary, no second source of weights.
+def resolve(run: RunConfig, processor: Processor) -> RunConfig:
+    """Fill in what follows from other settings: image size, vocabulary, sizes of regions.
 
     A text tower that starts at random has the vocabulary of the tokenizer, unless `vocab_size` was set. A
     model of regions has the sizes of `data.regions`.
@@ -162,12 +164,21 @@ def resolve(run: RunConfig, processor: Processor, keep_init: bool) -> RunConfig:
                 f"have {visual.feature_size}; give data.regions= of the same detector"
             )
         changes["regions"] = {"feature_size": visual.feature_size, "num_classes": visual.num_classes}
-    model = merge_plain(model if keep_init else loading.without_init(model), changes)
-    return replace(run, model=merge_into(registry.model_config(run.model.name), model, "model"))
+    return replace(run, model=_with_sections(run.model, changes))
 
 
-def build(run: RunConfig, processor: Processor) -> TrainState:
-    """Build data, model, task, optimizer and callbacks of a run, randomly initialised."""
+def _with_sections(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Return a model config with some fields of its sections replaced."""
+    plain = merge_plain(to_plain(config), changes)
+    return merge_into(registry.model_config(config.name), plain, "model")
+
+
+def build(run: RunConfig, processor: Processor, with_init: bool = True) -> TrainState:
+    """Build data, model, task, optimizer and callbacks of a run.
+
+    Args:
+        with_init: load the towers for which `model` names files (`init`); without, all weights are random.
+    """
     # Both raise before anything slow happens.
     warmup_steps(run.optim.warmup, run.train.max_steps)
     selection = selection_of(run)
@@ -177,7 +188,8 @@ def build(run: RunConfig, processor: Processor) -> TrainState:
     chosen = precision.choose(run.train)
     task_class = registry.task_class(run.task.name)
     data = task_class.open_data(run, processor)
-    task = task_class.create(registry.build_model(run.model), run.task, data.metadata)
+    model = run.model if with_init else _with_sections(run.model, loading.without_init(to_plain(run.model)))
+    task = task_class.create(registry.build_model(model), run.task, data.metadata)
     set_recompute(task, run.train.recompute)
     loader = data.train_loader(run, distributed.rank(), distributed.world_size())
     return TrainState(
@@ -207,33 +219,6 @@ def open_processor(run: RunConfig) -> Processor:
     return build_processor(run.data, load_tokenizer(name))
 
 
-def log_use_of_scenes(run: RunConfig) -> None:
-    """Log that a run reads the built-in corpus, and warn when it is mixed with the user's own data."""
-    built_in, has_own_data = _sources(run)
-    if built_in and not has_own_data:
-        logger.info("no data configured: running on the built-in corpus `scenes`")
-    elif built_in:
-        logger.warning(
-            "beside your data this run reads the built-in corpus `scenes`: %s; name your own, "
-            "or leave out: %s",
-            " ".join(built_in),
-            " ".join(f"{name}={'' if 'augment' in name else '[]'}" for name in built_in),
-        )
-    scenes_words = run.data.tokenizer == "scenes" or (run.data.tokenizer == "auto" and not run.init_from)
-    if has_own_data and scenes_words:
-        logger.warning("the vocabulary is that of `scenes`, a few words; give data.tokenizer=FOLDER")
-
-
-def _sources(run: RunConfig) -> tuple[list[str], bool]:
-    """Return the settings that name the built-in corpus, and whether some corpus is another one."""
-    corpora = registry.task_class(run.task.name).corpora(run.data)
-    paths = {name: [corpus.path for corpus in listed] for name, listed in corpora.items()}
-    built_in = [name for name, found in paths.items() if "scenes" in found]
-    augment = to_plain(run.task).get("augment", {})
-    built_in += [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
-    return built_in, any(path != "scenes" for found in paths.values() for path in found)
-
-
 def finish(state: TrainState, source: str) -> dict[str, Any]:
     """Save the model directory and the summary, and return the summary."""
     run, output_dir = state.run, state.output_dir
@@ -261,7 +246,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         **validation.about,
         "best": state.best,
         "data": " ".join(
-            ["data.path=DATA"] * _sources(run)[1]
+            ["data.path=DATA"] * start.sources(run)[1]
             + [f"data.regions={run.data.regions}"] * bool(run.data.regions)
         ),
         "output_dir": str(output_dir),
@@ -271,34 +256,6 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         if summary["model_dir"]:
             scores = {**metrics, **validation.about} if metrics else {}
             loading.save_model(state.task, state.processor, output_dir / "model", scores, run)
-        write_text(output_dir / "summary.json", json.dumps(summary, indent=1))
+        write_text(output_dir / start.SUMMARY, json.dumps(summary, indent=1))
     distributed.barrier()
     return summary
-
-
-def format_summary(summary: Mapping[str, Any]) -> str:
-    """Format a summary as a small table, followed by the next command to type."""
-    rows = {
-        "run": f"{summary['model']} {summary['task']}, {summary['parameters'] / 1e6:.1f} M parameters",
-        "started from": summary["started_from"],
-        "steps": f"{summary['step']} of {summary['max_steps']} ({summary['steps_now']} now)",
-        "speed": f"{summary['samples_per_second']:.4g} samples/s on {summary['ranks']} rank(s)",
-        "peak memory": f"{summary['peak_memory_mb']:.0f} MB",
-        "trained on": f"{summary['train_split']}; selection {summary['selection']}: by {summary['split']}",
-        **{f"{summary['split']} {name}": f"{value:.4f}" for name, value in summary["metrics"].items()},
-        "output": summary["output_dir"],
-    }
-    width = max(map(len, rows))
-    lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
-    if summary["step"] < summary["max_steps"]:
-        end = f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."
-    elif summary["stopped_by"] in signals.NAMES:
-        end = "Trained and saved, but not evaluated. To evaluate, run the same command again."
-    elif summary["task"] == "pretrain":
-        command = f"finetune.py --task vqa --init {summary['model_dir']} {summary['data']}".rstrip()
-        end = f"Next:\n  python tools/{command}"
-    else:
-        about = f"--task {summary['task']} --model {summary['model_dir']} --split {summary['split']}"
-        command = f"evaluate.py {about}"
-        end = f"Next:\n  python tools/{command}"
-    return "\n".join([*lines, "", end])

@@ -1,16 +1,17 @@
 """Where a run starts, and whether it is the run whose folder it has: nothing is trained over another run.
 
-A run goes on from the last checkpoint of its output folder if it has the settings of that run. What may change
-on the way is in `MAY_CHANGE`; a moved corpus, tokenizer or model is the same while its content is.
+A run goes on from the last checkpoint of its output folder if it has the settings of that run. What may
+change on the way is in `MAY_CHANGE`; a moved corpus, tokenizer or model is the same while its content is.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
-from unimo.config import read_yaml
-from unimo.data.processor import Processor
+from unimo import registry
+from unimo.config import read_yaml, to_plain
 from unimo.errors import CheckpointError, shown
 from unimo.files import read_json
 from unimo.inference import loading
@@ -19,6 +20,7 @@ from unimo.training import checkpoint
 from unimo.training.loop import CONFIG
 from unimo.training.state import Run
 
+logger = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 MAY_CHANGE = frozenset(
     (
@@ -42,7 +44,6 @@ MAY_CHANGE = frozenset(
 )
 """Settings that may differ when a run goes on: its length, its rhythm, and how it is spread over machines.
 With another length the rate follows the new one. Other settings are those of another run."""
-_CORPORA = ("data.pairs[", "data.texts[", "data.images[", "data.path[")
 _SHOWN = 6
 """Differences that a message names."""
 
@@ -78,42 +79,43 @@ def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
     return None, "scratch"
 
 
-def check_settings(
-    run: Run, last: Path, processor: Processor | None = None, option: str = "output_dir="
-) -> int:
+def check_settings(run: Run, last: Path, option: str = "output_dir=") -> None:
     """Check that a run has the settings of the one whose checkpoint lies in its output folder.
 
     Args:
         run: the run, with all that follows from other settings filled in.
         last: the last checkpoint in its folder.
-        processor: its processor, if it has one.
         option: what names the folder on the command line.
-
-    Returns:
-        Steps done.
 
     Raises:
         CheckpointError: settings that may not change differ, or it shall end before that checkpoint.
     """
     content = read_json(last / checkpoint.STATE, CheckpointError)
     found = checkpoint.differences(content["config"], run)
-    other = [f"{each.key} is {_value(each.there)} there, {_value(each.now)} now" for each in found if
-             not _may_differ(each, bool(content.get("tokenizer")))]
+    other = [
+        f"{each.key} is {_value(each.there)} there, {_value(each.now)} now"
+        for each in found
+        if not (_may_differ(each) or checkpoint.compared_by_content(each, content["corpora"]))
+    ]
     step, output_dir = content["step"], Path(run.output_dir)
     if run.train.max_steps < step:
         other.append(f"{step} steps are done there, train.max_steps is {run.train.max_steps} now")
     if other:
-        more = f" and {len(other) - _SHOWN} more" * (len(other) > _SHOWN)
-        raise CheckpointError(
-            f"{output_dir} holds another run: {'; '.join(other[:_SHOWN])}{more}; {_way_out(output_dir, option)}"
-        )
-    checkpoint.check_same_tokenizer(content, processor, str(last))
-    return step
+        more = [f"and {len(other) - _SHOWN} more"] * (len(other) > _SHOWN)
+        named = "; ".join(other[:_SHOWN] + more)
+        raise CheckpointError(f"{output_dir} holds another run: {named}; {_way_out(output_dir, option)}")
 
 
-def finished(run: RunConfig, step: int) -> dict[str, Any] | None:
-    """Return the summary of a run that is finished, evaluated and saved; None if something is left to do."""
-    output_dir = Path(run.output_dir)
+def finished(run: RunConfig, last: Path) -> dict[str, Any] | None:
+    """Return the summary of a run that is finished, evaluated and saved; None if something is left to do.
+
+    Arguments are those of `check_settings`, which comes before. Files elsewhere than before are left to be
+    compared by `checkpoint.restore`.
+    """
+    output_dir, content = Path(run.output_dir), read_json(last / checkpoint.STATE, CheckpointError)
+    step, found = content["step"], checkpoint.differences(content["config"], run)
+    if any(checkpoint.compared_by_content(each, content["corpora"]) for each in found):
+        return None
     if step < run.train.max_steps or not (output_dir / SUMMARY).is_file():
         return None
     summary = read_json(output_dir / SUMMARY, CheckpointError)
@@ -123,19 +125,38 @@ def finished(run: RunConfig, step: int) -> dict[str, Any] | None:
     return summary | {"steps_now": 0, "was_finished": True}
 
 
-def _may_differ(found: checkpoint.Difference, has_vocabulary: bool) -> bool:
-    """Return whether a run may go on with a difference.
+def log_use_of_scenes(run: RunConfig) -> None:
+    """Log that a run reads the built-in corpus, and warn when it is mixed with the user's own data."""
+    built_in, has_own_data = sources(run)
+    if built_in and not has_own_data:
+        logger.info("no data configured: running on the built-in corpus `scenes`")
+    elif built_in:
+        logger.warning(
+            "beside your data this run reads the built-in corpus `scenes`: %s; name your own, "
+            "or leave out: %s",
+            " ".join(built_in),
+            " ".join(f"{name}={'' if 'augment' in name else '[]'}" for name in built_in),
+        )
+    scenes_words = run.data.tokenizer == "scenes" or (run.data.tokenizer == "auto" and not run.init_from)
+    if has_own_data and scenes_words:
+        logger.warning("the vocabulary is that of `scenes`, a few words; give data.tokenizer=FOLDER")
 
-    Args:
-        has_vocabulary: whether the checkpoint knows its vocabulary, which then is what counts.
-    """
+
+def sources(run: RunConfig) -> tuple[list[str], bool]:
+    """Return the settings that name the built-in corpus, and whether some corpus is another one."""
+    corpora = registry.task_class(run.task.name).corpora(run.data)
+    paths = {name: [corpus.path for corpus in listed] for name, listed in corpora.items()}
+    built_in = [name for name, found in paths.items() if "scenes" in found]
+    augment = to_plain(run.task).get("augment", {})
+    built_in += [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
+    return built_in, any(path != "scenes" for found in paths.values() for path in found)
+
+
+def _may_differ(found: checkpoint.Difference) -> bool:
+    """Return whether a run may go on with a difference, whatever files hold."""
     key, there, now = found
     if key in MAY_CHANGE or (key == "resume" and not now):
         return True
-    if key == "data.root" or (key.startswith(_CORPORA) and key.endswith("].path")):
-        return "scenes" not in (there, now)  # `restore` compares their samples
-    if key == "data.tokenizer":
-        return has_vocabulary
     is_place = key in ("data.regions", "init_from", "resume") or key.endswith(".init")
     return is_place and bool(there and now) and _is_moved(Path(str(there)), Path(str(now)))
 

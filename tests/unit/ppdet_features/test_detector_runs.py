@@ -79,8 +79,17 @@ def test_a_folder_of_another_detector_or_other_pictures_is_refused(tmp_path: Pat
     train(config, ScenesImages("train", 5, config), tmp_path, quiet=True)
     before = (tmp_path / "config.yaml").read_bytes()
     other = micro_config(ResNet={"width": 8}, Training={"steps": 2, "batch_size": 2})
-    with pytest.raises(CheckpointError, match="another model: model.resnet.width was 4, is 8"):
+    with pytest.raises(CheckpointError, match="another run: model.resnet.width is 4 there, 8 now; .* --out "):
         train(other, ScenesImages("train", 5, other), tmp_path, quiet=True)
+    faster = micro_config(Training={"steps": 1, "batch_size": 2, "learning_rate": 1.0})
+    with pytest.raises(CheckpointError, match="another run: optim.lr is .* there, 1.0 now"):
+        train(faster, ScenesImages("train", 5, faster), tmp_path, quiet=True)
+    with pytest.raises(CheckpointError, match="are not those of this run|other samples"):
+        train(config, ScenesImages("train", 4, config), tmp_path, quiet=True)
+    written = (tmp_path / "model.safetensors").stat().st_mtime_ns
+    again = train(config, ScenesImages("train", 5, config), tmp_path, quiet=True)
+    assert again == json.loads((tmp_path / "metrics.json").read_text())
+    assert (tmp_path / "model.safetensors").stat().st_mtime_ns == written
     longer = micro_config(Training={"steps": 2, "batch_size": 2})
     with pytest.raises(CheckpointError, match="'images': 5.* are not those of this run .*'images': 4"):
         train(longer, ScenesImages("train", 4, longer), tmp_path, quiet=True)

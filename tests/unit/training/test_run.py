@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from unimo.config import read_yaml
 from unimo.errors import CheckpointError, ConfigError
 from unimo.settings import RunConfig, load_run_config
 from unimo.training.loop import only_run_in
-from unimo.training.run import format_summary, log_use_of_scenes, train
+from unimo.training.run import train
+from unimo.training.start import log_use_of_scenes
+from unimo.training.summary import format_summary
 from unimo.weights.files import read_safetensors
 
 PART = "{hidden_size: 16, num_heads: 2, intermediate_size: 32, num_layers: 2}"
@@ -68,13 +71,37 @@ def test_vocabulary_from_scratch_is_that_of_the_tokenizer(pretrained: Path) -> N
         train(tiny("pretrain", pretrained.parent / "other", "model.text.vocab_size=7"))
 
 
-def test_same_command_again_goes_on_from_the_last_checkpoint(
+def test_same_command_again_says_that_the_run_is_finished(
     pretrained: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = {path: path.stat().st_mtime_ns for path in pretrained.rglob("*") if path.name != ".lock"}
     with caplog.at_level("INFO", logger="unimo"):
         summary = train(tiny("pretrain", pretrained))
     assert summary["steps_now"] == 0
+    assert f"{pretrained} is finished; nothing is trained" in caplog.text
+    said = format_summary(summary)
+    assert "To go on: the same command with train.max_steps=4." in said and "Next:" in said
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_more_steps_go_on_from_the_last_checkpoint(
+    pretrained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = shutil.copytree(pretrained, tmp_path / "copy")
+    with caplog.at_level("INFO", logger="unimo"):
+        summary = train(tiny("pretrain", copy, "train.max_steps=3", "train.log_every=2"))
+    assert (summary["steps_now"], summary["step"]) == (1, 3)
     assert "starting from last checkpoint" in caplog.text
+    assert "train.max_steps was 2, is 3" in caplog.text
+
+
+def test_other_settings_in_the_folder_of_a_run_are_refused(pretrained: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        train(tiny("pretrain", pretrained, "optim.lr=0.5", "train.max_steps=1"))
+    assert str(caught.value) == (
+        f"{pretrained} holds another run: optim.lr is 0.001 there, 0.5 now; 2 steps are done there, "
+        f"train.max_steps is 1 now; choose another folder, output_dir={pretrained}_2, or delete {pretrained}"
+    )
 
 
 def test_fine_tuning_starts_from_a_model_directory(
