@@ -17,7 +17,7 @@ TOO_LONG_DAYS = 7
 
 def hints_of(plan: Plan, run: Any) -> list[str]:
     """Return what is unusual about a run, and for each what to do."""
-    return [*_random_towers(plan, run), *_too_little_disk(plan), *too_long(plan)]
+    return [*_random_towers(plan, run), *_too_little_memory(plan), *_too_little_disk(plan), *too_long(plan)]
 
 
 def _random_towers(plan: Plan, run: Any) -> list[str]:
@@ -52,6 +52,17 @@ def _random_towers(plan: Plan, run: Any) -> list[str]:
 def _published(model: str) -> Published | None:
     """Return how a model was trained in its paper; None for other sizes, and for detectors."""
     return registry.paper_of(model).published.get(model) if model in registry.list_models() else None
+
+
+def _too_little_memory(plan: Plan) -> list[str]:
+    memory, step = plan.memory, plan.step
+    if memory is None or memory.peak_bytes <= memory.machine_bytes:
+        return []
+    smaller = max(1, step.micro_batch_samples // 2)
+    return [
+        f"a micro-batch of {step.micro_batch_samples} needs {size(memory.peak_bytes)}, and there are "
+        f"{size(memory.machine_bytes)}: try train.micro_batch_size={smaller}, or train.recompute=true"
+    ]
 
 
 def _too_little_disk(plan: Plan) -> list[str]:

@@ -33,18 +33,29 @@ class Pace:
         evaluation = self.evaluations * self.evaluation_seconds
         return training + evaluation + self.checkpoints * self.checkpoint_seconds
 
-    def measured(self, seconds: float, rounds: int, steps: int) -> Pace:
-        """Return the pace with the time of a whole step, after which `steps` are left.
+    def after_round(self, seconds: float) -> Pace:
+        """Return the pace with the time of a measured round; the rest is corrected by the same factor."""
+        factor = seconds / self.round_seconds if self.round_seconds else 1.0
+        return replace(
+            self,
+            basis="measured over a round",
+            round_seconds=seconds,
+            step_seconds=self.step_seconds * factor,
+            evaluation_seconds=self.evaluation_seconds * factor,
+        )
 
-        Evaluation is corrected by the same factor.
+    def after_step(self, seconds: float, rounds: int) -> Pace:
+        """Return the pace with the time of a measured step; steps that are left are one less.
+
+        The rest is corrected by the same factor.
         """
         factor = seconds / self.step_seconds if self.step_seconds else 1.0
         return replace(
             self,
-            basis="measured",
-            round_seconds=seconds / rounds,
+            basis="measured over a step",
+            round_seconds=self.round_seconds * factor if rounds > 1 else seconds,
             step_seconds=seconds,
-            steps=steps,
+            steps=self.steps - 1,
             evaluation_seconds=self.evaluation_seconds * factor,
         )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import paddle
 from paddle import nn
 
 from unimo import distributed
@@ -17,6 +19,7 @@ from unimo.data.loading.loader import EvalLoader
 from unimo.data.readers.base import Dataset
 from unimo.files import write_text
 from unimo.models.base import Model
+from unimo.training.memory import MemoryForecast
 from unimo.training.pace import Pace, events
 from unimo.training.state import TrainState
 from unimo.training.trial import Trial, time_update, try_samples
@@ -75,6 +78,22 @@ class StepSize:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """The most that a rank holds, and its parts, in bytes: of the device on a GPU, else of the process."""
+
+    peak_bytes: int
+    machine_bytes: int
+    """What there is, in all."""
+    process_bytes: int
+    """Interpreter, Paddle and data."""
+    parameters_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    """Forward and backward pass of a micro-batch."""
+
+
+@dataclass(frozen=True)
 class Disk:
     """What a run writes, in bytes."""
 
@@ -97,6 +116,7 @@ class Plan:
     parameters: tuple[Part, ...]
     data: tuple[Corpus, ...]
     step: StepSize
+    memory: Memory | None
     time: Pace | None
     """None if the first samples are broken."""
     disk: Disk
@@ -110,6 +130,7 @@ def make_plan(
     fresh: Collection[str] = (),
     done: int = 0,
     held_out: Mapping[str, EvalLoader | None] = MappingProxyType({}),
+    memory: MemoryForecast | None = None,
 ) -> Plan:
     """Make the plan of a run. Collective.
 
@@ -119,6 +140,7 @@ def make_plan(
         fresh: names of the parameters that `start` does not have.
         done: steps that are done already.
         held_out: what is evaluated, by split; None where there is no such split.
+        memory: the forecast, if there is one.
     """
     run = state.run
     trial = try_samples(state)
@@ -132,6 +154,7 @@ def make_plan(
         parameters=parts,
         data=tuple(_corpora(state, held_out)),
         step=_step_size(state, trial),
+        memory=_memory(state, memory) if memory else None,
         time=None,
         disk=_disk(state, parts),
     )
@@ -208,8 +231,28 @@ def _step_size(state: TrainState, trial: Trial | None) -> StepSize:
         micro_batch_samples=samples // ranks // rounds,
         text_tokens=trial and round(samples * trial.text_tokens),
         image_tokens=trial and round(samples * trial.image_tokens),
-        operations=trial and round(samples * trial.training_operations),
+        operations=trial and round(samples * (trial.training_operations + trial.encoding_operations)),
     )
+
+
+def _memory(state: TrainState, found: MemoryForecast) -> Memory:
+    micro_batch = state.run.train.batch_size // distributed.world_size() // state.loader.rounds
+    return Memory(
+        peak_bytes=found.at(micro_batch),
+        machine_bytes=machine_memory(),
+        process_bytes=found.process,
+        parameters_bytes=found.parameters,
+        gradients_bytes=found.gradients,
+        optimizer_bytes=found.optimizer,
+        activations_bytes=found.activations_of(micro_batch),
+    )
+
+
+def machine_memory() -> int:
+    """Return the memory of the GPU, or of the machine, in bytes."""
+    if distributed.is_on_gpu():
+        return paddle.device.cuda.get_device_properties().total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _disk(state: TrainState, parts: Sequence[Part]) -> Disk:
@@ -227,9 +270,11 @@ def _disk(state: TrainState, parts: Sequence[Part]) -> Disk:
 def _guess(state: TrainState, plan: Plan, trial: Trial) -> Pace:
     """Return the time of all parts, from that of the forward pass of a few samples."""
     train, step = state.run.train, plan.step
-    # A gradient costs as much as the product that it belongs to, and what is around them in proportion.
-    backward = trial.training_operations / max(1.0, trial.forward_operations)
-    per_round = step.micro_batch_samples * trial.forward_seconds * backward
+    # All passes take time in proportion to their products: a gradient costs as much as what it belongs to.
+    per_operation = step.micro_batch_samples * trial.forward_seconds / max(1.0, trial.forward_operations)
+    per_round, encoding = (
+        per_operation * count for count in (trial.training_operations, trial.encoding_operations)
+    )
     update = time_update(sum(part.trainable for part in plan.parameters))
     evaluated = sum(corpus.records for corpus in plan.data if corpus.use == "evaluate")
     if train.eval_max_batches:
@@ -237,7 +282,7 @@ def _guess(state: TrainState, plan: Plan, trial: Trial) -> Pace:
     return Pace(
         basis=f"guess from a forward pass of {trial.samples} samples",
         round_seconds=per_round,
-        step_seconds=step.rounds * per_round + update,
+        step_seconds=step.rounds * (per_round + encoding) + update,
         steps=plan.last_step - plan.first_step,
         evaluation_seconds=evaluated * trial.forward_seconds / step.ranks,
         evaluations=events(train.eval_every, plan.first_step, plan.last_step),

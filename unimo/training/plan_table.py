@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unimo.training.plan import Corpus, Part, Plan
+from unimo.training.plan import Corpus, Memory, Part, Plan
 
 _NUMBERS = {"parameters", "trainable", "records", "pictures", "texts"}
 """Heads of columns that are aligned to the right."""
@@ -31,7 +31,9 @@ def format_plan(plan: Plan) -> str:
                 ("data", "split", "records", "pictures", "texts", "share"),
                 [_data(corpus) for corpus in plan.data],
             ),
-            *_rows({"batch": _batch(plan), "cost": _cost(plan), "time": _time(plan), "disk": _disk(plan)}),
+            *_rows({"batch": _batch(plan), "cost": _cost(plan)}),
+            *(_rows({"memory": _memory(plan.memory)}) if plan.memory else ()),
+            *_rows({"time": _time(plan), "disk": _disk(plan)}),
             *hints,
         ]
     )
@@ -75,6 +77,18 @@ def _cost(plan: Plan) -> str:
         return "unknown: the first samples are broken"
     tokens = f"{count(step.text_tokens)} text and {count(step.image_tokens)} image tokens"
     return f"{tokens}, {count(step.operations)}FLOP in matrix products a step"
+
+
+def _memory(memory: Memory) -> str:
+    parts = {
+        "parameters": memory.parameters_bytes,
+        "gradients": memory.gradients_bytes,
+        "optimizer": memory.optimizer_bytes,
+        "activations": memory.activations_bytes,
+        "process": memory.process_bytes,
+    }
+    listed = " + ".join(f"{name} {size(held)}" for name, held in parts.items() if held)
+    return f"{size(memory.peak_bytes)} of {size(memory.machine_bytes)}: {listed}"
 
 
 def _time(plan: Plan) -> str:

@@ -27,7 +27,7 @@ from unimo.settings import RunConfig
 from unimo.training import callbacks, checkpoint, precision, start
 from unimo.training.hints import hints_of
 from unimo.training.loop import carry_out, only_run_in
-from unimo.training.memory import memory
+from unimo.training.memory import forecast, memory
 from unimo.training.optimizer import warmup_steps
 from unimo.training.plan import Plan, make_plan
 from unimo.training.plan import save as save_plan
@@ -114,7 +114,9 @@ def assemble(run: RunConfig, processor: Processor, last: Path | None, source: st
         start.log_use_of_scenes(run)
     done = checkpoint.read_step(last) if last is not None else 0
     validation = next(each for each in state.callbacks if isinstance(each, callbacks.Evaluate))
-    plan = make_plan(state, source, fresh, done, {validation.split: validation.open(state)})
+    held_out = {validation.split: validation.open(state)}
+    logger.info("trying a few samples, for the plan")
+    plan = make_plan(state, source, fresh, done, held_out, forecast(state))
     plan = replace(plan, hints=tuple(hints_of(plan, run)))
     save_plan(plan, state)
     return state, plan

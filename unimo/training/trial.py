@@ -39,7 +39,9 @@ class Trial:
     forward_operations: float
     """Of the matrix products of a forward pass."""
     training_operations: float
-    """With the backward pass, and with the second encoding in steps of several rounds."""
+    """With the backward pass."""
+    encoding_operations: float
+    """Of the pass that steps of several rounds begin with, for contrastive losses (`rounds.py`)."""
     forward_seconds: float
     """Of the forward pass, without reading the samples."""
     text_tokens: float
@@ -101,12 +103,12 @@ def _forward(state: TrainState, batch: Batch) -> Trial:
     """Run one pass, and for steps of several rounds that of the contrastive vectors, see `rounds.py`."""
     size, task, recomputes = len(batch.sample_ids), state.task, state.run.train.recompute
     tensors = to_tensors(batch)
-    _wait()
+    wait()
     began = time.perf_counter()
     with state.precision.autocast():
         with count_products(recomputes) as products:
             task(tensors)
-        _wait()
+        wait()
         seconds = time.perf_counter() - began
         again = 0
         if state.loader.rounds > 1 and getattr(task, "contrasts", ()):
@@ -117,14 +119,15 @@ def _forward(state: TrainState, batch: Batch) -> Trial:
     return Trial(
         samples=size,
         forward_operations=products.forward / size,
-        training_operations=(products.training + again) / size,
+        training_operations=products.training / size,
+        encoding_operations=again / size,
         forward_seconds=seconds / size,
         text_tokens=texts / size,
         image_tokens=images / size,
     )
 
 
-def _wait() -> None:
+def wait() -> None:
     """Wait for a GPU to finish."""
     if distributed.is_on_gpu():
         paddle.device.synchronize()
@@ -166,10 +169,10 @@ def time_update(learning: int) -> float:
         optimizer = paddle.optimizer.AdamW(parameters=[parameter])
         for _ in range(2):  # the first makes the moments
             (parameter * 2.0).sum().backward()
-            _wait()
+            wait()
             began = time.perf_counter()
             optimizer.step()
-            _wait()
+            wait()
             seconds = time.perf_counter() - began
             optimizer.clear_grad()
     return seconds * learning / max(1, size)

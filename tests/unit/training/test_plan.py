@@ -16,10 +16,11 @@ from unimo.config import list_recipes
 from unimo.nn.products import count_products
 from unimo.registry import TASKS, papers
 from unimo.settings import load_run_config
+from unimo.training.callbacks import Pacing
 from unimo.training.hints import hints_of, too_long
 from unimo.training.loop import take_step
 from unimo.training.pace import Pace, duration, events
-from unimo.training.plan import Disk, Plan, StepSize, parts_of
+from unimo.training.plan import Disk, Memory, Plan, StepSize, parts_of
 from unimo.training.run import plan_only, prepare, train
 from unimo.training.trial import count_tokens
 
@@ -44,6 +45,7 @@ def made(model: str, task: str = "pretrain", **changes: Any) -> Plan:
         "parameters": (),
         "data": (),
         "step": StepSize(4096, 1, 128, 32, 1, 1, 1),
+        "memory": None,
         "time": None,
         "disk": Disk(1, 1, 2),
     }
@@ -72,6 +74,11 @@ def test_the_plan_of_a_run_and_its_file(tmp_path: Path) -> None:
     assert time["basis"].startswith("guess") and (time["steps"], time["checkpoints"]) == (30, 3)
     assert time["evaluations"] == 1 and time["step_seconds"] >= 4 * time["round_seconds"] > 0
     assert time["run_seconds"] >= 30 * time["step_seconds"]
+    memory = found["memory"]
+    assert memory["parameters_bytes"] == 4 * parameters and memory["activations_bytes"] > 0
+    assert memory["process_bytes"] > 2**20 * 50
+    parts = sum(memory[f"{part}_bytes"] for part in ("process", "parameters", "gradients", "optimizer"))
+    assert parts < memory["peak_bytes"] < memory["machine_bytes"]
     disk = found["disk"]
     trainable = sum(part["trainable"] for part in found["parameters"])
     assert disk["checkpoint_bytes"] == 4 * parameters + 8 * trainable
@@ -109,15 +116,15 @@ def test_a_plan_changes_nothing_of_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     assert losses[0] == losses[1]
     assert read(tmp_path / "without")["time"] is None
     measured = read(tmp_path / "with")["time"]
-    assert (measured["basis"], measured["steps"]) == ("measured", 1)
-    assert measured["round_seconds"] == pytest.approx(measured["step_seconds"] / 2)
+    assert (measured["basis"], measured["steps"]) == ("measured over a step", 1)
+    assert 0 < measured["round_seconds"] < measured["step_seconds"]
 
 
 def test_a_run_that_goes_on_says_from_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "unimo"):
         train(make_run("pretrain", tmp_path, train={"max_steps": 2}))
         assert caplog.text.count("plan: unimo3_tiny pretrain, 2 steps") == 1
-        assert caplog.text.count("time measured: round") == 1
+        assert caplog.text.count("time, measured over a step: round") == 1
         caplog.clear()
         train(make_run("pretrain", tmp_path, train={"max_steps": 5}))
     assert "goes on after step 2, 3 steps left" in caplog.text
@@ -184,6 +191,30 @@ def test_a_run_of_years_is_told_what_to_do_here() -> None:
     assert too_long(made("unimo3_base")) == []
 
 
+def test_too_little_memory_is_a_warning() -> None:
+    memory = Memory(30 * 10**9, 24 * 10**9, 0, 0, 0, 0, 29 * 10**9)
+    (hint,) = hints_of(made("unimo3_tiny", memory=memory), None)
+    assert "32 needs 30.0 GB, and there are 24.0 GB" in hint and "train.micro_batch_size=16" in hint
+
+
+def test_the_first_round_says_what_the_run_will_take(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = made("unimo3_base", time=Pace("guess", 1.0, 128.0, 100))
+    with prepare(make_run("pretrain", tmp_path, train={"micro_batch_size": 2})) as (state, _, _):
+        told = Pacing(plan)
+        with caplog.at_level(logging.INFO, "unimo"):
+            told.on_round(state, "training", 1, 4)
+            assert "time" not in caplog.text  # when it began is not known
+            told._round_ended -= 1000.0
+            told.on_round(state, "training", 2, 4)
+            told.on_round(state, "training", 3, 4)
+    assert caplog.text.count("time, measured over a round: round 17 min, step 1.5 days") == 1
+    assert caplog.text.count("148 days in all on this machine") == 1
+    found = read(tmp_path)
+    assert found["time"]["basis"] == "measured over a round" and "148 days" in found["hints"][-1]
+
+
 def test_too_little_disk_is_a_warning() -> None:
     (hint,) = hints_of(made("unimo3_tiny", disk=Disk(4, 13 * 10**9, 10**9)), None)
     assert "need 13.0 GB, and 1.0 GB are free" in hint and "output_dir=" in hint
@@ -216,8 +247,11 @@ def test_evaluation_and_checkpoints_are_told_where_they_matter() -> None:
     pace = Pace("guess", 1.0, 10.0, 100, evaluation_seconds=50.0, evaluations=10, checkpoint_seconds=1.0)
     assert pace.run_seconds == 1500 and "evaluation at least 8.3 min" in str(pace)
     assert "checkpoints" not in str(pace)
-    faster = pace.measured(5.0, 10, 99)
-    assert (faster.round_seconds, faster.evaluation_seconds) == (0.5, 25.0)
+    rounds = Pace("guess", 1.0, 10.0, 100, evaluation_seconds=50.0).after_round(0.5)
+    assert (rounds.round_seconds, rounds.step_seconds, rounds.evaluation_seconds) == (0.5, 5.0, 25.0)
+    steps = rounds.after_step(6.0, 8)
+    assert (steps.round_seconds, steps.step_seconds, steps.evaluation_seconds) == (0.6, 6.0, 30.0)
+    assert (rounds.steps, steps.steps, rounds.after_step(6.0, 1).round_seconds) == (100, 99, 6.0)
 
 
 def test_tokens_of_a_batch_are_those_without_padding(tmp_path: Path) -> None:
