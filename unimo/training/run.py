@@ -61,20 +61,8 @@ def train(run: RunConfig, watchers: Sequence[Callback] = ()) -> dict[str, Any]:
 
 def plan_only(run: RunConfig) -> str:
     """Return what a run would do and cost, as text; also write `OUTPUT/plan.json`. Errors as of `train`."""
-    with prepare(run) as (_, _, plan):
-        return format_plan(plan)
-
-
-@contextlib.contextmanager
-def prepare(run: RunConfig) -> Iterator[tuple[TrainState, Path | None, Plan]]:
-    """Build everything of a run, alone in its output folder.
-
-    Yields:
-        The state before the first step, the checkpoint to go on from, and the plan.
-    """
-    with open_run(run) as (run, processor, last, source):
-        state, plan = assemble(run, processor, last, source)
-        yield state, last, plan
+    with open_run(run) as opened:
+        return format_plan(assemble(*opened)[1])
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from paddle_launch import run_ranks
 from unimo.config import list_recipes
 from unimo.nn.products import count_products
 from unimo.registry import TASKS, papers
-from unimo.settings import load_run_config
+from unimo.settings import RunConfig, load_run_config
 from unimo.training.callbacks import Pacing
 from unimo.training.hints import hints_of, too_long
 from unimo.training.loop import take_step
 from unimo.training.pace import Pace, duration, events
 from unimo.training.plan import Disk, Memory, Plan, StepSize, parts_of
-from unimo.training.run import plan_only, prepare, train
+from unimo.training.run import assemble, open_run, plan_only, train
+from unimo.training.state import TrainState
 from unimo.training.trial import count_tokens
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,6 +33,12 @@ QUICK = [
     *("data.scenes.train_images=16", "data.scenes.val_images=4", "data.num_workers=0"),
     *("train.batch_size=4", "train.micro_batch_size=2", "train.device=cpu"),
 ]
+
+
+@contextlib.contextmanager
+def assembled(run: RunConfig) -> Iterator[tuple[TrainState, Plan]]:
+    with open_run(run) as opened:
+        yield assemble(*opened)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -56,7 +65,7 @@ def test_the_plan_of_a_run_and_its_file(tmp_path: Path) -> None:
     run = make_run("pretrain", tmp_path, train={"micro_batch_size": 2, "max_steps": 30, "save_every": 10})
     text = plan_only(run)
     found = read(tmp_path)
-    with prepare(run) as (state, _, _):
+    with assembled(run) as (state, _):
         parameters = sum(parameter.size for parameter in state.task.parameters())
     assert sum(part["parameters"] for part in found["parameters"]) == parameters
     assert [part["part"] for part in found["parameters"]][:3] == ["text tower", "image tower", "fusion"]
@@ -201,7 +210,7 @@ def test_the_first_round_says_what_the_run_will_take(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = made("unimo3_base", time=Pace("guess", 1.0, 128.0, 100))
-    with prepare(make_run("pretrain", tmp_path, train={"micro_batch_size": 2})) as (state, _, _):
+    with assembled(make_run("pretrain", tmp_path, train={"micro_batch_size": 2})) as (state, _):
         told = Pacing(plan)
         with caplog.at_level(logging.INFO, "unimo"):
             told.on_round(state, "training", 1, 4)
@@ -255,7 +264,7 @@ def test_evaluation_and_checkpoints_are_told_where_they_matter() -> None:
 
 
 def test_tokens_of_a_batch_are_those_without_padding(tmp_path: Path) -> None:
-    with prepare(make_run("pretrain", tmp_path)) as (state, _, _):
+    with assembled(make_run("pretrain", tmp_path)) as (state, _):
         batch = next(iter(state.loader))
         state.loader.close()
     texts, patches = count_tokens(batch, 16)
@@ -265,7 +274,7 @@ def test_tokens_of_a_batch_are_those_without_padding(tmp_path: Path) -> None:
 
 def test_counted_operations_are_those_of_real_steps(tmp_path: Path) -> None:
     run = make_run("pretrain", tmp_path, model=UNIMO2, train={"micro_batch_size": 4})
-    with prepare(run) as (state, _, plan), count_products() as found:
+    with assembled(run) as (state, plan), count_products() as found:
         state.layer.train()
         take_step(state, iter(state.loader))
         state.loader.close()
