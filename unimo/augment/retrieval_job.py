@@ -20,6 +20,7 @@ from unimo.augment.rewrite_job import index_captions
 from unimo.augment.scene_graph import Parser
 from unimo.augment.terms import normalise, singular, terms_of
 from unimo.config import check_fields
+from unimo.data.prepare.broken import MOST, BrokenRecords
 from unimo.data.regions.shard import parse_labels
 from unimo.data.regions.store import LABELS
 from unimo.errors import DataError
@@ -115,7 +116,7 @@ def retrieve_images(
 
     Raises:
         ConfigError: a file or folder cannot be written.
-        DataError: too few readable captions, a malformed file of labels (the line is named), or files of
+        DataError: too few readable captions, a file of labels of which more than half is broken, or files of
             another job.
     """
     job.check()
@@ -188,18 +189,26 @@ def _index_labels(
 
 
 def _file_entries(path: Path, advance: Callable[[int], object], start: int) -> Iterator[Entry]:
-    """Yield detected labels from image `start` on; the first of several lines of an image counts."""
+    """Yield detected labels from image `start` on; the first of several lines of an image counts.
+
+    Raises:
+        DataError: the file cannot be read, or more than half of its lines are broken.
+    """
     seen: set[int] = set()  # hashes need half the memory of ids
+    broken = BrokenRecords(path, MOST, "")
     for number, line in enumerate(read_lines(path), start=1):
         advance(1)
         if not line.strip():
             continue
-        image, names = parse_labels(line.decode("utf8", "replace"), f"{path}, line {number}")
+        image, names = "", []
+        with broken.skipping():
+            image, names = parse_labels(line.decode("utf8", "replace"), f"{path}, line {number}")
         labels = [encodable(" ".join(name.split())) for name in names]
-        if hash(image) not in seen:
+        if image and hash(image) not in seen:
             seen.add(hash(image))
             if len(seen) > start:
                 yield _entry(image, labels, names_of_image(image))
+    broken.check()
 
 
 def _caption_entries(

@@ -38,6 +38,7 @@ from unimo.augment.corpus import Caption
 from unimo.augment.output import one_at_a_time
 from unimo.augment.terms import normalise
 from unimo.data.checks import check_id, check_text
+from unimo.data.prepare.broken import MOST, BrokenRecords
 from unimo.errors import CapabilityError, DataError, RecordError, shown
 from unimo.files import (
     listed,
@@ -186,8 +187,10 @@ def _check_answer(content: bytes, texts: Sequence[str]) -> list[str]:
 class FileTranslations:
     """Translations from a jsonl file, looked up by sample id in a table in `folder` that follows the file.
 
+    Broken lines are counted and left out; the first is logged.
+
     Raises:
-        DataError: the file cannot be read; the line is named.
+        DataError: the file cannot be read, or more than half of its lines are broken.
     """
 
     def __init__(self, path: str | Path, folder: str | Path) -> None:
@@ -210,10 +213,13 @@ class FileTranslations:
             return
         self._base.execute("DELETE FROM source")
         self._base.execute("DELETE FROM positives")
+        broken = BrokenRecords(path, MOST, "")
         for number, line in enumerate(read_lines(path), start=1):
             if line.strip():
-                row = _read_line(line.decode("utf8", "replace"), f"{path}, line {number}")
-                self._base.execute("INSERT INTO positives VALUES (?, ?, ?)", row)
+                with broken.skipping():
+                    row = _read_line(line.decode("utf8", "replace"), f"{path}, line {number}")
+                    self._base.execute("INSERT INTO positives VALUES (?, ?, ?)", row)
+        broken.check()
         self._base.execute("CREATE INDEX IF NOT EXISTS by_sample ON positives (sample)")
         self._base.execute("INSERT INTO source VALUES (?)", (name,))
         self._base.commit()
@@ -248,7 +254,7 @@ def _checked(table: Path) -> Iterator[None]:
 
 def _read_line(line: str, where: str) -> tuple[str, str, str]:
     try:
-        item = parse_json(line, where, DataError)
+        item = parse_json(line, where, RecordError)
         sample, text, via = (
             encodable(value) if isinstance(value, str) else value
             for value in (item["id"], item["text"], item.get("via"))
@@ -256,7 +262,7 @@ def _read_line(line: str, where: str) -> tuple[str, str, str]:
         via = check_text(via, "via") if via else ""
         return str(check_id(sample, "id")), " ".join(check_text(text, "text").split()), via
     except (RecordError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f'{where}: expected {{"id": ..., "text": ..., "via": ...}}: {error}') from error
+        raise RecordError(f'{where}: expected {{"id": ..., "text": ..., "via": ...}}: {error}') from error
 
 
 def distinct(source: str, positives: Sequence[Positive]) -> list[Positive]:

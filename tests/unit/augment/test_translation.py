@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -156,10 +157,13 @@ def test_ready_translations(tmp_path: Path):
 @pytest.mark.parametrize(
     "line", ["nonsense", "[]", '{"id": 1}', '{"id": 1, "text": ""}', '{"id": 1, "text": 2}']
 )
-def test_bad_lines_are_named(tmp_path: Path, line: str):
+def test_bad_lines_are_named_and_left_out(tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "ready.jsonl"
     path.write_text(f'{{"id": "s1", "text": "fine"}}\n{line}\n')
-    with pytest.raises(DataError, match="ready.jsonl, line 2"):
+    assert FileTranslations(path, tmp_path)(CAPTIONS)[0] == [{"text": "fine", "via": ""}]
+    assert "ready.jsonl, line 2" in caplog.text
+    path.write_text(f"{line}\n{line}\n")
+    with pytest.raises(DataError, match="2 of 2 samples of .*ready.jsonl are broken.*ready.jsonl, line 1"):
         FileTranslations(path, tmp_path)
     with pytest.raises(DataError, match="cannot read the translations"):
         FileTranslations(tmp_path / "none.jsonl", tmp_path)
@@ -167,12 +171,12 @@ def test_bad_lines_are_named(tmp_path: Path, line: str):
 
 @pytest.mark.parametrize("key", ["id", "text", "via"])
 @pytest.mark.parametrize("value", [float("nan"), 0.5, True, ["x"], {"a": 1}, "\u200b", "a\0b"])
-def test_values_that_are_no_texts(tmp_path: Path, key: str, value: object):
+def test_values_that_are_no_texts(tmp_path: Path, key: str, value: object, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "ready.jsonl"
     lines = [{"id": "s1", "text": "fine"}, {"id": "s2", "text": "fine", "via": "fr"} | {key: value}]
     path.write_text("\n".join(map(json.dumps, lines)))
-    with pytest.raises(DataError, match=f"ready.jsonl, line 2: .*{key}"):
-        FileTranslations(path, tmp_path)
+    assert FileTranslations(path, tmp_path)(CAPTIONS) == [[{"text": "fine", "via": ""}], []]
+    assert re.search(f"ready.jsonl, line 2: .*{key}", caplog.text)
 
 
 def test_captions_without_letters_may_come_back_as_they_are(serve: Serve):

@@ -18,7 +18,7 @@ from PIL import Image
 
 from unimo.data.readers.base import LabeledImages, check_index, spoken
 from unimo.data.record import Record
-from unimo.errors import DataError, shown
+from unimo.errors import DataError, RecordError
 from unimo.files import read_text, regular
 from unimo.limits import CONFIG_BYTES, JSON_BYTES
 from unimo.weights.pickles import read_numpy_pickle
@@ -86,12 +86,18 @@ class CifarImages(LabeledImages):
         rows = zip(files, map(len, labels), strict=True)
         self._keys = [f"{file}:{row}" for file, count in rows for row in range(count)]
         self._labels, self._pixels = np.concatenate(labels), np.concatenate(pixels)
+        if (self._labels < 0).all():
+            raise DataError(f"{folder}: no label of {', '.join(files)} is one of 0 .. {layout.classes - 1}")
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Record:
         image, label = self.image_source(index), int(self._labels[index])
+        if label < 0:
+            raise RecordError(
+                f"{self._keys[index]}: its label is not one of 0 .. {len(self.class_names) - 1}"
+            )
         key, name = self._keys[index], spoken(self.class_names[label])
         return Record(key, self.name, images=(image,), image_id=key, label=label, label_name=name)
 
@@ -121,7 +127,7 @@ def _read_python(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.ndarra
         raise DataError(f"{path}: expected an array `data` of bytes [N, {PIXELS}]")
     if not isinstance(labels, list) or len(labels) != len(pixels):
         raise DataError(f"{path}: expected a list `{layout.label_key}` of {len(pixels)} labels")
-    return _checked(labels, path, layout.classes), pixels
+    return _checked(labels, layout.classes), pixels
 
 
 def _read_binary(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.ndarray]:
@@ -135,14 +141,15 @@ def _read_binary(path: Path, layout: CifarLayout) -> tuple[np.ndarray, np.ndarra
         raise DataError(f"{path} has {len(content)} bytes, no multiple of {row}; download it again")
     content = content.reshape(-1, row)
     labels = content[:, layout.label_bytes - 1]
-    return _checked(labels, path, layout.classes), content[:, -PIXELS:]
+    return _checked(labels, layout.classes), content[:, -PIXELS:]
 
 
-def _checked(labels: Any, path: Path, classes: int) -> np.ndarray:
-    for row, label in enumerate(labels):
-        if not isinstance(label, (int, np.integer)) or not 0 <= label < classes:
-            raise DataError(f"{path}, row {row}: label {shown(label)} is not one of 0 .. {classes - 1}")
-    return np.asarray(labels, np.int64)
+def _checked(labels: Any, classes: int) -> np.ndarray:
+    """Return labels int64 [N]; -1 for those that are no class."""
+    known = (isinstance(label, (int, np.integer)) and 0 <= label < classes for label in labels)
+    return np.array(
+        [label if is_known else -1 for label, is_known in zip(labels, known, strict=True)], np.int64
+    )
 
 
 def _class_names(folder: Path, layout: CifarLayout, binary: bool) -> list[str]:

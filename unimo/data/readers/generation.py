@@ -176,8 +176,10 @@ def texts_of(item: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
 class CoqaFile(TextDataset):
     """Questions about stories; `references` are the answers of all annotators, `question_type` the domain.
 
+    A story that is none is one broken sample, and a broken turn breaks those that follow it.
+
     Raises:
-        DataError: the file cannot be read, or a story lacks a key.
+        DataError: the file cannot be read.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -185,14 +187,12 @@ class CoqaFile(TextDataset):
         self._stories = _articles(path)
         self._turns: list[tuple[int, int]] = []
         for number, story in enumerate(self._stories):
-            where = f"{path}, story {number}"
-            questions, answers = (_list(story, key, where) for key in ("questions", "answers"))
-            if not isinstance(story.get("story"), str) or len(questions) != len(answers):
-                raise DataError(
-                    f"{where}: expected `story` and as many `answers` as `questions`; found "
-                    f"{len(questions)} questions, {len(answers)} answers and {', '.join(story)}"
-                )
-            self._turns += [(number, turn) for turn in range(len(questions))]
+            try:
+                turns = len(_turns(story, "")[0])
+            except RecordError:
+                turns = 1  # reading it says what is wrong
+            self._turns += [(number, turn) for turn in range(turns)]
+        _check_some(self)
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -200,8 +200,9 @@ class CoqaFile(TextDataset):
     def __getitem__(self, index: int) -> GenerationRecord:
         check_index(index, len(self))
         number, turn = self._turns[index]
-        story, where = self._stories[number], f"{self._path}, story {number}, turn {turn + 1}"
-        questions, answers = story["questions"], story["answers"]
+        story, where = self._stories[number], f"{self._path}, story {number}"
+        questions, answers = _turns(story, where)
+        where = f"{where}, turn {turn + 1}"
         earlier = [text for pair in zip(questions[:turn], answers[:turn], strict=True) for text in pair]
         turn_id = _turn_id(questions[turn], turn, where)
         accepted = [answers[turn], *_further_answers(story, turn_id, where)]
@@ -222,8 +223,10 @@ class CoqaFile(TextDataset):
 class SquadQuestions(TextDataset):
     """Question generation: a passage and an answer are the source, the question is the target.
 
+    An article, a paragraph or a question that is none is one broken sample.
+
     Raises:
-        DataError: the file cannot be read, or an article lacks a key.
+        DataError: the file cannot be read.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -231,9 +234,10 @@ class SquadQuestions(TextDataset):
         self._questions = [
             (number, place, paragraph, question)
             for number, article in enumerate(_articles(path))
-            for place, paragraph in enumerate(_list(article, "paragraphs", f"{path}, article {number}"))
-            for question in _list(paragraph, "qas", f"{path}, article {number}, paragraph {place}")
+            for place, paragraph in enumerate(_parts(article, "paragraphs", f"{path}, article {number}"))
+            for question in _parts(paragraph, "qas", f"{path}, article {number}, paragraph {place}")
         ]
+        _check_some(self)
 
     def __len__(self) -> int:
         return len(self._questions)
@@ -241,43 +245,96 @@ class SquadQuestions(TextDataset):
     def __getitem__(self, index: int) -> GenerationRecord:
         check_index(index, len(self))
         number, place, paragraph, item = self._questions[index]
+        if isinstance(item, RecordError):
+            raise RecordError(str(item))
+        item = _object(item, f"{self._path}, article {number}, paragraph {place}")
         where = f"{self._path}, article {number}, paragraph {place}, question {shown(item.get('id'))}"
-        answers = _list(item, "answers", where, RecordError)
+        answers = _list(item, "answers", where)
+        first = _object(answers[0], where) if answers else {}
         question_id = check_id(item.get("id", index), f"{where}, 'id'")
         return GenerationRecord(
             sample_id=f"{self._path.stem}:{question_id}",
             corpus=self.name,
             sources=(
                 check_text(paragraph.get("context"), f"{where}, 'context'"),
-                check_text(answers[0].get("text") if answers else None, f"{where}, first of 'answers'"),
+                check_text(first.get("text"), f"{where}, first of 'answers'"),
             ),
             references=(check_text(item.get("question"), f"{where}, 'question'"),),
         )
 
 
-def _articles(path: Path) -> list[dict[str, Any]]:
+def _articles(path: Path) -> list[Any]:
     """Read the articles of a JSON file: `{"data": [articles]}`, or the list of articles itself."""
     content = read_json(path, DataError)
     entries = content.get("data") if isinstance(content, Mapping) else content
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    if not isinstance(entries, list):
         raise DataError(f"{path}: expected a JSON object with a list of objects `data`, as of CoQA and SQuAD")
     return entries
 
 
-def _list(item: Any, key: str, where: str, kind: type[DataError] = DataError) -> list[dict[str, Any]]:
+def _list(item: Any, key: str, where: str) -> list[Any]:
     value = item.get(key) if isinstance(item, Mapping) else None
-    if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
+    if not isinstance(value, list):
         found = ", ".join(map(str, item)) if isinstance(item, Mapping) else shown(item)
-        raise kind(f"{where}: no list of objects {key!r}; found {found or 'nothing'}")
+        raise RecordError(f"{where}: no list of objects {key!r}; found {found or 'nothing'}")
     return value
 
 
-def _turn_id(item: Mapping[str, Any], turn: int, where: str) -> int:
+def _parts(item: Any, key: str, where: str) -> list[Any]:
+    """Return the list under a key; if there is none, a list with the error that says so."""
+    if isinstance(item, RecordError):
+        return [item]
+    try:
+        return _list(item, key, where)
+    except RecordError as error:
+        return [error]
+
+
+def _object(item: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(item, Mapping):
+        raise RecordError(f"{where}: expected a JSON object, found {shown(item)}")
+    return item
+
+
+def _turns(story: Any, where: str) -> tuple[list[Any], list[Any]]:
+    """Return the questions and answers of a story of CoQA.
+
+    Raises:
+        RecordError: it has no text, or not as many of one as of the other.
+    """
+    questions, answers = (_list(story, key, where) for key in ("questions", "answers"))
+    if not isinstance(story.get("story"), str) or len(questions) != len(answers):
+        raise RecordError(
+            f"{where}: expected `story` and as many `answers` as `questions`; found {len(questions)} "
+            f"questions, {len(answers)} answers and {', '.join(story)}"
+        )
+    return questions, answers
+
+
+def _check_some(dataset: TextDataset) -> None:
+    """Check that a data set has a sample that is not broken.
+
+    Raises:
+        DataError: all are; the first is named.
+    """
+    first = None
+    for index in range(len(dataset)):
+        try:
+            dataset[index]
+            return
+        except RecordError as error:
+            first = first or error
+    if first is not None:
+        raise DataError(f"all {len(dataset)} samples are broken; the first: {first}")
+
+
+def _turn_id(item: Any, turn: int, where: str) -> int:
     """Return the number of a question or an answer; that of its place, from 1, if it has none.
 
     Raises:
         RecordError: it is no number.
     """
+    item = _object(item, where)
     number = check_id(item.get("turn_id", turn + 1), f"{where}, 'turn_id'")
     if isinstance(number, str):
         raise RecordError(f"{where}, 'turn_id': expected a number, found {shown(number)}")
@@ -298,13 +355,9 @@ def _further_answers(story: Mapping[str, Any], turn_id: int, where: str) -> list
             f"{where}: expected `additional_answers` to be an object with the answers of each annotator, "
             f"found {shown(others)}"
         )
-    given = [
-        (answer, place)
-        for name in others
-        for place, answer in enumerate(_list(others, name, where, RecordError))
-    ]
+    given = [(answer, place) for name in others for place, answer in enumerate(_list(others, name, where))]
     return [answer for answer, place in given if _turn_id(answer, place, where) == turn_id]
 
 
-def _input_text(item: dict[str, Any], where: str) -> str:
-    return check_text(item.get("input_text"), f"{where}, 'input_text'")
+def _input_text(item: Any, where: str) -> str:
+    return check_text(_object(item, where).get("input_text"), f"{where}, 'input_text'")

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from unimo.data.checks import check_text
 from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
-from unimo.errors import DataError, visible
+from unimo.errors import DataError, RecordError, visible
 
 GlueName = Literal["sst2", "mnli", "cola", "stsb"]
 
@@ -67,8 +67,10 @@ class GlueFile(TextDataset):
         part: `matched` or `mismatched` (MNLI); accuracy is also reported for each part.
         needs_labels: refuse a file without labels.
 
+    A line with more or fewer fields, or an unknown label, is a broken sample.
+
     Raises:
-        DataError: missing file, column or field, or an unknown label; names file and line.
+        DataError: missing file or column, or all lines are broken; names file and line.
     """
 
     def __init__(
@@ -77,17 +79,25 @@ class GlueFile(TextDataset):
         self.path, self.task, self.name, self.part = path, task, name, part
         self._needs_labels = needs_labels
         self._labels = array("d")
+        self._first_broken: RecordError | None = None
         self._columns: dict[str, int] = {}
         self._lines = LineFile(path, self._scan)
         if not len(self._lines):
             raise DataError(f"{path} has no samples")
+        if self._first_broken and all(map(math.isinf, self._labels)):
+            raise DataError(f"all {len(self)} lines are broken; the first: {self._first_broken}")
 
     def _scan(self, number: int, line: bytes) -> bool:
         """Read the header or the label of a line; return whether it is a sample."""
         fields = _split(line)
         if (number == 1 and self._read_header(fields)) or not line.strip():
             return False
-        self._labels.append(self._read_label(fields, f"{self.path}, line {number}"))
+        try:
+            label = self._read_label(fields, f"{self.path}, line {number}")
+        except RecordError as error:
+            label = math.inf  # reading the sample says what is wrong
+            self._first_broken = self._first_broken or error
+        self._labels.append(label)
         return True
 
     def _read_header(self, fields: list[str]) -> bool:
@@ -108,16 +118,20 @@ class GlueFile(TextDataset):
         return is_header
 
     def _read_label(self, fields: list[str], where: str) -> float:
-        """Return the class or score of a line; NaN in a file without labels."""
+        """Return the class or score of a line; NaN in a file without labels.
+
+        Raises:
+            RecordError: more or fewer fields than columns, or an unknown label.
+        """
         used = {*self.task.texts, self.task.label}
         last, name = max((place, name) for name, place in self._columns.items() if name in used)
         if len(fields) > len(self._columns):
-            raise DataError(
+            raise RecordError(
                 f"{where}: {len(fields)} columns, expected {len(self._columns)}; a tab in a text moves the "
                 "columns behind it: replace it by a blank"
             )
         if len(fields) <= last:
-            raise DataError(
+            raise RecordError(
                 f"{where}: {len(fields)} columns, and column {last + 1} ({name}) is missing; "
                 "expected them with tabs between"
             )
@@ -126,7 +140,7 @@ class GlueFile(TextDataset):
         text = fields[self._columns[self.task.label]]
         if self.task.classes:
             if text not in self.task.classes:
-                raise DataError(
+                raise RecordError(
                     f"{where}: unknown label {text!r:.40}; expected {', '.join(self.task.classes)}"
                 )
             return self.task.classes.index(text)
@@ -135,7 +149,7 @@ class GlueFile(TextDataset):
         except ValueError:
             score = math.nan
         if not 0 <= score <= self.task.max_score:
-            raise DataError(f"{where}: unknown score {text!r:.40}; expected 0 to {self.task.max_score:g}")
+            raise RecordError(f"{where}: unknown score {text!r:.40}; expected 0 to {self.task.max_score:g}")
         return score
 
     def __len__(self) -> int:
@@ -144,6 +158,7 @@ class GlueFile(TextDataset):
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
         where, fields = self._lines.where(index), _split(self._lines.content(index))
+        self._read_label(fields, where)
         texts = [check_text(fields[self._columns[name]], where) for name in self.task.texts]
         fields: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
         label = self._labels[index]

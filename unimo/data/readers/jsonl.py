@@ -123,12 +123,16 @@ def _answer_scores(sample: Mapping[str, Any], where: str) -> dict[str, float]:
     raise RecordError(f"{where}: expected answers as text, list or mapping, found {shown(answers)}")
 
 
+def _is_object(item: Any) -> bool:
+    return isinstance(item, dict)
+
+
 class _ItemFile:
     """The objects of a JSON list, as `LineFile` has the lines of a file: annotations as ALBEF's."""
 
     def __init__(self, path: Path, keep: Callable[[int, bytes], bool]) -> None:
         content = read_json(path, DataError)
-        if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        if not isinstance(content, list) or (content and not any(map(_is_object, content))):
             raise DataError(
                 f'{path}: expected a JSON list of objects such as {{"image": "1.jpg", "caption": "..."}}, '
                 f"found {shown(content)}; of Karpathy's, VQA's and other files make tables: "
@@ -137,7 +141,7 @@ class _ItemFile:
         self.path = path
         self._items: list[tuple[int, bytes]] = []
         for number, item in enumerate(content, start=1):
-            if isinstance(item.get("caption"), list):
+            if _is_object(item) and isinstance(item.get("caption"), list):
                 item["captions"] = item.pop("caption")
             line = json.dumps(item).encode()
             if keep(number, line):

@@ -34,7 +34,7 @@ from safetensors import SafetensorError, safe_open
 
 from unimo.data.checks import check_id
 from unimo.data.regions.base import Regions, check_regions
-from unimo.errors import DataError, RecordError, shown
+from unimo.errors import RecordError, shown
 from unimo.files import parse_json, regular
 from unimo.limits import WEIGHTS_BYTES
 from unimo.metrics.text import encodable
@@ -103,16 +103,16 @@ def parse_labels(line: bytes | str, where: str) -> tuple[str, list[str]]:
     """Parse a line of `labels.jsonl`, or of a file in that form, whose image ids may be numbers.
 
     Raises:
-        DataError: it has no id of an image, or no list of texts as its labels.
+        RecordError: it has no id of an image, or no list of texts as its labels.
     """
     try:
-        entry = parse_json(line, where, DataError)
+        entry = parse_json(line, where, RecordError)
         image, labels = entry["image_id"], entry["labels"]
         image = str(check_id(encodable(image) if isinstance(image, str) else image, "image_id"))
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ValueError(f"labels are {shown(labels)}")
     except (RecordError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{where}: expected {{"image_id": ..., "labels": [...]}}: {error}') from error
+        raise RecordError(f'{where}: expected {{"image_id": ..., "labels": [...]}}: {error}') from error
     return image, labels
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unimo.data.checks import check_id, check_text
 from unimo.data.loading.task_data import TaskData
+from unimo.data.prepare.broken import MOST, BrokenRecords
 from unimo.data.readers.base import Dataset, check_index
 from unimo.data.record import ImageSource, Record, coco_number
 from unimo.errors import DataError, RecordError, shown
@@ -95,7 +96,7 @@ def read_references(path: str | Path) -> dict[ImageId, tuple[str, ...]]:
     """Read a COCO annotation file, `{"annotations": [{"image_id": .., "caption": ".."}, ..]}`.
 
     Raises:
-        DataError: the file cannot be read, has another content, or holds an empty caption.
+        DataError: the file cannot be read, has another content, or more than half of it is broken.
     """
     content = read_json(path, DataError, "task.references")
     rows = content.get("annotations") if isinstance(content, Mapping) else None
@@ -104,17 +105,23 @@ def read_references(path: str | Path) -> dict[ImageId, tuple[str, ...]]:
             f"task.references {path}: expected a JSON object with a list `annotations`, as of COCO"
         )
     found: dict[ImageId, list[str]] = {}
+    broken = BrokenRecords(f"task.references {path}", MOST, "")
     for number, row in enumerate(rows):
-        content = row if isinstance(row, Mapping) else {}
-        try:
-            image_id, caption = check_id(content.get("image_id"), ""), check_text(content.get("caption"))
-        except RecordError as error:
-            raise DataError(
-                f"{path}, annotation {number}: expected an `image_id` and a `caption` that is not empty, "
-                f"found {shown(row)}"
-            ) from error
-        found.setdefault(result_image_id(image_id), []).append(caption)
+        with broken.skipping():
+            image_id, caption = _read_annotation(row, f"{path}, annotation {number}")
+            found.setdefault(result_image_id(image_id), []).append(caption)
+    broken.check()
     return {image_id: tuple(captions) for image_id, captions in found.items()}
+
+
+def _read_annotation(row: object, where: str) -> tuple[ImageId, str]:
+    content = row if isinstance(row, Mapping) else {}
+    try:
+        return check_id(content.get("image_id"), ""), check_text(content.get("caption"))
+    except RecordError as error:
+        raise RecordError(
+            f"{where}: expected an `image_id` and a `caption` that is not empty, found {shown(row)}"
+        ) from error
 
 
 @dataclass

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unimo.data.prepare.broken import MOST, BrokenRecords
 from unimo.data.readers.base import Dataset
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
@@ -68,28 +69,40 @@ def read_tags(path: str | Path, most: int, vocabulary: int, rows: int) -> dict[I
         Tags by `tag_key` of the image.
 
     Raises:
-        DataError: the file cannot be read, or a line has another form, or numbers that the model has not.
+        DataError: the file cannot be read, or more than half of its lines have another form, or numbers that
+            the model has not.
     """
     found: dict[ImageId, Tags] = {}
     lines = read_text(path, JSON_BYTES, DataError, "task.tags").splitlines()
+    broken = BrokenRecords(f"task.tags {path}", MOST, "")
     for number, line in enumerate(lines, start=1):
-        fields = line.split(";")
-        try:
-            name, ids, _, positions = fields
-            pair = tuple(np.array(field.split(), np.int32) for field in (ids, positions))
-        except (ValueError, OverflowError) as error:
-            raise DataError(
-                f"task.tags {path}, line {number}: expected `image ; token ids ; sentence ids ; position "
-                f"ids`, found {line!r:.120}"
-            ) from error
-        limits = ((pair[0], vocabulary), (pair[1], rows))
-        fits = all(not len(part) or 0 <= part.min() <= part.max() < limit for part, limit in limits)
-        if len(pair[0]) != len(pair[1]) or not fits:
-            raise DataError(
-                f"task.tags {path}, line {number}: expected as many token ids, below {vocabulary}, as "
-                f"position ids, below {rows}; found {line!r:.120}"
-            )
-        found[tag_key(name.strip())] = (pair[0][:most], pair[1][:most])
+        with broken.skipping():
+            name, tokens, positions = _read_line(line, vocabulary, rows, f"task.tags {path}, line {number}")
+            found[tag_key(name)] = (tokens[:most], positions[:most])
+    broken.check()
     if not found:
         raise DataError(f"task.tags {path} is empty; give the file of the release, or leave the option out")
     return found
+
+
+def _read_line(line: str, vocabulary: int, rows: int, where: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return image, token ids and position ids of a line.
+
+    Raises:
+        RecordError: it has another form, or numbers that the model has not.
+    """
+    try:
+        name, ids, _, places = line.split(";")
+        tokens, positions = (np.array(field.split(), np.int32) for field in (ids, places))
+    except (ValueError, OverflowError) as error:
+        raise RecordError(
+            f"{where}: expected `image ; token ids ; sentence ids ; position ids`, found {line!r:.120}"
+        ) from error
+    limits = ((tokens, vocabulary), (positions, rows))
+    fits = all(not len(part) or 0 <= part.min() <= part.max() < limit for part, limit in limits)
+    if len(tokens) != len(positions) or not fits:
+        raise RecordError(
+            f"{where}: expected as many token ids, below {vocabulary}, as position ids, below {rows}; found "
+            f"{line!r:.120}"
+        )
+    return name.strip(), tokens, positions

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from unimo.data.readers.open import open_labeled_images
-from unimo.errors import DataError
+from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
 NAMES = [f"class_{number}" for number in range(10)]
@@ -76,8 +76,13 @@ def test_cifar100_takes_fine_labels(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"test_batch, row 1: label 10 is not one of 0 \.\. 9"):
-        read(write_python(tmp_path / "label", [3, 10, 0]), "test")
+    for label in (10, -1, 3.0, "a", None, 2**70):
+        test = read(write_python(tmp_path / f"label{label}", [3, label, 0]), "test")
+        with pytest.raises(RecordError, match=r"test_batch:1: its label is not one of 0 \.\. 9"):
+            test[1]
+        assert [test[0].label, test[2].label] == [3, 0]
+    with pytest.raises(DataError, match=r"no label of test_batch is one of 0 \.\. 9"):
+        read(write_python(tmp_path / "labels", [10, 11, -1]), "test")
     with pytest.raises(DataError, match=r"array `data` of bytes \[N, 3072\]"):
         read(write_python(tmp_path / "pixels", pixels=PIXELS[:, :10]), "test")
     with pytest.raises(DataError, match="list `labels` of 3 labels"):

@@ -123,7 +123,7 @@ def test_missing_references_are_named(tmp_path: Path, scenes_processor: Processo
     [
         ("[]", "a list `annotations`"),
         ("{", "not valid JSON"),
-        ('{"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 2}]}', "annotation 1: expected"),
+        ('{"annotations": [{"image_id": 1, "caption": "a"}, {"image_id": 2}, 3]}', "annotation 1: expected"),
         ('{"annotations": [{"image_id": 1, "caption": " "}]}', "not empty"),
         (None, "No such file"),
     ],

@@ -76,10 +76,13 @@ def test_a_file_is_read_as_it_is_and_cut(tmp_path):
         ("1;2 -3;0 0;2 3", "expected as many token ids"),
     ],
 )
-def test_wrong_lines_are_named(tmp_path, line, said):
+def test_wrong_lines_are_named_and_left_out(tmp_path, line, said, caplog):
     path = tmp_path / "tags.ids"
     path.write_text(f"0;4;0;2\n{line}\n")
-    with pytest.raises(DataError, match=f"task.tags {path}, line 2: {said}"):
+    assert list(read_tags(path, 100, vocabulary=9, rows=10)) == [0]
+    assert f"task.tags {path}, line 2: {said}" in caplog.text
+    path.write_text(f"{line}\n0;4;0;2\n{line}\n")
+    with pytest.raises(DataError, match=f"2 of 3 samples of .*task.tags {path}, line 1: {said}"):
         read_tags(path, 100, vocabulary=9, rows=10)
 
 
