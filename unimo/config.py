@@ -328,7 +328,7 @@ def read_recipe(name: str, task: str) -> dict[str, Any]:
     recipes = list_recipes(task)
     path, _ = _split_source(name)
     if path.suffix in YAML_ENDINGS or os.sep in name:
-        if not path.is_file():
+        if not os.path.isfile(path):  # False also for a name that is too long
             raise ConfigError(f"no config file {path}; recipes: {', '.join(recipes)}")
         return read_yaml(name)
     if name not in recipes:

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from unimo.errors import ConfigError, DataError, UnimoError
+from unimo.errors import ConfigError, DataError, UnimoError, shown
 from unimo.limits import JSON_BYTES, JSON_DEPTH, LINE_BYTES
 
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
@@ -164,7 +164,7 @@ def make_place(path: str | Path, setting: str = "") -> Path:
     Raises:
         ConfigError: see `make_folder`; or the path is that of a folder.
     """
-    path = Path(path)
+    path = checked_path(path, ConfigError, setting)
     make_folder(path.parent, setting)
     if path.is_dir():
         raise ConfigError(f"{setting} {path} is a folder; expected a file to write: name another".lstrip())
@@ -212,6 +212,28 @@ def published(folder: Path) -> Path:
 
 def _aside(folder: Path) -> Path:
     return folder.parent / f".{folder.name}.old"
+
+
+def checked_path(path: str | Path, kind: type[UnimoError], what: str = "") -> Path:
+    """Return the path that a caller gave, with `~` replaced; what lies there, if anything, is not looked at.
+
+    Args:
+        kind: type of the error that is raised.
+        what: what the path is, for messages.
+
+    Raises:
+        UnimoError: of type `kind`; no file can have this name: a NUL, half of a character, too long, or the
+            home of an unknown user.
+    """
+    try:
+        found = Path(path).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            found.lstat()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        where = f"{what} {shown(str(path))}".lstrip()
+        raise kind(f"{where}: no file or folder can have this name ({reason}); give another") from error
+    return found
 
 
 def regular(path: str | Path, limit: int | None = None) -> Path:

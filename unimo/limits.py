@@ -49,4 +49,10 @@ MODEL_PARAMETERS = MEMORY_BYTES // 4
 CLASSES = MODEL_PARAMETERS // (5 * 2048)
 """Classes or attributes of a detector, each with a score and four corrections of a box."""
 ANSWER_BYTES = 16 * MIB
-"""The answer of a translator."""
+"""The answer of a translator, and of a parser about a caption."""
+COUNTS_BYTES = min(16 * GIB, MEMORY_BYTES)
+"""Arrays of counts of augmentation (`.npz`)."""
+LOG_BYTES = GIB
+"""A file of metrics, of which an hour of training writes some kilobytes."""
+LOG_END_BYTES = 16 * MIB
+"""The end of the log of a rank, in which errors stand."""

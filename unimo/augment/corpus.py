@@ -17,7 +17,7 @@ from unimo.data.readers.base import Kind
 from unimo.data.readers.open import open_corpus
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
-from unimo.files import listed, parse_json, read_lines
+from unimo.files import checked_path, listed, parse_json, read_lines
 from unimo.metrics.text import encodable
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -118,6 +118,13 @@ class CaptionCorpus:
         except RecordError:
             return index
 
+    def sample_id(self, index: int) -> str:
+        """Return the id of a sample, also of a broken one; its number behind `#` if nothing else tells it."""
+        try:
+            return encodable(self._dataset.sample_id(index))
+        except RecordError:
+            return f"#{index}"
+
     def complaint(self, index: int) -> str:
         """Return why a sample cannot be read; empty if it can."""
         try:
@@ -156,7 +163,7 @@ class CaptionCorpus:
 
 def _likely_kind(path: str) -> Kind | None:
     """Guess the kind of a corpus from its files; None if there are none of a known format."""
-    source = Path(path).expanduser()
+    source = checked_path(path, DataError, "data at")
     if source.is_dir():
         files = listed(source)
     elif "*" in source.name:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from unimo.augment.corpus import Caption, CaptionCorpus
-from unimo.errors import ConfigError, DataError
-from unimo.files import is_at, make_folder, write_text
+from unimo.errors import ConfigError, DataError, shown
+from unimo.files import checked_path, is_at, make_folder, write_text
 from unimo.jobs import Progress, Shard, check_same_job
+from unimo.metrics.text import encodable
 
 logger = logging.getLogger(__name__)
 Line = dict[str, Any]
@@ -106,7 +107,7 @@ class Job:
             ConfigError: the output cannot be written.
             DataError: too few readable captions.
         """
-        if self.out.is_dir():
+        if checked_path(self.out, ConfigError, "the output").is_dir():
             raise ConfigError(
                 f"the output {self.out} is a folder; expected a file to write, e.g. "
                 f"{self.out / 'augmented.jsonl'}"
@@ -136,9 +137,13 @@ class Job:
                 captions = list(map(self.captions.get, chunk))
                 lines = iter(lines_of(list(filter(None, captions))))
                 for number, caption in zip(chunk, captions, strict=True):
-                    skipped = {"id": f"#{number}", "skipped": "no readable text"}
-                    writer.write(next(lines) if caption else skipped)
+                    writer.write(next(lines) if caption else self._skipped(number))
                 bar.update(len(chunk))
+
+    def _skipped(self, number: int) -> Line:
+        """Make the line of a sample without a readable text, which says where it stands and what it has."""
+        reason = encodable(self.captions.complaint(number))
+        return {"id": self.captions.sample_id(number), "skipped": "no readable text", "reason": reason}
 
 
 def describe_files(path: Path) -> str:
@@ -150,8 +155,9 @@ def describe_files(path: Path) -> str:
     try:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         states = [(str(file.relative_to(path)), file.stat()) for file in files]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot read {shown(str(path))}: {reason}") from error
     described = json.dumps([(name, state.st_size, state.st_mtime_ns) for name, state in states])
     size = sum(state.st_size for _, state in states)
     return f"{path.name}, {size} bytes, {hashlib.sha256(described.encode()).hexdigest()[:16]}"

@@ -24,7 +24,7 @@ from unimo.data.prepare.broken import MOST, BrokenRecords
 from unimo.data.regions.shard import parse_labels
 from unimo.data.regions.store import LABELS
 from unimo.errors import DataError
-from unimo.files import read_lines
+from unimo.files import checked_path, read_lines
 from unimo.metrics.text import encodable
 from unimo.ranges import Size
 
@@ -121,7 +121,7 @@ def retrieve_images(
     """
     job.check()
     if isinstance(collection, Path):
-        if collection.is_dir():
+        if checked_path(collection, DataError, "the collection").is_dir():
             collection = collection / LABELS
             if not collection.is_file():
                 raise DataError(

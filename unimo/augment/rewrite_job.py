@@ -24,6 +24,8 @@ from unimo.augment.translation import (
     is_address,
 )
 from unimo.config import check_fields
+from unimo.errors import DataError
+from unimo.files import checked_path
 from unimo.jobs import Progress
 from unimo.ranges import Count, Seed, Size
 
@@ -142,6 +144,6 @@ def _open_translator(settings: RewriteSettings, work: Path) -> Translator | None
         return None
     if is_address(settings.translator):
         return HttpTranslator(settings.translator)
-    if Path(settings.translator).is_dir():
+    if checked_path(settings.translator, DataError, "the translator").is_dir():
         return LocalTranslator(settings.translator, work)
     return FileTranslations(settings.translator, work)

@@ -24,25 +24,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TextIO
 
 from unimo.augment.scene_graph import SceneGraph, node, relation
 from unimo.augment.terms import singular
 from unimo.data.masking.noun_phrases import Span
 from unimo.data.masking.tagging import Token, load_tagger, tag_words
 from unimo.errors import CapabilityError
+from unimo.limits import ANSWER_BYTES
 
 log = logging.getLogger(__name__)
 MAIN = "edu.stanford.nlp.scenegraph.RuleBasedParser"
-_OBJECT = r"(\S+?)-(\d+)'*"
-_EDGE = re.compile(rf"{_OBJECT}\s*(\D.*\S)-(\d+)'*")
+_OBJECT = r"(\S+?)-(\d{1,9})'*"
+_EDGE = re.compile(rf"{_OBJECT}\s*(\D.*\S)-(\d{1, 9})'*")
 _NODE = re.compile(_OBJECT)
 _ATTRIBUTE = re.compile(r"\s+-(.+?)(?:-\d+)?")
 _END = re.compile(r"(?:> *)*-{10,}")
@@ -60,7 +63,7 @@ class StanfordParser:
 
     def __init__(self, jars: str, *, java: str = "java", timeout: float = 300.0) -> None:
         first = jars.partition(":")[0]
-        if not jars or not Path(first.removesuffix("*")).exists():
+        if not jars or not os.path.exists(first.removesuffix("*")):
             raise CapabilityError(
                 f"parser stanford:{jars}: no such jar or folder; expected stanford:FOLDER_OF_JARS"
             )
@@ -68,7 +71,7 @@ class StanfordParser:
             raise CapabilityError(
                 f"Stanford's parser needs {java}, which is not installed; try the parser textblob"
             )
-        path = f"{jars}/*" if Path(jars).is_dir() else jars
+        path = f"{jars}/*" if os.path.isdir(jars) else jars
         self._command = [java, "-mx2g", "-Dfile.encoding=UTF-8", "-cp", path, MAIN]
         self._timeout, self._tagger = timeout, load_tagger("textblob")
         self._process: subprocess.Popen[str] | None = None
@@ -107,15 +110,19 @@ class StanfordParser:
             self._lines = queue.Queue()
             threading.Thread(target=_drain, args=(self._process.stdout, self._lines), daemon=True).start()
         lines: list[str] = []
+        left, end = ANSWER_BYTES, time.monotonic() + self._timeout
         with contextlib.suppress(queue.Empty, BrokenPipeError):
             self._process.stdin.write(text + "\n")
             self._process.stdin.flush()
-            while (line := self._lines.get(timeout=self._timeout)) is not None:
+            while (line := self._lines.get(timeout=max(0.0, end - time.monotonic()))) is not None:
                 if _END.fullmatch(line):
                     self._has_answered = True
                     return lines
                 lines.append(line)
-        self.close()  # it has died or hangs: the next caption starts a new one
+                left -= len(line) + 1
+                if left < 0:
+                    break
+        self.close()  # it has died, hangs, or talks without end: the next caption starts a new one
         if not self._has_answered:
             raise CapabilityError(
                 f"Stanford's parser does not run: {' '.join(self._command)} printed "
@@ -125,9 +132,9 @@ class StanfordParser:
         return None
 
 
-def _drain(stream: Sequence[str], lines: queue.Queue[str | None]) -> None:
+def _drain(stream: TextIO, lines: queue.Queue[str | None]) -> None:
     with contextlib.suppress(ValueError):  # the stream is closed while it is read
-        for line in stream:
+        while line := stream.readline(ANSWER_BYTES):
             lines.put(line.rstrip("\n"))
     lines.put(None)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from unimo.augment.scene_graph import Parser
 from unimo.augment.vocabulary import Vocabulary, VocabularyCounter
 from unimo.data.masking.tagging import split_words
 from unimo.errors import DataError
-from unimo.files import replacing
+from unimo.files import parse_json, regular, replacing
 from unimo.jobs import check_same
+from unimo.limits import COUNTS_BYTES
 
 CHECKPOINT = 100_000
 """Captions between two checkpoints; a killed pass loses at most these."""
@@ -82,8 +85,9 @@ class CorpusStatistics:
         if file.is_file():
             note, saved = _read_arrays(file)
             if note == json.loads(json.dumps(about)):
-                entries = self.vocabulary.named(saved["numbers"])
-                return Vocabulary(entries, saved["counts"], saved["neighbours"])
+                with _complete(file):
+                    entries = self.vocabulary.named(saved["numbers"])
+                    return Vocabulary(entries, saved["counts"], saved["neighbours"])
         found = self.vocabulary.finish(min_count, neighbours, seed, self.memory_mb // 4)
         numbers = np.array([self.vocabulary.entries[entry] for entry in found.entries], np.int64)
         arrays = {"numbers": numbers, "counts": found.counts, "neighbours": found.neighbours}
@@ -107,12 +111,24 @@ class CorpusStatistics:
 
     def _load(self, file: Path, about: Mapping[str, Any]) -> None:
         note, saved = _read_arrays(file)
-        check_same(note["about"], about, f"{file} was counted on another corpus or with other settings")
-        for name, counter in self._counters.items():
-            counter.keys, counter.counts = saved[f"{name}.keys"], saved[f"{name}.counts"]
-        self.read, self.parsed, self.broken = note["read"], note["parsed"], note["broken"]
-        self.trigrams.words = {word: number for number, word in enumerate(note["words"])}
-        self.vocabulary.entries = {tuple(entry): at for at, entry in enumerate(note["entries"])}
+        known = note.get("about")
+        known = known if isinstance(known, dict) else {}
+        check_same(known, about, f"{file} was counted on another corpus or with other settings")
+        with _complete(file):
+            for name, counter in self._counters.items():
+                counter.keys, counter.counts = saved[f"{name}.keys"], saved[f"{name}.counts"]
+            self.read, self.parsed, self.broken = note["read"], note["parsed"], note["broken"]
+            self.trigrams.words = {word: number for number, word in enumerate(note["words"])}
+            self.vocabulary.entries = {tuple(entry): at for at, entry in enumerate(note["entries"])}
+
+
+@contextlib.contextmanager
+def _complete(file: Path) -> Iterator[None]:
+    """Let what a file lacks, or has in another form, name it."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{file} is damaged ({error!r}); remove it to count again") from error
 
 
 def _write_arrays(file: Path, note: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -123,8 +139,14 @@ def _write_arrays(file: Path, note: Mapping[str, Any], arrays: Mapping[str, np.n
 def _read_arrays(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Read note and arrays of `_write_arrays`; raise DataError if the file cannot be read."""
     try:
+        with zipfile.ZipFile(regular(file, COUNTS_BYTES)) as members:
+            if any(member.file_size > member.compress_size for member in members.infolist()):
+                raise ValueError("it is compressed, and counts are not")
         with np.load(file) as saved:
             arrays = dict(saved)
-            return json.loads(arrays.pop("note").tobytes()), arrays
+        note = parse_json(arrays.pop("note").tobytes(), "its note", DataError)
+        if not isinstance(note, dict):
+            raise ValueError("its note is no object")
+        return note, arrays
     except Exception as error:  # NumPy raises nearly anything about damaged headers
         raise DataError(f"{file} cannot be read ({error}); remove it to count again") from error

@@ -8,6 +8,7 @@ touched by that.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -89,13 +90,13 @@ def open_table(path: Path, columns: Collection[str] = ()) -> tuple[pa.MemoryMapp
 def _damaged(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"no Arrow file {path}")
-    if path.is_file() and path.open("rb").read(4) == _CONTINUES:
+    if os.path.isfile(path) and path.open("rb").read(4) == _CONTINUES:
         return DataError(
             f"{path} is an Arrow stream, expected an Arrow file, which can be read from any place; convert "
             "it: pyarrow.ipc.new_file(OUT, table.schema).write(table) with "
             "table = pyarrow.ipc.open_stream(IN).read_all()"
         )
-    size = path.stat().st_size if path.exists() else 0
+    size = path.stat().st_size if os.path.exists(path) else 0
     reason = getattr(error, "strerror", None) or error
     return DataError(
         f"{path} ({size} bytes) is not a complete Arrow file: {reason}; "

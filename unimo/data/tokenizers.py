@@ -17,7 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from unimo.errors import DataError, shown
-from unimo.files import listed, read_json_object, read_text
+from unimo.files import checked_path, listed, read_json_object, read_text
 from unimo.limits import CONFIG_BYTES, VOCABULARY
 
 # Names of (begin, padding, end, unknown, mask) in the supported families.
@@ -136,7 +136,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
         from unimo.data.scenes.dataset import vocabulary
 
         return build_word_tokenizer(vocabulary())
-    place = Path(source)
+    place = checked_path(source, DataError, "data.tokenizer")
     folder = place.parent if place.is_file() else place
     encoders = listed(folder, "*" + UNIMO_FILES[0])
     if place.is_file() and not encoders and place.name.endswith("vocab.txt"):

@@ -12,7 +12,7 @@ from unimo.config import merge_plain, parse_overrides, to_plain
 from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError, nearest, shown
-from unimo.files import read_json_object
+from unimo.files import checked_path, read_json_object
 from unimo.inference.loading import CONFIG, WEIGHTS, save_model
 from unimo.models.paper import Paper
 from unimo.registry import build_model, papers, task_class
@@ -65,7 +65,7 @@ def convert_release(
     known = releases()
     if release not in known:
         raise ConfigError(f"unknown release {release!r}; {nearest(release, known)}")
-    directory = Path(directory)
+    directory = checked_path(directory, CheckpointError, "the folder to write,")
     is_model = (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not is_model):
         raise CheckpointError(

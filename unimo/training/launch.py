@@ -26,6 +26,8 @@ from types import FrameType
 from unimo import cli
 from unimo._runtime import available_cores, end_with_parent
 from unimo.errors import ConfigError
+from unimo.files import regular
+from unimo.limits import LOG_END_BYTES
 
 _MOST_RANKS = 1024
 """Ranks of one machine, machines, and threads of a rank; a larger number is a slip."""
@@ -190,9 +192,11 @@ def user_errors(log_dir: Path) -> list[str]:
     """Return the error messages for the user in the logs of the ranks, each once."""
     found: dict[str, None] = {}
     for path in sorted(log_dir.glob("workerlog.*")):
-        for line in path.read_text(encoding="utf8", errors="replace").splitlines():
-            if line.startswith("error: "):
-                found[line] = None
+        with contextlib.suppress(OSError), open(regular(path), "rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_END_BYTES))
+            for line in file.read(LOG_END_BYTES).decode("utf8", "replace").splitlines():
+                if line.startswith("error: "):
+                    found[line] = None
     return list(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
                 for name, kind in kinds.items()
             }
     except OSError as error:
-        reason = error.strerror or error if path.exists() else "No such file"
-        if path.is_dir():
+        reason = error.strerror or error if os.path.exists(path) else "No such file"
+        if os.path.isdir(path):
             reason = "it is a folder; expected a file such as model.safetensors in it"
         raise CheckpointError(f"cannot read weights {path}: {reason}") from error
     except SafetensorError as error:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from unimo.errors import CheckpointError
-from unimo.files import regular
+from unimo.files import checked_path, regular
 from unimo.limits import WEIGHTS_BYTES
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def read_folder(folder: str | Path) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: no such folder, no parameters in it, or a file that is damaged or of another format.
     """
-    folder = Path(folder)
+    folder = checked_path(folder, CheckpointError, "the folder")
     if not folder.is_dir():
         found = "a file; if it is an archive, unpack it (tar -xzf)" if folder.exists() else "no such folder"
         raise CheckpointError(f"{folder}: {found}; expected a folder with one file for each parameter")

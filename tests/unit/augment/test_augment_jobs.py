@@ -124,7 +124,8 @@ def test_empty_and_endless_captions(tmp_path: Path):
     rows = [json.dumps({"image": "a.jpg", "text": text}) for text in texts]
     (tmp_path / "train.jsonl").write_text("\n".join(rows))
     lines = rewrite(CaptionCorpus(str(tmp_path / "train.jsonl")), tmp_path / "out" / "a.jsonl")
-    assert lines[1] == {"id": "#1", "skipped": "no readable text"}
+    assert lines[1].pop("reason").startswith(f"{tmp_path}/train.jsonl, line 2: the text is empty")
+    assert lines[1] == {"id": "train:2#0", "skipped": "no readable text"}
     assert len(lines) == 3 and len(lines[2]["text"]) <= 2000
     (tmp_path / "blank.jsonl").write_text('{"image": "a.jpg", "text": " "}\n' * 3)
     with pytest.raises(DataError, match="no readable caption|too few images"):

@@ -20,7 +20,7 @@ from unimo.data.readers.jsonl import JsonlDataset
 from unimo.data.record import Record, picture_name
 from unimo.data.splits import splits_of
 from unimo.errors import DataError, RecordError
-from unimo.files import listed, read_bytes
+from unimo.files import checked_path, listed, read_bytes
 from unimo.limits import IMAGE_BYTES
 
 _CHECK_SIZE = 32
@@ -104,6 +104,7 @@ def prepare_jsonl(
 
 def _open_splits(source: Path, kind: Kind, images: Path | None) -> tuple[dict[str, Dataset], bool]:
     """Open the data of each split, and return whether file names or lines name the splits."""
+    source = checked_path(source, DataError, "the lines")
     files = listed(source, "*.jsonl") if source.is_dir() else [source]
     if not files:
         raise DataError(f"no *.jsonl file in {source}")

@@ -21,7 +21,7 @@ from unimo.data.images.open import open_image
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.pictures import Pictures
 from unimo.errors import DataError, RecordError
-from unimo.files import read_bytes, sync, write_text
+from unimo.files import checked_path, read_bytes, sync, write_text
 from unimo.limits import IMAGE_BYTES
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ def check_folder(path: str | Path, what: str) -> Path:
     Raises:
         DataError: it does not exist.
     """
-    path = Path(path)
+    path = checked_path(path, DataError, "the folder")
     if not path.is_dir():
         raise DataError(f"no folder {path} with {what}; give the folder that holds them")
     return path

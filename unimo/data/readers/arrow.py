@@ -101,7 +101,7 @@ class ArrowDataset(Dataset):
     def __getitem__(self, index: int) -> Record:
         row, which = self._locate(index)
         where = f"{self.path}, row {row}, text {which}"
-        sample_id = f"{self.path.stem}:{row}#{which}"
+        sample_id = self.sample_id(index)
         try:
             if self._says_splits:
                 check_said_split(self._said[row].as_py(), self._split, where, needed=self._split is None)
@@ -118,6 +118,10 @@ class ArrowDataset(Dataset):
         if self.kind == "texts":
             raise RecordError(f"{self.path}: images are not read from a corpus of texts")
         return self._images.read(row)
+
+    def sample_id(self, index: int) -> str:
+        row, which = self._locate(index)
+        return f"{self.path.stem}:{row}#{which}"
 
     def said_splits(self) -> Sequence[object]:
         if not self._says_splits:

@@ -61,6 +61,14 @@ class Dataset(ABC):
         """
         return self[index].image_id
 
+    def sample_id(self, index: int) -> str:
+        """Return `Record.sample_id` of one sample, by readers that know it of broken ones, too.
+
+        Raises:
+            RecordError: this sample is broken, and its id is not known without reading it.
+        """
+        return self[index].sample_id
+
     def said_splits(self) -> Sequence[object]:
         """Return what each sample says of its split itself; empty if none says any, and in most formats.
 
@@ -137,6 +145,10 @@ class ConcatDataset(Dataset):
     def image_id(self, index: int) -> str:
         part, within = self._locate(index)
         return part.image_id(within)
+
+    def sample_id(self, index: int) -> str:
+        part, within = self._locate(index)
+        return part.sample_id(within)
 
 
 def concat(parts: Sequence[Dataset], name: str) -> Dataset:

@@ -60,7 +60,7 @@ class PictureDataset(Dataset):
     def image_source(self, index: int) -> Path:
         check_index(index, len(self))
         path = self._root / self._files[index]
-        if not path.is_file():
+        if not os.path.isfile(path):  # False also for a name that is too long
             raise RecordError(f"no image {path}")
         return path
 

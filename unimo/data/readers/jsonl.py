@@ -225,6 +225,10 @@ class JsonlDataset(Dataset):
         """Return file and line number of a sample."""
         return self._lines.where(self._line_of[index])
 
+    def sample_id(self, index: int) -> str:
+        check_index(index, len(self))
+        return f"{self._lines.sample_id(self._line_of[index])}#{self._which[index]}"
+
     def said_splits(self) -> Sequence[object]:
         if not self._says_splits:
             return ()
@@ -264,7 +268,7 @@ class JsonlDataset(Dataset):
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
         where, item, which = self.where(index), self._item(index), self._which[index]
-        sample_id = f"{self._lines.sample_id(self._line_of[index])}#{which}"
+        sample_id = self.sample_id(index)
         fields = record_fields(split_item(item, self.kind, where)[which], self.kind, where, sample_id)
         if self.kind != "texts":
             image = self._image_name(item, where)
@@ -320,7 +324,11 @@ class TextLinesDataset(TextDataset):
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
         text = check_text(self._lines.text(index), self._lines.where(index))
-        return Record(self._lines.sample_id(index), self.name, text=text)
+        return Record(self.sample_id(index), self.name, text=text)
+
+    def sample_id(self, index: int) -> str:
+        check_index(index, len(self))
+        return self._lines.sample_id(index)
 
 
 def hash_split(names: Sequence[str | None], split: str) -> np.ndarray:

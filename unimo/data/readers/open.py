@@ -57,7 +57,7 @@ from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.data.splits import Split, select, split_words, splits_of
 from unimo.data.tables import column_names
 from unimo.errors import DataError, RecordError, shown
-from unimo.files import listed, read_json
+from unimo.files import checked_path, listed, read_json
 from unimo.settings import CorpusConfig, DataConfig
 
 log = logging.getLogger(__name__)
@@ -181,8 +181,13 @@ def open_answers(corpus: CorpusConfig, data: DataConfig) -> list[str]:
 
 
 def resolve_path(corpus: CorpusConfig, data: DataConfig) -> Path:
-    """Return the path of a corpus, which is relative to `data.root`."""
-    return Path(data.root).expanduser() / Path(corpus.path).expanduser()
+    """Return the path of a corpus, which is relative to `data.root`.
+
+    Raises:
+        DataError: no file can have this name.
+    """
+    root, path = (checked_path(each, DataError, "data at") for each in (data.root, corpus.path))
+    return checked_path(root / path, DataError, "data at")
 
 
 def _find_files(path: Path, kind: Kind) -> list[_File]:

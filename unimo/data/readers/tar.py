@@ -213,7 +213,7 @@ class TarDataset(Dataset):
             item = parse_json(content, where, RecordError)
         sample = split_item(item, self.kind, where)[self._which[index]]
         check_said_split(sample.get("split"), self._split, where)
-        sample_id = f"{image_id}#{self._which[index]}"
+        sample_id = self.sample_id(index)
         fields = record_fields(sample, self.kind, where, sample_id)
         if self.kind != "texts":
             fields |= {"images": (self.image_source(index),), "image_id": image_id}
@@ -222,6 +222,10 @@ class TarDataset(Dataset):
     def image_id(self, index: int) -> str:
         check_index(index, len(self))
         return f"{self.path.stem}:{self._key(index)[0]}"
+
+    def sample_id(self, index: int) -> str:
+        name = self.image_id(index)
+        return name if self.kind == "images" else f"{name}#{self._which[index]}"
 
     def image_source(self, index: int) -> bytes:
         check_index(index, len(self))

@@ -5,6 +5,7 @@ Legend: B batch, R largest number of regions of an image in the batch, F width o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from unimo.data.record import Record
 from unimo.data.regions.base import Regions, RegionSource, check_regions
 from unimo.data.regions.store import INDEX, JoinedRegions, RegionStore, StoredRegions
 from unimo.data.regions.tsv import TsvRegions
-from unimo.errors import ConfigError, RecordError, shown
-from unimo.files import listed
+from unimo.errors import ConfigError, DataError, RecordError, shown
+from unimo.files import checked_path, listed
 from unimo.ranges import Pixels
 
 
@@ -69,7 +70,7 @@ def open_regions(name: str) -> RegionSource:
         return GridRegions(*(coerce(number, Pixels, f"data.regions={shown(name)}") for number in numbers))
     if kind == "grid":
         raise ConfigError(f"data.regions={name}: expected grid or grid:CELLS:PIXELS, e.g. grid:2:16")
-    return open_store(Path(name).expanduser())
+    return open_store(Path(name))
 
 
 def open_store(path: Path) -> StoredRegions:
@@ -83,8 +84,9 @@ def open_store(path: Path) -> StoredRegions:
         DataError: no features at that path, damaged ones, or features of different detectors.
     """
     names = str(path).split(",")
-    if len(names) > 1 and not path.exists():
-        return JoinedRegions([open_store(Path(name.strip()).expanduser()) for name in names])
+    if len(names) > 1 and not os.path.exists(path):
+        return JoinedRegions([open_store(Path(name.strip())) for name in names])
+    path = checked_path(path, DataError, "region features")
     if path.suffix == ".tsv" and path.is_file():
         return TsvRegions(path)
     if path.is_dir() and not (path / INDEX).exists() and (tables := listed(path, "*.tsv")):

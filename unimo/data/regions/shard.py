@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -210,7 +211,7 @@ class ShardReader:
             self._file = safe_open(regular(path, WEIGHTS_BYTES), framework="np")
             self._tables = {name: self._file.get_slice(name) for name in self._file.keys()}
         except (OSError, SafetensorError) as error:
-            size = path.stat().st_size if path.exists() else None
+            size = path.stat().st_size if os.path.exists(path) else None
             reason = getattr(error, "strerror", None) or error
             reason = "it is missing" if size is None else f"{size} bytes: {reason}"
             raise RecordError(f"region features {path} cannot be read ({reason}); {_AGAIN}") from error

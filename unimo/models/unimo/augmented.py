@@ -27,7 +27,7 @@ from unimo.data.checks import check_id, check_text
 from unimo.data.readers.base import read_at
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError
-from unimo.files import located_lines, parse_json, replacing
+from unimo.files import checked_path, located_lines, parse_json, regular, replacing
 from unimo.limits import LINE_BYTES
 from unimo.models.unimo.scenes import SceneExtras
 from unimo.settings import ScenesConfig
@@ -204,7 +204,7 @@ class LineTable:
     def _stored(self, stamp: tuple[int, int]) -> np.ndarray | None:
         """Return the index beside the file; None if there is none, or it is damaged or of another file."""
         try:
-            table = np.load(self._index, mmap_mode="r")
+            table = np.load(regular(self._index), mmap_mode="r")
         except Exception:  # NumPy raises nearly anything about damaged headers
             return None
         if not isinstance(table, np.ndarray):  # a zip file
@@ -247,7 +247,8 @@ class _Lines:
     """One part of the extras, from the lines of the files that a pattern names."""
 
     def __init__(self, pattern: str, key: str, read: Callable[[Mapping[str, Any]], Any], none: Any) -> None:
-        paths = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern))
+        is_file = checked_path(pattern, DataError, "the file").is_file()
+        paths = [pattern] if is_file else sorted(glob.glob(pattern))
         if not paths:
             raise DataError(f"no file {pattern}; tools/augment_corpus.py writes it")
         self._tables = [LineTable(path) for path in paths]

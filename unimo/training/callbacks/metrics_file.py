@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, TextIO
 
 from unimo import distributed
-from unimo.files import write_text
+from unimo.errors import DataError
+from unimo.files import parse_json, read_bytes, write_text
+from unimo.limits import LOG_BYTES
 from unimo.training.state import Callback, TrainState
 
 FILE_NAME = "metrics.jsonl"
@@ -53,16 +56,23 @@ class JsonLines(Callback):
 
 
 def cut_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Remove lines of later steps and an unfinished last line; return the rows that stay."""
+    """Remove lines of later steps, an unfinished last line and what is no line; return the rows that stay.
+
+    Raises:
+        DataError: the file cannot be read, or is larger than `LOG_BYTES`.
+    """
     if not path.exists():
         return []
+    try:
+        content = read_bytes(path, LOG_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; move it away") from error
     kept = []
-    for line in path.read_text(encoding="utf8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and "step" in row and row["step"] <= step:
-            kept.append(row)
+    for line in content.splitlines():
+        with contextlib.suppress(DataError):
+            row = parse_json(line, path, DataError)
+            number = row.get("step") if isinstance(row, dict) else None
+            if isinstance(number, int) and number <= step:
+                kept.append(row)
     write_text(path, "".join(f"{json.dumps(row)}\n" for row in kept))
     return kept
