@@ -215,23 +215,17 @@ def _aside(folder: Path) -> Path:
 
 
 def checked_path(path: str | Path, kind: type[UnimoError], what: str = "") -> Path:
-    """Return the path that a caller gave, with `~` replaced; what lies there, if anything, is not looked at.
-
-    Args:
-        kind: type of the error that is raised.
-        what: what the path is, for messages.
+    """Return the path that a caller gave, with `~` replaced, whether or not something lies there.
 
     Raises:
-        UnimoError: of type `kind`; no file can have this name: a NUL, half of a character, too long, or the
-            home of an unknown user.
+        UnimoError: of type `kind`; no file can have this name. `what` is its beginning.
     """
     try:
         found = Path(path).expanduser()
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             found.lstat()
     except (OSError, ValueError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        where = f"{what} {shown(str(path))}".lstrip()
+        where, reason = f"{what} {shown(str(path))}".lstrip(), getattr(error, "strerror", None) or error
         raise kind(f"{where}: no file or folder can have this name ({reason}); give another") from error
     return found
 

@@ -45,7 +45,7 @@ from unimo.limits import ANSWER_BYTES
 log = logging.getLogger(__name__)
 MAIN = "edu.stanford.nlp.scenegraph.RuleBasedParser"
 _OBJECT = r"(\S+?)-(\d{1,9})'*"
-_EDGE = re.compile(rf"{_OBJECT}\s*(\D.*\S)-(\d{1, 9})'*")
+_EDGE = re.compile(rf"{_OBJECT}\s*(\D.*\S)-(\d{{1,9}})'*")
 _NODE = re.compile(_OBJECT)
 _ATTRIBUTE = re.compile(r"\s+-(.+?)(?:-\d+)?")
 _END = re.compile(r"(?:> *)*-{10,}")
