@@ -5,16 +5,18 @@ All of them also work in a single process, where those of Paddle would raise.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-import time
-from collections import Counter
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
 import paddle
 import paddle.distributed as dist
 from paddle import Tensor
-from paddle.distributed import collective, fleet
+from paddle.distributed import fleet
+from paddle.distributed.communication.group import Group
 
 from unimo.errors import DeviceError
 from unimo.metrics.average import gather_objects
@@ -22,8 +24,9 @@ from unimo.settings import TrainConfig
 
 T = TypeVar("T")
 _is_ready = False
-_FLAG = 1 << 32
-_meetings, _totals = 0, Counter[str]()
+_hosts: Group | None = None
+"""All ranks over gloo; None between CPUs, where the group of all ranks is that."""
+_ADDRESS_OF_INTERFACE = 0x8915  # SIOCGIFADDR of Linux
 gather = gather_objects
 
 
@@ -45,12 +48,13 @@ def is_on_gpu() -> bool:
 def setup(train: TrainConfig) -> None:
     """Choose the device and, when `paddle.distributed.launch` started several ranks, start Fleet.
 
-    Gloo carries the messages between CPU ranks, nccl those between GPUs.
+    Gloo carries the messages between CPU ranks, nccl those between GPUs, beside a group over gloo for answers
+    of processes, see `any_over_ranks`.
 
     Raises:
         DeviceError: there is no GPU but the config asks for one, or the sharding stage cannot run here.
     """
-    global _is_ready
+    global _is_ready, _hosts
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if train.device == "gpu" and not has_gpu:
         raise DeviceError(
@@ -70,7 +74,22 @@ def setup(train: TrainConfig) -> None:
         # Every trainable parameter takes part in the loss of its task (tests/unit/tasks/test_task_losses.py).
         strategy.find_unused_parameters = False
         fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
+        if is_on_gpu():
+            name = interface_of(os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0])
+            if name:  # gloo would take that of the host's name, which may be the loopback
+                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            _hosts = dist.new_group(backend="gloo")
         _is_ready = True
+
+
+def interface_of(address: str) -> str:
+    """Return the network interface of this machine that has an IPv4 address; empty if none has."""
+    for _, name in socket.if_nameindex():
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            answer = fcntl.ioctl(probe, _ADDRESS_OF_INTERFACE, name.encode().ljust(256, b"\0"))
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return ""
 
 
 def check_sharding(stage: int, ranks: int) -> None:
@@ -101,40 +120,16 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def any_over_ranks(flag: bool) -> bool:
-    """Return whether the flag is set on any rank. Collective."""
+    """Return whether the flag is set on any rank. Collective.
+
+    Ranks ask this between the rounds of a step, so it waits for processes, and never for what their devices
+    still have to compute: the message goes over gloo, between GPUs in a group of its own.
+    """
     if world_size() == 1:
         return flag
-    answer = paddle.to_tensor([int(flag)])
-    dist.all_reduce(answer, op=dist.ReduceOp.MAX)
+    answer = paddle.to_tensor([int(flag)], place=paddle.CPUPlace())
+    dist.all_reduce(answer, op=dist.ReduceOp.MAX, group=_hosts)
     return bool(answer.item())
-
-
-def any_process(flag: bool) -> bool:
-    """Return whether the flag is set on any rank, without waiting for a device. Collective.
-
-    Ranks ask this between the rounds of a step. On a CPU it is `any_over_ranks`, which fails at once when a
-    rank has died. A collective of GPUs would wait for all that a device still has to compute, so there the
-    processes meet at the store that Fleet keeps: their hosts wait for each other, and their devices work on.
-    """
-    return meet(flag) if is_on_gpu() and world_size() > 1 else any_over_ranks(flag)
-
-
-def meet(flag: bool) -> bool:
-    """Return whether the flag is set on any rank, over the store of the process group. Collective.
-
-    A key counts arrivals in its lower half and flags in its upper half. No rank comes to the meeting after
-    the next before all have left this one, so two keys are enough, in turn.
-    """
-    global _meetings
-    store, key = collective._default_store, f"unimo/meeting/{_meetings % 2}"
-    before, total = _totals[key], store.add(key, 1 + flag * _FLAG)
-    pause = 1e-4
-    while (total - before) % _FLAG < world_size():
-        time.sleep(pause)
-        pause = min(2 * pause, 0.02)
-        total = store.add(key, 0)
-    _meetings, _totals[key] = _meetings + 1, total
-    return total - before >= _FLAG
 
 
 def on_first(compute: Callable[[], T]) -> T:

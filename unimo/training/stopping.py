@@ -1,7 +1,7 @@
 """Requests to end a run early: training ends between two rounds of a step, evaluation between two batches.
 
 All ranks end at the same place, because whatever comes next may be a collective of all of them. Between two
-rounds the processes ask each other (`distributed.any_process`); a step that is not whole is dropped.
+rounds the processes ask each other (`distributed.any_over_ranks`); a step that is not whole is dropped.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def take(state: TrainState, batches: Iterator[T], count: int) -> list[T]:
 
 def agree_to_stop(state: TrainState, wanted: str) -> bool:
     """Set `state.stop_reason` if any rank has a reason to stop, `wanted`; return whether. Collective."""
-    if distributed.any_process(bool(wanted)):
+    if distributed.any_over_ranks(bool(wanted)):
         state.stop_reason = next(filter(None, distributed.gather(wanted)))
         return True
     return False
