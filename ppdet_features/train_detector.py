@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, and not this folder
 
-from unimo.cli import arguments, is_main_rank, number, run  # noqa: E402 - works from a clone that is not installed
+from unimo.cli import arguments, code_after, is_main_rank, number, run  # noqa: E402 - works from a clone that is not installed
 from unimo.ranges import NonNegative  # noqa: E402
 
 EXAMPLE = """python ppdet_features/train_detector.py --config ppdet_features/configs/scenes_tiny.yaml \\
@@ -19,7 +19,7 @@ EXAMPLE = """python ppdet_features/train_detector.py --config ppdet_features/con
 SCENES_TRAIN, SCENES_VAL = 20000, 500
 
 
-def main(words: list[str] | None = None) -> None:
+def main(words: list[str] | None = None) -> int:
     """Train a detector, or resume a stopped run; then evaluate and write it."""
     parser = arguments(__doc__, EXAMPLE)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. Training.steps=5000")
@@ -59,13 +59,13 @@ def main(words: list[str] | None = None) -> None:
         quiet=args.quiet,
         progress=functools.partial(tqdm, desc="evaluation", disable=None),
     )
-    if not is_main_rank():
-        return
-    if "stopped_by" in metrics:
-        reason, step = metrics["stopped_by"], metrics["step"]
-        message = f"stopped by {reason} at step {step} of {config.train.steps} and saved"
-        print(f"{message}; the same command resumes training", file=sys.stderr)
-    print(json.dumps(metrics))
+    reason = metrics.get("stopped_by", "")
+    if is_main_rank():
+        if reason:
+            message = f"stopped by {reason} at step {metrics['step']} of {config.train.steps} and saved"
+            print(f"{message}; the same command resumes training", file=sys.stderr)
+        print(json.dumps(metrics))
+    return code_after(reason)
 
 
 def _open_images(args: argparse.Namespace, config: object) -> tuple[object, object]:

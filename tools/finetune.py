@@ -26,7 +26,7 @@ DEFAULT_MODELS = ("unimo3_tiny", "unimo2_tiny", "unimo_tiny")  # the first that 
 logger = logging.getLogger("unimo.finetune")
 
 
-def main() -> None:
+def main() -> int:
     """Read the command line, choose where to start, train, print a summary."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     parser.add_argument("--task", required=True, help=", ".join(sorted(FINE_TUNING)))
@@ -38,7 +38,7 @@ def main() -> None:
     run = build_run(options)
     if options.dry_run:
         print(dump(run))
-        return
+        return 0
     from unimo.training.run import plan_only, train
     from unimo.training.summary import format_summary
 
@@ -46,10 +46,11 @@ def main() -> None:
         plan = plan_only(run)
         if cli.is_main_rank():
             print(plan)
-        return
+        return 0
     summary = train(run)
     if cli.is_main_rank():
         print(format_summary(summary))
+    return cli.code_after(summary["stopped_by"])
 
 
 def build_run(options: argparse.Namespace) -> RunConfig:

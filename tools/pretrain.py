@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
 
 
-def main() -> None:
+def main() -> int:
     """Read the recipe, show it or run it, print the summary."""
     parser = cli.arguments(
         "Pre-train a model by a recipe of configs/*/pretrain.yaml, or by a YAML file.",
@@ -24,7 +24,7 @@ def main() -> None:
     run = load_run_config(args.recipe, "pretrain", args.overrides)
     if args.dry_run:
         print(dump(run), end="")
-        return
+        return 0
     from unimo.training.run import plan_only, train
     from unimo.training.summary import format_summary
 
@@ -32,10 +32,11 @@ def main() -> None:
         plan = plan_only(run)
         if cli.is_main_rank():
             print(plan)
-        return
+        return 0
     summary = train(run)
     if cli.is_main_rank():
         print(format_summary(summary))
+    return cli.code_after(summary["stopped_by"])
 
 
 if __name__ == "__main__":

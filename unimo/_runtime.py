@@ -12,16 +12,74 @@ They follow from measurements (Paddle 3.3.1, CPU):
   faults again and again: 154 MB of zeros took 129 ms, and 42 once freed memory was kept.
 """
 
+import contextlib
 import ctypes
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 # malloc.h: parameter of mallopt -> value. Never trim, never map, grow by 64 MB.
 _KEEP_MEMORY = {-1: 2**31 - 1, -4: 0, -2: 1 << 26}
+
+
+class QuietPaddle(importlib.abc.MetaPathFinder):
+    """Imports Paddle, once, without what it says of our own settings, and keeps our handlers of signals.
+
+    It prints a warning when OMP_NUM_THREADS, which `configure_cpu` sets, is above 1, warns that there is no
+    cache for a C++ compiler, and replaces the handler of SIGTERM.
+    """
+
+    def find_spec(
+        self, name: str, path: Any = None, target: Any = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Find Paddle as usual, with another function to run it; nothing else."""
+        if name != "paddle":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader.exec_module = functools.partial(_run_quietly, spec.loader.exec_module)
+        return spec
+
+
+def _run_quietly(run: Callable[[ModuleType], None], module: ModuleType) -> None:
+    warnings.filterwarnings("ignore", message="No ccache found")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with contextlib.redirect_stderr(_WithoutThreads(sys.stderr)) if sys.stderr else contextlib.nullcontext():
+        run(module)
+    for number, handler in handlers.items():
+        if callable(handler):
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(number, handler)
+
+
+class _WithoutThreads:
+    """A stream without Paddle's two lines about OMP_NUM_THREADS."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._drops = stream, False
+
+    def write(self, text: str) -> int:
+        """Write a text, unless it is one of the lines or the line feed after it."""
+        about = text.startswith(("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY"))
+        if about or (self._drops and text == "\n"):
+            self._drops = about
+            return len(text)
+        self._drops = False
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def available_cores() -> int:
@@ -43,6 +101,8 @@ def configure_cpu(environ: "os._Environ[str] | dict[str, str]" = os.environ) -> 
     environ.setdefault("FLAGS_use_stride_kernel", "0")
     if _is_amd_with_avx2():
         environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    if environ is os.environ:
+        sys.meta_path.insert(0, QuietPaddle())
     if environ is os.environ and not any(name.startswith("MALLOC_") for name in environ):
         _keep_freed_memory()
 

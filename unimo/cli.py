@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import logging
 import os
 import re
+import signal
+import subprocess
 import sys
-import warnings
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from unimo import signals
 from unimo._runtime import end_with_parent
 from unimo.config import coerce
 from unimo.errors import ConfigError, UnimoError, visible
 
-USER_ERROR, LOST_CONTACT, INTERRUPTED = 2, 3, 130
+USER_ERROR, LOST_CONTACT, STOPPED, INTERRUPTED = 2, 3, 75, 130
+"""Exit codes beside 0: an error that a user can fix; another rank has ended; a signal ended the work, and the
+same command goes on (EX_TEMPFAIL of sysexits.h); a second Ctrl-C ended it at once."""
+STOP_NOTE = "UNIMO_STOP_NOTE"
+"""Environment variable: file that a rank leaves when all ranks have stopped together, for their launcher."""
+_GRACE = 45.0
+"""Seconds that a rank has to end by itself when its launcher is gone."""
 _LONGEST = 4000
 """Characters of a message."""
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO)
@@ -68,13 +80,30 @@ def number(kind: Any) -> Callable[[str], Any]:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Call `main` and exit with 0, or with 2 and a message of one line for an error that a user can fix.
+    """Call `main` and exit with its code, or with 2 and a line of message for an error that a user can fix.
 
-    Other errors are bugs and keep their traceback.
+    A signal ends the process with `STOPPED` wherever it is, unless a listener within `main` hears it first
+    (`unimo/signals.py`). Other errors are bugs and keep their traceback.
     """
     _start_logging()
     if is_one_of_many():
         end_with_parent(os.getppid())()  # ranks do not outlive a killed launcher
+        threading.Thread(target=_end_without, args=(os.getppid(),), daemon=True).start()
+    try:
+        with signals.heard_by(signals.interrupt):
+            code, message = _call(main)
+    except signals.Interrupted as asked:
+        code, message = STOPPED, f"stopped by {asked}; to go on, run the same command again"
+    except KeyboardInterrupt:
+        code, message = INTERRUPTED, "interrupted"
+    if message:
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
+    _leave(code, together=code == STOPPED and not message)
+
+
+def _call(main: Callable[[], int | None]) -> tuple[int, str]:
+    """Return the exit code of `main` and what is to be said."""
     message = ""
     try:
         code = main() or 0
@@ -82,8 +111,6 @@ def run(main: Callable[[], int | None]) -> None:
     except (UnimoError, MemoryError) as error:
         lack = "not enough memory for these batches, images or files: " * isinstance(error, MemoryError)
         message, code = f"error: {lack}{' '.join(str(error).split())}"[:_LONGEST], USER_ERROR
-    except KeyboardInterrupt:
-        message, code = "interrupted", INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -101,9 +128,7 @@ def run(main: Callable[[], int | None]) -> None:
             f"error: {visible(place[:300])}: {error.strerror}; fix that, or choose another file or folder"
         )
         code = USER_ERROR
-    if message:
-        print(message, file=sys.stderr, flush=True)
-    _leave(code)
+    return code, message
 
 
 def is_main_rank() -> bool:
@@ -116,12 +141,67 @@ def is_one_of_many() -> bool:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
 
 
-def _leave(code: int) -> None:
-    """End the process; a failed rank does not wait for the others in Paddle's clean-up."""
-    if code and is_one_of_many():
-        logging.shutdown()
-        os._exit(code)
-    sys.exit(code)
+def code_after(stopped_by: str) -> int:
+    """Return the exit code of a run that ended by itself (no name), at its time limit, or by a signal."""
+    return STOPPED if stopped_by in signals.NAMES else 0
+
+
+def run_child(command: Sequence[str], capture: bool = False) -> tuple[int, str]:
+    """Run a command that gets the signals that ask this process to end, and return its code and output.
+
+    It has a session of its own, so that it hears of a Ctrl-C once, and it ends with this process.
+
+    Raises:
+        Interrupted: it was stopped.
+    """
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE if capture else None,
+        text=True,
+        start_new_session=True,
+        preexec_fn=end_with_parent(os.getpid()),
+    )
+    asked: list[str] = []
+
+    def pass_on(name: str) -> None:
+        asked.append(name)
+        child.send_signal(getattr(signal, name))
+
+    try:
+        with signals.heard_by(pass_on):
+            printed = child.communicate()[0] or ""
+    except BaseException:
+        child.kill()
+        raise
+    if child.returncode == STOPPED or asked:
+        raise signals.Interrupted(asked[-1] if asked else "a signal to its child")
+    return child.returncode, printed
+
+
+def _end_without(parent: int) -> None:
+    """End this process some time after its parent, even if it hangs in a message to another rank."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    time.sleep(_GRACE)
+    os._exit(LOST_CONTACT)
+
+
+def _leave(code: int, together: bool = False) -> None:
+    """End the process; a failed or stopped one waits neither for other ranks nor for threads that read.
+
+    Paddle's launcher kills all ranks a few seconds after one has ended with another code than 0, so ranks that
+    were stopped together end with 0 and leave a note.
+    """
+    if together and is_one_of_many() and STOP_NOTE in os.environ:
+        Path(os.environ[STOP_NOTE]).touch()
+        code = 0
+    if not (together or code == STOPPED or code and is_one_of_many()):
+        sys.exit(code)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _start_logging() -> None:
@@ -131,7 +211,5 @@ def _start_logging() -> None:
     level = logging.INFO if rank == "0" else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format=f"{prefix}%(message)s", stream=sys.stderr)
     logging.getLogger("unimo").setLevel(level)
-    # Paddle looks for a C++ compiler cache on import and warns that there is none.
-    warnings.filterwarnings("ignore", message="No ccache found")
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are not UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -20,6 +20,8 @@ Listener = Callable[[str], None]
 """Is told the name of a signal, in the main thread, between any two lines."""
 _listeners: list[Listener] = []
 _interrupts = 0
+_terminals: list[int] = []
+"""File descriptors of our output that are terminals."""
 
 
 class Interrupted(BaseException):
@@ -57,7 +59,7 @@ def heard_by(listener: Listener) -> Iterator[None]:
 
 def _take_over() -> dict[int, object]:
     global _interrupts
-    _interrupts = 0
+    _interrupts, _terminals[:] = 0, filter(os.isatty, (1, 2))
     wanted = [signal.Signals[name] for name in NAMES]
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         wanted.remove(signal.SIGHUP)
@@ -70,6 +72,9 @@ def _tell(number: int, frame: FrameType | None) -> None:
     if _interrupts > 1:
         _interrupts = 0
         raise KeyboardInterrupt
+    for output in _terminals:
+        if number == signal.SIGHUP and not os.isatty(output):  # it has gone: writing would be an error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), output)
     if _listeners:
         _listeners[-1](signal.Signals(number).name)
 

@@ -5,7 +5,8 @@
 Reads NPROC_PER_NODE (ranks on this machine; default: every GPU, 1 on a CPU), NNODES, NODE_RANK,
 MASTER_ADDR and MASTER_PORT (needed from two machines on). One rank runs in this process; more go through
 `paddle.distributed.launch`, over gloo between CPUs and nccl between GPUs. The output of each rank goes to
-`OUTPUT/launch_logs/workerlog.N`; that of rank 0 is shown. If this process is killed, the ranks save and end.
+`OUTPUT/launch_logs/workerlog.N`; that of rank 0 is shown. SIGTERM, SIGINT, SIGHUP and SIGUSR1 go on to the ranks,
+which save and end; then the exit code is 75. If this process is killed, the ranks save and end too.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 
-from unimo import cli
+from unimo import cli, signals
 from unimo._runtime import available_cores, end_with_parent
 from unimo.errors import ConfigError
 from unimo.files import regular
 from unimo.limits import LOG_END_BYTES
 
+# As `python -m paddle.distributed.launch`, without the warnings that importing Paddle prints (`unimo/_runtime.py`).
+_PADDLES_LAUNCHER = "import unimo; from paddle.distributed.launch.main import launch; launch()"
 _MOST_RANKS = 1024
 """Ranks of one machine, machines, and threads of a rank; a larger number is a slip."""
 
@@ -48,8 +50,11 @@ def main() -> int:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *words])
     with own_logs(folder) as log_dir:
+        note = log_dir / "stopped"
+        environ[cli.STOP_NOTE] = str(note.absolute())
         code = supervise(launch_command(words, local, nodes, log_dir, os.environ), environ)
         errors = user_errors(log_dir) if code else []
+        code = cli.STOPPED if note.exists() and not code else code
     for error in errors:
         print(error, file=sys.stderr)
     return cli.USER_ERROR if errors else code
@@ -126,7 +131,7 @@ def own_logs(folder: Path) -> Iterator[Path]:
             except BlockingIOError:
                 folder = folder.with_name(f"{folder.name}_{os.getpid()}")
                 folder.mkdir()
-            for old in folder.glob("workerlog.*"):
+            for old in (*folder.glob("workerlog.*"), *folder.glob("stopped")):
                 old.unlink()
             yield folder
     except OSError as error:
@@ -138,7 +143,7 @@ def launch_command(
     words: Sequence[str], local: int, nodes: int, log_dir: Path, environ: Mapping[str, str]
 ) -> list[str]:
     """Build the command that starts Paddle's launcher."""
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--log_level", "WARNING"]
+    command = [sys.executable, "-c", _PADDLES_LAUNCHER, "--log_level", "WARNING"]
     command += ["--nproc_per_node", str(local), "--nnodes", str(nodes), "--max_restart", "0"]
     command += [f"--log_dir={log_dir}", "--log_overwrite", "1"]
     if nodes > 1:
@@ -168,24 +173,37 @@ def rank_environment(local: int, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def supervise(command: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the launcher and return its exit code; pass SIGTERM and SIGINT to the ranks, which save and end.
+    """Run Paddle's launcher and return its exit code; pass signals on to the ranks, which save and end.
 
-    The launcher does not get these signals: it would kill the ranks 30 s later, in the middle of a long step.
-    It gets one only when this process has been killed; then its ranks have those 30 s to save.
+    The launcher does not get them: it would kill the ranks 30 s later, in the middle of a long round. It gets
+    one only when this process has been killed; then its ranks have those 30 s to save. A second SIGINT kills
+    the ranks.
     """
     launcher = subprocess.Popen(
         command, env=dict(environ), start_new_session=True, preexec_fn=end_with_parent(os.getpid())
     )
+    asked: list[str] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        targets = child_processes(launcher.pid) or [launcher.pid]
-        for target in targets:
+    def send(number: int) -> None:
+        for target in child_processes(launcher.pid):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(target, signal.SIGTERM)
+                os.kill(target, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
-    return launcher.wait()
+    def pass_on(name: str) -> None:
+        asked.append(name)
+        if child_processes(launcher.pid):
+            send(signal.Signals[name])
+        else:  # it has not started them
+            launcher.terminate()
+
+    try:
+        with signals.heard_by(pass_on):
+            code = launcher.wait()
+    except KeyboardInterrupt:
+        send(signal.SIGKILL)
+        launcher.wait()
+        raise
+    return cli.STOPPED if asked and code not in (0, cli.USER_ERROR) else code
 
 
 def user_errors(log_dir: Path) -> list[str]:
