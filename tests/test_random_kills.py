@@ -21,6 +21,7 @@ from paddle_launch import run_ranks, start_ranks
 from small_run import make_run, train
 from test_resume import rows
 
+from unimo import cli
 from unimo.training import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -161,7 +162,7 @@ def test_a_signal_during_the_final_evaluation_of_two_ranks(tmp_path: Path) -> No
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0
+    assert process.wait(PATIENCE) == cli.STOPPED
     first = json.loads(summary.read_text())
     assert (first["step"], first["stopped_by"], first["metrics"]) == (3, "SIGTERM", {})
     assert (tmp_path / "model" / "model.safetensors").is_file()

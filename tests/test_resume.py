@@ -20,6 +20,7 @@ from killed import DieAt, KilledError
 from paddle_launch import run_ranks
 from small_run import make_run, train
 
+from unimo import cli
 from unimo.training import callbacks, checkpoint
 from unimo.training.state import TrainState
 
@@ -118,7 +119,7 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path: Path) -> None:
         time.sleep(0.02)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=60) == cli.STOPPED
     last = checkpoint.find_last(tmp_path)
     assert last is not None
     assert 0 < json.loads((last / "state.json").read_text())["step"] < 1000000

@@ -189,8 +189,8 @@ def _end_without(parent: int) -> None:
 def _leave(code: int, together: bool = False) -> None:
     """End the process; a failed or stopped one waits neither for other ranks nor for threads that read.
 
-    Paddle's launcher kills all ranks a few seconds after one has ended with another code than 0, so ranks that
-    were stopped together end with 0 and leave a note.
+    Paddle's launcher kills all ranks a few seconds after one has ended with another code than 0, so ranks
+    that were stopped together end with 0 and leave a note.
     """
     if together and is_one_of_many() and STOP_NOTE in os.environ:
         Path(os.environ[STOP_NOTE]).touch()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import paddle
@@ -18,6 +20,7 @@ import paddle.distributed as dist
 from paddle import Tensor
 from paddle.distributed import collective, fleet
 
+from unimo import signals
 from unimo.errors import DeviceError
 from unimo.metrics.average import gather_objects
 from unimo.settings import TrainConfig
@@ -26,6 +29,8 @@ T = TypeVar("T")
 _is_ready = False
 _FLAG = 1 << 32
 _meetings, _totals = 0, Counter[str]()
+_asker: ThreadPoolExecutor | None = None
+"""Thread that talks to the store."""
 
 
 def rank() -> int:
@@ -120,11 +125,23 @@ def any_over_ranks(flag: bool) -> bool:
     which the processes of all ranks meet: none waits for what its device still has to compute, and none gives
     up on a rank that reads or saves for minutes, as gloo does after 30 s.
     """
-    global _meetings
+    global _asker
     if world_size() == 1:
         return flag
-    # Arrivals count in the lower half of a key, flags in the upper half. No rank comes to the meeting after
-    # the next before all have left this one, so two keys are enough, in turn.
+    if _asker is None:
+        # A signal would break a message of the store off in the middle; this thread gets none.
+        block = (signal.SIG_BLOCK, [signal.Signals[name] for name in signals.NAMES])
+        _asker = ThreadPoolExecutor(1, "ranks", initializer=signal.pthread_sigmask, initargs=block)
+    return _asker.submit(_meet, flag).result()
+
+
+def _meet(flag: bool) -> bool:
+    """Come to the next meeting of all ranks.
+
+    Arrivals count in the lower half of a key, flags in the upper half. No rank comes to the meeting after the
+    next before all have left this one, so two keys are enough, in turn.
+    """
+    global _meetings
     store, key = collective._default_store, f"unimo/meeting/{_meetings % 2}"
     before, total = _totals[key], store.add(key, 1 + flag * _FLAG)
     pause = 1e-4

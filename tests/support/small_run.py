@@ -205,12 +205,13 @@ class DieAt(callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    """Train; `DIE_AT=STEP:RANK` in the environment ends that rank there."""
+def main() -> int:
+    """Train, and end with the code of a tool; `DIE_AT=STEP:RANK` in the environment ends that rank there."""
     run = merge_into(make_run(sys.argv[1]), parse_overrides(sys.argv[2:]))
     distributed.setup(run.train)
     die = os.environ.get("DIE_AT")
-    train(run, [DieAt(*map(int, die.split(":")))] if die else [])
+    state = train(run, [DieAt(*map(int, die.split(":")))] if die else [])
+    return cli.code_after(state.stop_reason)
 
 
 if __name__ == "__main__":

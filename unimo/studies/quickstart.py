@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from unimo import cli
 from unimo.data.scenes.dataset import ScenesDataset
 from unimo.errors import ConfigError, UnimoError
 from unimo.files import make_folder
@@ -126,15 +126,10 @@ class Quickstart:
             UnimoError: the tool failed, with its own message on standard error.
         """
         self.show(f"\n$ python {os.path.relpath(TOOLS)}/{tool} {shlex.join(map(str, words))}")
-        done = subprocess.run(
-            [sys.executable, str(TOOLS / tool), *map(str, words)],
-            stdout=subprocess.PIPE if capture else None,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise UnimoError(f"tools/{tool} ended with code {done.returncode}; see its message above")
-        return done.stdout or ""
+        code, printed = cli.run_child([sys.executable, str(TOOLS / tool), *map(str, words)], capture)
+        if code:
+            raise UnimoError(f"tools/{tool} ended with code {code}; see its message above")
+        return printed
 
 
 def save_picture(path: Path) -> list[str]:

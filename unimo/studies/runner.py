@@ -21,9 +21,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unimo import cli
 from unimo._runtime import available_cores
 from unimo.errors import ConfigError, UnimoError
 from unimo.files import read_json_object, write_text
+from unimo.signals import Interrupted
 from unimo.studies.study import Evaluate, Job, Stage, Study
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, workers: int) -> None:
     Raises:
         ConfigError: the folder holds a row that was made with other settings.
         UnimoError: a command failed. Rows that run then are stopped; what is finished is kept.
+        Interrupted: a training was stopped by a signal.
     """
     for job in jobs:
         _read_record(job, output)  # refuses before hours are spent
@@ -101,10 +104,6 @@ def _run_job(job: Job, output: Path, threads: int, stop: threading.Event) -> Non
         if isinstance(job.stages[name], Evaluate):
             found = json.loads(printed)
             done |= {"scores": found["metrics"], "split": found["split"], "selection": found["selection"]}
-        else:  # a training that a signal stops saves what it has, and ends with code 0
-            by = read_json_object(folder / name / "summary.json", ConfigError)["stopped_by"]
-            if by.startswith("SIG"):
-                raise UnimoError(f"{folder / name} was stopped by {by}; the same command goes on there")
         record["stages"][name] = done
         write_text(folder / RECORD, json.dumps(record, indent=1))
         logger.info("%s, seed %d: %s took %.1f minutes", job.row.name, job.seed, name, done["minutes"])
@@ -127,6 +126,8 @@ def _call(words: Sequence[str], log: Path, threads: int, stop: threading.Event) 
             except subprocess.TimeoutExpired:
                 if stop.is_set():
                     process.terminate()
+    if process.returncode == cli.STOPPED:
+        raise Interrupted(f"a signal to tools/{words[0]}")
     if process.returncode:
         raise UnimoError(
             f"tools/{words[0]} ended with code {process.returncode}; see {log}. "

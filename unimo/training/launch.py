@@ -5,8 +5,8 @@
 Reads NPROC_PER_NODE (ranks on this machine; default: every GPU, 1 on a CPU), NNODES, NODE_RANK,
 MASTER_ADDR and MASTER_PORT (needed from two machines on). One rank runs in this process; more go through
 `paddle.distributed.launch`, over gloo between CPUs and nccl between GPUs. The output of each rank goes to
-`OUTPUT/launch_logs/workerlog.N`; that of rank 0 is shown. SIGTERM, SIGINT, SIGHUP and SIGUSR1 go on to the ranks,
-which save and end; then the exit code is 75. If this process is killed, the ranks save and end too.
+`OUTPUT/launch_logs/workerlog.N`; that of rank 0 is shown. SIGTERM, SIGINT, SIGHUP and SIGUSR1 go on to the
+ranks, which save and end; then the exit code is 75. If this process is killed, the ranks save and end too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unimo.errors import ConfigError
 from unimo.files import regular
 from unimo.limits import LOG_END_BYTES
 
-# As `python -m paddle.distributed.launch`, without the warnings that importing Paddle prints (`unimo/_runtime.py`).
+# As `python -m paddle.distributed.launch`, without what importing Paddle prints (`unimo/_runtime.py`).
 _PADDLES_LAUNCHER = "import unimo; from paddle.distributed.launch.main import launch; launch()"
 _MOST_RANKS = 1024
 """Ranks of one machine, machines, and threads of a rank; a larger number is a slip."""

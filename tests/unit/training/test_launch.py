@@ -105,7 +105,7 @@ CHILD = """
 import os, time
 from unimo._runtime import end_with_parent
 end_with_parent(os.getppid())()
-print(os.getpid(), flush=True)
+os.write(1, b"%d\n" % os.getpid())
 time.sleep(60)
 """
 PARENT = """
