@@ -105,7 +105,7 @@ CHILD = """
 import os, time
 from unimo._runtime import end_with_parent
 end_with_parent(os.getppid())()
-os.write(1, b"%d\n" % os.getpid())
+os.write(1, b"%d\\n" % os.getpid())
 time.sleep(60)
 """
 PARENT = """
@@ -127,7 +127,7 @@ def test_children_end_with_a_killed_parent() -> None:
     parent.kill()
     assert parent.stdout.read() == ""  # ends when the last one that could write has ended
     parent.wait()
-    assert all(child.isdecimal() for child in children)
+    assert all(child.isdecimal() for child in children), children
 
 
 def test_a_parent_that_has_ended_before_is_noticed() -> None:

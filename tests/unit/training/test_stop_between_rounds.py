@@ -17,7 +17,7 @@ from test_resume import rows
 from unimo import signals
 from unimo.training import callbacks, checkpoint, loop
 from unimo.training.optimizer import optimizer_tensors
-from unimo.training.state import TrainState
+from unimo.training.state import StepReport, TrainState
 
 ROUNDS = 16
 KINDS = itertools.cycle(signals.NAMES)
@@ -77,23 +77,35 @@ def test_a_signal_in_the_last_round_keeps_the_step(
     assert rows(tmp_path) == whole
 
 
+class Reach(callbacks.Callback):
+    """Tells that a step is over."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.reached = step, threading.Event()
+
+    def on_step_end(self, state: TrainState, report: StepReport) -> None:
+        if state.step == self.step:
+            self.reached.set()
+
+
 @pytest.mark.parametrize("never", [False, True])
 def test_a_signal_ends_the_wait_for_data(
     tmp_path: Path, whole: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, never: bool
 ) -> None:
     """Reading takes long, or does not end, as on a file system that hangs; two batches are there already."""
-    read, waiting, seen = VectorCollator.prepare, threading.Event(), itertools.count()
+    read, end, seen, watch = VectorCollator.prepare, threading.Event(), itertools.count(), Reach(3)
 
     def slow(self: VectorCollator, *arguments: Any) -> Any:
         if next(seen) == 3 * ROUNDS + 2:
-            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-            assert waiting.wait(30 if never else 0.6) is never
+            assert watch.reached.wait(60)
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            assert end.wait(60 if never else 0.4) is never
         return read(self, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(VectorCollator, "prepare", slow)
-        state = train(many_rounds(tmp_path, save_every=0))
-    waiting.set()
+        state = train(many_rounds(tmp_path, save_every=0), [watch])
+    end.set()
     assert (state.step, state.stop_reason) == (3, "SIGUSR1")
     train(many_rounds(tmp_path, save_every=0))
     assert rows(tmp_path) == whole
