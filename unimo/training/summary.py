@@ -29,7 +29,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
             f"This run was finished before. To go on: the same command with train.max_steps={more}.",
         ]
     if summary["step"] < summary["max_steps"]:
-        end = f"Stopped by {summary['stopped_by']} and saved. To go on, run the same command again."
+        saved = "and saved" if summary["step"] else "in its first step"
+        end = f"Stopped by {summary['stopped_by']} {saved}. To go on, run the same command again."
     elif summary["stopped_by"] in signals.NAMES:
         end = "Trained and saved, but not evaluated. To evaluate, run the same command again."
     elif summary["task"] == "pretrain":
