@@ -26,7 +26,11 @@ from unimo.errors import CheckpointError
 from unimo.files import read_json_object, write_text
 from unimo.settings import OptimConfig, TrainConfig
 from unimo.training import callbacks, checkpoint
+from unimo.training.hints import hints_of
 from unimo.training.loop import carry_out, only_run_in
+from unimo.training.plan import make_plan
+from unimo.training.plan import save as save_plan
+from unimo.training.plan_table import format_plan
 from unimo.training.precision import Precision
 from unimo.training.start import check_settings
 from unimo.training.state import TrainState
@@ -111,8 +115,8 @@ def train(
 
     A finished training is not repeated: its metrics are returned again.
 
-    The folder gets `config.yaml`, `log.jsonl`, `checkpoints/` and, unless a signal ended the run,
-    `model.safetensors` and `metrics.json`.
+    The folder gets `config.yaml`, `plan.json` (`unimo/training/plan.py`), `log.jsonl`, `checkpoints/` and,
+    unless a signal ended the run, `model.safetensors` and `metrics.json`.
 
     Args:
         init, backbone: weights to start from, see `start_training`.
@@ -143,6 +147,14 @@ def train(
         if last is not None and (metrics := _finished(state, last, held_out is not None)) is not None:
             state.loader.close()
             return metrics
+        done = checkpoint.read_step(last) if last is not None else 0
+        source = str(last or init or backbone or "scratch")
+        plan = make_plan(state, source, done=done)
+        plan = replace(plan, hints=tuple(hints_of(plan, run)))
+        save_plan(plan, state)
+        if not quiet:
+            logger.info("%s", format_plan(plan))
+            state.callbacks.append(callbacks.Pacing(plan))
         carry_out(state, last, dump_config(config))
         spent = round((time.monotonic() - state.started) / 60, 2)
         metrics: dict[str, Any] = {"step": state.step, "minutes": spent}

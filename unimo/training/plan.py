@@ -215,7 +215,7 @@ def _corpus(name: str, dataset: Sequence[Any], use: str, split: str, share: floa
         use=use,
         split=split,
         records=len(dataset),
-        pictures=dataset.count_images() if is_known else None,
+        pictures=dataset.count_images() if is_known else len(dataset),
         texts=dataset.count_texts() if is_known else 0,
         share=share,
         is_built_in=dataset.name == "scenes",

@@ -75,8 +75,10 @@ def _cost(plan: Plan) -> str:
     step = plan.step
     if step.operations is None:
         return "unknown: the first samples are broken"
-    tokens = f"{count(step.text_tokens)} text and {count(step.image_tokens)} image tokens"
-    return f"{tokens}, {count(step.operations)}FLOP in matrix products a step"
+    tokens = {"text": step.text_tokens, "image": step.image_tokens}
+    listed = " and ".join(f"{count(number)} {kind}" for kind, number in tokens.items() if number)
+    counted = f"{count(step.operations)}FLOP in matrix products a step"
+    return f"{listed} tokens, {counted}" if listed else counted
 
 
 def _memory(memory: Memory) -> str:

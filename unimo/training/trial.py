@@ -53,13 +53,16 @@ class Trial:
 def try_samples(state: TrainState) -> Trial | None:
     """Run the first samples of a run forward: two of each kind, and more if that takes seconds. Collective.
 
-    Nothing of the run changes: neither weights nor random numbers nor the place in the data.
+    Nothing of the run changes: neither weights and statistics, nor random numbers, nor the place in the data.
 
     Returns:
         None if all of these samples are broken.
     """
     keys, tried, count = _first_keys(state), None, 2
     generators = paddle.get_rng_state()
+    # To Paddle the statistics of batch norms are vectors among the parameters that do not learn.
+    frozen = (each for each in state.task.parameters() if each.stop_gradient and each.ndim == 1)
+    kept = [(tensor, tensor.clone()) for tensor in (*state.task.buffers(), *frozen)]
     try:
         while True:
             chosen = _some_of_each_kind(state, keys, count)
@@ -74,6 +77,8 @@ def try_samples(state: TrainState) -> Trial | None:
             count *= _GROWTH
     finally:
         paddle.set_rng_state(generators)
+        for tensor, before in kept:
+            tensor.set_value(before)
 
 
 def _first_keys(state: TrainState) -> list[SampleKey]:

@@ -74,6 +74,22 @@ def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path, log_every: int):
         assert (broken / path).read_bytes() == (whole / path).read_bytes()
 
 
+def test_a_training_says_what_it_will_cost(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    config = micro_config(Training={"steps": 3, "batch_size": 2})
+    with caplog.at_level("INFO"):
+        train(config, ScenesImages("train", 5, config), tmp_path)
+    assert caplog.text.count("3 steps") == caplog.text.count("time, measured over a step") == 1
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    detector = FasterRCNN(config)
+    counts = [sum(part[key] for part in plan["parameters"]) for key in ("parameters", "trainable")]
+    every = list(detector.parameters())
+    assert counts[0] == sum(parameter.size for parameter in every)
+    assert counts[1] == sum(parameter.size for parameter in every if not parameter.stop_gradient)
+    assert {"backbone"} < {part["part"] for part in plan["parameters"]}
+    assert (plan["data"][0]["records"], plan["step"]["samples"]) == (5, 2)
+    assert plan["step"]["operations"] > 0 and plan["time"]["steps"] == 2
+
+
 def test_a_folder_of_another_detector_or_other_pictures_is_refused(tmp_path: Path):
     config = micro_config(Training={"steps": 1, "batch_size": 2})
     train(config, ScenesImages("train", 5, config), tmp_path, quiet=True)
