@@ -24,7 +24,7 @@ import yaml
 
 from unimo.errors import ConfigError, nearest, shown
 from unimo.files import read_text
-from unimo.limits import CONFIG_BYTES, CONFIG_DEPTH, CONFIG_FILES
+from unimo.limits import CONFIG_DEPTH, CONFIG_FILES, YAML_BYTES
 from unimo.plain_yaml import Loader, parse_yaml
 from unimo.ranges import Range, check_number, read_number
 
@@ -99,7 +99,7 @@ def _split_source(source: str) -> tuple[Path, str]:
 
 def _load_yaml(path: Path, loader: type[Loader]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the top of one file as it stands, and its `sizes:` block."""
-    content = parse_yaml(read_text(path, CONFIG_BYTES, ConfigError, "config"), str(path), loader)
+    content = parse_yaml(read_text(path, YAML_BYTES, ConfigError, "config"), str(path), loader)
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping at the top, found {type(content).__name__}")

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unimo.errors import ConfigError, DataError, UnimoError, shown
-from unimo.limits import JSON_BYTES, JSON_DEPTH, LINE_BYTES
+from unimo.limits import JSON_BYTES, JSON_DEPTH, JSON_GROUPS, LINE_BYTES
 
 _TEMPORARY = re.compile(r"\..*\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}\.tmp")
 _DAY = 24 * 3600
@@ -350,8 +350,11 @@ def parse_json(content: bytes | str, where: object, kind: type[UnimoError]) -> A
     """
     text = content if isinstance(content, str) else decode(content, where, kind)
     try:
+        groups = text.count("[") + text.count("{")
+        if groups > JSON_GROUPS:
+            raise ValueError(f"{groups:,} lists and objects; the limit is {JSON_GROUPS:,}")
         value = json.loads(text)
-        if text.count("[") + text.count("{") > JSON_DEPTH:
+        if groups > JSON_DEPTH:
             _check_depth(value)
         return value
     except (ValueError, RecursionError) as error:

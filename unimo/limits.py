@@ -18,10 +18,16 @@ JSON_BYTES = 2 * GIB
 """A JSON file as a whole; the annotations of Visual Genome take 0.5 GiB."""
 JSON_DEPTH = 64
 """Lists and objects inside each other."""
+FOLDER_DEPTH = 100
+"""Folders inside each other that pictures are searched in."""
+JSON_GROUPS = 30_000_000
+"""Brackets and braces of a JSON text: one byte each, and 64 or more in memory."""
 CONFIG_BYTES = 64 * MIB
-"""A YAML file; a model directory lists its classes there."""
-CONFIG_NODES = 2_000_000
-"""Values of a YAML file, each alias counted as often as it is used."""
+"""A file of names, words or digests, one a line."""
+YAML_BYTES = 16 * MIB
+"""A YAML file, of which a second reads 2 MB; a model directory lists its classes there."""
+CONFIG_NODES = 500_000
+"""Values of a YAML file, each alias counted as often as it is used; a second reads 30,000."""
 CONFIG_DEPTH = 32
 """Mappings and lists of a YAML file, or names of an override, inside each other."""
 CONFIG_FILES = 100
@@ -32,13 +38,17 @@ WEIGHTS_BYTES = min(64 * GIB, MEMORY_BYTES)
 """A file of weights, optimizer state or region features."""
 PICKLE_BYTES = 4 * GIB
 """A pickle of arrays, which lies in memory twice while it is read; CIFAR has 30 MiB a file."""
+PICKLE_STEPS = 2_000_000
+"""Steps of a pickle of arrays; CIFAR-100 takes 250,000. One step is one byte, and may make 64 in memory."""
+TENSORS = 100_000
+"""Tensors in a file of weights; large public models have thousands, and a header has room for millions."""
 TAR_HEADER_BYTES = MIB
 """A long name or the pax records of a tar member."""
 TABLE_TEXT_BYTES = 8 * GIB
 """All columns of an Arrow file but the images."""
 UNPACKED_BYTES, UNPACKED_RATIO = 256 * MIB, 16
 """Compressed buffers of an Arrow file may unpack to the first, plus the second times the size of the file."""
-ANSWERS = 1_000_000
+ANSWERS = 250_000
 """Classes of answers of VQA; VQA v2 has 3,129."""
 VOCABULARY = 10_000_000
 """Entries of a vocabulary."""

@@ -14,10 +14,19 @@ from unimo.limits import CONFIG_DEPTH, CONFIG_NODES
 class Loader(yaml.SafeLoader):
     """Reads plain words as YAML 1.2 does: `no` is a word, and so are `010`, `1_000`, `12:30` and dates."""
 
+    _composed = 0
+
     yaml_implicit_resolvers = {
         first: [(tag, words) for tag, words in found if tag.endswith((":null", ":merge"))]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        """Make the next node, unless there are too many: each takes microseconds and a kilobyte."""
+        self._composed += 1
+        if self._composed > CONFIG_NODES:
+            raise yaml.YAMLError(f"more than {CONFIG_NODES:,} values, the limit")
+        return super().compose_node(parent, index)
 
 
 for _kind, _words, _first in (

@@ -30,7 +30,7 @@ def merges(levels: int, width: int = 10) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (laughs(9), "aliases stand for more than 2,000,000 values"),
+        (laughs(9), "aliases stand for more than 500,000 values"),
         (laughs(30), "aliases stand for more"),
         (merges(30), "aliases stand for more"),
         (laughs(100), "aliases stand for more|nested too deeply"),

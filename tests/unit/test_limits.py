@@ -246,6 +246,17 @@ def test_depth_that_public_data_has(tmp_path: Path) -> None:
         files.parse_json(f"[{text}]", "x", DataError)
 
 
+@pytest.mark.parametrize("text", ["{},", "[],", '{"a":[]},'])
+def test_json_of_more_lists_and_objects_than_fit(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    whole = f"[{text * 400}1]"
+    groups = whole.count("[") + whole.count("{")
+    monkeypatch.setattr(files, "JSON_GROUPS", groups)
+    assert len(files.parse_json(whole, "x", DataError)) == 401
+    monkeypatch.setattr(files, "JSON_GROUPS", groups - 1)
+    with pytest.raises(DataError, match=f"x: not valid JSON: {groups} lists and objects; the limit is"):
+        files.parse_json(whole, "x", DataError)
+
+
 def test_messages_show_the_beginning_of_a_value() -> None:
     bomb: Any = ["lol"] * 10
     for _ in range(30):
@@ -288,6 +299,7 @@ def test_positions_outside_of_a_file(tmp_path: Path, answer: bytes) -> None:
 OWN = {
     "unimo/training/callbacks/", "unimo/training/launch.py", "unimo/benchmark", "unimo/studies",
     "unimo/_runtime.py", "unimo/files.py", "unimo/augment/index.py", "unimo/augment/statistics.py",
+    "unimo/training/memory.py",
     "unimo/tasks/seq2seq/batches.py",
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from unimo.errors import DataError, shown
+from unimo.errors import DataError, RecordError, shown
 from unimo.files import checked_path, listed, read_json_object, read_text
 from unimo.limits import CONFIG_BYTES, VOCABULARY
 
@@ -75,8 +75,16 @@ class Tokenizer:
         """Like `encode`, with the number of the word that each token is part of (-1: special).
 
         Words with characters of the same phrase, given by its begin and end, count as one word.
+
+        Raises:
+            RecordError: a pattern of the tokenizer gives up on the text.
         """
-        encoding = self.backend.encode(text, add_special_tokens=False)
+        try:
+            encoding = self.backend.encode(text, add_special_tokens=False)
+        except BaseException as error:  # the library's own, where a pattern of the file takes too many steps
+            if type(error).__name__ != "PanicException":
+                raise
+            raise RecordError(f"the tokenizer cannot encode {shown(text)} ({error})") from error
         ids, words = encoding.ids[: max_length - 2], encoding.word_ids[: max_length - 2]
         if phrases:
             words = _join_words(words, encoding.offsets, phrases)

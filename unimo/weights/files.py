@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from unimo.errors import CheckpointError, DataError
 from unimo.files import regular, replacing
-from unimo.limits import WEIGHTS_BYTES
+from unimo.limits import TENSORS, WEIGHTS_BYTES
 from unimo.weights.pickles import read_numpy_pickle, text_keys
 
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pdparams", ".pdopt"}
@@ -39,6 +39,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         )
     try:
         with safe_open(regular(path, WEIGHTS_BYTES), framework="np") as file:
+            if (count := len(file.keys())) > TENSORS:
+                raise CheckpointError(f"{path} has {count:,} tensors; the limit is {TENSORS:,}")
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
             brain = _read_bf16(path) if "BF16" in kinds.values() else {}
             return {
@@ -55,6 +57,8 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
             f"{path} is truncated or not a safetensors file: it has {path.stat().st_size} bytes "
             f"({error}); download or copy it again"
         ) from error
+    except ValueError as error:  # more axes, or longer ones, than an array can have
+        raise CheckpointError(f"{path}: the shape of a tensor is that of no array ({error})") from error
     except MemoryError as error:
         size = path.stat().st_size
         raise CheckpointError(f"{path} has {size:,} bytes and does not fit into memory") from error

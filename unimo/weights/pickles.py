@@ -22,7 +22,7 @@ import numpy as np
 
 from unimo.errors import DataError, shown
 from unimo.files import regular
-from unimo.limits import PICKLE_BYTES
+from unimo.limits import PICKLE_BYTES, PICKLE_STEPS
 
 _TYPE = re.compile(r"b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]{0,4}")
 """Kind and size in the notation of NumPy: bool, integers, floats, complex numbers, bytes and text."""
@@ -116,7 +116,9 @@ class _Reader:
 
     def read(self) -> Any:
         """Return the value that the file describes."""
-        for step, argument, _ in pickletools.genops(self._file):
+        for number, (step, argument, _) in enumerate(pickletools.genops(self._file)):
+            if number == PICKLE_STEPS:
+                raise _RefusedError(f"it has more than {PICKLE_STEPS:,} steps, the limit")
             if step.name == "STOP":
                 return _plain(self._stack[-1])
             if step.name in _VALUES:
@@ -213,8 +215,10 @@ class _Reader:
 
     def array(self, shape: Any, kind: Any, is_fortran: Any, data: Any) -> np.ndarray:
         """Copy bytes into an array after checking that they are what shape and type need."""
-        known = isinstance(shape, tuple) and all(type(side) is int and side >= 0 for side in shape)
-        if not known or len(shape) > _MOST_AXES or not isinstance(kind, _Type) or type(data) is not bytes:
+        known = isinstance(shape, tuple) and len(shape) <= _MOST_AXES
+        # Whole numbers may have millions of digits, and their product takes hours.
+        known = known and all(type(side) is int and 0 <= side <= PICKLE_BYTES for side in shape)
+        if not known or not isinstance(kind, _Type) or type(data) is not bytes:
             raise _RefusedError("an array has a state of another form than shape, type, order and bytes")
         dtype = kind.resolve()
         if math.prod(shape) * dtype.itemsize != len(data):

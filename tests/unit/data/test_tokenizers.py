@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from unimo.data.tokenizers import build_word_tokenizer, load_tokenizer
-from unimo.errors import DataError
+from unimo.errors import DataError, RecordError
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +157,16 @@ def test_unknown_words_without_a_token(tmp_path, unknown):
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="cannot encode unknown words"):
         load_tokenizer(tmp_path)
+
+
+def test_a_pattern_that_gives_up_on_a_text_breaks_that_record(tmp_path):
+    build_word_tokenizer(["a", "b"]).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    pattern = {"Regex": "(a+)+$"}
+    content["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    path.write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path)
+    assert len(tokenizer.encode("a", 12)) == 3
+    with pytest.raises(RecordError, match="the tokenizer cannot encode 'aaa"):
+        tokenizer.encode("a" * 40 + "b", 12)

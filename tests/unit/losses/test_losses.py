@@ -10,6 +10,7 @@ from unimo.losses.contrastive import (
     gather_rows,
     hard_negatives,
     matching_loss,
+    two_classes,
 )
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.reduce import global_mean
@@ -51,6 +52,23 @@ def test_masked_lm_in_numpy():
     assert float(loss) == pytest.approx(expected, abs=1e-5)
     assert float(accuracy) == pytest.approx((logits.argmax(-1) == labels).mean())
     assert calls == [3]
+
+
+def test_without_masked_tokens_the_loss_is_zero_and_gives_zero_gradients():
+    states = paddle.to_tensor(np.ones((2, 3, 4), "float32"), stop_gradient=False)
+    weight = paddle.to_tensor(np.ones((4, 7), "float32"), stop_gradient=False)
+    none = paddle.zeros([0], "int64")
+    loss, found = masked_lm_loss(states, none, none, lambda rows: paddle.matmul(rows, weight))
+    loss.backward()
+    assert float(loss) == float(found) == 0 and not weight.grad.numpy().any()
+
+
+def test_scores_become_logits_of_which_the_second_is_a_match():
+    scores = paddle.to_tensor([-2.0, 0.0, 3.0])
+    logits = two_classes(scores)
+    assert logits.tolist() == [[0, -2], [0, 0], [0, 3]]
+    match = paddle.nn.functional.softmax(logits, axis=1)[:, 1]
+    np.testing.assert_allclose(match.numpy(), 1 / (1 + np.exp(-scores.numpy())), rtol=1e-6)
 
 
 def test_matching_in_numpy():

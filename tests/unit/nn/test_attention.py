@@ -8,8 +8,8 @@ import pytest
 
 from unimo.nn import attention as attention_module
 from unimo.nn import block as block_module
-from unimo.nn.attention import CrossAttention, SelfAttention, additive_mask
-from unimo.nn.block import Block, CrossBlock, Mlp, quick_gelu, run_block, set_recompute
+from unimo.nn.attention import CrossAttention, SelfAttention, additive_mask, outer_mask
+from unimo.nn.block import Block, CrossBlock, Mlp, quick_gelu, run_block, run_blocks, set_recompute
 
 
 def _linear(x, layer):
@@ -95,6 +95,23 @@ def test_mask_is_none_or_blocks_padding():
     assert additive_mask(None) is None
     mask = additive_mask(paddle.to_tensor([[1, 0]]))
     assert mask.tolist() == [[[[0.0, -10000.0]]]]
+
+
+def test_outer_mask_blocks_padding_for_tokens_and_everything_for_padding():
+    mask = outer_mask(paddle.to_tensor([[1, 1, 0], [1, 0, 0]]))
+    blocked = [[[0, 0, 1], [0, 0, 1], [1, 1, 1]], [[0, 1, 1], [1, 1, 1], [1, 1, 1]]]
+    np.testing.assert_array_equal(mask.numpy(), -10000.0 * np.array(blocked, np.float32)[:, None])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_only_the_last_block_computes_fewer_rows(depth):
+    blocks = [Block(8, 2, MLP, norm_first=True, std=0.3) for _ in range(depth)]
+    for block in blocks:
+        block.eval()
+    x = paddle.to_tensor(_random(2, 5, 8))
+    whole, few = (run_blocks(blocks, x, None, num_queries=number)[0] for number in (None, 2))
+    assert [state.shape[1] for state in few] == [5] * depth + [2]
+    np.testing.assert_allclose(few[-1].numpy(), whole[-1][:, :2].numpy(), atol=1e-5)
 
 
 def test_quick_gelu():

@@ -38,6 +38,25 @@ def start(tower: RobertaTower, prefix: paddle.Tensor, mask: paddle.Tensor | None
     return DecodingState((None,) * DEPTH, pairs, np.arange(len(prefix)), masks)
 
 
+def long_tower(rows: int) -> RobertaTower:
+    return RobertaTower(
+        TextConfig(
+            hidden_size=4, num_layers=1, num_heads=1, intermediate_size=4, vocab_size=9, max_position=rows
+        )
+    )
+
+
+@pytest.mark.parametrize("rows", [7, 300])
+@pytest.mark.parametrize("beyond", [0, 1, 400])
+def test_no_position_lies_behind_the_table(rows: int, beyond: int) -> None:
+    embeddings = long_tower(rows).embeddings
+    last = rows - embeddings.padding_id - 2
+    found = next_position(embeddings, DecodingState((), (), np.arange(1), length=last))
+    assert found.tolist() == [[rows - 1]]
+    with pytest.raises(ConfigError, match=f"the position table has {rows} rows"):
+        next_position(embeddings, DecodingState((), (), np.arange(1), length=last + 1 + beyond))
+
+
 @paddle.no_grad()
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("length", [PREFIX, 0])

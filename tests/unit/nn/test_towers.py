@@ -17,6 +17,7 @@ PATCHES = {"patch_size": 4, "image_size": 12}
 
 def test_patches_equal_a_convolution():
     layer = PatchEmbedding(4, 6, 0.5)
+    assert [name for name, _ in layer.named_parameters()] == ["weight"]
     pixels = paddle.to_tensor(np.random.default_rng(0).standard_normal((2, 3, 12, 12)).astype("float32"))
     expected = F.conv2d(pixels, layer.weight, stride=4).flatten(2).transpose([0, 2, 1])
     np.testing.assert_allclose(layer(pixels).numpy(), expected.numpy(), atol=1e-5)
@@ -134,6 +135,16 @@ def test_text_states_ignore_padding_on_the_right():
     short, long = tower(ids, mask)[0], tower(longer, padded)[0]
     for first, second in zip(short, long, strict=True):
         np.testing.assert_allclose(first.numpy(), second[:, :4].numpy(), atol=1e-5)
+
+
+@paddle.no_grad()
+@pytest.mark.parametrize(("outer", "causal"), [(False, False), (True, False), (False, True), (True, True)])
+def test_padding_reads_padding_under_the_outer_mask_alone(outer, causal):
+    tower = _text(std=0.3, outer=outer)
+    ids, mask = paddle.to_tensor([[0, 5, 2, 1, 1]]), paddle.to_tensor([[1, 1, 1, 0, 0]])
+    weights = tower(ids, mask, need_weights=True, causal=causal)[1]["text.1"][0, 0].numpy()
+    assert weights[:3, 3:].max() < 1e-6
+    assert (weights[4, 3:].min() > 1e-3) == (outer and not causal)
 
 
 @paddle.no_grad()

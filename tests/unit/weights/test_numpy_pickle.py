@@ -203,6 +203,23 @@ def test_arrays_take_no_more_than_their_bytes(tmp_path: Path, shape: object, dat
         read_numpy_pickle(write(tmp_path / "file", content))
 
 
+def test_endless_numbers_as_a_shape_are_not_multiplied(tmp_path: Path) -> None:
+    number = b"\x8b" + (1 << 20).to_bytes(4, "little") + b"\x7f" * (1 << 20)  # 2.5 million digits
+    whole = array_with("i8", (3, "<", None, None, None, -1, -1, 0), (77,) * 30, b"8 bytes!")
+    first, rest = whole.split(b"KM", 1)
+    endless = first + number + b"q\xff" + rest.replace(b"KM", b"h\xff")
+    with pytest.raises(DataError, match="state of another form than shape"):
+        read_numpy_pickle(write(tmp_path / "file", endless))
+
+
+def test_a_pickle_of_more_steps_than_arrays_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "PICKLE_STEPS", 1000)
+    path = write(tmp_path / "file", b"\x80\x02}U\1a](" + b"}" * 900 + b"es.")
+    assert len(read_numpy_pickle(path)["a"]) == 900
+    with pytest.raises(DataError, match="more than 1,000 steps, the limit"):
+        read_numpy_pickle(write(path, b"\x80\x02}U\1a](" + b"}" * 1000 + b"es."))
+
+
 def test_characters_and_truth_values_that_do_not_exist(tmp_path: Path) -> None:
     text = array_with("U2", (3, "<", None, None, None, 8, 4, 8), data=b"\xff" * 8)
     truth = array_with("b1", (3, "|", None, None, None, -1, -1, 0), (8,), b"\2" * 8)

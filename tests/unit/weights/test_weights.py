@@ -101,6 +101,14 @@ def broken(entry):
             broken({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]}}),
             "has 7[0-9] bytes .*invalid value",
         ),
+        *(
+            (
+                broken({"a": {"dtype": kind, "shape": shape, "data_offsets": [0, size]}}) + b"\0" * size,
+                r"w\.safetensors: the shape of a tensor is that of no array",
+            )
+            for kind, width in (("F32", 4), ("F16", 2), ("BF16", 2), ("I64", 8), ("BOOL", 1))
+            for shape, size in (([0, 1 << 62, 4], 0), ([0, 1 << 40, 1 << 40], 0), ([1] * 70, width))
+        ),
     ],
 )
 def test_corrupt_files(tmp_path, content, message):
@@ -108,6 +116,18 @@ def test_corrupt_files(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read_safetensors(path)
+
+
+def test_a_header_of_millions_of_tensors(tmp_path, monkeypatch):
+    monkeypatch.setattr("unimo.weights.files.TENSORS", 20)
+    empty = {f"t{number}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for number in range(21)}
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(broken(empty))
+    with pytest.raises(CheckpointError, match="has 21 tensors; the limit is 20"):
+        read_safetensors(path)
+    empty.pop("t3")
+    path.write_bytes(broken(empty))
+    assert len(read_safetensors(path)) == 20
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".ckpt", ".pdparams"])

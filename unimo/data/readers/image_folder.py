@@ -30,6 +30,7 @@ from unimo.data.record import Record
 from unimo.data.splits import Split, read_split, select
 from unimo.errors import DataError, RecordError
 from unimo.files import is_hidden
+from unimo.limits import FOLDER_DEPTH
 
 log = logging.getLogger(__name__)
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif")
@@ -113,9 +114,16 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def _walk(folder: str | Path) -> Iterator[str]:
-    """Yield the paths of the files in a folder and its subfolders, without hidden ones."""
+    """Yield the paths of the files in a folder and its subfolders, without hidden ones.
+
+    Raises:
+        DataError: more than `FOLDER_DEPTH` folders inside each other.
+    """
     seen = set()
+    start = str(folder).count(os.sep)
     for parent, folders, files in os.walk(folder, followlinks=True):
+        if parent.count(os.sep) - start > FOLDER_DEPTH:
+            raise DataError(f"{folder} has more than {FOLDER_DEPTH} folders inside each other, the limit")
         state = os.stat(parent)
         if (state.st_dev, state.st_ino) in seen:  # a link to a folder above, or to one that is read anyway
             folders.clear()
@@ -241,7 +249,7 @@ def split_folders(root: Path, labeled: bool) -> dict[str, Split]:
         folder
         for folder in splits
         if any(
-            entry.is_file() and _is_picture(entry.name)
+            os.path.isfile(entry.path) and _is_picture(entry.name)
             for entry in os.scandir(root / folder)
             if not is_hidden(entry.name)
         )
@@ -261,4 +269,9 @@ def split_folders(root: Path, labeled: bool) -> dict[str, Split]:
 
 def class_folders(root: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted, without hidden ones."""
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not is_hidden(entry.name))
+
+    def is_folder(entry: os.DirEntry[str]) -> bool:
+        # A link may lead to itself, which `entry.is_dir` raises an error about.
+        return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+    return sorted(entry.name for entry in os.scandir(root) if is_folder(entry) and not is_hidden(entry.name))

@@ -209,7 +209,8 @@ class ShardReader:
         self.path = path
         try:
             self._file = safe_open(regular(path, WEIGHTS_BYTES), framework="np")
-            self._tables = {name: self._file.get_slice(name) for name in self._file.keys()}
+            names = {*_TABLES, "checks"} & {*self._file.keys()}
+            self._tables = {name: self._file.get_slice(name) for name in names}
         except (OSError, SafetensorError) as error:
             size = path.stat().st_size if os.path.exists(path) else None
             reason = getattr(error, "strerror", None) or error

@@ -35,7 +35,15 @@ CASES = [
     ("a/DT rolled/VBN up/RP rug/NN", ["a rolled up rug: rug: rolled up"]),
     ("a/DT rolled/VBN up/RP rug/NN ./.", ["a rolled up rug: rug: rolled up"]),
     ("a/DT rolled/VBN up/RP ./.", []),
+    ("a/DT rolled/VBN up/RP", []),
+    ("sees/VBZ a/DT rolled/VBN up/RP", []),
     ("a/DT swimming/VBG pool/NN", ["a swimming pool: swimming pool:"]),
+    # what stands for no object
+    ("the/DT something/NN", []),
+    ("each/DT other/NN", []),
+    ("something/NN dogs/NNS", ["something dogs: something dogs:"]),
+    # more tokens than Python keeps small numbers for
+    ("runs/VBZ " * 300 + "in/IN swimming/VBG", []),
 ]
 
 

@@ -18,6 +18,9 @@ CAPTIONS = [
     ("a man standing", "DT NN NN", "DT NN VBG"),
     ("a wedding dress", "DT NN NN", "DT NN NN"),
     ("a red building .", "DT JJ NN .", "DT JJ NN ."),
+    ("two dogs standing on grass", "CD NNS NN IN NN", "CD NNS VBG IN NN"),
+    ("a man grass on it", "DT NN NN IN PRP", "DT NN NN IN PRP"),
+    ("a man building .", "DT NN VBN .", "DT NN VBN ."),
     # "a dog jumps": a plural where the clause lacks its verb
     ("a dog jumps over it", "DT NN NNS IN PRP", "DT NN VBZ IN PRP"),
     ("a dog jumps", "DT NN NNS", "DT NN VBZ"),
@@ -28,6 +31,8 @@ CAPTIONS = [
     ("a boy sits while a dog jumps .", "DT NN VBZ IN DT NN NNS .", "DT NN VBZ IN DT NN VBZ ."),
     ("a boy sits , a dog jumps .", "DT NN VBZ , DT NN NNS .", "DT NN VBZ , DT NN NNS ."),
     ("a boy sits . a dog jumps .", "DT NN VBZ . DT NN NNS .", "DT NN VBZ . DT NN VBZ ."),
+    ("two dog jumps are there", "CD NN NNS VBP RB", "CD NN NNS VBP RB"),
+    ("two dog jumps in it are there", "CD NN NNS IN PRP VBP RB", "CD NN NNS IN PRP VBP RB"),
     # "two dogs play": a singular after a plural, without a verb before it
     ("two dogs play in grass", "CD NNS NN IN NN", "CD NNS VBP IN NN"),
     ("he sees dogs play .", "PRP VBZ NNS NN .", "PRP VBZ NNS NN ."),

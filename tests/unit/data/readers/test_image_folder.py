@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -134,6 +137,41 @@ def test_links_are_followed_once_and_what_macs_add_is_no_data(tmp_path: Path, la
         assert len(open_corpus(corpus, "val", "images", DataConfig())) == 4
     assert {record.image.name for record in opened} == {"1.jpg", "2.jpg", "3.jpg", "4.jpg"}
     assert len(opened) == (5 if labeled else 4)  # cat/up/dog is in the folder of cat, too
+
+
+@pytest.mark.parametrize("place", ["train", "train/cat", "."])
+def test_links_that_lead_nowhere_are_left_out(tmp_path: Path, place: str) -> None:
+    fill(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "val/cat/3.jpg")
+    for name, target in (
+        ("loop", "loop"),
+        ("loop.jpg", "loop.jpg"),
+        ("gone", "/nowhere"),
+        ("long", "a/" * 3000),
+    ):
+        with contextlib.suppress(OSError):
+            (tmp_path / place / name).symlink_to(target)
+    assert list(read(tmp_path, "train").class_names) == ["cat", "dog"]
+    found = open_corpus(CorpusConfig(str(tmp_path)), "train", "images", DataConfig())
+    names = {found.image_id(number).rpartition("/")[2] for number in range(len(found))}
+    assert {"1.jpg", "2.jpg"} <= names <= {"1.jpg", "2.jpg", "loop.jpg"}  # a broken record
+
+
+def test_folders_without_end_are_one_error(tmp_path: Path) -> None:
+    here = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        for folder in ("train", "cat", *["deep"] * 1200):  # a path of that length cannot be opened at once
+            os.mkdir(folder)
+            os.chdir(folder)
+    finally:
+        os.chdir(here)
+    for opened in (
+        lambda: read(tmp_path, "train"),
+        lambda: open_corpus(CorpusConfig(str(tmp_path)), "train", "images", DataConfig()),
+    ):
+        with pytest.raises(DataError, match="more than 100 folders inside each other"):
+            opened()
+    subprocess.run(["rm", "-rf", tmp_path / "train"], check=True)  # too deep for Python's own
 
 
 @pytest.mark.parametrize("kind", ["labels", "images"])
