@@ -148,6 +148,13 @@ def test_padding_reads_padding_under_the_outer_mask_alone(outer, causal):
 
 
 @paddle.no_grad()
+def test_texts_are_read_in_both_directions_unless_told_otherwise():
+    tower, mask = _text(std=0.3), paddle.ones([1, 4], dtype="int64")
+    first, second = (tower(paddle.to_tensor([[0, 5, 6, last]]), mask)[0][-1].numpy() for last in (2, 8))
+    assert not np.allclose(first[:, 0], second[:, 0], atol=1e-3)
+
+
+@paddle.no_grad()
 def test_causal_text_states_depend_on_no_later_token():
     tower = _text(std=0.3)
     first, second = paddle.to_tensor([[0, 5, 6, 7, 2]]), paddle.to_tensor([[0, 5, 6, 9, 8]])

@@ -12,7 +12,7 @@ from test_arrow import jpeg
 
 from unimo.data.readers.base import relabel
 from unimo.data.readers.open import open_corpus, open_labeled_images
-from unimo.errors import DataError
+from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
 
 
@@ -152,8 +152,11 @@ def test_links_that_lead_nowhere_are_left_out(tmp_path: Path, place: str) -> Non
             (tmp_path / place / name).symlink_to(target)
     assert list(read(tmp_path, "train").class_names) == ["cat", "dog"]
     found = open_corpus(CorpusConfig(str(tmp_path)), "train", "images", DataConfig())
-    names = {found.image_id(number).rpartition("/")[2] for number in range(len(found))}
-    assert {"1.jpg", "2.jpg"} <= names <= {"1.jpg", "2.jpg", "loop.jpg"}  # a broken record
+    names = []
+    for number in range(len(found)):
+        with contextlib.suppress(RecordError):  # `loop.jpg` is no picture
+            names.append(found[number].image.name)
+    assert names == ["1.jpg", "2.jpg"] and len(found) in (2, 3)
 
 
 def test_folders_without_end_are_one_error(tmp_path: Path) -> None:

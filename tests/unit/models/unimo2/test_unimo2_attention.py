@@ -15,6 +15,7 @@ from unimo.models.unimo2.grounded_attention import (
     caption_views,
     let_padding_read,
     narrow,
+    tag_mask,
     understanding_views,
 )
 from unimo.nn import attention as attention_module
@@ -277,3 +278,18 @@ def test_full_visibility_without_dictionary_is_a_plain_transformer():
     pair = model.fuse(text, image)
     np.testing.assert_allclose(pair.fused_image.numpy(), states[:, :17].numpy(), atol=1e-5)
     np.testing.assert_allclose(pair.fused_text.numpy(), states[:, 17:].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("padding_reads", [False, True])
+@pytest.mark.parametrize("sees_image", [False, True])
+def test_tags_before_a_caption_read_as_told(sees_image, padding_reads):
+    seen = tag_mask(_layout(), sees_image, padding_reads).numpy()[:, 0] == 0
+    prefix, size = V + K, V + K + T
+    expected = np.zeros((2, size, size), bool)
+    expected[:, :prefix, :prefix] = True
+    expected[:, prefix:, V:] = True
+    expected[:, prefix:, :V] = sees_image
+    expected[0, :, size - 1] = False  # the padding of the first text
+    if padding_reads:  # what is blocked everywhere reads everything alike
+        expected[0, size - 1] = False
+    np.testing.assert_array_equal(seen, expected)

@@ -224,3 +224,16 @@ def test_projection_makes_unit_vectors():
     )
     image /= np.linalg.norm(image, axis=-1, keepdims=True)
     np.testing.assert_allclose(features[:, :16], image, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "reduction", "counts"),
+    [
+        ("topk", "mean", (50, 8)),  # positions of the input; rows of the dictionary, equally many a sample
+        ("topk", "sum", (8, 8)),
+        ("one_to_one", "mean", (50, 50)),
+        ("one_to_one", "sum", (8, 8)),
+    ],
+)
+def test_what_the_terms_are_means_of(method, reduction, counts):
+    assert _dictionary(method=method, reduction=reduction).counts(samples=8, positions=50) == counts
