@@ -72,8 +72,8 @@ def _read_annotations(path: Path, broken: BrokenRecords) -> tuple[list[_Entry], 
     """Read the images with their captions, the name of the data set, and the number of empty captions."""
     if path.suffix == ".token":
         raise DataError(
-            f"{path} has no splits; give Karpathy's dataset_flickr30k.json, or make lines of jsonl of it, "
-            '{"image": "1.jpg", "texts": [...]}, for tools/prepare_data.py jsonl'
+            f"{path} has no splits; give Karpathy's dataset_flickr30k.json, or divide its pictures by hash: "
+            f"tools/prepare_data.py jsonl --input {path} --images DIR"
         )
     content = read_json(path, DataError)
     if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):

@@ -90,7 +90,7 @@ class GlueFile(TextDataset):
     def _scan(self, number: int, line: bytes) -> bool:
         """Read the header or the label of a line; return whether it is a sample."""
         fields = _split(line)
-        if (number == 1 and self._read_header(fields)) or not line.strip():
+        if not line.strip() or (not self._columns and self._read_header(fields, number)):
             return False
         try:
             label = self._read_label(fields, f"{self.path}, line {number}")
@@ -100,19 +100,19 @@ class GlueFile(TextDataset):
         self._labels.append(label)
         return True
 
-    def _read_header(self, fields: list[str]) -> bool:
-        """Set the columns from the first line; return False if it is already a sample."""
+    def _read_header(self, fields: list[str], number: int) -> bool:
+        """Set the columns from the first line with text; return False if it is already a sample."""
         wanted = (*self.task.texts, self.task.label)
         is_header = not self.task.headless or any(field in (*wanted, "index") for field in fields)
         columns = fields if is_header else self.task.headless
         self._columns = {column: place for place, column in enumerate(columns)}
         if len(self._columns) < len(columns):
-            raise DataError(f"{self.path}, line 1: two columns of one name; expected each once")
+            raise DataError(f"{self.path}, line {number}: two columns of one name; expected each once")
         missing = [column for column in wanted if column not in self._columns]
         if missing and (self._needs_labels or missing != [self.task.label]):
             found = ", ".join(visible(field[:30]) for field in fields[:12]) or "nothing"
             raise DataError(
-                f"{self.path}, line 1: no column {' and no column '.join(missing)}; found: {found}; expected "
+                f"{self.path}, line {number}: no column {' and no column '.join(missing)}; found: {found}; expected "
                 "these names with tabs between, and nothing around them"
             )
         return is_header

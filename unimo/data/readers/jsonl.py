@@ -34,7 +34,7 @@ from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_
 from unimo.data.record import Record, picture_name
 from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown, visible
-from unimo.files import parse_json, read_json
+from unimo.files import decode, parse_json, read_json
 from unimo.metrics.vqa import answer_type, soft_scores
 
 HASHED_SPLITS = ("train", "val", "test")
@@ -157,8 +157,17 @@ class _ItemFile:
         return self._items[index][1]
 
 
+class _TokenFile(LineFile):
+    """The lines of a `.token` file of Flickr8k and Flickr30k, `1.jpg#0`, TAB, caption, as objects."""
+
+    def content(self, index: int) -> bytes:
+        line = decode(super().content(index), self.where(index), RecordError)
+        name, _, text = line.rstrip("\r\n").partition("\t")
+        return json.dumps({"image": name.rpartition("#")[0], "text": text}).encode()
+
+
 class JsonlDataset(Dataset):
-    """One jsonl file, or a `.json` file with a list of the same objects.
+    """One jsonl file, a `.json` file with a list of the same objects, or a `.token` file of Flickr30k.
 
     Args:
         image_root: folder that image paths are relative to; that of the file when None.
@@ -175,7 +184,7 @@ class JsonlDataset(Dataset):
         self._split, self._says_splits = read_split(self.path.stem), False
         # For each sample its line, and its index among the samples of the line.
         self._line_of, self._which = array("q"), array("i")
-        opened = _ItemFile if self.path.suffix.lower() == ".json" else LineFile
+        opened = {".json": _ItemFile, ".token": _TokenFile}.get(self.path.suffix.lower(), LineFile)
         self._lines = opened(self.path, self._count)
         if kind != "texts":
             self._check_images_exist()

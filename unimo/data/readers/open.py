@@ -14,7 +14,8 @@ they are spelled. Rules:
 - in a folder with several kinds of Arrow tables (ViLT users keep all of theirs together), those with the
   columns of the requested kind are read;
 - of several formats in one folder Arrow goes before tar, and tar before jsonl;
-- a JSON list of the same objects (`coco_train.json` of ALBEF) is read if it is named, alone or by a pattern;
+- a JSON list of the same objects (`coco_train.json` of ALBEF) and a `.token` file of Flickr30k are read if named,
+  alone or by a pattern;
 - if no file of the folder names a split, its records may: a column `split` of Arrow tables, or the key of
   jsonl lines and JSON lists; tar shards that name none are train;
 - records that say another split than the name of their file are broken;
@@ -68,14 +69,17 @@ _READERS: dict[str, Callable[[Path, Kind, str], Dataset]] = {
     ".tar": TarDataset,
     ".jsonl": JsonlDataset,
     ".json": JsonlDataset,
+    ".token": JsonlDataset,
     ".txt": lambda path, kind, name: TextLinesDataset(path, name),
 }
+_NAMED = (".json", ".token")
+"""Formats that are read if a file or a pattern is named: most files with these endings are something else."""
 _OTHER_FORMATS = {
     ".tar.gz": "unpack *.tar.gz with gunzip: members are read by their place in the file",
     ".tgz": "unpack *.tgz with gunzip: members are read by their place in the file",
     ".parquet": "convert *.parquet to jsonl and files of images, or to Arrow files (pyarrow.ipc.new_file)",
-    ".token": 'lines of *.token become jsonl lines {"image": "1.jpg", "texts": [...]}; Flickr30k with its '
-    "usual splits: tools/prepare_data.py karpathy --annotations dataset_flickr30k.json",
+    ".token": "lines of *.token become jsonl lines if their file is named, with its pictures beside it; "
+    "Flickr30k with its usual splits: tools/prepare_data.py karpathy --annotations dataset_flickr30k.json",
     ".csv": 'write a line {"image": ..., "text": ...} of jsonl for each row',
     ".json": 'a JSON list of {"image": ..., "caption": ...} (ALBEF) is read if its file is named, or a '
     "pattern such as DIR/coco_*.json; Karpathy's, VQA's and others: tools/prepare_data.py",
@@ -196,9 +200,9 @@ def _find_files(path: Path, kind: Kind) -> list[_File]:
     if path.is_dir():
         candidates = listed(path)
     elif path.is_file():
-        candidates, suffixes = [path], (*suffixes, ".json")
+        candidates, suffixes = [path], (*suffixes, *_NAMED)
     elif "*" in path.name and path.parent.is_dir():
-        candidates, suffixes = listed(path.parent, path.name), (*suffixes, ".json")
+        candidates, suffixes = listed(path.parent, path.name), (*suffixes, *_NAMED)
     else:
         raise DataError(
             f"no data at {path.absolute()}; make it with tools/prepare_data.py, give another folder, "
@@ -278,7 +282,7 @@ def _divide(files: list[_File], kind: Kind, name: str) -> tuple[dict[Path, Datas
         The opened files; none, and no splits, if names say them or all samples are of train.
     """
     suffix = files[0].path.suffix.lower()
-    if files[0].split or suffix not in (".arrow", ".jsonl", ".json"):
+    if files[0].split or suffix not in (".arrow", ".jsonl", *_NAMED):
         return {}, {}
     opened = {file.path: _open_file(file.path, kind, name) for file in files}
     division = divide_by_records(opened)

@@ -77,6 +77,40 @@ def test_json_lists_of_albef(tmp_path: Path) -> None:
     assert record.answer_scores == {"yes": 1.0, "no": 0.3} and record.question_id == 5
 
 
+def test_token_files_of_flickr30k(tmp_path: Path) -> None:
+    write_pictures(tmp_path, ["1.jpg", "2#3.jpg"])
+    lines = [
+        "1.jpg#0\tA dog , two\tcats",
+        "1.jpg#1\tA pet",
+        '2#3.jpg#0\tThe "texts" of {a',
+        "no tab",
+        "1.jpg#2\t ",
+    ]
+    path = tmp_path / "results_train.token"
+    path.write_bytes("\n".join(lines).encode() + b"\n1.jpg#3\t\xff\n")
+    for named in (path, tmp_path / "results*.token"):
+        data = open_corpus(CorpusConfig(str(named)), "train", "pairs", DataConfig())
+        found = [(data[index].text, data[index].image_id, data[index].sample_id) for index in range(3)]
+        assert found == [
+            ("A dog , two\tcats", "1.jpg", "results_train:1#0"),
+            ("A pet", "1.jpg", "results_train:2#0"),
+            ('The "texts" of {a', "2#3.jpg", "results_train:3#0"),
+        ]
+        for index, message in (
+            (3, "line 4: expected 'image': a path"),
+            (4, "empty"),
+            (5, "line 6: not valid UTF-8"),
+        ):
+            with pytest.raises(RecordError, match=message):
+                data[index]
+    prepared = prepare_jsonl(path, tmp_path / "out", max_missing_rate=0.5)
+    assert prepared["splits"]["train"]["samples"] == 3 and prepared["broken"] == 3
+    path.rename(tmp_path / "results.token")  # no split: divided by hash
+    assert (
+        len(open_corpus(CorpusConfig(str(tmp_path / "results.token")), "train", "pairs", DataConfig())) == 6
+    )
+
+
 @pytest.mark.parametrize("content", [{"images": []}, [1, 2], "text", [["image"]], None])
 def test_other_json_files_are_no_corpora(tmp_path: Path, content: object) -> None:
     with pytest.raises(DataError, match="expected a JSON list of objects.*tools/prepare_data.py"):
@@ -142,7 +176,7 @@ def test_shards_with_classes(tmp_path: Path) -> None:
 )
 def test_other_formats_are_told_the_way_out(tmp_path: Path, name: str, advice: str) -> None:
     (tmp_path / name).write_bytes(b"1.jpg#0\tA dog.\n")
-    for path in (tmp_path, tmp_path / name):
+    for path in (tmp_path, *([] if name.endswith(".token") else [tmp_path / name])):
         with pytest.raises(DataError, match=f"holds no pairs data.*found {name}; .*{advice}"):
             read(path)
 

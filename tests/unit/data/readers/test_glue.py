@@ -96,6 +96,8 @@ def test_stsb_scores(tmp_path: Path) -> None:
         ),
         ("stsb", ["sentence1\tsentence2\tscore", "a\tb\tnan"], r"line 2: unknown score 'nan'"),
         ("sst2", ["sentence\tlabel"], r"has no samples"),
+        ("mnli", ["", " ", "sentence1\tsentence2", "a\tb"], r"line 3: no column gold_label"),
+        ("mnli", ["", "", "\t"], r"has no samples"),
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_line(
@@ -105,6 +107,16 @@ def test_what_is_wrong_is_named_with_file_and_line(
     with pytest.raises(DataError, match=message) as caught:
         list(GlueFile(path, TASKS[dataset], "mine"))
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("dataset", ["sst2", "mnli"])
+def test_empty_lines_before_the_header(tmp_path: Path, dataset: str) -> None:
+    texts = {
+        "sst2": ("sentence\tlabel", "a\t1"),
+        "mnli": ("sentence1\tsentence2\tgold_label", "a\tb\tneutral"),
+    }
+    data = GlueFile(write(tmp_path / "train.tsv", "", " ", *texts[dataset], ""), TASKS[dataset], "mine")
+    assert [record.text for record in data] == ["a"] and data[0].label == 1
 
 
 def test_missing_split_folder_and_text(tmp_path: Path) -> None:
