@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from picture_files import jpeg, write_pictures
 
@@ -174,6 +175,27 @@ def test_training_records_in_other_files_are_a_warning(
     monkeypatch.setattr("unimo.data.splits._warned", set())
     assert sound(opened(arrow(tmp_path, "mine_val", ["train"] * 3), "val"))[0] == {"0", "1", "2"}
     assert caplog.text.count("it says that it is of train, in a file of val") == 1
+
+
+@pytest.mark.parametrize("kind", ["timestamp[s]", "timestamp[ns]", "duration[s]"])
+@pytest.mark.parametrize("column", ["split", "image_id", "caption"])
+def test_times_beyond_pythons_are_broken_records(tmp_path: Path, kind: str, column: str) -> None:
+    types = {"timestamp[s]": pa.timestamp("s"), "timestamp[ns]": pa.timestamp("ns")}
+    types |= {"duration[s]": pa.duration("s")}
+    times = pa.array([2**62, 1]).view(types[kind])
+    columns = {"image": pa.array([jpeg(1), jpeg(2)]), "caption": pa.array([["a"], ["b"]])}
+    is_list = column == "caption"
+    columns[column] = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), times) if is_list else times
+    table = pa.table(columns)
+    with (
+        pa.OSFile(str(tmp_path / "train.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    data = opened(tmp_path)
+    for index in range(2):
+        with pytest.raises(RecordError, match=f"train.arrow, row {index}"):
+            data[index]
 
 
 def test_own_lines_become_tables_of_what_they_say(tmp_path: Path) -> None:

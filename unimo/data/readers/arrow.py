@@ -55,6 +55,10 @@ _DEPTHS: dict[Kind, dict[str, int]] = {
 }
 
 
+_UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
+"""Errors of values that Python does not have: bytes that are not UTF-8, times beyond the year 9999."""
+
+
 class ArrowDataset(Dataset):
     """One Arrow file, flattened to (image row, text index) samples.
 
@@ -107,8 +111,8 @@ class ArrowDataset(Dataset):
                 check_said_split(self._said[row].as_py(), self._split, where, needed=self._split is None)
             fields = self._fields(row, which, where, sample_id)
             image_id = self._image_id(row)
-        except (UnicodeDecodeError, pa.ArrowException) as error:
-            raise RecordError(f"{where}: not valid UTF-8: {error}") from error
+        except _UNREADABLE as error:
+            raise RecordError(f"{where}: {_reason(error)}") from error
         if self.kind != "texts":
             fields |= {"images": (self._images.read(row),), "image_id": image_id}
         return Record(sample_id, self.name, **fields)
@@ -163,8 +167,8 @@ class ArrowDataset(Dataset):
         row = self._locate(index)[0]
         try:
             return self._image_id(row)
-        except UnicodeDecodeError as error:
-            raise RecordError(f"{self.path}, row {row}: image_id is not valid UTF-8: {error}") from error
+        except _UNREADABLE as error:
+            raise RecordError(f"{self.path}, row {row}, image_id: {_reason(error)}") from error
 
     def _image_id(self, row: int) -> str:
         known = "image_id" in self._table.column_names
@@ -315,6 +319,11 @@ def _lengths(lists: pa.Array) -> list[int]:
     return pc.fill_null(pc.list_value_length(lists), 0).to_pylist()
 
 
+def _reason(error: Exception) -> str:
+    what = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else "cannot be read"
+    return f"{what}: {error}"
+
+
 def _says_any(column: pa.ChunkedArray) -> bool:
     """Return whether a column has values that are neither null nor an empty text."""
     values = column if pa.types.is_nested(column.type) else column.unique()
@@ -322,7 +331,7 @@ def _says_any(column: pa.ChunkedArray) -> bool:
 
 
 def _readable(value: pa.Scalar) -> Any:
-    """Return a value; None for a text that is not UTF-8."""
-    with contextlib.suppress(UnicodeDecodeError):
+    """Return a value; None for a text that is not UTF-8, or a time beyond Python's."""
+    with contextlib.suppress(*_UNREADABLE):
         return value.as_py()
     return None

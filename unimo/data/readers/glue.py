@@ -112,8 +112,8 @@ class GlueFile(TextDataset):
         if missing and (self._needs_labels or missing != [self.task.label]):
             found = ", ".join(visible(field[:30]) for field in fields[:12]) or "nothing"
             raise DataError(
-                f"{self.path}, line {number}: no column {' and no column '.join(missing)}; found: {found}; expected "
-                "these names with tabs between, and nothing around them"
+                f"{self.path}, line {number}: no column {' and no column '.join(missing)}; found: {found}; "
+                "expected these names with tabs between, and nothing around them"
             )
         return is_header
 

@@ -14,8 +14,8 @@ they are spelled. Rules:
 - in a folder with several kinds of Arrow tables (ViLT users keep all of theirs together), those with the
   columns of the requested kind are read;
 - of several formats in one folder Arrow goes before tar, and tar before jsonl;
-- a JSON list of the same objects (`coco_train.json` of ALBEF) and a `.token` file of Flickr30k are read if named,
-  alone or by a pattern;
+- a JSON list of the same objects (`coco_train.json` of ALBEF) and a `.token` file of Flickr30k are read if
+  named, alone or by a pattern;
 - if no file of the folder names a split, its records may: a column `split` of Arrow tables, or the key of
   jsonl lines and JSON lists; tar shards that name none are train;
 - records that say another split than the name of their file are broken;

@@ -97,7 +97,7 @@ def test_token_files_of_flickr30k(tmp_path: Path) -> None:
             ('The "texts" of {a', "2#3.jpg", "results_train:3#0"),
         ]
         for index, message in (
-            (3, "line 4: expected 'image': a path"),
+            (3, "line 4: the text is empty"),
             (4, "empty"),
             (5, "line 6: not valid UTF-8"),
         ):
