@@ -33,19 +33,18 @@ ADVICE = (
 def examine(options: Options) -> list[Row]:
     """Add up over the GPUs of this machine, if it has two, and over two CPU processes."""
     cards = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    rows = [measured("gloo", 2, "cpu")]
+    rows = [measured("gloo", 2, "cpu", options.folder)]
     if cards < 2:
         return [*rows, Row("all-reduce, nccl", "not here", f"needs two GPUs, {cards} are here")]
-    return [*rows, measured("nccl", cards, "gpu")]
+    return [*rows, measured("nccl", cards, "gpu", options.folder)]
 
 
-def measured(carrier: str, ranks: int, device: str) -> Row:
-    """Start the ranks and judge what they print."""
+def measured(carrier: str, ranks: int, device: str, place: str) -> Row:
+    """Start the ranks, whose logs go into `place` meanwhile, and judge what they print."""
     name = f"all-reduce, {carrier}"
-    log = "output_dir="  # what the ranks print is wanted, not kept
     try:
-        with trial.scratch(Options()) as folder:
-            text = trial.start_ranks(ranks, [__file__, f"device={device}", f"{log}{folder}"])
+        with trial.scratch(place) as folder:
+            text = trial.start_ranks(ranks, [__file__, f"device={device}", f"output_dir={folder}"])
     except UnimoError as error:
         return Row(name, "wrong", str(error), ADVICE)
     return judge(name, ranks, text)

@@ -65,7 +65,7 @@ CHECKS = (
     Check("loader against steps", "unimo.doctor.speed:examine", 20),
     Check("speed of the base recipes", "unimo.doctor.speed:examine_recipes", 5),
 )
-RECIPE_SECONDS = 150
+RECIPE_SECONDS = 60
 """For each base recipe when they are measured on a CPU."""
 
 

@@ -23,7 +23,6 @@ from typing import Any
 import paddle
 from paddle import profiler
 
-from unimo import distributed
 from unimo.doctor import trial
 from unimo.doctor.report import Options, Row
 from unimo.errors import DataError
@@ -141,8 +140,8 @@ class Watch(Callback):
 
 def examine(options: Options) -> list[Row]:
     """Watch the steps of a run that does not log meanwhile."""
-    on_gpu = distributed.is_on_gpu()
-    with trial.scratch(options) as folder:
+    on_gpu = trial.set_up(options)
+    with trial.scratch(options.folder) as folder:
         traces = folder / "traces" if on_gpu else None
         watch = Watch(traces)
         train(trial.small_run(options, folder / "run", STEPS, f"train.log_every={STEPS}"), [watch])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import paddle
 
-from unimo import distributed
 from unimo.doctor import trial
 from unimo.doctor.report import Options, Row
 from unimo.errors import DeviceError
@@ -20,8 +19,8 @@ TOLERANCES = {"bf16": 2e-2, "fp16": 5e-3}
 
 def examine(options: Options) -> list[Row]:
     """Train a few steps in every number format that the device has."""
-    rows = []
-    with trial.scratch(options) as folder:
+    rows, on_gpu = [], trial.set_up(options)
+    with trial.scratch(options.folder) as folder:
         fixed = trial.without_dropout(options)  # whose random streams differ by number format
 
         def losses(precision: str) -> list[float]:
@@ -29,7 +28,7 @@ def examine(options: Options) -> list[Row]:
             train(trial.small_run(options, output, STEPS, f"train.precision={precision}", *fixed))
             return trial.logged(output)
 
-        if not distributed.is_on_gpu():
+        if not on_gpu:
             return [refused(precision, losses) for precision in TOLERANCES]
         plain = losses("fp32")
         for precision in TOLERANCES:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from unimo import distributed
 from unimo.doctor import trial
 from unimo.doctor.report import Options, Row
 from unimo.errors import UnimoError
@@ -30,11 +29,11 @@ EACH_STEP = ("train.save_every=1", f"train.keep_checkpoints={STEPS}")
 
 def examine(options: Options) -> list[Row]:
     """Carry out the same run in all ways that two ranks of this machine allow."""
-    on_gpu = distributed.is_on_gpu()
+    on_gpu = trial.set_up(options)
     if on_gpu and paddle.device.cuda.device_count() < 2:
         rows = [Row(f"{name} equals data parallel", "not here", "needs two GPUs") for name in VARIANTS]
         return [Row("two ranks equal one", "not here", "needs two GPUs"), *rows]
-    with trial.scratch(options) as folder:
+    with trial.scratch(options.folder) as folder:
         rows = [ranks_row(options, folder)]
         plain = folder / "plain"
         trial.launch(2, options, plain, STEPS, *EACH_STEP)

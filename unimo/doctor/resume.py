@@ -31,7 +31,7 @@ class StopAt(Callback):
 
 def examine(options: Options) -> list[Row]:
     """Carry out a run twice, and once more with a stop in the middle."""
-    with trial.scratch(options) as folder:
+    with trial.scratch(options.folder) as folder:
         for name, stops in {"first": (), "second": (), "stopped": (StopAt(STEPS // 2),)}.items():
             train(trial.small_run(options, folder / name, STEPS), stops)
         half = trial.logged(folder / "stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Sequence
@@ -9,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-import paddle
-
-from unimo import distributed, registry
+from unimo import registry
 from unimo.benchmark.machine import MATMUL_SHAPE
 from unimo.config import list_recipes
 from unimo.doctor import trial
 from unimo.doctor.devices import WIDE_SHAPE, product_rate
 from unimo.doctor.report import Options, Row, verdict
-from unimo.errors import UnimoError
+from unimo.errors import CheckpointError, UnimoError
+from unimo.files import read_json_object
 from unimo.settings import RunConfig, load_run_config
+from unimo.training.plan import PLAN
 from unimo.training.run import open_processor, resolve, train
 from unimo.training.state import Callback, StepReport, TrainState
 
@@ -27,11 +28,17 @@ STEPS, SETTLED = 8, 3
 MOST = 64
 """Samples of a measured step at most."""
 LOADER_SECONDS = 4.0
+LEAST_SHARE = 0.1
+"""Share of the rate of plain products that a base recipe reaches on any device."""
 _FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
+class TimedError(Exception):
+    """Ends a run once its steps are timed, before anything is evaluated or saved."""
+
+
 class Clock(Callback):
-    """Times whole steps, metrics read, and what of them went by waiting for batches."""
+    """Times whole steps, metrics read, and what of them went by waiting for batches; then ends the run."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -45,30 +52,54 @@ class Clock(Callback):
         self.waited.append(report.data_seconds)
 
     def on_step_logged(self, state: TrainState) -> None:
-        """Take the time after the metrics were read, for which the device must have finished."""
+        """Take the time after the metrics were read, for which the device must have finished.
+
+        Raises:
+            TimedError: this was the last step.
+        """
         now = time.perf_counter()
         self.seconds.append(now - self._last)
         self._last = now
+        if state.is_finished:
+            raise TimedError
 
 
 def examine(options: Options) -> list[Row]:
     """Measure loader and steps of the chosen recipe."""
-    run = measured_run(options)
-    with trial.scratch(options) as folder:
-        clock = Clock()
-        train(replace(run, output_dir=str(folder / "run")), [clock])
+    run = measured_run(options, MOST, STEPS, trial.set_up(options))
+    clock, _ = timed(run)
     step = median(full - waited for full, waited in zip(clock.seconds, clock.waited, strict=True))
     loader = loader_rate(run, LOADER_SECONDS)
     waited = sum(clock.waited[SETTLED:]) / sum(clock.seconds[SETTLED:])
     return [judge(options.recipe, loader, run.train.batch_size / step, waited, run.data.num_workers)]
 
 
-def measured_run(options: Options, most: int = MOST, steps: int = STEPS, *words: str) -> RunConfig:
-    """Build the config of a run at the recipe's own batch on one rank, but for the number of rounds."""
+def timed(run: RunConfig) -> tuple[Clock, int]:
+    """Take the steps of a run in a temporary folder; return their times, and the operations of a step."""
+    clock = Clock()
+    with trial.scratch(run.output_dir) as folder:
+        with contextlib.suppress(TimedError):
+            train(replace(run, output_dir=str(folder)), [clock])
+        plan = read_json_object(folder / PLAN, CheckpointError)
+    return clock, plan["step"]["operations"] or 0
+
+
+def measured_run(options: Options, most: int, steps: int, on_gpu: bool) -> RunConfig:
+    """Build the config of a run on one device whose steps are one micro-batch of the recipe.
+
+    Args:
+        options: names the recipe.
+        most: samples of a step at most.
+        steps: their number.
+        on_gpu: keep the recipe's number format and recomputation; a CPU has fp32 only.
+    """
     full = load_run_config(options.recipe, "pretrain", list(options.overrides))
     size = min(full.train.micro_batch_size or full.train.batch_size, most)
     sizes = [f"train.batch_size={size}", f"train.micro_batch_size={size}", "data.scenes.train_images=2000"]
-    return trial.small_run(options, Path(options.folder), steps, *sizes, *words)
+    if on_gpu:
+        kept = full.train
+        sizes += [f"train.precision={kept.precision}", f"train.recompute={kept.recompute}".lower()]
+    return trial.small_run(options, Path(options.folder), steps, *sizes)
 
 
 def loader_rate(run: RunConfig, seconds: float) -> float:
@@ -103,7 +134,7 @@ def judge(recipe: str, loader: float, step: float, waited: float, threads: int) 
 
 def examine_recipes(options: Options) -> list[Row]:
     """Measure every base recipe: on a GPU at its own micro-batch, on a CPU, when asked to, at two samples."""
-    on_gpu = distributed.is_on_gpu()
+    on_gpu = trial.set_up(options)
     names = [name for name in list_recipes("pretrain") if name.endswith("_base")]
     if not on_gpu and not options.every_recipe:
         return [
@@ -117,23 +148,28 @@ def recipe_row(name: str, options: Options, on_gpu: bool) -> Row:
     """Measure one base recipe on the built-in corpus."""
     most, steps = (MOST, STEPS) if on_gpu else (2, 2)
     plain = Options(recipe=name, folder=options.folder)
-    halves = on_gpu and paddle.amp.is_bfloat16_supported()
     try:
-        run = measured_run(plain, most, steps, *["train.precision=bf16"] * halves)
-        with trial.scratch(plain) as folder:
-            clock = Clock()
-            train(replace(run, output_dir=str(folder / "run")), [clock])
+        run = measured_run(plain, most, steps, on_gpu)
+        clock, operations = timed(run)
     except (UnimoError, MemoryError) as error:
         return Row(f"speed of {name}", "wrong", str(error), "report this table")
-    return speed_row(run, clock.seconds)
-
-
-def speed_row(run: RunConfig, seconds: Sequence[float]) -> Row:
-    """Report the speed of a recipe from the times of its steps."""
-    step = median(seconds[SETTLED:] or seconds[1:])
-    shape = WIDE_SHAPE if distributed.is_on_gpu() else MATMUL_SHAPE
+    shape = WIDE_SHAPE if on_gpu else MATMUL_SHAPE
     rate = product_rate(shape, _FORMATS[run.train.precision])
-    size = run.train.batch_size
-    figure = f"{size / step:.2f} samples/s at {size} a step, {run.train.precision}"
-    figure += f"; products alone {rate / 1e12:.2f} TFLOP/s"
-    return Row(f"speed of {run.model.name}", "ok", figure)
+    return speed_row(run, clock.seconds, operations, rate)
+
+
+def speed_row(run: RunConfig, seconds: Sequence[float], operations: int, rate: float) -> Row:
+    """Judge the speed of a recipe.
+
+    Args:
+        run: its config.
+        seconds: times of its steps.
+        operations: floating-point operations of the products of a step.
+        rate: those a second that plain products reach in the same number format.
+    """
+    step = median(seconds[SETTLED:] or seconds[1:])
+    size, share = run.train.batch_size, operations / step / rate
+    speed = f"{size / step:.2f} samples/s at {size} a step, {run.train.precision}"
+    figure = f"{speed}; {share:.0%} of the rate of products alone, {rate / 1e12:.2f} TFLOP/s"
+    advice = "is the device shared, or does the loader keep it waiting? see the row of the loader"
+    return verdict(f"speed of {run.model.name}", LEAST_SHARE <= share <= 1.2, figure, advice)

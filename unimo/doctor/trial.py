@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unimo import distributed
 from unimo.doctor.report import Options, Row
 from unimo.doctor.versions import ROOT
 from unimo.errors import UnimoError
@@ -31,6 +32,9 @@ SMALL = (
     f"train.eval_batch_size={BATCH}",
     "train.save_every=0",
     "train.select_metric=",
+    "train.precision=fp32",
+    "train.sharding_stage=0",
+    "train.recompute=false",
     "optim.warmup=0",
     "data.scenes.train_images=256",
     f"data.scenes.val_images={BATCH}",
@@ -51,6 +55,16 @@ def small_words(options: Options, output: Path, steps: int, *words: str) -> list
     return [*options.overrides, *SMALL, f"train.max_steps={steps}", f"output_dir={output}", *words]
 
 
+def set_up(options: Options) -> bool:
+    """Choose the device that the recipe runs on, and return whether it is a GPU.
+
+    Raises:
+        DeviceError: train.device=gpu without one.
+    """
+    distributed.setup(small_run(options, Path(options.folder), 1).train)
+    return distributed.is_on_gpu()
+
+
 def without_dropout(options: Options) -> list[str]:
     """Return overrides that turn off every dropout of the recipe's model."""
     run = load_run_config(options.recipe, "pretrain", list(options.overrides))
@@ -67,9 +81,9 @@ def _rates(where: str, section: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def scratch(options: Options) -> Iterator[Path]:
-    """Yield a folder for the output of short runs, which is removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix=".doctor_", dir=make_folder(options.folder)) as folder:
+def scratch(place: str) -> Iterator[Path]:
+    """Yield a folder inside `place` for the output of short runs; it is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix=".doctor_", dir=make_folder(place)) as folder:
         yield Path(folder)
 
 

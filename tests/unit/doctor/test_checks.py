@@ -71,13 +71,11 @@ def test_sums_over_ranks(text: str, result: str) -> None:
 
 
 def test_ranks_that_fail_are_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-
     def fail(*arguments: object) -> str:
         raise UnimoError("2 ranks ended with code 1: connection refused")
 
     monkeypatch.setattr(trial, "start_ranks", fail)
-    row = collectives.measured("gloo", 2, "cpu")
+    row = collectives.measured("gloo", 2, "cpu", str(tmp_path))
     assert row.result == "wrong"
     assert "refused" in row.figure
     assert "SOCKET_IFNAME" in row.advice
@@ -187,7 +185,7 @@ def test_a_loader_slower_than_steps_is_wrong() -> None:
 
 def test_the_real_loader_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     options = Options(folder=str(tmp_path), overrides=("data.image_size=32", "data.num_workers=0"))
-    run = speed.measured_run(options, 8)
+    run = speed.measured_run(options, 8, 1, on_gpu=False)
     assert speed.loader_rate(run, 0.3) > 0
     real = loader.read_batch
 
@@ -199,6 +197,17 @@ def test_the_real_loader_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert speed.loader_rate(run, 0.3) < 8 / 0.2
 
 
+def test_a_recipe_that_leaves_the_device_idle_is_wrong() -> None:
+    run = speed.measured_run(Options(), 8, 1, on_gpu=False)
+    times = [9.0, 2.0, 2.0, 1.0, 1.0, 1.1]
+    row = speed.speed_row(run, times, operations=40 * 10**9, rate=1e11)
+    assert (row.result, row.figure[:34]) == ("ok", "8.00 samples/s at 8 a step, fp32; ")
+    assert "40% of the rate of products alone, 0.10 TFLOP/s" in row.figure
+    assert speed.speed_row(run, times, operations=10**9, rate=1e11).result == "wrong"
+    # More than plain products reach: one of the two numbers cannot be.
+    assert speed.speed_row(run, times, operations=200 * 10**9, rate=1e11).result == "wrong"
+
+
 def test_recipes_are_measured_on_request_only() -> None:
     rows = speed.examine_recipes(Options())
     assert {row.result for row in rows} == {"not here"}
@@ -207,14 +216,18 @@ def test_recipes_are_measured_on_request_only() -> None:
 
 
 def test_clock_counts_what_lies_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.0, 2.0, 5.0])
+    times = iter([0.0, 2.0, 5.0, 9.0])
     monkeypatch.setattr(speed.time, "perf_counter", lambda: next(times))
     clock = speed.Clock()
-    clock.on_start(SimpleNamespace())
+    state = SimpleNamespace(is_finished=False)
+    clock.on_start(state)
     for waited in (0.5, 1.0):
-        clock.on_step_end(SimpleNamespace(), SimpleNamespace(data_seconds=waited))
-        clock.on_step_logged(SimpleNamespace())
-    assert (clock.seconds, clock.waited) == ([2.0, 3.0], [0.5, 1.0])
+        clock.on_step_end(state, SimpleNamespace(data_seconds=waited))
+        clock.on_step_logged(state)
+    state.is_finished = True
+    with pytest.raises(speed.TimedError):
+        clock.on_step_logged(state)
+    assert (clock.seconds, clock.waited) == ([2.0, 3.0, 4.0], [0.5, 1.0])
 
 
 def test_short_runs_leave_out_every_dropout() -> None:
