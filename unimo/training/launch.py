@@ -28,6 +28,7 @@ from unimo._runtime import available_cores, end_with_parent
 from unimo.errors import ConfigError
 from unimo.files import regular
 from unimo.limits import LOG_END_BYTES
+from unimo.training import addresses
 
 # As `python -m paddle.distributed.launch`, without what importing Paddle prints (`unimo/_runtime.py`).
 _PADDLES_LAUNCHER = "import unimo; from paddle.distributed.launch.main import launch; launch()"
@@ -142,12 +143,18 @@ def own_logs(folder: Path) -> Iterator[Path]:
 def launch_command(
     words: Sequence[str], local: int, nodes: int, log_dir: Path, environ: Mapping[str, str]
 ) -> list[str]:
-    """Build the command that starts Paddle's launcher."""
+    """Build the command that starts Paddle's launcher.
+
+    Raises:
+        ConfigError: the first of several machines cannot be found or reached.
+    """
     command = [sys.executable, "-c", _PADDLES_LAUNCHER, "--log_level", "WARNING"]
     command += ["--nproc_per_node", str(local), "--nnodes", str(nodes), "--max_restart", "0"]
     command += [f"--log_dir={log_dir}", "--log_overwrite", "1"]
     if nodes > 1:
-        command += ["--master", f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"]
+        port = environ["MASTER_PORT"]
+        master, own = addresses.meeting_place(environ["MASTER_ADDR"], int(port))
+        command += ["--master", f"{master}:{port}", "--host", own]
     if environ.get("NODE_RANK"):
         command += ["--rank", environ["NODE_RANK"]]
     return [*command, *words]

@@ -136,11 +136,13 @@ def test_a_parent_that_has_ended_before_is_noticed() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "")
 
 
-def test_command_names_master_and_node() -> None:
+def test_command_names_master_and_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.addresses, "meeting_place", lambda *given: ("10.0.0.1", "10.0.0.7"))
     environ = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500", "NODE_RANK": "1"}
     command = launch.launch_command(["tool.py", "x"], 8, 2, Path("logs"), environ)
     assert command[-2:] == ["tool.py", "x"]
     assert command[command.index("--master") + 1] == "10.0.0.1:29500"
+    assert command[command.index("--host") + 1] == "10.0.0.7"
     assert command[command.index("--rank") + 1] == "1"
     assert command[command.index("--nproc_per_node") + 1] == "8"
 
