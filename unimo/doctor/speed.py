@@ -105,7 +105,7 @@ def measured_run(options: Options, most: int, steps: int, on_gpu: bool) -> RunCo
 def loader_rate(run: RunConfig, seconds: float) -> float:
     """Return the samples per second of the run's loader alone, once its threads have started."""
     processor = open_processor(run)
-    run = resolve(run, processor, keep_init=False)
+    run = resolve(run, processor)
     loader = registry.task_class(run.task.name).open_data(run, processor).train_loader(run)
     try:
         # What the threads had ready beforehand does not count.
