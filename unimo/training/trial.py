@@ -72,8 +72,11 @@ def try_samples(state: TrainState) -> Trial | None:
                 return tried
             tried = _forward(state, batch)
             seconds = max(distributed.gather(tried.forward_seconds * tried.samples))
-            if count >= len(keys) or _GROWTH * seconds > LONGEST_SECONDS:
+            if _GROWTH * seconds > LONGEST_SECONDS:
                 return tried
+            if count >= len(keys):
+                # The first pass of a size also waits for memory, and a GPU for its programs.
+                return min(tried, _forward(state, batch), key=lambda trial: trial.forward_seconds)
             count *= _GROWTH
     finally:
         paddle.set_rng_state(generators)
@@ -108,11 +111,13 @@ def _forward(state: TrainState, batch: Batch) -> Trial:
     """Run one pass, and for steps of several rounds that of the contrastive vectors, see `rounds.py`."""
     size, task, recomputes = len(batch.sample_ids), state.task, state.run.train.recompute
     tensors = to_tensors(batch)
+    # Sharded parameters are gathered by the wrapper.
+    layer = state.layer if state.run.train.sharding_stage >= 2 else task
     wait()
     began = time.perf_counter()
     with state.precision.autocast():
         with count_products(recomputes) as products:
-            task(tensors)
+            layer(tensors)
         wait()
         seconds = time.perf_counter() - began
         again = 0
