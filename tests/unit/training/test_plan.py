@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from micro import make_run, make_task, saved
+from micro import Tool, make_run, make_task, saved
 from micro_unimo2 import MODEL as UNIMO2
 from paddle_launch import run_ranks
 
 from unimo.config import list_recipes
+from unimo.data.readers.image_folder import PromptDataset
+from unimo.data.readers.jsonl import JsonlDataset
+from unimo.data.scenes.dataset import SceneShapes, open_scenes
 from unimo.nn.products import count_products
 from unimo.registry import TASKS, papers
-from unimo.settings import RunConfig, load_run_config
+from unimo.settings import RunConfig, ScenesConfig, load_run_config
 from unimo.training.callbacks import Pacing
 from unimo.training.hints import hints_of, too_long
 from unimo.training.loop import take_step
@@ -287,3 +290,33 @@ def test_several_ranks_print_one_plan(tmp_path: Path) -> None:
     assert (tmp_path / "launcher.log").read_text().count("plan: unimo2_tiny pretrain") == 1
     step = read(tmp_path)["step"]
     assert (step["ranks"], step["rounds"], step["micro_batch_samples"]) == (2, 2, 8)
+
+
+def test_fine_tuning_prints_its_plan_and_stops(tool: Tool, tmp_path: Path) -> None:
+    words = ("--task", "vqa", "--model", "unimo3_tiny", "--init", "none", *QUICK, f"output_dir={tmp_path}")
+    code, out, err = tool("finetune", *words, "--plan")
+    assert code == 0, err
+    assert out.startswith("plan: unimo3_tiny vqa, ") and "heads" in out
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {"plan.json"}
+
+
+def test_images_and_texts_of_corpora_are_counted(tmp_path: Path) -> None:
+    """Of whole corpora; a part of one says how many texts it has, and not how many images."""
+    config = ScenesConfig(train_images=10, val_images=10, captions_per_image=3)
+    counts = {
+        kind: (dataset.count_images(), dataset.count_texts())
+        for kind in ("pairs", "vqa", "texts", "images")
+        for dataset in [open_scenes(kind, "train", config)]
+    }
+    assert counts == {"pairs": (10, 30), "vqa": (10, 60), "texts": (0, 30), "images": (10, 0)}
+    part = open_scenes("pairs", "rest_val", config)
+    assert (part.count_images(), part.count_texts()) == (None, 6)
+    shapes = SceneShapes("train", config)
+    assert (shapes.count_images(), shapes.count_texts()) == (10, 0)
+    prompted = PromptDataset(shapes, "a {}")
+    assert (prompted.count_images(), prompted.count_texts()) == (10, 10)
+    lines = tmp_path / "pairs.jsonl"
+    lines.write_text('{"image": "a.png", "texts": ["x", "y"]}\n' * 2)
+    (tmp_path / "a.png").write_bytes(b"x")
+    found = JsonlDataset(lines, "pairs")
+    assert (found.count_images(), found.count_texts()) == (None, 4)
