@@ -20,11 +20,11 @@ import numpy as np
 from ppdet_features import extract as extraction
 from ppdet_features.extract import ExtractionSettings, detect_all
 from ppdet_features.image_list import ImageList, open_images
-from ppdet_features.jobs import Progress
 from unimo import cli
 from unimo.data.regions.shard import ShardReader, Skipped
 from unimo.data.regions.store import shard_path
 from unimo.jobs import Shard
+from unimo.progress import Progress
 from unimo.ranges import Size
 from unimo.training.memory import memory
 
@@ -51,7 +51,9 @@ def compare(
                 alone.update(detect_all([read(index)], extractor, one_by_one))
             middle = _clocks()
             part = Shard(number, -(-len(images) // size))
-            extraction.extract(images, extractor, Path(folder), settings, part, partial(Progress, quiet=True))
+            extraction.extract(
+                images, extractor, Path(folder), settings, part, partial(Progress, "images", quiet=True)
+            )
             spent += [middle - start, _clocks() - middle]
             with ShardReader(shard_path(Path(folder), number)) as reader:
                 together |= {image.image_id: image for image in reader.images()}

@@ -6,15 +6,12 @@ import argparse
 import colorsys
 import dataclasses
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from ppdet_features import extract as extraction
 from ppdet_features.config import read_names
@@ -27,49 +24,15 @@ from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.errors import ConfigError, DataError, RecordError
 from unimo.files import make_folder
 from unimo.jobs import Shard
+from unimo.progress import Progress
 
 logger = logging.getLogger("unimo.ppdet_features")
-MakeProgress = Callable[[int, int], Any]
-"""Makes a progress bar from the numbers of all images and of those done."""
-EVERY = 20.0
-"""Seconds between lines of progress."""
+MakeProgress = Callable[[int, int], Progress]
+"""Makes a progress from the numbers of all images and of those done."""
 MIN_SIDE = 600
 """Drawn images whose longer side is shorter, in pixels, are enlarged to it."""
 _KEPT = {"none": slice(None), "first": slice(1, None), "last": slice(None, -1)}
 """Columns of class probabilities that are kept for each `--background`."""
-
-
-class Progress:
-    """A bar with rate and remaining time on a terminal, log lines elsewhere, nothing if `quiet`.
-
-    `total` images are those of this process, `done` of them by an earlier run.
-    """
-
-    def __init__(self, total: int, done: int, quiet: bool = False) -> None:
-        self._total, self._done, self._first = total, done, done
-        self._is_bar, self._quiet = sys.stderr.isatty(), quiet
-
-    def __enter__(self) -> Progress:
-        shown = self._is_bar and not self._quiet
-        self._bar = tqdm(total=self._total, initial=self._done, unit=" images", disable=not shown)
-        self._started = self._logged = time.monotonic()
-        if self._done and not self._quiet:
-            logger.info("%d of %d images are done already", self._done, self._total)
-        return self
-
-    def update(self, count: int) -> None:
-        """Advance by `count` images."""
-        self._done += count
-        self._bar.update(count)
-        now = time.monotonic()
-        if not (self._is_bar or self._quiet) and now - self._logged >= EVERY:
-            self._logged = now
-            rate = (self._done - self._first) / (now - self._started)
-            left = tqdm.format_interval((self._total - self._done) / rate)
-            logger.info("%d/%d images  %.2f/s  ETA %s", self._done, self._total, rate, left)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
 
 
 def extract(args: argparse.Namespace, progress: MakeProgress) -> None:

@@ -7,11 +7,10 @@ import logging
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the clone, and not this folder
 
 from unimo.cli import arguments, code_after, is_main_rank, number, run  # noqa: E402 - works from a clone that is not installed
+from unimo.progress import tracked  # noqa: E402
 from unimo.ranges import NonNegative  # noqa: E402
 
 EXAMPLE = """python ppdet_features/train_detector.py --config ppdet_features/configs/scenes_tiny.yaml \\
@@ -57,7 +56,7 @@ def main(words: list[str] | None = None) -> int:
         held_out=held_out,
         minutes=args.minutes,
         quiet=args.quiet,
-        progress=functools.partial(tqdm, desc="evaluation", disable=None),
+        progress=functools.partial(tracked, what="evaluation", unit="images"),
     )
     reason = metrics.get("stopped_by", "")
     if is_main_rank():

@@ -1,17 +1,17 @@
 """Corpora for contrastive learning: `tools/augment_corpus.py rewrite|retrieve-text|retrieve-images`."""
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo.cli import add_command, arguments, is_main_rank, number, run  # noqa: E402
 from unimo.jobs import Shard  # noqa: E402 - works from a clone that is not installed
+from unimo.progress import Progress  # noqa: E402
 from unimo.ranges import Count, Seed, Size  # noqa: E402
 
 DESCRIPTION = """Rewrite captions and retrieve related texts and images for them (UNIMO's CMCL).
@@ -32,11 +32,7 @@ def main(words: list[str] | None = None) -> None:
     from unimo.augment.output import Job
 
     captions = CaptionCorpus(args.captions, args.split, args.kind, "--kind")
-    quiet = args.quiet or not is_main_rank()
-
-    def progress(what: str, total: int) -> tqdm:
-        return tqdm(desc=what, total=total or None, mininterval=1.0, disable=quiet)
-
+    progress = functools.partial(Progress, quiet=args.quiet)
     shard = Shard.parse(args.shard) if args.shard else Shard.of_rank()
     job = Job(captions, shard.file(Path(args.out)), Path(args.work), shard, progress)
     if args.job == "rewrite":
@@ -99,7 +95,7 @@ def _command(commands: argparse._SubParsersAction, name: str, what: str) -> Call
     add("--keep", type=number(Size), default=100, help="results of each caption (100)")
     add("--memory-mb", type=number(Size), default=1000, help="memory for counts and caches (1000)")
     add("--shard", default="", help="RANK/OF: every OF-th caption, into OUT-RANK-of-OF")
-    add("--quiet", action="store_true", help="no progress bars")
+    add("--quiet", action="store_true", help="no progress")
     return add
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
+from unimo.progress import Progress  # noqa: E402
 from unimo.ranges import Share, Size, Threads  # noqa: E402
 
 COMMANDS = ("extract", "draw", "to-tsv", "from-tsv")
@@ -31,7 +32,7 @@ def main(words: list[str]) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - results are printed once
     from ppdet_features import jobs
 
-    progress = functools.partial(jobs.Progress, quiet=args.quiet or not cli.is_main_rank())
+    progress = functools.partial(Progress, "images", unit="images", quiet=args.quiet)
     calls = dict(zip(COMMANDS, (jobs.extract, jobs.draw, jobs.to_tsv, jobs.from_tsv), strict=True))
     calls[args.command](args, progress)
 

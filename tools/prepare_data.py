@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo.cli import add_command, arguments, number, run  # noqa: E402 - works from a clone that is not installed
@@ -17,6 +15,7 @@ from unimo.data.prepare.karpathy import prepare_karpathy  # noqa: E402
 from unimo.data.prepare.scenes import KINDS, prepare_scenes  # noqa: E402
 from unimo.data.prepare.snli_ve import prepare_snli_ve  # noqa: E402
 from unimo.data.prepare.vqa import prepare_vqa  # noqa: E402
+from unimo.progress import tracked  # noqa: E402
 from unimo.ranges import Count, Share, Size  # noqa: E402
 
 EXAMPLES = """\
@@ -32,7 +31,7 @@ def main(words: list[str] | None = None) -> None:
     """Prepare one data set and print its counts as JSON."""
     args = vars(_parser().parse_args(words))
     prepare: Callable[..., dict] = args.pop("prepare")
-    progress = functools.partial(tqdm, unit=" images", mininterval=1.0)
+    progress = functools.partial(tracked, unit="images")
     print(json.dumps(prepare(**args, progress=progress), indent=2, ensure_ascii=False))
 
 

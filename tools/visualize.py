@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo import cli
 from unimo.errors import ConfigError
 from unimo.files import make_folder
+from unimo.progress import tracked
 from unimo.ranges import Count, Size
 
 DESCRIPTION = """Draw what a model has learned.
@@ -87,8 +88,6 @@ FIGURES = {"grounded-tokens": grounded_tokens, "word-embeddings": words, "retrie
 
 def parse() -> argparse.Namespace:
     """Parse the command line; words without `=` are further models."""
-    from tqdm import tqdm  # slow to import, and --help does not need it
-
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     add = parser.add_argument
     add("figure", choices=list(FIGURES), help="figure to draw")
@@ -107,7 +106,7 @@ def parse() -> argparse.Namespace:
     options.model += [word for word in options.overrides if "=" not in word]
     options.overrides = [word for word in options.overrides if "=" in word]
     options.source = f"{', '.join(options.data) or 'the data of its run'}, split {options.split}"
-    options.progress = functools.partial(tqdm, unit=" batches", mininterval=1.0)
+    options.progress = functools.partial(tracked, unit="batches")
     return options
 
 

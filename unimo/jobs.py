@@ -1,20 +1,16 @@
-"""Jobs over many samples: the part of each process, the note that describes a job, progress bars."""
+"""Jobs over many samples: the part of each process, the note that describes a job."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unimo.errors import ConfigError, DataError
 from unimo.files import read_json_object
-
-Progress = Callable[[str, int], AbstractContextManager[Any]]
-"""Makes a bar with `update(steps)`, such as that of `tqdm`, from a description and the number of steps."""
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import small_run
 
+from unimo import cli
 from unimo.augment.corpus import CaptionCorpus
 from unimo.augment.output import Job
 from unimo.augment.retrieval_job import RetrievalSettings, retrieve_texts
@@ -19,6 +19,7 @@ from unimo.data.prepare.jsonl import prepare_jsonl
 from unimo.data.scenes.dataset import encode
 from unimo.data.scenes.scene import make_scene, render
 from unimo.jobs import Shard
+from unimo.progress import Progress
 from unimo.weights.huggingface import convert_tower
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -27,6 +28,17 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 def train(output: Path, changes: dict[str, Any]) -> None:
     """Train the small run, or go on with it."""
     small_run.train(merge_into(small_run.make_run(output), changes))
+
+
+def train_as_tool(output: Path, changes: dict[str, Any], begun: Path) -> None:
+    """Train the small run, or go on with it, and end the process with the code of a tool."""
+
+    def main() -> int:
+        begun.touch()
+        run = merge_into(small_run.make_run(output), changes)
+        return cli.code_after(small_run.train(run).stop_reason)
+
+    cli.run(main)
 
 
 def make_corpus(folder: Path, size: int = 150) -> Path:
@@ -61,10 +73,7 @@ def letters(texts: list[str]) -> np.ndarray:
     return np.array([[text.count(chr(97 + at)) for at in range(26)] for text in texts], float)
 
 
-@contextlib.contextmanager
-def silent(what: str, total: int) -> Any:
-    """No progress bar."""
-    yield SimpleNamespace(update=lambda count: None)
+silent = functools.partial(Progress, quiet=True)
 
 
 def retrieve(corpus: Path, out: Path) -> None:

@@ -32,7 +32,7 @@ from unimo.settings import CorpusConfig, RunConfig
 from unimo.tasks.retrieval.batches import RetrievalBatch, RetrievalCollator
 
 Progress = Callable[..., Iterable[Any]]
-"""Wraps an iterable as tqdm does: `progress(items, total=..., desc=...)`."""
+"""Wraps an iterable as `unimo.progress.tracked` does."""
 WORDS_KEPT = 8
 """Words stored for each word shown, so that counts are exact."""
 CONTEXT = 1
@@ -150,7 +150,7 @@ def collect(
     words = Neighbours(size, WORDS_KEPT * nearest, ids or None)
     before: set[str] = set()
     count = min(len(loader), max_batches or len(loader))
-    for batch in progress(itertools.islice(loader, count), total=count, desc="mapping patches and words"):
+    for batch in progress(itertools.islice(loader, count), total=count, what="mapping patches and words"):
         with paddle.no_grad():
             before = _add_images(model, batch, before, patches)
             _add_texts(model, batch, processor.tokenizer.special_ids, words)

@@ -202,7 +202,7 @@ def _rank(
     matcher, processor = open_matcher(directory, processor_changes(run))
     loader = open_loader(run, processor, paths, split)
     count = min(len(loader), run.train.eval_max_batches or len(loader))
-    batches = progress(itertools.islice(loader, count), total=count, desc=f"{name}: encoding")
+    batches = progress(itertools.islice(loader, count), total=count, what=f"{name}: encoding")
     with paddle.no_grad():
         gallery = Gallery.collect(matcher, batches)
         scores = score_pairs(matcher, gallery)

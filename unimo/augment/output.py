@@ -16,8 +16,9 @@ from typing import Any
 from unimo.augment.corpus import Caption, CaptionCorpus
 from unimo.errors import ConfigError, DataError, shown
 from unimo.files import checked_path, is_at, make_folder, write_text
-from unimo.jobs import Progress, Shard, check_same_job
+from unimo.jobs import Shard, check_same_job
 from unimo.metrics.text import encodable
+from unimo.progress import Progress
 
 logger = logging.getLogger(__name__)
 Line = dict[str, Any]
@@ -98,7 +99,8 @@ class Job:
     """Folder of index, statistics and embeddings, created if needed and kept for the next run."""
     shard: Shard
     """Part of the captions to process."""
-    progress: Progress
+    progress: Callable[..., Progress] = Progress
+    """Makes a progress, see there."""
 
     def check(self) -> None:
         """Check captions and output first, because what precedes the first line can take hours.
@@ -129,9 +131,8 @@ class Job:
         size = len(self.captions)
         with (
             ResumableWriter(self.out, {**about, "shard": str(self.shard)}) as writer,
-            self.progress(doing, len(self.shard.numbers(size))) as bar,
+            self.progress(doing, len(self.shard.numbers(size)), writer.done) as bar,
         ):
-            bar.update(writer.done)
             numbers = iter(self.shard.numbers(size, writer.done))
             while chunk := list(islice(numbers, together)):
                 captions = list(map(self.captions.get, chunk))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from unimo.augment.translation import (
 from unimo.config import check_fields
 from unimo.errors import DataError
 from unimo.files import checked_path
-from unimo.jobs import Progress
+from unimo.progress import Progress
 from unimo.ranges import Count, Seed, Size
 
 
@@ -119,7 +119,9 @@ def rewrite_caption(
     }
 
 
-def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress: Progress) -> TfidfIndex:
+def index_captions(
+    corpus: CaptionCorpus, folder: Path, memory_mb: int, progress: Callable[..., Progress]
+) -> TfidfIndex:
     """Build or open the inverted index of a corpus.
 
     Raises:
@@ -128,7 +130,7 @@ def index_captions(corpus: CaptionCorpus, folder: Path, memory_mb: int, progress
     with progress("indexing", len(corpus)) as bar:
 
         def entries(start: int) -> Iterator[Entry | None]:
-            bar.update(start)
+            bar.skip(start)
             for caption in map(corpus.get, range(start, len(corpus))):
                 bar.update(1)
                 yield caption and Entry(

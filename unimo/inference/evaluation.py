@@ -19,6 +19,7 @@ from unimo.errors import ConfigError, DataError
 from unimo.files import make_place
 from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
+from unimo.progress import tracked
 from unimo.registry import task_class
 from unimo.settings import RunConfig, build_run_config
 from unimo.tasks.base import Batch, Task
@@ -94,8 +95,10 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
             seen.extend(batch.sample_ids)
             yield batch
 
+    most = run.train.eval_max_batches or None
+    total = min(len(batches), most) if most else len(batches)
     metrics = layer.evaluate(
-        note_samples(itertools.islice(batches, run.train.eval_max_batches or None)),
+        note_samples(tracked(itertools.islice(batches, most), f"evaluating {split}", total, unit="batches")),
         lambda prediction: records.extend(prediction.get("records", [])),
     )
     judge_records(batches, split)

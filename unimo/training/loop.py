@@ -96,9 +96,10 @@ def carry_out(state: TrainState, last: Path | None, config: str) -> None:
                 state.step += 1
                 state.window.add(report)
                 state.emit("on_step_end", report)
-                if state.is_due(train.log_every) or state.is_finished:
+                is_due = state.is_due(train.log_every) or state.is_finished
+                if is_due or state.step == 1:  # a sign of life; its metrics count in the next line too
                     state.read_metrics()
-                    state.emit("on_log", state.window.take_means())
+                    state.emit("on_log", state.window.take_means() if is_due else state.window.means())
                 state.emit("on_step_logged")
             state.emit("on_end")
     except BaseException as error:

@@ -78,11 +78,15 @@ class MetricWindow:
             self._rows.append(dict(zip(report.names, means.tolist(), strict=True)))
         return reports
 
+    def means(self) -> dict[str, float]:
+        """Return the mean of every metric over the steps read."""
+        names = {name: None for row in self._rows for name in row}
+        return {name: fmean(row[name] for row in self._rows if name in row) for name in names}
+
     def take_means(self) -> dict[str, float]:
-        """Return the mean of every metric over the steps read, and empty the window."""
-        rows, self._rows = self._rows, []
-        names = {name: None for row in rows for name in row}
-        return {name: fmean(row[name] for row in rows if name in row) for name in names}
+        """Return the means, and empty the window."""
+        means, self._rows = self.means(), []
+        return means
 
     def state_dict(self) -> list[dict[str, float]]:
         """Return the rows not yet logged, so that a resumed run logs the same means."""
@@ -112,10 +116,13 @@ class Callback:
         """After an optimizer step; the numbers in `report` are still on the device."""
 
     def on_read(self, state: TrainState, reports: Sequence[StepReport]) -> None:
-        """After metrics were read from the device: every `log_every` steps, and before saving."""
+        """After metrics were read from the device: with each log line, and before saving."""
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
-        """Every `log_every` steps, with the means since then over steps and ranks; entries may be added."""
+        """After step 1 and every `log_every` steps, with the means since then over steps and ranks.
+
+        Entries may be added.
+        """
 
     def on_step_logged(self, state: TrainState) -> None:
         """At the end of a step: evaluation, checkpoints, decisions to stop."""

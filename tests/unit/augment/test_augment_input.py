@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -20,6 +18,7 @@ from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.statistics import CorpusStatistics
 from unimo.errors import ConfigError, DataError
 from unimo.jobs import Shard
+from unimo.progress import Progress
 
 TEXTS = (
     "A brown dog runs on a hill at noon .",
@@ -28,9 +27,7 @@ TEXTS = (
 )
 
 
-@contextlib.contextmanager
-def silent(what: str, total: int) -> Iterator[Any]:
-    yield SimpleNamespace(update=lambda n: None)
+silent = functools.partial(Progress, quiet=True)
 
 
 def write_rows(path: Path, rows: list[dict]) -> str:

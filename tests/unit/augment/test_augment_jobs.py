@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import os
 import runpy
@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,13 @@ from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.terms import normalise
 from unimo.errors import ConfigError, DataError
 from unimo.jobs import Shard
+from unimo.progress import Progress
 
 ANIMALS, PLACES = ("dog", "cat", "horse", "bird"), ("beach", "hill", "street")
 COLOURS, VERBS = ("brown", "white", "gray"), ("runs on", "sits near", "walks along")
 
 
-@contextlib.contextmanager
-def silent(what: str, total: int) -> Any:
-    yield SimpleNamespace(update=lambda n: None)
+silent = functools.partial(Progress, quiet=True)
 
 
 @pytest.fixture

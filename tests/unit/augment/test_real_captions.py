@@ -5,12 +5,10 @@ pytest -m slow -s tests/unit/augment/test_real_captions.py
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -19,11 +17,9 @@ from unimo.augment.output import Job
 from unimo.augment.rewrite_job import RewriteSettings, rewrite_corpus
 from unimo.augment.terms import normalise
 from unimo.jobs import Shard
+from unimo.progress import Progress
 
-
-@contextlib.contextmanager
-def silent(what: str, total: int) -> Any:
-    yield SimpleNamespace(update=lambda n: None)
+silent = functools.partial(Progress, quiet=True)
 
 
 @pytest.mark.slow

@@ -32,18 +32,16 @@ def write_sentences(path: Path, count: int, seed: int = 0) -> None:
 
 def measure(folder: Path, count: int) -> dict[str, float]:
     """Build index and embeddings of `count` sentences, search, and print seconds and megabytes."""
-    import contextlib
-    from types import SimpleNamespace
+    import functools
 
     from unimo.augment.corpus import CaptionCorpus
     from unimo.augment.embedding import embed_index, open_embedder
     from unimo.augment.retrieval_job import _rank
     from unimo.augment.rewrite_job import index_captions
     from unimo.augment.terms import normalise, terms_of
+    from unimo.progress import Progress
 
-    @contextlib.contextmanager
-    def silent(what: str, total: int) -> object:
-        yield SimpleNamespace(update=lambda n: None)
+    silent = functools.partial(Progress, quiet=True)
 
     sentences = folder / f"{count}.txt"
     write_sentences(sentences, count)

@@ -68,7 +68,7 @@ def test_a_broken_run_equals_an_unbroken_one(tmp_path: Path, log_every: int):
         carry_out(state, None, dump_config(config))
     assert checkpoint.find_last(broken).name == "step_00000004"
     assert train(config, pictures, broken, quiet=True)["step"] == 6
-    assert [row["step"] for row in rows(broken)] == list(range(log_every, 7, log_every))
+    assert [row["step"] for row in rows(broken)] == sorted({1, *range(log_every, 7, log_every)})
     assert rows(broken) == rows(whole)
     for path in ("model.safetensors", "checkpoints/step_00000006/optimizer.safetensors"):
         assert (broken / path).read_bytes() == (whole / path).read_bytes()

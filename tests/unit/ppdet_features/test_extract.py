@@ -15,11 +15,11 @@ from plain_detector import SPECIAL, draw_pictures, plain_extractor, prepare
 
 from ppdet_features.extract import ExtractionSettings, extract, load_extractor
 from ppdet_features.image_list import open_images
-from ppdet_features.jobs import Progress
 from unimo.data.images.open import open_image
 from unimo.data.regions.store import RegionStore, shard_path
 from unimo.errors import ConfigError, DataError
 from unimo.jobs import Shard
+from unimo.progress import Progress
 
 SETTINGS = ExtractionSettings(batch_size=3, look_ahead=5, images_per_shard=4, max_bad_rate=1.0)
 ALONE = Shard(0, 1)
@@ -28,7 +28,9 @@ ALONE = Shard(0, 1)
 def run(pictures: Path, out: Path, part: Shard = ALONE, extractor=None, **changes):
     settings = dataclasses.replace(SETTINGS, **changes)
     made = extractor or plain_extractor()
-    return extract(open_images(str(pictures)), made, out, settings, part, partial(Progress, quiet=True))
+    return extract(
+        open_images(str(pictures)), made, out, settings, part, partial(Progress, "images", quiet=True)
+    )
 
 
 def content(folder: Path) -> dict[str, bytes]:

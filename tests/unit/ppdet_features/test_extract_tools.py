@@ -15,17 +15,18 @@ from plain_detector import draw_pictures, plain_extractor
 from ppdet_features import extract as extraction
 from ppdet_features.extract import ExtractionSettings, extract
 from ppdet_features.image_list import open_images
-from ppdet_features.jobs import Progress, draw_regions
+from ppdet_features.jobs import draw_regions
 from unimo.data.regions.store import RegionStore
 from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.jobs import Shard
+from unimo.progress import Progress
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> RegionStore:
     folder = tmp_path_factory.mktemp("extract")
     images = open_images(str(draw_pictures(folder / "pictures", 6)))
-    settings, progress = ExtractionSettings(images_per_shard=4), partial(Progress, quiet=True)
+    settings, progress = ExtractionSettings(images_per_shard=4), partial(Progress, "images", quiet=True)
     extract(images, plain_extractor(), folder / "store", settings, Shard(), progress)
     return RegionStore(folder / "store")
 

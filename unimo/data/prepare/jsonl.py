@@ -81,7 +81,7 @@ def prepare_jsonl(
             (Path(out) / f"{stem}.arrow").unlink(missing_ok=True)
             continue
         with ArrowWriter(out, stem, _SCHEMAS[kind]) as writer:
-            for records in progress(group.values(), total=len(group), desc=f"write {split}"):
+            for records in progress(group.values(), total=len(group), what=f"write {split}"):
                 row = _row(records, split, kind, labels)
                 pictures.compare(split, row["image"], records[0].image_id)
                 writer.write(row)
@@ -128,7 +128,7 @@ def _group(
 ) -> dict[str, list[Record]]:
     """Group valid records by picture, in first-seen order; the others are counted in `broken`."""
     groups: dict[str, list[Record]] = {}
-    for index in progress(range(len(data)), total=len(data), desc=f"check {split}"):
+    for index in progress(range(len(data)), total=len(data), what=f"check {split}"):
         with broken.skipping():
             record = data[index]
             if kind == "entailment" and record.label is None:

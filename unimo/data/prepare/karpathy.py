@@ -51,7 +51,7 @@ def prepare_karpathy(
         chosen = [entry for entry in entries if entry.split == split]
         stem = f"{name}_caption_karpathy_{split}"
         writer = ArrowWriter(out, stem, SCHEMAS["pairs"], rows_per_file)
-        rows = _rows(progress(chosen, total=len(chosen), desc=stem))
+        rows = _rows(progress(chosen, total=len(chosen), what=stem))
         captions = folder.write(writer, split, rows, "caption", "images without a caption")
         summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
     return folder.finish(out, summary, broken)

@@ -54,7 +54,7 @@ def prepare_snli_ve(
     summary: dict[str, Any] = {"splits": {}}
     for split, (by_image, unlabelled) in content.items():
         writer = ArrowWriter(out, f"snli_{split}", SCHEMAS["entailment"])
-        items = progress(by_image.items(), total=len(by_image), desc=writer.stem)
+        items = progress(by_image.items(), total=len(by_image), what=writer.stem)
         rows = (((f"{image}.jpg",), columns) for image, columns in items)
         left_out = f"lines without an agreed label ({NO_LABEL}, {unlabelled} of {split}), broken lines"
         sentences = folder.write(writer, split, rows, "labels", left_out)

@@ -104,7 +104,7 @@ def prepare_vqa(
     for split, by_image in splits.items():
         for name, chosen in _parts(split, _label(by_image, split, labels, variant), rest_images).items():
             writer = ArrowWriter(out, f"vqav2_{name}{ending}", SCHEMAS["vqa"])
-            items = progress(chosen, total=len(chosen), desc=writer.stem)
+            items = progress(chosen, total=len(chosen), what=writer.stem)
             left_out = "questions without an answer that is a class (--min-count), broken questions"
             questions = folder.write(writer, split, _rows(split, name, items), "questions", left_out)
             summary["splits"][name] = {

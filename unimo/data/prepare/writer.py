@@ -26,7 +26,7 @@ from unimo.limits import IMAGE_BYTES
 
 log = logging.getLogger(__name__)
 Progress = Callable[..., Iterable]
-"""Wraps an iterable as tqdm does: `progress(items, total=..., desc=...)`."""
+"""Wraps an iterable as `unimo.progress.tracked` does."""
 
 TEXTS = pa.list_(pa.string())
 SCHEMAS = {

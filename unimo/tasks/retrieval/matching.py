@@ -15,7 +15,6 @@ import paddle
 import paddle.distributed as dist
 from paddle import Tensor
 from paddle.nn import functional as F
-from tqdm import tqdm
 
 from unimo.data.processor import Processor
 from unimo.errors import DataError
@@ -25,6 +24,7 @@ from unimo.metrics.recall import retrieval_recall
 from unimo.models.base import Model, select_images
 from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded, concat_rows
+from unimo.progress import Progress
 from unimo.tasks.base import Answer, Batch, Metadata, Observer, Question, Task, Watch, asked_pairs, to_tensors
 
 NOT_A_CANDIDATE = -1e6
@@ -189,8 +189,7 @@ def score_pairs(task: MatchingTask, gallery: Gallery, watch: Watch = iter) -> np
     # The cosine keeps the order of the first stage among the pairs that are not re-ranked.
     scores = np.full(shape, NOT_A_CANDIDATE) + (0.0 if cosines is None else cosines)
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    pairs = int(candidates.sum())
-    with tqdm(total=pairs, desc="re-ranking pairs", unit="pair", disable=rank > 0, mininterval=5.0) as bar:
+    with Progress("re-ranking", int(candidates.sum()), unit="pairs") as bar:
         for turn, (text, start, rows, columns) in enumerate(
             watch(_parts(gallery.texts, candidates, config.fusion_batch_size))
         ):

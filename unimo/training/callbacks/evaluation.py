@@ -13,6 +13,7 @@ from unimo.data.loading.loader import EvalLoader
 from unimo.errors import ConfigError, DataError, nearest
 from unimo.inference.evaluation import judge_records
 from unimo.metrics.caption import missing_program
+from unimo.progress import tracked
 from unimo.training.state import Callback, TrainState
 from unimo.training.stopping import StoppedError, until_stopped
 
@@ -115,8 +116,10 @@ class Evaluate(Callback):
         distributed.barrier()
 
     def _measure(self, state: TrainState, most: int | None) -> dict[str, float]:
+        total = min(len(self._batches), most) if most else len(self._batches)
+        batches = tracked(islice(self._batches, most), f"evaluating {self.split}", total, unit="batches")
         try:
-            values = state.task.evaluate(islice(self._batches, most), watch=partial(until_stopped, state))
+            values = state.task.evaluate(batches, watch=partial(until_stopped, state))
         finally:
             state.layer.train()
         judge_records(self._batches, self.split)

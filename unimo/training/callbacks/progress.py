@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
 from pathlib import Path
 
-from tqdm import tqdm
-
-from unimo import distributed
+from unimo import distributed, progress
 from unimo.training.state import Callback, StepReport, TrainState
 
-logger = logging.getLogger(__name__)
 _HIDDEN = {"lr", "data_wait", "memory_mb", "peak_memory_mb", "step_seconds", "grad_norm"}
+_PLANNING = 1 / 3
+"""Share of a step that passes while the vectors of its rounds are computed, before they go backward."""
 
 
 class Progress(Callback):
-    """Shows step, metrics, speed and remaining time on rank 0."""
+    """Shows step, round, metrics, speed and remaining time on rank 0."""
 
     def __init__(self) -> None:
-        self._bar: tqdm | None = None
+        self._shown: progress.Progress | None = None
+        self._step, self._values, self._planned = 0, "", 0.0
 
     def on_start(self, state: TrainState) -> None:
-        """Open the bar if standard error is a terminal."""
-        self._first_step, self._started = state.step, time.monotonic()
-        if distributed.rank() == 0 and sys.stderr.isatty():
-            total = state.run.train.max_steps
-            self._bar = tqdm(total=total, initial=state.step, unit="step", dynamic_ncols=True)
+        """Begin to show."""
+        self._step, quiet = state.step, distributed.rank() > 0
+        self._shown = progress.Progress(
+            "step", state.run.train.max_steps, state.step, unit="steps", quiet=quiet
+        )
+
+    def on_round(self, state: TrainState, doing: str, done: int, count: int) -> None:
+        """Advance by a part of a step."""
+        if self._shown is None or count == 1:
+            return
+        if doing == "planning":
+            self._planned = _PLANNING
+            part = _PLANNING * done / count
+        else:
+            part = self._planned + (1 - self._planned) * done / count
+        self._shown.done = self._step + part
+        self._shown.detail = "  ".join(filter(None, [f"{doing} round {done}/{count}", self._values]))
 
     def on_step_end(self, state: TrainState, report: StepReport) -> None:
-        """Advance the bar."""
-        if self._bar is not None:
-            self._bar.update(1)
+        """Advance to the next step."""
+        self._step, self._planned = state.step, 0.0
+        if self._shown is not None:
+            self._shown.done, self._shown.detail = state.step, self._values
 
     def on_log(self, state: TrainState, values: dict[str, float]) -> None:
         """Show the metrics."""
-        shown = {name: f"{value:.4g}" for name, value in values.items() if name not in _HIDDEN}
-        if self._bar is not None:
-            self._bar.set_postfix(shown, refresh=False)
-        elif distributed.rank() == 0:
-            numbers = " ".join(f"{name} {text}" for name, text in shown.items())
-            total, done = state.run.train.max_steps, max(1, state.step - self._first_step)
-            left = (time.monotonic() - self._started) / done * (total - state.step)
-            logger.info("step %d/%d  %s  ETA %s", state.step, total, numbers, tqdm.format_interval(left))
+        shown = {name: value for name, value in values.items() if name not in _HIDDEN}
+        self._values = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        if self._shown is not None:
+            self._shown.detail = self._values
+            self._shown.log()
 
     def on_evaluate(self, state: TrainState, split: str, values: dict[str, float]) -> None:
         """Show the scores."""
@@ -56,11 +63,9 @@ class Progress(Callback):
 
     def close(self, state: TrainState) -> None:
         """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
+        if self._shown is not None:
+            self._shown.close()
 
     def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        elif distributed.rank() == 0:
-            logger.info(text)
+        if self._shown is not None:
+            self._shown.say(text)
