@@ -60,3 +60,14 @@ def test_importing_unimo_sets_threads_for_paddle():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True
     )
     assert done.stdout.strip() == str(CORES)
+
+
+def test_paddle_says_nothing_of_our_settings_and_leaves_signals_alone():
+    """Two threads, as on any machine of two cores, and no compiler cache."""
+    code = (
+        "import os, signal, sys, unimo; signal.signal(signal.SIGTERM, lambda *_: print('heard'))\n"
+        "import paddle; os.kill(os.getpid(), signal.SIGTERM); print('to stderr', file=sys.stderr)"
+    )
+    environ = {**os.environ, "OMP_NUM_THREADS": "2", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "heard\n", "to stderr\n")
