@@ -113,6 +113,29 @@ def test_twenty_random_signals(tmp_path: Path, child: Callable[..., Any]) -> Non
     assert process.exitcode == 0 and whole.step == 40 and differing == 0 and stopped >= 10
 
 
+@pytest.mark.parametrize("name", killed_jobs.JOBS)
+def test_signals_to_a_job(tmp_path: Path, child: Callable[..., Any], name: str) -> None:  # noqa: F811
+    corpus, begun, stopped = killed_jobs.make_corpus(tmp_path / "corpus"), tmp_path / "begun", 0
+    start = time.monotonic()
+    child(killed_jobs.as_tool, name, corpus, tmp_path / "whole" / "out", begun).join(PATIENCE)
+    seconds, chance = time.monotonic() - start, random.Random(os.getpid())
+    for kind in signals.NAMES:
+        begun.unlink()
+        process = child(killed_jobs.as_tool, name, corpus, tmp_path / "broken" / "out", begun)
+        assert wait_for(begun.exists)
+        process.join(chance.uniform(0, seconds / 4))
+        if process.is_alive():
+            os.kill(process.pid, getattr(signal, kind))
+        process.join(PATIENCE)
+        assert process.exitcode in (0, cli.STOPPED)
+        stopped += process.exitcode == cli.STOPPED
+    process = child(killed_jobs.as_tool, name, corpus, tmp_path / "broken" / "out", begun)
+    process.join(PATIENCE)
+    print(f"{name}: {stopped} of 4 stopped by signals")
+    assert process.exitcode == 0 and stopped
+    assert killed_jobs.content(tmp_path / "broken") == killed_jobs.content(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("victim", ["rank", "launcher", "Paddle's launcher", "terminal"])
 def test_nothing_lives_on(tmp_path: Path, victim: str) -> None:
     words = ["train.max_steps=1000000", "train.batch_size=128", "train.micro_batch_size=1"]

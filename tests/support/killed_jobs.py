@@ -41,6 +41,16 @@ def train_as_tool(output: Path, changes: dict[str, Any], begun: Path) -> None:
     cli.run(main)
 
 
+def as_tool(name: str, corpus: Path, out: Path, begun: Path) -> None:
+    """Do a job as a tool does."""
+
+    def main() -> None:
+        begun.touch()
+        JOBS[name](corpus, out)
+
+    cli.run(main)
+
+
 def make_corpus(folder: Path, size: int = 150) -> Path:
     """Pictures with captions, and sentences."""
     folder.mkdir()

@@ -21,6 +21,7 @@ from ppdet_features.annotated_images import AnnotatedImages, CocoImages, ScenesI
 from ppdet_features.config import DetectorConfig, dump_config, load_config
 from ppdet_features.detector import FasterRCNN
 from ppdet_features.training import DetectorRun, build, train
+from unimo import cli
 from unimo.config import parse_overrides
 from unimo.errors import CheckpointError
 from unimo.training import callbacks, checkpoint
@@ -183,7 +184,7 @@ def test_processes_that_are_killed_refused_and_terminated(tmp_path: Path):
         time.sleep(0.05)
     resumed.send_signal(signal.SIGTERM)
     printed, errors = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0, errors
+    assert resumed.returncode == cli.STOPPED, errors
     metrics = json.loads(printed.splitlines()[-1])
     assert metrics["stopped_by"] == "SIGTERM" and "the same command resumes training" in errors
     assert int(checkpoint.find_last(broken).name[5:]) == metrics["step"] >= saved + 3
