@@ -110,8 +110,8 @@ class Progress:
         parts = [f"{self.what} {int(self.done)}{total} {self.unit}".rstrip(), self.detail]
         new = self.done - self._before
         if new > 0 and gone > 0:
-            rate, unit = new / gone, self.unit.removesuffix("s") or "part"
-            parts.append(f"{rate:.2f} {self.unit or 'parts'}/s" if rate >= 1 else f"{1 / rate:.1f} s/{unit}")
+            rate = new / gone
+            parts.append(f"{rate:.2f} {self.unit or 'parts'}/s" if rate >= 1 else f"{1 / rate:.1f} s each")
         parts.append(f"elapsed {_interval(gone)}")
         if new > 0 and self.total:
             parts.append(f"ETA {_interval(max(0.0, self.total - self.done) / new * gone)}")

@@ -63,7 +63,7 @@ def test_time_moves_before_the_first_part(clock: Clock, caplog: pytest.LogCaptur
 def test_slow_parts_and_long_times(clock: Clock) -> None:
     shown = Progress("step", 100000, unit="steps")
     shown.done, clock.now = 0.5, 1000.0 + 3600 * 2
-    assert str(shown) == "step 0/100000 steps  14400.0 s/step  elapsed 2:00:00  ETA 16667 days"
+    assert str(shown) == "step 0/100000 steps  14400.0 s each  elapsed 2:00:00  ETA 16667 days"
     assert str(Progress("reading", unit="lines")) == "reading 0 lines  elapsed 00:00"
 
 
