@@ -27,6 +27,8 @@ from unimo.errors import UnimoError
 logger = logging.getLogger(__name__)
 PATIENCE = 20
 """A check is ended after so many times the seconds that it should take, and never before two minutes."""
+TICK = 30.0
+"""Seconds between lines about a check that is still at work."""
 PADDLE = "Paddle and its devices"
 
 
@@ -122,7 +124,7 @@ def run_apart(check: Check, options: Options, patience: float = PATIENCE) -> lis
             command, stdout=subprocess.PIPE, stderr=words, env=environ, start_new_session=True
         )
         try:
-            text = process.communicate(timeout=limit)[0].decode(errors="replace")
+            text = _wait(process, check, limit).decode(errors="replace")
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -147,6 +149,24 @@ def run_apart(check: Check, options: Options, patience: float = PATIENCE) -> lis
         return [
             Row(check.name, "wrong", f"its process ended with {end}: {' '.join(last)}", "report this table")
         ]
+
+
+def _wait(process: subprocess.Popen[bytes], check: Check, limit: float) -> bytes:
+    """Wait for a process and return what it printed; say now and then that it is still at work.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer than `limit` seconds.
+    """
+    started = time.monotonic()
+    while True:
+        taken = time.monotonic() - started
+        try:
+            return process.communicate(timeout=max(0.0, min(TICK, limit - taken)))[0]
+        except subprocess.TimeoutExpired:
+            taken = time.monotonic() - started
+            if taken >= limit:
+                raise
+            logger.info("      %s: %.0f s", check.name, taken)
 
 
 def guarded(name: str, place: str, options: Options) -> list[Row]:

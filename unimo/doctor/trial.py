@@ -133,5 +133,6 @@ def compared(
 ) -> Row:
     """Judge the losses of a run against those of another one."""
     gap = largest_difference(found, expected)
-    figure = f"losses of {len(expected)} steps differ by {gap:.1e} at most, tolerance {tolerance:g}"
+    steps = f"{len(expected)} steps" if len(expected) > 1 else "1 step"
+    figure = f"losses of {steps} differ by {gap:.1e} at most, tolerance {tolerance:g}"
     return Row(name, "ok", figure) if gap <= tolerance else Row(name, "wrong", figure, advice)

@@ -251,7 +251,7 @@ def test_series() -> None:
     assert trial.largest_difference([math.nan], [1.0]) == math.inf
     assert trial.largest_difference([], []) == math.inf
     assert trial.compared("x", [1.0], [1.0], 0.1, "advice") == Row(
-        "x", "ok", "losses of 1 steps differ by 0.0e+00 at most, tolerance 0.1"
+        "x", "ok", "losses of 1 step differ by 0.0e+00 at most, tolerance 0.1"
     )
 
 

@@ -46,6 +46,15 @@ def test_a_check_that_dies_or_hangs_is_a_row(
     assert (row.result, words in row.figure) == (result, True), row
 
 
+def test_a_long_check_says_that_it_is_at_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(room, "TICK", 0.2)
+    with caplog.at_level("INFO", "unimo"):
+        run_apart(made(monkeypatch, tmp_path, "time.sleep(1); return []"), Options())
+    assert "made: 0 s" in caplog.text
+
+
 def test_paddle_that_is_not_there_or_does_not_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def raising(error: Exception) -> Row:
         def function_of(module: str, function: str) -> None:
@@ -120,3 +129,13 @@ def test_the_tool_reports_a_packed_machine(
     code, out, _ = tool("doctor", f"output_dir={tmp_path}")
     assert code == 2
     assert "| cores and threads | wrong |" in out
+
+
+@pytest.mark.slow
+def test_everything_is_well_here(tool: Tool, tmp_path: Path) -> None:
+    code, out, _ = tool("doctor", "--json", f"output_dir={tmp_path}")
+    rows = {row["name"]: row for row in json.loads(out)["rows"]}
+    assert code == 0, [row for row in rows.values() if row["result"] == "wrong"]
+    for name in ("resume bit-equal", "sharding stage 1 equals data parallel", "host reads in a step"):
+        assert rows[name]["result"] == "ok"
+    assert not list(tmp_path.iterdir())
