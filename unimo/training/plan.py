@@ -57,8 +57,7 @@ class Corpus:
     """None where only reading all records would tell."""
     texts: int
     share: float
-    """Of the samples of a step; of the first steps where a curriculum begins with other shares, 0 if absent
-    then."""
+    """Of the samples of a step; with a curriculum, once all corpora have come in. 0 for what is evaluated."""
     is_built_in: bool
 
 
