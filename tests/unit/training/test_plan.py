@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator
@@ -153,6 +154,18 @@ def test_loaded_and_new_parts(tmp_path: Path) -> None:
     parts = {part["part"].partition(":")[0]: part["weights"] for part in read(tmp_path / "vqa")["parameters"]}
     assert parts.pop("heads") == "random"
     assert set(parts.values()) == {f"init_from={start}"}
+
+
+def test_loaded_towers_say_from_where() -> None:
+    task, _, _ = make_task(make_run("pretrain"))
+    config = task.model.config
+    task.model.config = dataclasses.replace(config, text=dataclasses.replace(config.text, init="weights/r"))
+    weights = {part.part: part.weights for part in parts_of(task, "scratch")}
+    assert (weights["text tower"], weights["image tower"], weights["heads"]) == (
+        "weights/r",
+        "random",
+        "random",
+    )
 
 
 def test_frozen_parameters_are_counted_apart() -> None:
