@@ -4,6 +4,9 @@ import numpy as np
 
 BATCH = 4
 GROUPS = np.array([1, 2, 1, 3])
+SHARES = {"even": (2, 2), "uneven": (3, 1)}
+"""Rows of the batch that the first and the second rank have."""
+TEMPERATURE = 0.2
 # Positions and labels of masked tokens of each rank; three on one, one on the other.
 MASKED = (
     (np.array([0, 1, 3]), np.array([2, 0, 4])),

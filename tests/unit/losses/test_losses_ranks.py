@@ -1,4 +1,4 @@
-"""Losses and gradients averaged over two ranks with half a batch each equal those of the whole batch."""
+"""Losses and gradients averaged over two ranks with a part of the batch each equal those of the whole."""
 
 import json
 
@@ -7,9 +7,9 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 from paddle_launch import run_ranks
-from ranks_data import GROUPS, MASKED, data, table
+from ranks_data import GROUPS, MASKED, SHARES, TEMPERATURE, data, table
 
-from unimo.losses.contrastive import contrastive_loss
+from unimo.losses.contrastive import contrastive_loss, nt_xent_loss
 from unimo.losses.mlm import masked_lm_loss
 
 
@@ -20,15 +20,21 @@ def ranks(tmp_path_factory) -> list[dict]:
     return [json.loads((output / f"rank{rank}.json").read_text()) for rank in range(2)]
 
 
-def test_contrast_over_both_ranks(ranks):
-    text, image = (paddle.to_tensor(x, stop_gradient=False) for x in data())
-    temperature, group = paddle.to_tensor(0.2), paddle.to_tensor(GROUPS)
-    loss = contrastive_loss(F.normalize(text), F.normalize(image), temperature, group).loss
+@pytest.mark.parametrize("name", ["itc", "views"])
+@pytest.mark.parametrize("share", SHARES)
+def test_contrast_over_both_ranks(ranks, share, name):
+    leaves = [paddle.to_tensor(x, stop_gradient=False) for x in data()]
+    first, second = map(F.normalize, leaves)
+    if name == "itc":
+        loss = contrastive_loss(first, second, paddle.to_tensor(TEMPERATURE), paddle.to_tensor(GROUPS)).loss
+    else:
+        loss, _ = nt_xent_loss(first, second, TEMPERATURE)
     loss.backward()
-    assert np.mean([rank["loss"] for rank in ranks]) == pytest.approx(float(loss), abs=1e-5)
-    for name, tensor in (("text", text), ("image", image)):
+    found = [rank[share][name] for rank in ranks]
+    assert np.mean([rank["loss"] for rank in found]) == pytest.approx(float(loss), abs=1e-5)
+    for number, tensor in enumerate(leaves):
         # A gradient that only one rank has is halved by the average over ranks.
-        joined = np.concatenate([rank[name] for rank in ranks]) / 2
+        joined = np.concatenate([rank["gradients"][number] for rank in found]) / 2
         np.testing.assert_allclose(joined, tensor.grad.numpy(), atol=1e-5)
 
 
