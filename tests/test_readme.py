@@ -135,6 +135,19 @@ def test_command(command: Command, folder: Path, request: pytest.FixtureRequest)
     assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
+SCRIPTS = [(page, text) for page in PAGES for text in blocks(page, "bash") if text.startswith("#!")]
+
+
+@pytest.mark.parametrize(
+    ("page", "text"), SCRIPTS, ids=[f"{page.stem}-{n}" for n, (page, _) in enumerate(SCRIPTS)]
+)
+def test_script_is_one_of_bash_and_names_files_that_are_there(page: Path, text: str) -> None:
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    named = re.findall(r"\b(?:scripts|tools)/\w+\.\w+", text)
+    assert named and all((ROOT / name).is_file() for name in named)
+
+
 PYTHON = [(page, block) for page in PAGES for block in blocks(page, "python")]
 
 

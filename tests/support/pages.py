@@ -49,7 +49,12 @@ class Command:
 
 
 def commands(page: Path, text: str) -> list[Command]:
-    """Commands of a bash block: continued lines joined, comments dropped, `a && b` taken apart."""
+    """Commands of a bash block: continued lines joined, comments dropped, `a && b` taken apart.
+
+    A block that begins with `#!` is a file to save, and has none.
+    """
+    if text.startswith("#!"):
+        return []
     found, lines = [], iter(text.replace("\\\n", " ").splitlines())
     for line in lines:
         line = re.sub(r"(^|\s{2,})#.*", "", line).strip()
