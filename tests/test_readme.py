@@ -99,7 +99,7 @@ def check_options(words: list[str], folder: Path) -> None:
     """The tool exists, and its help names every option of the command."""
     tool = words[1].replace("scripts/run_", "tools/").replace(".sh", ".py")
     assert (ROOT / words[1]).is_file() and (ROOT / tool).is_file(), f"{words[1]}: no such file"
-    topic = words[2] if re.fullmatch(r"[a-z][a-z-]*", words[2]) else ""
+    topic = " ".join(word for word in words[2:3] if re.fullmatch(r"[a-z][a-z-]*", word))
     shown = run(f"python {tool} {topic} --help", folder)
     assert shown.returncode == 0, shown.stderr
     for word in words[2:]:
@@ -110,7 +110,7 @@ def check_options(words: list[str], folder: Path) -> None:
 def lacks_files(words: list[str], folder: Path) -> bool:
     """Whether an argument names a file of the reader's that is not here."""
     named = [value for option, value in zip(words, words[1:], strict=False) if option in NEEDS]
-    named += words[3:4] if words[1].endswith("extract_features.py") and words[2].endswith("-tsv") else []
+    named += words[3:4] if "to-tsv" in words or "from-tsv" in words else []
     return "DIR" in words or not all((folder / name).exists() for name in named)
 
 
@@ -127,7 +127,10 @@ def test_command(command: Command, folder: Path, request: pytest.FixtureRequest)
         text = without_network(words)
     elif words[1].startswith(("tools/", "scripts/", ".ci/", "ppdet_features/")):
         assert (ROOT / words[1]).is_file(), f"{words[1]}: no such file"
-        if lacks_files(words, folder) or (command.page.parent.name == "results" and not can_be_cut(words)):
+        takes_long = command.page.parent.name == "results" or (
+            words[1] == "tools/doctor.py" and "--quick" not in words
+        )
+        if lacks_files(words, folder) or (takes_long and not can_be_cut(words)):
             check_options(words, folder)
             return
         text = cut(command).replace("bash scripts/quickstart.sh", "python tools/quickstart.py")

@@ -86,17 +86,21 @@ def sections() -> list[tuple[str, list[Command]]]:
     return found
 
 
-def first_hour(work: Path, short: bool, network: bool, python: str = "") -> list[Timed]:
+def first_hour(
+    work: Path, short: bool, network: bool, python: str = "", installed: bool = False
+) -> list[Timed]:
     """Clone into `work / "unimo"` and type every command of the first page.
 
     Args:
         short: cut trainings to a few steps.
+        installed: the clone is there, from an earlier call, and so is what the first section installs.
         network: download what the page downloads.
         python: interpreter in place of the page's `python3.11`, where that is not installed.
     """
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work / "unimo")], check=True)
+    if not installed:
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work / "unimo")], check=True)
     done = []
-    for section, listed in sections():
+    for section, listed in sections()[int(installed) :]:
         for command in listed:
             text = command.text
             if command.words[0] == "hf" and not network:
@@ -125,9 +129,10 @@ def main() -> int:
     parser.add_argument("--cut", action="store_true", help="trainings of a few steps")
     parser.add_argument("--no-network", action="store_true", help="random weights instead of downloads")
     parser.add_argument("--python", default="", help="interpreter in place of python3.11")
+    parser.add_argument("--installed", action="store_true", help="go on in a clone of an earlier call")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    done = first_hour(args.work, args.cut, not args.no_network, args.python)
+    done = first_hour(args.work, args.cut, not args.no_network, args.python, args.installed)
     print(f"\n{table(done)}\n{os.cpu_count()} cores, {platform.platform()}")
     for one in done:
         if one.code:

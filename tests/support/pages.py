@@ -75,7 +75,7 @@ def headings(path: Path) -> set[str]:
 
 
 def can_be_cut(words: list[str]) -> bool:
-    """Whether `cut` makes seconds of hours."""
+    """Whether `cut` makes seconds of minutes and hours."""
     return words[1] == "scripts/quickstart.sh" or bool(re.search(r"pretrain|finetune|tools/study", words[1]))
 
 
