@@ -299,8 +299,7 @@ def test_positions_outside_of_a_file(tmp_path: Path, answer: bytes) -> None:
 OWN = {
     "unimo/training/callbacks/", "unimo/training/launch.py", "unimo/benchmark", "unimo/studies",
     "unimo/_runtime.py", "unimo/files.py", "unimo/augment/index.py", "unimo/augment/statistics.py",
-    "unimo/training/memory.py",
-    "unimo/tasks/seq2seq/batches.py",
+    "unimo/training/memory.py", "unimo/doctor/", "unimo/tasks/seq2seq/batches.py",
 }  # fmt: skip
 
 

@@ -6,17 +6,20 @@ One class wraps the `tokenizers` library. Only this class adds special tokens: t
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from unimo.errors import DataError, RecordError, shown
+from unimo.errors import DataError, RecordError, UnimoError, shown
 from unimo.files import checked_path, listed, read_json_object, read_text
 from unimo.limits import CONFIG_BYTES, VOCABULARY
 
@@ -28,7 +31,23 @@ SPECIAL_NAMES = (
 _UNKNOWN = "\U0010fffd"
 """A character of no language, which no vocabulary has."""
 UNUSED = re.compile(r"madeupword\d+|\[unused\d+\]")
+GROWTH = 16
+"""Largest factor by which replacements may lengthen a text; public tokenizers have single characters."""
 UNIMO_FILES = (".encoder.json", ".vocab.bpe", ".vocab.txt")
+
+
+@contextlib.contextmanager
+def _failing_as(kind: type[UnimoError], what: str) -> Iterator[None]:
+    """Turn failures of the library into errors of type `kind`, whose message begins with `what`.
+
+    It raises bare Exception, and where a file makes its own checks fail an exception of its own that is none.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise kind(f"{what}: {str(error):.200}") from error
 
 
 class Tokenizer:
@@ -56,10 +75,8 @@ class Tokenizer:
         if names is None:
             expected = " or ".join(" ".join(family) for family in SPECIAL_NAMES)
             raise DataError(f"{where}: no special tokens in its vocabulary; expected {expected}")
-        try:
+        with _failing_as(DataError, f"{where}: cannot encode unknown words"):
             backend.encode(_UNKNOWN, add_special_tokens=False)
-        except Exception as error:  # the library raises bare Exception, when it meets the first unknown word
-            raise DataError(f"{where}: cannot encode unknown words: {str(error):.200}") from error
         ids = [vocabulary[name] for name in names]
         self.bos_token_id, self.pad_token_id, self.eos_token_id, self.unk_token_id, self.mask_token_id = ids
         unused = (index for name, index in vocabulary.items() if UNUSED.fullmatch(name))
@@ -79,21 +96,22 @@ class Tokenizer:
         Raises:
             RecordError: a pattern of the tokenizer gives up on the text.
         """
-        try:
+        with _failing_as(RecordError, f"the tokenizer cannot encode {shown(text)}"):
             encoding = self.backend.encode(text, add_special_tokens=False)
-        except BaseException as error:  # the library's own, where a pattern of the file takes too many steps
-            if type(error).__name__ != "PanicException":
-                raise
-            raise RecordError(f"the tokenizer cannot encode {shown(text)} ({error})") from error
         ids, words = encoding.ids[: max_length - 2], encoding.word_ids[: max_length - 2]
         if phrases:
             words = _join_words(words, encoding.offsets, phrases)
         return [self.bos_token_id, *ids, self.eos_token_id], [-1, *words, -1]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ids, without special tokens."""
+        """Return the text of ids, without special tokens.
+
+        Raises:
+            RecordError: a pattern of the tokenizer gives up on them.
+        """
         kept = [int(index) for index in ids if int(index) not in self.special_ids]
-        return self.backend.decode(kept, skip_special_tokens=False)
+        with _failing_as(RecordError, f"the tokenizer cannot decode {shown(kept)}"):
+            return self.backend.decode(kept, skip_special_tokens=False)
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` into a folder."""
@@ -179,11 +197,14 @@ def _load_json(path: Path) -> Tokenizer:
         raise DataError(
             f"{path}: expected `added_tokens` with `content` and `id`, found {shown(added)}"
         ) from error
+    for part in ("normalizer", "decoder"):
+        if (growth := _growth(content.get(part))) > GROWTH:
+            raise DataError(
+                f"{path}: its {part} may make a text {growth:,} times as long; expected at most {GROWTH}"
+            )
     content.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
-    try:
+    with _failing_as(DataError, f"{path} is not a tokenizer.json"):
         backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{path} is not a tokenizer.json: {str(error):.200}") from error
     return Tokenizer(backend, str(path))
 
 
@@ -214,6 +235,19 @@ def _load_wordpiece(path: Path) -> Tokenizer:
     return Tokenizer(backend, str(path))
 
 
+def _growth(part: Any) -> int:
+    """Return how many times as long a text may become by the replacements in a part of a tokenizer.
+
+    The library aborts the process when it lacks memory.
+    """
+    if isinstance(part, list):
+        return math.prod(map(_growth, part))
+    if not isinstance(part, dict):
+        return 1
+    content = part.get("content") if part.get("type") == "Replace" else ""
+    return max(1, len(content) if isinstance(content, str) else 1) * _growth(list(part.values()))
+
+
 def _load_unimo(encoder_path: Path, add_prefix_space: bool) -> Tokenizer:
     """Load UNIMO's files: GPT-2 ids of BPE strings, merges, and the GPT-2 id (or name) of each model id."""
     stem = encoder_path.name[: -len(UNIMO_FILES[0])]
@@ -229,10 +263,8 @@ def _load_unimo(encoder_path: Path, add_prefix_space: bool) -> Tokenizer:
 def _byte_level(vocabulary: dict[str, int], merges_path: Path, add_prefix_space: bool) -> Tokenizer:
     lines = [line for line in _read_lines(merges_path) if line and not line.startswith("#version")]
     merges = [tuple(line.split(" ")) for line in lines]
-    try:
+    with _failing_as(DataError, f"{merges_path} does not fit its vocabulary"):
         backend = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
-    except Exception as error:  # the library raises bare Exception
-        raise DataError(f"{merges_path} does not fit its vocabulary: {str(error):.200}") from error
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     backend.decoder = decoders.ByteLevel()
     return Tokenizer(backend, str(merges_path.parent))

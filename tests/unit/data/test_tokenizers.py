@@ -170,3 +170,46 @@ def test_a_pattern_that_gives_up_on_a_text_breaks_that_record(tmp_path):
     assert len(tokenizer.encode("a", 12)) == 3
     with pytest.raises(RecordError, match="the tokenizer cannot encode 'aaa"):
         tokenizer.encode("a" * 40 + "b", 12)
+
+
+@pytest.mark.parametrize("part", ["normalizer", "decoder"])
+@pytest.mark.parametrize(
+    ("contents", "growth"),
+    [(["a" * 1000] * 6, "1,000,000,000,000,000,000"), (["a" * 17], "17"), (["aaa"] * 3, "27")],
+)
+def test_replacements_do_not_make_a_text_endless(tmp_path, part, contents, growth):
+    build_word_tokenizer(["a", "b"]).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    content = json.loads(path.read_text())
+    steps = [{"type": "Replace", "pattern": {"String": "a"}, "content": text} for text in contents]
+
+    def load(steps):
+        content[part] = {"type": "Sequence", f"{part}s": steps}
+        path.write_text(json.dumps(content))
+        return load_tokenizer(tmp_path)
+
+    assert load([{"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b" * 16}])
+    with pytest.raises(DataError, match=f"its {part} may make a text {growth} times as long"):
+        load(steps)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {
+            "pre_tokenizer": {
+                "type": "Split",
+                "pattern": {"Regex": "(((("},
+                "behavior": "Isolated",
+                "invert": False,
+            }
+        },
+    ],
+)
+def test_parts_that_the_library_fails_on_are_one_error(tmp_path, part):
+    build_word_tokenizer(["a", "b"]).save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | part))
+    with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer\.json: "):
+        load_tokenizer(tmp_path)
