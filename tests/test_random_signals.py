@@ -54,17 +54,21 @@ def wait_for(what: Callable[[], Any], seconds: float = PATIENCE) -> bool:
 
 
 @pytest.mark.parametrize("case", ["curriculum", "regions"])
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_step_of_64_rounds_ends_within_two(tmp_path: Path, ranks: int, case: str) -> None:
-    """With a mixture whose corpora come in later, and with regions and corpora for contrastive learning."""
-    micro = 2 if ranks == 1 else 8
-    words = [case, f"batch={ranks * ROUNDS * micro}", f"micro={micro}"]
+@pytest.mark.parametrize(("ranks", "rounds", "micro"), [(1, ROUNDS, 2), (2, 8, 8)])
+def test_a_step_of_many_rounds_ends_within_two(
+    tmp_path: Path, ranks: int, rounds: int, micro: int, case: str
+) -> None:
+    """With a mixture whose corpora come in later, and with regions and corpora for contrastive learning.
+
+    Each rank must have a sample of each kind in each round, so two ranks have fewer and larger ones.
+    """
+    words = [case, f"batch={ranks * rounds * micro}", f"micro={micro}"]
     assert start_ranks(ranks, tmp_path / "whole", words, "signalled_run.py").wait(4 * PATIENCE) == 0
     output, chance = tmp_path / "broken", random.Random(os.getpid())
     for step in (0, 1, 2):
         process = start_ranks(ranks, output, words, "signalled_run.py")
-        at = chance.randrange(2 * ROUNDS - 4)
-        assert wait_for(lambda step=step, at=at: len(of_step(output, step)) > at), "no rounds"
+        at = chance.randrange(2 * rounds - 4)
+        assert wait_for(lambda step=step, at=at: len(of_step(output, step)) > at, 4 * PATIENCE), "no rounds"
         name, sent = next(KINDS), time.time()
         process.send_signal(getattr(signal, name))
         assert process.wait(PATIENCE) == cli.STOPPED
@@ -76,7 +80,7 @@ def test_a_step_of_64_rounds_ends_within_two(tmp_path: Path, ranks: int, case: s
         assert not descendants(output)
         if step < 2:  # on to the next step
             process = start_ranks(ranks, output, words, "signalled_run.py")
-            assert wait_for(lambda step=step: len(of_step(output, step + 1)) > 0)
+            assert wait_for(lambda step=step: len(of_step(output, step + 1)) > 0, 4 * PATIENCE)
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE) == cli.STOPPED
             (output / LOG).unlink()
@@ -86,6 +90,29 @@ def test_a_step_of_64_rounds_ends_within_two(tmp_path: Path, ranks: int, case: s
 
 def of_step(output: Path, step: int) -> list[str]:
     return [line for _, line in notes(output) if line.startswith(f"{step} ")]
+
+
+def test_two_ranks_of_64_rounds(tmp_path: Path) -> None:
+    """Nothing is saved but by signals."""
+    words = [f"train.batch_size={2 * ROUNDS}", "train.micro_batch_size=1", "task.contrast=true"]
+    words += ["train.save_every=0", "train.log_every=1", "train.max_steps=12"]
+    assert start_ranks(2, tmp_path / "whole", words).wait(PATIENCE) == 0
+    chance, output = random.Random(os.getpid()), tmp_path / "broken"
+    for step, kind in enumerate(signals.NAMES, 1):
+        process = start_ranks(2, output, words)
+        assert wait_for(
+            lambda step=step: (output / "metrics.jsonl").exists() and len(rows(output)) > 2 * step
+        )
+        time.sleep(chance.uniform(0, 0.5))
+        process.send_signal(getattr(signal, kind))
+        sent = time.monotonic()
+        assert process.wait(PATIENCE) == cli.STOPPED
+        print(
+            f"2 ranks: {kind}, ended after {time.monotonic() - sent:.1f} s, {len(rows(output))} steps saved"
+        )
+        assert not descendants(output)
+    assert start_ranks(2, output, words).wait(PATIENCE) == 0
+    assert rows(output) == rows(tmp_path / "whole")
 
 
 def test_twenty_random_signals(tmp_path: Path, child: Callable[..., Any]) -> None:  # noqa: F811
