@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from killed import KilledError
 from micro import TOWER, make_run
 from micro_unimo2 import WITH_DROPOUT
 
-from unimo.training import callbacks
+from unimo.config import merge_plain
+from unimo.training import callbacks, checkpoint
 from unimo.training import run as training
 from unimo.training.state import StepReport, TrainState
 
@@ -111,6 +114,29 @@ def test_resume_of_unimo_is_bit_equal(tmp_path: Path, monkeypatch: pytest.Monkey
     logged = next(row for row in rows(whole) if row.get("step") == 4 and "loss" in row)
     assert {"mlm", "seq2seq", "region", "cmcl", "text_mlm", "image_region"} <= set(logged)
     assert_equal_runs(broken, whole, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "step", "doing"), [(CHANGES, 3, "planning"), (UNIMO, 2, "training")], ids=["unimo2", "unimo"]
+)
+def test_a_step_dropped_for_a_signal_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], step: int, doing: str
+) -> None:
+    """In the step in which the curriculum lets all corpora in, and with regions; steps have four rounds."""
+    rounds = merge_plain(changes, {"train": {"micro_batch_size": 2, "save_every": 0}})
+    train(tmp_path / "whole", None, monkeypatch, rounds)
+
+    def on_round(self: Any, state: TrainState, now: str, done: int, count: int) -> None:
+        if (state.step, now, done) == (step, doing, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert not state.stop_wanted or (state.step, now, done) == (step, doing, 2)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.VisualDL, "on_round", on_round)
+        training.train(make_run("pretrain", tmp_path / "broken", **rounds))
+    assert checkpoint.find_last(tmp_path / "broken").name == f"step_{step:08d}"
+    train(tmp_path / "broken", None, monkeypatch, rounds)
+    assert_equal_runs(tmp_path / "broken", tmp_path / "whole", rounds["train"]["max_steps"])
 
 
 def assert_equal_runs(broken: Path, whole: Path, steps: int) -> None:
