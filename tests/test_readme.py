@@ -42,6 +42,7 @@ NOT_RUN = {
     "bash scripts/test.sh": "these tests",
     "pytest ": "these tests",
     "python tools/benchmark.py": "minutes, and a peer that is not installed",
+    "python tools/doctor.py": "minutes, and a machine under other tests; tests/unit/doctor runs it",
     "python -m ppdet_features.benchmark": "minutes",
 }
 # Options that name files of the reader's own; without these a command is looked up, not run.
