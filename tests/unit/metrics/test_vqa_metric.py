@@ -71,6 +71,9 @@ def test_soft_scores_count_and_scale_to_ten_annotators():
     assert soft_scores(answers) == {"red": 0.9, "blue": 0.6, "green": 0.3, "pink": 1.0}
     assert soft_scores(["red"]) == {"red": 1.0}
     assert soft_scores(["red", "red", "blue"]) == {"red": 1.0, "blue": 0.9}
+    # 1.67 and 3.75 of ten are rounded, not cut.
+    assert soft_scores(["red"] * 5 + ["blue"]) == {"red": 1.0, "blue": 0.6}
+    assert soft_scores(["red"] * 5 + ["blue"] * 3) == {"red": 1.0, "blue": 1.0}
 
 
 def test_accuracy_normalises_unless_all_annotators_agree():

@@ -69,6 +69,24 @@ def test_evaluation_repeats_and_leaves_training_mode(name: str) -> None:
     assert all(np.isfinite(value) for value in first.values())
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_evaluation_drops_nothing_and_keeps_no_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(name, data={"scenes": {"val_images": 2}})
+    task, _, data = make_task(run)
+    task.train()
+    seen, encode = [], task.model.encode_text
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        modes = {layer.training for layer in task.sublayers(include_self=True)}
+        seen.append((modes, paddle.is_grad_enabled()))
+        return encode(*arguments, **options)
+
+    monkeypatch.setattr(task.model, "encode_text", watched)
+    task.evaluate(data.eval_loader("val", run))
+    assert seen and all(one == ({False}, False) for one in seen)
+    assert all(layer.training for layer in task.sublayers(include_self=True))
+
+
 @pytest.mark.parametrize(("name", "task_options"), HEADS)
 @pytest.mark.parametrize("training", [True, False])
 def test_pooled_vectors_are_dropped_before_the_last_product(

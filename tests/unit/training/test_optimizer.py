@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import paddle
 import pytest
@@ -33,6 +35,22 @@ def test_update_equals_adamw_with_multipliers_and_decay() -> None:
         np.testing.assert_allclose(parameter.numpy(), before[name] * kept - rate, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize(("betas", "eps"), [((0.8, 0.95), 1e-8), ((0.9, 0.98), 0.5), ((0.5, 0.999), 1e-3)])
+def test_moments_and_epsilon_are_those_of_the_config(betas: tuple[float, float], eps: float) -> None:
+    task = small_task()
+    optim = OptimConfig(lr=0.01, lr_multipliers={}, weight_decay=0.0, betas=list(betas), eps=eps)
+    optimizer = build_optimizer(task, replace(optim, clip_grad_norm=None))
+    expected = task.head.weight.numpy().astype(np.float64)
+    first = second = 0.0
+    for number, gradient in enumerate((1.0, -0.2, 0.05), start=1):
+        step(task, optimizer, gradient)
+        first = betas[0] * first + (1 - betas[0]) * gradient
+        second = betas[1] * second + (1 - betas[1]) * gradient**2
+        unbiased = first / (1 - betas[0] ** number), second / (1 - betas[1] ** number)
+        expected = expected - 0.01 * unbiased[0] / (np.sqrt(unbiased[1]) + eps)
+        np.testing.assert_allclose(task.head.weight.numpy(), expected, atol=1e-6)
+
+
 def test_no_decay_on_vectors_and_class_and_position_tables() -> None:
     table, vector = paddle.zeros([4, 4]), paddle.zeros([4])
     assert decays("model.vision.blocks.0.qkv.weight", table)
@@ -54,11 +72,15 @@ def test_clip_scales_to_the_global_norm_and_keeps_it() -> None:
     np.testing.assert_allclose(moment, 0.1 * 2.0 * 0.5 / (2 * count**0.5), rtol=1e-4)
 
 
-def test_small_gradients_are_not_clipped() -> None:
+@pytest.mark.parametrize("norm", [1e-2, 1.0, 30.0])
+@pytest.mark.parametrize("share", [0.5, 0.99, 1.5])
+def test_gradients_below_the_norm_are_not_clipped(norm: float, share: float) -> None:
     task = small_task()
-    optimizer = build_optimizer(task, OptimConfig(clip_grad_norm=1.0))
-    step(task, optimizer, 1e-4)
-    np.testing.assert_allclose(optimizer_tensors(optimizer, task)["head.weight/moment1"], 1e-5, rtol=1e-4)
+    optimizer = build_optimizer(task, OptimConfig(clip_grad_norm=norm))
+    value = share * norm / sum(int(np.prod(p.shape)) for p in task.parameters()) ** 0.5
+    step(task, optimizer, value)
+    moment = optimizer_tensors(optimizer, task)["head.weight/moment1"]
+    np.testing.assert_allclose(moment, 0.1 * value * min(1.0, 1 / share), rtol=2e-4)
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -9,6 +9,7 @@ from micro import make_run, make_task
 
 from unimo.data.record import Record
 from unimo.errors import DataError
+from unimo.losses.contrastive import contrast_pairs, hard_negatives
 from unimo.nn.outputs import Encoded, concat_rows
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.matching import Gallery, score_pairs
@@ -131,6 +132,29 @@ def test_matches_among_drawn_pairs_are_labelled_as_matches() -> None:
     losses, report = task.losses(batch)
     assert losses["itm"].item() == pytest.approx(0.0, abs=1e-6)
     assert report["itm_accuracy"].item() == 100.0
+
+
+def test_hard_negatives_are_pairs_of_this_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, task, data = setting()
+    batch = to_tensors(next(data.train_loader(run)))
+    shapes = []
+
+    def of_two_ranks(*arguments):
+        """Two pairs of the rank before, which fit every text best."""
+        found = contrast_pairs(*arguments)
+        scores = paddle.concat([paddle.full([8, 2], 1e3), found.scores], axis=1)
+        groups = paddle.concat([paddle.to_tensor([-1, -2]), found.groups])
+        return dataclasses.replace(found, scores=scores, groups=groups, counts=[2, 8])
+
+    def drawn(scores, *groups):
+        shapes.append(scores.shape)
+        assert scores.max() < 1e3
+        return hard_negatives(scores, *groups)
+
+    monkeypatch.setattr("unimo.losses.contrastive.rows_before", lambda counts: counts[0])
+    monkeypatch.setattr("unimo.tasks.retrieval.task.contrast_pairs", of_two_ranks)
+    monkeypatch.setattr("unimo.tasks.retrieval.task.hard_negatives", drawn)
+    assert np.isfinite(task.losses(batch)[0]["itm"].item()) and shapes == [[8, 8], [8, 8]]
 
 
 def test_a_third_of_the_pairs_match_when_all_images_differ() -> None:
