@@ -13,6 +13,7 @@ from unimo.errors import CheckpointError, ConfigError, nearest
 from unimo.files import make_place
 from unimo.inference import loading
 from unimo.registry import TASKS
+from unimo.settings import RunConfig
 
 DESCRIPTION = """Evaluate a model directory on a split.
 Prints one JSON object; everything else goes to standard error. The data are those of the run that made
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--prompt", default="", help='zero-shot: default "a photo of {}"')
     parser.add_argument("--blank-images", action="store_true", help="hide the images: what is left to guess?")
     parser.add_argument("--predictions", default="", metavar="FILE", help="write answers (VQA: server file)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. train.eval_batch_size=32")
+    cli.add_overrides(parser, RunConfig, "train.eval_batch_size=32")
     options = parser.parse_intermixed_args()
     if options.task and options.task not in TASKS:
         raise ConfigError(f"unknown task {options.task!r}; {nearest(options.task, TASKS)}")

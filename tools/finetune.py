@@ -15,6 +15,7 @@ from unimo.errors import ConfigError, nearest
 from unimo.inference import loading
 from unimo.registry import TASKS
 from unimo.settings import RunConfig, build_run_config, named_section
+from unimo.training.listing import list_finetuning
 
 DESCRIPTION = """Fine-tune a model on a task.
 Without --model and --init: the latest pre-trained UNIMO-3 in output/ (UNIMO-2 for captions and
@@ -33,7 +34,8 @@ def main() -> int:
     parser.add_argument("--model", default="", help="recipe, or a YAML file; default: the model of --init")
     start = "model directory or run folder; `none`: start from scratch"
     parser.add_argument("--init", default="", help=start)
-    cli.add_run_arguments(parser)
+    cli.add_run_arguments(parser, RunConfig)
+    cli.add_list(parser, list_finetuning, "tasks and their recipes")
     options = parser.parse_intermixed_args()
     run = build_run(options)
     if options.dry_run:

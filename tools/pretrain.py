@@ -6,6 +6,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
+from unimo.config import dump  # noqa: E402
+from unimo.settings import RunConfig, load_run_config  # noqa: E402
+from unimo.training.listing import list_pretraining  # noqa: E402
 
 
 def main() -> int:
@@ -15,11 +18,9 @@ def main() -> int:
         "python tools/pretrain.py unimo3_tiny train.max_steps=200 output_dir=output/try",
     )
     parser.add_argument("recipe", help="name such as unimo3_base, unimo3_tiny, meter_base, or a YAML file")
-    cli.add_run_arguments(parser)
+    cli.add_run_arguments(parser, RunConfig)
+    cli.add_list(parser, list_pretraining, "recipes")
     args = parser.parse_intermixed_args()
-
-    from unimo.config import dump
-    from unimo.settings import load_run_config
 
     run = load_run_config(args.recipe, "pretrain", args.overrides)
     if args.dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import errno
 import io
 import logging
@@ -14,13 +15,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from unimo import signals
 from unimo._runtime import end_with_parent
-from unimo.config import coerce
+from unimo.config import coerce, list_keys
 from unimo.errors import ConfigError, UnimoError, visible
 
 USER_ERROR, LOST_CONTACT, STOPPED, INTERRUPTED = 2, 3, 75, 130
@@ -35,16 +36,104 @@ _LONGEST = 4000
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO)
 
 
+_SPELLINGS = {
+    "amp": "train.precision",
+    "batch": "train.batch_size",
+    "bf16": "train.precision",
+    "bs": "train.batch_size",
+    "checkpoint": "resume",
+    "data_dir": "data.path",
+    "dataset": "data.path",
+    "eval_steps": "train.eval_every",
+    "fp16": "train.precision",
+    "gradient_accumulation_steps": "train.micro_batch_size",
+    "img_size": "data.image_size",
+    "learning_rate": "optim.lr",
+    "logging_steps": "train.log_every",
+    "max_length": "data.max_text_len",
+    "max_seq_length": "data.max_text_len",
+    "model_name_or_path": "init_from",
+    "num_warmup_steps": "optim.warmup",
+    "out": "output_dir",
+    "output": "output_dir",
+    "per_device_train_batch_size": "train.micro_batch_size",
+    "pretrained": "init_from",
+    "resume_from_checkpoint": "resume",
+    "save_steps": "train.save_every",
+    "steps": "train.max_steps",
+    "tokenizer_name": "data.tokenizer",
+    "warmup_steps": "optim.warmup",
+    "workers": "data.num_workers",
+}
+"""What other programs call settings."""
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are those of a user: one line, without the usage."""
+    """A parser whose errors are those of a user: one line, without the usage.
+
+    Attributes:
+        settings: type of each setting that `KEY=VALUE` may change, by its key; empty for tools without.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.settings: Mapping[str, Any] = {}
+        self._words: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as the base does, and remember the words for hints."""
+        self._words = self._words or list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Raise ConfigError with what is wrong with the command line."""
+        """Raise ConfigError with what is wrong with the command line, and what was probably meant."""
         message = re.sub(r"^argument (\S+): (?=\S+: expected)", r"\1 ", message)
+        places = [place for place, word in enumerate(self._words) if self._is_unknown(word)]
+        if self.settings and (hints := [self._hint(place) for place in places]):
+            wrong = ", ".join(self._words[place].partition("=")[0] for place in places)
+            raise ConfigError(f"no option {wrong}; write {' '.join(hints)}; see {self.prog} --help")
         raise ConfigError(f"{message}; see {self.prog} --help")
 
+    def _is_unknown(self, word: str) -> bool:
+        name = word.partition("=")[0]
+        return _is_option(word) and not any(option.startswith(name) for option in self._option_string_actions)
 
-def arguments(description: str, example: str) -> argparse.ArgumentParser:
+    def _hint(self, place: int) -> str:
+        """Return what to write in place of an unknown option."""
+        option, has_value, value = self._words[place].partition("=")
+        following = [*self._words[place + 1 : place + 2], ""][0]
+        if not has_value and following and "=" not in following and not _is_option(following):
+            value = following
+        name = option.strip("-").replace("-", "_").lower()
+        if name in ("epochs", "epoch", "num_epochs", "num_train_epochs", "max_epochs"):
+            return "train.max_steps=STEPS (epochs x samples / train.batch_size)"
+        if name in ("gpus", "num_gpus", "ngpus", "nproc_per_node"):
+            return f"NPROC_PER_NODE={value or 'GPUS'} before bash scripts/run_....sh"
+        key = self._key(name)
+        if key is None:
+            ends = {key.rpartition(".")[2]: key for key in reversed(self.settings)}
+            options = {known.lstrip("-"): known for known in self._option_string_actions}
+            close = difflib.get_close_matches(name, [*ends, *options], n=3, cutoff=0.6)
+            near = [options.get(end) or f"{ends[end]}={value or 'VALUE'}" for end in close]
+            return " or ".join(near) or "settings as KEY=VALUE, e.g. train.max_steps=200"
+        if key == "train.precision" and name != "precision":
+            value = "bf16" if name == "amp" else name
+        return f"{key}={value or ('true' if self.settings[key] is bool else 'VALUE')}"
+
+    def _key(self, name: str) -> str | None:
+        """Return the setting that an option of another program means; None if there is none."""
+        for wanted in (name, _SPELLINGS.get(name, name)):
+            found = [key for key in self.settings if key.lower() == wanted or key.endswith(f".{wanted}")]
+            if found:
+                return found[0]
+        return None
+
+
+def _is_option(word: str) -> bool:
+    return bool(re.match("--?[a-zA-Z]", word))
+
+
+def arguments(description: str, example: str) -> Parser:
     """Return a parser that prints an example at the end of its help."""
     return Parser(
         description=description,
@@ -53,11 +142,28 @@ def arguments(description: str, example: str) -> argparse.ArgumentParser:
     )
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def add_overrides(parser: Parser, schema: type, example: str) -> None:
+    """Add `KEY=VALUE` words, which change the config `schema`; an option of such a name is hinted at."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"change a setting, e.g. {example}")
+    parser.settings = list_keys(schema)
+
+
+def add_list(parser: Parser, show: Callable[[], str], what: str) -> None:
+    """Add `--list`, which prints what `show` returns and needs no other argument."""
+
+    class Show(argparse.Action):
+        def __call__(self, *arguments: Any) -> NoReturn:
+            print(show())
+            parser.exit()
+
+    parser.add_argument("--list", action=Show, nargs=0, help=f"list {what} and stop")
+
+
+def add_run_arguments(parser: Parser, schema: type) -> None:
     """Add the arguments of tools that carry out a run: dotted overrides, `--dry-run`, `--plan`."""
-    change = "change a config value, e.g. train.max_steps=200 output_dir=output/try"
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=change)
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    add_overrides(parser, schema, "train.max_steps=200 output_dir=output/try")
+    about = "print the resolved config, check what it names, and stop"
+    parser.add_argument("--dry-run", action="store_true", help=about)
     parser.add_argument("--plan", action="store_true", help="print what the run would do and cost, and stop")
 
 

@@ -191,7 +191,9 @@ def merge_into(schema: T, values: Mapping[str, Any], where: str = "config") -> T
     changes: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            raise ConfigError(f"unknown key {where}.{key}; {nearest(str(key), fields)}")
+            there = [full for full in list_keys(type(schema)) if full.endswith(f".{key}")]
+            hint = f"there is {', '.join(there[:3])}" if there else nearest(str(key), fields)
+            raise ConfigError(f"unknown key {where}.{key}; {hint}")
         name = f"{where}.{key}"
         if key in resolvers:
             changes[key] = resolvers[key](value, name, getattr(schema, key))
@@ -297,6 +299,17 @@ def check_fields(config: Any, where: str = "") -> None:
             check_fields(value, name)
         else:
             coerce(value, hints[each.name], name, each.default)
+
+
+def list_keys(schema: type) -> dict[str, Any]:
+    """Return the dotted names of all fields of a dataclass and of the sections in it, with their types."""
+    found: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            found |= {f"{name}.{key}": value for key, value in list_keys(kind).items()}
+        elif name in schema.__dataclass_fields__:
+            found[name] = kind
+    return found
 
 
 def to_plain(config: Any) -> Any:

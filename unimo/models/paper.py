@@ -74,6 +74,8 @@ class Published:
 
     towers: Mapping[str, Released]
     """Section of the model config -> weights that its `init` names."""
+    data: str
+    """Corpora of the pre-training."""
     hardware: str = ""
     """Machine of the pre-training; empty if the paper does not say."""
 
@@ -99,6 +101,8 @@ class Paper:
     pair_separators: Literal[1, 2] = 2
     """End tokens between the two sentences of a pair. 2: `<s> A </s></s> B </s>`, as RoBERTa was trained;
     1: `[CLS] A [SEP] B [SEP]`, as BERT and UNIMO were, whatever their tokenizer."""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """Registered model -> millions of parameters without heads, with RoBERTa's vocabulary."""
     published: Mapping[str, Published] = field(default_factory=dict)
     """Registered model -> its training in the paper, for the published sizes."""
     converters: Mapping[str, Converter] = field(default_factory=dict)

@@ -95,6 +95,8 @@ class Task(Contrastive):
     """Capabilities that a model must have."""
     reads_images: ClassVar[bool] = True
     """False for tasks on texts alone."""
+    published_data: ClassVar[str] = ""
+    """Data sets that the papers fine-tuned on."""
     asked_with: ClassVar[str] = ""
     """Option of `tools/predict.py` that carries the question: `question`, `text`, `caption`, `generate`, or
     `image` for the image alone; empty if the task answers no questions."""

@@ -48,6 +48,7 @@ class EntailmentTask(ClassifierTask):
     Config = EntailmentConfig
     classes = LABELS
     asked_with = "text"
+    published_data = "SNLI-VE"
     needs = frozenset({"fusion"})
 
     def __init__(self, model: Model, config: EntailmentConfig, metadata: Metadata = None) -> None:

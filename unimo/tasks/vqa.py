@@ -51,6 +51,7 @@ class VqaTask(Task):
 
     Config = VqaConfig
     asked_with = "question"
+    published_data = "VQA v2"
     needs = frozenset({"fusion"})
     paper_selection = "val"
 

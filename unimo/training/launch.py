@@ -46,7 +46,7 @@ def main() -> int:
     environ, folder = rank_environment(local, os.environ), log_folder(words)
     if not Path(words[0]).is_file():
         raise ConfigError(f"no tool {words[0]}; expected a Python file, e.g. tools/pretrain.py")
-    wants_answer_only = not {"-h", "--help", "--dry-run"}.isdisjoint(words)
+    wants_answer_only = not {"-h", "--help", "--dry-run", "--list"}.isdisjoint(words)
     if local * nodes == 1 or wants_answer_only:
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *words])

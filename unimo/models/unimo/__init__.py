@@ -59,14 +59,17 @@ PAPER = Paper(
     network=_network,
     objective=_objective,
     batches=_batches,
-    # Section 3.2.
+    parameters={"unimo_base": 126.8, "unimo_large": 358.5, "unimo_tiny": 3.4},
+    # Sections 3.1 and 3.2.
     published={
         "unimo_base": Published(
             towers={"text": Released("RoBERTa-base", "hf-roberta", "roberta-base")},
+            data="COCO, Visual Genome, Conceptual Captions, SBU; BookWiki, OpenWebText; OpenImages, COCO",
             hardware="32 V100 GPUs, 7 days",
         ),
         "unimo_large": Published(
             towers={"text": Released("RoBERTa-large", "hf-roberta", "roberta-large")},
+            data="COCO, Visual Genome, Conceptual Captions, SBU; BookWiki, OpenWebText; OpenImages, COCO",
             hardware="64 V100 GPUs, 10 days",
         ),
     },

@@ -40,6 +40,8 @@ SIZES: dict[str, Config] = {
     )
 }
 
+_CORPORA = "COCO, Visual Genome, Conceptual Captions, SBU; BookWiki, OpenWebText; OpenImages, ImageNet-21k"
+
 
 def _network(config: Config) -> Any:
     from unimo.models.unimo2.model import Unimo2
@@ -66,6 +68,7 @@ PAPER = Paper(
     network=_network,
     objective=_objective,
     batches=_batches,
+    parameters={"unimo2_base": 297.7, "unimo2_large": 964.1, "unimo2_tiny": 3.6},
     # Section 4, of the base size; what it trained on the paper does not say. The large size is ours.
     published={
         "unimo2_base": Published(
@@ -73,14 +76,16 @@ PAPER = Paper(
                 "text": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
                 "vision": Released("ViT-B/16", "hf-vit", "vit-base-patch16-224"),
                 "fusion": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
-            }
+            },
+            data=_CORPORA,
         ),
         "unimo2_large": Published(
             towers={
                 "text": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
                 "vision": Released("ViT-L/16", "hf-vit", "vit-large-patch16-224"),
                 "fusion": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
-            }
+            },
+            data=_CORPORA,
         ),
     },
     pretraining=PretrainingConfig,

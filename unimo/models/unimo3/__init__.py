@@ -73,6 +73,7 @@ SIZES: dict[str, Config] = {
     )
 }
 
+_CORPORA = "COCO, Visual Genome, Conceptual Captions, SBU (4 million images)"
 # UNIMO-3, sections 4.1 and 4.2.4; METER and BridgeTower start from the same.
 _PUBLISHED = {
     768: Published(
@@ -80,6 +81,7 @@ _PUBLISHED = {
             "text": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
             "vision": Released("CLIP ViT-B/16", "hf-clip-vit", "clip-vit-base-patch16"),
         },
+        data=_CORPORA,
         hardware="8 A100 GPUs",
     ),
     1024: Published(
@@ -87,8 +89,22 @@ _PUBLISHED = {
             "text": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
             "vision": Released("CLIP ViT-L/14", "hf-clip-vit", "clip-vit-large-patch14"),
         },
+        data=_CORPORA,
         hardware="8 A100 GPUs",
     ),
+}
+_PARAMETERS = {
+    "unimo3_base": 333.3,
+    "unimo3_base_d": 329.8,
+    "unimo3_base_d1": 327.4,
+    "bridgetower_base": 326.2,
+    "meter_base": 319.1,
+    "unimo3_large": 877.1,
+    "bridgetower_large": 864.5,
+    "unimo3_tiny": 3.8,
+    "unimo3_tiny_d": 3.8,
+    "bridgetower_tiny": 3.8,
+    "meter_tiny": 3.8,
 }
 
 
@@ -117,6 +133,7 @@ PAPER = Paper(
     network=_network,
     objective=_objective,
     batches=_batches,
+    parameters=_PARAMETERS,
     published={
         name: _PUBLISHED[config.fusion.hidden_size]
         for name, config in SIZES.items()

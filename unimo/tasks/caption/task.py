@@ -66,6 +66,7 @@ class CaptionTask(GenerationTask):
 
     Config = CaptionConfig
     asked_with = "caption"
+    published_data = "COCO captions (Karpathy's split)"
     needs = frozenset({"generation"})
 
     def __init__(self, model: Model, config: CaptionConfig, metadata: Metadata = None) -> None:

@@ -48,6 +48,7 @@ class ImageClassificationTask(ClassifierTask):
 
     Config = ImageClassificationConfig
     asked_with = "image"
+    published_data = "CIFAR-10, CIFAR-100"
     needs = frozenset({"image_only"})
 
     def __init__(self, model: Model, config: ImageClassificationConfig, metadata: Mapping[str, Any]) -> None:

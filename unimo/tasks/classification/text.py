@@ -50,6 +50,7 @@ class TextClassificationTask(ClassifierTask):
     Config = TextClassificationConfig
     reads_images = False
     asked_with = "text"
+    published_data = "SST-2, MNLI, CoLA, STS-B"
     needs = frozenset({"text_only"})
 
     def __init__(self, model: Model, config: TextClassificationConfig, metadata: Metadata = None) -> None:

@@ -66,6 +66,7 @@ class RetrievalTask(MatchingTask):
 
     Config = RetrievalConfig
     contrasts = ("itc",)
+    published_data = "Flickr30k"
     needs = frozenset({"dual_encoder", "fusion"})
     paper_selection = "test"
     head_aliases = MatchingTask.head_aliases | {

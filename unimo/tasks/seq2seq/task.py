@@ -38,6 +38,7 @@ class Seq2SeqTask(GenerationTask):
     Config = Seq2SeqConfig
     reads_images = False
     asked_with = "generate"
+    published_data = "CNN/DailyMail, Gigaword, SQuAD questions, CoQA"
     needs = frozenset({"text_generation"})
 
     def __init__(self, model: Model, config: Seq2SeqConfig, metadata: Metadata = None) -> None:
