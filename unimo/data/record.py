@@ -87,6 +87,11 @@ class Record:
         return self.images[0] if self.images else None
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the sample that a tokenizer reads."""
+        return tuple(text for text in (self.text, self.text_pair) if text)
+
+    @property
     def image_group(self) -> int:
         """Identity of the image, in [0, 2**63): equal for samples that show the same picture.
 

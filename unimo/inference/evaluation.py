@@ -11,6 +11,7 @@ from typing import Any
 
 from unimo import distributed
 from unimo.config import merge_plain, parse_overrides
+from unimo.data.loading.known_words import unknown_words
 from unimo.data.loading.loader import RATE_CHECK_AFTER, EvalLoader, RecordCounter
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import ProcessorConfig
@@ -87,6 +88,8 @@ def measure(layer: Task, data: TaskData, split: str, run: RunConfig) -> Evaluati
     """
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = data.eval_loader(split, run, rank, world_size, run.train.eval_batch_size)
+    if problem := unknown_words(data.processor.tokenizer, split, batches.dataset):
+        logger.warning("%s: the scores say little of a model that cannot read them", problem)
     records: list[dict[str, Any]] = []
     seen: list[str] = []
 

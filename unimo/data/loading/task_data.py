@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unimo.data.loading.known_words import check_known_words
 from unimo.data.loading.loader import Collator, EvalLoader, TrainLoader
 from unimo.data.loading.sampler import Curriculum, MixtureSampler
 from unimo.data.loading.shared_pictures import warn_of_shared_pictures
@@ -75,13 +76,14 @@ class TaskData:
 
         Raises:
             ConfigError: the batch size does not divide, weights are wrong, or no corpus begins a curriculum.
-            DataError: a corpus cannot be opened.
+            DataError: a corpus cannot be opened, or its words are unknown to the tokenizer.
         """
         datasets = self.train_datasets(run.data.train_split)
         if rank == 0:
             own = zip(self.corpora, datasets.values(), strict=False)
             warn_of_shared_pictures(own, self.open_split, run.data.train_split)
         corpora = dict(zip(datasets, self._train_corpora(), strict=True))
+        check_known_words(self.processor.tokenizer, datasets)
         sizes = {name: len(dataset) for name, dataset in datasets.items()}
         weights = {name: corpus.weight for name, (corpus, _) in corpora.items()}
         curriculum, epochs = None, run.data.pairs_only_epochs

@@ -44,6 +44,12 @@ class GenerationRecord(Record):
     turn_id: int | None = None
     """Number of the turn of a dialog, whose id is `question_id`."""
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Sources, knowledge and references, unless they are ids already."""
+        known = (self.knowledge,) if self.knowledge else ()
+        return () if self.is_tokenized else (*self.sources, *known, *self.references)
+
 
 class LinePairs(TextDataset):
     """Sources in one file, their targets in the same lines of another.
