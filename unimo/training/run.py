@@ -28,6 +28,7 @@ from unimo.training import callbacks, checkpoint, precision, start
 from unimo.training.hints import hints_of
 from unimo.training.loop import carry_out, only_run_in
 from unimo.training.memory import forecast, memory
+from unimo.training.next_command import next_command
 from unimo.training.optimizer import warmup_steps
 from unimo.training.plan import Plan, make_plan
 from unimo.training.plan import save as save_plan
@@ -235,10 +236,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "metrics": metrics,
         **validation.about,
         "best": state.best,
-        "data": " ".join(
-            ["data.path=DATA"] * start.sources(run)[1]
-            + [f"data.regions={run.data.regions}"] * bool(run.data.regions)
-        ),
+        "next": next_command(run, validation.split, bool(metrics)),
         "output_dir": str(output_dir),
         "model_dir": "" if not state.is_finished and not metrics else str(output_dir / "model"),
     }

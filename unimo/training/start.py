@@ -18,6 +18,7 @@ from unimo.inference import loading
 from unimo.settings import RunConfig, named_section
 from unimo.training import checkpoint
 from unimo.training.loop import CONFIG
+from unimo.training.next_command import next_command
 from unimo.training.state import Run
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,8 @@ def finished(run: RunConfig, last: Path) -> dict[str, Any] | None:
     is_whole = (output_dir / "model" / loading.WEIGHTS).is_file() and summary.get("metrics")
     if not is_whole or (summary["step"], summary["max_steps"]) != (step, run.train.max_steps):
         return None
-    return summary | {"steps_now": 0, "was_finished": True}
+    again = {"steps_now": 0, "was_finished": True, "next": next_command(run, summary["split"], True)}
+    return summary | again
 
 
 def log_use_of_scenes(run: RunConfig) -> None:

@@ -33,11 +33,6 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         end = f"Stopped by {summary['stopped_by']} {saved}. To go on, run the same command again."
     elif summary["stopped_by"] in signals.NAMES:
         end = "Trained and saved, but not evaluated. To evaluate, run the same command again."
-    elif summary["task"] == "pretrain":
-        command = f"finetune.py --task vqa --init {summary['model_dir']} {summary['data']}".rstrip()
-        end = f"Next:\n  python tools/{command}"
     else:
-        about = f"--task {summary['task']} --model {summary['model_dir']} --split {summary['split']}"
-        command = f"evaluate.py {about}"
-        end = f"Next:\n  python tools/{command}"
+        end = f"Next:\n  {summary['next']}"
     return "\n".join([*lines, "", end])

@@ -179,12 +179,14 @@ def test_a_finished_run_is_one_with_scores_model_and_the_same_places(run: RunCon
     last, folder = note(run), Path(run.output_dir)
     short = with_words(run, "train.max_steps=2")
     assert start.finished(short, last) is None
-    summary = {"step": 2, "max_steps": 2, "metrics": {"loss": 1.0}}
+    summary = {"step": 2, "max_steps": 2, "metrics": {"loss": 1.0}, "split": "val"}
     (folder / "summary.json").write_text(json.dumps(summary))
     assert start.finished(short, last) is None  # no model
     (folder / "model").mkdir()
     (folder / "model" / "model.safetensors").write_bytes(b"")
-    assert start.finished(short, last) == summary | {"steps_now": 0, "was_finished": True}
+    again = start.finished(short, last)
+    assert again.pop("next").startswith(f"python tools/finetune.py --task vqa --init {folder}/model ")
+    assert again == summary | {"steps_now": 0, "was_finished": True}
     assert start.finished(run, last) is None  # of 3 steps
     assert start.finished(with_words(short, "data.root=elsewhere"), last) is None
     for part in ({"metrics": {}}, {"step": 1}, {"max_steps": 3}):
