@@ -39,7 +39,10 @@ def main() -> int:
     options = parser.parse_intermixed_args()
     run = build_run(options)
     if options.dry_run:
-        print(dump(run))
+        from unimo.training.rehearsal import rehearse
+
+        print(dump(run), flush=True)
+        rehearse(run)
         return 0
     from unimo.training.run import plan_only, train
     from unimo.training.summary import format_summary

@@ -24,7 +24,10 @@ def main() -> int:
 
     run = load_run_config(args.recipe, "pretrain", args.overrides)
     if args.dry_run:
-        print(dump(run), end="")
+        from unimo.training.rehearsal import rehearse
+
+        print(dump(run), end="", flush=True)
+        rehearse(run)
         return 0
     from unimo.training.run import plan_only, train
     from unimo.training.summary import format_summary

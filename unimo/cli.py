@@ -113,7 +113,7 @@ class Parser(argparse.ArgumentParser):
         if key is None:
             ends = {key.rpartition(".")[2]: key for key in reversed(self.settings)}
             options = {known.lstrip("-"): known for known in self._option_string_actions}
-            close = difflib.get_close_matches(name, [*ends, *options], n=3, cutoff=0.6)
+            close = difflib.get_close_matches(name, {**ends, **options}, n=3, cutoff=0.6)
             near = [options.get(end) or f"{ends[end]}={value or 'VALUE'}" for end in close]
             return " or ".join(near) or "settings as KEY=VALUE, e.g. train.max_steps=200"
         if key == "train.precision" and name != "precision":

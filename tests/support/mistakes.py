@@ -114,6 +114,7 @@ def write_world(folder: Path) -> None:
         "tabs.yaml": "model:\n\tname: x\n",
         "sizes.yaml": "sizes: [a, b]\n",
         "captions.jsonl": '{"image": "p.png", "text": "a red circle"}\n' * 4,
+        "french/captions.jsonl": '{"image": "../p.png", "text": "un chien court"}\n' * 8,
         "base64.json": json.dumps({"images": "none"}),
         "listed.json": "[1, 2]",
         "cut.json": '{"images": [',
@@ -354,5 +355,18 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("benchmark", ["train", "--batch-size", "1"], "--batch-size 1: expected 2 or more"),
     ("benchmark", ["train", "--out", "file/below.json"], "--out file is a file; expected a folder"),
     ("quickstart", ["--output", "file"], "--output file is a file"),
+    # Options of other programs, words that nothing knows, and folders that are not there.
+    *[
+        ("pretrain", [*RUN, *more], said)
+        for more, said in (
+            (["--max_steps", "20"], "no option --max_steps; write train.max_steps=20"),
+            (["--lr=1e-4"], "no option --lr; write optim.lr=1e-4"),
+            (["--epochs", "3"], "write train.max_steps=STEPS"),
+            (["max_steps=20"], "unknown key config.max_steps; there is train.max_steps"),
+            (["data.pairs=french", "output_dir=words"], "are unknown to the tokenizer, more than 30%"),
+        )
+    ],
+    ("finetune", [*VQA, "--output_dir", "x"], "no option --output_dir; write output_dir=x"),
+    ("evaluate", ["--eval_batch_size", "3"], "no option --eval_batch_size; write train.eval_batch_size=3"),
 ]
 """Tool, its command line, and a part of its message."""

@@ -6,6 +6,7 @@ import pytest
 from unimo import cli
 from unimo.errors import ConfigError, DataError
 from unimo.ranges import Seed, Share, Size
+from unimo.settings import RunConfig
 
 
 def code_of(main: Callable[[], int | None]) -> int:
@@ -55,12 +56,52 @@ def test_lost_rank_is_no_bug_of_this_one(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_run_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     parser = cli.arguments("Does a thing.", "python tools/thing.py x=1")
-    cli.add_run_arguments(parser)
+    cli.add_run_arguments(parser, RunConfig)
     options = parser.parse_args(["a.b=1", "--dry-run"])
     assert (options.overrides, options.dry_run) == (["a.b=1"], True)
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     assert "example:\n  python tools/thing.py x=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--max_steps 20", "no option --max_steps; write train.max_steps=20; see"),
+        ("--max-steps=20", "no option --max-steps; write train.max_steps=20;"),
+        ("--output_dir x", "write output_dir=x;"),
+        ("--lr 1e-4 --batch_size 8", "no option --lr, --batch_size; write optim.lr=1e-4 train.batch_size=8;"),
+        ("--learning-rate=1e-4 a.b=1", "write optim.lr=1e-4;"),
+        ("-lr 3", "write optim.lr=3;"),
+        ("--epochs 3", "write train.max_steps=STEPS (epochs x samples / train.batch_size);"),
+        ("--train.max_steps=20", "write train.max_steps=20;"),
+        ("--fp16", "write train.precision=fp16;"),
+        ("--recompute", "write train.recompute=true;"),
+        ("--resume", "write resume=VALUE;"),
+        ("--gpus 8", "write NPROC_PER_NODE=8 before bash scripts/run_....sh;"),
+        ("--num_workers 0", "write data.num_workers=0;"),
+        ("--train_images 5", "write data.scenes.train_images=5;"),
+        ("--max_stepz 20", "write train.max_steps=20 or "),
+        ("--dryrun", "write --dry-run;"),
+        ("--nothing_like_it", "write settings as KEY=VALUE, e.g. train.max_steps=200;"),
+    ],
+)
+def test_options_that_are_settings_are_hinted_at(words: str, said: str) -> None:
+    parser = cli.arguments("Does a thing.", "python tools/thing.py x=1")
+    cli.add_run_arguments(parser, RunConfig)
+    for parse in (parser.parse_args, parser.parse_intermixed_args):
+        with pytest.raises(ConfigError) as caught:
+            parse(words.split())
+        assert said in str(caught.value)
+
+
+def test_a_list_needs_no_other_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.arguments("Does a thing.", "python tools/thing.py x")
+    parser.add_argument("needed")
+    cli.add_list(parser, lambda: "one\ntwo", "things")
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_intermixed_args(["--list"])
+    assert not caught.value.code and capsys.readouterr().out == "one\ntwo\n"
 
 
 def test_messages_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
