@@ -21,7 +21,9 @@ def write_official(folder: Path, images: Path) -> None:
                 [("Yes", ["Yes"] * 6 + ["yes"] * 4), ("two", ["two"] * 3 + ["2"] * 5 + ["rare"] * 2)]
             ):
                 number = image * 1000 + turn
-                questions.append({"question_id": number, "image_id": image, "question": f"q {number}?"})
+                questions.append(
+                    {"question_id": number, "image_id": image, "question": f"is circle {number} red?"}
+                )
                 answers.append(
                     {
                         "question_id": number,

@@ -67,7 +67,9 @@ def _paths(corpora: list[CorpusConfig], data: DataConfig) -> list[str]:
     plain = [{"path": corpus.path} | ({"name": corpus.name} if corpus.name else {}) for corpus in corpora]
     one = plain[0]["path"]
     is_plain = len(plain) == 1 and len(plain[0]) == 1 and yaml.safe_load(one) == one
-    listed = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10_000).strip()
+    listed = yaml.safe_dump(
+        plain, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000
+    ).strip()
     words = [f"data.path={one if is_plain else listed}"]
     return words + _changed("data", data, DataConfig(), "root", "train_split")
 

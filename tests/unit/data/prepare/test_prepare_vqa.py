@@ -37,7 +37,9 @@ def test_raw_variant(prepared):
         "question_id",
         "split",
     ]
-    assert rows[0]["questions"] == ["q 1000?", "q 1001?"] and rows[0]["question_id"] == [1000, 1001]
+    assert rows[0]["questions"] == ["is circle 1000 red?", "is circle 1001 red?"] and rows[0][
+        "question_id"
+    ] == [1000, 1001]
     assert rows[0]["answers"] == [["yes"], ["2"]] and rows[0]["answer_labels"] == [[0], [1]]
     assert rows[0]["answer_scores"] == [[1.0], [1.0]] and rows[0]["image_id"] == 1
     images = {
