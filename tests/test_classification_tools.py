@@ -25,11 +25,11 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def sst2(train: str = "good\t1\nbad\t0\n" * 8) -> str:
+def sst2(train: str = "red\t1\nblue\t0\n" * 8) -> str:
     """A folder of SST-2 files."""
     Path("SST-2").mkdir(exist_ok=True)
     Path("SST-2/train.tsv").write_text("sentence\tlabel\n" + train)
-    Path("SST-2/dev.tsv").write_text("sentence\tlabel\nvery good\t1\nvery bad\t0\nbad\t0\n")
+    Path("SST-2/dev.tsv").write_text("sentence\tlabel\nthere is red\t1\nthere is blue\t0\nblue\t0\n")
     return "SST-2"
 
 
@@ -112,7 +112,7 @@ def test_zero_shot_and_prediction(tool: Tool) -> None:
 
 
 def test_glue_files_that_cannot_be_used(tool: Tool) -> None:
-    data = "data.path=" + sst2("good\t1\nbad\tmaybe\n")
+    data = "data.path=" + sst2("red\t1\nblue\tmaybe\n")
     result = finetune(tool, "text_classification", data)
     assert_refused(result, "SST-2/train.tsv, line 3", "unknown label 'maybe'", "expected 0, 1")
     result = finetune(tool, "text_classification", data, "task.dataset=mnli")

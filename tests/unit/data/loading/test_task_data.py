@@ -134,7 +134,7 @@ TABLE_6 = {
 """Samples of UNIMO-2's corpora (its Table 6); for the texts, which it gives in bytes, any number."""
 
 
-def unimo2_data(corpus_class, recipe: str, pseudo_pairs_count: bool):
+def unimo2_data(corpus_class, processor, recipe: str, pseudo_pairs_count: bool):
     """The corpora that the comment of UNIMO-2's recipe names, as empty data sets of the size of the paper."""
     lines = (CONFIG_ROOT / "unimo2" / "pretrain.yaml").read_text(encoding="utf8").splitlines()
     start = lines.index("#   data:")
@@ -147,7 +147,7 @@ def unimo2_data(corpus_class, recipe: str, pseudo_pairs_count: bool):
     data = TaskData(
         run.data.pairs,
         lambda corpus, split: corpus_class(corpus.name, TABLE_6[corpus.name]),
-        None,
+        processor,
         lambda train: None,
     )
     data.unpaired = {"texts": run.data.texts, "images": run.data.images}
@@ -157,8 +157,10 @@ def unimo2_data(corpus_class, recipe: str, pseudo_pairs_count: bool):
 
 
 @pytest.mark.parametrize(("pseudo_pairs_count", "steps"), [(False, 48_100), (True, 124_800)])
-def test_curriculum_of_unimo2_takes_the_steps_that_its_recipe_says(corpus_class, pseudo_pairs_count, steps):
-    run, data = unimo2_data(corpus_class, "unimo2_base", pseudo_pairs_count)
+def test_curriculum_of_unimo2_takes_the_steps_that_its_recipe_says(
+    corpus_class, scenes_processor, pseudo_pairs_count, steps
+):
+    run, data = unimo2_data(corpus_class, scenes_processor, "unimo2_base", pseudo_pairs_count)
     loader = data.train_loader(run)
     assert loader.sampler.first_samples / run.train.batch_size == pytest.approx(steps, rel=1e-3)
     real = {"coco", "vg", "cc", "sbu"}
