@@ -123,7 +123,8 @@ def finished(run: RunConfig, last: Path) -> dict[str, Any] | None:
     is_whole = (output_dir / "model" / loading.WEIGHTS).is_file() and summary.get("metrics")
     if not is_whole or (summary["step"], summary["max_steps"]) != (step, run.train.max_steps):
         return None
-    again = {"steps_now": 0, "was_finished": True, "next": next_command(run, summary["split"], True)}
+    again = {"steps_now": 0, "stopped_by": "", "was_finished": True}
+    again["next"] = next_command(run, summary["split"], True)
     return summary | again
 
 

@@ -186,7 +186,7 @@ def test_a_finished_run_is_one_with_scores_model_and_the_same_places(run: RunCon
     (folder / "model" / "model.safetensors").write_bytes(b"")
     again = start.finished(short, last)
     assert again.pop("next").startswith(f"python tools/finetune.py --task vqa --init {folder}/model ")
-    assert again == summary | {"steps_now": 0, "was_finished": True}
+    assert again == summary | {"steps_now": 0, "stopped_by": "", "was_finished": True}
     assert start.finished(run, last) is None  # of 3 steps
     assert start.finished(with_words(short, "data.root=elsewhere"), last) is None
     for part in ({"metrics": {}}, {"step": 1}, {"max_steps": 3}):
