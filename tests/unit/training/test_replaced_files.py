@@ -74,7 +74,13 @@ def vqa(folder: Path) -> RunConfig:
     """A run of questions whose answers stand in a file."""
     write_pictures(folder / "questions", IMAGES)
     rows = [
-        {"image": image, "image_id": image, "question": "a dog ?", "question_id": at, "answers": {"cat": 1.0}}
+        {
+            "image": image,
+            "image_id": image,
+            "question": "what is a dog ?",
+            "question_id": at,
+            "answers": {"cat": 1.0},
+        }
         for at, image in enumerate(IMAGES)
     ]
     (folder / "questions/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -91,12 +97,17 @@ def caption(folder: Path) -> RunConfig:
     """A run of captions behind object tags."""
     write_pairs(folder)
     write_tags(folder, 5)
+    build_word_tokenizer(WORDS).save(folder / "words")
     return make_run(
         "caption",
         folder / "run",
         model=MODEL,
         task={"tags": str(folder / "tags.ids"), "java": False},
-        data={"path": [{"path": str(folder / "pairs"), "name": "mine"}], "regions": "grid:2:2"},
+        data={
+            "path": [{"path": str(folder / "pairs"), "name": "mine"}],
+            "regions": "grid:2:2",
+            "tokenizer": str(folder / "words"),
+        },
         train={"max_steps": 2, "save_every": 1, "batch_size": 4},
     )
 
