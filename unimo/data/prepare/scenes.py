@@ -37,7 +37,7 @@ def prepare_scenes(
         raise ConfigError(f"kind {kind!r} of scenes has no files; known: {', '.join(KINDS)}")
     images = make_folder(Path(out) / "images", "--out")
     scenes, lines = ScenesDataset(kind, "train", ScenesConfig(train_images=count)), []
-    for number in progress(range(count), total=count, desc="draw"):
+    for number in progress(range(count), total=count, what="draw"):
         name = f"images/{number}.bmp"
         first = number * scenes.texts_per_image
         records = [scenes[first + turn] for turn in range(scenes.texts_per_image)]
