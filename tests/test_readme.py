@@ -36,6 +36,7 @@ MOST_WORDS = 600
 
 # First words of commands that are not run here, and why.
 NOT_RUN = {
+    "python tests/support/first_hour.py": "the first page again; test_first_hour.py does it",
     "source ": "part of the installation",
     "pip install": "minutes; .ci/run does it",
     "python3.11 -m venv": "makes an environment; .ci/run does it",
