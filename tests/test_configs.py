@@ -41,7 +41,9 @@ def test_recipe_builds_a_run(name, kind):
         assert run.data.image_size == run.model.vision.image_size
         assert run.data.image_size % run.model.vision.patch_size == 0
     assert {run.data.train_transform, run.data.eval_transform} <= set(RECIPES)
-    assert run.train.rounds(8) * 8 * (run.train.micro_batch_size or 1000) >= run.train.batch_size
+    assert run.train.micro_batch_size == "auto"
+    draws = task_class(kind).draws_in_round or kind == "pretrain"
+    assert bool(run.train.negatives_batch_size) == (draws and "_tiny" not in name)
     assert run.data.max_text_len <= run.model.text.max_position - 2
     assert [corpus.path for corpus in run.data.pairs + run.data.path] == ["scenes", "scenes"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -48,7 +49,7 @@ def rounds_in_comments() -> list[tuple[str, str, int, int, int]]:
     for path in sorted(CONFIG_ROOT.glob("*/*.yaml")):
         for line in path.read_text(encoding="utf8").splitlines():
             said = re.search(
-                r"micro_batch_size: (\d+) *# .*?(\d+) rounds on (?:the paper's )?(\d+) GPUs", line
+                r"negatives_batch_size: (\d+) *# .*?(\d+) rounds on (?:the paper's )?(\d+) GPUs", line
             )
             if said:
                 found.append((path.parent.name, path.stem, *map(int, said.groups())))
@@ -59,8 +60,8 @@ def rounds_in_comments() -> list[tuple[str, str, int, int, int]]:
 def test_rounds_in_comments(family: str, kind: str, micro: int, rounds: int, gpus: int) -> None:
     families = ["unimo3", "meter", "bridgetower"] if family == "_base_" else [family]
     runs = [load_run_config(n, kind).train for n in list_recipes(kind) if n.rsplit("_")[0] in families]
-    meant = [train for train in runs if train.micro_batch_size == micro]
-    assert meant and {train.rounds(gpus) for train in meant} == {rounds}
+    meant = [train for train in runs if train.negatives_batch_size == micro]
+    assert meant and {replace(train, micro_batch_size=micro).rounds(gpus) for train in meant} == {rounds}
 
 
 def test_steps_before_texts_and_images_come_in() -> None:

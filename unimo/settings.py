@@ -157,10 +157,15 @@ class TrainConfig:
     """Minutes after which the run stops early, with a checkpoint; None means never."""
     batch_size: Size = 64
     """Samples of one optimizer step over all ranks and rounds together."""
-    micro_batch_size: Count = 0
-    """Largest number of samples that a rank processes at once; 0 for its whole share. Further rounds process
-    the rest, and all are one batch: means are over its tokens, regions and samples, and contrastive losses
-    compare all its samples, for which rounds encode theirs twice. Only mismatched pairs are of one round."""
+    micro_batch_size: Literal["auto"] | Count = "auto"
+    """Largest number of samples that a rank processes at once; 0 for its whole share, `auto` for as many as
+    fit into memory (`unimo/training/micro_batch.py`). Further rounds process the rest, and all are one batch:
+    means are over its tokens, regions and samples, and contrastive losses compare all its samples, for which
+    rounds encode theirs twice. Only mismatched pairs and hard negatives are of one round."""
+    negatives_batch_size: Count = 0
+    """Samples of a rank among which the recipe draws mismatched pairs and hard negatives; 0 for its whole
+    share. Where a task draws any, `auto` takes that many samples at once, whatever else would fit, and fewer
+    only with a warning."""
     eval_batch_size: Size = 64
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     on_unsupported_precision: Literal["error", "fp32"] = "error"
@@ -181,7 +186,8 @@ class TrainConfig:
     """Metric whose best model is kept as `best/`; empty for the last model only."""
 
     def rounds(self, ranks: int) -> int:
-        """Return the rounds of one step: the fewest that cut the share of each rank into equal micro-batches.
+        """Return the rounds of one step: the fewest that cut the share of each rank into equal micro-batches;
+        one as long as `auto` is not settled.
 
         Raises:
             ConfigError: the batch does not divide among the ranks.
@@ -189,7 +195,7 @@ class TrainConfig:
         if self.batch_size % ranks:
             raise ConfigError(f"train.batch_size {self.batch_size} does not divide among {ranks} ranks")
         share = self.batch_size // ranks
-        most = self.micro_batch_size or share
+        most = share if self.micro_batch_size == "auto" else self.micro_batch_size or share
         return next(rounds for rounds in range(-(-share // most), share + 1) if share % rounds == 0)
 
 

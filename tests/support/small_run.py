@@ -33,8 +33,9 @@ from unimo.data.record import Record  # noqa: E402
 from unimo.losses.contrastive import ViewVectors, nt_xent_loss  # noqa: E402
 from unimo.settings import OptimConfig, RunConfig, TrainConfig  # noqa: E402
 from unimo.tasks.base import Task  # noqa: E402
-from unimo.training import callbacks, checkpoint, precision  # noqa: E402
+from unimo.training import callbacks, checkpoint, micro_batch, precision  # noqa: E402
 from unimo.training.loop import carry_out, only_run_in  # noqa: E402
+from unimo.training.memory import forecast  # noqa: E402
 from unimo.training.state import StepReport, TrainState  # noqa: E402
 
 WIDTH = 8
@@ -190,7 +191,10 @@ def train(run: SmallRun, extra: Sequence[callbacks.Callback] = ()) -> TrainState
     """Resume from the last checkpoint, if any, and train to the end."""
     state = make_state(run, extra)
     with only_run_in(state.output_dir):
-        carry_out(state, distributed.on_first(lambda: checkpoint.find_last(state.output_dir)), dump(run))
+        last = distributed.on_first(lambda: checkpoint.find_last(state.output_dir))
+        if run.train.micro_batch_size == micro_batch.AUTO:
+            micro_batch.settle(state, forecast(state), last)
+        carry_out(state, last, dump(state.run))
     return state
 
 

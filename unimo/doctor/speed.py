@@ -94,7 +94,7 @@ def measured_run(options: Options, most: int, steps: int, on_gpu: bool) -> RunCo
         on_gpu: keep the recipe's number format and recomputation; a CPU has fp32 only.
     """
     full = load_run_config(options.recipe, "pretrain", list(options.overrides))
-    size = min(full.train.micro_batch_size or full.train.batch_size, most)
+    size = min(full.train.batch_size // full.train.rounds(1), most)
     sizes = [f"train.batch_size={size}", f"train.micro_batch_size={size}", "data.scenes.train_images=2000"]
     if on_gpu:
         kept = full.train

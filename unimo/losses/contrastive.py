@@ -22,7 +22,7 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from unimo.losses.reduce import accuracy, global_mean
+from unimo.losses.reduce import accuracy, global_mean, ranks
 from unimo.losses.vectors import Vectors
 from unimo.nn.kernels import log_softmax
 
@@ -57,13 +57,12 @@ def _all_rows(local: Tensor, counts: list[int]) -> Tensor:
 
 def row_counts(rows: int) -> list[int]:
     """Return the number of rows of each rank, in rank order. Collective."""
-    ranks = dist.get_world_size()
-    return _all_rows(paddle.to_tensor([rows]), [1] * ranks).tolist() if ranks > 1 else [rows]
+    return _all_rows(paddle.to_tensor([rows]), [1] * ranks()).tolist() if ranks() > 1 else [rows]
 
 
 def rows_before(counts: list[int]) -> int:
     """Return the index of this rank's first row among those of all ranks."""
-    return sum(counts[: dist.get_rank()]) if dist.get_world_size() > 1 else 0
+    return sum(counts[: dist.get_rank()]) if ranks() > 1 else 0
 
 
 def gather_rows(local: Tensor, counts: list[int]) -> Tensor:
@@ -72,7 +71,7 @@ def gather_rows(local: Tensor, counts: list[int]) -> Tensor:
     Each rank's loss is over its own rows, which it compares with those of all ranks, so the gradient of a row
     is the sum of its gradients in the losses of all ranks. `counts` is from `row_counts`.
     """
-    if dist.get_world_size() == 1:
+    if ranks() == 1:
         return local
     return _all_rows(local, counts) if local.stop_gradient else _Gather.apply(local, counts)
 

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import paddle
 import paddle.distributed as dist
 from paddle import Tensor
+
+_is_alone = False
+
+
+def ranks() -> int:
+    """Return the number of ranks whose samples are one batch; 1 inside `alone`."""
+    return 1 if _is_alone else dist.get_world_size()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Let losses inside a `with` block be those of this rank's batch: no other rank is asked for anything."""
+    global _is_alone
+    before, _is_alone = _is_alone, True
+    try:
+        yield
+    finally:
+        _is_alone = before
 
 
 @paddle.no_grad()
@@ -22,7 +43,7 @@ def global_mean(values_sum: Tensor, count: Tensor | int | float) -> Tensor:
     """
     total = count if isinstance(count, Tensor) else paddle.to_tensor(count)
     total = total.detach().astype("float32").clone()
-    ranks = dist.get_world_size()
-    if ranks > 1:
+    count_of_ranks = ranks()
+    if count_of_ranks > 1:
         dist.all_reduce(total)
-    return values_sum * (ranks / paddle.clip(total, min=1.0))
+    return values_sum * (count_of_ranks / paddle.clip(total, min=1.0))

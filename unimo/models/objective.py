@@ -45,12 +45,14 @@ class Objective(Contrastive):
         mlm_head: text states [N, D] to vocabulary logits.
         itm_head: pooled pairs [N, P] to the logits of mismatch and match; unused where `match_logits` is
             overridden.
+        hard: whether ITM's negatives are drawn among the images of one round, by the scores of ITC.
         judges_pairs: whether matching is learned, so that `match_logits` means something.
         contrasts: name of each contrastive loss, and the part whose samples it compares.
     """
 
     LOSSES: ClassVar[tuple[str, ...]]
     """Names of all losses; a batch without some part gives only those of the others."""
+    hard = False
     judges_pairs = True
     contrasts: Mapping[str, str] = MappingProxyType({})
 

@@ -102,6 +102,9 @@ class Task(Contrastive):
     `image` for the image alone; empty if the task answers no questions."""
     paper_selection: ClassVar[str] = ""
     """Split that chooses the checkpoint with `data.selection=paper`; empty where that is the clean one."""
+    draws_in_round: bool = False
+    """Whether mismatched pairs or negatives come from among the samples of one round, so that results depend
+    on how many it has."""
     head_aliases: ClassVar[Mapping[str, str]] = {}
     """Name prefix of a head -> its prefix in the weights of pre-training, from which it may start."""
 

@@ -42,6 +42,7 @@ class PretrainTask(Task):
     ) -> None:
         super().__init__(model, config, metadata)
         self.objective = registry.paper_of(model.config.name).objective(model.config)
+        self.draws_in_round = config.false_images == "batch" or self.objective.hard
 
     @classmethod
     def open_data(

@@ -42,7 +42,7 @@ from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.layers import load_into, tensors_of
 
 logger = logging.getLogger(__name__)
-STATE, WEIGHTS = "state.json", "model.safetensors"
+CONFIG, STATE, WEIGHTS = "config.yaml", "state.json", "model.safetensors"
 _FINAL_NAME = re.compile(r"step_\d{8,}")
 _STARTS = ("output_dir", "resume", "init_from")
 """Fields that are not compared: they say where a run starts and writes."""

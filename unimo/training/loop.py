@@ -24,13 +24,12 @@ from unimo.errors import CheckpointError
 from unimo.files import is_at, make_folder, remove_leftovers, write_text
 from unimo.models.contrastive import Round
 from unimo.tasks.base import Batch, to_tensors
-from unimo.training import checkpoint, rounds
+from unimo.training import checkpoint, micro_batch, probe, rounds
 from unimo.training.optimizer import learning_rate
 from unimo.training.state import StepReport, TrainState, step_seed
 from unimo.training.stopping import StoppedError, signals_stop, stop_if_asked, take
 
 logger = logging.getLogger(__name__)
-CONFIG = "config.yaml"
 
 
 @contextlib.contextmanager
@@ -80,7 +79,7 @@ def carry_out(state: TrainState, last: Path | None, config: str) -> None:
         remove_leftovers(state.output_dir)
         checkpoint.remove_unfinished(state.output_dir)
         checkpoint.set_aside(state.output_dir, state.step)
-        write_text(state.output_dir / CONFIG, config)
+        write_text(state.output_dir / checkpoint.CONFIG, config)
     distributed.barrier()
     batches = iter(state.loader)
     state.layer.train()
@@ -110,14 +109,27 @@ def carry_out(state: TrainState, last: Path | None, config: str) -> None:
 
 
 def take_whole_step(state: TrainState, batches: Iterator[Batch]) -> StepReport | None:
-    """Take a step; if the run is asked to stop meanwhile, drop it and return None, on all ranks."""
+    """Take a step; if the run is asked to stop meanwhile, drop it and return None, on all ranks. If memory
+    does not suffice for it, drop it and take it again with smaller micro-batches.
+
+    Raises:
+        TrainingError: memory does not suffice, and the step cannot be repeated.
+    """
     position = state.loader.state_dict()
-    try:
-        return take_step(state, batches)
-    except StoppedError:
+    while True:
+        try:
+            return take_step(state, batches)
+        except StoppedError:
+            smaller = None
+        except Exception as error:
+            if not probe.is_lack_of_memory(error):
+                raise
+            smaller = micro_batch.after_lack(state)
         drop_step(state, position)
-        logger.warning("%s: step %d was not whole and is dropped", state.stop_reason, state.step + 1)
-        return None
+        if smaller is None:
+            logger.warning("%s: step %d was not whole and is dropped", state.stop_reason, state.step + 1)
+            return None
+        micro_batch.use(state, smaller)
 
 
 def drop_step(state: TrainState, position: Mapping[str, Any]) -> None:
@@ -172,8 +184,9 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
             share = tensor.astype("float32").reshape([]) / count
             sums[name] = sums[name] + share if name in sums else share
         after_round("training", number)
-    average_gradients(state.layer, run.train.recompute)
-    state.precision.step(state.optimizer)
+    with micro_batch.lack_ends_run(state):  # the parameters change in here
+        average_gradients(state.layer, run.train.recompute)
+        state.precision.step(state.optimizer)
     state.optimizer.clear_grad()
     norm = getattr(state.adamw._grad_clip, "norm", None)
     if norm is not None:

@@ -87,6 +87,13 @@ def build_optimizer(task: nn.Layer, optim: OptimConfig) -> AdamW:
     )
 
 
+def create_accumulators(optimizer: AdamW) -> None:
+    """Allocate the moments, which Paddle otherwise does in the first step."""
+    block = paddle.static.default_main_program().global_block()
+    optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper("AdamW")
+    optimizer._create_accumulators(block, optimizer._parameter_list)
+
+
 def optimizer_tensors(optimizer: AdamW, task: nn.Layer) -> dict[str, np.ndarray]:
     """Return the state of the optimizer as `<structured parameter name>/<accumulator>`.
 
@@ -111,10 +118,7 @@ def load_optimizer_tensors(
     """
     owned = {parameter.name for parameter in optimizer._parameter_list}
     problems = []
-    # Paddle otherwise allocates the accumulators in the first step.
-    block = paddle.static.default_main_program().global_block()
-    optimizer.helper = optimizer.helper or paddle.base.layer_helper.LayerHelper("AdamW")
-    optimizer._create_accumulators(block, optimizer._parameter_list)
+    create_accumulators(optimizer)
     for name, parameter in task.named_parameters():
         if parameter.stop_gradient or parameter.name not in owned:
             continue

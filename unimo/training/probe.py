@@ -6,6 +6,7 @@ It leaves no trace: parameters, buffers, chance, gradients and the position in t
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from unimo import distributed
 from unimo.data.loading.loader import Collator, TrainLoader, read_batch
 from unimo.data.loading.sampler import SampleKey
 from unimo.errors import DataError
+from unimo.losses.reduce import alone
 from unimo.models.contrastive import Round, one_round
 from unimo.nn.kernels import no_gradients_yet
 from unimo.tasks.base import Batch, Task, to_tensors
@@ -28,6 +30,9 @@ _LOOKED_AT = 4
 """Samples among which the probe takes the largest."""
 _COMPARED = (32, 64)
 """Samples whose vectors are compared; what more of them need follows from both."""
+
+_SIGNS = ("ResourceExhausted", "out of memory", "Out of memory", "ALLOC_FAILED")
+"""In messages of Paddle, and of the CUDA libraries below it, that report a lack of memory."""
 
 
 @dataclass(frozen=True)
@@ -52,30 +57,44 @@ def measure(state: TrainState) -> Probe:
 
     What does not grow with their number follows from both: the narrow copies of parameters that autocast
     keeps. Without autocast, so always on a CPU, where passes are slow, there is nothing of the kind. One
-    sample would not do: it has no other in its batch whose image or text it could be shown with. Collective.
+    sample would not do: it has no other in its batch whose image or text it could be shown with. Other ranks
+    are not asked for anything, except with sharding from stage 2 on.
 
     Raises:
         DataError: no sample can be read.
         MemoryError: the passes do not fit into memory.
     """
-    loader, collator = state.loader, state.loader.collator
+    loader, on_gpu = state.loader, distributed.is_on_gpu()
     keys = largest(loader)
-    batch = read(loader, collator, keys, 2)
-    with no_trace(state):
-        small = activations = peak_of(lambda: _pass(state, batch))
-        if distributed.is_on_gpu():
-            larger = read(loader, collator, keys, 4)
-            activations = peak_of(lambda: _pass(state, larger))
+    with alone(), no_trace(state):
+        found = {}
+        for size in (2, 4) if on_gpu else (2,):
+            found[size] = _needs(state, keys, size)
+        if found[2] is None:
+            found = {1: peak_of(lambda: run_pass(state, read(loader, loader.collator, keys, 1)))}
+        most = max(size for size, needed in found.items() if needed is not None)
+        batch = read(loader, loader.collator, keys, min(2, most))
         comparison = _comparison(state, batch)
         evaluation = _evaluation(state, keys) * state.run.train.eval_batch_size
     return Probe(
-        activations=activations,
-        micro_batch=4 if distributed.is_on_gpu() else 2,
-        constant=max(0, 2 * small - activations) if distributed.is_on_gpu() else 0,
+        activations=found[most],
+        micro_batch=most,
+        constant=max(0, 2 * found[2] - found[4]) if most == 4 else 0,
         comparison=comparison,
         evaluation=evaluation,
-        sample=size_of(_arrays(batch)) // 2,
+        sample=size_of(_arrays(batch)) // min(2, most),
     )
+
+
+def _needs(state: TrainState, keys: list[SampleKey], size: int) -> int | None:
+    """Return the memory of the passes of so many samples; None if it does not suffice."""
+    try:
+        return peak_of(lambda: run_pass(state, read(state.loader, state.loader.collator, keys, size)))
+    except Exception as error:
+        if not is_lack_of_memory(error):
+            raise
+    release()
+    return None
 
 
 def largest(loader: TrainLoader) -> list[SampleKey]:
@@ -87,19 +106,14 @@ def largest(loader: TrainLoader) -> list[SampleKey]:
     Raises:
         DataError: none of them can be read.
     """
-    sampler = loader.sampler
-    kinds = sampler.curriculum.kind_of if sampler.curriculum else {}
+    curriculum, rank = loader.sampler.curriculum, loader.sampler.rank
+    kinds = curriculum.kind_of if curriculum else {}
     first = next(iter(kinds.values()), None)
-    keys: list[SampleKey] = []
-    position = sampler.state_dict()
-    for _ in range(8 * _LOOKED_AT):
-        keys += [key for key in sampler.next() if kinds.get(key.corpus) == first]
-        if len(keys) >= _LOOKED_AT:
-            break
-    sampler.load_state_dict(position)
     found: list[tuple[int, SampleKey]] = []
-    for key in keys[: 8 * _LOOKED_AT]:
-        batch, _ = read_batch(loader.datasets, loader.collator, [key], loader.seed, 0, sampler.rank)
+    for key in next_keys(loader, 16 * _LOOKED_AT):
+        if kinds.get(key.corpus) != first:
+            continue
+        batch, _ = read_batch(loader.datasets, loader.collator, [key], loader.seed, 0, rank)
         if batch is not None:
             found.append((size_of(_arrays(batch)), key))
         if len(found) == _LOOKED_AT:
@@ -109,6 +123,16 @@ def largest(loader: TrainLoader) -> list[SampleKey]:
             "the first samples are all broken, so that memory cannot be measured; look at the log"
         )
     return [key for _, key in sorted(found, key=lambda pair: -pair[0])]
+
+
+def next_keys(loader: TrainLoader, count: int) -> list[SampleKey]:
+    """Return the keys of the next samples of this rank, at least `count`; the position in the data stays."""
+    keys: list[SampleKey] = []
+    position = loader.sampler.state_dict()
+    while len(keys) < count:
+        keys += loader.sampler.next()
+    loader.sampler.load_state_dict(position)
+    return keys
 
 
 def read(loader: TrainLoader, collator: Collator, keys: list[SampleKey], size: int) -> Batch:
@@ -149,7 +173,8 @@ def no_trace(state: TrainState) -> Iterator[None]:
             state.layer.eval()
 
 
-def _pass(state: TrainState, batch: Batch) -> None:
+def run_pass(state: TrainState, batch: Batch) -> None:
+    """Run forward and backward, as one round of a step does."""
     # Sharding in stages 2 and 3 moves parameters and gradients in its wrapper. DataParallel would wait for
     # all ranks, and is not needed.
     layer = state.layer if state.run.train.sharding_stage >= 2 else state.task
@@ -161,7 +186,7 @@ def _pass(state: TrainState, batch: Batch) -> None:
 def _comparison(state: TrainState, batch: Batch) -> int:
     """Return the memory of the contrastive losses over all samples of a step of several rounds.
 
-    Vectors grow with the samples of this rank, scores with their square.
+    Vectors grow with the samples of this rank, scores with those and the samples of all ranks.
     """
     task, ranks = state.task, distributed.world_size()
     if not task.contrasts:
@@ -177,7 +202,7 @@ def _comparison(state: TrainState, batch: Batch) -> int:
         ]
         (few, less), (many, more) = needs
         square = max(0.0, (more / many - less / few) / max(1, many - few))
-        most = max(most, round(share * (less / few - square * few) + square * share**2))
+        most = max(most, round(share * (less / few - square * few) + square * ranks * share**2))
     return most
 
 
@@ -228,6 +253,23 @@ def _reset_peak() -> None:
         paddle.device.cuda.reset_max_memory_allocated()
     else:
         core.host_memory_stat_reset_peak_value("Allocated", 0)
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory is exhausted: Paddle raises MemoryError, the libraries of CUDA
+    below it other errors with such a message."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, (RuntimeError, OSError, SystemError)) and any(
+        sign in str(error) for sign in _SIGNS
+    )
+
+
+def release() -> None:
+    """Free what an interrupted pass has left, and what Paddle keeps for later on a GPU."""
+    gc.collect()
+    if distributed.is_on_gpu():
+        paddle.device.cuda.empty_cache()
 
 
 def size_of(arrays: Iterable[Tensor | np.ndarray]) -> int:

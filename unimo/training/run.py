@@ -24,7 +24,7 @@ from unimo.inference import loading
 from unimo.inference.evaluation import selection_of
 from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig
-from unimo.training import callbacks, checkpoint, precision, start
+from unimo.training import callbacks, checkpoint, micro_batch, precision, start
 from unimo.training.hints import hints_of
 from unimo.training.loop import carry_out, only_run_in
 from unimo.training.memory import forecast, memory
@@ -105,8 +105,11 @@ def assemble(run: RunConfig, processor: Processor, last: Path | None, source: st
     validation = next(each for each in state.callbacks if isinstance(each, callbacks.Evaluate))
     held_out = {validation.split: validation.open(state)}
     logger.info("trying a few samples, for the plan")
-    plan = make_plan(state, source, fresh, done, held_out, forecast(state))
-    plan = replace(plan, hints=tuple(hints_of(plan, run)))
+    with micro_batch.lack_ends_run(state, 2):
+        found = forecast(state)
+    choice = micro_batch.settle(state, found, last)
+    plan = make_plan(state, source, fresh, done, held_out, found)
+    plan = replace(plan, hints=(*hints_of(plan, state.run), *choice.hints))
     save_plan(plan, state)
     return state, plan
 

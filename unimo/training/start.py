@@ -17,7 +17,6 @@ from unimo.files import read_json
 from unimo.inference import loading
 from unimo.settings import RunConfig, named_section
 from unimo.training import checkpoint
-from unimo.training.loop import CONFIG
 from unimo.training.next_command import next_command
 from unimo.training.state import Run
 
@@ -56,7 +55,7 @@ def choose_start(run: RunConfig, output_dir: Path) -> tuple[Path | None, str]:
         CheckpointError: the `config.yaml` of the output folder names another model or task, or there is a
             trained model in it without a checkpoint.
     """
-    old = read_yaml(output_dir / CONFIG) if (output_dir / CONFIG).is_file() else {}
+    old = read_yaml(output_dir / checkpoint.CONFIG) if (output_dir / checkpoint.CONFIG).is_file() else {}
     for section in ("model", "task"):
         there = named_section(old.get(section), section).get("name")
         wanted = getattr(run, section).name

@@ -171,6 +171,8 @@ class TrainState:
     """Why the run ends before its last step: a signal, or what a callback says; the same on all ranks."""
     awaits_evaluation: bool = False
     """Whether the run resumes from a checkpoint that was saved before an evaluation, which is then due."""
+    adapts: bool = False
+    """Whether the micro-batch was chosen by `micro_batch.py`, which then may also make it smaller."""
     best: dict[str, float] = field(default_factory=dict)
     """Metrics of the best evaluation so far."""
     window: MetricWindow = field(default_factory=MetricWindow)

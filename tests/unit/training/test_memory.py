@@ -96,7 +96,7 @@ def test_activations_are_those_of_a_step(task: str, tmp_path: Path) -> None:
     batch = next(state.loader)
     state.loader.close()
     with probe.no_trace(state):
-        peak = probe.peak_of(lambda: probe._pass(state, batch))
+        peak = probe.peak_of(lambda: probe.run_pass(state, batch))
     assert found.activations_of(16) == pytest.approx(peak, rel=0.25)
 
 

@@ -227,17 +227,9 @@ class TrainLoader:
         seed: int = 0,
         rounds: int = 1,
     ) -> None:
-        share = sampler.global_batch // sampler.world_size
-        if rounds < 1 or share % rounds:
-            raise ConfigError(
-                f"batch size {sampler.global_batch} does not divide by {sampler.world_size} ranks x "
-                f"{rounds} rounds; change train.batch_size or train.micro_batch_size"
-            )
-        if sampler.world_size > 1:
-            sampler.check_kinds(sampler.world_size * rounds)
         self.datasets, self.sampler, self.collator = dict(datasets), sampler, collator
-        self.num_workers, self.prefetch, self.seed = num_workers, prefetch, seed
-        self.rounds = rounds
+        self.num_workers, self.prefetch, self.seed, self.rounds = num_workers, prefetch, seed, rounds
+        self.check_rounds(rounds)
         self.counter = RecordCounter(max_bad_rate)
         self._awaits_others = sampler.awaits_others
         self._batches: Iterator[tuple[_TrainJob, Batch | None, list[BadRecord]]] | None = None
@@ -320,6 +312,28 @@ class TrainLoader:
         self.counter.load_state_dict(state["counters"])
         self._awaits_others = self.sampler.awaits_others
         self._consumed = self._state(self.sampler.state_dict())
+
+    def cut(self, rounds: int) -> None:
+        """Go on after the last step whose batches were all handed out, with other parts of a step.
+
+        Raises:
+            ConfigError: the share of this rank does not divide by them.
+        """
+        self.check_rounds(rounds)
+        self.close()
+        self.rounds = rounds
+
+    def check_rounds(self, rounds: int) -> None:
+        """Raise ConfigError unless this rank's share of a step can be cut into so many parts."""
+        sampler = self.sampler
+        share = sampler.global_batch // sampler.world_size
+        if rounds < 1 or share % rounds:
+            raise ConfigError(
+                f"batch size {sampler.global_batch} does not divide by {sampler.world_size} ranks x "
+                f"{rounds} rounds; change train.batch_size or train.micro_batch_size"
+            )
+        if sampler.world_size > 1:
+            sampler.check_kinds(sampler.world_size * rounds)
 
     def close(self) -> None:
         """Stop the threads; the next batch starts them again where they are."""

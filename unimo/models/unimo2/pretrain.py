@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 
 from unimo.losses.contrastive import PairVectors, ViewVectors, matching_loss, nt_xent_loss
 from unimo.losses.mlm import masked_lm_loss
+from unimo.losses.reduce import ranks
 from unimo.losses.vectors import Vectors
 from unimo.models import objective
 from unimo.models.batches import MaskedTextBatch, PretrainBatch
@@ -204,6 +205,6 @@ def count_chosen(grounding: Grounding) -> Tensor:
 @paddle.no_grad()
 def share_in_use(counts: Tensor) -> Tensor:
     """Compute the share of entries [entries] that any rank chose at least once. Collective."""
-    if dist.get_world_size() > 1:
+    if ranks() > 1:
         dist.all_reduce(counts)
     return (counts > 0).astype("float32").mean()

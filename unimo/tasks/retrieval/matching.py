@@ -37,6 +37,7 @@ class MatchingTask(Task):
 
     needs = frozenset({"fusion"})
     asked_with = "text"
+    draws_in_round = True
     head_aliases = {"itm_head.": "objective.itm_head."}
 
     def __init__(self, model: Model, config: Any, metadata: Metadata = None) -> None:
