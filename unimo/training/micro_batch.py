@@ -74,6 +74,7 @@ def settle(state: TrainState, found: MemoryForecast, last: Path | None = None) -
     kept = distributed.on_first(lambda: kept_size(Path(state.run.output_dir), last))
     if kept is not None:
         use(state, min(kept or share, share))
+        logger.info("train.micro_batch_size=auto: %d, as before", state.run.train.micro_batch_size)
         return Choice(share // state.loader.rounds, wanted, limit)
     if distributed.is_on_gpu():
         size = try_out(state, wanted)
@@ -257,8 +258,8 @@ def _advice(state: TrainState, found: MemoryForecast, wanted: int, limit: int | 
         if found.at(1) <= limit:
             return ()
         return (
-            f"evaluation and saving need {besides:.1f} GiB, {there}; try a smaller train.eval_batch_size, which "
-            f"takes {found.evaluation / GIB:.1f} of them",
+            f"evaluation and saving need {besides:.1f} GiB, {there}; try a smaller train.eval_batch_size, "
+            f"which takes {found.evaluation / GIB:.1f} of them",
         )
     lack = f"micro-batches of {wanted} need {needs:.1f} GiB, {there}; "
     with_recompute = recomputed(state, found)
