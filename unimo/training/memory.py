@@ -110,11 +110,13 @@ class MemoryForecast:
         return self.process + round((1 + self.waste) * (held + passing))
 
 
-def forecast(state: TrainState) -> MemoryForecast:
+def forecast(state: TrainState) -> MemoryForecast | None:
     """Forecast the memory of a run by counting, and by a probe that leaves no trace.
 
+    Returns:
+        None if the first samples are all broken.
+
     Raises:
-        DataError: no sample can be read.
         MemoryError: not even one sample fits.
     """
     train, ranks = state.run.train, distributed.world_size()
@@ -128,6 +130,8 @@ def forecast(state: TrainState) -> MemoryForecast:
     # Before the probe, which leaves memory with the C library.
     process = max(0, process_memory("VmRSS") - probe.allocated()) if on_host else 0
     found = probe.measure(state)
+    if found is None:
+        return None
     return MemoryForecast(
         process=process,
         parameters=parameters // owners["parameters"],

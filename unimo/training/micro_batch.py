@@ -45,14 +45,14 @@ class Choice:
     """What does not fit and what would make it fit, for people; empty if `wanted` fits."""
 
 
-def settle(state: TrainState, found: MemoryForecast, last: Path | None = None) -> Choice:
+def settle(state: TrainState, found: MemoryForecast | None, last: Path | None = None) -> Choice:
     """Replace `train.micro_batch_size=auto` by a number, the same on all ranks. Collective.
 
     A run that goes on keeps the number that it had, and so its losses, bit for bit.
 
     Args:
         state: a run before its first step.
-        found: the forecast of its memory.
+        found: the forecast of its memory; None if there is none, and then all is taken for fitting.
         last: checkpoint that it goes on from.
 
     Raises:
@@ -60,8 +60,8 @@ def settle(state: TrainState, found: MemoryForecast, last: Path | None = None) -
     """
     train = state.run.train
     share = train.batch_size // distributed.world_size()
-    limit = None
-    if (free := memory.available(state.loader.num_workers)) is not None and not distributed.is_on_gpu():
+    limit, free = None, memory.available(state.loader.num_workers)
+    if None not in (found, free) and not distributed.is_on_gpu():
         limit = memory.process_memory("VmRSS") + round(_MARGIN * free)
     if train.micro_batch_size != AUTO:
         size = share // train.rounds(distributed.world_size())
@@ -191,7 +191,7 @@ def after_lack(state: TrainState) -> int:
             the run is started again.
     """
     probe.release()
-    size = state.run.train.micro_batch_size or state.run.train.batch_size // distributed.world_size()
+    size = state.run.train.batch_size // distributed.world_size() // state.loader.rounds
     if not state.adapts:
         raise TrainingError(ways_out(state, size)) from None
     smaller = next_smaller(state, size)
@@ -248,7 +248,9 @@ def lack_ends_run(state: TrainState, size: int | None = None) -> Iterator[None]:
         raise TrainingError(ways_out(state, size or share // state.loader.rounds)) from None
 
 
-def _advice(state: TrainState, found: MemoryForecast, wanted: int, limit: int | None) -> tuple[str, ...]:
+def _advice(
+    state: TrainState, found: MemoryForecast | None, wanted: int, limit: int | None
+) -> tuple[str, ...]:
     """Return what would make micro-batches of `wanted` samples fit; empty if they do, or nobody knows."""
     if limit is None:
         return ()

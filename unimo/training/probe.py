@@ -52,7 +52,7 @@ class Probe:
     """Arrays of one sample."""
 
 
-def measure(state: TrainState) -> Probe:
+def measure(state: TrainState) -> Probe | None:
     """Measure the memory of the passes of two samples, and on a GPU of four besides.
 
     What does not grow with their number follows from both: the narrow copies of parameters that autocast
@@ -60,12 +60,16 @@ def measure(state: TrainState) -> Probe:
     sample would not do: it has no other in its batch whose image or text it could be shown with. Other ranks
     are not asked for anything, except with sharding from stage 2 on.
 
+    Returns:
+        None if the first samples are all broken.
+
     Raises:
-        DataError: no sample can be read.
         MemoryError: the passes do not fit into memory.
     """
     loader, on_gpu = state.loader, distributed.is_on_gpu()
     keys = largest(loader)
+    if not keys:
+        return None
     with alone(), no_trace(state):
         found = {}
         for size in (2, 4) if on_gpu else (2,):
@@ -101,10 +105,7 @@ def largest(loader: TrainLoader) -> list[SampleKey]:
     """Return the keys of some of the next samples, the largest first; the position in the data stays.
 
     Where corpora are of several kinds, they are of the first: pairs, if there are any, of which a model
-    learns most.
-
-    Raises:
-        DataError: none of them can be read.
+    learns most. Broken ones are left out.
     """
     curriculum, rank = loader.sampler.curriculum, loader.sampler.rank
     kinds = curriculum.kind_of if curriculum else {}
@@ -118,10 +119,6 @@ def largest(loader: TrainLoader) -> list[SampleKey]:
             found.append((size_of(_arrays(batch)), key))
         if len(found) == _LOOKED_AT:
             break
-    if not found:
-        raise DataError(
-            "the first samples are all broken, so that memory cannot be measured; look at the log"
-        )
     return [key for _, key in sorted(found, key=lambda pair: -pair[0])]
 
 
@@ -218,7 +215,10 @@ def _evaluation(state: TrainState, keys: list[SampleKey]) -> int:
     is_search = hasattr(task.config, "beam")
     if is_search or type(task).evaluate is not Task.evaluate:
         return 0
-    batch = read(state.loader, state.data.collator(False), keys, 1)
+    try:
+        batch = read(state.loader, state.data.collator(False), keys, 1)
+    except DataError:  # a record of the training split that evaluation cannot read
+        return 0
 
     def predict() -> None:
         with task.evaluation_mode():

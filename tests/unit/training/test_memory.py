@@ -13,7 +13,7 @@ from small_run import make_run, make_state
 
 from unimo import distributed
 from unimo.settings import load_run_config
-from unimo.training import probe
+from unimo.training import micro_batch, probe
 from unimo.training import run as training
 from unimo.training.loop import take_step
 from unimo.training.memory import MemoryForecast, forecast, memory, process_memory
@@ -150,3 +150,12 @@ def test_contrast_over_rounds_is_forecast(tmp_path: Path) -> None:
     found = forecast(make_state(make_run(tmp_path, task={"contrast": True}, train={"batch_size": 256})))
     assert found.comparison > 256 * 256 * 4
     assert forecast(make_state(make_run(tmp_path))).comparison == 0
+
+
+def test_no_forecast_where_the_first_samples_are_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = make_state(make_run(tmp_path))
+    monkeypatch.setattr(probe, "read_batch", lambda *_: (None, []))
+    assert forecast(state) is None
+    assert micro_batch.settle(state, None).micro_batch == 8
