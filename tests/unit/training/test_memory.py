@@ -28,7 +28,7 @@ MADE = MemoryForecast(
 def built(tmp_path: Path, name: str, task: str = "pretrain", *words: str) -> TrainState:
     run = load_run_config(name, task, [f"output_dir={tmp_path}", "train.device=cpu", *words])
     processor = training.open_processor(run)
-    return training.build(training.resolve(run, processor, keep_init=True), processor)
+    return training.build(training.resolve(run, processor), processor)
 
 
 def test_memory_counts_what_is_allocated() -> None:

@@ -329,7 +329,7 @@ def test_tasks_say_whether_they_draw_within_a_round(
 ) -> None:
     run = load_run_config(recipe, task, [f"output_dir={tmp_path}", "data.scenes.train_images=20", *words])
     processor = training.open_processor(run)
-    state = training.build(training.resolve(run, processor, keep_init=True), processor)
+    state = training.build(training.resolve(run, processor), processor)
     assert state.task.draws_in_round is draws
     state.loader.close()
 
