@@ -157,7 +157,7 @@ class TrainConfig:
     """Minutes after which the run stops early, with a checkpoint; None means never."""
     batch_size: Size = 64
     """Samples of one optimizer step over all ranks and rounds together."""
-    micro_batch_size: Literal["auto"] | Count = "auto"
+    micro_batch_size: Count | Literal["auto"] = "auto"
     """Largest number of samples that a rank processes at once; 0 for its whole share, `auto` for as many as
     fit into memory (`unimo/training/micro_batch.py`). Further rounds process the rest, and all are one batch:
     means are over its tokens, regions and samples, and contrastive losses compare all its samples, for which
