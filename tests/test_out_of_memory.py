@@ -83,7 +83,7 @@ cli.run(lambda: train(load_run_config("unimo3_tiny", "vqa", sys.argv[2:])) and N
 def limited(output: Path, megabytes: int, *words: str) -> subprocess.CompletedProcess[str]:
     """Train in a process that may take so many megabytes of address space besides Paddle; 0 for no limit."""
     words = (
-        *(f"output_dir={output}", "train.device=cpu", "train.max_steps=2", "train.batch_size=512", "seed=1"),
+        *(f"output_dir={output}", "train.device=cpu", "train.max_steps=2", "train.batch_size=1024", "seed=1"),
         *("train.log_every=1", "train.eval_batch_size=4", "train.eval_max_batches=1", "data.num_workers=0"),
         *("data.scenes.train_images=200", "data.scenes.val_images=8", "optim.warmup=0", *words),
         *("model.text.dropout=0", "model.text.attention_dropout=0", "model.fusion.dropout=0"),
@@ -101,14 +101,14 @@ def test_a_limit_on_the_address_space(tmp_path: Path) -> None:
     """Less memory than the whole batch needs: smaller micro-batches, and the same losses."""
     whole, less = tmp_path / "whole", tmp_path / "less"
     assert limited(whole, 0).returncode == 0
-    assert size_in(whole) == 512
-    done = limited(less, 400)
+    assert size_in(whole) == 1024
+    done = limited(less, 700)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert 1 <= size_in(less) < 512
+    assert 1 <= size_in(less) < 1024
     np.testing.assert_allclose(losses(less), losses(whole), rtol=1e-5)
 
 
 def test_a_limit_below_what_was_asked_for(tmp_path: Path) -> None:
-    done = limited(tmp_path, 400, "train.micro_batch_size=512")
+    done = limited(tmp_path, 700, "train.micro_batch_size=1024")
     assert done.returncode == 2, done.stderr[-2000:]
-    assert "with micro-batches of 512 on rank 0; try train.micro_batch_size=auto" in done.stderr
+    assert "with micro-batches of 1024 on rank 0; try train.micro_batch_size=auto" in done.stderr

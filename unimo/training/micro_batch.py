@@ -30,6 +30,8 @@ AUTO = "auto"
 GIB = 2**30
 _MARGIN = 0.9
 """Share of the free memory that a forecast may use."""
+_THREADS = 4
+"""Threads of a run besides those that decode: of log files and of questions to other ranks."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def settle(state: TrainState, found: MemoryForecast | None, last: Path | None = 
     """
     train = state.run.train
     share = train.batch_size // distributed.world_size()
-    limit, free = None, memory.available(state.loader.num_workers)
+    limit, free = None, memory.available(state.loader.num_workers + _THREADS)
     if None not in (found, free) and not distributed.is_on_gpu():
         limit = memory.process_memory("VmRSS") + round(_MARGIN * free)
     if train.micro_batch_size != AUTO:

@@ -108,7 +108,8 @@ def assemble(run: RunConfig, processor: Processor, last: Path | None, source: st
     with micro_batch.lack_ends_run(state, 2):
         found = forecast(state)
     choice = micro_batch.settle(state, found, last)
-    plan = make_plan(state, source, fresh, done, held_out, found)
+    with micro_batch.lack_ends_run(state):
+        plan = make_plan(state, source, fresh, done, held_out, found)
     plan = replace(plan, hints=(*hints_of(plan, state.run), *choice.hints))
     save_plan(plan, state)
     return state, plan
