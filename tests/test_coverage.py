@@ -126,13 +126,16 @@ def test_command(command: str, tool: Tool, monkeypatch: pytest.MonkeyPatch, tmp_
         check_options(tool, name, words)
 
 
+PLACES = ("data.", "task.augment.")
+
+
 def check_training(tool: Tool, name: str, words: list[str]) -> None:
     """The recipe resolves under its settings, and the model that comes of it builds."""
     if name == "finetune":  # no pre-trained model is here
         words = [*words, "--init", "none"]
     code, out, err = tool(name, *[word for word in words if word != "--dry-run"], "--dry-run")
     # Data sets are not here, and nothing else may be wrong.
-    places = [place for key, _, place in (word.partition("=") for word in words) if key.startswith("data.")]
+    places = [place for key, _, place in (word.partition("=") for word in words) if key.startswith(PLACES)]
     assert code == 0 or (code == 2 and any(place in err.splitlines()[-1] for place in places if place)), err
     with paddle.LazyGuard():
         model = build_model(build_run_config(yaml.safe_load(out)).model)

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.config import dump, list_recipes, parse_overrides, read_recipe
+from unimo.config import dump, list_recipes, parse_overrides, read_recipe, read_yaml
 from unimo.errors import ConfigError, nearest
 from unimo.inference import loading
 from unimo.registry import TASKS
@@ -82,7 +82,22 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     recipe = recipe or read_recipe(name, task)
     section = loading.model_section(name, saved, named_section(recipe.get("model", {})))
     changes = {"task": {"name": task}, "model": section, **start}
-    return build_run_config(recipe, changes, parse_overrides(options.overrides))
+    run = build_run_config(recipe, changes, parse_overrides(options.overrides))
+    if not options.init and (begun := begun_from(run)) not in ("", run.init_from or "none"):
+        logger.info("the run in %s goes on, which began with --init %s", run.output_dir, begun)
+        again = {"init": begun, "model": options.model or run.model.name}
+        return build_run(argparse.Namespace(**vars(options) | again))
+    return run
+
+
+def begun_from(run: RunConfig) -> str:
+    """Return what the run in the output folder began with; empty if there is none of this model and task."""
+    folder = Path(run.output_dir)
+    if not (folder / "checkpoints").is_dir() or not (folder / loading.CONFIG).is_file():
+        return ""
+    there = read_yaml(folder / loading.CONFIG)
+    names = [named_section(there.get(part), part).get("name") for part in ("model", "task")]
+    return (there.get("init_from") or "none") if names == [run.model.name, run.task.name] else ""
 
 
 def latest_pretrained(model: str, prefix: str) -> str:
