@@ -213,8 +213,8 @@ def test_broken_run_with_rounds_equals_unbroken_run(
     train = {"max_steps": 5, "batch_size": 16, "micro_batch_size": 4, "save_every": 2, "log_every": 1}
     build = training.build
 
-    def dying(run: Any, processor: Any) -> TrainState:
-        state = build(run, processor)
+    def dying(*opened: Any, **options: Any) -> TrainState:
+        state = build(*opened, **options)
         state.callbacks.append(DieAt(4))
         return state
 
