@@ -13,8 +13,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from unimo.nn.init import linear
-from unimo.nn.kernels import dropout
+from unimo.nn.init import constant_attr, linear
+from unimo.nn.kernels import add_bias, dropout
 
 BLOCKED = -1e4
 """Added to the logits of keys that must not be read: exp() of it is 0 in fp32, and fp16 can hold it."""
@@ -103,6 +103,10 @@ class SelfAttention(_MultiHead):
     """Self-attention with one product for queries, keys and values.
 
     `qkv.weight` is [W, 3 W]: columns of queries, then keys, then values.
+
+    Args:
+        key_bias: give keys a bias. BEiT and VLMo have none (`q_bias` and `v_bias` [W] stand for themselves):
+            what it adds to the logits is the same for all keys of a query, and softmax does not see it.
     """
 
     def __init__(
@@ -112,13 +116,22 @@ class SelfAttention(_MultiHead):
         dropout: float = 0.0,
         std: float = 0.02,
         out_std: float | None = None,
+        key_bias: bool = True,
     ) -> None:
         super().__init__(width, num_heads, dropout, std if out_std is None else out_std)
-        self.qkv = linear(width, 3 * width, std)
+        self.qkv = linear(width, 3 * width, std, bias=key_bias)
+        zero = constant_attr(0.0)
+        self.q_bias = None if key_bias else self.create_parameter([width], attr=zero)
+        self.v_bias = None if key_bias else self.create_parameter([width], attr=zero)
 
     def project(self, states: Tensor, heads_first: bool) -> list[Tensor]:
         """Project `states` [B, S, W] to queries, keys, values, [B, H, S, D] or, heads last, [B, S, H, D]."""
-        return self._split(self.qkv(states), 3, heads_first)
+        packed = self.qkv(states)
+        if self.q_bias is not None:
+            packed = add_bias(
+                packed, paddle.concat([self.q_bias, paddle.zeros_like(self.q_bias), self.v_bias])
+            )
+        return self._split(packed, 3, heads_first)
 
     def forward(
         self,

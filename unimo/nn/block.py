@@ -49,7 +49,7 @@ class Mlp(nn.Layer):
         return self.fc2(self.activation(self.fc1(states)))
 
 
-class _Residual(nn.Layer):
+class ResidualBlock(nn.Layer):
     """Base of both kinds of block: dropout of what is added to the states, and whether to recompute."""
 
     def __init__(self, dropout: float) -> None:
@@ -61,7 +61,7 @@ class _Residual(nn.Layer):
         return dropout(states, self.dropout, self.training)
 
 
-class Block(_Residual):
+class Block(ResidualBlock):
     """Self-attention and feed-forward block of a tower.
 
     Args:
@@ -134,7 +134,7 @@ class Block(_Residual):
         return self.mlp_norm(states + self._drop(self.mlp(states)))
 
 
-class CrossBlock(_Residual):
+class CrossBlock(ResidualBlock):
     """Post-norm co-attention block: self-attention, cross-attention, feed-forward (METER)."""
 
     def __init__(
@@ -187,7 +187,7 @@ class CrossBlock(_Residual):
         return self.mlp_norm(states + self._drop(self.mlp(states))), own, cross
 
 
-def run_block(block: _Residual, *arguments: Any) -> tuple[Tensor | None, ...]:
+def run_block(block: ResidualBlock, *arguments: Any) -> tuple[Tensor | None, ...]:
     """Call a block; if `block.recompute` is set, its activations are computed again in the backward pass.
 
     Args:
@@ -240,5 +240,5 @@ def run_blocks(
 def set_recompute(layer: nn.Layer, on: bool) -> None:
     """Switch recomputation of every transformer block inside `layer`."""
     for child in layer.sublayers(include_self=True):
-        if isinstance(child, _Residual):
+        if isinstance(child, ResidualBlock):
             child.recompute = on

@@ -135,3 +135,49 @@ class RegionEmbeddings(nn.Layer):
         states = self.norm(self.feature(features) + self.location(locations))
         there = paddle.concat([paddle.ones_like(mask[:, :1]), mask], axis=1)
         return dropout(states, self.dropout, self.training), there
+
+
+class BertEmbeddings(nn.Layer):
+    """Word, position and token-type embeddings of BERT: sum, LayerNorm, dropout.
+
+    All tokens are of the first type.
+
+    Args:
+        positions: add positions. Without them the table is there, because released files have it, and is
+            frozen, because data parallelism waits for a gradient of whatever learns.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        width: int,
+        max_position: int,
+        *,
+        positions: bool = True,
+        dropout: float = 0.1,
+        std: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.word = embedding(vocab_size, width, std)
+        self.position = embedding(max_position, width, std)
+        self.token_type = embedding(2, width, std)
+        self.norm = LayerNorm(width, 1e-12)
+        self.dropout, self.has_positions = dropout, positions
+        self.position.weight.stop_gradient = not positions
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Embed ids [B, T] as states [B, T, W].
+
+        Raises:
+            ConfigError: texts are longer than the position table.
+        """
+        length, longest = input_ids.shape[1], self.position.weight.shape[0]
+        if length > longest:
+            raise ConfigError(
+                f"texts of {length} tokens are longer than the {longest} positions of the model; set "
+                f"data.max_text_len={longest}, or text.max_position of the model to {length}"
+            )
+        states = add_bias(self.word(input_ids), self.token_type.weight[0])
+        if self.has_positions:
+            states = states + self.position.weight[:length]
+        return dropout(self.norm(states), self.dropout, self.training)

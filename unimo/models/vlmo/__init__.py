@@ -1,0 +1,62 @@
+"""VLMo (Bao et al., 2022, arXiv 2111.02358): a dual encoder and a fusion encoder in one Transformer.
+
+README.md beside this file maps the paper to the code and lists what differs from the release.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unimo.models.paper import Paper
+from unimo.models.vlmo.config import Config, TextConfig, TransformerConfig, VisionConfig
+
+_LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
+_PLUS = {"hidden_size": 544, "num_layers": 24, "num_heads": 16, "intermediate_size": 2176}
+# Learns `scenes` from scratch on two CPU cores in minutes.
+_TINY = {"hidden_size": 64, "num_layers": 4, "num_heads": 4, "intermediate_size": 256, "init_std": 0.1}
+
+SIZES: dict[str, Config] = {
+    config.name: config
+    for config in (
+        Config(),
+        Config(
+            name="vlmo_base_plus",
+            transformer=TransformerConfig(**_PLUS, pair_layers=3, positions="absolute", layer_scale=None),
+        ),
+        Config(name="vlmo_large", transformer=TransformerConfig(**_LARGE, pair_layers=3)),
+        Config(
+            name="vlmo_tiny",
+            vision=VisionConfig(image_size=64),
+            transformer=TransformerConfig(**_TINY, pair_layers=1),
+        ),
+    )
+}
+
+
+def _network(config: Config) -> Any:
+    from unimo.models.vlmo.model import Vlmo
+
+    return Vlmo(config)
+
+
+def _objective(config: Config) -> Any:
+    from unimo.models.vlmo.pretrain import Objective
+
+    return Objective(config)
+
+
+def _batches(run: Any, processor: Any) -> Any:
+    from unimo.models.collate import pretraining_data
+
+    return pretraining_data(run, processor)
+
+
+PAPER = Paper(
+    name="vlmo",
+    sizes=SIZES,
+    capabilities=frozenset({"pixels", "dual_encoder", "fusion", "text_only", "image_only"}),
+    network=_network,
+    objective=_objective,
+    batches=_batches,
+    pair_separators=1,
+)

@@ -1,0 +1,122 @@
+"""Configuration of VLMo. Needs no Paddle. The defaults are those of the released base model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from unimo.errors import ConfigError
+from unimo.nn.config import check_heads
+from unimo.ranges import Count, Depth, Dropout, Heads, NonNegative, Pixels, Words, Width
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Inputs of texts (section 3.1): BERT's embeddings."""
+
+    vocab_size: Words = 30522
+    """bert-base-uncased."""
+    max_position: Words = 40
+    """Longest text in tokens, and rows of the position table; the language stage has 196."""
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """Inputs of images (section 3.1): patches."""
+
+    image_size: Pixels = 224
+    """Side of the square input, pixels; a multiple of patch_size."""
+    patch_size: Pixels = 16
+    types: Count = 1
+    """Type embeddings of images: 2 tell the pictures of a pair apart (NLVR2)."""
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side."""
+        return self.image_size // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        return self.grid**2
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size or not self.image_size:
+            raise ConfigError(
+                f"vision.image_size {self.image_size} is not a multiple of vision.patch_size "
+                f"{self.patch_size}; try {max(1, self.image_size // self.patch_size) * self.patch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Multiway Transformer (section 3.2)."""
+
+    hidden_size: Width = 768
+    num_layers: Depth = 12
+    num_heads: Heads = 12
+    intermediate_size: Width = 3072
+    experts: Literal["modality", "shared"] = "modality"
+    """modality: a feed-forward network for each kind of input; shared: one for all, which is a standard
+    Transformer (Table 5)."""
+    pair_layers: Count = 2
+    """Top layers with a vision-language expert; 0: none, as in row "Multiway" of Table 5 and in the release's
+    language stage."""
+    positions: Literal["relative", "absolute"] = "relative"
+    """relative: biases of attention, as released for base and large; absolute: embeddings of tokens and
+    patches (section 3.1), as released for base_plus."""
+    layer_scale: NonNegative | None = 0.1
+    """Start of the learned factors of each branch; None: no such factors."""
+    drop_path: Dropout = 0.0
+    """Rate of the top layer at which samples skip a branch; it rises linearly from 0 at the bottom. Text
+    embeddings are dropped at that rate too, as in the release."""
+    init_std: NonNegative = 0.02
+
+    @property
+    def first_pair_layer(self) -> int:
+        """Index, from 0, of the first layer with a vision-language expert; `num_layers` if there is none."""
+        return self.num_layers - (self.pair_layers if self.experts == "modality" else 0)
+
+    def __post_init__(self) -> None:
+        if self.pair_layers > self.num_layers:
+            raise ConfigError(
+                f"transformer.pair_layers {self.pair_layers} is more than transformer.num_layers "
+                f"{self.num_layers}; the base model has 2 of 12"
+            )
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Vision-language stage (section 3.3)."""
+
+    tasks: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
+    """Tasks that are learned; subsets are rows of Table 5. Without `itc`, mismatched pairs are drawn at
+    random."""
+    pair_contrast: bool = True
+    """Contrast also vectors that went through the vision-language experts, as the release does."""
+    detach_gathered: bool = False
+    """Give vectors of other ranks no gradient, as the release does; it makes that of ITC 1/ranks of the true
+    one."""
+    candidates: Count = 0
+    """Pairs among which hard negatives are drawn (Table 6); 0: those of the whole step's round on all ranks."""
+    mlm_weight: NonNegative = 0.25
+    """Of the release; the paper gives no weights."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole model."""
+
+    name: str = "vlmo_base"
+    text: TextConfig = field(default_factory=TextConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the width of everything."""
+        return self.transformer.hidden_size
+
+    def __post_init__(self) -> None:
+        check_heads(transformer=self.transformer)
