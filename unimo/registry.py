@@ -19,6 +19,7 @@ PAPERS: dict[str, str] = {
     "unimo": "unimo.models.unimo",
     "unimo2": "unimo.models.unimo2",
     "unimo3": "unimo.models.unimo3",
+    "vlmo": "unimo.models.vlmo",
 }
 
 TASKS: dict[str, str] = {

@@ -174,22 +174,36 @@ def draw_hard_images(contrast: Contrast, matched: Tensor) -> tuple[Tensor, Tenso
     return rows, (paddle.gather(contrast.groups, rows) == group).astype("int64")
 
 
-def hard_negatives(scores: Tensor, group: Tensor, column_group: Tensor | None = None) -> Tensor:
+def hard_negatives(
+    scores: Tensor,
+    group: Tensor,
+    column_group: Tensor | None = None,
+    chance: Tensor | None = None,
+    pool: Tensor | None = None,
+) -> Tensor:
     """Draw for each row a column of another group, with probability softmax(scores), as indices [B] int64.
 
     Args:
         scores: similarity [B, C] of each row to each column.
         group: [B]; columns of the row's own group are never drawn, unless there is no other.
         column_group: [C] groups of the columns; those of the rows when None.
+        chance: [B] numbers from [0, 1) that decide; new ones when None.
+        pool: [B, C], 1 for columns that a row may draw, as long as one is of another group; all when None.
     """
     with paddle.no_grad():
         columns = group if column_group is None else column_group
         other = (group.unsqueeze(1) != columns.unsqueeze(0)).astype("float32")
-        # A row without other groups may draw any column: `multinomial` refuses weights that are all zero.
+        if pool is not None:
+            near = other * pool.astype("float32")
+            other = paddle.where(near.sum(1, keepdim=True) > 0, near, other)
+        # A row without other groups may draw any column.
         alone = (other.sum(1, keepdim=True) == 0).astype("float32")
         # The small constant keeps columns possible whose softmax underflows, if no others are left.
         weights = (F.softmax(scores.astype("float32")) + 1e-5) * other + alone
-        return paddle.multinomial(weights).squeeze(1)
+        ends = paddle.cumsum(weights.astype("float64"), axis=1)
+        chance = paddle.rand([scores.shape[0]]) if chance is None else chance
+        # The column whose share of [0, sum) holds the number: the first that ends above it.
+        return (ends <= chance.astype("float64").unsqueeze(1) * ends[:, -1:]).astype("int64").sum(1)
 
 
 def circle_loss(positives: Tensor, negatives: Tensor, margin: float = 0.2, scale: float = 1.0) -> Tensor:

@@ -114,7 +114,7 @@ class Objective(Contrastive):
 
     def compare(self, name: str, vectors: Vectors, model: Model) -> tuple[Tensor, Scalars]:
         """Compute a contrastive loss; here that is `itc`, whose heads `build_contrast` made. Collective."""
-        return contrast_pairs(vectors, clip_temperature(self.itc_temperature)).loss, {}
+        return contrast_pairs(vectors, self.temperature()).loss, {}
 
     def idle_layers(self, model: Model, absent: set[str]) -> list[nn.Layer]:
         """List layers that hold all parameters which only the absent parts use (and may hold others).
@@ -140,6 +140,10 @@ class Objective(Contrastive):
         self.itc_text_head, self.itc_image_head = contrastive_heads(text_size, image_size, size, std)
         self.itc_temperature = self.create_parameter([], attr=constant_attr(TEMPERATURE_START))
 
+    def temperature(self) -> Tensor:
+        """Return the temperature of ITC, a scalar by which cosines are divided."""
+        return clip_temperature(self.itc_temperature)
+
     def pair_vectors(self, text: Tensor, image: Tensor, group: Tensor) -> PairVectors:
         """Project texts and images that were encoded alone to the space of ITC.
 
@@ -151,7 +155,7 @@ class Objective(Contrastive):
 
     def contrast(self, vectors: PairVectors) -> Contrast:
         """Compute ITC: the loss over the whole step, the scores of this batch. Collective."""
-        contrast = contrast_pairs(vectors, clip_temperature(self.itc_temperature))
+        contrast = contrast_pairs(vectors, self.temperature())
         return contrast if self.round is None else replace(contrast, loss=self.over_step("itc", vectors)[0])
 
 

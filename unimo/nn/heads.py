@@ -77,9 +77,9 @@ class LinearHead(nn.Layer):
 class ProjectionHead(nn.Layer):
     """Linear layer to a shared space and L2 normalization, so that products are cosines."""
 
-    def __init__(self, in_size: int, out_size: int = 256, std: float = 0.02) -> None:
+    def __init__(self, in_size: int, out_size: int = 256, std: float = 0.02, bias: bool = True) -> None:
         super().__init__()
-        self.dense = linear(in_size, out_size, std)
+        self.dense = linear(in_size, out_size, std, bias)
 
     def forward(self, states: Tensor) -> Tensor:
         """Project [B, W] to unit vectors [B, out_size]."""

@@ -128,8 +128,11 @@ def resize_table(table: np.ndarray, window: int) -> np.ndarray:
     if old == new:
         return table
     known, wanted = _geometric(old // 2, new // 2), np.arange(new) - new // 2
+    degree = min(3, old - 1)
     columns = [
-        RectBivariateSpline(known, known, column.reshape(old, old))(wanted, wanted).reshape(-1)
+        RectBivariateSpline(known, known, column.reshape(old, old), kx=degree, ky=degree)(
+            wanted, wanted
+        ).ravel()
         for column in table[:patches].T.astype(np.float64)
     ]
     return np.concatenate([np.stack(columns, axis=1).astype(table.dtype), table[patches:]])

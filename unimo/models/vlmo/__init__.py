@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from unimo.models.paper import Paper
-from unimo.models.vlmo.config import Config, TextConfig, TransformerConfig, VisionConfig
+from unimo.models.vlmo.config import Config, TransformerConfig, VisionConfig
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 _PLUS = {"hidden_size": 544, "num_layers": 24, "num_heads": 16, "intermediate_size": 2176}
@@ -46,9 +46,9 @@ def _objective(config: Config) -> Any:
 
 
 def _batches(run: Any, processor: Any) -> Any:
-    from unimo.models.collate import pretraining_data
+    from unimo.models.vlmo.collate import open_pretraining
 
-    return pretraining_data(run, processor)
+    return open_pretraining(run, processor)
 
 
 PAPER = Paper(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from unimo.errors import ConfigError
 from unimo.nn.config import check_heads
-from unimo.ranges import Count, Depth, Dropout, Heads, NonNegative, Pixels, Words, Width
+from unimo.ranges import Count, Depth, Dropout, Heads, NonNegative, Pixels, Width, Words
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ class TransformerConfig:
         """Index, from 0, of the first layer with a vision-language expert; `num_layers` if there is none."""
         return self.num_layers - (self.pair_layers if self.experts == "modality" else 0)
 
+    @property
+    def has_pair_experts(self) -> bool:
+        """Whether some layer has a vision-language expert."""
+        return self.first_pair_layer < self.num_layers
+
     def __post_init__(self) -> None:
         if self.pair_layers > self.num_layers:
             raise ConfigError(
@@ -98,7 +103,7 @@ class ObjectiveConfig:
     """Give vectors of other ranks no gradient, as the release does; it makes that of ITC 1/ranks of the true
     one."""
     candidates: Count = 0
-    """Pairs among which hard negatives are drawn (Table 6); 0: those of the whole step's round on all ranks."""
+    """Number of pairs among which a hard negative is drawn (Table 6); 0: all of this round, on all ranks."""
     mlm_weight: NonNegative = 0.25
     """Of the release; the paper gives no weights."""
 

@@ -107,7 +107,7 @@ class Vlmo(Model):
         Args:
             layers: also return the embeddings as the states of a tower.
             attentions: there are none before fusion.
-            second: these are the second pictures of pairs of pictures (NLVR2), which have a type of their own.
+            second: these are second pictures of pairs of pictures (NLVR2), which have a type of their own.
         """
         patches = self.patch_embedding(images)
         token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
