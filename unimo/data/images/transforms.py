@@ -53,10 +53,9 @@ RECIPES: dict[str, Recipe] = {
     "blip_randaug": Recipe(crop="random", mirror=True, augment=RandomAugment(2, 5)),
     "blip_randaug_wc": Recipe(crop="random", mirror=True, augment=RandAugment(2, 7)),
     "blip_randaug_wohf": Recipe(crop="random", augment=RandomAugment(2, 5)),
-    "square": Recipe(crop="all"),
-    "square_randaug": Recipe(crop="random", mirror=True, augment=RandomAugment(2, 7)),
-    # Released code of UNIMO-2: stretched to a square, ViT's statistics.
+    # Released code of UNIMO-2 and VLMo: stretched to a square, ViT's statistics; VLMo's training augments.
     "vit": Recipe(crop="all", statistics="half"),
+    "vit_randaug": Recipe(crop="random", mirror=True, augment=RandomAugment(2, 7), statistics="half"),
     # The usual augmentation of ImageNet.
     "vit_crop": Recipe(crop="random", smallest_crop=0.08, mirror=True, statistics="half"),
     # Views for contrastive learning: UNIMO-2 (section 3.2) names the operations, SimCLR gives the numbers
