@@ -45,7 +45,7 @@ def main() -> None:
     for side in (6, 7):
         chains = {
             "clip": [transforms.Resize(side, bicubic), transforms.CenterCrop(side)],
-            "square": [transforms.Resize((side, side), bicubic)],
+            "blip": [transforms.Resize((side, side), bicubic)],
             "vit": [transforms.Resize((side, side), bicubic)],
         }
         for name, steps in chains.items():

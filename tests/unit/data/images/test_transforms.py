@@ -59,7 +59,7 @@ def picture(width, height):
 def test_pixels_are_those_of_torchvision(root):
     """Sides are odd too, where half a pixel is cut off on both sides; equal to one step of a byte."""
     stored = json.loads((root / "tests/assets/torchvision_transforms.json").read_text())["pixels"]
-    assert {row["name"] for row in stored} == {"clip", "square", "vit"}
+    assert {row["name"] for row in stored} == {"clip", "blip", "vit"}
     for row in stored:
         pixels = build_transform(row["name"], row["side"])(picture(*row["size"]), np.random.default_rng(0))
         expected = np.reshape(row["pixels"], pixels.shape)
@@ -79,7 +79,7 @@ def test_normalisation_of_known_values():
 
 
 def test_square_keeps_the_borders(photo):
-    pixels = build_transform("square", 30)(photo, np.random.default_rng(0))
+    pixels = build_transform("blip", 30)(photo, np.random.default_rng(0))
     expected = np.asarray(photo.resize((30, 30), Image.Resampling.BICUBIC), np.float32)
     np.testing.assert_allclose(to_bytes(pixels), expected, atol=1e-3)
 
