@@ -86,7 +86,8 @@ def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row
                 is_matrix = entry.kind == "linear" and own == ".weight"
                 kind = "turned" if is_matrix and spelling.is_turned else "tensor"
                 names = tuple(name + ending for name in theirs)
-                shape = entry.shape if is_matrix else entry.shape[-1:]
+                out = entry.shape[:1] if spelling.is_turned else entry.shape[-1:]
+                shape = entry.shape if is_matrix else out
                 single.append(Row(kind, ours + own, names, shape, entry.optional))
     return single
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from unimo.models.paper import Paper
 from unimo.models.vlmo.config import Config, TransformerConfig, VisionConfig
+from unimo.models.vlmo.convert import from_release
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 _PLUS = {"hidden_size": 544, "num_layers": 24, "num_heads": 16, "intermediate_size": 2176}
@@ -59,4 +60,5 @@ PAPER = Paper(
     objective=_objective,
     batches=_batches,
     pair_separators=1,
+    converters={"vlmo-release": from_release},
 )

@@ -1,0 +1,273 @@
+"""Convert the weights that VLMo's authors released, or that their fine-tuning saved; and back.
+
+The name map is data, sizes are read from the shapes. What shapes do not show, the number of heads, is that of
+the release unless it is given. The task of the model directory decides which heads are taken. Needs no
+Paddle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from unimo.config import merge_into
+from unimo.errors import CheckpointError, ConfigError
+from unimo.models.vlmo.config import Config, TextConfig, TransformerConfig, VisionConfig
+from unimo.weights.name_map import Converted, Row, Spelling, Tensors, describe, expand, join, row
+
+SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
+ADVICE = "one of the files vlmo_{base,base_plus,large}_patch16_*.pt of the release, saved as safetensors"
+HEADS: Mapping[int, int] = {768: 12, 544: 16, 1024: 16}
+"""Width -> attention heads of the released sizes."""
+BUFFERS = (
+    "text_embeddings.position_ids",
+    "relative_position_index",
+    "text_relative_position_index",
+    "text_imag_relative_position_index",
+)
+"""Index tables, which follow from the sizes."""
+
+_THEIRS, _OURS = "transformer.blocks.{i}.", "model.blocks.{i}."
+_WORDS, _THEIR_WORDS = "model.text_embeddings.", "text_embeddings."
+_PATCHES, _THEIR_PATCHES = "model.patch_embedding.", "transformer.patch_embed.proj."
+# H width, I inner width, V words, P positions of texts, G rows of the image's positions, R relative rows,
+# C their columns, Y types, p patch.
+CORE: tuple[Row, ...] = (
+    row("tensor", "model.class_embedding", "transformer.cls_token", shape=(1, 1, "H")),
+    row("tensor", f"{_PATCHES}weight", f"{_THEIR_PATCHES}weight", shape=("H", 3, "p", "p")),
+    row("tensor", f"{_PATCHES}bias", f"{_THEIR_PATCHES}bias", shape=("H",)),
+    row("norm", f"{_OURS}attention_norm", f"{_THEIRS}norm1", shape=("H",)),
+    row("turned", f"{_OURS}attention.qkv.weight", f"{_THEIRS}attn.qkv.weight", shape=("3H", "H")),
+    row("tensor", f"{_OURS}attention.q_bias", f"{_THEIRS}attn.q_bias", shape=("H",)),
+    row("tensor", f"{_OURS}attention.v_bias", f"{_THEIRS}attn.v_bias", shape=("H",)),
+    row("linear", f"{_OURS}attention.out", f"{_THEIRS}attn.proj", shape=("H", "H")),
+    row("norm", "model.norm", "transformer.norm", shape=("H",)),
+    row("tensor", f"{_WORDS}word.weight", f"{_THEIR_WORDS}word_embeddings.weight", shape=("V", "H")),
+    row("tensor", f"{_WORDS}position.weight", f"{_THEIR_WORDS}position_embeddings.weight", shape=("P", "H")),
+    row(
+        "tensor", f"{_WORDS}token_type.weight", f"{_THEIR_WORDS}token_type_embeddings.weight", shape=(2, "H")
+    ),
+    row("norm", f"{_WORDS}norm", f"{_THEIR_WORDS}LayerNorm", shape=("H",)),
+    row("tensor", "model.type_embedding.weight", "token_type_embeddings.weight", shape=("Y", "H")),
+    row("linear", "model.pooler.dense", "pooler.dense", shape=("H", "H")),
+)
+
+
+def expert_rows(ours: str, theirs: str) -> tuple[Row, ...]:
+    """Return the rows of one expert of a block."""
+    block, layer = f"{_OURS}experts.{ours}.", f"{_THEIRS}mlp_{theirs}."
+    return (
+        row("norm", f"{block}norm", f"{_THEIRS}norm2_{theirs}", shape=("H",)),
+        row("linear", f"{block}mlp.fc1", f"{layer}fc1", shape=("I", "H")),
+        row("linear", f"{block}mlp.fc2", f"{layer}fc2", shape=("H", "I")),
+    )
+
+
+BOTH = expert_rows("text", "text") + expert_rows("image", "imag")
+PAIR = expert_rows("pair", "vl")
+SCALES = (
+    row("tensor", f"{_OURS}attention_scale", f"{_THEIRS}gamma_1", shape=("H",)),
+    row("tensor", f"{_OURS}expert_scale", f"{_THEIRS}gamma_2", shape=("H",)),
+)
+RELATIVE = row("tensor", "model.relative_positions.table", "relative_position_bias_table", shape=("R", "C"))
+ABSOLUTE = row("tensor", "model.position_embedding", "transformer.pos_embed", shape=(1, "G", "H"))
+
+
+def _projection(ours: str, theirs: str) -> Row:
+    return row("turned", f"{ours}.dense.weight", f"itc_{theirs}_proj.fc.weight", shape=("H", "H"))
+
+
+def _classifier(theirs: str) -> tuple[Row, ...]:
+    """Return the rows of a head of linear, norm, GELU, linear, with D rows inside and K classes."""
+    return (
+        row("linear", "classifier.dense", f"{theirs}.0", shape=("D", "E")),
+        row("norm", "classifier.norm", f"{theirs}.1", shape=("D",)),
+        row("linear", "classifier.out", f"{theirs}.3", shape=("K", "D")),
+    )
+
+
+TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
+    "pretrain": {
+        "objective.mlm_head": (
+            row("linear", "objective.mlm_head.dense", "mlm_score.transform.dense", shape=("H", "H")),
+            row("norm", "objective.mlm_head.norm", "mlm_score.transform.LayerNorm", shape=("H",)),
+            row("turned", "objective.mlm_head.decoder.weight", "mlm_score.decoder.weight", shape=("V", "H")),
+            row("tensor", "objective.mlm_head.decoder.bias", "mlm_score.bias", shape=("V",)),
+        ),
+        "objective.itm_head": (row("linear", "objective.itm_head", "itm_score.fc", shape=(2, "H")),),
+        "objective.itc_text_head": (_projection("objective.itc_text_head", "text"),),
+        "objective.itc_image_head": (_projection("objective.itc_image_head", "image"),),
+        "objective.itc_log_scale": (row("tensor", "objective.itc_log_scale", "logit_scale"),),
+        "objective.itc_pair_text_head": (_projection("objective.itc_pair_text_head", "vl_text"),),
+        "objective.itc_pair_image_head": (_projection("objective.itc_pair_image_head", "vl_image"),),
+        "objective.itc_pair_log_scale": (row("tensor", "objective.itc_pair_log_scale", "logit_vl_scale"),),
+    },
+    "vqa": {"classifier": _classifier("vqa_classifier")},
+}
+"""Task -> our head -> its rows. A file for pre-training may lack heads: those of the language stage do."""
+OTHER_HEADS = ("mlm_score.", "itm_score.", "itc_", "logit_", "vqa_classifier.", "nlvr2_classifier.")
+"""Beginnings of the names of all heads; those of other tasks are left out."""
+
+
+def rows_of(tensors: Tensors, task: str) -> tuple[list[Row], tuple[str, ...]]:
+    """Return one row for each of our tensors that a release has, and our heads that it lacks."""
+    depth, first = _depth(tensors)
+    core = [*CORE, *BOTH, *(SCALES if "transformer.blocks.0.gamma_1" in tensors else ())]
+    rows = expand(core, depth, SPELLING)
+    rows += [entry for entry in expand(PAIR, depth, SPELLING) if _layer(entry.ours) >= first]
+    rows.append(ABSOLUTE if ABSOLUTE.theirs[0] in tensors else RELATIVE)
+    absent = []
+    for head, part in TASK_HEADS[task].items():
+        single = expand(part, 1, SPELLING)
+        if task != "pretrain" or any(name in tensors for entry in single for name in entry.theirs):
+            rows += single
+        else:
+            absent.append(head)
+    return rows, tuple(absent)
+
+
+def _layer(name: str) -> int:
+    return int(name.split(".")[2])
+
+
+def _depth(tensors: Tensors) -> tuple[int, int]:
+    """Return the number of blocks, and the first that has an expert for pairs."""
+    blocks = {int(name.split(".")[2]) for name in tensors if name.startswith("transformer.blocks.")}
+    pair = {int(name.split(".")[2]) for name in tensors if ".mlp_vl." in name}
+    depth = 1 + max(blocks, default=0)
+    return depth, min(pair, default=depth)
+
+
+def from_release(
+    tensors: Tensors,
+    where: str = "the file",
+    task: str = "pretrain",
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Converted:
+    """Convert released tensors to ours, with the config that they need.
+
+    Args:
+        tensors: tensors by their names.
+        where: path of the file, for messages.
+        task: task of the model directory, a key of `TASK_HEADS`.
+        given: fields of the model section; `transformer.num_heads` cannot be read from tensors.
+
+    Raises:
+        ConfigError: another task.
+        CheckpointError: names what is missing, unknown or mis-shaped.
+    """
+    if task not in TASK_HEADS:
+        raise ConfigError(f"no released weights of VLMo are for {task!r}; known: {', '.join(TASK_HEADS)}")
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in BUFFERS}
+    rows, absent = rows_of(tensors, task)
+    sizes = _sizes(tensors, rows, where)
+    check(tensors, rows, sizes, where)
+    config = merge_into(_config(sizes, tensors, given), dict(given), "model")
+    ours = {entry.ours: _converted(entry, tensors) for entry in rows}
+    data = {
+        "image_size": config.vision.image_size,
+        "max_text_len": config.text.max_position,
+        "train_transform": "vit_randaug",
+        "eval_transform": "vit",
+    }
+    fields = {"name": task, **({"head_hidden_multiplier": sizes["D"] / sizes["H"]} if "D" in sizes else {})}
+    return Converted(config, ours, data, absent, fields)
+
+
+def _converted(entry: Row, tensors: Tensors) -> np.ndarray:
+    array = join(entry, tensors)
+    return array.reshape([size for axis, size in enumerate(array.shape) if entry.shape[axis] != 1])
+
+
+def to_release(ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
+    """Return our tensors under the names and in the shapes of the release; the inverse of `from_release`."""
+    every = [*CORE, *BOTH, *PAIR, *SCALES, RELATIVE, ABSOLUTE]
+    every += [entry for part in TASK_HEADS[task].values() for entry in part]
+    depth = 1 + max(_layer(name) for name in ours if name.startswith("model.blocks."))
+    theirs = {}
+    for entry in expand(every, depth, SPELLING):
+        if entry.ours in ours:
+            array = ours[entry.ours].T if entry.kind == "turned" else ours[entry.ours]
+            lead = [1] * sum(size == 1 for size in entry.shape)
+            theirs[entry.theirs[0]] = np.ascontiguousarray(array).reshape([*lead, *array.shape])
+    return theirs
+
+
+def _sizes(tensors: Tensors, rows: list[Row], where: str) -> dict[str, int]:
+    """Return the size of each symbol, from the first tensor that has it.
+
+    Raises:
+        CheckpointError: this is no release of VLMo.
+    """
+    sizes: dict[str, int] = {}
+    for entry in rows:
+        array = tensors.get(entry.theirs[0])
+        if array is not None and len(array.shape) == len(entry.shape):
+            for symbol, size in zip(entry.shape, array.shape, strict=True):
+                if isinstance(symbol, str) and symbol != "3H":
+                    sizes.setdefault(symbol, size)
+    needed = {"H", "I", "V", "P", "p", "Y"}
+    if not needed <= sizes.keys():
+        missing = [entry.theirs[0] for entry in rows if entry.theirs[0] not in tensors]
+        raise CheckpointError(
+            f"{where} is not a release of VLMo; {describe({'missing': missing})}. Give {ADVICE}"
+        )
+    return sizes | {"3H": 3 * sizes["H"]}
+
+
+def check(tensors: Tensors, rows: list[Row], sizes: Mapping[str, int], where: str) -> None:
+    """Check names and shapes of a release.
+
+    Raises:
+        CheckpointError: names what is missing, unknown or mis-shaped.
+    """
+    shapes = {
+        entry.theirs[0]: tuple(sizes[size] if isinstance(size, str) else size for size in entry.shape)
+        for entry in rows
+    }
+    others = [name for name in tensors if name not in shapes and not name.startswith(OTHER_HEADS)]
+    wrong = [
+        f"{name} (found {list(tensors[name].shape)}, expected {list(shape)})"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    missing = [name for name in shapes if name not in tensors]
+    problems = {"missing": missing, "unknown": others, "mis-shaped": wrong}
+    if any(problems.values()):
+        raise CheckpointError(f"{where} is not a whole release of VLMo; {describe(problems)}. Give {ADVICE}")
+
+
+def _config(sizes: Mapping[str, int], tensors: Tensors, given: Mapping[str, Any]) -> Config:
+    """Return the release's own settings.
+
+    Raises:
+        CheckpointError: a width that is not released, without the number of heads.
+    """
+    depth, first = _depth(tensors)
+    is_absolute = "G" in sizes
+    heads = HEADS.get(sizes["H"]) if is_absolute else None
+    heads = given.get("transformer", {}).get("num_heads", heads or sizes.get("C", 0) // depth)
+    if not heads:
+        raise CheckpointError(f"the width is {sizes['H']}; give model.transformer.num_heads")
+    patches = sizes["G"] - 1 if is_absolute else ((round((sizes["R"] - 397) ** 0.5) + 1) // 2) ** 2
+    scale = tensors.get("transformer.blocks.0.gamma_1")
+    name = {544: "vlmo_base_plus", 1024: "vlmo_large"}.get(sizes["H"], "vlmo_base")
+    return Config(
+        name=name,
+        text=TextConfig(vocab_size=sizes["V"], max_position=sizes["P"]),
+        vision=VisionConfig(
+            image_size=round(patches**0.5) * sizes["p"], patch_size=sizes["p"], types=sizes["Y"] - 1
+        ),
+        transformer=TransformerConfig(
+            hidden_size=sizes["H"],
+            num_layers=depth,
+            num_heads=heads,
+            intermediate_size=sizes["I"],
+            pair_layers=depth - first,
+            positions="absolute" if is_absolute else "relative",
+            layer_scale=None if scale is None else 0.1,
+        ),
+    )
