@@ -178,8 +178,12 @@ def from_release(
 
 
 def _converted(entry: Row, tensors: Tensors) -> np.ndarray:
-    array = join(entry, tensors)
-    return array.reshape([size for axis, size in enumerate(array.shape) if entry.shape[axis] != 1])
+    """Return our tensor: without the axes of length 1 that theirs has in front."""
+    array, theirs = join(entry, tensors), tensors[entry.theirs[0]]
+    if entry.kind == "turned":
+        return array
+    kept = zip(theirs.shape, entry.shape, strict=True)
+    return array.reshape([size for size, symbol in kept if symbol != 1])
 
 
 def to_release(ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
