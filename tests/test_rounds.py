@@ -20,6 +20,7 @@ from rounds_case import CASES, make_task, step_of
 from unimo.losses.vectors import Vectors
 from unimo.models import objective
 from unimo.models.contrastive import OTHERS, Round, Spanned, one_round
+from unimo.models.vlmo import pretrain as vlmo
 from unimo.tasks.base import Task, to_tensors
 from unimo.tasks.retrieval import task as retrieval
 from unimo.training import rounds
@@ -38,6 +39,7 @@ def next_pair_is_hard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hard negatives are drawn within a round; here they are those of the joined batch."""
     monkeypatch.setattr(objective, "draw_hard_images", rounds_case.draw_next)
     monkeypatch.setattr(retrieval, "hard_negatives", rounds_case.draw_next_row)
+    monkeypatch.setattr(vlmo, "draw_both", rounds_case.draw_next_both)
 
 
 def result(state: TrainState, report: StepReport) -> Result:
@@ -67,7 +69,7 @@ def test_rounds_equal_one_batch(case: str) -> None:
     expected = step(case, JOINED)
     assert_equal(step(case, ROUNDS), expected)
     # What the comparison itself learns: the temperature of ITC, the weights of UNIMO's score.
-    name = {"unimo": "model.match_head.weight", "retrieval": "temperature"}
+    name = {"unimo": "model.match_head.weight", "retrieval": "temperature", "vlmo": "objective.itc_log_scale"}
     gradient = expected[1][f"{name.get(case, 'objective.itc_temperature')}/moment1"]
     assert np.abs(gradient).max() > 0.01
 

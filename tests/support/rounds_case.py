@@ -25,13 +25,16 @@ from rank_step import join_fields, write_step
 from small_models import set_parameters
 
 from unimo import cli, distributed
-from unimo.losses.contrastive import Contrast
+from unimo.data.images.transforms import bytes_to_pixels
+from unimo.losses.contrastive import Contrast, PairVectors, gather_rows, row_counts, rows_before
 from unimo.models import objective
 from unimo.models.batches import MaskedTextBatch, PretrainBatch
 from unimo.models.paper import PretrainConfig
 from unimo.models.unimo.batches import UnifiedBatch
 from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
 from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
+from unimo.models.vlmo import pretrain as vlmo
+from unimo.models.vlmo.batches import PretrainBatch as VlmoBatch
 from unimo.registry import create_model
 from unimo.settings import OptimConfig, RunConfig, TrainConfig
 from unimo.tasks.base import Batch, Task
@@ -70,6 +73,15 @@ def draw_next_row(scores: paddle.Tensor, group: paddle.Tensor) -> paddle.Tensor:
     return paddle.to_tensor(next_rows(len(group)))
 
 
+def draw_next_both(vectors: PairVectors, temperature: paddle.Tensor, candidates: int) -> vlmo.Drawn:
+    """In the place of VLMo's `draw_both`."""
+    counts = row_counts(len(vectors.group))
+    rows = rows_before(counts) + paddle.to_tensor(next_rows(len(vectors.group)))
+    group = gather_rows(vectors.group, counts)
+    labels = (paddle.gather(group, rows) == vectors.group).astype("int64")
+    return vlmo.Drawn(rows, rows, labels, labels, counts)
+
+
 def pairs_of(part: int) -> PretrainBatch:
     """Eight pairs. The first picture is that of every part; each part has its own number of masked tokens."""
     rng = np.random.default_rng(part)
@@ -97,6 +109,15 @@ def join_pairs(parts: Sequence[int]) -> PretrainBatch:
         )
         joined = join_fields(joined, moved)
     return joined
+
+
+def join_bytes(parts: Sequence[int]) -> VlmoBatch:
+    """The pairs of some parts with images that are bytes."""
+    joined = join_pairs(parts)
+    scale, shift = bytes_to_pixels("vit")
+    rounded = np.clip(np.round((joined.images - shift) / scale), 0, 255)
+    joined.images = rounded.astype(np.float32) * scale + shift
+    return VlmoBatch(**vars(joined), pixel_scale=scale, pixel_shift=shift)
 
 
 def three_parts(parts: Sequence[int]) -> UnpairedBatch:
@@ -170,6 +191,13 @@ def unimo(**dropout: Any) -> Task:
     return PretrainTask(model, OPTIONS)
 
 
+def dual_and_fused(**dropout: Any) -> Task:
+    transformer = {**LAYER, "pair_layers": 1, "drop_path": dropout["dropout"]}
+    text, vision = {"vocab_size": VOCABULARY}, {"image_size": SIDE}
+    model = create_model("vlmo_tiny", text=text, vision=vision, transformer=transformer)
+    return PretrainTask(model, PretrainConfig())
+
+
 def ranking(**dropout: Any) -> Task:
     model = create_model("unimo3_tiny", **towers(dropout))
     return retrieval.RetrievalTask(model, retrieval.RetrievalConfig(itc_size=12))
@@ -184,6 +212,7 @@ CASES: dict[str, tuple[Callable[..., Task], Callable[[Sequence[int]], Batch]]] =
     "unimo2": (unimo2, three_parts),
     "unimo": (unimo, unified),
     "retrieval": (ranking, retrieval_pairs),
+    "vlmo": (dual_and_fused, join_bytes),
 }
 
 
@@ -213,6 +242,7 @@ def main() -> None:
     distributed.setup(TrainConfig(device="cpu"))
     objective.draw_hard_images = draw_next
     retrieval.hard_negatives = draw_next_row
+    vlmo.draw_both = draw_next_both
     task = make_task(case)
     own = np.split(np.arange(PARTS), distributed.world_size())[distributed.rank()]
     batches = [CASES[case][1](part.tolist()) for part in np.split(own, rounds)]
