@@ -56,6 +56,9 @@ class Objective(Contrastive):
     judges_pairs = True
     contrasts: Mapping[str, str] = MappingProxyType({})
 
+    def freeze(self, model: Model) -> None:
+        """Stop the gradients of parameters that this objective does not teach; here it teaches all."""
+
     def losses(self, model: Model, batch: Batch) -> tuple[Scalars, Scalars]:
         """Compute the losses of the parts that a batch has, and a report of shares in [0, 1], all scalars.
 

@@ -92,8 +92,8 @@ class Paper:
     """Capabilities that the models offer to tasks, a subset of `CAPABILITIES`."""
     network: Callable[[Any], Any]
     """Config -> `Model` with random weights; called by `build`."""
-    objective: Callable[[Any], Any]
-    """Config -> pre-training `Objective` with random heads."""
+    objective: Callable[[Any, Any], Any]
+    """Config and task section of pre-training -> `Objective` with random heads."""
     batches: Callable[[RunConfig, Processor], TaskData]
     """Corpora of pre-training, and how they become batches."""
     pretraining: type[PretrainConfig] = PretrainConfig

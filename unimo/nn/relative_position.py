@@ -83,13 +83,13 @@ def _with_class_token(inner: np.ndarray, first: int) -> np.ndarray:
 
 
 class RelativePositions(nn.Layer):
-    """The table, with columns for the heads of all layers: `table` [R, layers * heads], which starts at 0."""
+    """The table, with columns for the heads of all layers: `position_bias` [R, layers * heads], which starts at 0."""
 
     def __init__(self, window: int, num_layers: int, num_heads: int) -> None:
         super().__init__()
         self.window, self.num_layers = window, num_layers
         shape = [table_rows(window), num_layers * num_heads]
-        self.table = self.create_parameter(shape, attr=constant_attr(0.0))
+        self.position_bias = self.create_parameter(shape, attr=constant_attr(0.0))
 
     def forward(self, text_length: int, has_image: bool) -> list[Tensor]:
         """Return what is added to the attention logits of each layer, [1, H, S, S].
@@ -103,7 +103,7 @@ class RelativePositions(nn.Layer):
         else:
             make = pair_index if has_image else text_index
             index = make(text_length, self.window)
-        rows = paddle.gather(self.table, paddle.to_tensor(index.reshape(-1)))
+        rows = paddle.gather(self.position_bias, paddle.to_tensor(index.reshape(-1)))
         bias = rows.reshape([*index.shape, self.num_layers, -1]).transpose([2, 3, 0, 1])
         return [layer.unsqueeze(0) for layer in bias.unbind(0)]
 
@@ -111,7 +111,10 @@ class RelativePositions(nn.Layer):
         """Resize a stored table of another image size; see `resize_table`."""
         side = round(max(0, len(table) - table_rows(1) + 1) ** 0.5)
         is_table = (
-            name == "table" and table.ndim == 2 and side % 2 and table_rows((side + 1) // 2) == len(table)
+            name == "position_bias"
+            and table.ndim == 2
+            and side % 2
+            and table_rows((side + 1) // 2) == len(table)
         )
         return resize_table(table, self.window) if is_table else table
 

@@ -41,7 +41,8 @@ class PretrainTask(Task):
         self, model: Model, config: PretrainConfig, metadata: Mapping[str, Any] | None = None
     ) -> None:
         super().__init__(model, config, metadata)
-        self.objective = registry.paper_of(model.config.name).objective(model.config)
+        self.objective = registry.paper_of(model.config.name).objective(model.config, config)
+        self.objective.freeze(model)
         self.draws_in_round = config.false_images == "batch" or self.objective.hard
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toy_paper.config import CAPABILITIES, SIZES, Config
-from unimo.models.paper import Paper
+from unimo.models.paper import Paper, PretrainConfig
 
 
 def _network(config: Config) -> Any:
@@ -14,7 +14,7 @@ def _network(config: Config) -> Any:
     return Bags(config)
 
 
-def _objective(config: Config) -> Any:
+def _objective(config: Config, options: PretrainConfig) -> Any:
     from toy_paper.pretrain import BagObjective
 
     return BagObjective(config)

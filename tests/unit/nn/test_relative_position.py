@@ -54,8 +54,8 @@ def test_longest_text() -> None:
 
 def test_layers_have_columns_of_their_own() -> None:
     layer = RelativePositions(2, num_layers=3, num_heads=2)
-    table = np.random.default_rng(0).normal(size=layer.table.shape).astype("float32")
-    layer.table.set_value(table)
+    table = np.random.default_rng(0).normal(size=layer.position_bias.shape).astype("float32")
+    layer.position_bias.set_value(table)
     biases = layer(5, True)
     assert len(biases) == 3 and biases[0].shape == [1, 2, 10, 10]
     index = pair_index(5, 2)
@@ -90,9 +90,9 @@ def test_resized_patch_rows_are_a_spline_over_geometric_distances(window: int) -
 def test_a_stored_table_of_another_size_is_fitted() -> None:
     layer = RelativePositions(4, num_layers=1, num_heads=2)
     stored = np.zeros((relative_position.table_rows(2), 2), np.float32)
-    assert list(layer.fit_table("table", stored).shape) == layer.table.shape
+    assert list(layer.fit_table("position_bias", stored).shape) == layer.position_bias.shape
     odd = np.zeros((relative_position.table_rows(2) + 1, 2), np.float32)
-    assert layer.fit_table("table", odd) is odd
+    assert layer.fit_table("position_bias", odd) is odd
 
 
 @pytest.mark.parametrize(("length", "has_image"), [(0, True), (6, False), (6, True)])
@@ -100,5 +100,5 @@ def test_only_rows_in_use_learn(length: int, has_image: bool) -> None:
     layer = RelativePositions(3, num_layers=2, num_heads=2)
     sum(bias.sum() for bias in layer(length, has_image)).backward()
     index = image_index(3) if not length else (pair_index if has_image else text_index)(length, 3)
-    counts = np.bincount(index.ravel(), minlength=layer.table.shape[0])
-    np.testing.assert_array_equal(layer.table.grad.numpy(), np.repeat(counts[:, None], 4, axis=1))
+    counts = np.bincount(index.ravel(), minlength=layer.position_bias.shape[0])
+    np.testing.assert_array_equal(layer.position_bias.grad.numpy(), np.repeat(counts[:, None], 4, axis=1))

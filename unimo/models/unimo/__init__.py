@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper, Published, Released
+from unimo.models.paper import Paper, PretrainConfig, Published, Released
 from unimo.models.unimo.config import Config, PretrainingConfig, RegionConfig
 from unimo.models.unimo.convert import from_release
 from unimo.nn.config import TextConfig
@@ -38,7 +38,7 @@ def _network(config: Config) -> Any:
     return Unimo(config)
 
 
-def _objective(config: Config) -> Any:
+def _objective(config: Config, options: PretrainConfig) -> Any:
     from unimo.models.unimo.pretrain import Objective
 
     return Objective(config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper, Published, Released
+from unimo.models.paper import Paper, PretrainConfig, Published, Released
 from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig, PretrainingConfig
 from unimo.models.unimo2.convert import from_release
 from unimo.nn.config import TextConfig, VitConfig
@@ -49,7 +49,7 @@ def _network(config: Config) -> Any:
     return Unimo2(config)
 
 
-def _objective(config: Config) -> Any:
+def _objective(config: Config, options: PretrainConfig) -> Any:
     from unimo.models.unimo2.pretrain import Objective
 
     return Objective(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from unimo.models.paper import Paper, Published, Released
+from unimo.models.paper import Paper, PretrainConfig, Published, Released
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig
 from unimo.nn.config import ClipVisionConfig
 
@@ -114,7 +114,7 @@ def _network(config: Config) -> Any:
     return Unimo3(config)
 
 
-def _objective(config: Config) -> Any:
+def _objective(config: Config, options: PretrainConfig) -> Any:
     from unimo.models.unimo3.pretrain import Objective
 
     return Objective(config)

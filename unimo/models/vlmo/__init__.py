@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from unimo.models.paper import Paper
-from unimo.models.vlmo.config import Config, TransformerConfig, VisionConfig
+from unimo.models.vlmo.config import Config, PretrainingConfig, TransformerConfig, VisionConfig
 from unimo.models.vlmo.convert import from_release
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
@@ -40,10 +40,11 @@ def _network(config: Config) -> Any:
     return Vlmo(config)
 
 
-def _objective(config: Config) -> Any:
+def _objective(config: Config, options: PretrainingConfig) -> Any:
     from unimo.models.vlmo.pretrain import Objective
+    from unimo.models.vlmo.stages import LanguageStage
 
-    return Objective(config)
+    return {"language": LanguageStage, "vision_language": Objective}[options.stage](config)
 
 
 def _batches(run: Any, processor: Any) -> Any:
@@ -59,6 +60,7 @@ PAPER = Paper(
     network=_network,
     objective=_objective,
     batches=_batches,
+    pretraining=PretrainingConfig,
     pair_separators=1,
     converters={"vlmo-release": from_release},
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from unimo.errors import ConfigError
+from unimo.models.paper import PretrainConfig
 from unimo.nn.config import check_heads
 from unimo.ranges import Count, Depth, Dropout, Heads, NonNegative, Pixels, Width, Words
 
@@ -106,6 +107,14 @@ class ObjectiveConfig:
     """Number of pairs among which a hard negative is drawn (Table 6); 0: all of this round, on all ranks."""
     mlm_weight: NonNegative = 0.25
     """Of the release; the paper gives no weights."""
+
+
+@dataclass(frozen=True)
+class PretrainingConfig(PretrainConfig):
+    """Task section of pre-training."""
+
+    stage: Literal["language", "vision_language"] = "vision_language"
+    """What is learned (section 3.4)."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ SCALES = (
     row("tensor", f"{_OURS}attention_scale", f"{_THEIRS}gamma_1", shape=("H",)),
     row("tensor", f"{_OURS}expert_scale", f"{_THEIRS}gamma_2", shape=("H",)),
 )
-RELATIVE = row("tensor", "model.relative_positions.table", "relative_position_bias_table", shape=("R", "C"))
+RELATIVE = row(
+    "tensor", "model.relative_positions.position_bias", "relative_position_bias_table", shape=("R", "C")
+)
 ABSOLUTE = row("tensor", "model.position_embedding", "transformer.pos_embed", shape=(1, "G", "H"))
 
 

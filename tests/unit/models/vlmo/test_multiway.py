@@ -49,8 +49,8 @@ def test_one_modality_alone_teaches_nothing_of_the_other(kind: str, positions: A
     types = model.type_embedding.weight.grad.abs().sum(axis=1)
     assert [bool(row) for row in types] == [kind == "text", kind == "image"]
     if positions == "relative":
-        rows = np.flatnonzero(model.relative_positions.table.grad.abs().sum(axis=1).numpy())
-        text_rows = len(model.relative_positions.table) - 392
+        rows = np.flatnonzero(model.relative_positions.position_bias.grad.abs().sum(axis=1).numpy())
+        text_rows = len(model.relative_positions.position_bias) - 392
         assert (rows.min() >= text_rows) if kind == "text" else (rows.max() < text_rows - 2)
 
 

@@ -1,0 +1,56 @@
+"""Stages before the vision-language one (section 3.4): what they teach, and what they leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from paddle import Tensor, nn
+
+from unimo.losses.mlm import masked_lm_loss
+from unimo.models import objective
+from unimo.models.batches import MaskedTextBatch
+from unimo.models.objective import Scalars
+from unimo.models.vlmo.config import Config
+from unimo.models.vlmo.model import Vlmo
+from unimo.nn.heads import MlmHead
+
+
+def masked_words(model: Vlmo, part: MaskedTextBatch, head: nn.Layer) -> tuple[Tensor, Tensor]:
+    """Compute MLM of texts alone: loss and accuracy, scalars."""
+    text = model.encode_text(part.mlm_input_ids, part.attention_mask)
+    states = model.fuse(text, None, outputs="text").fused_text
+    return masked_lm_loss(states, part.mlm_positions, part.mlm_labels, head)
+
+
+class LanguageStage(objective.Objective):
+    """MLM on texts alone. Attention and the experts for images keep what the vision stage taught them."""
+
+    LOSSES = ("text_mlm",)
+    judges_pairs = False
+    TAUGHT = ("text_embeddings.", "type_embedding.", "relative_positions.", "norm.")
+    """Beginnings of the parameters that learn besides the experts for texts. Of the relative positions these
+    are the rows of texts, as no other is read."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, std = config.hidden_size, config.transformer.init_std
+        self.mlm_head = MlmHead(width, config.text.vocab_size, std, Vlmo.head_epsilon)
+
+    def freeze(self, model: Vlmo) -> None:
+        """Stop the gradients of what the language stage leaves alone."""
+        for name, parameter in model.named_parameters():
+            if not (name.startswith(self.TAUGHT) or ".experts.text." in name or ".experts.shared." in name):
+                parameter.stop_gradient = True
+
+    def part_losses(self, model: Vlmo, name: str, part: MaskedTextBatch) -> tuple[Scalars, Scalars]:
+        """Compute `text_mlm`, and report its accuracy."""
+        loss, accuracy = masked_words(model, part, self.mlm_head)
+        return {"text_mlm": loss}, {"text_mlm_accuracy": accuracy}
+
+    def idle_layers(self, model: Vlmo, absent: set[str]) -> list[nn.Layer]:
+        """Return none: every batch consists of texts."""
+        return []
+
+    def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
+        """Return the loss of MLM."""
+        return term["text_mlm"]
