@@ -35,6 +35,7 @@ from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
 from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.vlmo import pretrain as vlmo
 from unimo.models.vlmo.batches import PretrainBatch as VlmoBatch
+from unimo.models.vlmo.config import PretrainingConfig as VlmoConfig
 from unimo.registry import create_model
 from unimo.settings import OptimConfig, RunConfig, TrainConfig
 from unimo.tasks.base import Batch, Task
@@ -195,7 +196,7 @@ def dual_and_fused(**dropout: Any) -> Task:
     transformer = {**LAYER, "pair_layers": 1, "drop_path": dropout["dropout"]}
     text, vision = {"vocab_size": VOCABULARY}, {"image_size": SIDE}
     model = create_model("vlmo_tiny", text=text, vision=vision, transformer=transformer)
-    return PretrainTask(model, PretrainConfig())
+    return PretrainTask(model, VlmoConfig())
 
 
 def ranking(**dropout: Any) -> Task:

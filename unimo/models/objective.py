@@ -23,7 +23,7 @@ from unimo.losses.contrastive import (
 )
 from unimo.losses.vectors import Vectors
 from unimo.models.base import Model
-from unimo.models.batches import PretrainBatch
+from unimo.models.batches import MaskedTextBatch, PretrainBatch
 from unimo.models.contrastive import Contrastive, Scalars
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.init import constant_attr
@@ -166,6 +166,8 @@ def parts_of(batch: Batch) -> dict[str, Any]:
     """Return the parts that a batch has, by name."""
     if isinstance(batch, PairBatch):
         return {"pairs": batch}
+    if isinstance(batch, MaskedTextBatch):
+        return {"texts": batch}
     return {name: part for name in PARTS if (part := getattr(batch, name)) is not None}
 
 

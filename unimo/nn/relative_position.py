@@ -83,7 +83,7 @@ def _with_class_token(inner: np.ndarray, first: int) -> np.ndarray:
 
 
 class RelativePositions(nn.Layer):
-    """The table, with columns for the heads of all layers: `position_bias` [R, layers * heads], which starts at 0."""
+    """The table `position_bias` [R, layers * heads], with columns for the heads of all layers; starts at 0."""
 
     def __init__(self, window: int, num_layers: int, num_heads: int) -> None:
         super().__init__()
@@ -109,13 +109,8 @@ class RelativePositions(nn.Layer):
 
     def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
         """Resize a stored table of another image size; see `resize_table`."""
-        side = round(max(0, len(table) - table_rows(1) + 1) ** 0.5)
-        is_table = (
-            name == "position_bias"
-            and table.ndim == 2
-            and side % 2
-            and table_rows((side + 1) // 2) == len(table)
-        )
+        window = (1 + round(max(0, len(table) - table_rows(1) + 1) ** 0.5)) // 2
+        is_table = name == "position_bias" and table.ndim == 2 and table_rows(window) == len(table)
         return resize_table(table, self.window) if is_table else table
 
 

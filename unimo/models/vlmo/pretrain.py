@@ -1,6 +1,6 @@
 """Vision-language pre-training of VLMo (section 3.3): contrast, matching with hard negatives, masked words.
 
-Texts alone (section 3.4) are masked too. All tasks share the one network: contrast reads it as a dual
+All tasks share the one network: contrast reads it as a dual
 encoder, the other two as a fusion encoder.
 """
 
@@ -28,7 +28,6 @@ from unimo.losses.contrastive import (
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.vectors import Vectors
 from unimo.models import objective
-from unimo.models.batches import MaskedTextBatch
 from unimo.models.exchange import fetch_rows, same_on_all
 from unimo.models.objective import Scalars
 from unimo.models.vlmo.batches import PretrainBatch
@@ -50,14 +49,14 @@ class TwoContrasts(Vectors):
 
 
 class Objective(objective.Objective):
-    """ITC, ITM and MLM on pairs; MLM on texts alone.
+    """ITC, ITM and MLM on pairs.
 
     Parameters: `mlm_head`, `itm_head`, `itc_{text, image}_head` and `itc_log_scale`, and with
     `objective.pair_contrast` the same again as `itc_pair_*`. A scale is 1 / sigma of Eq. (4), learned as its
     logarithm and without bounds, as in the release.
     """
 
-    LOSSES = ("itc", "itm", "mlm", "text_mlm")
+    LOSSES = ("itc", "itm", "mlm")
     contrasts: Mapping[str, str] = {"itc": "pairs"}  # noqa: RUF012 - never changed
 
     def __init__(self, config: Config) -> None:
@@ -78,13 +77,8 @@ class Objective(objective.Objective):
         """Return sigma of Eq. (4)."""
         return paddle.exp(-self.itc_log_scale)
 
-    def part_losses(
-        self, model: Vlmo, name: str, part: PretrainBatch | MaskedTextBatch
-    ) -> tuple[Scalars, Scalars]:
-        """Compute the losses of pairs, or `text_mlm` of texts alone; report the accuracies."""
-        if name == "texts":
-            loss, accuracy = self.masked_words(model, part, None)
-            return {"text_mlm": loss}, {"text_mlm_accuracy": accuracy}
+    def part_losses(self, model: Vlmo, name: str, part: PretrainBatch) -> tuple[Scalars, Scalars]:
+        """Compute the losses of pairs, and report the accuracies."""
         vectors = self.part_vectors(model, "itc", part)
         loss, report = self.over_step("itc", vectors, model)
         losses = {"itc": loss}
@@ -150,18 +144,14 @@ class Objective(objective.Objective):
         labels = paddle.concat([own, drawn.image_labels, drawn.text_labels])
         return matching_loss(self.itm_head(fused.pooled), labels)
 
-    def masked_words(
-        self, model: Vlmo, part: MaskedTextBatch, image: Encoded | None
-    ) -> tuple[Tensor, Tensor]:
-        """Compute MLM of texts, with their images if there are any: loss and accuracy, scalars."""
+    def masked_words(self, model: Vlmo, part: PretrainBatch, image: Encoded) -> tuple[Tensor, Tensor]:
+        """Compute MLM of texts with their images: loss and accuracy, scalars."""
         text = model.encode_text(part.mlm_input_ids, part.attention_mask)
         states = model.fuse(text, image, outputs="text").fused_text
         return masked_lm_loss(states, part.mlm_positions, part.mlm_labels, self.mlm_head)
 
     def idle_layers(self, model: Vlmo, absent: set[str]) -> list[nn.Layer]:
-        """List layers whose parameters only absent parts, or tasks that are not learned, use."""
-        if "pairs" in absent:
-            return [model, self]
+        """List layers whose parameters only tasks use that are not learned."""
         tasks = self.options.tasks
         idle = [] if "itm" in tasks else [model.pooler, self.itm_head]
         idle += [] if "mlm" in tasks else [self.mlm_head]
@@ -171,7 +161,7 @@ class Objective(objective.Objective):
 
     def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
         """Add all up, MLM of pairs with the weight of the release."""
-        return term["itc"] + term["itm"] + self.options.mlm_weight * term["mlm"] + term["text_mlm"]
+        return term["itc"] + term["itm"] + self.options.mlm_weight * term["mlm"]
 
 
 def _heads(width: int, std: float) -> tuple[ProjectionHead, ProjectionHead]:
