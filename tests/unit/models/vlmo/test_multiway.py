@@ -86,7 +86,7 @@ def test_rows_go_through_the_expert_of_their_modality(
     model, states = small_vlmo(), paddle.randn([2, 5, 16])
     block = model.blocks[layer]
     found = block.multiway(states, block.route(parts))
-    np.testing.assert_allclose(found, multiway_by_hand(model, states, layer, experts), atol=1e-6)
+    np.testing.assert_allclose(found, multiway_by_hand(model, states, layer, experts), atol=1e-5)
 
 
 def test_block_is_equations_1_and_2() -> None:
@@ -103,7 +103,7 @@ def test_block_is_equations_1_and_2() -> None:
     )
     heads = [part.reshape([2, 5, 2, 8]).transpose([0, 2, 1, 3]) for part in (query, key, value)]
     attention = paddle.nn.functional.softmax(heads[0] @ heads[1].transpose([0, 1, 3, 2]) / 8**0.5 + mask)
-    np.testing.assert_allclose(weights, attention, atol=1e-6)
+    np.testing.assert_allclose(weights, attention, atol=1e-5)
     mixed = block.attention.out((attention @ heads[2]).transpose([0, 2, 1, 3]).reshape([2, 5, 16]))
     first = states + block.attention_scale * mixed
     second = first + block.expert_scale * multiway_by_hand(model, first, 0, ["text"] * 2 + ["image"] * 3)
