@@ -83,7 +83,7 @@ def _with_class_token(inner: np.ndarray, first: int) -> np.ndarray:
 
 
 class RelativePositions(nn.Layer):
-    """The table `position_bias` [R, layers * heads], with columns for all heads of all layers; starts at 0."""
+    """The table, `position_bias` [R, layers * heads]: a column for each head of each layer; starts at 0."""
 
     def __init__(self, window: int, num_layers: int, num_heads: int) -> None:
         super().__init__()
