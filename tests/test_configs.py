@@ -44,7 +44,7 @@ def test_recipe_builds_a_run(name, kind):
     assert run.train.micro_batch_size == "auto"
     draws = task_class(kind).draws_in_round or kind == "pretrain"
     assert bool(run.train.negatives_batch_size) == (draws and "_tiny" not in name)
-    assert run.data.max_text_len <= run.model.text.max_position - 2
+    assert run.data.max_text_len <= run.model.text.longest
     assert [corpus.path for corpus in run.data.pairs + run.data.path] == ["scenes", "scenes"]
 
 

@@ -28,6 +28,11 @@ class TextConfig:
     init: str = ""
     """Directory written by tools/convert_checkpoint.py --from hf-roberta; empty means random."""
 
+    @property
+    def longest(self) -> int:
+        """Largest number of tokens of a text."""
+        return self.max_position - self.padding_id - 1
+
 
 @dataclass(frozen=True)
 class VisionConfig:

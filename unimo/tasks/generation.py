@@ -145,7 +145,7 @@ def check_length(setting: str, tokens: int, model: Any) -> None:
     Raises:
         ConfigError: it has not; names the setting.
     """
-    longest = model.text.max_position - model.text.padding_id - 1
+    longest = model.text.longest
     if tokens > longest:
         raise ConfigError(
             f"{setting} {tokens}: {model.name} has text positions for {longest} tokens; set it to at most "

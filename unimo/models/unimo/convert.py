@@ -126,7 +126,7 @@ def from_release(
         fields |= {"end_token": "mask", "dialog": sizes["R"] > 0}
     ours = folder.rename(rows, sizes, LEFT_OUT)
     config = _release_config(sizes, folder.depth(""), task, given)
-    data = {"max_text_len": sizes["P"] - config.text.padding_id - 1} if task == "pretrain" else {}
+    data = {"max_text_len": config.text.longest} if task == "pretrain" else {}
     return Converted(config, ours, data, absent, fields)
 
 

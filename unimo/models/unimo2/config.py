@@ -180,7 +180,7 @@ class Config:
                 f"text, vision and fusion share one hidden_size, found {widths}; set all three to one value"
             )
         check_heads(text=self.text, vision=self.vision, fusion=self.fusion)
-        grounding, longest = self.grounding, self.text.max_position - self.text.padding_id - 1
+        grounding, longest = self.grounding, self.text.longest
         if grounding.positions and (grounding.method == "one_to_one" or grounding.num_tokens > longest):
             raise ConfigError(
                 f"grounding.positions=true with method {grounding.method} and num_tokens (K) "

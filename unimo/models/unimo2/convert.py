@@ -158,7 +158,7 @@ def from_release(
     ours = folder.rename(rows, sizes, {**LEFT_OUT, **(PAIRS_ONLY if is_text else {})}, wrong)
     data = {
         "image_size": config.vision.image_size,
-        "max_text_len": config.text.max_position - config.text.padding_id - 1,
+        "max_text_len": config.text.longest,
         "train_transform": "vit",
         "eval_transform": "vit",
     }

@@ -18,7 +18,12 @@ class TextConfig:
     vocab_size: Words = 30522
     """bert-base-uncased."""
     max_position: Words = 40
-    """Longest text in tokens, and rows of the position table; the language stage has 196."""
+    """Rows of the position table, and longest text in tokens; the language stage has 196."""
+
+    @property
+    def longest(self) -> int:
+        """Largest number of tokens of a text."""
+        return self.max_position
 
 
 @dataclass(frozen=True)
