@@ -21,7 +21,13 @@ SAMPLES = {
     "text_classification": 67_349,
 }
 GLUE = {"mnli": 392_702, "cola": 8_551, "stsb": 5_749}
-PAPERS = [(name, kind) for kind in SAMPLES for name in list_recipes(kind) if "_tiny" not in name]
+PAPERS = [
+    (name, kind)
+    for kind in SAMPLES
+    for name in list_recipes(kind)
+    # VLMo's release counts steps of retrieval, not epochs.
+    if "_tiny" not in name and not (kind == "retrieval" and name.startswith("vlmo"))
+]
 
 
 @pytest.mark.parametrize(("name", "kind"), PAPERS)
