@@ -92,7 +92,7 @@ def rough_size(section: Any, hidden: int = 0) -> int:
     if not is_dataclass(section):
         return 0
     values = {each.name: getattr(section, each.name) for each in fields(section)}
-    hidden = values.get("hidden_size", hidden)
+    hidden = getattr(section, "hidden_size", hidden)
     sizes = {name: value for name, value in values.items() if type(value) is int}
     inner = sizes.pop("intermediate_size", 4 * hidden)
     blocks = sizes.pop("num_layers", 0) * (4 * hidden**2 + 2 * hidden * inner)

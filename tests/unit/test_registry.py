@@ -84,5 +84,8 @@ def test_rough_size_is_about_that_of_the_model(name):
 def test_sizes_that_no_machine_has_memory_for(name, sizes, monkeypatch):
     monkeypatch.setattr(registry, "MODEL_PARAMETERS", 600_000_000)
     size, value = next(iter(sizes.items()))
-    with pytest.raises(ConfigError, match=rf"section text: .*{size} {value:,}.* parameters; this machine"):
-        registry.create_model(name, text=sizes)
+    section = "transformer" if size == "num_layers" and name.startswith("vlmo") else "text"
+    with pytest.raises(
+        ConfigError, match=rf"section {section}: .*{size} {value:,}.* parameters; this machine"
+    ):
+        registry.create_model(name, **{section: sizes})
