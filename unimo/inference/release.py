@@ -17,6 +17,7 @@ from unimo.inference.loading import CONFIG, WEIGHTS, save_model
 from unimo.models.paper import Paper
 from unimo.registry import build_model, papers, task_class
 from unimo.settings import RunConfig, load_run_config, named_section
+from unimo.weights.files import read_tensors
 from unimo.weights.paddle_folder import read_folder
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def convert_release(
 
     Args:
         release: name of the release, a key of `releases()`.
-        folder: folder with one file for each parameter.
+        folder: folder with one file for each parameter, or a file with all of them.
         tokenizer: tokenizer that the weights were trained with, see `load_tokenizer`.
         directory: model directory to write; an older one there is replaced.
         task: task that the weights were trained for.
@@ -76,7 +77,8 @@ def convert_release(
     given = named_section(parse_overrides(overrides).get("model", {}))
     if config is not None:
         given = merge_plain(_heads(known[release], config), given)
-    converted = known[release].converters[release](read_folder(folder), str(folder), task, given)
+    tensors = read_tensors(folder) if Path(folder).is_file() else read_folder(folder)
+    converted = known[release].converters[release](tensors, str(folder), task, given)
     rows = converted.config.text.vocab_size
     if words.vocab_size != rows:
         raise CheckpointError(
