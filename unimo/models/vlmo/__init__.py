@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper
+from unimo.models.paper import Paper, Published
 from unimo.models.vlmo.config import Config, PretrainingConfig, TransformerConfig, VisionConfig
 from unimo.models.vlmo.convert import from_release
 
@@ -61,6 +61,11 @@ PAPER = Paper(
     objective=_objective,
     batches=_batches,
     pretraining=PretrainingConfig,
+    parameters={"vlmo_base": 176.0, "vlmo_base_plus": 166.9, "vlmo_large": 562.6, "vlmo_tiny": 2.4},
+    published=dict.fromkeys(
+        ("vlmo_base", "vlmo_base_plus", "vlmo_large"),
+        Published(towers={}, data="COCO, Visual Genome, Conceptual Captions, SBU (4 million images)"),
+    ),
     pair_separators=1,
     converters={"vlmo-release": from_release},
 )

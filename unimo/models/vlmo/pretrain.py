@@ -71,7 +71,7 @@ class Objective(objective.Objective):
         if self.has_pair_contrast:
             self.itc_pair_text_head, self.itc_pair_image_head = _heads(width, std)
             self.itc_pair_log_scale = self.create_parameter([], attr=start)
-        self.judges_pairs = "itm" in self.options.tasks
+        self.judges_pairs = self.hard = "itm" in self.options.tasks
 
     def temperature(self) -> Tensor:
         """Return sigma of Eq. (4)."""
