@@ -175,7 +175,7 @@ def test_labels_that_no_list_of_answers_can_have(tmp_path, label):
         "answer_scores": [[[1.0]]],
     }
     data = ArrowDataset(write(tmp_path / "a_train.arrow", columns), "vqa")
-    with pytest.raises(DataError, match=rf"answer 'two' has the label {label}; expected .* 0 to 999,999"):
+    with pytest.raises(DataError, match=rf"answer 'two' has the label {label}; expected .* 0 to 249,999"):
         data.answers()
 
 
