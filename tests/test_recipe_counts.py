@@ -15,6 +15,7 @@ from unimo.settings import load_run_config
 SAMPLES = {
     "vqa": 640_191,
     "entailment": 529_527,
+    "nlvr2": 86_373,
     "retrieval": 145_000,
     "caption": 566_747,
     "image_classification": 1_281_167,

@@ -16,10 +16,11 @@ from unimo.inference.labels import PROMPT, check_prompt, split_labels
 from unimo.ranges import Size
 
 DESCRIPTION = """Ask a model about a picture or a text.
-VQA models take questions, entailment and retrieval models sentences (--text), pre-trained models class
-names (--labels), captioning models --caption, image classifiers nothing but the picture. Text classifiers
-take --text (and --text-pair) without a picture, text generation --generate. Prints the best answers with
-their probabilities; that of a caption or generated text is the mean over its tokens."""
+VQA models take questions, entailment and retrieval models sentences (--text), NLVR2 models sentences about
+two pictures (--image LEFT --image RIGHT), pre-trained models class names (--labels), captioning models
+--caption, image classifiers nothing but the picture. Text classifiers take --text (and --text-pair) without a
+picture, text generation --generate. Prints the best answers with their probabilities; that of a caption or
+generated text is the mean over its tokens."""
 EXAMPLE = 'python tools/predict.py --model output/unimo3_tiny_vqa --image p.png --question "what color?"'
 
 
@@ -27,7 +28,8 @@ def main() -> None:
     """Read the command line, ask, print."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     parser.add_argument("--model", required=True, help="model directory or run folder")
-    parser.add_argument("--image", default="", help="image file")
+    about = "image file; NLVR2: given twice, first the left one"
+    parser.add_argument("--image", action="append", default=[], help=about)
     parser.add_argument("--question", action="append", default=[], help="may be given several times")
     parser.add_argument("--text", action="append", default=[], help="sentence; may be given several times")
     parser.add_argument("--text-pair", default=None, help="text classifiers of pairs: the second sentence")
@@ -52,31 +54,32 @@ def main() -> None:
     if options.save:
         make_place(options.save, "--save")
 
-    answers = ask(options)
+    image = options.image[0] if len(options.image) == 1 else options.image
+    answers = ask(options, image)
     if options.save:
         from unimo.inference.pipeline import draw_answers
 
-        draw_answers(options.image, answers).save(options.save, format="PNG")
+        draw_answers(image, answers).save(options.save, format="PNG")
     if options.json:
         said = {
             question: [{"answer": name, "probability": round(value, 6)} for name, value in ranked]
             for question, ranked in answers.items()
         }
-        print(json.dumps({"image": options.image, "answers": said}))
+        print(json.dumps({"image": image or "", "answers": said}))
         return
     width = max(len(name) for ranked in answers.values() for name, _ in ranked)
     for question, ranked in answers.items():
         print(question, *(f"  {name:<{width}}  {value:6.1%}" for name, value in ranked), sep="\n")
 
 
-def ask(options: argparse.Namespace) -> dict[str, list[tuple[str, float]]]:
+def ask(options: argparse.Namespace, image: str | list[str]) -> dict[str, list[tuple[str, float]]]:
     """Return the answers to each question, sentence or prompt, best first."""
     if options.labels:
         from unimo.inference.zero_shot import ZeroShotClassification, open_matcher
 
         labels, prompt = split_labels(options.labels), check_prompt(options.prompt)
         classifier = ZeroShotClassification(*open_matcher(options.model), labels, prompt)
-        return {options.prompt: classifier.rank(options.image)[: options.top_k]}
+        return {options.prompt: classifier.rank(image)[: options.top_k]}
     from unimo.inference.pipeline import Pipeline, Question
 
     pipeline = Pipeline(options.model)
@@ -85,7 +88,7 @@ def ask(options: argparse.Namespace) -> dict[str, list[tuple[str, float]]]:
     option = next((name for name, texts in given.items() if texts), "caption" if options.caption else "")
     texts = given.get(option, [])
     pipeline.check_asked_with(option)
-    questions = [Question(options.image or None, text, options.text_pair) for text in texts or [None]]
+    questions = [Question(image or None, text, options.text_pair) for text in texts or [None]]
     count = options.n_best if option in ("caption", "generate") else options.top_k
     # One at a time, so that an answer does not depend on what else is asked, not even in its last digit.
     answers = [pipeline.ask_many([question], count=count)[0] for question in questions]

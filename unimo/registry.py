@@ -26,6 +26,7 @@ TASKS: dict[str, str] = {
     "pretrain": "unimo.tasks.pretrain",
     "vqa": "unimo.tasks.vqa",
     "entailment": "unimo.tasks.entailment",
+    "nlvr2": "unimo.tasks.nlvr2",
     "retrieval": "unimo.tasks.retrieval.task",
     "caption": "unimo.tasks.caption.task",
     "text_classification": "unimo.tasks.classification.text",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -15,6 +15,8 @@ from unimo.errors import RecordError
 ImageSource = bytes | Path
 ImageLike = str | Path | bytes | Image.Image
 """An image as a caller may pass it: a path, an encoded file or an opened picture."""
+_BETWEEN_IDS = "\0"
+"""Joins the names of two pictures; no file name and no id has it."""
 _COCO = re.compile(
     r"(?:.*[/\\:])?(?:COCO_(?:train|val|test)20\d\d_(\d{12})(?:\.jpe?g)?"
     r"|(?:train|val|test|unlabeled)20\d\d[/\\](\d{12})\.jpe?g)"
@@ -41,6 +43,11 @@ def picture_name(image_id: str) -> str:
     return image_id if number is None else f"COCO {number}"
 
 
+def pair_id(first: str, second: str) -> str:
+    """Return the `image_id` of a sample with two pictures, from their own."""
+    return f"{first}{_BETWEEN_IDS}{second}"
+
+
 @dataclass(frozen=True)
 class Record:
     """One sample: images with one text, or either alone, and the targets of a task.
@@ -59,7 +66,8 @@ class Record:
     text_pair: str | None = None
     """Second sentence of a pair of sentences (GLUE)."""
     image_id: str = ""
-    """Name of the image in its corpus, equal for all its texts; empty if the corpus has none."""
+    """Name of the image in its corpus, equal for all its texts; empty if the corpus has none. Of two images the
+    `pair_id`."""
     question_id: int | str | None = None
     """Id required by the official result files."""
     answer_scores: Mapping[str, float] = field(default_factory=dict)
@@ -67,7 +75,8 @@ class Record:
     question_type: str = ""
     """Group that accuracy is also reported for."""
     label: int | None = None
-    """Class of a classification sample (entailment: contradiction 0, neutral 1, entailment 2)."""
+    """Class of a classification sample (entailment: contradiction 0, neutral 1, entailment 2; NLVR2: false 0,
+    true 1)."""
     label_name: str = ""
     """Readable name of that class, used in prompts."""
     score: float | None = None
@@ -86,6 +95,17 @@ class Record:
             raise RecordError(f"sample {self.sample_id} has {len(self.images)} images; expected one")
         return self.images[0] if self.images else None
 
+    def picture(self, place: int) -> Record:
+        """Return a record with one of several images, for what reads a single one.
+
+        Raises:
+            RecordError: the sample does not have two images.
+        """
+        if len(self.images) != 2:
+            raise RecordError(f"sample {self.sample_id} has {len(self.images)} images; expected two")
+        image_id = self.image_id.split(_BETWEEN_IDS)[place] if _BETWEEN_IDS in self.image_id else ""
+        return replace(self, images=(self.images[place],), image_id=image_id)
+
     @property
     def texts(self) -> tuple[str, ...]:
         """All texts of the sample that a tokenizer reads."""
@@ -93,14 +113,16 @@ class Record:
 
     @property
     def image_group(self) -> int:
-        """Identity of the image, in [0, 2**63): equal for samples that show the same picture.
+        """Identity of the image, in [0, 2**63): equal for samples that show the same picture, or the same two
+        pictures in whatever order.
 
         This is the only identity of an image: batches carry it as int64, contrastive losses never take
         samples of one group as negatives, and no draw of a mismatched image returns a picture of the same
         group. It is a hash of the corpus and the `picture_name` of `image_id`, or of the corpus and the
         sample where there is no `image_id`, so it does not depend on the batch, the rank or the run.
         """
-        name = picture_name(self.image_id) or f"sample {self.sample_id}"
+        names = sorted(map(picture_name, self.image_id.split(_BETWEEN_IDS)))
+        name = _BETWEEN_IDS.join(names) or f"sample {self.sample_id}"
         # The length separates the two names; file names may hold bytes that are not UTF-8, as surrogates.
         key = f"{len(self.corpus)} {self.corpus} {name}".encode("utf8", "surrogatepass")
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1

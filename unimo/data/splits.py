@@ -51,6 +51,8 @@ _ORDER = {spelling: place for place, spelling in enumerate(_SHOWN.values())}
 _SPLIT = re.compile(
     rf"(?<![a-z])({'|'.join(sorted(_NAMES, key=len, reverse=True))})(?:_?(?:set|split))?(\d*)(?![a-z0-9])"
 )
+_SHARES = ("balanced", "unbalanced")
+"""Lists of NLVR2 with some of the samples of a split: words before its name that mean what those behind it do."""
 # What may follow without meaning another part of the data: numbers of shards and versions.
 _NUMBER = re.compile(r"(?:of|part|shard|chunk|file|v)?\d*")
 _SAYS_NOTHING = frozenset(
@@ -77,7 +79,9 @@ class Split(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The words to ask for it: `dev_matched`, `val2014`, `rest_val_fix`."""
+        """The words to ask for it: `dev_matched`, `balanced_dev`, `val2014`, `rest_val_fix`."""
+        if self.part in _SHARES:
+            return f"{self.part}_{self.spelling}{self.year}{'_fix' * self.is_fixed}"
         return f"{self.spelling}{self.year}{'_' * bool(self.part)}{self.part}{'_fix' * self.is_fixed}"
 
     @property
@@ -107,7 +111,11 @@ def read_split(text: str) -> Split | None:
     if name == "test" and len(digits) == 1:
         name = spelling = f"test{digits}"
     year = digits if _YEAR.fullmatch(digits) else ""
-    return Split(name, spelling, year, part, "fix" in behind, text[: last.start()].strip("_"))
+    prefix = text[: last.start()].strip("_")
+    before, _, word = prefix.rpartition("_")
+    if word in _SHARES and not part:
+        prefix, part = before, word
+    return Split(name, spelling, year, part, "fix" in behind, prefix)
 
 
 def splits_of(names: Sequence[str], where: object) -> list[Split] | None:

@@ -30,6 +30,8 @@ OPTIONS = {
     "labels": '--labels "a,b" (zero-shot)',
 }
 """Kind of question -> option of `tools/predict.py` that carries it."""
+PICTURES = {1: ("a picture", "--image FILE"), 2: ("two pictures", "--image LEFT --image RIGHT")}
+"""Number of pictures of a question -> how messages say it, and the options of `tools/predict.py`."""
 HEIGHT = 384
 COLUMN = 430
 MARGIN = 16
@@ -53,7 +55,7 @@ class Pipeline:
 
     def ask(
         self,
-        image: ImageLike | None = None,
+        image: ImageLike | Sequence[ImageLike] | None = None,
         text: str | Sequence[str] | None = None,
         text_pair: str | None = None,
         *,
@@ -89,8 +91,13 @@ class Pipeline:
                     f"expected questions, each with its own image and text, found {shown(question)}; "
                     "e.g. [Question(image, text) for image, text in zip(images, texts, strict=True)]"
                 )
-            if self.task.reads_images and question.image is None:
-                raise ConfigError(f"a model trained on {kind} looks at a picture; give --image FILE")
+            given = question.image if isinstance(question.image, (list, tuple)) else [question.image]
+            if self.task.pictures and (None in given or len(given) != self.task.pictures):
+                wanted, option = PICTURES[self.task.pictures]
+                found = sum(image is not None for image in given)
+                raise ConfigError(
+                    f"a model trained on {kind} looks at {wanted}, found {found}; give {option}"
+                )
             if question.text is None and asked_with not in ("caption", "image"):
                 raise ConfigError(f"nothing was asked; a model trained on {kind} takes {OPTIONS[asked_with]}")
         answers: list[list[Answer]] = []
@@ -123,16 +130,17 @@ class Pipeline:
 
 
 def draw_answers(
-    image: str | Path | Image.Image, answers: Mapping[str, Sequence[tuple[str, float]]]
+    image: str | Path | Image.Image | Sequence[str | Path | Image.Image],
+    answers: Mapping[str, Sequence[tuple[str, float]]],
 ) -> Image.Image:
-    """Draw an RGB image: the image on the left, and on the right each question with bars of probability.
+    """Draw an RGB image: the image or images on the left, and on the right each question with bars of probability.
 
     `answers` has (answer, probability) pairs of each question, best first.
     """
-    picture = image if isinstance(image, Image.Image) else open_image(Path(image))
-    picture = check_size(picture).convert("RGB")
-    width = max(1, round(picture.width * HEIGHT / picture.height))
-    picture = picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+    pictures = [_scaled(each) for each in (image if isinstance(image, (list, tuple)) else [image])]
+    picture = Image.new("RGB", (sum(each.width for each in pictures), HEIGHT))
+    for number, each in enumerate(pictures):
+        picture.paste(each, (sum(before.width for before in pictures[:number]), 0))
     bold, plain = ImageFont.load_default(16), ImageFont.load_default(14)
     rows = sum(1 + len(ranked) for ranked in answers.values())
     height = max(HEIGHT, rows * 22 + len(answers) * 8) + 2 * MARGIN
@@ -151,3 +159,10 @@ def draw_answers(
             top += 22
         top += 8
     return canvas
+
+
+def _scaled(image: str | Path | Image.Image) -> Image.Image:
+    picture = image if isinstance(image, Image.Image) else open_image(Path(image))
+    picture = check_size(picture).convert("RGB")
+    width = max(1, round(picture.width * HEIGHT / picture.height))
+    return picture.resize((width, HEIGHT), Image.Resampling.BICUBIC)

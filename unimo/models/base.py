@@ -53,6 +53,11 @@ class Model(nn.Layer):
         """Widths of `text_vector` and `image_vector`."""
         return self.config.text.hidden_size, self.config.vision.hidden_size
 
+    @property
+    def image_types(self) -> int | None:
+        """Number of type embeddings of images, 2 if pictures of a pair have different ones; None without any."""
+        return None
+
     def text_vector(self, text: Encoded) -> Tensor:
         """Return the vectors [B, D_t] of texts alone that contrastive losses compare: first tower states."""
         return text.text[:, 0]
@@ -61,12 +66,16 @@ class Model(nn.Layer):
         """Return the vectors [B, D_v] of images alone that contrastive losses compare: first tower states."""
         return image.image[:, 0]
 
-    def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
+    def encode_image(
+        self, images: Images, *, layers: bool = False, attentions: bool = False, second: bool = False
+    ) -> Encoded:
         """Encode images as an `Encoded` with `image` and what `fuse` needs.
 
         Args:
             images: normalized pixels [B, 3, S, S], or regions for models with the capability `regions`.
             layers, attentions: also return the states of all layers, and the attentions.
+            second: these are second pictures of pairs (NLVR2); the same to models with fewer than two
+                `image_types`.
         """
         raise NotImplementedError
 

@@ -25,8 +25,10 @@ class TwoTowers(Model):
         removed = vision.num_layers - len(self.vision.layers)
         return TowerSource(self.text, text.init), TowerSource(self.vision, vision.init, removed)
 
-    def encode_image(self, images: Tensor, *, layers: bool = False, attentions: bool = False) -> Encoded:
-        """Run the vision tower on pixels [B, 3, S, S].
+    def encode_image(
+        self, images: Tensor, *, layers: bool = False, attentions: bool = False, second: bool = False
+    ) -> Encoded:
+        """Run the vision tower on pixels [B, 3, S, S]; `second` as of `Model.encode_image`.
 
         Returns:
             `image` [B, V, D_v], class token first, after the tower's last norm, and `links`; on request
@@ -37,7 +39,7 @@ class TwoTowers(Model):
             image=self.vision.ln_post(states[-1]),
             image_layers=tuple(states) if layers else (),
             attentions=maps,
-            links=self.link_image(states),
+            links=self.link_image(states, second),
         )
 
     def encode_text(
@@ -68,8 +70,12 @@ class TwoTowers(Model):
         """Return what fusion reads of the text tower's states T_0 .. T_n besides the last one."""
         return {}
 
-    def link_image(self, states: list[Tensor]) -> dict[str, Tensor]:
-        """Return what fusion reads of the vision tower's states V_0 .. V_n besides the last one."""
+    def link_image(self, states: list[Tensor], second: bool = False) -> dict[str, Tensor]:
+        """Return what fusion reads of the vision tower's states V_0 .. V_n besides the last one.
+
+        Args:
+            second: they are of second pictures of pairs.
+        """
         return {}
 
     def lr_group(self, parameter: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -181,3 +182,22 @@ class BertEmbeddings(nn.Layer):
         if self.has_positions:
             states = states + self.position.weight[:length]
         return dropout(self.norm(states), self.dropout, self.training)
+
+
+class TypeEmbedding(nn.Embedding):
+    """Table of types: row 0 of texts, row 1 of images, and for pairs of images row 2 of the second one.
+
+    Row 2 starts as a copy of row 1, at random and from weights without it.
+    """
+
+    def __init__(self, image_types: int, width: int, std: float = 0.02) -> None:
+        super().__init__(1 + image_types, width, weight_attr=normal_attr(std))
+        if image_types > 1:
+            self.weight.set_value(self.fit_table("weight", self.weight.numpy()[:2]))
+
+    def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
+        """Add copies of row 1 to a stored table of texts and single images; others are returned as they are."""
+        missing = self.weight.shape[0] - len(table)
+        if table.ndim != 2 or len(table) != 2 or missing <= 0:
+            return table
+        return np.concatenate([table, np.repeat(table[1:], missing, axis=0)])

@@ -54,7 +54,8 @@ def to_tensors(batch: T) -> T:
 class Question:
     """A question to a trained model."""
 
-    image: ImageLike | None = None
+    image: ImageLike | Sequence[ImageLike] | None = None
+    """Two pictures, first the left one, are a sequence (NLVR2)."""
     text: str | Sequence[str] | None = None
     """Question, sentence, or source to write from; several columns are a sequence, or separated by tabs."""
     text_pair: str | None = None
@@ -93,8 +94,8 @@ class Task(Contrastive):
     """Dataclass of the task section."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Capabilities that a model must have."""
-    reads_images: ClassVar[bool] = True
-    """False for tasks on texts alone."""
+    pictures: ClassVar[int] = 1
+    """Number of pictures of a sample: 0 for tasks on texts alone."""
     published_data: ClassVar[str] = ""
     """Data sets that the papers fine-tuned on."""
     asked_with: ClassVar[str] = ""

@@ -142,8 +142,8 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
                 "with"
             )
         changes["text"] = {"vocab_size": size}
-    reads_regions, reads_images = "regions" in model, registry.task_class(run.task.name).reads_images
-    if reads_regions != bool(run.data.regions) and (reads_images or run.data.regions):
+    reads_regions, pictures = "regions" in model, registry.task_class(run.task.name).pictures
+    if reads_regions != bool(run.data.regions) and (pictures or run.data.regions):
         advice = "regions; set data.regions=grid, or" if reads_regions else "pixels; leave out data.regions,"
         raise ConfigError(
             f"{run.model.name} reads {advice} see docs/guides/regions.md (data.regions is "

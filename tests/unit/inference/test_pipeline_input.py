@@ -43,11 +43,15 @@ NO_IMAGES = [
 def test_questions(tmp_path: Path, name: str) -> None:
     pipeline = Pipeline(saved(name, tmp_path, **TASKS[name]))
     takes_text = pipeline.task.asked_with not in ("caption", "image")
-    right = {"image": PICTURE} if pipeline.task.reads_images else {}
+    right = (
+        {"image": {1: PICTURE, 2: (PICTURE, PICTURE)}[pipeline.task.pictures]}
+        if pipeline.task.pictures
+        else {}
+    )
     right |= {"text": "a red circle"} if takes_text else {}
     assert pipeline.ask_many([Question(**right)])[0]
     wrong = [{"text": value} for value in NO_TEXTS] if takes_text else []
-    wrong += [{"image": value} for value in NO_IMAGES] if pipeline.task.reads_images else []
+    wrong += [{"image": value} for value in NO_IMAGES] if pipeline.task.pictures else []
     for change in wrong:
         with pytest.raises((RecordError, ConfigError)):
             pytest.fail(f"{change} was answered: {pipeline.ask_many([Question(**{**right, **change})])}")

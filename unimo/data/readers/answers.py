@@ -1,4 +1,4 @@
-"""Answers of VQA and labels of entailment as files give them, checked."""
+"""Answers of VQA and labels of entailment and NLVR2 as files give them, checked."""
 
 from __future__ import annotations
 
@@ -21,6 +21,20 @@ def check_label(label: object, where: str) -> int | None:
     if label is None or (type(label) is int and label in LABELS.values()):
         return label
     raise RecordError(f"{where}: label {shown(label)} is not one of {', '.join(LABELS)} or 0, 1, 2")
+
+
+def check_truth(label: object, where: str) -> int | None:
+    """Return the number of an NLVR2 label, 0 false and 1 true; None where there is none.
+
+    Raises:
+        RecordError: another label.
+    """
+    said = label.lower() if isinstance(label, str) else label
+    if said is None or said in ("true", "false"):
+        return None if said is None else int(said == "true")
+    if type(said) in (bool, int) and said in (0, 1):
+        return int(said)
+    raise RecordError(f"{where}: label {shown(label)} is neither true nor false (also True, False, 1, 0)")
 
 
 def check_scores(pairs: Iterable[tuple[object, object]], where: str) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """Arrow tables in the format of ViLT, METER, BridgeTower and VLMo: a row is an image with all its texts.
 
 Columns: pairs `image, caption, image_id`; VQA `image, questions, answers, answer_labels, answer_scores,
-image_id, question_id`; entailment `image, sentences, labels`. A column `split` divides a file whose name says
-none. Further columns are ignored.
+image_id, question_id`; entailment `image, sentences, labels`; NLVR2, where a row is two images, `image_0,
+image_1, questions, answers, identifier`, and `question_id` in tables made here. A column `split` divides a file
+whose name says none. Further columns are ignored.
 
 The index holds only list lengths. Images are read from the file by position and never through the
 memory map, so resident memory does not grow with the number of images read.
@@ -21,9 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unimo.data.checks import check_id, check_text
-from unimo.data.readers.answers import check_label, check_scores
+from unimo.data.readers.answers import check_label, check_scores, check_truth
 from unimo.data.readers.base import Dataset, Kind, check_index, read_at
-from unimo.data.record import Record
+from unimo.data.record import Record, pair_id
 from unimo.data.splits import check_said_split, read_split
 from unimo.data.tables import column_names, open_table
 from unimo.errors import DataError, RecordError, shown, visible
@@ -36,8 +37,11 @@ TEXT_COLUMN: dict[Kind, str] = {
     "pairs": "caption",
     "vqa": "questions",
     "entailment": "sentences",
+    "nlvr2": "questions",
     "texts": "caption",
 }
+PAIR_OF_IMAGES = ("image_0", "image_1")
+"""Columns of the two images of a row of NLVR2; other kinds have `image`."""
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "pairs": ("image", "image_id", "split", "caption"),
     "vqa": (
@@ -45,6 +49,7 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
         *("answers", "answer_labels", "answer_scores"),
     ),
     "entailment": ("image", "image_id", "split", "sentences", "labels"),
+    "nlvr2": (*PAIR_OF_IMAGES, "split", "questions", "answers", "identifier", "question_id"),
     "texts": ("image_id", "split", "caption"),
     "images": ("image", "image_id", "split"),
 }
@@ -52,6 +57,7 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
 _DEPTHS: dict[Kind, dict[str, int]] = {
     "vqa": {"question_id": 1, "answers": 2, "answer_labels": 2, "answer_scores": 2},
     "entailment": {"labels": 1},
+    "nlvr2": {"answers": 1, "question_id": 1},
 }
 
 
@@ -72,7 +78,8 @@ class ArrowDataset(Dataset):
         self.name = name or self.path.stem
         text = TEXT_COLUMN.get(kind)
         self._map, self._table = open_table(self.path, _COLUMNS[kind])
-        needed = {"images": {"image"}, "texts": {text}}.get(kind, {"image", text})
+        images = {"nlvr2": PAIR_OF_IMAGES, "texts": ()}.get(kind, ("image",))
+        needed = {*images, *([] if text is None else [text])}
         missing = needed - set(self._table.column_names)
         if missing:
             raise DataError(
@@ -90,14 +97,13 @@ class ArrowDataset(Dataset):
         for column, depth in _DEPTHS.get(kind, {}).items():
             if column in self._table.column_names:
                 _check_depth(self._table.column(column).type, depth, f"{self.path}: column {column}")
-        if kind != "texts":
-            self._images = _ImageColumn(self.path, self._map, self._table.column("image"))
+        self._images = [_ImageColumn(self.path, self._map, self._table, column) for column in images]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def count_images(self) -> int:
-        return 0 if self.kind == "texts" else len(self._table)
+        return len(self._images) * len(self._table)
 
     def count_texts(self) -> int:
         return 0 if self.kind == "images" else len(self)
@@ -114,14 +120,15 @@ class ArrowDataset(Dataset):
         except _UNREADABLE as error:
             raise RecordError(f"{where}: {_reason(error)}") from error
         if self.kind != "texts":
-            fields |= {"images": (self._images.read(row),), "image_id": image_id}
+            images = tuple(column.read(row) for column in self._images)
+            fields |= {"images": images, "image_id": image_id}
         return Record(sample_id, self.name, **fields)
 
     def image_source(self, index: int) -> bytes:
         row = self._locate(index)[0]
-        if self.kind == "texts":
-            raise RecordError(f"{self.path}: images are not read from a corpus of texts")
-        return self._images.read(row)
+        if len(self._images) != 1:
+            raise RecordError(f"{self.path}: no single image is read from a corpus of {self.kind}")
+        return self._images[0].read(row)
 
     def sample_id(self, index: int) -> str:
         row, which = self._locate(index)
@@ -161,6 +168,12 @@ class ArrowDataset(Dataset):
                 raise RecordError(f"{where}: expected [premise, hypothesis], found {shown(text)}")
             label = check_label(self._item("labels", row, which, where), where)
             return {"text": check_text(text[1], where), "label": label}
+        if self.kind == "nlvr2":
+            identifier = self._item("question_id", row, which, where)
+            # Tables of ViLT name the pair only.
+            identifier = f"{self._pair(row)}-{which}" if identifier is None else check_id(identifier, where)
+            label = check_truth(self._item("answers", row, which, where), where)
+            return {"text": check_text(text, where), "label": label, "question_id": identifier}
         return {"text": check_text(text, where)}
 
     def image_id(self, index: int) -> str:
@@ -170,7 +183,15 @@ class ArrowDataset(Dataset):
         except _UNREADABLE as error:
             raise RecordError(f"{self.path}, row {row}, image_id: {_reason(error)}") from error
 
+    def _pair(self, row: int) -> str:
+        """Return the name of a pair of images of NLVR2, such as `dev-850-0`."""
+        known = "identifier" in self._table.column_names
+        value = self._table.column("identifier")[row].as_py() if known else None
+        return f"{self.path.stem}:{row}" if value is None else str(check_id(value, f"{self.path}, row {row}"))
+
     def _image_id(self, row: int) -> str:
+        if self.kind == "nlvr2":
+            return pair_id(*(f"{self._pair(row)}-img{side}.png" for side in (0, 1)))
         known = "image_id" in self._table.column_names
         value = self._table.column("image_id")[row].as_py() if known else None
         if value is None:
@@ -230,11 +251,12 @@ class _ImageColumn:
     Views and dictionaries, which give no such position, are read through it.
     """
 
-    def __init__(self, path: Path, memory: pa.MemoryMappedFile, column: pa.ChunkedArray) -> None:
+    def __init__(self, path: Path, memory: pa.MemoryMappedFile, table: pa.Table, name: str) -> None:
+        column = table.column(name)
         inner = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if inner not in (pa.binary(), pa.large_binary(), pa.binary_view()):
             raise DataError(
-                f"{path}: column image: expected binary, the bytes of image files; found {column.type}"
+                f"{path}: column {name}: expected binary, the bytes of image files; found {column.type}"
             )
         self._path = path
         self._chunks = [chunk for chunk in column.chunks if len(chunk)]

@@ -16,7 +16,7 @@ from unimo.errors import DataError, RecordError
 from unimo.files import decode, located_lines
 from unimo.limits import LINE_BYTES
 
-Kind = Literal["pairs", "vqa", "entailment", "texts", "images"]
+Kind = Literal["pairs", "vqa", "entailment", "nlvr2", "texts", "images"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

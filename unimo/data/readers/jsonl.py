@@ -7,6 +7,8 @@ have, too:
 pairs       {"text": "..."} or {"texts": ["...", "..."]} (also `caption`, `captions`)
 vqa         {"question": "...", "answer": "yes"} or {"answers": [strings of the annotators]} or
             {"answers": {"yes": 1.0, "no": 0.3}}; optional question_id, question_type
+nlvr2       {"images": ["left.jpg", "right.jpg"], "text": "sentence", "label": true | false}, in place of "image"
+            two of them; optional identifier
 texts       as pairs, without an image
 images      an image; texts with it are ignored
 entailment  {"text": "hypothesis", "label": "entailment" | "neutral" | "contradiction" | 2 | 1 | 0}
@@ -29,9 +31,9 @@ from typing import Any
 import numpy as np
 
 from unimo.data.checks import check_id, check_path, check_text
-from unimo.data.readers.answers import check_label, check_scores
+from unimo.data.readers.answers import check_label, check_scores, check_truth
 from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index
-from unimo.data.record import Record, picture_name
+from unimo.data.record import Record, pair_id, picture_name
 from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown, visible
 from unimo.files import decode, parse_json, read_json
@@ -96,6 +98,11 @@ def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: 
         return {"text": check_text(sample["text"], where)}
     if kind == "entailment":
         return {"text": check_text(sample["text"], where), "label": check_label(sample.get("label"), where)}
+    if kind == "nlvr2":
+        identifier = sample.get("identifier")
+        identifier = sample_id if identifier is None else check_id(identifier, f"{where}, 'identifier'")
+        label = check_truth(sample.get("label"), where)
+        return {"text": check_text(sample["text"], where), "label": label, "question_id": identifier}
     scores = _answer_scores(sample, where)
     question_id, group = sample.get("question_id"), sample.get("question_type")
     return {
@@ -208,7 +215,7 @@ class JsonlDataset(Dataset):
         missing = []
         for index in np.linspace(0, len(self) - 1, min(probes, len(self))).astype(int):
             try:
-                image = self._image_name(self._item(index), self.where(index))
+                image = self._image_names(self._item(index), self.where(index))[0]
             except RecordError:
                 continue
             if os.path.isfile(self.image_root / image):  # False also for a name that is too long
@@ -263,12 +270,17 @@ class JsonlDataset(Dataset):
     def image_id(self, index: int) -> str:
         check_index(index, len(self))
         item, where = self._item(index), self.where(index)
-        return self._image_id(item, self._image_name(item, where), where)
+        return self._image_id(item, self._image_names(item, where), where)
 
-    def _image_id(self, item: dict, image: str, where: str) -> str:
-        """Return the id that a line gives, or the path of its image, from the root if it lies below."""
-        if item.get("image_id") is not None:
+    def _image_id(self, item: dict, images: Sequence[str], where: str) -> str:
+        """Return the id that a line gives, or the paths of its images."""
+        if self.kind != "nlvr2" and item.get("image_id") is not None:
             return str(check_id(item["image_id"], f"{where}, 'image_id'"))
+        names = [self._below_root(image) for image in images]
+        return pair_id(*names) if self.kind == "nlvr2" else names[0]
+
+    def _below_root(self, image: str) -> str:
+        """Return the path of an image, from the root if it lies below."""
         if os.path.isabs(image):
             below = os.path.relpath(image, self.image_root)
             image = image if below.startswith(os.pardir) else below
@@ -280,15 +292,17 @@ class JsonlDataset(Dataset):
         sample_id = self.sample_id(index)
         fields = record_fields(split_item(item, self.kind, where)[which], self.kind, where, sample_id)
         if self.kind != "texts":
-            image = self._image_name(item, where)
-            fields["images"] = (self._image_path(image, where),)
-            fields["image_id"] = self._image_id(item, image, where)
+            images = self._image_names(item, where)
+            fields["images"] = tuple(self._image_path(image, where) for image in images)
+            fields["image_id"] = self._image_id(item, images, where)
         return Record(sample_id, self.name, **fields)
 
     def image_source(self, index: int) -> Path:
         check_index(index, len(self))
         where = self.where(index)
-        return self._image_path(self._image_name(self._item(index), where), where)
+        if self.kind == "nlvr2":
+            raise RecordError(f"{where}: a pair of images; read the sample")
+        return self._image_path(self._image_names(self._item(index), where)[0], where)
 
     def _image_path(self, image: str, where: str) -> Path:
         path = self.image_root / image
@@ -311,9 +325,17 @@ class JsonlDataset(Dataset):
             raise RecordError(f"{self.where(index)}: expected a JSON object, found {shown(item)}")
         return item
 
-    @staticmethod
-    def _image_name(item: dict, where: str) -> str:
-        return str(Path(check_path(item.get("image"), where, "'image': a path")))
+    def _image_names(self, item: dict, where: str) -> tuple[str, ...]:
+        """Return the paths that a line gives: of one image, of NLVR2 two."""
+        names = [item.get("image")]
+        if self.kind == "nlvr2":
+            names = item.get("images")
+            if not isinstance(names, list) or len(names) != 2:
+                raise RecordError(
+                    f"{where}: expected 'images': a list of two paths, the left and the right picture; found "
+                    f"{shown(names if names is not None else item.get('image'))}"
+                )
+        return tuple(str(Path(check_path(name, where, "'image': a path"))) for name in names)
 
 
 class TextLinesDataset(TextDataset):

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unimo.data.readers.answers import check_classes, unnamed_class
-from unimo.data.readers.arrow import TEXT_COLUMN, ArrowDataset
+from unimo.data.readers.arrow import PAIR_OF_IMAGES, TEXT_COLUMN, ArrowDataset
 from unimo.data.readers.base import (
     Dataset,
     Kind,
@@ -208,11 +208,14 @@ def _find_files(path: Path, kind: Kind) -> list[_File]:
             f"no data at {path.absolute()}; make it with tools/prepare_data.py, give another folder, "
             "or use the built-in corpus `scenes`"
         )
-    column = TEXT_COLUMN.get(kind, "image")
+    is_pair = kind == "nlvr2"  # whose tables have `questions` as those of VQA do
+    column = PAIR_OF_IMAGES[0] if is_pair else TEXT_COLUMN.get(kind, "image")
     for suffix in suffixes:
         files = [file for file in candidates if file.suffix.lower() == suffix]
         if suffix == ".arrow":
-            files = [file for file in files if column in column_names(file)]
+            columns = {file: column_names(file) for file in files}
+            pairs = {file for file in files if set(PAIR_OF_IMAGES) & set(columns[file])}
+            files = [file for file in files if column in columns[file] and (file in pairs) == is_pair]
         if files:
             splits = splits_of([file.stem for file in files], path) or [None] * len(files)
             return list(map(_File, files, splits))
@@ -235,6 +238,8 @@ def _way_out(files: Sequence[Path]) -> str:
 
 def _suffixes(kind: Kind) -> tuple[str, ...]:
     """Return the suffixes of the formats of a kind, in order of preference."""
+    if kind == "nlvr2":
+        return (".arrow", ".jsonl")  # a sample of a shard has one image
     return (".arrow", ".tar", ".jsonl", *((".txt",) if kind == "texts" else ()))
 
 

@@ -14,20 +14,21 @@ from PIL import Image
 
 from unimo.data.loading.sampler import generator
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, LabeledImages, check_index
-from unimo.data.record import ImageSource, Record
+from unimo.data.record import ImageSource, Record, pair_id
 from unimo.data.scenes import language
+from unimo.data.scenes.pairs import draw_pairs
 from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
 from unimo.data.splits import split_words
-from unimo.errors import ConfigError
+from unimo.errors import ConfigError, RecordError
 from unimo.settings import ScenesConfig
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 VAL_PARTS = ("trainable_val", "rest_val")
 """Parts of `val`, as of VQA v2; `open_scenes` knows them."""
-TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "images": 1}
-"""Texts of one image; for `pairs` and `texts` the config sets the number."""
-OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20}
-"""Seeds of texts alone and images alone: their scenes differ from those of the pairs."""
+TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "nlvr2": 4, "images": 1}
+"""Texts of one image, of `nlvr2` pairs of one sentence; for `pairs` and `texts` the config sets the number."""
+OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20, "nlvr2": 30}
+"""Seeds of kinds whose scenes differ from those of the pairs."""
 
 
 class ScenesDataset(Dataset):
@@ -35,6 +36,7 @@ class ScenesDataset(Dataset):
 
     Args:
         kind: `pairs` (caption), `vqa` (question, answer, question type), `entailment` (hypothesis, label),
+            `nlvr2` (sentence about two images, label; there is a sentence for each image of the config),
             `texts` (captions without an image) or `images` (images without a caption).
         split: `train`, `val` or `test`; their images are rendered from different seeds.
 
@@ -55,7 +57,7 @@ class ScenesDataset(Dataset):
         return self.num_images * self.texts_per_image
 
     def count_images(self) -> int:
-        return 0 if self.kind == "texts" else self.num_images
+        return self.num_images * {"texts": 0, "nlvr2": 4}.get(self.kind, 1)
 
     def count_texts(self) -> int:
         return 0 if self.kind == "images" else len(self)
@@ -65,15 +67,32 @@ class ScenesDataset(Dataset):
         return make_scene(self._rng(image, 0))
 
     def image_source(self, index: int) -> ImageSource:
+        if self.kind == "nlvr2":
+            raise RecordError(f"{self.image_id(index)}: a pair of images; read the sample")
         return encode(render(self.scene(index // self.texts_per_image)))
 
     def image_id(self, index: int) -> str:
+        if self.kind == "nlvr2":
+            sentence, turn = divmod(index, self.texts_per_image)
+            sides = zip(("left", "right"), divmod(turn, 2), strict=True)
+            return pair_id(*(f"{self.split}-{sentence}-{side}-{which}" for side, which in sides))
         unpaired = "images-" if self.kind == "images" else ""
         return f"{unpaired}{self.split}-{index // self.texts_per_image}"
 
     def __getitem__(self, index: int) -> Record:
         count = self.texts_per_image
         image, turn = divmod(index, count)
+        if self.kind == "nlvr2":
+            pair = draw_pairs(self._rng(image, 0))[turn]
+            return Record(
+                f"{self.split}-{image}-{turn}",
+                self.name,
+                images=tuple(encode(render(scene)) for scene in (pair.left, pair.right)),
+                text=pair.text,
+                image_id=self.image_id(index),
+                question_id=f"{self.split}-{image}-{turn}-0",
+                label=int(pair.is_true),
+            )
         scene, rng = self.scene(image), self._rng(image, 1)
         images = () if self.kind == "texts" else (encode(render(scene)),)
         sample_id = f"{self.split}-{image}-{turn}"

@@ -71,13 +71,16 @@ class Unimo(Model):
     def vector_sizes(self) -> tuple[int, int]:
         return self.hidden_size, self.hidden_size
 
-    def encode_image(self, images: Images, *, layers: bool = False, attentions: bool = False) -> Encoded:
+    def encode_image(
+        self, images: Images, *, layers: bool = False, attentions: bool = False, second: bool = False
+    ) -> Encoded:
         """Embed the regions of B images.
 
         Args:
             images: see `RegionEmbeddings.forward`.
             layers: also return the embeddings as the states of a tower.
             attentions: there are none before fusion.
+            second: second pictures of pairs are no different.
 
         Returns:
             `image` [B, 1 + R, H], [IMG] first, and `image_mask` [B, 1 + R].

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from unimo.models.paper import Paper, PretrainConfig, Published, Released
-from unimo.models.unimo3.config import Config, FusionConfig, TextConfig
-from unimo.nn.config import ClipVisionConfig
+from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
 
 _WIDE = {"hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
 _NARROW = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 256}
@@ -23,14 +22,14 @@ _BASE = Config()
 _LARGE = Config(
     name="unimo3_large",
     text=TextConfig(**_WIDE, num_layers=24),
-    vision=ClipVisionConfig(**_WIDE, num_layers=24, patch_size=14, image_size=294),
+    vision=VisionConfig(**_WIDE, num_layers=24, patch_size=14, image_size=294),
     fusion=FusionConfig(**_WIDE),
 )
 # Learns `scenes` from scratch on two CPU cores in minutes.
 _TINY = Config(
     name="unimo3_tiny",
     text=TextConfig(**_NARROW, **_FIRM, num_layers=2, max_position=66, pooler=False),
-    vision=ClipVisionConfig(**_NARROW, num_layers=3, patch_size=16, image_size=64, position_init_std=0.7),
+    vision=VisionConfig(**_NARROW, num_layers=3, patch_size=16, image_size=64, position_init_std=0.7),
     fusion=FusionConfig(**_NARROW, **_FIRM, num_layers=2),
 )
 

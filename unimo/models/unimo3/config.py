@@ -26,6 +26,14 @@ class TextConfig(nn_config.TextConfig):
 
 
 @dataclass(frozen=True)
+class VisionConfig(ClipVisionConfig):
+    """CLIP-ViT tower, and what tells its pictures apart in fusion."""
+
+    types: Literal[1, 2] = 1
+    """Type embeddings of images: 2 tell the pictures of a pair apart (NLVR2; METER and BridgeTower code)."""
+
+
+@dataclass(frozen=True)
 class FusionConfig:
     """Fusion encoder and cross-layer links. The defaults are the recommended reading of Eqs (6) to (11).
 
@@ -108,7 +116,7 @@ class Config:
 
     name: str = "unimo3_base"
     text: TextConfig = field(default_factory=TextConfig)
-    vision: ClipVisionConfig = field(default_factory=ClipVisionConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 

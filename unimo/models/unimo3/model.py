@@ -9,8 +9,9 @@ from unimo.models.base import Outputs
 from unimo.models.two_towers import TwoTowers
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.fusion import FusionEncoder, FusionState
+from unimo.nn.embeddings import TypeEmbedding
 from unimo.nn.heads import Pooler
-from unimo.nn.init import embedding, linear
+from unimo.nn.init import linear
 from unimo.nn.outputs import Encoded
 from unimo.nn.towers import ClipVisionTower, RobertaTower
 
@@ -20,8 +21,9 @@ TEXT_TYPE, IMAGE_TYPE = 0, 1
 class Unimo3(TwoTowers):
     """Two towers and a fusion encoder that reads their layers through gates.
 
-    Parameters: `text.*`, `vision.*` (towers), `type_embedding` (T^type, V^type), `text_transform` (W^T),
-    `image_transform` (W^V), all three of Eqs (6) and (7); `fusion.*`, `text_pooler`, `image_pooler`.
+    Parameters: `text.*`, `vision.*` (towers), `type_embedding` (T^type, V^type; for NLVR2 a third row, of second
+    pictures), `text_transform` (W^T), `image_transform` (W^V), all three of Eqs (6) and (7); `fusion.*`,
+    `text_pooler`, `image_pooler`.
     """
 
     def __init__(self, config: Config) -> None:
@@ -29,7 +31,7 @@ class Unimo3(TwoTowers):
         text, vision, fusion = config.text, config.vision, config.fusion
         self.text = RobertaTower(text, pooler=text.pooler)
         self.vision = ClipVisionTower(vision)
-        self.type_embedding = embedding(2, fusion.hidden_size, fusion.init_std)
+        self.type_embedding = TypeEmbedding(vision.types, fusion.hidden_size, fusion.init_std)
         self.text_transform = linear(text.hidden_size, fusion.hidden_size, fusion.init_std)
         self.image_transform = linear(vision.hidden_size, fusion.hidden_size, fusion.init_std)
         self.fusion = FusionEncoder(config)
@@ -45,14 +47,18 @@ class Unimo3(TwoTowers):
         """2 D: pooled text and pooled image, concatenated."""
         return 2 * self.hidden_size
 
+    @property
+    def image_types(self) -> int:
+        return self.config.vision.types
+
     def link_text(self, states: list[Tensor]) -> dict[str, Tensor]:
         """Return what fusion reads of the states T_0 .. T_n of the text tower: Eqs (6) and (8)."""
         row = self.type_embedding.weight[TEXT_TYPE]
         return self.fusion.text_links.read_tower(states, self.text_transform, row)
 
-    def link_image(self, states: list[Tensor]) -> dict[str, Tensor]:
+    def link_image(self, states: list[Tensor], second: bool = False) -> dict[str, Tensor]:
         """Return what fusion reads of the states V_0 .. V_n of the vision tower: Eqs (7) and (10)."""
-        row = self.type_embedding.weight[IMAGE_TYPE]
+        row = self.type_embedding.weight[min(IMAGE_TYPE + second, self.image_types)]
         return self.fusion.image_links.read_tower(states, self.image_transform, row, self.vision.ln_post)
 
     def fuse(

@@ -33,7 +33,7 @@ class VisionConfig:
     image_size: Pixels = 224
     """Side of the square input, pixels; a multiple of patch_size."""
     patch_size: Pixels = 16
-    types: Count = 1
+    types: Literal[1, 2] = 1
     """Type embeddings of images: 2 tell the pictures of a pair apart (NLVR2)."""
 
     @property

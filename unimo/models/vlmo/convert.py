@@ -108,6 +108,7 @@ TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
         "objective.itc_pair_log_scale": (row("tensor", "objective.itc_pair_log_scale", "logit_vl_scale"),),
     },
     "vqa": {"classifier": _classifier("vqa_classifier")},
+    "nlvr2": {"classifier": _classifier("nlvr2_classifier")},
 }
 """Task -> our head -> its rows. A file for pre-training may lack heads: those of the language stage do."""
 OTHER_HEADS = ("mlm_score.", "itm_score.", "itc_", "logit_", "vqa_classifier.", "nlvr2_classifier.")

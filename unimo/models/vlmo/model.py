@@ -15,9 +15,9 @@ from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.multiway import EPSILON, MultiwayBlock, Parts
 from unimo.nn.attention import additive_mask
 from unimo.nn.block import run_block
-from unimo.nn.embeddings import BertEmbeddings, PatchEmbedding
+from unimo.nn.embeddings import BertEmbeddings, PatchEmbedding, TypeEmbedding
 from unimo.nn.heads import Pooler
-from unimo.nn.init import embedding, normal_attr
+from unimo.nn.init import normal_attr
 from unimo.nn.kernels import LayerNorm, add_bias
 from unimo.nn.outputs import Encoded
 from unimo.nn.position import resize_positions, table_grid
@@ -66,7 +66,7 @@ class Vlmo(Model):
         )
         self.patch_embedding = PatchEmbedding(vision.patch_size, width, std, bias=True)
         self.class_embedding = self.create_parameter([width], attr=normal_attr(std))
-        self.type_embedding = embedding(1 + vision.types, width, std)
+        self.type_embedding = TypeEmbedding(vision.types, width, std)
         rates = drop_path_rates(transformer.drop_path, transformer.num_layers)
         first = transformer.first_pair_layer
         self.blocks = nn.LayerList(
@@ -92,6 +92,10 @@ class Vlmo(Model):
         return self.config.hidden_size
 
     @property
+    def image_types(self) -> int:
+        return self.config.vision.types
+
+    @property
     def head_std(self) -> float:
         return self.config.transformer.init_std
 
@@ -114,7 +118,7 @@ class Vlmo(Model):
         states = paddle.concat([token, patches], axis=1)
         if self.position_embedding is not None:
             states = states + self.position_embedding
-        states = add_bias(states, self.type_embedding.weight[2 if second else 1])
+        states = add_bias(states, self.type_embedding.weight[min(1 + second, self.image_types)])
         return Encoded(image=states, image_layers=(states,) if layers else ())
 
     def encode_text(
@@ -235,7 +239,7 @@ class Vlmo(Model):
         return self.norm(self.run(self.join(text, image), num_queries=1)[0])[:, 0]
 
     def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
-        """Resize stored positions and types of another model: patches, and a second picture's type."""
+        """Resize stored positions of patches of another model."""
         if name == "position_embedding" and table.ndim == 2 and table_grid(len(table)) is not None:
             return resize_positions(table, self.config.vision.grid)
         return table

@@ -48,7 +48,7 @@ class TextClassificationTask(ClassifierTask):
     """Pooled vector of a text -> classes by cross-entropy, or one score by squared error."""
 
     Config = TextClassificationConfig
-    reads_images = False
+    pictures = 0
     asked_with = "text"
     published_data = "SST-2, MNLI, CoLA, STS-B"
     needs = frozenset({"text_only"})

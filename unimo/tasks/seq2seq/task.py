@@ -36,7 +36,7 @@ class Seq2SeqTask(GenerationTask):
     """A model that writes a text from another."""
 
     Config = Seq2SeqConfig
-    reads_images = False
+    pictures = 0
     asked_with = "generate"
     published_data = "CNN/DailyMail, Gigaword, SQuAD questions, CoQA"
     needs = frozenset({"text_generation"})
