@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo.cli import add_command, arguments, number, run  # noqa: E402 - works from a clone that is not installed
 from unimo.data.prepare.jsonl import prepare_jsonl  # noqa: E402
 from unimo.data.prepare.karpathy import prepare_karpathy  # noqa: E402
+from unimo.data.prepare.nlvr2 import prepare_nlvr2  # noqa: E402
 from unimo.data.prepare.scenes import KINDS, prepare_scenes  # noqa: E402
 from unimo.data.prepare.snli_ve import prepare_snli_ve  # noqa: E402
 from unimo.data.prepare.vqa import prepare_vqa  # noqa: E402
@@ -23,6 +24,7 @@ python tools/prepare_data.py karpathy --annotations dataset_flickr8k.json --imag
   python tools/prepare_data.py karpathy --annotations dataset_coco.json --images coco --out data/coco
   python tools/prepare_data.py vqa --annotations vqav2 --images coco --out data/vqa
   python tools/prepare_data.py snli-ve --annotations snli_ve --images flickr30k-images --out data/snli_ve
+  python tools/prepare_data.py nlvr2 --annotations nlvr2/data --images nlvr2-images --out data/nlvr2
   python tools/prepare_data.py jsonl --input my.jsonl --kind pairs --out data/mine
   python tools/prepare_data.py scenes --out pictures"""
 
@@ -38,7 +40,7 @@ def main(words: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     about = "Turn data sets into Arrow tables in the column layout of ViLT, METER and VLMo."
     parser = arguments(about, EXAMPLES)
-    commands = parser.add_subparsers(required=True, metavar="karpathy|vqa|snli-ve|jsonl|scenes")
+    commands = parser.add_subparsers(required=True, metavar="karpathy|vqa|snli-ve|nlvr2|jsonl|scenes")
 
     add = _command(commands, "karpathy", prepare_karpathy, "Flickr8k, Flickr30k or COCO captions")
     add("--annotations", required=True, help="Karpathy JSON, e.g. dataset_flickr8k.json")
@@ -57,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     add = _command(commands, "snli-ve", prepare_snli_ve, "SNLI-VE")
     add("--annotations", required=True, help="folder of snli_ve_{train,dev,test}.jsonl")
     add("--images", required=True, help="folder of the Flickr30k images")
+
+    add = _command(commands, "nlvr2", prepare_nlvr2, "NLVR2")
+    add("--annotations", required=True, help="folder of train.json, dev.json, test1.json")
+    add("--images", required=True, help="folder with train/<directory>, dev and test1")
 
     add = _command(commands, "jsonl", prepare_jsonl, "your own images and texts (see docs/guides/data.md)")
     add("--input", required=True, dest="source", help="jsonl file, or folder of train.jsonl, val.jsonl")

@@ -37,8 +37,11 @@ def picture_name(image_id: str) -> str:
 
     COCO has two file names for most of its pictures, whose numbers no two of them share, and dealt them out
     anew in 2017: `train2017/000000000009.jpg` is `val2014/COCO_val2014_000000000009.jpg`. Ids of other sets
-    are equal or of two pictures: `train2014/1.jpg` is not `val2014/1.jpg`.
+    are equal or of two pictures: `train2014/1.jpg` is not `val2014/1.jpg`. Of a `pair_id` it is the name of both
+    pictures in whatever order.
     """
+    if _BETWEEN_IDS in image_id:
+        return _BETWEEN_IDS.join(sorted(map(picture_name, image_id.split(_BETWEEN_IDS))))
     number = coco_number(image_id)
     return image_id if number is None else f"COCO {number}"
 
@@ -66,8 +69,8 @@ class Record:
     text_pair: str | None = None
     """Second sentence of a pair of sentences (GLUE)."""
     image_id: str = ""
-    """Name of the image in its corpus, equal for all its texts; empty if the corpus has none. Of two images the
-    `pair_id`."""
+    """Name of the image in its corpus, equal for all its texts; empty if the corpus has none. Of two images
+    their `pair_id`."""
     question_id: int | str | None = None
     """Id required by the official result files."""
     answer_scores: Mapping[str, float] = field(default_factory=dict)
@@ -121,8 +124,7 @@ class Record:
         group. It is a hash of the corpus and the `picture_name` of `image_id`, or of the corpus and the
         sample where there is no `image_id`, so it does not depend on the batch, the rank or the run.
         """
-        names = sorted(map(picture_name, self.image_id.split(_BETWEEN_IDS)))
-        name = _BETWEEN_IDS.join(names) or f"sample {self.sample_id}"
+        name = picture_name(self.image_id) or f"sample {self.sample_id}"
         # The length separates the two names; file names may hold bytes that are not UTF-8, as surrogates.
         key = f"{len(self.corpus)} {self.corpus} {name}".encode("utf8", "surrogatepass")
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1

@@ -52,7 +52,7 @@ _SPLIT = re.compile(
     rf"(?<![a-z])({'|'.join(sorted(_NAMES, key=len, reverse=True))})(?:_?(?:set|split))?(\d*)(?![a-z0-9])"
 )
 _SHARES = ("balanced", "unbalanced")
-"""Lists of NLVR2 with some of the samples of a split: words before its name that mean what those behind it do."""
+"""Lists with some samples of a split of NLVR2: words before its name that mean what those behind it do."""
 # What may follow without meaning another part of the data: numbers of shards and versions.
 _NUMBER = re.compile(r"(?:of|part|shard|chunk|file|v)?\d*")
 _SAYS_NOTHING = frozenset(

@@ -92,12 +92,10 @@ class Pipeline:
                     "e.g. [Question(image, text) for image, text in zip(images, texts, strict=True)]"
                 )
             given = question.image if isinstance(question.image, (list, tuple)) else [question.image]
-            if self.task.pictures and (None in given or len(given) != self.task.pictures):
+            found = sum(image is not None for image in given)
+            if self.task.pictures and (found, len(given)) != (self.task.pictures,) * 2:
                 wanted, option = PICTURES[self.task.pictures]
-                found = sum(image is not None for image in given)
-                raise ConfigError(
-                    f"a model trained on {kind} looks at {wanted}, found {found}; give {option}"
-                )
+                raise ConfigError(f"a model trained on {kind} looks at {wanted}, not {found}; give {option}")
             if question.text is None and asked_with not in ("caption", "image"):
                 raise ConfigError(f"nothing was asked; a model trained on {kind} takes {OPTIONS[asked_with]}")
         answers: list[list[Answer]] = []
@@ -133,7 +131,7 @@ def draw_answers(
     image: str | Path | Image.Image | Sequence[str | Path | Image.Image],
     answers: Mapping[str, Sequence[tuple[str, float]]],
 ) -> Image.Image:
-    """Draw an RGB image: the image or images on the left, and on the right each question with bars of probability.
+    """Draw an RGB image: the image, or both, and right of it each question with bars of probability.
 
     `answers` has (answer, probability) pairs of each question, best first.
     """

@@ -55,7 +55,7 @@ class Model(nn.Layer):
 
     @property
     def image_types(self) -> int | None:
-        """Number of type embeddings of images, 2 if pictures of a pair have different ones; None without any."""
+        """Number of type embeddings of images: 2 tell the pictures of a pair apart. None without any."""
         return None
 
     def text_vector(self, text: Encoded) -> Tensor:

@@ -196,7 +196,7 @@ class TypeEmbedding(nn.Embedding):
             self.weight.set_value(self.fit_table("weight", self.weight.numpy()[:2]))
 
     def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
-        """Add copies of row 1 to a stored table of texts and single images; others are returned as they are."""
+        """Add copies of row 1 to a stored table of texts and single images; others stay as they are."""
         missing = self.weight.shape[0] - len(table)
         if table.ndim != 2 or len(table) != 2 or missing <= 0:
             return table

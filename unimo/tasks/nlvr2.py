@@ -1,7 +1,7 @@
 """NLVR2: is a sentence true of a pair of pictures? Two passes, one for each picture.
 
-Swapping the pictures changes the answer in general: the head reads their vectors in order, and models with two
-`image_types` also tell the second picture from the first before fusion.
+Swapping the pictures changes the answer in general: the head reads their vectors in order, and models with
+two `image_types` also tell the second picture from the first before fusion.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from unimo.nn.heads import ClassifierHead
 from unimo.nn.kernels import dropout
 from unimo.ranges import Dropout, Positive
 from unimo.settings import RunConfig
-from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, asked_pairs, to_tensors
+from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, asked_pairs
 from unimo.tasks.classification.batches import check_label
 from unimo.tasks.classifier import ClassifierTask
 
@@ -61,8 +61,8 @@ class Nlvr2Task(ClassifierTask):
         super().__init__(model, config, metadata)
         if model.image_types == 1:
             raise ConfigError(
-                f"{model.config.name} has one type of images, and in {config.name} the second picture of a pair "
-                "has one of its own; set model.vision.types=2"
+                f"{model.config.name} has one type of images, and the second of a pair is of another; set "
+                "model.vision.types=2"
             )
         hidden = round(config.head_hidden_multiplier * model.hidden_size)
         self.classifier = ClassifierHead(2 * model.pooled_size, hidden, len(CLASSES))
@@ -99,7 +99,7 @@ class Nlvr2Task(ClassifierTask):
 
     @staticmethod
     def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Write the file that the evaluation of NLVR2 reads: lines `identifier,True` in the order of the split."""
+        """Write the file that NLVR2's own evaluation reads: lines `identifier,True`, in order."""
         content = io.StringIO()
         rows = [(row["identifier"], row["prediction"]) for row in records]
         csv.writer(content, lineterminator="\n").writerows(rows)
@@ -121,7 +121,7 @@ class Nlvr2Task(ClassifierTask):
 class Nlvr2Scores(Metric):
     """`accuracy`, the share of right samples, and `consistency`, that of sentences of which all are right.
 
-    Both in percent. A sentence is that of one set of pictures: samples `dev-850-0-1` and `dev-850-3-1` are of one
+    Both in percent. A sentence is about a set of pictures: samples `dev-850-0-1` and `dev-850-3-1` are of one
     sentence. Tables of ViLT do not number sentences, so samples are grouped by the set and the words.
     """
 

@@ -39,8 +39,9 @@ def test_walk_through_runs(root, tmp_path):
 
 def test_examples_of_lines(root):
     lines = [json.loads(line) for block in blocks(root / RECORDS, "json") for line in block.splitlines()]
-    kinds = ["vqa" if "question" in line else "entailment" if "label" in line else "pairs" for line in lines]
-    assert set(kinds) == {"pairs", "vqa", "entailment"}
+    keys = {"question": "vqa", "images": "nlvr2", "label": "entailment", "image": "pairs"}
+    kinds = [next(kind for key, kind in keys.items() if key in line) for line in lines]
+    assert set(kinds) == set(keys.values())
     fields = [
         record_fields(sample, kind, "README", "id")
         for line, kind in zip(lines, kinds, strict=True)

@@ -20,6 +20,7 @@ BEAM = {"beam": {"size": 2, "min_length": 0, "max_length": 4}}
 TASKS = {
     "vqa": {},
     "entailment": {},
+    "nlvr2": {"model": MODEL},
     "retrieval": {},
     "caption": {"model": MODEL, "task": {"java": False, **BEAM}},
     "seq2seq": {"model": WRITER, "task": {"max_target_len": 20, **BEAM}},
@@ -43,15 +44,14 @@ NO_IMAGES = [
 def test_questions(tmp_path: Path, name: str) -> None:
     pipeline = Pipeline(saved(name, tmp_path, **TASKS[name]))
     takes_text = pipeline.task.asked_with not in ("caption", "image")
-    right = (
-        {"image": {1: PICTURE, 2: (PICTURE, PICTURE)}[pipeline.task.pictures]}
-        if pipeline.task.pictures
-        else {}
-    )
+    right = {"image": {0: None, 1: PICTURE, 2: (PICTURE, PICTURE)}[pipeline.task.pictures]}
     right |= {"text": "a red circle"} if takes_text else {}
     assert pipeline.ask_many([Question(**right)])[0]
     wrong = [{"text": value} for value in NO_TEXTS] if takes_text else []
     wrong += [{"image": value} for value in NO_IMAGES] if pipeline.task.pictures else []
+    if pipeline.task.pictures == 2:
+        wrong += [{"image": pair} for value in NO_IMAGES for pair in ((PICTURE, value), [value, PICTURE])]
+        wrong += [{"image": value} for value in (PICTURE, [PICTURE], [PICTURE] * 3, (PICTURE, None))]
     for change in wrong:
         with pytest.raises((RecordError, ConfigError)):
             pytest.fail(f"{change} was answered: {pipeline.ask_many([Question(**{**right, **change})])}")

@@ -48,6 +48,16 @@ SCHEMAS = {
     "entailment": pa.schema(
         {"image": pa.binary(), "sentences": pa.list_(TEXTS), "labels": pa.list_(pa.int64())}
     ),
+    "nlvr2": pa.schema(
+        {
+            "image_0": pa.binary(),
+            "image_1": pa.binary(),
+            "questions": TEXTS,
+            "answers": TEXTS,
+            "identifier": pa.string(),
+            "question_id": TEXTS,
+        }
+    ),
 }
 """Columns of the tables of each kind of samples."""
 _BATCH_BYTES = 32 << 20
@@ -107,7 +117,7 @@ class ArrowWriter:
                 self._close_file()
                 self._open()
             self._buffer.append(row)
-            self._buffer_bytes += len(row["image"])
+            self._buffer_bytes += sum(len(value) for value in row.values() if isinstance(value, bytes))
             self.rows += 1
             if self._buffer_bytes >= _BATCH_BYTES or len(self._buffer) >= _BATCH_ROWS:
                 self._flush()
@@ -186,7 +196,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 _CHECK_SIZE = 32
-Row = tuple[tuple[str, ...], Mapping[str, Any]]
+Names = tuple[str, ...]
+Row = tuple[Names | Mapping[str, Names], Mapping[str, Any]]
+"""Candidate names of the image, or of the images by their columns, and the other columns."""
 
 
 def check_folder(path: str | Path, what: str) -> Path:
@@ -273,7 +285,7 @@ class ImageFolder:
 
         Args:
             split: what they belong to.
-            rows: candidate names of each image, and the other columns.
+            rows: what to write; see `Row`.
             texts: that column.
             left_out: which records are no rows, for the message if there are none.
 
@@ -284,11 +296,14 @@ class ImageFolder:
         count = 0
         with writer:
             for names, columns in rows:
-                image = self.read(*names)
-                if image is not None:
-                    self.pictures.compare(split, image, names[0])
-                    writer.write({"image": image, **columns})
-                    count += len(columns[texts])
+                wanted = names if isinstance(names, Mapping) else {"image": names}
+                images = {column: self.read(*candidates) for column, candidates in wanted.items()}
+                if None in images.values():
+                    continue
+                for column, image in images.items():
+                    self.pictures.compare(split, image, wanted[column][0])
+                writer.write({**images, **columns})
+                count += len(columns[texts])
             lost = [*self.missing, *self.broken]
             self._check_rate(lost, len(lost) + len(self._sound), "missing or broken in")
             writer.check_some(f"{left_out}, and images that are missing or broken are left out")

@@ -2,8 +2,8 @@
 
 Columns: pairs `image, caption, image_id`; VQA `image, questions, answers, answer_labels, answer_scores,
 image_id, question_id`; entailment `image, sentences, labels`; NLVR2, where a row is two images, `image_0,
-image_1, questions, answers, identifier`, and `question_id` in tables made here. A column `split` divides a file
-whose name says none. Further columns are ignored.
+image_1, questions, answers, identifier`, and `question_id` in tables made here. A column `split` divides a
+file whose name says none. Further columns are ignored.
 
 The index holds only list lengths. Images are read from the file by position and never through the
 memory map, so resident memory does not grow with the number of images read.
@@ -271,6 +271,7 @@ class _ImageColumn:
             for chunk, (_, ends, _) in zip(self._chunks, buffers, strict=True)
         ]
         # Position of each chunk's bytes in the file; None for compressed chunks, decompressed into memory.
+        memory.seek(0)
         base = memory.read_buffer(1).address
         places = [values.address - base if values else 0 for _, _, values in buffers]
         self._places = [place if 0 <= place < memory.size() else None for place in places]

@@ -7,8 +7,8 @@ have, too:
 pairs       {"text": "..."} or {"texts": ["...", "..."]} (also `caption`, `captions`)
 vqa         {"question": "...", "answer": "yes"} or {"answers": [strings of the annotators]} or
             {"answers": {"yes": 1.0, "no": 0.3}}; optional question_id, question_type
-nlvr2       {"images": ["left.jpg", "right.jpg"], "text": "sentence", "label": true | false}, in place of "image"
-            two of them; optional identifier
+nlvr2       {"images": ["left.jpg", "right.jpg"], "text": "sentence", "label": true | false}, without "image";
+            optional identifier
 texts       as pairs, without an image
 images      an image; texts with it are ignored
 entailment  {"text": "hypothesis", "label": "entailment" | "neutral" | "contradiction" | 2 | 1 | 0}

@@ -26,7 +26,8 @@ SPLITS = {"train": 0, "val": 1, "test": 2}
 VAL_PARTS = ("trainable_val", "rest_val")
 """Parts of `val`, as of VQA v2; `open_scenes` knows them."""
 TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "nlvr2": 4, "images": 1}
-"""Texts of one image, of `nlvr2` pairs of one sentence; for `pairs` and `texts` the config sets the number."""
+"""Texts of one image, or with `nlvr2` pairs of one sentence; for `pairs` and `texts` the config sets the
+number."""
 OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20, "nlvr2": 30}
 """Seeds of kinds whose scenes differ from those of the pairs."""
 

@@ -110,7 +110,7 @@ def _same(rng: Rng) -> Statement:
 
 
 def _crossed(rng: Rng) -> Statement:
-    """`the circle in the left is of the color of the square in the right .`, which is not so the other way."""
+    """`the circle in the left is of the color of the square in the right .`, and not the reverse."""
     shapes, colors = _two(SHAPES, rng), _two(tuple(COLORS), rng)
 
     def drawer(shape: str) -> Callable[[str, Rng], Scene]:

@@ -21,9 +21,9 @@ TEXT_TYPE, IMAGE_TYPE = 0, 1
 class Unimo3(TwoTowers):
     """Two towers and a fusion encoder that reads their layers through gates.
 
-    Parameters: `text.*`, `vision.*` (towers), `type_embedding` (T^type, V^type; for NLVR2 a third row, of second
-    pictures), `text_transform` (W^T), `image_transform` (W^V), all three of Eqs (6) and (7); `fusion.*`,
-    `text_pooler`, `image_pooler`.
+    Parameters: `text.*`, `vision.*` (towers), `type_embedding` (T^type, V^type, with `vision.types` 2 a row
+    of second pictures), `text_transform` (W^T), `image_transform` (W^V), all three of Eqs (6) and (7);
+    `fusion.*`, `text_pooler`, `image_pooler`.
     """
 
     def __init__(self, config: Config) -> None:
