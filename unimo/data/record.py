@@ -37,8 +37,8 @@ def picture_name(image_id: str) -> str:
 
     COCO has two file names for most of its pictures, whose numbers no two of them share, and dealt them out
     anew in 2017: `train2017/000000000009.jpg` is `val2014/COCO_val2014_000000000009.jpg`. Ids of other sets
-    are equal or of two pictures: `train2014/1.jpg` is not `val2014/1.jpg`. Of a `pair_id` it is the name of both
-    pictures in whatever order.
+    are equal or of two pictures: `train2014/1.jpg` is not `val2014/1.jpg`. Of a `pair_id` it is the name of
+    both pictures in whatever order.
     """
     if _BETWEEN_IDS in image_id:
         return _BETWEEN_IDS.join(sorted(map(picture_name, image_id.split(_BETWEEN_IDS))))

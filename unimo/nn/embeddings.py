@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
+from paddle.nn.initializer import Normal
 
 from unimo.errors import ConfigError
 from unimo.nn.config import TextConfig
@@ -184,6 +185,15 @@ class BertEmbeddings(nn.Layer):
         return dropout(self.norm(states), self.dropout, self.training)
 
 
+class _NormalWithCopies(Normal):
+    """Normal distribution of rows 0 and 1; the others are copies of row 1."""
+
+    def forward(self, var: Tensor, block: object = None) -> Tensor:
+        super().forward(var, block)
+        var.set_value(paddle.concat([var[:1], var[1:2].expand([var.shape[0] - 1, var.shape[1]])]))
+        return var
+
+
 class TypeEmbedding(nn.Embedding):
     """Table of types: row 0 of texts, row 1 of images, and for pairs of images row 2 of the second one.
 
@@ -191,9 +201,8 @@ class TypeEmbedding(nn.Embedding):
     """
 
     def __init__(self, image_types: int, width: int, std: float = 0.02) -> None:
-        super().__init__(1 + image_types, width, weight_attr=normal_attr(std))
-        if image_types > 1:
-            self.weight.set_value(self.fit_table("weight", self.weight.numpy()[:2]))
+        start = Normal(0.0, std) if image_types == 1 else _NormalWithCopies(0.0, std)
+        super().__init__(1 + image_types, width, weight_attr=paddle.ParamAttr(initializer=start))
 
     def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
         """Add copies of row 1 to a stored table of texts and single images; others stay as they are."""

@@ -98,7 +98,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
         ([Question(Image.new("RGB", (0, 5)), "what is it ?")], 1, "0 x 5 pixels; expected at least 1 x 1"),
         ([Question(Image.new("L", (5, 0)), "what is it ?")], 1, "5 x 0 pixels"),
         ([Question("a\0.png", "what is it ?")], 1, "cannot read image"),
-        ([Question([PICTURE, PICTURE], "what is it ?")], 1, "expected image bytes or a path"),
+        ([Question([PICTURE, PICTURE], "what is it ?")], 1, "looks at a picture, not 2"),
         ([Question(PICTURE, ["what", "is", "it"])], 1, "expected a text"),
         ([Question(PICTURE, 5)], 1, "expected a text"),
     ],
