@@ -76,7 +76,7 @@ def prepare_nlvr2(
     summary: dict[str, Any] = {"splits": {}}
     for name, pairs in content.items():
         writer = ArrowWriter(out, f"nlvr2_{name}", SCHEMAS["nlvr2"])
-        rows = _rows(progress(pairs.items(), total=len(pairs), desc=writer.stem), directories)
+        rows = _rows(progress(pairs.items(), total=len(pairs), what=writer.stem), directories)
         sentences = folder.write(writer, name, rows, "questions", "broken lines are left out")
         summary["splits"][name] = {"pairs": writer.rows, "sentences": sentences, "files": writer.file_names}
     return folder.finish(out, summary, broken)

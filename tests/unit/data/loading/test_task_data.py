@@ -18,6 +18,7 @@ FIELDS = {
     "pretrain": {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
     "vqa": {"answer_targets", "question_types", "question_ids"},
     "entailment": {"labels"},
+    "nlvr2": {"second_images", "labels", "identifiers", "sentences"},
     "retrieval": {"image_ids"},
 }
 COMMON = {"images", "input_ids", "attention_mask", "image_group", "sample_ids"}

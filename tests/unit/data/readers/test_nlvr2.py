@@ -175,6 +175,6 @@ def test_files_that_name_no_split_are_divided_by_pairs(tmp_path: Path) -> None:
 def test_shards_hold_no_pairs(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"")
     with pytest.raises(
-        DataError, match=r"no nlvr2 data: expected \*.arrow with a column `image_0` or \*.jsonl"
+        DataError, match=r"no nlvr2 data: expected \*.arrow with a column `image_0`, \*.jsonl"
     ):
         opened(tmp_path, "train")
