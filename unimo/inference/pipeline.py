@@ -6,6 +6,7 @@ pipeline.ask("picture.png", "what is left of the circle?")
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -136,9 +137,10 @@ def draw_answers(
     `answers` has (answer, probability) pairs of each question, best first.
     """
     pictures = [_scaled(each) for each in (image if isinstance(image, (list, tuple)) else [image])]
-    picture = Image.new("RGB", (sum(each.width for each in pictures), HEIGHT))
-    for number, each in enumerate(pictures):
-        picture.paste(each, (sum(before.width for before in pictures[:number]), 0))
+    ends = list(itertools.accumulate(each.width + MARGIN for each in pictures))
+    picture = Image.new("RGB", (ends[-1] - MARGIN, HEIGHT), "white")
+    for each, end in zip(pictures, ends, strict=True):
+        picture.paste(each, (end - MARGIN - each.width, 0))
     bold, plain = ImageFont.load_default(16), ImageFont.load_default(14)
     rows = sum(1 + len(ranked) for ranked in answers.values())
     height = max(HEIGHT, rows * 22 + len(answers) * 8) + 2 * MARGIN

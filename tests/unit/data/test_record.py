@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unimo.data.record import Record
+from unimo.data.record import Record, pair_id
 from unimo.errors import RecordError
 
 
@@ -37,3 +37,17 @@ def test_image_group_is_the_same_in_every_run_and_fits_int64():
     groups = [Record(str(number), "c").image_group for number in range(1000)]
     assert len(set(groups)) == 1000 and min(groups) >= 0
     np.testing.assert_array_equal(np.array(groups, np.int64), groups)
+
+
+def test_two_pictures_are_one_group_in_either_order() -> None:
+    def record(first: str, second: str) -> Record:
+        return Record("s", "c", images=(b"1", b"2"), image_id=pair_id(first, second))
+
+    whole = record("train2014/COCO_train2014_000000000009.jpg", "b.jpg")
+    same = [record("b.jpg", "000000000009.jpg"), record("000000000009.jpg", "b.jpg")]
+    assert {other.image_group for other in same} == {whole.image_group}
+    others = [record("b.jpg", "b.jpg"), record("b.jpg", "c.jpg"), same[0].picture(0), same[0].picture(1)]
+    assert len({other.image_group for other in (whole, *others)}) == 5
+    assert [whole.picture(1).image, whole.picture(1).image_id] == [b"2", "b.jpg"]
+    with pytest.raises(RecordError, match="has 1 images; expected two"):
+        whole.picture(0).picture(0)

@@ -249,7 +249,7 @@ def test_pipeline(tmp_path: Path, family: str) -> None:
         pipeline.ask(pictures[0], "there is a red circle .")
     drawn = draw_answers(pictures, {"q": [(answer.text, answer.probability) for answer in answers]})
     one = draw_answers(pictures[0], {"q": [(answer.text, answer.probability) for answer in answers]})
-    assert drawn.width - one.width == 2 * 384 and drawn.height == one.height
+    assert drawn.width - one.width == 2 * 384 + 16 and drawn.height == one.height
 
 
 def test_two_pictures_are_refused_by_tasks_of_one(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from unimo.models.vlmo.convert import BUFFERS, from_release, rows_of, to_release
 from unimo.models.vlmo.pretrain import Objective
 from unimo.nn.relative_position import image_index
 from unimo.tasks.pretrain import PretrainTask
+from unimo.weights.layers import load_into, tensors_of
 
 RELEASED = {
     "vlmo_base": (released_shapes(768, 12, 12, 10, relative=True), 202_445_470),
@@ -139,3 +140,21 @@ def test_counts_with_heads() -> None:
     words = config.text.vocab_size
     mlm = width**2 + 3 * width + width * words + words
     assert sum(p.size for p in objective.parameters()) == mlm + 2 * width + 2 + 4 * width**2 + 2
+
+
+def test_weights_of_nlvr2_have_a_type_more_and_a_head_of_pairs() -> None:
+    heads = ("mlm", "itm", "itc", "logit")
+    shapes = {name: shape for name, shape in SMALL.items() if not name.startswith(heads)}
+    shapes["token_type_embeddings.weight"] = (3, 32)
+    for part, shape in (("0", (64, 64)), ("1", (64,)), ("3", (2, 64))):
+        shapes |= {f"nlvr2_classifier.{part}.weight": shape, f"nlvr2_classifier.{part}.bias": shape[:1]}
+    tensors = random_file(shapes)
+    converted = from_release(tensors, task="nlvr2")
+    assert converted.config.vision.types == 2
+    assert converted.task == {"name": "nlvr2", "head_hidden_multiplier": 2.0}
+    config = registry.task_class("nlvr2").Config(**converted.task)
+    task = registry.task_class("nlvr2").create(registry.build_model(converted.config), config)
+    load_into(task, converted.tensors, "here")
+    back = to_release(tensors_of(task), "nlvr2")
+    assert back.keys() == tensors.keys() - set(BUFFERS)
+    assert all(np.array_equal(back[name], tensors[name]) for name in back)
