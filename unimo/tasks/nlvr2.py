@@ -53,6 +53,7 @@ class Nlvr2Task(ClassifierTask):
 
     Config = Nlvr2Config
     classes = CLASSES
+    published_data = "NLVR2"
     asked_with = "text"
     needs = frozenset({"fusion"})
     pictures = 2
