@@ -87,7 +87,7 @@ def cut(command: Command) -> str:
     if "--dry-run" in words or "--list" in words:
         return without_files(words)
     if "--plan" in words:
-        return text.replace("_base", "_tiny")
+        return f"{text.replace('_base', '_tiny')} output_dir=output/plan"  # beside runs that were cut
     if words[1] == "tools/study.py":
         return f"{text} --dry-run"  # hours; the stages of a row are commands of other pages
     if re.search(r"pretrain|finetune", words[1]):
