@@ -12,14 +12,15 @@ _NUMBERS = {"parameters", "trainable", "records", "pictures", "texts"}
 
 def format_plan(plan: Plan) -> str:
     """Format a plan; that of a run that goes on is short."""
+    name = f"{plan.model} {plan.task}".strip()  # a detector has no task
     left, hints = plan.last_step - plan.first_step, [f"! {hint}" for hint in plan.hints]
     if plan.first_step:
-        head = f"plan: {plan.model} {plan.task} goes on after step {plan.first_step:,}, {left:,} steps left"
+        head = f"plan: {name} goes on after step {plan.first_step:,}, {left:,} steps left"
         return "\n".join([head, *_rows({"batch": _batch(plan), "time": _time(plan)}), *hints])
     parts = [*plan.parameters, _sum(plan.parameters)]
     return "\n".join(
         [
-            f"plan: {plan.model} {plan.task}, {left:,} steps",
+            f"plan: {name}, {left:,} steps",
             *_table(
                 ("part", "parameters", "trainable", "weights"),
                 [

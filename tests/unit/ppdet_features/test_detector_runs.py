@@ -79,7 +79,8 @@ def test_a_training_says_what_it_will_cost(tmp_path: Path, caplog: pytest.LogCap
     config = micro_config(Training={"steps": 3, "batch_size": 2})
     with caplog.at_level("INFO"):
         train(config, ScenesImages("train", 5, config), tmp_path)
-    assert caplog.text.count("3 steps") == caplog.text.count("time, measured over a step") == 1
+    assert caplog.text.count("plan: FasterRCNN, 3 steps") == 1
+    assert caplog.text.count("time, measured over a step") == 1
     plan = json.loads((tmp_path / "plan.json").read_text())
     detector = FasterRCNN(config)
     counts = [sum(part[key] for part in plan["parameters"]) for key in ("parameters", "trainable")]
