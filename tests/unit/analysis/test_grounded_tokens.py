@@ -159,7 +159,7 @@ def test_command_writes_a_picture_and_a_page(tool: Tool, directory: Path, tmp_pa
     code, out, err = tool("visualize", "grounded-tokens", *options)
     assert code == 0, err
     assert re.match(r"48 patches use \d+ of 24 grounded tokens \(\d+%\)", out)
-    assert "mapping patches and words: 100%" in err
+    assert "%|" not in err  # no bar without a terminal
     page = (tmp_path / "fig" / "grounded_tokens.html").read_text(encoding="utf8")
     pictures = page.count('src="data:image/png;base64,')
     assert page.count("<section") == 3 and 3 <= pictures <= 6
