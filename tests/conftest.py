@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests start tools as processes of their own; those find the checkout as this one does.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+# Under `nohup` SIGHUP is ignored, here and in all processes that tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 

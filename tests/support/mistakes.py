@@ -270,7 +270,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("predict", ["--model", "tuned", "--image", "p.png", "--caption"], "takes --question"),
     ("predict", ["--model", "pretrained", "--image", "p.png", "--labels", ","], "label"),
     # Preparations.
-    ("prepare_data", [], "required: karpathy|vqa|snli-ve|jsonl"),
+    ("prepare_data", [], "required: karpathy|vqa|snli-ve|nlvr2|jsonl"),
     ("prepare_data", ["coco"], "invalid choice: 'coco'"),
     *[
         ("prepare_data", ["karpathy", "--images", ".", "--out", "arrows", *more], said)

@@ -10,6 +10,8 @@ import yaml
 
 from unimo import registry
 from unimo.config import list_recipes
+from unimo.errors import ConfigError
+from unimo.plain_yaml import parse_yaml
 from unimo.settings import CorpusConfig, DataConfig, RunConfig, ScenesConfig
 
 
@@ -66,12 +68,20 @@ def _paths(corpora: list[CorpusConfig], data: DataConfig) -> list[str]:
     """Return the settings that make corpora those of a task."""
     plain = [{"path": corpus.path} | ({"name": corpus.name} if corpus.name else {}) for corpus in corpora]
     one = plain[0]["path"]
-    is_plain = len(plain) == 1 and len(plain[0]) == 1 and yaml.safe_load(one) == one
+    is_plain = len(plain) == 1 and len(plain[0]) == 1 and _reads_as_itself(one)
     listed = yaml.safe_dump(
         plain, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10_000
     ).strip()
     words = [f"data.path={one if is_plain else listed}"]
     return words + _changed("data", data, DataConfig(), "root", "train_split")
+
+
+def _reads_as_itself(text: str) -> bool:
+    """Return whether YAML takes a text for that text, and not for a number, a list, or nothing."""
+    try:
+        return parse_yaml(text, "data.path") == text
+    except ConfigError:
+        return False
 
 
 def _changed(where: str, section: Any, default: Any, *names: str) -> list[str]:

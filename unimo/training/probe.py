@@ -229,6 +229,7 @@ def _evaluation(state: TrainState, keys: list[SampleKey]) -> int:
 
 def peak_of(function: Callable[[], Any]) -> int:
     """Return the bytes that a function has allocated at most, beyond what there was before."""
+    gc.collect()  # what is freed meanwhile would be taken off
     _reset_peak()
     before = allocated()
     function()

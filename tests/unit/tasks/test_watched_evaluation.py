@@ -19,6 +19,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "seq2seq": {"model": UNIMO["model"], "task": {"metrics": ["exact"], "beam": WRITING}},
     "text_classification": {"model": UNIMO["model"], "task": {"dataset": "sst2"}},
     "image_classification": UNIMO,
+    "nlvr2": {"model": {"name": "unimo3_tiny", "vision": {"types": 2}}},
 }
 
 
