@@ -55,8 +55,14 @@ ORDER = (
 )
 # The front page of the package offers what lies above it (unimo.load), and its version to everyone.
 FRONT = "unimo"
-# Programs rather than library: the face that all tools share, the launcher, the peers of the benchmark.
-PROGRAMS = ("unimo/cli.py", "unimo/training/launch.py", "unimo/benchmark/peers/")
+# Programs rather than library: the face that all tools share and that of those that train, the launcher, the
+# peers of the benchmark.
+PROGRAMS = (
+    "unimo/cli.py",
+    "unimo/training/command.py",
+    "unimo/training/launch.py",
+    "unimo/benchmark/peers/",
+)
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.config import dump, list_recipes, parse_overrides, read_recipe, read_yaml
+from unimo.config import list_recipes, parse_overrides, read_recipe, read_yaml
 from unimo.errors import ConfigError, nearest
 from unimo.inference import loading
 from unimo.registry import TASKS
@@ -37,25 +37,9 @@ def main() -> int:
     cli.add_run_arguments(parser, RunConfig)
     cli.add_list(parser, list_finetuning, "tasks and their recipes")
     options = parser.parse_intermixed_args()
-    run = build_run(options)
-    if options.dry_run:
-        from unimo.training.rehearsal import rehearse
+    from unimo.training.command import carry_out  # Paddle, not for --help and --list
 
-        print(dump(run), flush=True)
-        rehearse(run)
-        return 0
-    from unimo.training.run import plan_only, train
-    from unimo.training.summary import format_summary
-
-    if options.plan:
-        plan = plan_only(run)
-        if cli.is_main_rank():
-            print(plan)
-        return 0
-    summary = train(run)
-    if cli.is_main_rank():
-        print(format_summary(summary))
-    return cli.code_after(summary["stopped_by"])
+    return carry_out(build_run(options), dry_run=options.dry_run, plan=options.plan)
 
 
 def build_run(options: argparse.Namespace) -> RunConfig:

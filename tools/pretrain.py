@@ -6,7 +6,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
-from unimo.config import dump  # noqa: E402
 from unimo.settings import RunConfig, load_run_config  # noqa: E402
 from unimo.training.listing import list_pretraining  # noqa: E402
 
@@ -23,24 +22,9 @@ def main() -> int:
     args = parser.parse_intermixed_args()
 
     run = load_run_config(args.recipe, "pretrain", args.overrides)
-    if args.dry_run:
-        from unimo.training.rehearsal import rehearse
+    from unimo.training.command import carry_out  # Paddle, not for --help and --list
 
-        print(dump(run), end="", flush=True)
-        rehearse(run)
-        return 0
-    from unimo.training.run import plan_only, train
-    from unimo.training.summary import format_summary
-
-    if args.plan:
-        plan = plan_only(run)
-        if cli.is_main_rank():
-            print(plan)
-        return 0
-    summary = train(run)
-    if cli.is_main_rank():
-        print(format_summary(summary))
-    return cli.code_after(summary["stopped_by"])
+    return carry_out(run, dry_run=args.dry_run, plan=args.plan)
 
 
 if __name__ == "__main__":

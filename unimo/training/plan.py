@@ -90,6 +90,10 @@ class Memory:
     optimizer_bytes: int
     activations_bytes: int
     """Forward and backward pass of a micro-batch."""
+    evaluation_bytes: int = 0
+    """Forward pass of a batch of evaluation, or copies for a checkpoint; at other times than activations."""
+    batches_bytes: int = 0
+    """Batches of a step, and those that are read ahead."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,8 @@ def _memory(state: TrainState, found: MemoryForecast) -> Memory:
         gradients_bytes=found.gradients,
         optimizer_bytes=found.optimizer,
         activations_bytes=found.activations_of(micro_batch),
+        evaluation_bytes=max(found.evaluation, found.saving),
+        batches_bytes=found.batches(micro_batch),
     )
 
 

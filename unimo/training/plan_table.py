@@ -87,9 +87,13 @@ def _memory(memory: Memory) -> str:
         "parameters": memory.parameters_bytes,
         "gradients": memory.gradients_bytes,
         "optimizer": memory.optimizer_bytes,
-        "activations": memory.activations_bytes,
+        "batches": memory.batches_bytes,
         "process": memory.process_bytes,
     }
+    passing = {"activations": memory.activations_bytes, "evaluation": memory.evaluation_bytes}
+    largest = max(passing, key=lambda name: passing[name])
+    parts[largest] = passing[largest]
+    parts["heap"] = max(0, memory.peak_bytes - sum(parts.values()))
     listed = " + ".join(f"{name} {size(held)}" for name, held in parts.items() if held)
     return f"{size(memory.peak_bytes)} of {size(memory.machine_bytes)}: {listed}"
 

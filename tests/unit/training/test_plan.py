@@ -27,6 +27,7 @@ from unimo.training.hints import hints_of, too_long
 from unimo.training.loop import take_step
 from unimo.training.pace import Pace, duration, events
 from unimo.training.plan import Disk, Memory, Plan, StepSize, parts_of
+from unimo.training.plan_table import format_plan
 from unimo.training.run import assemble, open_run, plan_only, train
 from unimo.training.state import TrainState
 from unimo.training.trial import count_tokens
@@ -222,6 +223,13 @@ def test_too_little_memory_is_a_warning() -> None:
     memory = Memory(30 * 10**9, 24 * 10**9, 0, 0, 0, 0, 29 * 10**9)
     (hint,) = hints_of(made("unimo3_tiny", memory=memory), None)
     assert "32 needs 30.0 GB, and there are 24.0 GB" in hint and "train.micro_batch_size=16" in hint
+
+
+def test_parts_of_the_memory_add_up_to_its_peak() -> None:
+    memory = Memory(20 * 10**9, 24 * 10**9, 10**9, 10**9, 10**9, 10**9, 5 * 10**9, 8 * 10**9, 3 * 10**9)
+    text = format_plan(made("unimo3_tiny", memory=memory))
+    assert "20.0 GB of 24.0 GB" in text and "evaluation 8.0 GB + heap 5.0 GB" in text
+    assert "activations" not in text
 
 
 def test_the_first_round_says_what_the_run_will_take(
