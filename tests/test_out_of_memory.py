@@ -81,7 +81,7 @@ cli.run(lambda: train(load_run_config("unimo3_tiny", "vqa", sys.argv[2:])) and N
 
 
 def limited(output: Path, megabytes: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """Train in a process that may take so many megabytes of address space besides Paddle; 0 for no limit."""
+    """Train in a child process with a limit, in megabytes, on its address space besides Paddle; 0: none."""
     words = (
         *(f"output_dir={output}", "train.device=cpu", "train.max_steps=2", "train.batch_size=1024", "seed=1"),
         *("train.log_every=1", "train.eval_batch_size=4", "train.eval_max_batches=1", "data.num_workers=0"),

@@ -65,7 +65,7 @@ _SPELLINGS = {
     "warmup_steps": "optim.warmup",
     "workers": "data.num_workers",
 }
-"""What other programs call settings."""
+"""Names of settings in other programs."""
 
 
 class Parser(argparse.ArgumentParser):

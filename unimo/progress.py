@@ -40,7 +40,7 @@ class Progress:
     ) -> None:
         self.what, self.total, self.done, self.unit = what, total or None, done, unit
         self.detail = ""
-        """What is to be shown behind the numbers."""
+        """Text behind the numbers."""
         self._before, self._started = done, time.monotonic()
         self._next_line, self._lines, self._last = _FIRST, 0, done
         self._bar: tqdm | None = None

@@ -29,7 +29,7 @@ from pages import FRONT, ROOT, Command, blocks, commands, cut, without_network  
 
 @dataclass(frozen=True)
 class Timed:
-    """What happened to one command."""
+    """One command and its outcome."""
 
     section: str
     command: str

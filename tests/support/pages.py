@@ -106,6 +106,6 @@ def without_files(words: list[str]) -> str:
 
 
 def without_network(words: list[str]) -> str:
-    """What takes the place of `hf download`: a tower of a few thousand random weights in the same format."""
+    """Write a tower of a few thousand random weights in the place of `hf download`, in the same format."""
     place = shlex.quote(words[words.index("--local-dir") + 1])
     return f"mkdir -p {place} && cp {shlex.quote(str(ROOT / 'tests/assets/hf_roberta_tiny'))}/* {place}"

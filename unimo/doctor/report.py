@@ -21,14 +21,14 @@ class Row:
     result: Result
     """`not here` is what this machine cannot run, for example without a GPU."""
     figure: str
-    """What was found, with its unit, and what was expected."""
+    """Measured value with its unit, and the expected one."""
     advice: str = ""
-    """What to do about it; empty if nothing need be done."""
+    """Remedy; empty if none is needed."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is examined."""
+    """Name of the check."""
 
     recipe: str = "unimo3_tiny"
     """Recipe of pre-training whose speed and disk space are examined, and that self-checks train."""

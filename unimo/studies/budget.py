@@ -22,7 +22,7 @@ CHOICE = "steps.json"
 
 @dataclass(frozen=True)
 class Pace:
-    """What a training costs on this machine."""
+    """Cost of a training on this machine."""
 
     step: float
     """Seconds of a step."""

@@ -20,6 +20,7 @@ from paddle import Tensor
 from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared, RegionArrays
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
+from unimo.data.readers.answers import TRUTHS
 from unimo.data.record import Record
 from unimo.errors import ConfigError
 from unimo.files import write_text
@@ -32,9 +33,6 @@ from unimo.settings import RunConfig
 from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, asked_pairs
 from unimo.tasks.classification.batches import check_label
 from unimo.tasks.classifier import ClassifierTask
-
-CLASSES = ("False", "True")
-"""Names of the labels 0 and 1, as in the files of NLVR2."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Nlvr2Task(ClassifierTask):
     """Pooled vectors of the sentence with either picture, concatenated -> false or true; cross-entropy."""
 
     Config = Nlvr2Config
-    classes = CLASSES
+    classes = TRUTHS
     published_data = "NLVR2"
     asked_with = "text"
     needs = frozenset({"fusion"})
@@ -66,7 +64,7 @@ class Nlvr2Task(ClassifierTask):
                 "model.vision.types=2"
             )
         hidden = round(config.head_hidden_multiplier * model.hidden_size)
-        self.classifier = ClassifierHead(2 * model.pooled_size, hidden, len(CLASSES))
+        self.classifier = ClassifierHead(2 * model.pooled_size, hidden, len(TRUTHS))
         self.freeze_unused(text=True, image=True)
 
     @classmethod
@@ -95,7 +93,7 @@ class Nlvr2Task(ClassifierTask):
         """Compute `logits` [B, 2] and `guesses` [B]; records are rows of the official file."""
         found = super().predict(batch)
         rows = zip(batch.identifiers, found["guesses"].tolist(), strict=True)
-        records = [{"identifier": name, "prediction": CLASSES[guess]} for name, guess in rows]
+        records = [{"identifier": name, "prediction": TRUTHS[guess]} for name, guess in rows]
         return {**found, "records": records}
 
     @staticmethod
@@ -160,7 +158,7 @@ class Nlvr2Batch(PairBatch):
     second_images: Array | RegionArrays
     """The second (right) pictures, as `images`."""
     labels: Array | None
-    """[B] int64, indices of `CLASSES`; None for questions to a trained model."""
+    """[B] int64, indices of `TRUTHS`; None for questions to a trained model."""
     identifiers: list[int | str | None] = field(default_factory=list)
     """Names of the samples in NLVR2's own files."""
     sentences: list[str] = field(default_factory=list)
@@ -171,7 +169,7 @@ class Nlvr2Collator(PairCollator):
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Decode both pictures, each with randomness of its own, and tokenize the sentence."""
-        check_label(record, len(CLASSES))
+        check_label(record, len(TRUTHS))
         first = super().prepare(record.picture(0), rng)
         second = self.processor.image(record.picture(1), rng, self.train)
         return {**first, "record": record, "second_image": second}

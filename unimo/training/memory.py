@@ -83,7 +83,7 @@ class MemoryForecast:
     ahead: int
     """Batches read ahead, `data.prefetch`."""
     waste: float = 0.0
-    """What the heap of the process takes besides, as a share of all but `process`."""
+    """Overhead of the heap, as a share of all but `process`."""
 
     def activations_of(self, micro_batch: int) -> int:
         """Return the memory of the forward and backward pass of a micro-batch of another size."""

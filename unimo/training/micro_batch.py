@@ -44,7 +44,7 @@ class Choice:
     limit: int | None
     """Bytes that a rank may hold in all; None if unknown."""
     hints: tuple[str, ...] = ()
-    """What does not fit and what would make it fit, for people; empty if `wanted` fits."""
+    """Message about the lack of memory and its remedies; empty if `wanted` fits."""
 
 
 def settle(state: TrainState, found: MemoryForecast | None, last: Path | None = None) -> Choice:

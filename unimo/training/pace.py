@@ -28,7 +28,7 @@ class Pace:
 
     @property
     def run_seconds(self) -> float:
-        """What is left of the run, with evaluation and checkpoints."""
+        """Rest of the run, with evaluation and checkpoints."""
         training = self.steps * self.step_seconds
         evaluation = self.evaluations * self.evaluation_seconds
         return training + evaluation + self.checkpoints * self.checkpoint_seconds

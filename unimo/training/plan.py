@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is read of a corpus."""
+    """A corpus and the part of it that is read."""
 
     corpus: str
     use: str
@@ -63,7 +63,7 @@ class Corpus:
 
 @dataclass(frozen=True)
 class StepSize:
-    """What an optimizer step processes, over all ranks. The numbers of tokens and operations are estimated
+    """Size and cost of an optimizer step, over all ranks. The numbers of tokens and operations are estimated
     from the first samples; None if these are broken."""
 
     samples: int
@@ -82,7 +82,7 @@ class Memory:
 
     peak_bytes: int
     machine_bytes: int
-    """What there is, in all."""
+    """Memory of the machine or GPU."""
     process_bytes: int
     """Interpreter, Paddle and data."""
     parameters_bytes: int
@@ -98,7 +98,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Disk:
-    """What a run writes, in bytes."""
+    """Disk space of a run, in bytes."""
 
     checkpoint_bytes: int
     needed_bytes: int
@@ -124,7 +124,7 @@ class Plan:
     """None if the first samples are broken."""
     disk: Disk
     hints: tuple[str, ...] = ()
-    """What is unusual, and what to do; see `hints.py`."""
+    """Warnings with remedies; see `hints.py`."""
 
 
 def make_plan(

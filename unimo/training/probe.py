@@ -37,7 +37,7 @@ _SIGNS = ("ResourceExhausted", "out of memory", "Out of memory", "ALLOC_FAILED")
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found, in bytes."""
+    """Result of a probe, in bytes."""
 
     activations: int
     """Tensors of the forward and backward pass of `micro_batch` samples."""

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class Problems:
-    """What was found wrong, each once."""
+    """Problems, each once."""
 
     def __init__(self) -> None:
         self.found: dict[str, type[UnimoError]] = {}

@@ -103,7 +103,8 @@ def join(single: Row, theirs: Tensors) -> np.ndarray:
         (part,) = parts
         return part.reshape([size for axis, size in enumerate(part.shape) if axis == 2 or size > 1])
     try:
-        return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
+        joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        return np.ascontiguousarray(joined).reshape(joined.shape)  # NumPy gives a scalar an axis
     except ValueError as error:
         shapes = ", ".join(f"{name} {list(theirs[name].shape)}" for name in single.theirs)
         raise CheckpointError(f"these do not make one {single.ours}: {shapes}; take a sound file") from error

@@ -37,9 +37,9 @@ HELD_OUT = {
     "test-dev2015": "test-dev",
     "rest_val": "rest_val",
 }
-"""What a record may say -> the split that it is of."""
+"""Field `split` of a record -> split of the record."""
 NO_SPLIT = ("pretrain", "held-out", 1, 0.5, ["train"], {"train": 1}, True, "  ", "tr\u00e1in")
-"""What is the name of no split."""
+"""Names of no split."""
 
 
 def jsonl(folder: Path, stem: str, said: list[Any]) -> Path:

@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins."""
+"""Plan of a run: table, numbers in plan.json, hints."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ def test_fine_tuning_prints_its_plan_and_stops(tool: Tool, tmp_path: Path) -> No
 
 
 def test_images_and_texts_of_corpora_are_counted(tmp_path: Path) -> None:
-    """Of whole corpora; a part of one says how many texts it has, and not how many images."""
+    """A whole corpus has counts of images and texts, a part of one a count of texts alone."""
     config = ScenesConfig(train_images=10, val_images=10, captions_per_image=3)
     counts = {
         kind: (dataset.count_images(), dataset.count_texts())

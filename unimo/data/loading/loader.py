@@ -291,8 +291,7 @@ class TrainLoader:
         return self._consumed
 
     def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprint of every corpus by name, as it was when first asked for, and of what each
-        source of the collator adds to it."""
+        """Return fingerprints of the corpora, and of what the collator reads beside them, as first seen."""
         if not self._fingerprints:
             found = {name: fingerprint(dataset) for name, dataset in self.datasets.items()}
             for setting, added in getattr(self.collator, "sources", dict)().items():

@@ -18,7 +18,7 @@ from unimo.data.prepare.writer import (
     check_folder,
     no_progress,
 )
-from unimo.data.readers.answers import check_truth
+from unimo.data.readers.answers import TRUTHS, check_truth
 from unimo.data.readers.arrow import PAIR_OF_IMAGES
 from unimo.data.splits import read_split
 from unimo.errors import DataError, RecordError, shown
@@ -28,7 +28,6 @@ SPLITS = ("train", "dev", "test1")
 SHARES = ("balanced", "unbalanced")
 LISTS = (*SPLITS, *(f"{share}_{split}" for share in SHARES for split in SPLITS[1:]))
 """Names of the files, without their suffix; those behind the splits are parts of dev and test1."""
-ANSWERS = ("False", "True")
 Pairs = dict[str, dict[str, list[str]]]
 """Name of a pair of pictures -> columns `questions`, `answers`, `question_id`."""
 
@@ -138,4 +137,4 @@ def _read_line(line: bytes, where: str) -> tuple[str, str, str, str]:
         raise RecordError(f"{where}: no label; expected True or False")
     inner = item.get("directory")  # of train alone, whose pictures lie in numbered folders
     folder = split if inner is None else f"{split}/{check_id(inner, f'{where}, directory')}"
-    return identifier, folder, check_text(item["sentence"], f"{where}, 'sentence'"), ANSWERS[label]
+    return identifier, folder, check_text(item["sentence"], f"{where}, 'sentence'"), TRUTHS[label]

@@ -23,6 +23,10 @@ def check_label(label: object, where: str) -> int | None:
     raise RecordError(f"{where}: label {shown(label)} is not one of {', '.join(LABELS)} or 0, 1, 2")
 
 
+TRUTHS = ("False", "True")
+"""Labels 0 and 1 of NLVR2, as in its files."""
+
+
 def check_truth(label: object, where: str) -> int | None:
     """Return the number of an NLVR2 label, 0 false and 1 true; None where there is none.
 

@@ -7,7 +7,7 @@ Paddle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 from unimo.config import merge_into
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.vlmo.config import Config, TextConfig, TransformerConfig, VisionConfig
-from unimo.weights.name_map import Converted, Row, Spelling, Tensors, describe, expand, join, row
+from unimo.weights.name_map import Converted, Row, Spelling, Tensors, expand, row
+from unimo.weights.released import Folder
 
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
 ADVICE = "one of the files vlmo_{base,base_plus,large}_patch16_*.pt of the release, saved as safetensors"
@@ -36,7 +37,7 @@ _PATCHES, _THEIR_PATCHES = "model.patch_embedding.", "transformer.patch_embed.pr
 # H width, I inner width, V words, P positions of texts, G rows of the image's positions, R relative rows,
 # C their columns, Y types, p patch.
 CORE: tuple[Row, ...] = (
-    row("tensor", "model.class_embedding", "transformer.cls_token", shape=(1, 1, "H")),
+    row("batch", "model.class_embedding", "transformer.cls_token", shape=(1, 1, "H")),
     row("tensor", f"{_PATCHES}weight", f"{_THEIR_PATCHES}weight", shape=("H", 3, "p", "p")),
     row("tensor", f"{_PATCHES}bias", f"{_THEIR_PATCHES}bias", shape=("H",)),
     row("norm", f"{_OURS}attention_norm", f"{_THEIRS}norm1", shape=("H",)),
@@ -54,6 +55,14 @@ CORE: tuple[Row, ...] = (
     row("tensor", "model.type_embedding.weight", "token_type_embeddings.weight", shape=("Y", "H")),
     row("linear", "model.pooler.dense", "pooler.dense", shape=("H", "H")),
 )
+
+MEASURED: Mapping[str, tuple[str | int, ...]] = {
+    f"{_THEIR_PATCHES}weight": ("H", 3, "p", "p"),
+    f"{_THEIR_WORDS}word_embeddings.weight": ("V", "H"),
+    f"{_THEIR_WORDS}position_embeddings.weight": ("P", "H"),
+    "token_type_embeddings.weight": ("Y", "H"),
+    "transformer.blocks.0.mlp_text.fc1.weight": ("I", "H"),
+}
 
 
 def expert_rows(ours: str, theirs: str) -> tuple[Row, ...]:
@@ -75,7 +84,7 @@ SCALES = (
 RELATIVE = row(
     "tensor", "model.relative_positions.position_bias", "relative_position_bias_table", shape=("R", "C")
 )
-ABSOLUTE = row("tensor", "model.position_embedding", "transformer.pos_embed", shape=(1, "G", "H"))
+ABSOLUTE = row("batch", "model.position_embedding", "transformer.pos_embed", shape=(1, "G", "H"))
 
 
 def _projection(ours: str, theirs: str) -> Row:
@@ -111,8 +120,15 @@ TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
     "nlvr2": {"classifier": _classifier("nlvr2_classifier")},
 }
 """Task -> our head -> its rows. A file for pre-training may lack heads: those of the language stage do."""
-OTHER_HEADS = ("mlm_score.", "itm_score.", "itc_", "logit_", "vqa_classifier.", "nlvr2_classifier.")
-"""Beginnings of the names of all heads; those of other tasks are left out."""
+OTHER_HEADS: Mapping[str, str] = {
+    "mlm_score.": "head over words",
+    "itm_score.": "head of matching",
+    "itc_": "heads of contrast",
+    "logit_": "scales of contrast",
+    "vqa_classifier.": "classifier, for --task vqa",
+    "nlvr2_classifier.": "classifier, for --task nlvr2",
+}
+"""Beginning of the names of a head -> description; those of other tasks are left out."""
 
 
 def rows_of(tensors: Tensors, task: str) -> tuple[list[Row], tuple[str, ...]]:
@@ -166,10 +182,10 @@ def from_release(
         raise ConfigError(f"no released weights of VLMo are for {task!r}; known: {', '.join(TASK_HEADS)}")
     tensors = {name: tensor for name, tensor in tensors.items() if name not in BUFFERS}
     rows, absent = rows_of(tensors, task)
-    sizes = _sizes(tensors, rows, where)
-    check(tensors, rows, sizes, where)
+    folder = Folder(tensors, where, "VLMo", ADVICE)
+    sizes = sizes_of(folder, rows)
+    ours = folder.rename(rows, sizes, OTHER_HEADS)
     config = merge_into(_config(sizes, tensors, given), dict(given), "model")
-    ours = {entry.ours: _converted(entry, tensors) for entry in rows}
     data = {
         "image_size": config.vision.image_size,
         "max_text_len": config.text.max_position,
@@ -178,15 +194,6 @@ def from_release(
     }
     fields = {"name": task, **({"head_hidden_multiplier": sizes["D"] / sizes["H"]} if "D" in sizes else {})}
     return Converted(config, ours, data, absent, fields)
-
-
-def _converted(entry: Row, tensors: Tensors) -> np.ndarray:
-    """Return our tensor: without the axes of length 1 that theirs has in front."""
-    array, theirs = join(entry, tensors), tensors[entry.theirs[0]]
-    if entry.kind == "turned":
-        return array
-    kept = zip(theirs.shape, entry.shape, strict=True)
-    return array.reshape([size for size, symbol in kept if symbol != 1])
 
 
 def to_release(ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
@@ -203,48 +210,16 @@ def to_release(ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
     return theirs
 
 
-def _sizes(tensors: Tensors, rows: list[Row], where: str) -> dict[str, int]:
-    """Return the size of each symbol, from the first tensor that has it.
+def sizes_of(folder: Folder, rows: Sequence[Row]) -> dict[str, int]:
+    """Return the size of each symbol of rows.
 
     Raises:
         CheckpointError: this is no release of VLMo.
     """
-    sizes: dict[str, int] = {}
-    for entry in rows:
-        array = tensors.get(entry.theirs[0])
-        if array is not None and len(array.shape) == len(entry.shape):
-            for symbol, size in zip(entry.shape, array.shape, strict=True):
-                if isinstance(symbol, str) and symbol != "3H":
-                    sizes.setdefault(symbol, size)
-    needed = {"H", "I", "V", "P", "p", "Y"}
-    if not needed <= sizes.keys():
-        missing = [entry.theirs[0] for entry in rows if entry.theirs[0] not in tensors]
-        raise CheckpointError(
-            f"{where} is not a release of VLMo; {describe({'missing': missing})}. Give {ADVICE}"
-        )
+    tables = (RELATIVE, ABSOLUTE, *(entry for entry in rows if entry.ours.startswith("classifier.")))
+    measured = {entry.theirs[0]: entry.shape for entry in tables if entry.theirs[0] in folder.tensors}
+    sizes = folder.sizes({**MEASURED, **measured})
     return sizes | {"3H": 3 * sizes["H"]}
-
-
-def check(tensors: Tensors, rows: list[Row], sizes: Mapping[str, int], where: str) -> None:
-    """Check names and shapes of a release.
-
-    Raises:
-        CheckpointError: names what is missing, unknown or mis-shaped.
-    """
-    shapes = {
-        entry.theirs[0]: tuple(sizes[size] if isinstance(size, str) else size for size in entry.shape)
-        for entry in rows
-    }
-    others = [name for name in tensors if name not in shapes and not name.startswith(OTHER_HEADS)]
-    wrong = [
-        f"{name} (found {list(tensors[name].shape)}, expected {list(shape)})"
-        for name, shape in shapes.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    missing = [name for name in shapes if name not in tensors]
-    problems = {"missing": missing, "unknown": others, "mis-shaped": wrong}
-    if any(problems.values()):
-        raise CheckpointError(f"{where} is not a whole release of VLMo; {describe(problems)}. Give {ADVICE}")
 
 
 def _config(sizes: Mapping[str, int], tensors: Tensors, given: Mapping[str, Any]) -> Config:

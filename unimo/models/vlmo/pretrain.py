@@ -25,7 +25,6 @@ from unimo.losses.contrastive import (
     row_counts,
     rows_before,
 )
-from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.vectors import Vectors
 from unimo.models import objective
 from unimo.models.exchange import fetch_rows, same_on_all
@@ -33,6 +32,7 @@ from unimo.models.objective import Scalars
 from unimo.models.vlmo.batches import PretrainBatch
 from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.model import Vlmo
+from unimo.models.vlmo.stages import masked_words
 from unimo.nn.heads import TEMPERATURE_START, MlmHead, ProjectionHead
 from unimo.nn.init import constant_attr, linear
 from unimo.nn.outputs import Encoded, concat_rows
@@ -86,7 +86,7 @@ class Objective(objective.Objective):
         if "itm" in self.options.tasks:
             losses["itm"], report["itm_accuracy"] = self.matching(model, part, image, vectors.dual)
         if "mlm" in self.options.tasks:
-            losses["mlm"], report["mlm_accuracy"] = self.masked_words(model, part, image)
+            losses["mlm"], report["mlm_accuracy"] = masked_words(model, part, self.mlm_head, image)
         return losses, report
 
     def part_vectors(self, model: Vlmo, loss: str, part: PretrainBatch) -> TwoContrasts:
@@ -143,12 +143,6 @@ class Objective(objective.Objective):
         own = paddle.ones([part.images.shape[0]], "int64")
         labels = paddle.concat([own, drawn.image_labels, drawn.text_labels])
         return matching_loss(self.itm_head(fused.pooled), labels)
-
-    def masked_words(self, model: Vlmo, part: PretrainBatch, image: Encoded) -> tuple[Tensor, Tensor]:
-        """Compute MLM of texts with their images: loss and accuracy, scalars."""
-        text = model.encode_text(part.mlm_input_ids, part.attention_mask)
-        states = model.fuse(text, image, outputs="text").fused_text
-        return masked_lm_loss(states, part.mlm_positions, part.mlm_labels, self.mlm_head)
 
     def idle_layers(self, model: Vlmo, absent: set[str]) -> list[nn.Layer]:
         """List layers whose parameters only tasks use that are not learned."""

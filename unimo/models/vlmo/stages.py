@@ -13,12 +13,15 @@ from unimo.models.objective import Scalars
 from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.model import Vlmo
 from unimo.nn.heads import MlmHead
+from unimo.nn.outputs import Encoded
 
 
-def masked_words(model: Vlmo, part: MaskedTextBatch, head: nn.Layer) -> tuple[Tensor, Tensor]:
-    """Compute MLM of texts alone: loss and accuracy, scalars."""
+def masked_words(
+    model: Vlmo, part: MaskedTextBatch, head: nn.Layer, image: Encoded | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute MLM of texts, alone or with their images: loss and accuracy, scalars."""
     text = model.encode_text(part.mlm_input_ids, part.attention_mask)
-    states = model.fuse(text, None, outputs="text").fused_text
+    states = model.fuse(text, image, outputs="text").fused_text
     return masked_lm_loss(states, part.mlm_positions, part.mlm_labels, head)
 
 

@@ -21,7 +21,7 @@ from unimo.errors import DataError, RecordError
 from unimo.tasks.caption.data import read_references
 
 NO_OBJECTS: tuple[Any, ...] = (None, 5, "a text", [], ["a"], {}, True, {"other": 1})
-"""What may stand in a list in the place of an object."""
+"""Values in a list that are no objects."""
 STORY = {
     "id": "s",
     "story": "A dog runs.",
