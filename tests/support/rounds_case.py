@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from unimo import cli, distributed
 from unimo.data.images.transforms import bytes_to_pixels
 from unimo.losses.contrastive import Contrast, PairVectors, gather_rows, row_counts, rows_before
 from unimo.models import objective
-from unimo.models.batches import MaskedTextBatch, PretrainBatch
+from unimo.models.batches import MaskedImageBatch, MaskedTextBatch, PretrainBatch
 from unimo.models.paper import PretrainConfig
 from unimo.models.unimo.batches import UnifiedBatch
 from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
@@ -192,11 +193,23 @@ def unimo(**dropout: Any) -> Task:
     return PretrainTask(model, OPTIONS)
 
 
-def dual_and_fused(**dropout: Any) -> Task:
+def masked_images(parts: Sequence[int]) -> MaskedImageBatch:
+    """Two images in each part, with other numbers of masked patches."""
+    pixels = np.concatenate([np.random.default_rng(part).normal(size=(2, 3, SIDE, SIDE)) for part in parts])
+    masked = np.concatenate([np.arange(2)[:, None] <= np.arange(4) - part for part in parts])
+    return MaskedImageBatch(
+        images=pixels.astype(np.float32),
+        masked=masked,
+        mim_positions=np.flatnonzero(masked),
+        sample_ids=[f"{part}/{row}" for part in parts for row in range(2)],
+    )
+
+
+def vlmo_of(stage: Any, **dropout: Any) -> Task:
     transformer = {**LAYER, "pair_layers": 1, "drop_path": dropout["dropout"]}
     text, vision = {"vocab_size": VOCABULARY}, {"image_size": SIDE}
     model = create_model("vlmo_tiny", text=text, vision=vision, transformer=transformer)
-    return PretrainTask(model, VlmoConfig())
+    return PretrainTask(model, VlmoConfig(stage=stage))
 
 
 def ranking(**dropout: Any) -> Task:
@@ -213,7 +226,8 @@ CASES: dict[str, tuple[Callable[..., Task], Callable[[Sequence[int]], Batch]]] =
     "unimo2": (unimo2, three_parts),
     "unimo": (unimo, unified),
     "retrieval": (ranking, retrieval_pairs),
-    "vlmo": (dual_and_fused, join_bytes),
+    "vlmo": (partial(vlmo_of, "vision_language"), join_bytes),
+    "vlmo_vision": (partial(vlmo_of, "vision"), masked_images),
 }
 
 

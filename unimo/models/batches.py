@@ -1,6 +1,7 @@
-"""Pre-training batches that several papers read: masked texts for MLM, and pairs for ITM.
+"""Pre-training batches that several papers read: masked texts for MLM, masked images, and pairs for ITM.
 
-Legend: B batch, T longest text of the batch, S image side, N masked tokens, F false images.
+Legend: B batch, T longest text of the batch, S image side, N masked tokens, F false images, P patches of an
+image, M masked patches of all images.
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ class MaskedTextBatch(Batch):
     """[N] int64, flat positions b * T + t of the masked tokens."""
     mlm_labels: Array
     """[N] int64, the tokens that were there."""
+
+
+@dataclass(kw_only=True)
+class MaskedImageBatch(Batch):
+    """Images alone, some of whose patches are masked."""
+
+    images: Array
+    """[B, 3, S, S] float32, whole."""
+    masked: Array
+    """[B, P] bool, True = hidden from the model."""
+    mim_positions: Array
+    """[M] int64, flat positions b * P + p of the masked patches."""
+    target_images: Array | None = None
+    """[B, 3, S', S'] float32, the same parts of the images as a frozen network reads them that gives the
+    targets; None where the targets are pixels."""
 
 
 @dataclass(kw_only=True)

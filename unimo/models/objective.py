@@ -23,7 +23,7 @@ from unimo.losses.contrastive import (
 )
 from unimo.losses.vectors import Vectors
 from unimo.models.base import Model
-from unimo.models.batches import MaskedTextBatch, PretrainBatch
+from unimo.models.batches import MaskedImageBatch, MaskedTextBatch, PretrainBatch
 from unimo.models.contrastive import Contrastive, Scalars
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
 from unimo.nn.init import constant_attr
@@ -36,10 +36,11 @@ PARTS = {"pairs": "", "texts": "text_", "images": "image_"}
 class Objective(Contrastive):
     """Base of the pre-training objectives.
 
-    A batch is one of pairs (`PretrainBatch`), or has the parts `pairs`, `texts` and `images`, some of which
-    may be None. A paper says what it learns from a part (`part_losses`) and how it weights its losses
-    (`weigh`). If it has contrastive losses, it names them and the parts that they compare (`contrasts`),
-    computes the vectors (`part_vectors`) and, but for `itc`, the loss (`compare`).
+    A batch is one of pairs (`PretrainBatch`), of masked texts or of masked images, or has the parts `pairs`,
+    `texts` and `images`, some of which may be None. A paper says what it learns from a part (`part_losses`)
+    and how it weights its losses (`weigh`). If it has contrastive losses, it names them and the parts that
+    they compare (`contrasts`), computes the vectors (`part_vectors`) and, but for `itc`, the loss
+    (`compare`).
 
     Attributes:
         mlm_head: text states [N, D] to vocabulary logits.
@@ -134,6 +135,15 @@ class Objective(Contrastive):
         """Compute the weighted sum of all `LOSSES`."""
         raise NotImplementedError
 
+    def patch_errors(self, model: Model, batch: MaskedImageBatch) -> dict[str, Tensor]:
+        """Compute how far off the predictions of masked patches are, for evaluation.
+
+        Returns:
+            `mim_errors` [M], whose mean is the loss, and where the targets are classes `mim_hits` [M], 1 =
+            predicted.
+        """
+        raise NotImplementedError
+
     def match_logits(self, model: Model, pooled: Tensor) -> Tensor:
         """Compute the logits [N, 2] of mismatch and match of pooled pairs [N, P]."""
         return self.itm_head(pooled)
@@ -168,6 +178,8 @@ def parts_of(batch: Batch) -> dict[str, Any]:
         return {"pairs": batch}
     if isinstance(batch, MaskedTextBatch):
         return {"texts": batch}
+    if isinstance(batch, MaskedImageBatch):
+        return {"images": batch}
     return {name: part for name in PARTS if (part := getattr(batch, name)) is not None}
 
 

@@ -54,6 +54,13 @@ class TextEmbeddings(nn.Layer):
         return dropout(self.norm(states), self.dropout, self.training)
 
 
+def cut_patches(pixels: Tensor, size: int) -> Tensor:
+    """Cut images [B, 3, g * P, g * P] into patches [B, g * g, 3 * P * P], row by row; `size` is P."""
+    grid = pixels.shape[-1] // size
+    patches = pixels.reshape([0, 3, grid, size, grid, size]).transpose([0, 2, 4, 1, 3, 5])
+    return patches.reshape([0, grid * grid, 3 * size * size])
+
+
 class PatchEmbedding(nn.Layer):
     """Projection of square patches, as one matrix product (Eq. 1's W^p).
 
@@ -78,8 +85,7 @@ class PatchEmbedding(nn.Layer):
         if self.padding:
             kept = grid * size - self.padding
             pixels = F.pad(pixels[:, :, :kept, :kept], [self.padding, 0, self.padding, 0])
-        patches = pixels.reshape([0, 3, grid, size, grid, size]).transpose([0, 2, 4, 1, 3, 5])
-        patches = patches.reshape([0, grid * grid, 3 * size * size])
+        patches = cut_patches(pixels, size)
         states = paddle.matmul(patches, self.weight.reshape([self.weight.shape[0], -1]), transpose_y=True)
         return states if self.bias is None else add_bias(states, self.bias)
 

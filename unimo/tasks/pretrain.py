@@ -1,7 +1,7 @@
 """Pre-training: the objective of a paper behind the interface of tasks.
 
 What is learned from pairs, texts and images is part of each paper (`unimo/models/<paper>/pretrain.py`, class
-`Objective`); this file connects it to the loop and measures it on held-out pairs.
+`Objective`); this file connects it to the loop and measures it on held-out samples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unimo.data.loading.task_data import TaskData
 from unimo.losses.vectors import Vectors
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
-from unimo.models.batches import PretrainBatch
+from unimo.models.batches import MaskedImageBatch, PretrainBatch
 from unimo.models.objective import encode_images
 from unimo.models.paper import Paper, PretrainConfig
 from unimo.tasks.base import Batch, Task
@@ -32,7 +32,7 @@ class PretrainTask(Task):
     """A model and its objective.
 
     Training batches of a model with the capabilities `text_only` and `image_only` may have three parts;
-    held-out batches are pairs, or texts where there are no pairs.
+    held-out batches are pairs, or texts or images where there are no pairs.
     """
 
     needs = frozenset({"fusion"})
@@ -99,10 +99,13 @@ class PretrainTask(Task):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Compute `mlm_logits` [N, vocabulary] of the masked tokens and, if the objective judges pairs,
-        `itm_logits` [B, 2]. Batches of texts alone have the former only.
+        `itm_logits` [B, 2]. Batches of texts alone have the former only, and those of images alone
+        `mim_errors` and `mim_hits` of the masked patches (`Objective.patch_errors`).
 
         The pairs are those that the batch names, also where training draws hard negatives.
         """
+        if isinstance(batch, MaskedImageBatch):
+            return self.objective.patch_errors(self.model, batch) if batch.mim_positions.shape[0] else {}
         image, own, prediction = None, None, {}
         if isinstance(batch, PretrainBatch):
             image = encode_images(self.model, batch)
@@ -122,17 +125,22 @@ class PretrainTask(Task):
 
 
 class PretrainMetric(Averages):
-    """Means over all masked tokens, and over all pairs: `mlm_loss`, `itm_loss` (nats), `mlm_accuracy`,
-    `itm_accuracy` (percent)."""
+    """Means over all masked tokens, all masked patches, and all pairs: `mlm_loss`, `itm_loss` (nats),
+    `mim_loss`, `mlm_accuracy`, `itm_accuracy`, of codes `mim_accuracy` (percent)."""
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Add one batch."""
-        for key, logits in prediction.items():
-            name = key.removesuffix("_logits")
-            logits, labels = logits.astype("float32"), getattr(batch, f"{name}_labels")
+        for key, values in prediction.items():
+            name, _, kind = key.rpartition("_")
+            values = values.astype("float32")
+            if kind != "logits":
+                score, factor = {"errors": ("loss", 1.0), "hits": ("accuracy", 100.0)}[kind]
+                self.add(f"{name}_{score}", factor * values.sum().item(), values.shape[0])
+                continue
+            labels = getattr(batch, f"{name}_labels")
             count = labels.shape[0]
-            loss = F.cross_entropy(logits, labels, reduction="sum").item()
-            hits = (logits.argmax(axis=1) == labels).astype("int64").sum().item()
+            loss = F.cross_entropy(values, labels, reduction="sum").item()
+            hits = (values.argmax(axis=1) == labels).astype("int64").sum().item()
             self.add(f"{name}_loss", loss, count)
             self.add(f"{name}_accuracy", 100.0 * hits, count)
 

@@ -43,8 +43,10 @@ def _network(config: Config) -> Any:
 def _objective(config: Config, options: PretrainingConfig) -> Any:
     from unimo.models.vlmo.pretrain import Objective
     from unimo.models.vlmo.stages import LanguageStage
+    from unimo.models.vlmo.vision_stage import VisionStage
 
-    return {"language": LanguageStage, "vision_language": Objective}[options.stage](config)
+    stages = {"vision": VisionStage, "language": LanguageStage, "vision_language": Objective}
+    return stages[options.stage](config)
 
 
 def _batches(run: Any, processor: Any) -> Any:

@@ -118,8 +118,9 @@ class ObjectiveConfig:
 class PretrainingConfig(PretrainConfig):
     """Task section of pre-training."""
 
-    stage: Literal["language", "vision_language"] = "vision_language"
-    """What is learned (section 3.4)."""
+    stage: Literal["vision", "language", "vision_language"] = "vision_language"
+    """What is learned (section 3.4): masked patches of images alone, masked words of texts alone, or the
+    tasks on pairs."""
 
 
 @dataclass(frozen=True)

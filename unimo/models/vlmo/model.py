@@ -113,7 +113,14 @@ class Vlmo(Model):
             attentions: there are none before fusion.
             second: these are second pictures of pairs of pictures (NLVR2), which have a type of their own.
         """
-        patches = self.patch_embedding(images)
+        return self.place(self.patch_embedding(images), layers=layers, second=second)
+
+    def place(self, patches: Tensor, *, layers: bool = False, second: bool = False) -> Encoded:
+        """Complete projected patches [B, N, D], some of which may be masked, to H_0^v (section 3.1).
+
+        Args:
+            layers, second: as for `encode_image`.
+        """
         token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
         states = paddle.concat([token, patches], axis=1)
         if self.position_embedding is not None:
