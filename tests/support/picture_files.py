@@ -10,7 +10,7 @@ from PIL import Image
 def jpeg(number: int, size: int = 40) -> bytes:
     """The bytes of a picture that differs for every number."""
     buffer = io.BytesIO()
-    Image.linear_gradient("L").resize((size, size)).rotate(number).convert("RGB").save(buffer, "JPEG")
+    Image.linear_gradient("L").resize((size, size)).rotate(number + 1).convert("RGB").save(buffer, "JPEG")
     return buffer.getvalue()
 
 
