@@ -14,10 +14,12 @@ from unimo.data.images.open import open_image
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.pictures import Pictures
 from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
+from unimo.data.readers.answers import TRUTHS
+from unimo.data.readers.arrow import PAIR_OF_IMAGES
 from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
 from unimo.data.readers.divided import divide_by_hash, divide_by_records
 from unimo.data.readers.jsonl import JsonlDataset
-from unimo.data.record import Record, picture_name
+from unimo.data.record import Record, pair_id, picture_name
 from unimo.data.splits import splits_of
 from unimo.errors import DataError, RecordError
 from unimo.files import checked_path, listed, read_bytes
@@ -29,7 +31,12 @@ _NAMES = {"image_id": pa.string(), "question_id": pa.list_(pa.string())}
 _SCHEMAS = SCHEMAS | {
     "vqa": pa.schema({column.name: _NAMES.get(column.name, column.type) for column in SCHEMAS["vqa"]})
 }
-_STEMS: dict[Kind, str] = {"pairs": "_caption", "vqa": "_vqa", "entailment": "_entailment"}
+_STEMS: dict[Kind, str] = {
+    "pairs": "_caption",
+    "vqa": "_vqa",
+    "entailment": "_entailment",
+    "nlvr2": "_nlvr2",
+}
 
 
 def prepare_jsonl(
@@ -42,7 +49,7 @@ def prepare_jsonl(
     max_missing_rate: float = 0.01,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write `<name>_caption_<split>.arrow` (or `_vqa_`, `_entailment_`), `summary.json`, VQA `answers.json`.
+    """Write `<name>_<kind>_<split>.arrow` (pairs: `_caption_`), `summary.json`, and for VQA `answers.json`.
 
     Splits are those of the file names (`train.jsonl`, `val.jsonl`); if none names one, those that lines say
     under `split`; if none says one, images are split by hash: 90% train, 5% val, 5% test. Every line is read
@@ -72,29 +79,27 @@ def prepare_jsonl(
         )
     labels = _vocabulary(groups, min_count) if kind == "vqa" else {}
     summary: dict[str, Any] = {"kind": kind, "splits": {}}
+    rows = "pairs" if kind == "nlvr2" else "images"
     for split, group in groups.items():
         if kind == "vqa" and not split.startswith("test"):
             group = _with_classes(group, labels)
         stem, samples = f"{name}{_STEMS[kind]}_{split}", sum(map(len, group.values()))
         if not group and not are_named:  # few images dealt out by hash: none, or no sound one, is in val
-            summary["splits"][split] = {"images": 0, "samples": 0, "files": []}
+            summary["splits"][split] = {rows: 0, "samples": 0, "files": []}
             (Path(out) / f"{stem}.arrow").unlink(missing_ok=True)
             continue
         with ArrowWriter(out, stem, _SCHEMAS[kind]) as writer:
             for records in progress(group.values(), total=len(group), what=f"write {split}"):
                 row = _row(records, split, kind, labels)
-                pictures.compare(split, row["image"], records[0].image_id)
+                for column, picture in zip(_columns(kind), _pictures(records[0]), strict=True):
+                    pictures.compare(split, row[column], picture.image_id)
                 writer.write(row)
             writer.check_some(
                 f"all {len(splits[split])} samples of {split} are broken"
                 + (", or have no answer that is a class (--min-count)" if kind == "vqa" else "")
             )
-        summary["splits"][split] = {"images": writer.rows, "samples": samples, "files": writer.file_names}
-    summary |= {
-        "images_in_two_splits": pictures.copies,
-        "broken": broken.count,
-        "examples": broken.examples,
-    }
+        summary["splits"][split] = {rows: writer.rows, "samples": samples, "files": writer.file_names}
+    summary |= {"images_in_two_splits": pictures.copies, "broken": broken.count, "examples": broken.examples}
     if kind == "vqa":
         summary["answers"] = len(labels)
         write_json(Path(out) / "answers.json", list(labels))
@@ -131,17 +136,31 @@ def _group(
     for index in progress(range(len(data)), total=len(data), what=f"check {split}"):
         with broken.skipping():
             record = data[index]
-            if kind == "entailment" and record.label is None:
+            if kind in ("entailment", "nlvr2") and record.label is None:
                 raise RecordError(f"{record.sample_id}: no label")
             if kind == "vqa" and not split.startswith("test") and not record.answer_scores:
                 raise RecordError(f"{record.sample_id}: no answers")
             # Tables hold UTF-8, and file names need not.
-            image_id = check_text(record.image_id, f"{record.sample_id}, its image")
-            pictures.add(split, image_id, record.image)
-            if (name := picture_name(image_id)) not in groups:
-                open_image(record.image, target=_CHECK_SIZE)
+            singles = _pictures(record)
+            names = [check_text(one.image_id, f"{record.sample_id}, its image") for one in singles]
+            for image_id, one in zip(names, singles, strict=True):
+                pictures.add(split, image_id, one.image)
+            # In a table the first of two pictures is the left one, so (a, b) and (b, a) are two rows.
+            name = pair_id(*names) if len(names) > 1 else picture_name(names[0])
+            if name not in groups:
+                for source in record.images:
+                    open_image(source, target=_CHECK_SIZE)
             groups.setdefault(name, []).append(record)
     return groups
+
+
+def _columns(kind: Kind) -> tuple[str, ...]:
+    return PAIR_OF_IMAGES if kind == "nlvr2" else ("image",)
+
+
+def _pictures(record: Record) -> tuple[Record, ...]:
+    """Return a record of each picture of a sample."""
+    return tuple(map(record.picture, range(2))) if len(record.images) > 1 else (record,)
 
 
 def _vocabulary(groups: Mapping[str, Mapping[str, list[Record]]], min_count: int) -> dict[str, int]:
@@ -166,7 +185,15 @@ def _with_classes(group: Mapping[str, list[Record]], labels: Mapping[str, int]) 
 
 def _row(records: list[Record], split: str, kind: Kind, labels: Mapping[str, int]) -> dict[str, Any]:
     image_id = records[0].image_id
-    row: dict[str, Any] = {"image": read_bytes(records[0].image, IMAGE_BYTES)}
+    images = zip(_columns(kind), records[0].images, strict=True)
+    row: dict[str, Any] = {column: read_bytes(source, IMAGE_BYTES) for column, source in images}
+    if kind == "nlvr2":
+        return row | {
+            "questions": [record.text for record in records],
+            "answers": [TRUTHS[record.label] for record in records],
+            "identifier": records[0].sample_id,
+            "question_id": [str(record.question_id) for record in records],
+        }
     if kind == "pairs":
         return row | {"caption": [r.text for r in records], "image_id": image_id, "split": split}
     if kind == "entailment":

@@ -119,3 +119,62 @@ def test_a_file_of_nothing(tmp_path, content):
     (tmp_path / "train.jsonl").write_text(content)
     with pytest.raises(DataError, match="nothing of|is empty|no samples|holds no"):
         prepare_jsonl(tmp_path / "train.jsonl", tmp_path / "out", "vqa")
+
+
+def pairs_of_pictures(folder):
+    """Four pictures and sentences about pairs of them, one pair in both orders."""
+    write_pictures(folder, [f"images/{i}.jpg" for i in range(4)])
+    pairs = [(0, 1), (0, 1), (1, 0), (2, 3)]
+    items = [
+        {"images": [f"images/{i}.jpg" for i in pair], "text": f"sentence {n}", "label": n % 2 == 0}
+        for n, pair in enumerate(pairs)
+    ]
+    items[1]["identifier"] = "mine-1"
+    return items
+
+
+def test_pairs_of_pictures(tmp_path):
+    lines(tmp_path / "train.jsonl", pairs_of_pictures(tmp_path))
+    summary = prepare_jsonl(tmp_path / "train.jsonl", tmp_path / "out", "nlvr2")
+    files = ["own_nlvr2_train.arrow"]
+    assert summary["splits"]["train"] == {"pairs": 3, "samples": 4, "files": files}
+    assert summary["images_in_two_splits"] == 0
+    records = list(opened(tmp_path / "out", "train", "nlvr2"))
+    assert [(r.text, r.label, r.question_id, r.images) for r in records] == [
+        ("sentence 0", 1, "train:1#0", (jpeg(0), jpeg(1))),
+        ("sentence 1", 0, "mine-1", (jpeg(0), jpeg(1))),
+        ("sentence 2", 1, "train:3#0", (jpeg(1), jpeg(0))),
+        ("sentence 3", 0, "train:4#0", (jpeg(2), jpeg(3))),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": ["images/0.jpg"]}, "a list of two paths, the left and the right picture"),
+        ({"images": None, "image": "images/0.jpg"}, "a list of two paths.*found 'images/0.jpg'"),
+        ({"images": ["images/0.jpg", "images/cut.jpg"]}, "cut.jpg|truncated"),
+        ({"images": ["images/0.jpg", "images/none.jpg"]}, "none.jpg"),
+        ({"label": None}, "no label"),
+        ({"label": "neither"}, "neither true nor false"),
+    ],
+)
+def test_lines_that_are_no_pair_of_pictures(tmp_path, change, message):
+    items = pairs_of_pictures(tmp_path)
+    (tmp_path / "images/cut.jpg").write_bytes(jpeg(9)[:-200])
+    items[1] = {**items[1], "label": True, **change}
+    source = lines(tmp_path / "train.jsonl", items)
+    with pytest.raises(DataError, match=f"1 of 4 samples .* broken.*{message}"):
+        prepare_jsonl(source, tmp_path / "out", "nlvr2")
+    summary = prepare_jsonl(source, tmp_path / "out", "nlvr2", max_missing_rate=0.5)
+    assert summary["broken"] == 1
+    texts = [r.text for r in opened(tmp_path / "out", "train", "nlvr2")]
+    assert texts == ["sentence 0", "sentence 2", "sentence 3"]
+
+
+def test_a_picture_of_pairs_in_two_splits_is_counted(tmp_path):
+    items = pairs_of_pictures(tmp_path)
+    lines(tmp_path / "in/train.jsonl", items[:2])
+    lines(tmp_path / "in/val.jsonl", items[2:])
+    summary = prepare_jsonl(tmp_path / "in", tmp_path / "out", "nlvr2", images=tmp_path)
+    assert summary["images_in_two_splits"] == 2
