@@ -102,7 +102,7 @@ def find_pictures(folder: Path) -> list[Path]:
     Links to folders are followed, but no folder is read twice.
     """
     pictures, others = [], Counter()
-    for path in _walk(folder):
+    for path in files_below(folder):
         if _is_picture(path):
             pictures.append(Path(path))
         else:
@@ -113,7 +113,7 @@ def find_pictures(folder: Path) -> list[Path]:
     return sorted(pictures)
 
 
-def _walk(folder: str | Path) -> Iterator[str]:
+def files_below(folder: str | Path) -> Iterator[str]:
     """Yield the paths of the files in a folder and its subfolders, without hidden ones.
 
     Raises:
@@ -168,7 +168,7 @@ class ImageFolder(LabeledImages):
         self.names: list[str] = []
         self._labels = array("i")
         for label, folder in enumerate(self.class_names):
-            files = filter(_is_picture, _walk(self.root / folder))
+            files = filter(_is_picture, files_below(self.root / folder))
             names = sorted(os.path.relpath(file, self._tree) for file in files)
             self.names += names
             self._labels.extend([label] * len(names))
@@ -232,7 +232,7 @@ def split_folders(root: Path, labeled: bool) -> dict[str, Split]:
         DataError: folders named like a split beside others, and no telling which of the two they are; or
             folders of splits further down.
     """
-    folders = [folder for folder in class_folders(root) if any(map(_is_picture, _walk(root / folder)))]
+    folders = [folder for folder in class_folders(root) if any(map(_is_picture, files_below(root / folder)))]
     found = {folder: read_split(folder) for folder in folders}
     splits = {folder: split for folder, split in found.items() if split and split.alone}
     others = [folder for folder in folders if folder not in splits]
