@@ -29,6 +29,7 @@ from unimo import cli, distributed
 from unimo.data.images.transforms import bytes_to_pixels
 from unimo.losses.contrastive import Contrast, PairVectors, gather_rows, row_counts, rows_before
 from unimo.models import objective
+from unimo.models.base import Model
 from unimo.models.batches import MaskedImageBatch, MaskedTextBatch, PretrainBatch
 from unimo.models.paper import PretrainConfig
 from unimo.models.unimo.batches import UnifiedBatch
@@ -205,16 +206,23 @@ def masked_images(parts: Sequence[int]) -> MaskedImageBatch:
     )
 
 
-def vlmo_of(stage: Any, **dropout: Any) -> Task:
+def vlmo_model(dropout: dict[str, Any]) -> Model:
     transformer = {**LAYER, "pair_layers": 1, "drop_path": dropout["dropout"]}
     text, vision = {"vocab_size": VOCABULARY}, {"image_size": SIDE}
-    model = create_model("vlmo_tiny", text=text, vision=vision, transformer=transformer)
-    return PretrainTask(model, VlmoConfig(stage=stage))
+    return create_model("vlmo_tiny", text=text, vision=vision, transformer=transformer)
+
+
+def vlmo_of(stage: Any, **dropout: Any) -> Task:
+    return PretrainTask(vlmo_model(dropout), VlmoConfig(stage=stage))
 
 
 def ranking(**dropout: Any) -> Task:
     model = create_model("unimo3_tiny", **towers(dropout))
     return retrieval.RetrievalTask(model, retrieval.RetrievalConfig(itc_size=12))
+
+
+def dual_encoder(**dropout: Any) -> Task:
+    return retrieval.RetrievalTask.create(vlmo_model(dropout), retrieval.RetrievalConfig(loss="itc"))
 
 
 def towers(dropout: dict[str, Any]) -> dict[str, Any]:
@@ -228,6 +236,7 @@ CASES: dict[str, tuple[Callable[..., Task], Callable[[Sequence[int]], Batch]]] =
     "retrieval": (ranking, retrieval_pairs),
     "vlmo": (partial(vlmo_of, "vision_language"), join_bytes),
     "vlmo_vision": (partial(vlmo_of, "vision"), masked_images),
+    "dual": (dual_encoder, retrieval_pairs),
 }
 
 

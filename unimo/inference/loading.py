@@ -112,6 +112,8 @@ def load_task(
     name, where = content["task"]["name"], f"{directory / CONFIG}: task"
     config = config or merge_into(registry.task_config(name, model.config.name), content["task"], where)
     task = registry.task_class(name).create(model, config, content.get("metadata") or {})
+    own = task.state_dict().keys()
+    tensors = {key: x for key, x in tensors.items() if key in own or not key.startswith(task.unread_heads)}
     load_into(task, tensors, str(directory / WEIGHTS))
     task.eval()
     return task, reader

@@ -1,7 +1,8 @@
 """Zero-shot use of a pre-trained model: its matching head scores how well a text fits an image.
 
-Retrieval ranks by that score. Classification puts each class name into a prompt and takes the text that fits
-best (UNIMO-2, section 5.2).
+VLMo scores by the vectors of its dual encoder instead, unless `task.rerank` asks for matching. Retrieval
+ranks by the score. Classification puts each class name into a prompt and takes the text that fits best
+(UNIMO-2, section 5.2).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from unimo.inference.evaluation import Evaluation, measure, processor_changes, r
 from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labels
 from unimo.models.base import Images
 from unimo.nn.outputs import concat_rows
+from unimo.registry import task_config
 from unimo.tasks.base import Batch, to_tensors
 from unimo.tasks.classification.image import ImageClassificationTask, TopAccuracy, class_names
 from unimo.tasks.classifier import ClassifierTask
@@ -41,17 +43,18 @@ def open_matcher(
     processor: Mapping[str, Any] | None = None,
     config: RetrievalConfig | None = None,
 ) -> tuple[MatchingTask, Processor]:
-    """Open a pre-trained model with its matching head, as a retrieval task that nobody trained.
+    """Open a pre-trained model with its heads, as a retrieval task that nobody trained.
 
-    Without contrastive heads from pre-training there is no first stage: every pair is scored.
+    Without contrastive heads from pre-training there is no first stage: every pair is scored by matching.
 
     Args:
         directory: model directory of pre-training or of retrieval.
         processor: fields of the processor to replace.
-        config: retrieval config, for the choice of candidates and the number of pairs fused at a time.
+        config: retrieval config, for the choice of candidates and the number of pairs fused at a time; None
+            for the default of the model.
 
     Raises:
-        CheckpointError: there is no such directory, or the model was pre-trained without a matching head.
+        CheckpointError: there is no such directory, or the model was pre-trained without what is to score.
         CapabilityError: the model was trained on another task.
     """
     trained_on = loading.read_model_config(directory)["task"]["name"]
@@ -63,16 +66,26 @@ def open_matcher(
             f"{trained_on!r}"
         )
     model, reader = loading.load(directory, processor=processor)
-    config = config or RetrievalConfig()
-    size = getattr(getattr(model.config, "objective", None), "contrastive_size", config.itc_size)
-    # Whatever loss fine-tuning is to have: pre-training learned matching by cross-entropy.
-    task = RetrievalTask.create(model, dataclasses.replace(config, loss="itc_itm", itc_size=size))
+    config = config or task_config("retrieval", model.config.name)
+    options = getattr(model.config, "objective", None)
+    if config.loss != "itc":
+        # Whatever loss fine-tuning is to have: pre-training learned matching by cross-entropy.
+        size = getattr(options, "contrastive_size", config.itc_size)
+        config = dataclasses.replace(config, loss="itc_itm", itc_size=size)
+    task = RetrievalTask.create(model, config)
     fresh = loading.start_from(task, directory)
-    if any(name.startswith("itm_head.") for name in fresh):
+    skipped = {"itc", "itm"} - set(getattr(options, "tasks", ("itc", "itm")))
+    if "itm" in skipped or any(name.startswith("itm_head.") for name in fresh):
+        if config.has_matching:
+            raise CheckpointError(
+                f"{directory} was pre-trained without image-text matching, which zero-shot scores come from"
+            )
+    has_contrast = "itc" not in skipped and not any(name.startswith("itc_") for name in fresh)
+    if config.loss == "itc" and not has_contrast:
         raise CheckpointError(
-            f"{directory} was pre-trained without image-text matching, which zero-shot scores come from"
+            f"{directory} was pre-trained without image-text contrast, which zero-shot scores come from"
         )
-    if any(name.startswith("itc_") for name in fresh) and not config.exhaustive:
+    if not has_contrast and not config.exhaustive:
         logger.info("no contrastive heads from pre-training: every pair of text and image is scored")
         task.config = dataclasses.replace(task.config, exhaustive=True)
     task.eval()
@@ -80,7 +93,7 @@ def open_matcher(
 
 
 class ZeroShotClassification(ClassifierTask):
-    """Classification by the matching head: each text and each image is encoded once, all pairs are fused.
+    """Classification: each text and each image is encoded once, and all pairs are scored.
 
     Args:
         matcher, processor: results of `open_matcher`.
@@ -106,13 +119,18 @@ class ZeroShotClassification(ClassifierTask):
         parts = zip(texts["input_ids"].split(sizes), texts["attention_mask"].split(sizes), strict=True)
         with paddle.no_grad():
             self._texts = concat_rows([self.model.encode_text(ids, mask) for ids, mask in parts])
+            self._vectors = None if matcher.config.has_matching else matcher.text_vectors(self._texts)
 
     def logits(self, batch: Batch) -> Tensor:
         return self.image_logits(batch.images)
 
     def image_logits(self, images: Images) -> Tensor:
-        """Compute the scores [B, classes] of the text of a class with an image: log-odds of a match."""
+        """Compute the scores [B, classes] of the text of a class with an image: log-odds of a match, or
+        cosines by the temperature of the dual encoder."""
         image = self.model.encode_image(images)
+        if self._vectors is not None:
+            cosines = paddle.matmul(self.matcher.image_vectors(image), self._vectors, transpose_y=True)
+            return cosines / self.matcher.sigma()
         rows, count = image.image.shape[0], len(self.classes)
         pairs = paddle.arange(rows * count, dtype="int64")
         scores = []
@@ -149,7 +167,7 @@ def evaluate_zero_shot(
     labels: str = "",
     prompt: str = "",
 ) -> Evaluation:
-    """Evaluate a pre-trained model directory by its matching head.
+    """Evaluate a pre-trained model directory as `open_matcher` opens it.
 
     Args:
         directory, blank_images: as of `evaluate`; a directory of pre-training.

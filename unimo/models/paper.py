@@ -29,9 +29,11 @@ CAPABILITIES = frozenset(
         "text_generation",
         "text_only",
         "image_only",
+        "vector_retrieval",
     }
 )
-"""Everything that a task can ask of a model."""
+"""Everything that a task can ask of a model. `vector_retrieval`: texts and images alone go through all
+layers, so that their vectors rank without fusion."""
 
 Converter = Callable[[Tensors, str, str, Mapping[str, Any]], Converted]
 """Released tensors by their names, where they are from (for messages), the task they were trained for, and

@@ -87,14 +87,14 @@ class ProjectionHead(nn.Layer):
 
 
 def contrastive_heads(
-    text_size: int, image_size: int, size: int = 256, std: float = 0.02
+    text_size: int, image_size: int, size: int = 256, std: float = 0.02, bias: bool = True
 ) -> tuple[ProjectionHead, ProjectionHead]:
     """Build the heads that project texts [B, text_size] and images [B, image_size] to one space of `size`.
 
     The owner names them `itc_text_head` and `itc_image_head`, under which files of weights know them, and
     has a learned temperature besides, which starts at `TEMPERATURE_START`.
     """
-    return ProjectionHead(text_size, size, std), ProjectionHead(image_size, size, std)
+    return ProjectionHead(text_size, size, std, bias), ProjectionHead(image_size, size, std, bias)
 
 
 def clip_temperature(temperature: Tensor) -> Tensor:

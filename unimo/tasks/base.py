@@ -108,6 +108,8 @@ class Task(Contrastive):
     on how many it has."""
     head_aliases: ClassVar[Mapping[str, str]] = {}
     """Name prefix of a head -> its prefix in the weights of pre-training, from which it may start."""
+    unread_heads: ClassVar[tuple[str, ...]] = ()
+    """Name prefixes of heads that weights of this task may have although its settings do without them."""
 
     def __init__(self, model: Model, config: Any, metadata: Metadata = None) -> None:
         super().__init__()

@@ -70,7 +70,7 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
     if any(problems.values()):
         raise CheckpointError(
             f"the weights in {where} do not fit this model; {describe(problems)}. "
-            "Check that model.name and its sizes are those the weights were made with"
+            "Check that model.name, its sizes and task.* are those the weights were made with"
         )
     for name, array in fitted.items():
         state[name].set_value(array.astype(np.float32) if array.dtype == np.float64 else array)

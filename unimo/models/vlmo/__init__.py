@@ -58,7 +58,9 @@ def _batches(run: Any, processor: Any) -> Any:
 PAPER = Paper(
     name="vlmo",
     sizes=SIZES,
-    capabilities=frozenset({"pixels", "dual_encoder", "fusion", "text_only", "image_only"}),
+    capabilities=frozenset(
+        {"pixels", "dual_encoder", "fusion", "text_only", "image_only", "vector_retrieval"}
+    ),
     network=_network,
     objective=_objective,
     batches=_batches,

@@ -118,6 +118,11 @@ TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
     },
     "vqa": {"classifier": _classifier("vqa_classifier")},
     "nlvr2": {"classifier": _classifier("nlvr2_classifier")},
+    "retrieval": {
+        "itc_text_head": (_projection("itc_text_head", "text"),),
+        "itc_image_head": (_projection("itc_image_head", "image"),),
+        "itc_log_scale": (row("tensor", "itc_log_scale", "logit_scale"),),
+    },
 }
 """Task -> our head -> its rows. A file for pre-training may lack heads: those of the language stage do."""
 OTHER_HEADS: Mapping[str, str] = {

@@ -33,7 +33,7 @@ from unimo.models.vlmo.batches import PretrainBatch
 from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.model import Vlmo
 from unimo.models.vlmo.stages import masked_words
-from unimo.nn.heads import TEMPERATURE_START, MlmHead, ProjectionHead
+from unimo.nn.heads import TEMPERATURE_START, MlmHead, contrastive_heads
 from unimo.nn.init import constant_attr, linear
 from unimo.nn.outputs import Encoded, concat_rows
 
@@ -65,11 +65,13 @@ class Objective(objective.Objective):
         self.mlm_head = MlmHead(width, config.text.vocab_size, std, Vlmo.head_epsilon)
         self.itm_head = linear(width, 2, std)
         start = constant_attr(float(np.log(1 / TEMPERATURE_START)))
-        self.itc_text_head, self.itc_image_head = _heads(width, std)
+        sizes = width, width, width, std
+        self.itc_text_head, self.itc_image_head = contrastive_heads(*sizes, bias=False)
         self.itc_log_scale = self.create_parameter([], attr=start)
         self.has_pair_contrast = self.options.pair_contrast and config.transformer.has_pair_experts
         if self.has_pair_contrast:
-            self.itc_pair_text_head, self.itc_pair_image_head = _heads(width, std)
+            heads = contrastive_heads(*sizes, bias=False)
+            self.itc_pair_text_head, self.itc_pair_image_head = heads
             self.itc_pair_log_scale = self.create_parameter([], attr=start)
         self.judges_pairs = self.hard = "itm" in self.options.tasks
 
@@ -156,10 +158,6 @@ class Objective(objective.Objective):
     def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
         """Add all up, MLM of pairs with the weight of the release."""
         return term["itc"] + term["itm"] + self.options.mlm_weight * term["mlm"]
-
-
-def _heads(width: int, std: float) -> tuple[ProjectionHead, ProjectionHead]:
-    return ProjectionHead(width, width, std, bias=False), ProjectionHead(width, width, std, bias=False)
 
 
 @dataclass(frozen=True)

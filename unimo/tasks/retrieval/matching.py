@@ -6,6 +6,7 @@ fuses every pair.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from unimo.nn.outputs import Encoded, concat_rows
 from unimo.progress import Progress
 from unimo.tasks.base import Answer, Batch, Metadata, Observer, Question, Task, Watch, asked_pairs, to_tensors
 
+logger = logging.getLogger(__name__)
 NOT_A_CANDIDATE = -1e6
 """Added to the cosine of pairs that are not re-ranked: below all scores of those that are, which have no
 bound. In float64, so that the order of the cosines is left."""
@@ -43,7 +45,9 @@ class MatchingTask(Task):
     def __init__(self, model: Model, config: Any, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         self.build_heads()
-        self.itm_head = None if model.has_match else linear(model.pooled_size, 2)
+        self.draws_in_round = config.has_matching
+        is_needed = config.has_matching and not model.has_match
+        self.itm_head = linear(model.pooled_size, 2) if is_needed else None
 
     def build_heads(self) -> None:
         """Build the heads of a subclass, before the matching head: random starts depend on the order."""
@@ -78,16 +82,24 @@ class MatchingTask(Task):
         contrastive = self.model.contrastive_scores(text, image)
         return scores if contrastive is None else scores + contrastive
 
+    def judge(self, batch: Batch) -> tuple[str, Tensor]:
+        """Compute `match` [B], the probability that a text and the image of the same row match.
+
+        Returns:
+            The name of the score, and the scores.
+        """
+        return "match", F.sigmoid(self.match_scores(*self.encode(batch)))
+
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Compute `match` [B], the probability that a text and the image of the same row match."""
-        match = F.sigmoid(self.match_scores(*self.encode(batch)))
-        rows = zip(batch.sample_ids, match.tolist(), strict=True)
-        return {"match": match, "records": [{"sample_id": key, "match": round(p, 6)} for key, p in rows]}
+        """Compute the score of `judge` for each text with the image of the same row."""
+        name, scores = self.judge(batch)
+        rows = zip(batch.sample_ids, scores.tolist(), strict=True)
+        return {name: scores, "records": [{"sample_id": key, name: round(value, 6)} for key, value in rows]}
 
     def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
-        """Match texts with images; the one answer is the probability that they match."""
-        match = self.predict(asked_pairs(processor, questions))["match"]
-        return [[Answer("match", value)] for value in match.tolist()]
+        """Match texts with images; the one answer is the score of `judge`."""
+        name, scores = self.judge(asked_pairs(processor, questions))
+        return [[Answer(name, value)] for value in scores.tolist()]
 
     def evaluate(
         self, batches: Iterable[Batch], observe: Observer | None = None, watch: Watch = iter
@@ -110,9 +122,9 @@ class Gallery:
     """Encodings of all texts and of all unique images of a split, each computed once."""
 
     texts: list[Encoded]
-    """One for each batch; lengths differ between batches."""
-    images: Encoded
-    """Ni rows."""
+    """One for each batch, whose lengths differ; none where nothing is fused."""
+    images: Encoded | None
+    """Ni rows; None where nothing is fused."""
     cosines: np.ndarray | None
     """[Nt, Ni] of the vectors of the first stage; None without one."""
     text_ids: list[str]
@@ -136,7 +148,8 @@ class Gallery:
         for batch in batches:
             tensors = to_tensors(batch)
             text = task.model.encode_text(tensors.input_ids, tensors.attention_mask)
-            texts.append(text)
+            if task.config.has_matching:
+                texts.append(text)
             text_vectors.append(task.text_vectors(text))
             groups, fresh = np.asarray(batch.image_group).tolist(), []
             for row, group in enumerate(groups):
@@ -145,19 +158,41 @@ class Gallery:
                     fresh.append(row)
             if fresh:
                 image = task.model.encode_image(select_images(tensors.images, paddle.to_tensor(fresh)))
-                images.append(image)
+                if task.config.has_matching:
+                    images.append(image)
                 image_vectors.append(task.image_vectors(image))
             image_ids += [batch.image_ids[row] for row in fresh]
             text_ids += batch.sample_ids
             image_of_text += [row_of[group] for group in groups]
-        if not texts:
+        if not text_ids:
             raise DataError("retrieval was given no pairs to evaluate")
         if len(set(gather_objects((len(text_ids), len(row_of))))) > 1:
             raise DataError("retrieval needs the same pairs on every rank; give each rank the whole split")
         cosines = None
         if all(part is not None for part in (*text_vectors, *image_vectors)):
             cosines = paddle.concat(text_vectors).numpy() @ paddle.concat(image_vectors).numpy().T
-        return cls(texts, concat_rows(images), cosines, text_ids, image_ids, np.asarray(image_of_text))
+        shown = concat_rows(images) if images else None
+        return cls(texts, shown, cosines, text_ids, image_ids, np.asarray(image_of_text))
+
+    def candidates(self, first: int | None) -> np.ndarray:
+        """Choose the pairs that the fusion scores, bool [Nt, Ni].
+
+        A pair is a candidate when it is among the best of its text or of its image. BridgeTower scores both
+        directions apart and takes the larger; the fusion is the same, so it runs once here.
+
+        Args:
+            first: number of the best by cosine; None for all.
+        """
+        shape = len(self.text_ids), len(self.image_ids)
+        if self.cosines is None or first is None:
+            return np.ones(shape, bool)
+        chosen = np.zeros(shape, bool)
+        if first:
+            best_images = np.argsort(-self.cosines, axis=1, kind="stable")[:, :first]
+            best_texts = np.argsort(-self.cosines, axis=0, kind="stable")[:first]
+            np.put_along_axis(chosen, best_images, True, axis=1)
+            np.put_along_axis(chosen, best_texts, True, axis=0)
+        return chosen
 
     def recall(self, scores: np.ndarray) -> dict[str, float]:
         """Compute IR and TR recall at 1, 5 and 10 in percent, and their sum, for scores [Nt, Ni]."""
@@ -173,22 +208,18 @@ class Gallery:
 def score_pairs(task: MatchingTask, gallery: Gallery, watch: Watch = iter) -> np.ndarray:
     """Compute scores [Nt, Ni]: `match_scores` of candidates, and less than those for other pairs.
 
-    A pair is a candidate when it is among the best of its text or of its image. BridgeTower scores both
-    directions apart and takes the larger; the fusion is the same, so it runs once here. `watch` wraps the
-    loop over parts of them. Collective.
+    Where nothing is fused these are the cosines. `watch` wraps the loop over parts of the candidates.
+    Collective.
     """
     config, cosines = task.config, gallery.cosines
-    shape = len(gallery.text_ids), len(gallery.image_ids)
-    if cosines is None or config.exhaustive:
-        candidates = np.ones(shape, bool)
-    else:
-        candidates = np.zeros(shape, bool)
-        best_images = np.argsort(-cosines, axis=1, kind="stable")[:, : config.candidates]
-        best_texts = np.argsort(-cosines, axis=0, kind="stable")[: config.candidates]
-        np.put_along_axis(candidates, best_images, True, axis=1)
-        np.put_along_axis(candidates, best_texts, True, axis=0)
+    if not config.has_matching:
+        return cosines
+    candidates = gallery.candidates(config.first)
+    if config.rerank > max(candidates.shape):
+        sizes = (config.rerank, *candidates.shape)
+        logger.warning("task.rerank=%d of %d texts and %d images: every pair is fused", *sizes)
     # The cosine keeps the order of the first stage among the pairs that are not re-ranked.
-    scores = np.full(shape, NOT_A_CANDIDATE) + (0.0 if cosines is None else cosines)
+    scores = np.full(candidates.shape, NOT_A_CANDIDATE) + (0.0 if cosines is None else cosines)
     rank, ranks = dist.get_rank(), dist.get_world_size()
     with Progress("re-ranking", int(candidates.sum()), unit="pairs") as bar:
         for turn, (text, start, rows, columns) in enumerate(

@@ -2,11 +2,12 @@
 
 Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two hard
 negatives (ITM), re-using the output of the towers. With `task.loss=circle` training is that of UNIMO's
-and UNIMO-2's releases instead (`circle.py`).
+and UNIMO-2's releases instead (`circle.py`), with `task.loss=itc` that of VLMo: contrast alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -19,9 +20,11 @@ from unimo.data.processor import Processor
 from unimo.errors import ConfigError
 from unimo.losses.contrastive import PairVectors, contrast_pairs, hard_negatives, matching_loss
 from unimo.models.base import Model
+from unimo.models.paper import Paper
 from unimo.nn.heads import TEMPERATURE_START, clip_temperature, contrastive_heads
+from unimo.nn.init import constant_attr
 from unimo.nn.outputs import Encoded
-from unimo.ranges import Number, Positive, Size, Width
+from unimo.ranges import Count, Number, Positive, Size, Width
 from unimo.settings import RunConfig
 from unimo.tasks.base import Batch, Metadata
 from unimo.tasks.retrieval.batches import RetrievalCollator
@@ -35,9 +38,13 @@ class RetrievalConfig:
     """Fields of the task section of a retrieval run."""
 
     name: str = "retrieval"
-    loss: Literal["itc_itm", "circle"] = "itc_itm"
-    """itc_itm: contrast of single vectors, and matching of hard negatives. circle: matching scores of pairs
-    above those of random mismatched ones; evaluation scores every pair."""
+    loss: Literal["itc", "itc_itm", "circle"] = "itc_itm"
+    """itc (the default for VLMo): contrast of single vectors, which also rank. itc_itm: the same, and
+    matching of hard negatives, which re-ranks. circle: matching scores of pairs above those of random
+    mismatched ones; evaluation scores every pair."""
+    rerank: Count = 0
+    """With itc: results of each query that the fusion re-ranks, for which matching of hard negatives is
+    learned too; 0 for neither, as in the paper. VLMo's code, which does not call it, has 32."""
     negatives: Size = 20
     """With circle: mismatched pairs of each pair, half with another image, half with another caption."""
     margin: Number = 0.2
@@ -45,20 +52,42 @@ class RetrievalConfig:
     scale: Positive = 1.0
     """With circle: factor of the scores in the exponents."""
     itc_size: Width = 256
-    """Width of the contrastive vectors."""
+    """With itc_itm: width of the contrastive vectors; with itc it is that of the model."""
     temperature: Positive = TEMPERATURE_START
-    """Start of the learned temperature of ITC, which is clipped to [0.001, 0.5]."""
+    """Start of the learned temperature of ITC, which itc_itm clips to [0.001, 0.5]."""
     candidates: Size = 128
     """With itc_itm: results of each query that evaluation re-ranks (BridgeTower: 128 on Flickr30k, 256 on
     COCO)."""
     exhaustive: bool = False
-    """With itc_itm: evaluation re-ranks every pair instead."""
+    """With itc_itm, and itc with rerank: evaluation re-ranks every pair instead."""
     fusion_batch_size: Size = 64
     """Pairs that evaluation fuses at a time."""
 
     def __post_init__(self) -> None:
         if self.negatives % 2:
             raise ConfigError(f"task.negatives {self.negatives}: expected an even number of at least 2")
+        if self.rerank and self.loss != "itc":
+            raise ConfigError(
+                f"task.rerank={self.rerank} is for task.loss=itc; with {self.loss} "
+                + ("every pair is scored" if self.loss == "circle" else "task.candidates is that number")
+            )
+        if self.exhaustive and not self.has_matching:
+            raise ConfigError(
+                "task.exhaustive re-ranks by matching, which task.loss=itc alone does not learn; try "
+                "task.rerank=32"
+            )
+
+    @property
+    def has_matching(self) -> bool:
+        """Whether pairs are fused, to learn and to rank by matching."""
+        return self.loss != "itc" or self.rerank > 0
+
+    @property
+    def first(self) -> int | None:
+        """Number of results of each query that evaluation re-ranks; None for all."""
+        if self.exhaustive:
+            return None
+        return self.rerank if self.loss == "itc" else self.candidates
 
 
 class RetrievalTask(MatchingTask):
@@ -84,8 +113,13 @@ class RetrievalTask(MatchingTask):
     @classmethod
     def create(cls, model: Model, config: RetrievalConfig, metadata: Metadata = None) -> MatchingTask:
         """Build the task that learns by `config.loss`."""
-        kind = CircleRetrievalTask if config.loss == "circle" else RetrievalTask
-        return kind(model, config, metadata)
+        kinds = {"itc": DualEncoderTask, "itc_itm": RetrievalTask, "circle": CircleRetrievalTask}
+        return kinds[config.loss](model, config, metadata)
+
+    @classmethod
+    def default_config(cls, paper: Paper) -> RetrievalConfig:
+        """Return the task section with its defaults: models whose vectors rank learn by ITC alone."""
+        return RetrievalConfig(loss="itc" if "vector_retrieval" in paper.capabilities else "itc_itm")
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
@@ -104,12 +138,16 @@ class RetrievalTask(MatchingTask):
         data.share_eval = False
         return data
 
+    def sigma(self) -> Tensor:
+        """Return the temperature of ITC, by which cosines are divided."""
+        return clip_temperature(self.temperature)
+
     def text_vectors(self, text: Encoded) -> Tensor:
-        """Compute contrastive unit vectors [B, itc_size] of texts."""
+        """Compute contrastive unit vectors [B, E] of texts."""
         return self.itc_text_head(self.model.text_vector(text))
 
     def image_vectors(self, image: Encoded) -> Tensor:
-        """Compute contrastive unit vectors [B, itc_size] of images."""
+        """Compute contrastive unit vectors [B, E] of images."""
         return self.itc_image_head(self.model.image_vector(image))
 
     def encode_pairs(self, batch: Batch) -> tuple[Encoded, Encoded, PairVectors]:
@@ -124,7 +162,7 @@ class RetrievalTask(MatchingTask):
 
     def compare(self, name: str, vectors: PairVectors) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute ITC. Collective."""
-        return contrast_pairs(vectors, clip_temperature(self.temperature)).loss, {}
+        return contrast_pairs(vectors, self.sigma()).loss, {}
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute `itc`, and `itm` of the B pairs, of each text with a hard image and each image with a hard
@@ -134,7 +172,7 @@ class RetrievalTask(MatchingTask):
         """
         text, image, vectors = self.encode_pairs(batch)
         groups = batch.image_group
-        temperature = clip_temperature(self.temperature)
+        temperature = self.sigma()
         contrast = contrast_pairs(vectors, temperature)
         scores = contrast.own_scores.detach()
         false_image, false_text = hard_negatives(scores, groups), hard_negatives(scores.T, groups)
@@ -156,6 +194,57 @@ class RetrievalTask(MatchingTask):
     def lr_group(self, parameter: str) -> str:
         """Return the group of a parameter; as in BridgeTower, the temperature is one of the towers."""
         return "towers" if parameter == "temperature" else super().lr_group(parameter)
+
+
+class DualEncoderTask(RetrievalTask):
+    """ITC of texts and images that go through all layers alone: VLMo as a dual encoder (its section 3.5).
+
+    Heads and scale are those of its pre-training, from which they start: as wide as the model, without bias,
+    and a scale 1 / sigma that is learned as its logarithm and without bounds. With `rerank` the fusion
+    encoder, of the same weights, learns ITM as in `RetrievalTask`, and evaluation re-ranks by it.
+    """
+
+    needs = RetrievalTask.needs | {"vector_retrieval"}
+    head_aliases = RetrievalTask.head_aliases | {"itc_log_scale": "objective.itc_log_scale"}
+    unread_heads = ("itm_head.",)
+
+    def __init__(self, model: Model, config: RetrievalConfig, metadata: Metadata = None) -> None:
+        super().__init__(model, config, metadata)
+        alone = ({"text": True, "image": False}, {"text": False, "image": True})
+        for name, parameter in model.named_parameters():
+            # Such as experts for pairs.
+            if not (config.has_matching or any(model.is_used(name, **kind, pooled=False) for kind in alone)):
+                parameter.stop_gradient = True
+
+    def build_heads(self) -> None:
+        """Build the contrastive heads and their scale."""
+        widths, std = self.model.vector_sizes, self.model.head_std
+        heads = contrastive_heads(*widths, self.model.hidden_size, std, bias=False)
+        self.itc_text_head, self.itc_image_head = heads
+        start = constant_attr(-math.log(self.config.temperature))
+        self.itc_log_scale = self.create_parameter([], attr=start)
+
+    def sigma(self) -> Tensor:
+        """Return the temperature of ITC, sigma of Eq. (4)."""
+        return paddle.exp(-self.itc_log_scale)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Compute `itc`, and with `rerank` also `itm`; report the temperature."""
+        if self.config.has_matching:
+            return super().losses(batch)
+        loss, _ = self.over_step("itc", self.vectors(batch)["itc"])
+        return {"itc": loss}, {"temperature": self.sigma().detach()}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Add up the losses."""
+        return sum(losses.values())
+
+    def judge(self, batch: Batch) -> tuple[str, Tensor]:
+        """Compute `match` with `rerank`, else `similarity` [B], the cosine of the vectors."""
+        if self.config.has_matching:
+            return super().judge(batch)
+        text, image = self.encode(batch)
+        return "similarity", (self.text_vectors(text) * self.image_vectors(image)).sum(axis=1)
 
 
 TASK = RetrievalTask

@@ -158,3 +158,15 @@ def test_weights_of_nlvr2_have_a_type_more_and_a_head_of_pairs() -> None:
     back = to_release(tensors_of(task), "nlvr2")
     assert back.keys() == tensors.keys() - set(BUFFERS)
     assert all(np.array_equal(back[name], tensors[name]) for name in back)
+
+
+def test_weights_of_retrieval_have_two_heads_and_a_scale() -> None:
+    unread = ("mlm", "itm", "itc_vl", "logit_vl")
+    tensors = random_file({name: shape for name, shape in SMALL.items() if not name.startswith(unread)})
+    converted = from_release(tensors, task="retrieval")
+    config = registry.task_config("retrieval", "vlmo_base")
+    task = registry.task_class("retrieval").create(registry.build_model(converted.config), config)
+    load_into(task, converted.tensors, "here")
+    back = to_release(tensors_of(task), "retrieval")
+    assert back.keys() == tensors.keys() - set(BUFFERS)
+    assert all(np.array_equal(back[name], tensors[name]) for name in back)
