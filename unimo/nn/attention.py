@@ -14,7 +14,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from unimo.nn.init import constant_attr, linear
-from unimo.nn.kernels import add_bias, dropout
+from unimo.nn.kernels import add_bias, add_mask, dropout
 
 BLOCKED = -1e4
 """Added to the logits of keys that must not be read: exp() of it is 0 in fp32, and fp16 can hold it."""
@@ -93,7 +93,7 @@ class _MultiHead(nn.Layer):
             mixed = F.scaled_dot_product_attention(query, key, value, mask, rate, training=self.training)
             return mixed.reshape([0, 0, -1]), None
         logits = paddle.matmul(query * self.scale, key, transpose_y=True)
-        weights = F.softmax(logits if mask is None else logits + mask)
+        weights = F.softmax(logits if mask is None else add_mask(logits, mask))
         dropped = dropout(weights, self.dropout, self.training)
         mixed = paddle.matmul(dropped, value).transpose([0, 2, 1, 3])
         return mixed.reshape([0, 0, -1]), weights

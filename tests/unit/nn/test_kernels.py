@@ -6,7 +6,7 @@ import pytest
 from paddle import nn
 from paddle.nn import functional as F
 
-from unimo.nn.kernels import LayerNorm, Linear, add_bias, dropout, log_softmax
+from unimo.nn.kernels import LayerNorm, Linear, add_bias, add_mask, dropout, log_softmax, scale_columns
 
 
 def _values_and_gradients(layer: nn.Layer, x: np.ndarray, grad: np.ndarray) -> list[np.ndarray]:
@@ -133,3 +133,36 @@ def test_dropout_keeps_the_mean_and_the_share_and_follows_the_seed():
     paddle.seed(3)
     assert paddle.equal_all(first, dropout(x, 0.1, training=True))
     assert dropout(x, 0.1, training=False) is x
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1, 5), (1, 2, 4, 5), (3, 2, 4, 5), (1, 1, 4, 5), (3, 1, 4, 5)])
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_masks_and_biases_of_logits(shape, is_learned):
+    rng = np.random.default_rng(0)
+    given, added, grad = (
+        rng.normal(size=size).astype("float32") for size in ((3, 2, 4, 5), shape, (3, 2, 4, 5))
+    )
+    logits, mask = (
+        paddle.to_tensor(given, stop_gradient=False),
+        paddle.to_tensor(added, stop_gradient=not is_learned),
+    )
+    total = add_mask(logits, mask)
+    total.backward(paddle.to_tensor(grad))
+    np.testing.assert_array_equal(total.numpy(), given + added)
+    np.testing.assert_array_equal(logits.grad.numpy(), grad)
+    if is_learned:
+        axes = tuple(axis for axis in range(4) if shape[axis] == 1)
+        np.testing.assert_allclose(
+            mask.grad.numpy(), grad.sum(axis=axes, keepdims=True), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_scaled_columns():
+    rng = np.random.default_rng(0)
+    given, factors, grad = (rng.normal(size=size).astype("float32") for size in ((2, 3, 4), 4, (2, 3, 4)))
+    x, weight = (paddle.to_tensor(each, stop_gradient=False) for each in (given, factors))
+    scaled = scale_columns(x, weight)
+    scaled.backward(paddle.to_tensor(grad))
+    np.testing.assert_array_equal(scaled.numpy(), given * factors)
+    np.testing.assert_allclose(x.grad.numpy(), grad * factors, rtol=1e-6)
+    np.testing.assert_allclose(weight.grad.numpy(), (grad * given).sum((0, 1)), rtol=1e-5)

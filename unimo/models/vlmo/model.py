@@ -18,7 +18,7 @@ from unimo.nn.block import run_block
 from unimo.nn.embeddings import BertEmbeddings, PatchEmbedding, TypeEmbedding
 from unimo.nn.heads import Pooler
 from unimo.nn.init import normal_attr
-from unimo.nn.kernels import LayerNorm, add_bias
+from unimo.nn.kernels import LayerNorm, add_bias, add_mask
 from unimo.nn.outputs import Encoded
 from unimo.nn.position import resize_positions, table_grid
 from unimo.nn.relative_position import RelativePositions
@@ -189,7 +189,10 @@ class Vlmo(Model):
         masks: Sequence[Tensor | None] = [mask] * len(self.blocks)
         if self.relative_positions is not None:
             biases = self.relative_positions(parts.get(TEXT, 0), IMAGE in parts)
-            masks = biases if mask is None else [bias + mask for bias in biases]
+            masks = biases
+            if mask is not None:
+                size = [mask.shape[0], *biases[0].shape[1:]]
+                masks = [add_mask(mask.expand(size), bias) for bias in biases]
         return JoinedStates(paddle.concat(states, axis=1), masks, parts)
 
     def run(

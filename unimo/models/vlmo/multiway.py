@@ -23,7 +23,7 @@ from unimo.models.vlmo.config import TransformerConfig
 from unimo.nn.attention import SelfAttention
 from unimo.nn.block import Mlp, ResidualBlock
 from unimo.nn.init import constant_attr
-from unimo.nn.kernels import LayerNorm
+from unimo.nn.kernels import LayerNorm, scale_columns
 from unimo.nn.residual import drop_path
 
 EPSILON = 1e-6
@@ -117,5 +117,5 @@ class MultiwayBlock(ResidualBlock):
         return parts
 
     def _add(self, states: Tensor, update: Tensor, scale: Tensor | None) -> Tensor:
-        update = update if scale is None else update * scale
+        update = update if scale is None else scale_columns(update, scale)
         return states + drop_path(update, self.drop_path, self.training)
