@@ -19,6 +19,7 @@ from unimo.ranges import Count, Depth, NonNegative, Size, at_least  # noqa: E402
 from unimo.registry import model_config  # noqa: E402
 
 EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-python peer/bin/python
+  python tools/benchmark.py train --model vlmo_base --against hf-vilt --peer-python peer/bin/python
   python tools/benchmark.py train --model unimo3_base --model meter_base --steps 5
   python tools/benchmark.py train --model unimo2_base --layers 3
   python tools/benchmark.py sequences --model unimo_base --batch-size 7 --layers 2 data.texts=[]"""
@@ -38,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]")
     numbers = {
         "batch-size": (at_least(2), 2, "samples of a step [2]"),
-        "text-len": (at_least(4), 50, "tokens of each text, no padding [50]"),
+        "text-len": (at_least(4), None, "tokens of each text, no padding [50, or as many as fit]"),
         "steps": (Size, 5, "measured steps of each side [5]"),
         "warmup": (Count, 4, "steps before them: an allocator settles within four [4]"),
         "threads": (Size, len(os.sched_getaffinity(0)), "threads of each side [all cores]"),
@@ -52,14 +53,8 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def check(arguments: argparse.Namespace, longest: int) -> None:
-    """Check the arguments before minutes are spent.
-
-    Raises:
-        ConfigError: an impossible size or combination.
-    """
-    if arguments.text_len > longest:
-        raise ConfigError(f"--text-len is {arguments.text_len}; the text tower has positions for {longest}")
+def check(arguments: argparse.Namespace) -> None:
+    """Check the combination of arguments before minutes are spent; raises ConfigError."""
     if arguments.what == "sequences":
         if arguments.against or len(arguments.model or []) > 1:
             raise ConfigError("a UNIMO is measured against itself: give it as the only --model")
@@ -69,23 +64,27 @@ def check(arguments: argparse.Namespace, longest: int) -> None:
 
 def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """Run the comparison; return the figures and their printed form."""
+    check(arguments)
     matmul = {"shape": list(machine.MATMUL_SHAPE), "seconds": arguments.matmul_seconds}
     counts = {name: getattr(arguments, name) for name in ("steps", "warmup", "threads")}
     if arguments.what == "sequences":
         from unimo.benchmark import sequences  # imports Paddle, and --help does not need it
 
-        check(arguments, arguments.text_len)
         settings = {"batch_size": arguments.batch_size, "matmul": matmul, **counts}
         recipe = (arguments.model or ["unimo_base"])[0]
         content = sequences.measure(recipe, settings, arguments.overrides, layers=arguments.layers)
         return content, sequences.format_report(content)
-    configs = [model_config(name) for name in arguments.model or ["unimo3_base"]]
-    check(arguments, min(config.text.max_position - 2 for config in configs))
+    like = compare.PEERS[arguments.against or "hf-bridgetower"].like
+    configs = [model_config(name) for name in arguments.model or [like]]
+    longest = min(config.text.longest for config in configs)
+    length = arguments.text_len or min(50, longest)
+    if length > longest:
+        raise ConfigError(f"--text-len is {length}; the text tower has positions for {longest}")
     batch = {
         "batch_size": arguments.batch_size,
-        "text_len": arguments.text_len,
+        "text_len": length,
         "image_tokens": flops.image_tokens(configs[0]),
-        "targets": max(1, round(0.15 * (arguments.text_len - 2))),
+        "targets": max(1, round(0.15 * (length - 2))),
     }
     settings = {"batch": batch, "matmul": matmul, **counts}
     if any(hasattr(config, "grounding") for config in configs):

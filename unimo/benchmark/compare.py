@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,45 @@ QUIET = 1.1
 """Largest ratio between the sides' rates of plain matrix products at which their times are trusted."""
 PARTS = "forward backward update processor attention attention_processor masked masked_processor".split()
 """Times that a side may report besides `seconds`."""
-PEERS = {"hf-bridgetower": Path(__file__).parent / "peers" / "hf_bridgetower.py"}
+_TOWER = ("hidden_size", "num_layers", "num_heads")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model of another library, which is given the sizes of one of ours."""
+
+    program: str
+    """File in `peers`."""
+    like: str
+    """Our model that it is compared with unless another is named."""
+    sizes: Mapping[str, Sequence[str]]
+    """Section of our model config -> fields that the peer reads."""
+    step: Callable[[Any, int, int], flops.Parts]
+    """Counts its FLOPs from our config, batch size and length of texts."""
+
+
+PEERS = {
+    "hf-bridgetower": Peer(
+        "hf_bridgetower.py",
+        "unimo3_base",
+        {
+            "text": (*_TOWER, "vocab_size", "intermediate_size", "max_position"),
+            "vision": (*_TOWER, "patch_size", "image_size"),
+            "fusion": _TOWER,
+        },
+        flops.bridgetower_step,
+    ),
+    "hf-vilt": Peer(
+        "hf_vilt.py",
+        "vlmo_base",
+        {
+            "text": ("vocab_size", "max_position"),
+            "vision": ("patch_size", "image_size"),
+            "transformer": (*_TOWER, "intermediate_size"),
+        },
+        flops.vilt_step,
+    ),
+}
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -88,20 +127,20 @@ def own_side(model: Mapping[str, Any], request: Mapping[str, Any], threads: int)
 
 
 def peer_side(peer: str, python: str, config: Any, request: Mapping[str, Any], threads: int) -> Side:
-    """Start a model of another library in the interpreter `python`.
+    """Start a model of another library, of the sizes of `config`, in the interpreter `python`.
 
-    Its towers and fusion have the sizes of `config`, a config of the UNIMO-3 family.
+    Raises:
+        ConfigError: `config` is of a model that is built otherwise.
     """
-    tower = ("hidden_size", "num_layers", "num_heads")
-    fields = {
-        "text": (*tower, "vocab_size", "intermediate_size", "max_position"),
-        "vision": (*tower, "patch_size", "image_size"),
-        "fusion": tower,
-    }
+    known = PEERS[peer]
+    if not all(hasattr(config, section) for section in known.sizes):
+        raise ConfigError(f"{peer} is not built like {config.name}; try --model {known.like}")
     sizes = {
-        part: {name: getattr(getattr(config, part), name) for name in names} for part, names in fields.items()
+        part: {name: getattr(getattr(config, part), name) for name in names}
+        for part, names in known.sizes.items()
     }
-    return Side(peer, [python, str(PEERS[peer])], {**sizes, **request, "threads": threads}, threads)
+    program = Path(__file__).parent / "peers" / known.program
+    return Side(peer, [python, str(program)], {**sizes, **request, "threads": threads}, threads)
 
 
 def find_peer_python(given: str | None) -> str:
@@ -132,7 +171,8 @@ def compare_models(
     """Measure training steps of our models and of a peer of the sizes of the first one.
 
     Args:
-        configs: configs of models of the UNIMO-3 family.
+        configs: configs of models of the UNIMO-3 family, or of VLMo. All learn MLM and ITM, so VLMo does
+            without ITC.
         settings: `batch` (`batch_size`, `text_len`, `targets` of a sample), `matmul`, `threads`, `steps`,
             `warmup`.
         against, peer_python: name of a peer, and the interpreter that runs it.
@@ -146,11 +186,14 @@ def compare_models(
 
     def opened() -> Iterator[tuple[Side, flops.Parts]]:
         for config in configs:
-            side = own_side({"name": config.name}, request, threads)
-            yield side, flops.own_step(config, *size, batch["targets"] * size[0])
+            is_vlmo = hasattr(config, "transformer")
+            model = {"objective": {"tasks": ["itm", "mlm"]}} if is_vlmo else {}
+            count = flops.vlmo_step if is_vlmo else flops.own_step
+            side = own_side({"name": config.name, **model}, request, threads)
+            yield side, count(config, *size, batch["targets"] * size[0])
         if against:
             side = peer_side(against, peer_python, configs[0], request, threads)
-            yield side, flops.peer_step(configs[0], *size)
+            yield side, PEERS[against].step(configs[0], *size)
 
     figures = take_turns(opened(), settings, batch)
     return {"settings": dict(settings), "sides": figures, "ratios": ratios(figures)}
@@ -235,11 +278,18 @@ def _figures(
 
 
 def ratios(figures: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Compute the speed of the first side over each other one: median, lowest and highest of the rounds."""
+    """Compute the speed of the first side over each other one: median, lowest and highest of the rounds, and
+    `processor`, the ratio of the medians of processor time."""
     first, table = figures[0], {}
     for other in figures[1:]:
         each = [b / a for a, b in zip(first["times"], other["times"], strict=True)]
-        table[other["name"]] = {"median": statistics.median(each), "lowest": min(each), "highest": max(each)}
+        spent = [side["seconds_of_parts"]["processor"] for side in (first, other)]
+        table[other["name"]] = {
+            "median": statistics.median(each),
+            "lowest": min(each),
+            "highest": max(each),
+            "processor": spent[1] / spent[0],
+        }
     return table
 
 
@@ -264,6 +314,7 @@ def format_report(content: Mapping[str, Any]) -> str:
         ("parameters, M", shown("parameters", ".1f", 1e6)),
         ("samples/s", shown("samples_per_second", ".3f")),
         ("seconds a step", shown("seconds_per_step", ".2f")),
+        ("processor seconds a step", [f"{side['seconds_of_parts']['processor']:.2f}" for side in sides]),
         ("text tokens/s", shown("text_tokens_per_second", ".1f")),
         ("peak memory, GB", shown("peak_bytes", ".2f", 1e9)),
         ("GFLOP a step", shown("flops_per_step", ".0f", 1e9)),
@@ -291,4 +342,5 @@ def format_table(rows: Sequence[tuple[str, list[str]]], label_width: int, width:
 def format_ratio(name: str, ratio: Mapping[str, float]) -> str:
     """Format how many times the speed of the side `name` is reached."""
     rounds = f"(rounds: {ratio['lowest']:.2f} to {ratio['highest']:.2f})"
-    return f"{ratio['median']:.2f} times the samples/s of {name} {rounds}"
+    processor = f"in processor time {ratio['processor']:.2f}"
+    return f"{ratio['median']:.2f} times the samples/s of {name} {rounds}; {processor}"

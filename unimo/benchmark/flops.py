@@ -7,7 +7,10 @@ AdamW) is ignored. Training is three times the forward pass: each product has a 
 
 from __future__ import annotations
 
+from typing import Any
+
 from unimo.models.unimo3.config import Config, FusionConfig, linked_layers
+from unimo.models.vlmo.config import Config as VlmoConfig
 
 Parts = dict[str, int]
 TRAIN = 3
@@ -24,10 +27,17 @@ def attention(queries: int, keys: int, width: int) -> int:
     return 4 * queries * keys * width
 
 
-def block(tokens: int, width: int, inner: int) -> int:
-    """Count the forward pass of a tower block: self-attention and feed-forward."""
-    projections = product(tokens, width, 4 * width)
-    return projections + attention(tokens, tokens, width) + 2 * product(tokens, width, inner)
+def block(tokens: int, width: int, inner: int, queries: int | None = None) -> int:
+    """Count the forward pass of a tower block: self-attention and feed-forward.
+
+    Args:
+        tokens: length of the sequence.
+        queries: number of rows that are read afterwards; all when None. Keys, values and queries are one
+            product, computed for all tokens.
+    """
+    queries = tokens if queries is None else queries
+    projections = product(tokens, width, 3 * width) + product(queries, width, width)
+    return projections + attention(queries, tokens, width) + 2 * product(queries, width, inner)
 
 
 def cross_block(tokens: int, other: int, width: int, inner: int, queries: int | None = None) -> int:
@@ -44,7 +54,7 @@ def cross_block(tokens: int, other: int, width: int, inner: int, queries: int | 
     return own + cross + 3 * product(queries, width, width) + 2 * product(queries, width, inner)
 
 
-def image_tokens(config: Config) -> int:
+def image_tokens(config: Any) -> int:
     """Return V, the number of patches and the class token."""
     return config.vision.num_patches + 1
 
@@ -81,7 +91,41 @@ def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Pa
     return {part: TRAIN * count for part, count in forward.items()}
 
 
-def peer_step(config: Config, batch_size: int, text_len: int) -> Parts:
+def vlmo_step(config: VlmoConfig, batch_size: int, text_len: int, targets: int) -> Parts:
+    """Count MLM and ITM of a VLMo without ITC: two passes, the last layer as far as it is read.
+
+    Args: see `own_step`.
+    """
+    transformer, queries = config.transformer, (text_len, 1)
+    if not transformer.has_pair_experts:  # rows of the last layer go through several experts
+        queries = (text_len + image_tokens(config),) * 2
+    return _one_stream(config, batch_size, text_len, queries, targets)
+
+
+def vilt_step(config: VlmoConfig, batch_size: int, text_len: int) -> Parts:
+    """Count a step of Hugging Face's ViLT: two full passes, vocabulary logits at all positions."""
+    rows = text_len + image_tokens(config)
+    return _one_stream(config, batch_size, text_len, (rows, rows), batch_size * text_len)
+
+
+def _one_stream(
+    config: VlmoConfig, batch_size: int, text_len: int, queries: tuple[int, int], mlm_tokens: int
+) -> Parts:
+    """Count a pass for MLM and one for ITM, whose last layers compute `queries` rows of each pair."""
+    width, inner = config.transformer.hidden_size, config.transformer.intermediate_size
+    rows, layers = text_len + image_tokens(config), config.transformer.num_layers - 1
+    patches = product(config.vision.num_patches, 3 * config.vision.patch_size**2, width)
+    last = sum(block(rows, width, inner, count) for count in queries)
+    words = product(mlm_tokens, width, width) + product(mlm_tokens, width, config.text.vocab_size)
+    forward = {
+        "patches": 2 * batch_size * patches,
+        "blocks": batch_size * (2 * layers * block(rows, width, inner) + last),
+        "heads": words + batch_size * (product(1, width, width) + product(1, width, 2)),
+    }
+    return {part: TRAIN * count for part, count in forward.items()}
+
+
+def bridgetower_step(config: Config, batch_size: int, text_len: int) -> Parts:
     """Count a step of Hugging Face's BridgeTower: two full passes, vocabulary logits at all positions.
 
     The MLM pass does not read the image stream of the last fusion layer, so there is no backward pass

@@ -212,7 +212,6 @@ def format_report(content: Mapping[str, Any]) -> str:
         ("products alone, GFLOP/s", shown("matmul_flops_per_second", ".1f", 1e9)),
     ]
     counted, whole = (naive[name] / grouped[name] for name in ("flops_per_step", "flops_of_whole_model"))
-    processor = naive["seconds_of_parts"]["processor"] / grouped["seconds_of_parts"]["processor"]
     return "\n".join(
         [
             f"Pre-training of {about['model']}, {about['layers']} of its {about['layers_of_model']} layers: "
@@ -221,7 +220,7 @@ def format_report(content: Mapping[str, Any]) -> str:
             f"{content['sequences']} sequences a step; naive: {about['regions']} regions + "
             f"{about['tokens']} tokens",
             *format_table(rows, 26, 14),
-            f"grouped makes {format_ratio('naive', ratio)}; in processor time {processor:.2f}",
+            f"grouped makes {format_ratio('naive', ratio)}",
             f"operations, counted: {counted:.2f} times; with all layers {whole:.2f} times",
             *doubts((grouped, naive)),
         ]

@@ -1,4 +1,4 @@
-"""Timed pre-training steps of our model on request; same line protocol as `peers/hf_bridgetower.py`.
+"""Timed pre-training steps of our model on request; same line protocol as `peers/torch_side.py`.
 
     python -m unimo.benchmark.worker '{"model": {"name": "unimo3_base"}, "batch": {...}, "matmul": {...}}'
 
@@ -60,7 +60,7 @@ class Step:
         import paddle
 
         from unimo import create_model
-        from unimo.models.paper import PretrainConfig
+        from unimo.registry import paper_of
         from unimo.settings import OptimConfig
         from unimo.tasks.base import to_tensors
         from unimo.tasks.pretrain import PretrainTask
@@ -69,7 +69,7 @@ class Step:
         paddle.seed(0)
         overrides = {key: value for key, value in model.items() if key != "name"}
         built = create_model(model["name"], **overrides)
-        self.task = PretrainTask(built, PretrainConfig())
+        self.task = PretrainTask(built, paper_of(model["name"]).pretraining())
         self.task.train()
         # Without clipping, like the peer: forward, backward and AdamW are compared.
         self.optimizer = build_optimizer(self.task, replace(OptimConfig(), clip_grad_norm=None))

@@ -21,7 +21,12 @@ class Pretender:
         self.log.append((self.name, word))
         return {
             "matmul": {"flops_per_second": 100.0},
-            "step": {"seconds": next(self.times) if word == "step" else 0, "loss": 1.0, "forward": 0.25},
+            "step": {
+                "seconds": next(self.times) if word == "step" else 0,
+                "loss": 1.0,
+                "forward": 0.25,
+                "processor": 6.0 if self.name == "peer" else 4.0,
+            },
             "memory": {"peak_bytes": 3_000_000_000},
         }[word]
 
@@ -58,14 +63,16 @@ def test_figures(outcome):
     assert ours["flops_per_step"] == 50
     # 50 FLOP in 1, 2 and 4 s at 100 FLOP/s.
     assert ours["share_of_matmul_rate"] == pytest.approx(0.25)
-    assert ours["seconds_of_parts"] == {"forward": 0.25}
+    assert ours["seconds_of_parts"] == {"forward": 0.25, "processor": 4.0}
     assert peer["peak_bytes"] == 3_000_000_000
     # 3/1, 5/2, 8/4
-    assert outcome[1]["ratios"] == {"peer": {"median": 2.5, "lowest": 2.0, "highest": 3.0}}
+    expected = {"median": 2.5, "lowest": 2.0, "highest": 3.0, "processor": 1.5}
+    assert outcome[1]["ratios"] == {"peer": expected}
 
 
 def test_table(outcome):
     text = format_report(outcome[1])
     assert "batch 4, 17 image tokens, 10 text tokens" in text
     assert "ours makes 2.50 times the samples/s of peer (rounds: 2.00 to 3.00)" in text
+    assert "in processor time 1.50" in text
     assert "pretended 1.0" in text and "25%" in text

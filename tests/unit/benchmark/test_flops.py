@@ -56,10 +56,28 @@ def test_gates_by_hand():
 
 def test_peer_runs_both_towers_twice_and_reads_every_position():
     config = model_config("unimo3_base")
-    ours, peer = flops.own_step(config, 2, 50, 14), flops.peer_step(config, 2, 50)
+    ours, peer = flops.own_step(config, 2, 50, 14), flops.bridgetower_step(config, 2, 50)
     assert peer["image_tower"] == 2 * ours["image_tower"]
     assert peer["text_tower"] == ours["text_tower"]
     assert peer["projections"] == 3 * 6 * 2 * 768**2 * 4 * (197 + 50)
     assert peer["heads"] == 3 * (2 * 100 * 768 * (768 + 50265) + 2 * (4 * 768**2 + 2 * 1536 * 2))
     layer = flops.cross_block(50, 197, 768, 3072) + flops.cross_block(197, 50, 768, 3072)
     assert peer["fusion"] == 3 * 4 * 6 * layer - 2 * 2 * flops.cross_block(197, 50, 768, 3072)
+
+
+def test_vlmo_and_vilt_by_hand():
+    config = model_config("vlmo_base")
+    ours, peer = flops.vlmo_step(config, 2, 40, 12), flops.vilt_step(config, 2, 40)
+    # 237 rows; a full block has 12 W^2 weights, 2 FLOPs each.
+    full = 2 * 237 * 12 * 768**2 + 4 * 237 * 237 * 768
+    assert peer["blocks"] == 3 * 2 * 2 * 12 * full
+    # The last layer projects keys, values and queries of all rows, and computes the rest for 40 rows or one.
+    last = [2 * 237 * 3 * 768**2 + rows * (2 * 9 * 768**2 + 4 * 237 * 768) for rows in (40, 1)]
+    assert ours["blocks"] == 3 * 2 * (2 * 11 * full + sum(last))
+    assert ours["patches"] == peer["patches"] == 3 * 2 * 2 * 2 * 196 * 768 * 768
+    pooled = 2 * (2 * 768**2 + 2 * 768 * 2)
+    assert ours["heads"] == 3 * (2 * 12 * 768 * (768 + 30522) + pooled)
+    assert peer["heads"] == 3 * (2 * 80 * 768 * (768 + 30522) + pooled)
+    # Without experts for pairs the rows of texts and images go apart, and all are computed.
+    apart = replace(config, transformer=replace(config.transformer, pair_layers=0))
+    assert flops.vlmo_step(apart, 2, 40, 12)["blocks"] == peer["blocks"]

@@ -65,6 +65,27 @@ def test_peer_side_has_the_same_sizes():
     side.close()
 
 
+def test_vilt_has_the_width_and_depth_of_vlmo():
+    config = model_config("vlmo_tiny")
+    side = peer_side("hf-vilt", peer_python(), config, REQUEST, threads=1)
+    width, vocabulary = config.hidden_size, config.text.vocab_size
+    block = 12 * width**2 + 13 * width  # attention, feed-forward with biases, two norms
+    # Words, texts' positions and two types; patches, their positions and class token; norms and pooler.
+    text = (vocabulary + config.text.max_position + 2 * 2) * width + 2 * width
+    image = (3 * config.vision.patch_size**2 + 1 + config.vision.num_patches + 2) * width
+    heads = width**2 + 3 * width + vocabulary * (width + 1) + 2 * (width + 1)
+    ends = 2 * width + width * (width + 1)
+    assert side.parameters == config.transformer.num_layers * block + text + image + ends + heads
+    losses = [side.ask("step")["loss"] for _ in range(2)]
+    assert losses[1] != losses[0]
+    side.close()
+
+
+def test_a_peer_that_is_built_otherwise():
+    with pytest.raises(ConfigError, match="hf-vilt is not built like unimo3_tiny; try --model vlmo_base"):
+        peer_side("hf-vilt", sys.executable, model_config("unimo3_tiny"), REQUEST, threads=1)
+
+
 def test_a_worker_that_dies_is_quoted():
     with pytest.raises(UnimoError, match=r"process of odd ended with code 1.*\n.*no such thing"):
         Side("odd", [sys.executable, "-c", "raise SystemExit('no such thing')"], {}, threads=1)

@@ -7,6 +7,7 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 from small_models import pretrain_batch, small_config
+from small_vlmo import small_config as small_vlmo_config
 
 from unimo import registry
 from unimo.benchmark import flops
@@ -87,3 +88,15 @@ def test_a_real_pass_costs_what_the_config_says(name: str) -> None:
         task(batch)
     told = sum(flops.own_step(config, 3, batch.input_ids.shape[1], batch.mlm_labels.shape[0]).values())
     assert found.training == pytest.approx(told, rel=0.02)
+
+
+@pytest.mark.parametrize("pair_layers", [0, 1])
+def test_a_real_pass_of_vlmo_costs_what_the_config_says(pair_layers: int) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 128, "pair_layers": pair_layers}
+    config = small_vlmo_config(transformer=sizes, objective={"tasks": ["itm", "mlm"]})
+    task = PretrainTask(registry.build_model(config), registry.task_config("pretrain", config.name))
+    batch = pretrain_batch()
+    with count_products() as found:
+        task(batch)
+    told = flops.vlmo_step(config, 3, batch.input_ids.shape[1], batch.mlm_labels.shape[0])
+    assert found.training == sum(told.values()) - told["patches"] // 3  # pixels need no gradient

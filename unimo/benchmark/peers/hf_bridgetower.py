@@ -1,26 +1,21 @@
-"""One training step of a Hugging Face BridgeTower, timed on request: the other side of `tools/benchmark.py`.
+"""One training step of a Hugging Face BridgeTower, timed on request: a side of `tools/benchmark.py`.
 
 Run by the benchmark with an interpreter that has torch and transformers, never imported by `unimo`:
 
     python hf_bridgetower.py '{"text": {...}, "vision": {...}, "fusion": {...}, "batch": {...}, "threads": 2}'
 
-It reads one word a line (`step`, `matmul`, `memory`) and answers each with one line of JSON. MLM and ITM are
-trained as METER and BridgeTower do: two full passes, and vocabulary logits for every text position.
+MLM and ITM are trained as METER and BridgeTower do: two full passes, and vocabulary logits for every text
+position.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import transformers
+from torch_side import make_inputs, serve
 from transformers import BridgeTowerConfig, BridgeTowerForImageAndTextRetrieval, BridgeTowerForMaskedLM
-
-IGNORED = -100
 
 
 def build(sizes: dict[str, Any]) -> torch.nn.ModuleDict:
@@ -55,81 +50,28 @@ def build(sizes: dict[str, Any]) -> torch.nn.ModuleDict:
     return torch.nn.ModuleDict({"mlm": mlm, "itm": itm}).train()
 
 
-def make_batch(sizes: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """Random pixels and tokens without padding, for each head; fixed targets; half of the pairs false."""
-    batch, vocab = sizes["batch"], sizes["text"]["vocab_size"]
-    rows, length, targets = batch["batch_size"], batch["text_len"], batch["targets"]
-    side = sizes["vision"]["image_size"]
-    ids = torch.randint(5, vocab, (rows, length))
-    labels = torch.full((rows, length), IGNORED)
-    labels[:, 1 : 1 + targets] = ids[:, 1 : 1 + targets]
-    matched = torch.arange(rows) < rows // 2
-    pixels = torch.randn(rows, 3, side, side)
-    false_pixels = pixels[torch.where(matched, torch.arange(rows), torch.arange(rows).roll(1))]
-    masked_ids, mask = torch.where(labels == IGNORED, ids, vocab - 1), torch.ones_like(ids)
-    mlm = {"input_ids": masked_ids, "pixel_values": pixels, "labels": labels}
-    itm = {"input_ids": ids, "pixel_values": false_pixels, "labels": matched.long()}
-    return {"mlm": mlm | {"attention_mask": mask}, "itm": itm | {"attention_mask": mask}}
+def make(request: dict[str, Any]) -> tuple[torch.nn.ModuleDict, Callable[[], torch.Tensor]]:
+    """The model, and the sum of both losses of a batch that never changes."""
+    models = build(request)
+    inputs = make_inputs(request["batch"], request["text"]["vocab_size"], request["vision"]["image_size"])
 
+    def loss() -> torch.Tensor:
+        mlm = models["mlm"](
+            input_ids=inputs.masked_ids,
+            attention_mask=inputs.mask,
+            pixel_values=inputs.pixels,
+            labels=inputs.labels,
+        )
+        itm = models["itm"](
+            input_ids=inputs.ids,
+            attention_mask=inputs.mask,
+            pixel_values=inputs.false_pixels,
+            labels=inputs.matched,
+        )
+        return mlm.loss + itm.loss
 
-def train_step(
-    models: torch.nn.ModuleDict,
-    optimizer: torch.optim.Optimizer,
-    batch: dict[str, dict[str, torch.Tensor]],
-) -> float:
-    """Forward twice, backward, AdamW; returns the loss."""
-    loss = models["mlm"](**batch["mlm"]).loss + models["itm"](**batch["itm"]).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.item()
-
-
-def matmul_rate(shape: list[int], seconds: float) -> float:
-    """FLOP/s of a float32 product of `shape` (m, k, n)."""
-    m, k, n = shape
-    left, right, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
-    torch.mm(left, right, out=out)
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        torch.mm(left, right, out=out)
-        count += 1
-    return count * 2 * m * k * n / (time.perf_counter() - start)
-
-
-def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes."""
-    line = next(
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
-    )
-    return int(line.split()[1]) * 1024
-
-
-def main() -> None:
-    """Answer the words on standard input until it closes."""
-    sizes = json.loads(sys.argv[1])
-    torch.set_num_threads(sizes["threads"])
-    torch.manual_seed(0)
-    models, batch = build(sizes), make_batch(sizes)
-    parameters = list(models.parameters())
-    # Fused is the fastest AdamW torch has on a CPU.
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    ready = {
-        "parameters": sum(parameter.numel() for parameter in parameters),
-        "library": f"torch {torch.__version__}, transformers {transformers.__version__}",
-    }
-    print(json.dumps(ready), flush=True)
-    for line in sys.stdin:
-        word, start = line.split(), time.perf_counter()
-        if word == ["step"]:
-            loss = train_step(models, optimizer, batch)
-            answer = {"seconds": time.perf_counter() - start, "loss": loss}
-        elif word == ["matmul"]:
-            answer = {"flops_per_second": matmul_rate(sizes["matmul"]["shape"], sizes["matmul"]["seconds"])}
-        else:
-            answer = {"peak_bytes": peak_memory()}
-        print(json.dumps(answer), flush=True)
+    return models, loss
 
 
 if __name__ == "__main__":
-    main()
+    serve(make)

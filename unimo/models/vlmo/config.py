@@ -113,6 +113,10 @@ class ObjectiveConfig:
     mlm_weight: NonNegative = 0.25
     """Of the release; the paper gives no weights."""
 
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ConfigError("objective.tasks is empty, so nothing is learned; try [itc,itm,mlm]")
+
 
 @dataclass(frozen=True)
 class PretrainingConfig(PretrainConfig):

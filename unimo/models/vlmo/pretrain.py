@@ -28,7 +28,7 @@ from unimo.losses.contrastive import (
 from unimo.losses.vectors import Vectors
 from unimo.models import objective
 from unimo.models.exchange import fetch_rows, same_on_all
-from unimo.models.objective import Scalars
+from unimo.models.objective import Scalars, encode_images
 from unimo.models.vlmo.batches import PretrainBatch
 from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.model import Vlmo
@@ -51,29 +51,31 @@ class TwoContrasts(Vectors):
 class Objective(objective.Objective):
     """ITC, ITM and MLM on pairs.
 
-    Parameters: `mlm_head`, `itm_head`, `itc_{text, image}_head` and `itc_log_scale`, and with
-    `objective.pair_contrast` the same again as `itc_pair_*`. A scale is 1 / sigma of Eq. (4), learned as its
-    logarithm and without bounds, as in the release.
+    Parameters: `mlm_head`, `itm_head`; where ITC is learned `itc_{text, image}_head` and `itc_log_scale`, and
+    with `objective.pair_contrast` the same again as `itc_pair_*`. A scale is 1 / sigma of Eq. (4), learned as
+    its logarithm and without bounds, as in the release.
     """
 
     LOSSES = ("itc", "itm", "mlm")
-    contrasts: Mapping[str, str] = {"itc": "pairs"}  # noqa: RUF012 - never changed
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.options, width, std = config.objective, config.hidden_size, config.transformer.init_std
         self.mlm_head = MlmHead(width, config.text.vocab_size, std, Vlmo.head_epsilon)
         self.itm_head = linear(width, 2, std)
+        tasks, has_experts = self.options.tasks, config.transformer.has_pair_experts
+        self.judges_pairs, self.contrasts = "itm" in tasks, {"itc": "pairs"} if "itc" in tasks else {}
+        self.hard = self.judges_pairs and "itc" in tasks
+        self.has_pair_contrast = self.options.pair_contrast and "itc" in tasks and has_experts
         start = constant_attr(float(np.log(1 / TEMPERATURE_START)))
         sizes = width, width, width, std
-        self.itc_text_head, self.itc_image_head = contrastive_heads(*sizes, bias=False)
-        self.itc_log_scale = self.create_parameter([], attr=start)
-        self.has_pair_contrast = self.options.pair_contrast and config.transformer.has_pair_experts
+        if self.contrasts:
+            self.itc_text_head, self.itc_image_head = contrastive_heads(*sizes, bias=False)
+            self.itc_log_scale = self.create_parameter([], attr=start)
         if self.has_pair_contrast:
             heads = contrastive_heads(*sizes, bias=False)
             self.itc_pair_text_head, self.itc_pair_image_head = heads
             self.itc_pair_log_scale = self.create_parameter([], attr=start)
-        self.judges_pairs = self.hard = "itm" in self.options.tasks
 
     def temperature(self) -> Tensor:
         """Return sigma of Eq. (4)."""
@@ -81,12 +83,18 @@ class Objective(objective.Objective):
 
     def part_losses(self, model: Vlmo, name: str, part: PretrainBatch) -> tuple[Scalars, Scalars]:
         """Compute the losses of pairs, and report the accuracies."""
-        vectors = self.part_vectors(model, "itc", part)
-        loss, report = self.over_step("itc", vectors, model)
-        losses = {"itc": loss}
+        losses: Scalars = {}
+        report: Scalars = {}
+        if "itc" in self.options.tasks:
+            vectors = self.part_vectors(model, "itc", part)
+            losses["itc"], report = self.over_step("itc", vectors, model)
         image = model.encode_image(part.images)
-        if "itm" in self.options.tasks:
-            losses["itm"], report["itm_accuracy"] = self.matching(model, part, image, vectors.dual)
+        if self.judges_pairs:
+            losses["itm"], report["itm_accuracy"] = (
+                self.matching(model, part, image, vectors.dual)
+                if self.hard
+                else self.random_matching(model, part)
+            )
         if "mlm" in self.options.tasks:
             losses["mlm"], report["mlm_accuracy"] = masked_words(model, part, self.mlm_head, image)
         return losses, report
@@ -146,13 +154,23 @@ class Objective(objective.Objective):
         labels = paddle.concat([own, drawn.image_labels, drawn.text_labels])
         return matching_loss(self.itm_head(fused.pooled), labels)
 
+    def random_matching(self, model: Vlmo, part: PretrainBatch) -> tuple[Tensor, Tensor]:
+        """Compute ITM of the pairs that the batch names, half of which match: loss and accuracy, scalars."""
+        text = model.encode_text(part.input_ids, part.attention_mask)
+        shown = encode_images(model, part).select(part.itm_image_index)
+        fused = model.fuse(text, shown, outputs="pooled")
+        return matching_loss(self.itm_head(fused.pooled), part.itm_labels)
+
     def idle_layers(self, model: Vlmo, absent: set[str]) -> list[nn.Layer]:
         """List layers whose parameters only tasks use that are not learned."""
         tasks = self.options.tasks
         idle = [] if "itm" in tasks else [model.pooler, self.itm_head]
         idle += [] if "mlm" in tasks else [self.mlm_head]
-        if len(tasks) == 1 and not self.has_pair_contrast:
-            idle += [block.experts["pair"] for block in model.blocks if "pair" in block.experts]
+        top = [block.experts for block in model.blocks if "pair" in block.experts]
+        if tasks == ("itc",) and not self.has_pair_contrast:
+            idle += [experts["pair"] for experts in top]
+        if "itc" not in tasks:
+            idle += [experts[name] for experts in top for name in ("text", "image")]
         return idle
 
     def weigh(self, term: Mapping[str, Tensor | float]) -> Tensor:
