@@ -52,6 +52,7 @@ EXTRAS = {
     "detector": ["pycocotools>=2.0.7"],  # COCO's metric, after training the region detector
     "test": [
         "pytest>=8",
+        "pytest-xdist>=3.6",  # two workers in scripts/test.sh
         "ruff>=0.6",
         "pycocoevalcap>=1.2",
         "pycocotools>=2.0.7",
