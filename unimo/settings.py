@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from unimo import registry
 from unimo.config import merge_into, merge_plain, parse_overrides, read_recipe, spell_out
-from unimo.errors import ConfigError, shown
+from unimo.errors import ConfigError, nearest, shown
 from unimo.ranges import Count, Dropout, NonNegative, Pixels, Positive, Seed, Share, Size, TextLength, Threads
 
 
@@ -234,14 +234,47 @@ def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), /, **
     return build_run_config(read_recipe(recipe, task), under, parse_overrides(overrides))
 
 
+def load_stages(recipe: str, task: str, overrides: Sequence[str] = ()) -> list[RunConfig]:
+    """Build the run config of a recipe, as `load_run_config`, or with `task.stages=all` one for each stage.
+
+    They write into folders of `output_dir` that have the names of the stages, and each but the first starts
+    from the model of the one before.
+
+    Raises:
+        ConfigError: as of `build_run_config`; also stages of a recipe that has none, or settings that only
+            make sense for one run.
+    """
+    plain, given = read_recipe(recipe, task), parse_overrides(overrides)
+    wanted = named_section(given.get("task", {}), "task").get("stages")
+    if wanted is None:
+        return [build_run_config(plain, given)]
+    if wanted != "all":
+        raise ConfigError(f"task.stages: {shown(wanted)} is not `all`; a single one is task.stage=NAME")
+    if "stages" not in plain:
+        raise ConfigError(f"task.stages=all: the recipe {recipe} has no stages; leave it out")
+    if "stage" in given["task"] or "resume" in given:
+        alone = "task.stage" if "stage" in given["task"] else "resume"
+        raise ConfigError(f"task.stages=all and {alone}, which is of a single stage; leave one of them out")
+    given["task"] = {key: value for key, value in given["task"].items() if key != "stages"}
+    output = build_run_config(plain, given).output_dir
+    runs: list[RunConfig] = []
+    for stage in plain["stages"]:
+        own = {"task": {"stage": stage}, "output_dir": f"{output}/{stage}"}
+        start = {"init_from": f"{runs[-1].output_dir}/model"} if runs else {}
+        runs.append(build_run_config(plain, merge_plain(given, {**own, **start})))
+    return runs
+
+
 def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge plain data, later layers over earlier ones, check it against the schema, and fill `output_dir`.
 
-    Switches of the model section are written out in each layer, so that they too win over earlier ones.
+    Switches of the model section are written out in each layer, so that they too win over earlier ones. Where
+    the first layer, a recipe, has a block `stages`, its entry for `task.stage` is merged over the rest of it.
 
     Raises:
         ConfigError: unknown or moved key, or value of the wrong type.
     """
+    layers = with_stage(*layers)
     values = reduce(merge_plain, layers, {})
     if name := named_section(values.get("model", {})).get("name"):
         schema = type(registry.model_config(name))
@@ -250,7 +283,36 @@ def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     default = partial(registry.task_config, model=model.name)
     task = _named(values.pop("task", None), "config.task", default)
     run = merge_into(RunConfig(model=model, task=task), values)
-    return run if run.output_dir else replace(run, output_dir=f"output/{model.name}_{task.name}")
+    stage = getattr(task, "stage", "")
+    parts = [model.name, task.name, *([stage] if stage != getattr(default(task.name), "stage", "") else [])]
+    return run if run.output_dir else replace(run, output_dir=f"output/{'_'.join(parts)}")
+
+
+def with_stage(*layers: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Put the settings of the chosen stage between a recipe, the first layer, and what wins over it.
+
+    They are its entry of the recipe's block `stages`, with what later layers say of that, such as
+    `stages.language.train.max_steps=9`. Without `task.stage` the last one is chosen.
+
+    Raises:
+        ConfigError: the block is no mapping of mappings, or there is no such stage.
+    """
+    recipe = layers[0] if layers else {}
+    if "stages" not in recipe:
+        return layers
+    values = reduce(merge_plain, layers, {})
+    known, stages = recipe["stages"], values["stages"]
+    for block in (known, stages):
+        entries = block.values() if isinstance(block, Mapping) else ()
+        if not entries or not all(isinstance(entry, Mapping) for entry in entries):
+            raise ConfigError(f"stages: expected the settings of each stage, found {shown(block)}")
+    if unknown := [name for name in stages if name not in known]:
+        raise ConfigError(f"unknown key config.stages.{unknown[0]}; {nearest(str(unknown[0]), known)}")
+    stage = named_section(values.get("task", {}), "task").get("stage", next(reversed(known)))
+    if not isinstance(stage, str) or stage not in known:
+        raise ConfigError(f"config.task.stage: {shown(stage)} is not one of {', '.join(known)}")
+    bare = [{key: value for key, value in layer.items() if key != "stages"} for layer in layers]
+    return (bare[0], stages[stage], *bare[1:])
 
 
 def _spelled_out(schema: type, layer: Mapping[str, Any]) -> Mapping[str, Any]:

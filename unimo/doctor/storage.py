@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 
 from unimo import registry
@@ -14,7 +15,7 @@ from unimo.config import merge_into, merge_plain, parse_overrides, read_recipe
 from unimo.doctor.report import Options, Row, verdict
 from unimo.files import make_folder
 from unimo.limits import GIB, MIB
-from unimo.settings import RunConfig, named_section
+from unimo.settings import RunConfig, named_section, with_stage
 
 WRITTEN = 128 * MIB
 """Bytes written to measure the speed."""
@@ -48,7 +49,8 @@ def light_run(recipe: str, overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigError: unknown recipe or setting.
     """
-    values = merge_plain(read_recipe(recipe, "pretrain"), parse_overrides(overrides))
+    layers = with_stage(read_recipe(recipe, "pretrain"), parse_overrides(overrides))
+    values = reduce(merge_plain, layers, {})
     section = named_section(values.pop("model", None))
     values.pop("task", None)
     model = merge_into(registry.model_config(section["name"]), section, "model")

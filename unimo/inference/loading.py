@@ -89,10 +89,12 @@ def load(
     Raises:
         CheckpointError: there is no such directory, or its tensors do not fit.
     """
+    from unimo.weights.layers import load_into
+
     directory = find_model(path)
     changes = dict(processor or {}) | ({} if image_size is None else {"image_size": image_size})
     model, reader, _, tensors = _open(directory, changes, overrides)
-    _load_model_part(model, tensors, directory)
+    load_into(model, _model_part(tensors, directory), str(directory / WEIGHTS), model.optional)
     model.eval()
     return model, reader
 
@@ -125,19 +127,20 @@ def start_from(task: Task, path: str | Path) -> list[str]:
     Heads are taken from the same task, or from pre-training by `Task.head_aliases`, if their shapes agree.
 
     Returns:
-        Names of the parameters that stay random (new heads).
+        Names of the parameters that stay random: new heads, and what an earlier stage does not have.
 
     Raises:
         CheckpointError: nothing there, or the model does not fit.
     """
-    from unimo.weights.layers import is_whole
+    from unimo.weights.layers import is_whole, load_into
 
     directory = find_model(path)
     tensors = read_safetensors(directory / WEIGHTS)
-    _load_model_part(task.model, tensors, directory)
+    part, new = task.fit_start(_model_part(tensors, directory))
+    load_into(task.model, part, str(directory / WEIGHTS), (*task.model.optional, *new))
     same_task = (_read_config(directory).get("task") or {}).get("name") == task.config.name
     heads = {"": ""} if same_task else dict(task.head_aliases)
-    fresh = []
+    fresh = [f"model.{name}" for name in new]
     for name, parameter in task.state_dict().items():
         if name.startswith("model."):
             continue
@@ -243,13 +246,12 @@ def model_section(name: str, *sections: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _load_model_part(model: Model, tensors: Mapping[str, np.ndarray], directory: Path) -> None:
-    from unimo.weights.layers import load_into
-
+def _model_part(tensors: Mapping[str, np.ndarray], directory: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of the network by the names that they have in it."""
     part = {name.removeprefix("model."): tensors[name] for name in tensors if name.startswith("model.")}
     if not part:
         raise CheckpointError(f"{directory / WEIGHTS} has no tensors named model.*; is it a model directory?")
-    load_into(model, part, str(directory / WEIGHTS), model.optional)
+    return part
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

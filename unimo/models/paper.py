@@ -5,7 +5,7 @@ Needs no Paddle, so that models can be listed and configs checked before anythin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,6 +82,10 @@ class Published:
     """Machine of the pre-training; empty if the paper does not say."""
 
 
+def _as_they_are(model: Model, options: Any, tensors: Tensors) -> tuple[Tensors, Sequence[str]]:
+    return tensors, ()
+
+
 @dataclass(frozen=True)
 class Paper:
     """A model family: its sizes, and how its parts are made. The functions import Paddle when called."""
@@ -107,6 +111,12 @@ class Paper:
     """Registered model -> millions of parameters without heads, with RoBERTa's vocabulary."""
     published: Mapping[str, Published] = field(default_factory=dict)
     """Registered model -> its training in the paper, for the published sizes."""
+    stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Stage of pre-training (`task.stage`), in order -> earlier ones whose result it keeps, so that it can do
+    without only from random weights; empty for papers that pre-train in one."""
+    fit_start: Callable[[Any, Any, Tensors], tuple[Tensors, Sequence[str]]] = _as_they_are
+    """Network, task section of pre-training, and the tensors of the network that pre-training starts from ->
+    these as the network needs them, and names of its parameters that keep their random start."""
     converters: Mapping[str, Converter] = field(default_factory=dict)
     """Name of a release (`tools/convert_checkpoint.py --from`) -> converter of its weights."""
 

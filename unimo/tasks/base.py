@@ -29,6 +29,7 @@ from unimo.models.contrastive import OTHERS, Contrastive, Round, one_round
 from unimo.models.paper import Paper
 from unimo.registry import require
 from unimo.settings import CorpusConfig, DataConfig, RunConfig
+from unimo.weights.name_map import Tensors
 
 T = TypeVar("T")
 Observer = Callable[[dict[str, Any]], None]
@@ -152,6 +153,11 @@ class Task(Contrastive):
         for name, parameter in self.model.named_parameters():
             if not self.model.is_used(name, text=text, image=image, pooled=pooled):
                 parameter.stop_gradient = True
+
+    def fit_start(self, tensors: Tensors) -> tuple[Tensors, Sequence[str]]:
+        """Return tensors of another network, from which a run starts, as `model` needs them, and the names of
+        the parameters of `model` that keep their random start."""
+        return tensors, ()
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute the named scalar losses of a batch, and further scalars to log."""

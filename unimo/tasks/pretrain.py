@@ -6,7 +6,7 @@ What is learned from pairs, texts and images is part of each paper (`unimo/model
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -22,6 +22,7 @@ from unimo.models.batches import MaskedImageBatch, PretrainBatch
 from unimo.models.objective import encode_images
 from unimo.models.paper import Paper, PretrainConfig
 from unimo.tasks.base import Batch, Task
+from unimo.weights.name_map import Tensors
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
@@ -70,6 +71,10 @@ class PretrainTask(Task):
     def corpora(cls, data: DataConfig) -> dict[str, list[CorpusConfig]]:
         """Return the pairs, and the texts and images alone."""
         return {"data.pairs": data.pairs, "data.texts": data.texts, "data.images": data.images}
+
+    def fit_start(self, tensors: Tensors) -> tuple[Tensors, Sequence[str]]:
+        """Fit what an earlier stage left, or another model, as the paper does (`Paper.fit_start`)."""
+        return registry.paper_of(self.model.config.name).fit_start(self.model, self.config, tensors)
 
     @property
     def contrasts(self) -> Collection[str]:

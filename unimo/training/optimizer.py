@@ -48,10 +48,13 @@ class GlobalNormClip(nn.ClipGradByGlobalNorm):
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Return whether weight decay applies to a parameter, by its structured name and shape."""
+    """Return whether weight decay applies to a parameter, by its structured name and shape.
+
+    It does not to tables of which only some rows learn; an objective gives them an attribute `no_decay`.
+    """
     last = name.rpartition(".")[2] if not name.endswith(".weight") else name.split(".")[-2]
     is_table = "position" in last or last in {"class_embedding", "cls_token"}
-    return parameter.ndim > 1 and not is_table
+    return parameter.ndim > 1 and not (is_table or getattr(parameter, "no_decay", False))
 
 
 def build_optimizer(task: nn.Layer, optim: OptimConfig) -> AdamW:

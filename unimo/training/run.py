@@ -24,7 +24,7 @@ from unimo.inference import loading
 from unimo.inference.evaluation import selection_of
 from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig
-from unimo.training import callbacks, checkpoint, micro_batch, precision, start
+from unimo.training import callbacks, checkpoint, micro_batch, precision, stages, start
 from unimo.training.hints import hints_of
 from unimo.training.loop import carry_out, only_run_in
 from unimo.training.memory import forecast, memory
@@ -86,6 +86,8 @@ def open_run(run: RunConfig) -> Iterator[tuple[RunConfig, Processor, Path | None
         run = resolve(run, processor)
         if last is not None and last.parent == checkpoint.folder_of(output_dir):
             distributed.on_first(lambda: start.check_settings(run, last))
+        elif last is None:
+            distributed.on_first(lambda: stages.check_order(run))
         yield run, processor, last, source
 
 
@@ -184,7 +186,7 @@ def build(run: RunConfig, processor: Processor, with_init: bool = True) -> Train
     task_class = registry.task_class(run.task.name)
     data = task_class.open_data(run, processor)
     model = run.model if with_init else _with_sections(run.model, loading.without_init(to_plain(run.model)))
-    task = task_class.create(registry.build_model(model), run.task, data.metadata)
+    task = task_class.create(registry.build_model(model), run.task, data.metadata | stages.record(run))
     set_recompute(task, run.train.recompute)
     loader = data.train_loader(run, distributed.rank(), distributed.world_size())
     return TrainState(

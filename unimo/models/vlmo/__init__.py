@@ -49,6 +49,12 @@ def _objective(config: Config, options: PretrainingConfig) -> Any:
     return stages[options.stage](config)
 
 
+def _fit_start(model: Any, options: PretrainingConfig, tensors: Any) -> Any:
+    from unimo.models.vlmo.stages import fit_start
+
+    return fit_start(model, options, tensors)
+
+
 def _batches(run: Any, processor: Any) -> Any:
     from unimo.models.vlmo.collate import open_pretraining
 
@@ -71,5 +77,7 @@ PAPER = Paper(
         Published(towers={}, data="COCO, Visual Genome, Conceptual Captions, SBU (4 million images)"),
     ),
     pair_separators=1,
+    stages={"vision": (), "language": ("vision",), "vision_language": ()},
+    fit_start=_fit_start,
     converters={"vlmo-release": from_release},
 )

@@ -125,6 +125,9 @@ class PretrainingConfig(PretrainConfig):
     stage: Literal["vision", "language", "vision_language"] = "vision_language"
     """What is learned (section 3.4): masked patches of images alone, masked words of texts alone, or the
     tasks on pairs."""
+    init_experts: Literal["own", "image"] = "own"
+    """What experts start from in `init_from`. own: those for the same inputs, and where it has none, as of
+    pairs, they start at random; image: all from those for images (Table 3, "Image-Only Pre-Training")."""
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from paddle import Tensor, nn
 
 from unimo.losses.mlm import masked_lm_loss
 from unimo.models import objective
 from unimo.models.batches import MaskedTextBatch
 from unimo.models.objective import Scalars
-from unimo.models.vlmo.config import Config
+from unimo.models.vlmo.config import Config, PretrainingConfig
 from unimo.models.vlmo.model import Vlmo
 from unimo.nn.heads import MlmHead
 from unimo.nn.outputs import Encoded
+from unimo.weights.name_map import Tensors
+
+_POSITIONS, _PAIR = "text_embeddings.position.weight", ".experts.pair."
 
 
 def masked_words(
@@ -25,14 +30,33 @@ def masked_words(
     return masked_lm_loss(states, part.mlm_positions, part.mlm_labels, head)
 
 
+def fit_start(model: Vlmo, options: PretrainingConfig, tensors: Tensors) -> tuple[Tensors, Sequence[str]]:
+    """Fit the network of an earlier stage, or of other released weights, to the next; see `Paper.fit_start`.
+
+    An earlier stage has no experts for pairs, which start at random, and texts of another length, whose
+    position table is cut, or goes on at random.
+    """
+    own, fitted = model.state_dict(), dict(tensors)
+    if options.init_experts == "image":
+        fitted = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+        of_image = {
+            name: re.sub(r"\.experts\.\w+\.", ".experts.image.", name) for name in own if ".experts." in name
+        }
+        fitted |= {name: tensors[source] for name, source in of_image.items() if source in tensors}
+    if (table := fitted.get(_POSITIONS)) is not None and table.ndim == 2:
+        rows = own[_POSITIONS].shape[0]
+        fitted[_POSITIONS] = np.concatenate([table[:rows], own[_POSITIONS].numpy()[len(table) :]])
+    return fitted, [] if any(_PAIR in name for name in fitted) else [name for name in own if _PAIR in name]
+
+
 class LanguageStage(objective.Objective):
     """MLM on texts alone. Attention and the experts for images keep what the vision stage taught them."""
 
     LOSSES = ("text_mlm",)
     judges_pairs = False
     TAUGHT = ("text_embeddings.", "type_embedding.", "relative_positions.", "norm.")
-    """Beginnings of the parameters that learn besides the experts for texts. Of the relative positions these
-    are the rows of texts, as no other is read."""
+    """Beginnings of the parameters that learn besides the experts for texts. Of the types and the relative
+    positions these are the rows of texts, as no other is read."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -44,6 +68,8 @@ class LanguageStage(objective.Objective):
         for name, parameter in model.named_parameters():
             if not (name.startswith(self.TAUGHT) or ".experts.text." in name or ".experts.shared." in name):
                 parameter.stop_gradient = True
+        # The rows of images have no gradient, but decay would move them; that of positions is off anyway.
+        model.type_embedding.weight.no_decay = True
 
     def part_losses(self, model: Vlmo, name: str, part: MaskedTextBatch) -> tuple[Scalars, Scalars]:
         """Compute `text_mlm`, and report its accuracy."""
