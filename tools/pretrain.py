@@ -1,4 +1,7 @@
-"""Pre-train a model: python tools/pretrain.py unimo3_tiny train.max_steps=200"""
+"""Pre-train a model: python tools/pretrain.py unimo3_tiny train.max_steps=200
+
+Papers with stages: task.stage=NAME, or task.stages=all for one after the other.
+"""
 
 import sys
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
-from unimo.settings import RunConfig, load_run_config  # noqa: E402
+from unimo.settings import RunConfig, load_stages  # noqa: E402
 from unimo.training.listing import list_pretraining  # noqa: E402
 
 
@@ -21,10 +24,10 @@ def main() -> int:
     cli.add_list(parser, list_pretraining, "recipes")
     args = parser.parse_intermixed_args()
 
-    run = load_run_config(args.recipe, "pretrain", args.overrides)
+    runs = load_stages(args.recipe, "pretrain", args.overrides)
     from unimo.training.command import carry_out  # Paddle, not for --help and --list
 
-    return carry_out(run, dry_run=args.dry_run, plan=args.plan)
+    return carry_out(*runs, dry_run=args.dry_run, plan=args.plan)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,26 @@
-"""What the tools that train do with a run: show it, plan it, or carry it out."""
+"""What the tools that train do with a run, or with those of all stages: show, plan, or carry them out."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from unimo import cli
 from unimo.config import dump
 from unimo.settings import RunConfig
+from unimo.training import chain
+from unimo.training.plan_table import format_plan
 from unimo.training.rehearsal import rehearse
 from unimo.training.run import plan_only, train
+from unimo.training.stages import check_order
 from unimo.training.summary import format_summary
 
 
-def carry_out(run: RunConfig, *, dry_run: bool, plan: bool) -> int:
+def carry_out(run: RunConfig, *later: RunConfig, dry_run: bool, plan: bool) -> int:
     """Print the config of a run and check what it names, or its plan, or train and print the summary.
+
+    Args:
+        run, later: the run, or those of all stages.
+        dry_run, plan: only show and check, or only plan.
 
     Returns:
         The exit code.
@@ -19,16 +28,40 @@ def carry_out(run: RunConfig, *, dry_run: bool, plan: bool) -> int:
     Raises:
         UnimoError: as of `rehearse`, `plan_only` and `train`.
     """
+    if later:
+        return _carry_out_stages(run, *later, dry_run=dry_run, plan=plan)
     if dry_run:
         print(dump(run), end="", flush=True)
+        check_order(run)
         rehearse(run)
         return 0
     if plan:
+        check_order(run)
         text = plan_only(run)
         if cli.is_main_rank():
             print(text)
         return 0
-    summary = train(run)
+    return _report(train(run))
+
+
+def _carry_out_stages(*runs: RunConfig, dry_run: bool, plan: bool) -> int:
+    runs = tuple(chain.left_of(runs))
+    if dry_run:
+        for run in runs:
+            print(f"--- # {run.task.stage}\n{dump(run)}", end="", flush=True)
+            rehearse(chain.before_its_start(run))
+        return 0
+    if plan:
+        planned = list(chain.plan_stages(runs))
+        if cli.is_main_rank():
+            tables = [f"stage {run.task.stage}\n{format_plan(each)}" for run, each in planned if each]
+            print("\n".join([*tables, chain.format_stages(planned)]))
+        return 0
+    return _report(chain.train_stages(runs))
+
+
+def _report(summary: dict[str, Any]) -> int:
+    """Print the summary of a run, and return the exit code."""
     if cli.is_main_rank():
         print(format_summary(summary))
     return cli.code_after(summary["stopped_by"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -18,9 +19,10 @@ from unimo.settings import CorpusConfig, DataConfig, RunConfig, ScenesConfig
 def next_command(run: RunConfig, split: str, was_evaluated: bool) -> str:
     """Return the command that makes use of the model of a run.
 
-    After pre-training that is fine-tuning on the data of the run: pairs of images and captions suit
-    captioning (UNIMO-2) or retrieval, labelled images classification, the built-in `scenes` questions. Where
-    there is no such task, as after training on texts alone, and after fine-tuning, it is evaluation.
+    After a stage of pre-training that is the next one. After pre-training it is fine-tuning on the data of
+    the run: pairs of images and captions suit captioning (UNIMO-2) or retrieval, labelled images
+    classification, the built-in `scenes` questions. Where there is no such task, as after training on texts
+    alone, and after fine-tuning, it is evaluation.
 
     Args:
         run: the run.
@@ -28,6 +30,8 @@ def next_command(run: RunConfig, split: str, was_evaluated: bool) -> str:
         was_evaluated: whether the data have that split.
     """
     directory = f"{run.output_dir}/model"
+    if (stage := _next_stage(run)) and run.model.name in list_recipes("pretrain"):
+        return _command("pretrain", run.model.name, f"task.stage={stage}", f"init_from={directory}")
     found = _fine_tuning(run) if run.task.name == "pretrain" else None
     if found is not None:
         task, words = found
@@ -36,6 +40,12 @@ def next_command(run: RunConfig, split: str, was_evaluated: bool) -> str:
         return _command("finetune", "--task", task, "--init", directory, *words, *choice)
     held_out = split if was_evaluated else run.data.train_split
     return _command("evaluate", "--task", run.task.name, "--model", directory, "--split", held_out)
+
+
+def _next_stage(run: RunConfig) -> str:
+    """Return the stage of pre-training that follows on that of a run; empty if none does."""
+    stages = list(registry.paper_of(run.model.name).stages) if run.task.name == "pretrain" else []
+    return dict(pairwise(stages)).get(run.task.stage, "") if stages else ""
 
 
 def _command(tool: str, *words: str) -> str:

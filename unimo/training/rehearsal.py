@@ -15,7 +15,7 @@ from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError, DataError, UnimoError
 from unimo.inference.evaluation import selection_of
 from unimo.settings import RunConfig
-from unimo.training import checkpoint, stages, start
+from unimo.training import checkpoint, start
 from unimo.training.run import open_processor, resolve
 
 T = TypeVar("T")
@@ -54,8 +54,6 @@ def rehearse(run: RunConfig) -> None:
         resolved = problems.of(lambda: resolve(run, processor))
         if resolved is not None and last is not None:
             problems.of(lambda: start.check_settings(resolved, last))
-        elif resolved is not None:
-            problems.of(lambda: stages.check_order(resolved))
         run = resolved or run
     _check_data(run, processor, problems)
     if problems.found:

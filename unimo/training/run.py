@@ -53,6 +53,8 @@ def train(run: RunConfig, watchers: Sequence[Callback] = ()) -> dict[str, Any]:
         if done is not None:
             logger.info("%s is finished; nothing is trained", run.output_dir)
             return done
+        if last is None:
+            distributed.on_first(lambda: stages.check_order(run))
         state, plan = assemble(run, processor, last, source)
         logger.info("%s", format_plan(plan))
         state.callbacks += [callbacks.Pacing(plan), *watchers]
@@ -86,8 +88,6 @@ def open_run(run: RunConfig) -> Iterator[tuple[RunConfig, Processor, Path | None
         run = resolve(run, processor)
         if last is not None and last.parent == checkpoint.folder_of(output_dir):
             distributed.on_first(lambda: start.check_settings(run, last))
-        elif last is None:
-            distributed.on_first(lambda: stages.check_order(run))
         yield run, processor, last, source
 
 

@@ -39,13 +39,12 @@ def fit_start(model: Vlmo, options: PretrainingConfig, tensors: Tensors) -> tupl
     own, fitted = model.state_dict(), dict(tensors)
     if options.init_experts == "image":
         fitted = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
-        of_image = {
-            name: re.sub(r"\.experts\.\w+\.", ".experts.image.", name) for name in own if ".experts." in name
-        }
-        fitted |= {name: tensors[source] for name, source in of_image.items() if source in tensors}
-    if (table := fitted.get(_POSITIONS)) is not None and table.ndim == 2:
-        rows = own[_POSITIONS].shape[0]
-        fitted[_POSITIONS] = np.concatenate([table[:rows], own[_POSITIONS].numpy()[len(table) :]])
+        experts = (name for name in own if ".experts." in name)
+        sources = {name: re.sub(r"\.experts\.\w+\.", ".experts.image.", name) for name in experts}
+        fitted |= {name: tensors[source] for name, source in sources.items() if source in tensors}
+    table, start = fitted.get(_POSITIONS), own[_POSITIONS].numpy()
+    if table is not None and table.shape[1:] == start.shape[1:]:
+        fitted[_POSITIONS] = np.concatenate([table[: len(start)], start[len(table) :]])
     return fitted, [] if any(_PAIR in name for name in fitted) else [name for name in own if _PAIR in name]
 
 
