@@ -6,6 +6,7 @@ not repeated, and the one that was broken off goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -55,6 +56,17 @@ def plan_stages(runs: Sequence[RunConfig]) -> Iterator[tuple[RunConfig, Plan | N
             yield run, training.assemble(opened, processor, last, source or "scratch")[1]
 
 
+@contextlib.contextmanager
+def _warnings_only() -> Iterator[None]:
+    library = logging.getLogger("unimo")
+    level = library.level
+    library.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        library.setLevel(level)
+
+
 def format_stages(planned: Sequence[tuple[RunConfig, Plan | None]]) -> str:
     """Format what there is to do: a line for each stage, and the time of all."""
     lines, total = [f"plan: {planned[0][0].model.name}, {len(planned)} stages"], 0.0
@@ -75,7 +87,10 @@ def train_stages(runs: Sequence[RunConfig]) -> dict[str, Any]:
 
     Errors as of `unimo.training.run.train`.
     """
-    logger.info("%s", format_stages(list(plan_stages(runs))))
+    logger.info("planning %d stages", len(runs))
+    with _warnings_only():  # all else is said again when a stage begins
+        planned = list(plan_stages(runs))
+    logger.info("%s", format_stages(planned))
     for number, run in enumerate(runs, 1):
         logger.info("stage %d of %d: %s, in %s", number, len(runs), run.task.stage, run.output_dir)
         summary = training.train(run)

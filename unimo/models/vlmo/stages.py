@@ -63,11 +63,13 @@ class LanguageStage(objective.Objective):
         self.mlm_head = MlmHead(width, config.text.vocab_size, std, Vlmo.head_epsilon)
 
     def freeze(self, model: Vlmo) -> None:
-        """Stop the gradients of what the language stage leaves alone."""
+        """Stop the gradients of what the language stage leaves alone.
+
+        Of the types and of the relative positions the rows of images have none; nor does decay move them.
+        """
         for name, parameter in model.named_parameters():
             if not (name.startswith(self.TAUGHT) or ".experts.text." in name or ".experts.shared." in name):
                 parameter.stop_gradient = True
-        # The rows of images have no gradient, but decay would move them; that of positions is off anyway.
         model.type_embedding.weight.no_decay = True
 
     def part_losses(self, model: Vlmo, name: str, part: MaskedTextBatch) -> tuple[Scalars, Scalars]:

@@ -27,11 +27,14 @@ class VisionStage(objective.Objective):
         self.masked_images = MaskedImages(config)
 
     def freeze(self, model: Vlmo) -> None:
-        """Stop the gradients of what an image alone does not use. Of the types and of the relative positions
-        the rows of texts stay, as they are not read."""
+        """Stop the gradients of what an image alone does not use.
+
+        Of the types and of the relative positions the rows of texts have none; nor does decay move them.
+        """
         for name, parameter in model.named_parameters():
             if not model.is_used(name, text=False, image=True, pooled=False):
                 parameter.stop_gradient = True
+        model.type_embedding.weight.no_decay = True
 
     def part_losses(self, model: Vlmo, name: str, part: MaskedImageBatch) -> tuple[Scalars, Scalars]:
         """Compute `mim`, and of codes report the accuracy."""
