@@ -270,7 +270,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("predict", ["--model", "tuned", "--image", "p.png", "--caption"], "takes --question"),
     ("predict", ["--model", "pretrained", "--image", "p.png", "--labels", ","], "label"),
     # Preparations.
-    ("prepare_data", [], "required: karpathy|vqa|snli-ve|nlvr2|jsonl"),
+    ("prepare_data", [], "required: karpathy|vqa|snli-ve|nlvr2|vg|sbu|cc|jsonl|scenes"),
     ("prepare_data", ["coco"], "invalid choice: 'coco'"),
     *[
         ("prepare_data", ["karpathy", "--images", ".", "--out", "arrows", *more], said)
@@ -290,6 +290,9 @@ MISTAKES: list[tuple[str, list[str], str]] = [
         )
     ],
     ("prepare_data", ["vqa", "--annotations", "vqa", "--images", ".", "--out", "arrows"], "v2_"),
+    ("prepare_data", ["vg", "--annotations", ".", "--images", ".", "--out", "arrows"], "region_descriptions"),
+    ("prepare_data", ["sbu", "--annotations", "cut.json", "--images", ".", "--out", "a"], "not valid JSON"),
+    ("prepare_data", ["cc", "--annotations", "file", "--images", ".", "--out", "a"], "train nor validation"),
     ("prepare_data", ["jsonl", "--input", "captions.jsonl", "--out", "file"], "file"),
     # Weights of others.
     ("convert_checkpoint", ["--from", "hf-bert", "--input", "x", "--out", "y"], "invalid choice"),
