@@ -149,6 +149,30 @@ def test_two_ranks_of_two_rounds_equal_one_batch(case: str, tmp_path: Path) -> N
         np.testing.assert_allclose(gradients[name], value, atol=1e-5, rtol=0, err_msg=name)
 
 
+def test_hard_negatives_of_two_ranks_are_those_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VLMo's draw: the rows for one seed, and what follows from them. Four captions are of one picture."""
+    assert run_ranks(2, tmp_path, ["vlmo", "1", "drawn"], script="rounds_case.py") == 0, (
+        tmp_path / "launcher.log"
+    ).read_text()[-2000:]
+    noted: list[dict[str, list[int]]] = []
+    monkeypatch.setattr(vlmo, "draw_both", rounds_case.draw_and_note(noted))
+    paddle.seed(rounds_case.SEED)
+    expected = step("vlmo", JOINED)
+    (joined,) = noted
+    parts = [json.loads((tmp_path / f"drawn-{rank}.json").read_text()) for rank in (0, 1)]
+    assert joined == {name: parts[0][name] + parts[1][name] for name in joined}
+    group = np.array(joined["group"])
+    for kind in ("images", "texts"):
+        rows = np.array(joined[kind])
+        assert (group[rows] != group).all()
+        assert {0, 1} == set(rows[:16] // 16) == set(rows[16:] // 16)  # both ranks draw from both
+    losses = json.loads((tmp_path / "loss.json").read_text())
+    gradients = read_safetensors(tmp_path / "gradients-0.safetensors")
+    assert_equal((losses, gradients), ({name: expected[0][name] for name in losses}, expected[1]))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_dropout_of_both_forward_passes_is_one(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, in every round, also where other losses draw before the vectors."""

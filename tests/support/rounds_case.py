@@ -1,17 +1,19 @@
 """One optimizer step of each contrastive objective, as one batch or as rounds of it, on one rank or on two.
 
-    python tests/support/rounds_case.py OUTPUT CASE ROUNDS
+    python tests/support/rounds_case.py OUTPUT CASE ROUNDS [drawn]
 
 Each rank takes its share of the four parts of `CASES[CASE]` in that many rounds. Rank 0 writes `loss.json`;
 every rank writes the averaged gradients to `gradients-RANK.safetensors`.
 
 Hard negatives of ITM are drawn within a round, so they would differ from those of the joined batch: here the
-next pair of the same part takes the place of the drawn one.
+next pair of the same part takes the place of the drawn one. With `drawn`, for a single round, chance draws
+those of VLMo, and every rank writes them to `drawn-RANK.json`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,6 +40,7 @@ from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
 from unimo.models.vlmo import pretrain as vlmo
 from unimo.models.vlmo.batches import PretrainBatch as VlmoBatch
 from unimo.models.vlmo.config import PretrainingConfig as VlmoConfig
+from unimo.models.vlmo.pretrain import draw_both
 from unimo.registry import create_model
 from unimo.settings import OptimConfig, RunConfig, TrainConfig
 from unimo.tasks.base import Batch, Task
@@ -48,6 +51,7 @@ from unimo.training.loop import take_step
 from unimo.training.precision import Precision
 from unimo.training.state import StepReport, TrainState
 
+SEED = 5
 PARTS, SIZE, LENGTH, SIDE, VOCABULARY = 4, 8, 9, 32, 50
 LAYER = {"hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "num_layers": 2}
 TOWERS: dict[str, Any] = {
@@ -83,6 +87,18 @@ def draw_next_both(vectors: PairVectors, temperature: paddle.Tensor, candidates:
     group = gather_rows(vectors.group, counts)
     labels = (paddle.gather(group, rows) == vectors.group).astype("int64")
     return vlmo.Drawn(rows, rows, labels, labels, counts)
+
+
+def draw_and_note(noted: list[dict[str, list[int]]]) -> Callable[..., vlmo.Drawn]:
+    """VLMo's `draw_both`, which also adds the drawn rows and the groups of those that ask to a list."""
+
+    def draw(vectors: PairVectors, temperature: paddle.Tensor, candidates: int) -> vlmo.Drawn:
+        drawn = draw_both(vectors, temperature, candidates)
+        rows = {"images": drawn.images, "texts": drawn.texts, "group": vectors.group}
+        noted.append({name: values.tolist() for name, values in rows.items()})
+        return drawn
+
+    return draw
 
 
 def pairs_of(part: int) -> PretrainBatch:
@@ -266,11 +282,15 @@ def main() -> None:
     distributed.setup(TrainConfig(device="cpu"))
     objective.draw_hard_images = draw_next
     retrieval.hard_negatives = draw_next_row
-    vlmo.draw_both = draw_next_both
+    noted: list[dict[str, list[int]]] = []
+    vlmo.draw_both = draw_and_note(noted) if "drawn" in sys.argv else draw_next_both
     task = make_task(case)
     own = np.split(np.arange(PARTS), distributed.world_size())[distributed.rank()]
     batches = [CASES[case][1](part.tolist()) for part in np.split(own, rounds)]
+    paddle.seed(SEED)
     state, report = step_of(task, batches)
+    for drawn in noted:
+        (output / f"drawn-{distributed.rank()}.json").write_text(json.dumps(drawn))
     numbers = dict(zip(report.names, report.values.unbind(0), strict=True))
     losses = {name: value for name, value in numbers.items() if "accuracy" not in name}
     write_step(output, task, state.adamw, state.run.optim.betas[0], losses)
