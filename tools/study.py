@@ -15,11 +15,12 @@ from unimo.files import make_folder, write_text
 from unimo.ranges import Seed, Size, at_least
 from unimo.studies import report, runner
 from unimo.studies.catalogue import STUDIES, find_study
+from unimo.studies.results import write_table
 from unimo.studies.study import Job, Study
 
 DESCRIPTION = """Run a study: pre-train, fine-tune and evaluate every row with every seed, by public commands.
 Finished stages are kept: the same command goes on where it was stopped. OUTPUT gets table.md, table.csv
-(every row and seed) and table.png."""
+(every row and seed, written after each; what stands in it is not run again) and table.png."""
 EXAMPLE = """python tools/study.py --list
   python tools/study.py unimo2 --help
   python tools/study.py unimo2 --seeds 0 1 2 --jobs 2 --pretrain-steps 1000
@@ -44,7 +45,8 @@ def main() -> None:
                 print("  python tools/" + shlex.join(command))
         return
     make_folder(args.output, "--output")
-    runner.run_jobs(jobs, args.output, args.jobs)
+    keep = lambda: write_table(runner.collect(study, jobs, args.output), args.output)  # noqa: E731
+    runner.run_jobs(jobs, args.output, args.jobs, keep)
     results = runner.collect(study, jobs, args.output)
     print(f"\n{write(study, jobs, results, args)}\n")
     print(f"written: {', '.join(str(args.output / f'table.{end}') for end in ('md', 'csv', 'png'))}")
@@ -102,7 +104,7 @@ def write(study: Study, jobs: list[Job], results: list[runner.Result], args: arg
     head = f"# {study.question}\n\n{study.paper}. Steps: {steps}. {' '.join(args.overrides)}".rstrip()
     try:
         write_text(args.output / "table.md", f"{head}\n\n{text}\n")
-        write_text(args.output / "table.csv", report.format_csv(results))
+        write_table(results, args.output)
         draw(study, results, f"steps: {steps}", args.overrides).save(args.output / "table.png")
     except OSError as error:
         raise CheckpointError(f"cannot write to {args.output}: {error.strerror}") from error

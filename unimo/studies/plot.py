@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from unimo.studies.report import chance_levels, group_by_row
-from unimo.studies.runner import Result
+from unimo.studies.results import Result
 from unimo.studies.study import Column, Row, Study
 
 MEAN, SEED, CHANCE = "#1f4e9c", "#7fa7e0", "#c23b22"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from unimo._runtime import available_cores
-from unimo.studies.runner import Result, estimate_minutes, waiting_stages
+from unimo.studies.results import Result
+from unimo.studies.runner import estimate_minutes, waiting_stages
 from unimo.studies.study import Claim, Column, Evaluate, Job, Row, Study, Table
 
 CHANCE_KEYS = ("data.path=", "data.scenes.val_images=")
@@ -126,16 +125,6 @@ def _check_claim(study: Study, claim: Claim, results: Sequence[Result]) -> str:
             title = study.columns[key].title
             found.append(f"{title} {means[0]:.1f} to {means[1]:.1f} ({wins} of {len(seeds)} seeds)")
     return f"{claim.text} ({claim.better} over {claim.worse}): {'; '.join(found)}" if found else ""
-
-
-def format_csv(results: Sequence[Result]) -> str:
-    """Return one line for each row and seed, with every score that any evaluation gave."""
-    names = dict.fromkeys(name for result in results for name in result)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(results)
-    return text.getvalue()
 
 
 def next_commands(study: Study, jobs: Sequence[Job], results: Sequence[Result], output: Path) -> str:

@@ -2,7 +2,8 @@
 
 `ROW_SEED/row.json` in the output folder holds the commands of a row and the scores and minutes of each stage
 that is done; `ROW_SEED/log.txt` what the commands log. Killed at any moment, the same call goes on: finished
-stages are read, and a training resumes from its own last checkpoint.
+stages are read, and a training resumes from its own last checkpoint. A row that stands in `table.csv`, with the
+same commands, is finished even without its folder.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from unimo._runtime import available_cores
 from unimo.errors import ConfigError, UnimoError
 from unimo.files import read_json_object, write_text
 from unimo.signals import Interrupted
+from unimo.studies.results import Result, digest, find_result, read_table
 from unimo.studies.study import Evaluate, Job, Stage, Study
 
 logger = logging.getLogger(__name__)
@@ -37,8 +39,6 @@ TIED = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
-Result = dict[str, Any]
-"""Row, seed, split, selection, minutes, training_minutes and every score as `STAGE.METRIC`."""
 
 
 def make_jobs(
@@ -66,14 +66,24 @@ def make_jobs(
     ]
 
 
-def run_jobs(jobs: Sequence[Job], output: Path, workers: int) -> None:
+def run_jobs(
+    jobs: Sequence[Job], output: Path, workers: int, row_done: Callable[[], None] = lambda: None
+) -> None:
     """Run what is not finished of every job, `workers` jobs at a time, which share the cores.
+
+    Args:
+        jobs: rows and seeds.
+        output: folder of the study.
+        workers: number of jobs at a time.
+        row_done: called when a job is finished, in the thread of the caller.
 
     Raises:
         ConfigError: the folder holds a row that was made with other settings.
         UnimoError: a command failed. Rows that run then are stopped; what is finished is kept.
         Interrupted: a training was stopped by a signal.
     """
+    table = read_table(output)
+    jobs = [job for job in jobs if find_result(job, table) is None]
     for job in jobs:
         _read_record(job, output)  # refuses before hours are spent
     threads, stop = max(1, available_cores() // workers), threading.Event()
@@ -82,6 +92,7 @@ def run_jobs(jobs: Sequence[Job], output: Path, workers: int) -> None:
         try:
             for future in concurrent.futures.as_completed(futures):
                 future.result()
+                row_done()
         except BaseException:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -165,6 +176,8 @@ def waiting_stages(job: Job, output: Path) -> list[Stage]:
     Raises:
         ConfigError: the folder holds the row with other settings.
     """
+    if find_result(job, read_table(output)):
+        return []
     done = _read_record(job, output)["stages"]
     return [stage for name, stage in job.stages.items() if name not in done]
 
@@ -174,11 +187,20 @@ def collect(study: Study, jobs: Sequence[Job], output: Path) -> list[Result]:
 
     Rows of other settings than those of `jobs` are left out, and the log names them.
     """
-    results = []
+    results, table = [], read_table(output)
     for row in study.rows:
         found = [re.fullmatch(rf"{re.escape(row.slug)}_(\d+)", path.name) for path in output.glob("*")]
-        for seed in sorted(int(match[1]) for match in found if match):
+        seeds = {int(match[1]) for match in found if match}
+        for seed in sorted(seeds | {each["seed"] for each in table if each["row"] == row.name}):
             job = Job(row, seed, jobs[0].steps, jobs[0].overrides)
+            if kept_result := find_result(job, table):
+                results.append(kept_result)
+                continue
+            if seed not in seeds:
+                logger.warning(
+                    "left out: %s, seed %d in table.csv was made with other settings", row.name, seed
+                )
+                continue
             try:
                 kept = _read_record(job, output)["stages"]
             except ConfigError as error:
@@ -191,7 +213,7 @@ def collect(study: Study, jobs: Sequence[Job], output: Path) -> list[Result]:
 
 def _flatten(job: Job, kept: Mapping[str, Any]) -> Result:
     flat: Result = {"row": job.row.name, "seed": job.seed, "split": "", "selection": ""}
-    flat |= {"minutes": 0.0, "training_minutes": 0.0}
+    flat |= {"commands": digest(job), "minutes": 0.0, "training_minutes": 0.0}
     for name, stage in job.stages.items():
         flat["minutes"] += kept[name]["minutes"]
         if isinstance(stage, Evaluate):

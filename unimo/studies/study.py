@@ -18,12 +18,19 @@ class Pretrain:
     """Pre-training with the overrides of the row."""
 
     name: str = "pretrain"
+    """`pretrain`, or, of a stage before it, another name."""
     steps: str = "pretrain"
     """Name of the number of steps."""
+    overrides: tuple[str, ...] = ()
+    """Of this stage, before those of the row."""
+    after: str = ""
+    """Stage from whose model it starts; from random weights where empty."""
 
     def command(self, job: Job, folder: Path) -> list[str]:
         """Return the tool and its arguments. What the row overrides wins over the command line."""
-        return ["pretrain.py", job.row.model, *job.training(self, folder), *job.row.overrides]
+        start = [f"init_from={folder / self.after / 'model'}"] if self.after else []
+        words = [*start, *self.overrides, *job.row.overrides]
+        return ["pretrain.py", job.row.model, *job.training(self, folder), *words]
 
 
 @dataclass(frozen=True)

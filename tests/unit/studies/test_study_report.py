@@ -13,12 +13,12 @@ import pytest
 from unimo.studies.plot import draw
 from unimo.studies.report import (
     describe_plan,
-    format_csv,
     format_report,
     markdown_table,
     mean_and_each,
     next_commands,
 )
+from unimo.studies.results import format_csv
 from unimo.studies.runner import make_jobs
 from unimo.studies.study import Claim, Column, Evaluate, Pretrain, Row, Steps, Study, Table
 

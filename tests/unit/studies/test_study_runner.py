@@ -17,6 +17,7 @@ import pytest
 from unimo.errors import ConfigError, UnimoError
 from unimo.studies import runner
 from unimo.studies.catalogue import STUDIES
+from unimo.studies.results import write_table
 from unimo.studies.runner import collect, estimate_minutes, make_jobs, run_jobs, waiting_stages
 from unimo.studies.study import Column, Evaluate, Finetune, Pretrain, Row, Steps, Study, Table
 
@@ -257,7 +258,7 @@ def test_killed_and_run_again_gives_the_same_table(tools: Path, tmp_path: Path, 
     while is_alive(training):  # it must not go on beside the next call
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert not (tmp_path / "killed" / "table.csv").exists()
+    assert len((tmp_path / "killed" / "table.csv").read_text().splitlines()) == 1 + 2
     (tools / "sleep").unlink()
     again = start(tools, tmp_path / "killed", root)
     printed, errors = again.communicate(timeout=120)
@@ -273,3 +274,44 @@ def test_killed_and_run_again_gives_the_same_table(tools: Path, tmp_path: Path, 
     ]
     assert rows[0] == rows[1] and len(rows[0]) == 4
     assert STUDIES["unimo2"].question in tables[0] and "| w/o GD | **" in tables[0]
+
+
+def test_rows_of_a_table_are_finished_without_their_folders(tools: Path, tmp_path: Path) -> None:
+    jobs, output, moved = make_jobs(STUDY, ["all", "scratch"], [0]), tmp_path / "out", tmp_path / "moved"
+    written = []
+    run_jobs(jobs, output, 1, lambda: written.append(collect(STUDY, jobs, output)))
+    assert [len(each) for each in written] == [1, 2]
+    moved.mkdir()
+    write_table(written[0], moved)
+    assert [bool(waiting_stages(job, moved)) for job in jobs] == [False, True]
+    started = len(calls(tools))
+    run_jobs(jobs, moved, 1)
+    assert len(calls(tools)) - started == len(jobs[1].stages)
+    assert without_minutes(collect(STUDY, jobs, moved)) == without_minutes(written[1])
+
+
+def test_rows_of_a_table_with_other_settings_are_left_out(
+    tools: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs, moved = make_jobs(STUDY, ["scratch"], [0]), tmp_path / "moved"
+    run_jobs(jobs, tmp_path / "out", 1)
+    moved.mkdir()
+    write_table(collect(STUDY, jobs, tmp_path / "out"), moved)
+    other = make_jobs(STUDY, ["scratch"], [0], {"tune": 6})
+    assert collect(STUDY, other, moved) == [] and "other settings" in caplog.text
+    assert waiting_stages(other[0], moved)
+
+
+@pytest.mark.parametrize("content", ["row,seed\nall,one\n", "a,b\n1,2\n"])
+def test_a_broken_table_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(content)
+    with pytest.raises(ConfigError, match=r"table.csv is no table of results .*remove it"):
+        collect(STUDY, make_jobs(STUDY), tmp_path)
+
+
+def test_a_stage_starts_from_the_one_before() -> None:
+    stages = (Pretrain("first", overrides=("task.stage=a",)), Pretrain(after="first"))
+    study = replace(STUDY, rows=(Row("chained", "toy_tiny", stages, ("model.b=1",)),))
+    commands = make_jobs(study, seeds=[0])[0].commands(Path("out"))
+    assert commands["first"][-2:] == ["task.stage=a", "model.b=1"]
+    assert commands["pretrain"][-2:] == ["init_from=out/chained_0/first/model", "model.b=1"]
