@@ -126,7 +126,7 @@ def test_command(command: str, tool: Tool, monkeypatch: pytest.MonkeyPatch, tmp_
         check_options(tool, name, words)
 
 
-PLACES = ("data.", "task.augment.")
+PLACES = ("data.", "task.augment.", "init_from")
 
 
 def check_training(tool: Tool, name: str, words: list[str]) -> None:
@@ -134,12 +134,15 @@ def check_training(tool: Tool, name: str, words: list[str]) -> None:
     if name == "finetune":  # no pre-trained model is here
         words = [*words, "--init", "none"]
     code, out, err = tool(name, *[word for word in words if word != "--dry-run"], "--dry-run")
-    # Data sets are not here, and nothing else may be wrong.
+    # Data sets and models of earlier runs are not here, and nothing else may be wrong.
     places = [place for key, _, place in (word.partition("=") for word in words) if key.startswith(PLACES)]
     assert code == 0 or (code == 2 and any(place in err.splitlines()[-1] for place in places if place)), err
-    with paddle.LazyGuard():
-        model = build_model(build_run_config(yaml.safe_load(out)).model)
-    assert sum(parameter.size for parameter in model.parameters()) > 0
+    stages = list(yaml.safe_load_all(out))
+    assert stages
+    for stage in stages:
+        with paddle.LazyGuard():
+            model = build_model(build_run_config(stage).model)
+        assert sum(parameter.size for parameter in model.parameters()) > 0
 
 
 def check_study(tool: Tool, name: str, *words: str) -> None:
@@ -200,5 +203,5 @@ def test_folders_of_runs_are_made_by_a_command_of_the_page() -> None:
             made.add(f"output/{found[1]}_pretrain")
         if found := re.search(r"finetune\.py --task (\w+) --model (\w+)", command):
             made.add(f"output/{found[2]}_{found[1]}")
-    read = set(re.findall(r"(?<!=)\boutput/\w+", " ".join(COMMANDS)))
+    read = set(re.findall(r"(?<!=)\boutput/\w+|(?<=init_from=)output/\w+", " ".join(COMMANDS)))
     assert read <= made
