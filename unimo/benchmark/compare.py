@@ -165,6 +165,24 @@ def find_peer_python(given: str | None) -> str:
     return python
 
 
+def batch_of(configs: Sequence[Any], batch_size: int, text_len: int | None) -> dict[str, int]:
+    """Return the sizes of a batch for models; `text_len` of None is 50, or as many tokens as fit.
+
+    Raises:
+        ConfigError: texts are longer than a model can read.
+    """
+    longest = min(config.text.longest for config in configs)
+    length = text_len or min(50, longest)
+    if length > longest:
+        raise ConfigError(f"--text-len is {length}; the text tower has positions for {longest}")
+    return {
+        "batch_size": batch_size,
+        "text_len": length,
+        "image_tokens": flops.image_tokens(configs[0]),
+        "targets": max(1, round(0.15 * (length - 2))),
+    }
+
+
 def compare_models(
     configs: Sequence[Any], settings: Mapping[str, Any], against: str | None = None, peer_python: str = ""
 ) -> dict[str, Any]:
