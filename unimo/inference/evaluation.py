@@ -189,7 +189,7 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
 def describe(directory: str | Path, evaluation: Evaluation, blank_images: bool) -> dict[str, Any]:
     """Return what `tools/evaluate.py` prints: the scores, what was evaluated, and how it was chosen."""
     run, trained = evaluation.run, run_of(directory).data
-    corpora = next(iter(task_class(run.task.name).corpora(run.data).values()))
+    corpora = next(filter(None, task_class(run.task.name).corpora(run).values()), [])
     return {
         "task": run.task.name,
         "model": run.model.name,

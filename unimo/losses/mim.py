@@ -25,8 +25,9 @@ def patch_pixels(images: Tensor, patch_size: int) -> Tensor:
         patch_size: P.
     """
     patches = cut_patches(images.astype("float32"), patch_size)
-    spread = patches.var(axis=2, keepdim=True) + _SMALLEST_VARIANCE
-    return (patches - patches.mean(axis=2, keepdim=True)) / spread.sqrt()
+    centred = patches - patches.mean(axis=2, keepdim=True)
+    variance = paddle.square(centred).sum(axis=2, keepdim=True) / (patches.shape[2] - 1)
+    return centred / paddle.sqrt(variance + _SMALLEST_VARIANCE)
 
 
 def squared_errors(predicted: Tensor, targets: Tensor) -> Tensor:
@@ -43,5 +44,6 @@ def cosine_distances(predicted: Tensor, targets: Tensor) -> Tensor:
 
 
 def code_errors(predicted: Tensor, codes: Tensor) -> Tensor:
-    """Compute the cross-entropy of M codes [M] in nats, [M], from logits [M, C] (BEiT, Eq. (2))."""
+    """Compute the cross-entropy of M codes [M] in nats, [M], from logits [M, C] (BEiT,
+    section 2.3)."""
     return F.cross_entropy(predicted, codes, reduction="none").flatten()

@@ -57,6 +57,12 @@ class PretrainConfig:
     false_images: Literal["batch", "dataset"] = "batch"
     """Where ITM's mismatched images come from."""
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of samples that are read, as `data` names their corpora; the first that there are any of is
+        evaluated."""
+        return ("pairs", "texts", "images")
+
 
 @dataclass(frozen=True)
 class Released:

@@ -28,7 +28,7 @@ from unimo.models.base import Model
 from unimo.models.contrastive import OTHERS, Contrastive, Round, one_round
 from unimo.models.paper import Paper
 from unimo.registry import require
-from unimo.settings import CorpusConfig, DataConfig, RunConfig
+from unimo.settings import CorpusConfig, RunConfig
 from unimo.weights.name_map import Tensors
 
 T = TypeVar("T")
@@ -139,9 +139,10 @@ class Task(Contrastive):
         raise NotImplementedError
 
     @classmethod
-    def corpora(cls, data: DataConfig) -> dict[str, list[CorpusConfig]]:
-        """Return the corpora by the settings that name them; evaluation reads those of the first."""
-        return {"data.path": data.path}
+    def corpora(cls, run: RunConfig) -> dict[str, list[CorpusConfig]]:
+        """Return the corpora by the settings that name them; evaluation reads those of the first that has
+        some."""
+        return {"data.path": run.data.path}
 
     @classmethod
     def create(cls, model: Model, config: Any, metadata: Metadata = None) -> Task:

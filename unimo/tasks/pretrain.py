@@ -26,7 +26,7 @@ from unimo.weights.name_map import Tensors
 
 if TYPE_CHECKING:
     from unimo.data.processor import Processor
-    from unimo.settings import CorpusConfig, DataConfig, RunConfig
+    from unimo.settings import CorpusConfig, RunConfig
 
 
 class PretrainTask(Task):
@@ -68,9 +68,9 @@ class PretrainTask(Task):
         return paper.pretraining()
 
     @classmethod
-    def corpora(cls, data: DataConfig) -> dict[str, list[CorpusConfig]]:
-        """Return the pairs, and the texts and images alone."""
-        return {"data.pairs": data.pairs, "data.texts": data.texts, "data.images": data.images}
+    def corpora(cls, run: RunConfig) -> dict[str, list[CorpusConfig]]:
+        """Return the pairs, and the texts and images alone, as far as the objective reads them."""
+        return {f"data.{kind}": getattr(run.data, kind) for kind in run.task.kinds}
 
     def fit_start(self, tensors: Tensors) -> tuple[Tensors, Sequence[str]]:
         """Fit what an earlier stage left, or another model, as the paper does (`Paper.fit_start`)."""

@@ -146,7 +146,7 @@ def log_use_of_scenes(run: RunConfig) -> None:
 
 def sources(run: RunConfig) -> tuple[list[str], bool]:
     """Return the settings that name the built-in corpus, and whether some corpus is another one."""
-    corpora = registry.task_class(run.task.name).corpora(run.data)
+    corpora = registry.task_class(run.task.name).corpora(run)
     paths = {name: [corpus.path for corpus in listed] for name, listed in corpora.items()}
     built_in = [name for name, found in paths.items() if "scenes" in found]
     augment = to_plain(run.task).get("augment", {})

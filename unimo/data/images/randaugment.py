@@ -1,5 +1,5 @@
-"""Random augmentation of RGB images: the operations of UDA (used by METER), those of ALBEF and BLIP, and the
-views for contrastive learning on images (SimCLR, appendix A).
+"""Random augmentation of RGB images: the operations of UDA (used by METER), those of ALBEF and BLIP, BEiT's
+colours, and the views for contrastive learning on images (SimCLR, appendix A).
 
 `RandAugment` and `RandomAugment` are different recipes of the literature despite their names. Both draw
 operations with replacement. All randomness comes from the generator passed to them.
@@ -122,6 +122,23 @@ MEAN_COLOUR = (122, 117, 104)
 """Corners that a rotation leaves empty get the mean colour of CLIP's training images."""
 
 
+_COLOURS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+_HUE = len(_COLOURS)
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """Change brightness, contrast and saturation in random order, as BEiT does."""
+
+    reach: float
+    """Each is changed by a factor of 1 - reach to 1 + reach."""
+
+    def __call__(self, image: Image.Image, rng: Rng) -> Image.Image:
+        """Augment an RGB image."""
+        factors = rng.uniform(max(0.0, 1 - self.reach), 1 + self.reach, size=_HUE)
+        return _distort(image, factors, rng.permutation(_HUE))
+
+
 @dataclass(frozen=True)
 class ViewAugment:
     """Random rotation, then random colour distortion, of an image that is already cropped and resized.
@@ -144,13 +161,18 @@ class ViewAugment:
             reach = 0.8 * self.strength
             factors = rng.uniform(max(0.0, 1 - reach), 1 + reach, size=3)
             turn = rng.uniform(-0.2, 0.2) * self.strength
-            kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-            for number in rng.permutation(len(kinds) + 1):
-                if number == len(kinds):
-                    image = turn_hue(image, turn)
-                else:
-                    image = kinds[number](image).enhance(float(factors[number]))
+            image = _distort(image, factors, rng.permutation(_HUE + 1), turn)
         return image.convert("L").convert("RGB") if grey < 0.2 else image
+
+
+def _distort(image: Image.Image, factors: np.ndarray, order: np.ndarray, turn: float = 0.0) -> Image.Image:
+    """Change brightness, contrast and saturation by `factors`, and the hue by `turn`, in the given order."""
+    for number in order:
+        if number == _HUE:
+            image = turn_hue(image, turn)
+        else:
+            image = _COLOURS[number](image).enhance(float(factors[number]))
+    return image
 
 
 def turn_hue(image: Image.Image, turn: float) -> Image.Image:

@@ -1,7 +1,7 @@
 """Named image transforms: from an RGB image to the normalised pixels that a vision tower reads.
 
 Most names and numbers are those of METER and BridgeTower. Each transform is one row of `RECIPES`: how the
-image is cropped, mirrored and augmented. Cropping and scaling are one bicubic resampling.
+image is cropped, mirrored and augmented. Cropping and scaling are one resampling, bicubic if not said.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from unimo.data.images.randaugment import RandAugment, RandomAugment, Rng, ViewAugment
+from unimo.data.images.randaugment import ColourJitter, RandAugment, RandomAugment, Rng, ViewAugment
 from unimo.errors import ConfigError, nearest
 
 CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073))
@@ -31,7 +31,7 @@ Box = tuple[float, float, float, float]
 class Recipe:
     """One named transform; the fields are applied in this order."""
 
-    augment_first: RandAugment | None = None
+    augment_first: RandAugment | ColourJitter | None = None
     """Augmentation of the whole image, at its own size."""
     crop: Literal["centre", "all", "random"] = "centre"
     """`centre`: the largest square in the middle; `all`: the whole image, stretched; `random`: a part of
@@ -58,6 +58,10 @@ RECIPES: dict[str, Recipe] = {
     "vit_randaug": Recipe(crop="random", mirror=True, augment=RandomAugment(2, 7), statistics="half"),
     # The usual augmentation of ImageNet.
     "vit_crop": Recipe(crop="random", smallest_crop=0.08, mirror=True, statistics="half"),
+    # Masked image modelling of BEiT's code.
+    "beit_crop": Recipe(
+        augment_first=ColourJitter(0.4), crop="random", smallest_crop=0.08, mirror=True, statistics="half"
+    ),
     # Views for contrastive learning: UNIMO-2 (section 3.2) names the operations, SimCLR gives the numbers
     # except that of the rotation. Small images with few objects must keep more of the image.
     "vit_views": Recipe(crop="random", smallest_crop=0.08, augment=ViewAugment(30), statistics="half"),
@@ -75,23 +79,36 @@ def build_transform(name: str, size: int) -> Transform:
     Raises:
         ConfigError: unknown name.
     """
+    cut = build_cut(name, size)
+    scale_and_shift = bytes_to_pixels(name)
+    return lambda image, rng: normalise(cut(image, rng), *scale_and_shift)
+
+
+def build_cut(
+    name: str, size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
+) -> Callable[[Image.Image, Rng], Image.Image]:
+    """Build a transform without its normalisation, from an RGB image to one of S x S pixels.
+
+    Transforms of one name and several sizes take the same part of an image if their generators agree.
+
+    Raises:
+        ConfigError: unknown name.
+    """
     if name not in RECIPES:
         raise ConfigError(f"unknown image transform {name!r}; {nearest(name, RECIPES)}")
-    recipe, scale_and_shift = RECIPES[name], bytes_to_pixels(name)
+    recipe = RECIPES[name]
 
-    def transform(image: Image.Image, rng: Rng) -> np.ndarray:
+    def cut(image: Image.Image, rng: Rng) -> Image.Image:
         if recipe.augment_first:
             image = recipe.augment_first(image, rng)
         if image.size != (size, size) or recipe.crop == "random":
             box = _crop_box(recipe, image.size, size, rng)
-            image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+            image = image.resize((size, size), resampling, box=box)
         if recipe.mirror and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        if recipe.augment:
-            image = recipe.augment(image, rng)
-        return normalise(image, *scale_and_shift)
+        return recipe.augment(image, rng) if recipe.augment else image
 
-    return transform
+    return cut
 
 
 def bytes_to_pixels(name: str) -> tuple[np.ndarray, np.ndarray]:

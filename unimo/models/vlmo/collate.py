@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ from unimo.models.batches import MaskedImageBatch
 from unimo.models.collate import pretraining_data
 from unimo.models.vlmo.batches import PretrainBatch
 from unimo.models.vlmo.config import Config
+from unimo.models.vlmo.image_views import teacher_view
 from unimo.settings import RunConfig
 
 
@@ -37,7 +39,10 @@ class MaskedImageCollator:
     Args:
         processor: image transforms.
         train: use the training transform.
-        config: the grid of patches.
+        config: the grid of patches, and what gives the targets.
+
+    Raises:
+        ConfigError: the transform shows a teacher another image, or there is no such teacher.
     """
 
     needs_false_image = False
@@ -45,6 +50,9 @@ class MaskedImageCollator:
     def __init__(self, processor: Processor, train: bool, config: Config) -> None:
         self.processor, self.train = processor, train
         self.masker = BlockMasker(config.vision.grid)
+        view = teacher_view(config)
+        name = processor.config.train_transform if train else processor.config.eval_transform
+        self.target = None if view is None else view.transform(name)
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         """Decode the image of one record and mask its patches.
@@ -54,9 +62,12 @@ class MaskedImageCollator:
         """
         if record.image is None:
             raise RecordError(f"sample {record.sample_id} has no image")
-        masked = self.masker(rng).reshape(-1)
-        pixels = self.processor.pixels(record.image, rng, self.train)
-        return {"record": record, "masked": masked, "pixels": pixels}
+        prepared = {"record": record, "masked": self.masker(rng).reshape(-1)}
+        image = self.processor.open(record.image)
+        if self.target is not None:
+            # The same numbers by chance take the same part of the image.
+            prepared["target"] = self.target(image, copy.deepcopy(rng))
+        return {**prepared, "pixels": self.processor.pixels(image, rng, self.train)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> MaskedImageBatch:
         """Join prepared samples."""
@@ -65,6 +76,7 @@ class MaskedImageCollator:
             images=np.stack([sample["pixels"] for sample in prepared]),
             masked=masked,
             mim_positions=np.flatnonzero(masked).astype(np.int64),
+            target_images=None if self.target is None else np.stack([x["target"] for x in prepared]),
             sample_ids=[sample["record"].sample_id for sample in prepared],
         )
 

@@ -98,7 +98,7 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Vision-language stage (section 3.3)."""
+    """Tasks of the vision-language stage (section 3.3), and targets of the vision stage (section 3.4)."""
 
     tasks: tuple[Literal["itc", "itm", "mlm"], ...] = ("itc", "itm", "mlm")
     """Tasks that are learned; subsets are rows of Table 5. Without `itc`, mismatched pairs are drawn at
@@ -112,6 +112,33 @@ class ObjectiveConfig:
     """Number of pairs among which a hard negative is drawn (Table 6); 0: all of this round, on all ranks."""
     mlm_weight: NonNegative = 0.25
     """Of the release; the paper gives no weights."""
+    image_targets: Literal["pixels", "dvae", "features"] = "pixels"
+    """What the vision stage predicts of masked patches. pixels: their pixels, normalised (MAE), which needs
+    no other weights; dvae: codes of DALL-E's discrete VAE (BEiT, as the paper); features: states of a frozen
+    tower (EVA)."""
+    image_teacher: str = ""
+    """Weights of what gives these targets. dvae: a safetensors file of the encoder, under OpenAI's names;
+    features: a folder written by tools/convert_checkpoint.py --from hf-vit or hf-clip-vit."""
+
+    def __post_init__(self) -> None:
+        wanted = _TEACHERS.get(self.image_targets)
+        if wanted and not self.image_teacher:
+            raise ConfigError(
+                f"objective.image_targets={self.image_targets} needs weights, and objective.image_teacher is "
+                f"empty; give {wanted}, or set objective.image_targets=pixels"
+            )
+        if self.image_teacher and not wanted:
+            raise ConfigError(
+                f"objective.image_teacher={self.image_teacher} is not read with "
+                f"objective.image_targets=pixels; set that to {' or '.join(_TEACHERS)}, or leave out the file"
+            )
+
+
+_TEACHERS = {
+    "dvae": "a safetensors file of the encoder of DALL-E's dVAE (OpenAI's encoder.pkl, converted)",
+    "features": "a folder written by tools/convert_checkpoint.py --from hf-clip-vit or hf-vit",
+}
+"""Value of `ObjectiveConfig.image_targets` -> the weights that it needs."""
 
     def __post_init__(self) -> None:
         if not self.tasks:
@@ -128,6 +155,11 @@ class PretrainingConfig(PretrainConfig):
     init_experts: Literal["own", "image"] = "own"
     """What experts start from in `init_from`. own: those for the same inputs, and where it has none, as of
     pairs, they start at random; image: all from those for images (Table 3, "Image-Only Pre-Training")."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of samples that are read."""
+        return ("images",) if self.stage == "vision" else super().kinds
 
 
 @dataclass(frozen=True)

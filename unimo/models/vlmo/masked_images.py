@@ -43,13 +43,14 @@ class MaskedImages(nn.Layer):
             batch: which patches are masked, and what their targets follow from.
 
         Returns:
-            `errors` [M], and of codes `hits` [M], 1 = predicted; where no patch is masked `errors` [1] of 0,
-            with gradients of 0.
+            `errors` [M], and of codes `hits` [M], 1 = predicted; where no patch is masked a single 0, with
+            gradients of 0.
         """
         positions = batch.mim_positions
         predicted = predict_masked(states, positions, self.head)
         if not positions.shape[0]:
-            return {"errors": predicted.sum(axis=1) * 0.0}
+            none = predicted.sum(axis=1) * 0.0
+            return {"errors": none, **({"hits": none.detach()} if self.targets.are_codes else {})}
         targets = paddle.gather(self.targets.of(batch).flatten(0, 1), positions)
         found = {"errors": self.targets.errors(predicted, targets)}
         if self.targets.are_codes:

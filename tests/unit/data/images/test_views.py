@@ -59,3 +59,15 @@ def test_half_statistics_map_bytes_to_minus_one_and_one():
 
 def test_smallest_crop_of_simclr():
     assert (RECIPES["vit_views"].smallest_crop, RECIPES["vit_views"].augment.strength) == (0.08, 1.0)
+
+
+def test_beit_changes_brightness_contrast_and_saturation_of_the_whole_image():
+    """Of one colour only the brightness can change, whose factors are those of BEiT's code: 0.6 to 1.4."""
+    recipe = RECIPES["beit_crop"]
+    assert (recipe.smallest_crop, recipe.mirror, recipe.statistics) == (0.08, True, "half")
+    jitter, grey = recipe.augment_first, Image.new("RGB", (4, 4), (100, 100, 100))
+    levels = [np.asarray(jitter(grey, np.random.default_rng(seed)))[0, 0] for seed in range(400)]
+    assert 59 <= np.min(levels) < 64 and 136 < np.max(levels) <= 140
+    changed = np.asarray(jitter(noise(), np.random.default_rng(0)), float)
+    correlation = np.corrcoef(changed.reshape(-1), np.asarray(noise(), float).reshape(-1))[0, 1]
+    assert 0.8 < correlation < 1 and not (changed[..., 0] == changed[..., 1]).all()

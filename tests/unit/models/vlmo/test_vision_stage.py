@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 import pytest
+from micro import TOWER, make_run
+from micro import make_task as make_micro
+from PIL import Image
 from small_models import IMAGE, set_parameters
 from small_vlmo import small_config
 
 from unimo import registry
+from unimo.errors import ConfigError
+from unimo.inference.evaluation import describe, evaluate
 from unimo.losses.mim import patch_pixels
 from unimo.models.batches import MaskedImageBatch
 from unimo.models.vlmo.config import PretrainingConfig
+from unimo.settings import RunConfig
 from unimo.tasks.base import to_tensors
 from unimo.tasks.pretrain import PretrainTask
+from unimo.training import run as training
+from unimo.training.start import sources
 
 GRID = IMAGE // 8
 
@@ -132,3 +142,45 @@ def test_loss_falls() -> None:
         optimizer.clear_grad()
         values.append(float(loss))
     assert values[-1] < 0.5 * values[0]
+
+
+def vision_run(output: Path | str = "unused", **data: Any) -> RunConfig:
+    """A micro run on the pictures of `scenes`; its pairs are not read."""
+    model = {
+        "name": "vlmo_tiny",
+        "text": {"vocab_size": 300},
+        "vision": {"image_size": 32, "patch_size": 8},
+        "transformer": {**TOWER, "pair_layers": 1},
+    }
+    data = {"images": ["scenes"], "train_transform": "beit_crop", "eval_transform": "vit", **data}
+    return make_run("pretrain", output, model=model, data=data, task={"stage": "vision"})
+
+
+def test_a_run_learns_and_is_evaluated(tmp_path: Path) -> None:
+    summary = training.train(vision_run(tmp_path))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(np.isfinite(line["mim"]) for line in lines if "mim" in line)
+    assert list(summary["metrics"]) == ["mim_loss"]
+    found = evaluate(tmp_path, "val")
+    assert describe(tmp_path, found, False)["data"] == ["scenes"] and found.samples == 3
+    assert found.metrics["mim_loss"] == pytest.approx(summary["metrics"]["mim_loss"], rel=1e-5)
+
+
+def test_only_images_are_read(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (9, 90, 200)).save(tmp_path / "a.png")
+    run = vision_run(images=[{"path": str(tmp_path), "name": "mine"}])
+    assert sources(run) == ([], True)  # the pairs of `scenes` do not count
+    task, _, opened = make_micro(run)
+    assert list(opened.train_datasets()) == ["mine"]
+    batch = opened.collator(True).collate(
+        [opened.collator(True).prepare(opened.train_datasets()["mine"][0], np.random.default_rng(0))],
+        np.random.default_rng(0),
+    )
+    assert batch.images.shape == (1, 3, 32, 32) and batch.masked.shape == (1, 16)
+    np.testing.assert_array_equal(np.flatnonzero(batch.masked), batch.mim_positions)
+    assert np.isfinite(float(task.losses(to_tensors(batch))[0]["mim"]))
+
+
+def test_a_run_without_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data.images is empty.*data.images=\[DIR\]"):
+        make_micro(vision_run(images=[]))
