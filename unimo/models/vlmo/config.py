@@ -96,6 +96,13 @@ class TransformerConfig:
             )
 
 
+_TEACHERS = {
+    "dvae": "a safetensors file of the encoder of DALL-E's dVAE (OpenAI's encoder.pkl, converted)",
+    "features": "a folder written by tools/convert_checkpoint.py --from hf-clip-vit or hf-vit",
+}
+"""Value of `ObjectiveConfig.image_targets` -> the weights that it needs."""
+
+
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """Tasks of the vision-language stage (section 3.3), and targets of the vision stage (section 3.4)."""
@@ -121,6 +128,8 @@ class ObjectiveConfig:
     features: a folder written by tools/convert_checkpoint.py --from hf-vit or hf-clip-vit."""
 
     def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ConfigError("objective.tasks is empty, so nothing is learned; try [itc,itm,mlm]")
         wanted = _TEACHERS.get(self.image_targets)
         if wanted and not self.image_teacher:
             raise ConfigError(
@@ -132,17 +141,6 @@ class ObjectiveConfig:
                 f"objective.image_teacher={self.image_teacher} is not read with "
                 f"objective.image_targets=pixels; set that to {' or '.join(_TEACHERS)}, or leave out the file"
             )
-
-
-_TEACHERS = {
-    "dvae": "a safetensors file of the encoder of DALL-E's dVAE (OpenAI's encoder.pkl, converted)",
-    "features": "a folder written by tools/convert_checkpoint.py --from hf-clip-vit or hf-vit",
-}
-"""Value of `ObjectiveConfig.image_targets` -> the weights that it needs."""
-
-    def __post_init__(self) -> None:
-        if not self.tasks:
-            raise ConfigError("objective.tasks is empty, so nothing is learned; try [itc,itm,mlm]")
 
 
 @dataclass(frozen=True)
