@@ -15,7 +15,7 @@ def retrieval_recall(
     text_image_ids: Sequence[str] | np.ndarray,
     image_ids: Sequence[str] | np.ndarray,
 ) -> dict[str, float]:
-    """Compute R@1, R@5, R@10 of image retrieval (IR) and text retrieval (TR), and their sum.
+    """Compute R@1, R@5, R@10 of image retrieval (IR) and text retrieval (TR), their sum and their mean.
 
     A query is found at k when fewer than k wrong candidates score at least as high as its best right one:
     ties count against the model, so constant scores give 0 rather than a lucky 100. Candidates that a first
@@ -27,7 +27,7 @@ def retrieval_recall(
         image_ids: [images], id of each image.
 
     Returns:
-        `ir_r1 ir_r5 ir_r10 tr_r1 tr_r5 tr_r10` in percent and `rsum`, their sum (at most 600).
+        `ir_r1 ir_r5 ir_r10 tr_r1 tr_r5 tr_r10` in percent, `rsum`, their sum (at most 600), and `rmean`.
 
     Raises:
         ValueError: shapes that do not match, a NaN score, or a text or image without partner.
@@ -37,7 +37,8 @@ def retrieval_recall(
         raise ValueError(f"scores {scores.shape} do not fit {len(texts)} texts and {len(images)} images")
     result = {f"ir_r{k}": value for k, value in zip(KS, _recall(scores, texts, images), strict=True)}
     result |= {f"tr_r{k}": value for k, value in zip(KS, _recall(scores.T, images, texts), strict=True)}
-    return result | {"rsum": sum(result.values())}
+    rsum = sum(result.values())
+    return result | {"rsum": rsum, "rmean": rsum / len(result)}
 
 
 def _recall(scores: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> list[float]:

@@ -2,8 +2,8 @@
 
 `ROW_SEED/row.json` in the output folder holds the commands of a row and the scores and minutes of each stage
 that is done; `ROW_SEED/log.txt` what the commands log. Killed at any moment, the same call goes on: finished
-stages are read, and a training resumes from its own last checkpoint. A row that stands in `table.csv`, with the
-same commands, is finished even without its folder.
+stages are read, and a training resumes from its own last checkpoint. A row that stands in `table.csv` with
+the same commands is finished, even without its folder.
 """
 
 from __future__ import annotations

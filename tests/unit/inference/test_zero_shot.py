@@ -121,7 +121,7 @@ def test_classification_of_a_data_set(pretrained: Path, tmp_path: Path) -> None:
 def test_retrieval_scores_every_pair(pretrained: Path) -> None:
     found = evaluate_zero_shot(pretrained, "val", "retrieval", ["data.scenes.val_images=3"])
     assert found.samples == 12 == len(found.records)
-    assert {"ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10", "rsum"} == set(found.metrics)
+    assert {"ir_r1", "ir_r5", "ir_r10", "tr_r1", "tr_r5", "tr_r10", "rsum", "rmean"} == set(found.metrics)
     matcher, _ = open_matcher(pretrained)
     assert matcher.config.exhaustive
     task, _ = load_task(pretrained)

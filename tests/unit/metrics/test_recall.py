@@ -16,6 +16,7 @@ def test_hand_made_matrix():
     assert result["tr_r1"] == 50.0
     assert result["ir_r5"] == result["tr_r10"] == 100.0
     assert result["rsum"] == pytest.approx(200 / 3 + 50 + 400)
+    assert result["rmean"] == pytest.approx(result["rsum"] / 6)
 
 
 def test_equals_sorting_when_there_are_no_ties(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -81,24 +82,33 @@ class MaskedImageCollator:
         )
 
 
+READS = {"vision": "images", "language": "texts", "vision_language": "pairs"}
+"""Stage -> the kind of corpora that it learns from, so that one list of corpora serves all stages."""
+
+
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
-    """Open images alone for the vision stage, and pairs or texts alone for the others.
+    """Open what the stage learns from: images alone, texts alone, or pairs.
 
     Raises:
-        ConfigError: the vision stage without images.
+        ConfigError: there is none of it.
     """
-    if run.task.stage == "vision":
-        if not run.data.images:
-            raise ConfigError(
-                "task.stage=vision learns from images alone, and data.images is empty; name a folder of "
-                "pictures or another corpus with images, e.g. data.images=[DIR]"
-            )
+    stage = run.task.stage
+    kind = READS[stage]
+    corpora = getattr(run.data, kind)
+    if not corpora:
+        raise ConfigError(
+            f"task.stage={stage} learns from {kind}, and data.{kind} is empty; name a corpus, e.g. "
+            f"data.{kind}=DIR"
+        )
+    if stage == "vision":
         return corpus_data(
             run,
-            run.data.images,
-            "images",
+            corpora,
+            kind,
             processor,
             lambda train: MaskedImageCollator(processor, train, run.model),
         )
-    train = (lambda: PretrainCollator(processor, True, run.task)) if run.data.pairs else None
+    others = {other: [] for other in READS.values() if other != kind}
+    run = replace(run, data=replace(run.data, **others))
+    train = (lambda: PretrainCollator(processor, True, run.task)) if kind == "pairs" else None
     return pretraining_data(run, processor, train)
