@@ -74,6 +74,7 @@ KINDS: dict[str, tuple[Case, ...]] = {
         Case("written", texts.written_tsv, "*.tsv", texts.generation, (mutate_words,)),
         Case("lines", texts.pairs_of_lines, "*", texts.generation, (mutate_words,)),
         Case("names", texts.names, "*.txt", texts.read_all_names, (mutate_words,)),
+        Case("conceptual", texts.web_captions, "*.tsv", read.conceptual, (mutate_words,)),
     ),
     "safetensors": (
         Case("weights", make.weights, "*.safetensors", read.tensors, (mutate_safetensors,)),
@@ -112,6 +113,9 @@ KINDS: dict[str, tuple[Case, ...]] = {
         Case("karpathy", make.karpathy, "*.json", read.karpathy, (mutate_json,)),
         Case("vqa", make.vqa, "*.json", read.vqa, (mutate_json,)),
         Case("snli-ve", make.snli_ve, "*.jsonl", read.snli_ve, (mutate_line,)),
+        Case("visual-genome", texts.visual_genome, "*.json", read.visual_genome, (mutate_json,)),
+        Case("sbu", texts.web_captions, "sbu-*.json", read.sbu, (mutate_json,)),
+        Case("notes", texts.web_captions, "pictures/*/*.json", read.conceptual, (mutate_json,)),
         Case("coco", make.coco, "*.json", read.coco, (mutate_json,)),
         Case("tower", make.hf_tower, "config.json", read.hf_tower, (mutate_json,)),
         Case("answers", make.answers, "answers.json", read.corpus("vqa"), (mutate_json,)),

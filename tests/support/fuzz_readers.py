@@ -17,9 +17,12 @@ from unimo.augment.corpus import CaptionCorpus, caption_of
 from unimo.augment.index import TfidfIndex, build_index
 from unimo.augment.translation import FileTranslations
 from unimo.data.images.open import open_image
+from unimo.data.prepare.conceptual import prepare_conceptual
 from unimo.data.prepare.jsonl import prepare_jsonl
 from unimo.data.prepare.karpathy import prepare_karpathy
+from unimo.data.prepare.sbu import prepare_sbu
 from unimo.data.prepare.snli_ve import prepare_snli_ve
+from unimo.data.prepare.visual_genome import prepare_vg
 from unimo.data.prepare.vqa import prepare_vqa
 from unimo.data.readers.base import Dataset, Kind
 from unimo.data.readers.open import open_answers, open_corpus, open_labeled_images
@@ -258,6 +261,25 @@ def vqa(folder: Path) -> int:
 def snli_ve(folder: Path) -> int:
     """SNLI-VE to tables."""
     prepare_snli_ve(folder, folder / "pictures", folder / "out", max_missing_rate=0.6)
+    return 0
+
+
+def visual_genome(folder: Path) -> int:
+    """Phrases of Visual Genome to a table, without held-out pictures."""
+    held_out = [folder / "dataset_coco.json"]
+    prepare_vg(folder, folder / "pictures", folder / "out", held_out, max_missing_rate=0.6)
+    return 0
+
+
+def sbu(folder: Path) -> int:
+    """SBU captions to tables."""
+    prepare_sbu(folder, folder / "pictures", folder / "out", max_missing_rate=0.6)
+    return 0
+
+
+def conceptual(folder: Path) -> int:
+    """Conceptual Captions to tables."""
+    prepare_conceptual(folder, folder / "pictures", folder / "out", max_missing_rate=0.6)
     return 0
 
 

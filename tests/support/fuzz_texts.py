@@ -10,7 +10,7 @@ import micro
 from fuzz_readers import records, translations
 from fuzz_sources import SENTENCES
 from fuzz_sources import translations as make_translations
-from picture_files import write_json
+from picture_files import write_json, write_pictures
 
 from ppdet_features.config import read_names
 from unimo.augment.corpus import CaptionCorpus
@@ -48,6 +48,28 @@ def squad(folder: Path) -> None:
     ]
     passages = [{"context": STORY, "qas": asked}]
     write_json(folder / "train-v1.1.json", {"data": [{"title": "a", "paragraphs": passages}]})
+
+
+def visual_genome(folder: Path) -> None:
+    """Three pictures with two regions each, one of them of COCO and held out."""
+    box = {"width": 5, "height": 6, "x": 1, "y": 2}
+    regions = [{"region_id": at, "phrase": text, **box} for at, text in enumerate(SENTENCES[:2])]
+    write_json(folder / "region_descriptions.json", [{"id": at, "regions": regions} for at in (1, 2, 3)])
+    numbers = ((None, "7"), (9, None), (None, None))
+    entries = [{"image_id": at + 1, "coco_id": a, "flickr_id": b} for at, (a, b) in enumerate(numbers)]
+    write_json(folder / "image_data.json", entries)
+    write_json(folder / "dataset_coco.json", {"images": [{"cocoid": 9, "split": "val", "sentences": []}]})
+    write_pictures(folder / "pictures", ["VG_100K/1.jpg", "VG_100K_2/2.jpg", "VG_100K/3.jpg"])
+
+
+def web_captions(folder: Path) -> None:
+    """SBU's and Conceptual Captions' lists of three addresses, with notes beside one picture."""
+    urls = [f"http://x.org/{at}/a.jpg" for at in range(3)]
+    write_json(folder / "sbu-captions-all.json", {"image_urls": urls, "captions": SENTENCES[:3]})
+    rows = zip(SENTENCES[:3], urls, strict=True)
+    (folder / "Train_GCC-training.tsv").write_text("".join(f"{text}\t{url}\n" for text, url in rows))
+    write_pictures(folder / "pictures", [f"00000/00000000{at}.jpg" for at in range(3)])
+    write_json(folder / "pictures/00000/000000001.json", {"url": urls[1], "status": "success"})
 
 
 def pairs_of_lines(folder: Path) -> None:

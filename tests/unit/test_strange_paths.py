@@ -14,9 +14,12 @@ from unimo.augment.parsers import open_parser
 from unimo.augment.rewrite_job import RewriteSettings, _open_translator
 from unimo.config import read_recipe
 from unimo.data.images.open import open_image
+from unimo.data.prepare.conceptual import prepare_conceptual
 from unimo.data.prepare.jsonl import prepare_jsonl
 from unimo.data.prepare.karpathy import prepare_karpathy
+from unimo.data.prepare.sbu import prepare_sbu
 from unimo.data.prepare.snli_ve import prepare_snli_ve
+from unimo.data.prepare.visual_genome import prepare_vg
 from unimo.data.prepare.vqa import prepare_vqa
 from unimo.data.readers.arrow import ArrowDataset
 from unimo.data.readers.jsonl import JsonlDataset
@@ -92,6 +95,9 @@ ENTRIES: dict[str, Callable[[str], object]] = {
     "prepare_karpathy": lambda name: prepare_karpathy(name, "images", "out"),
     "prepare_vqa": lambda name: prepare_vqa(name, "images", "out"),
     "prepare_snli_ve": lambda name: prepare_snli_ve(name, "images", "out"),
+    "prepare_vg": lambda name: prepare_vg(name, "images", "out"),
+    "prepare_sbu": lambda name: prepare_sbu(name, "images", "out"),
+    "prepare_conceptual": lambda name: prepare_conceptual(name, "images", "out"),
     "make_folder": make_folder,
     "make_place": make_place,
     "output": lambda name: Job(None, Path(name), Path("work"), Shard(), None).check(),

@@ -54,6 +54,8 @@ def prepare_conceptual(
 
 def _files(path: Path) -> dict[str, Path]:
     """Find the file of each split."""
+    if not path.exists():
+        raise DataError(f"no file or folder {path}; give Train_GCC-training.tsv, or the folder that has it")
     candidates = [path]
     if path.is_dir():
         candidates = listed(path, "*.tsv") or listed(path, "*_annot.json")

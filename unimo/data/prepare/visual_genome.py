@@ -34,6 +34,8 @@ SCHEMA = pa.schema(
     }
 )
 """Columns of ViLT's table; the boxes, one of each caption, are read by nothing."""
+_DIGITS = 18
+"""Most digits of a number in quotes; all of these fit into 64 bits."""
 _FOLDERS = ("VG_100K", "VG_100K_2")
 
 
@@ -177,7 +179,7 @@ def _items(content: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _number(value: object, where: str) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _DIGITS:
         return int(value)
     number = check_id(value, where)
     if isinstance(number, str):

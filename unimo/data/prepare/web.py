@@ -200,6 +200,7 @@ class _Downloaded:
         for path in progress(files, total=len(files), what=f"find {folder.name}"):
             name, beside = os.path.relpath(path, images.root), f"{os.path.splitext(path)[0]}.json"
             try:
+                check_text(name)  # tables hold UTF-8, and file names need not
                 address = _read_address(beside) if beside in notes else None
             except RecordError as error:
                 images.broken[name] = str(error)

@@ -107,7 +107,17 @@ def test_last_pictures_become_val(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [region(None), region(5), region("a\0b"), region("a", x=None), region("a", y=0.5), None, "a"]
+    "wrong",
+    [
+        region(None),
+        region(5),
+        region("a\0b"),
+        region("a", x=None),
+        region("a", y=0.5),
+        region("a", x="9" * 5000),
+        None,
+        "a",
+    ],
 )
 def test_broken_regions_are_counted(tmp_path: Path, wrong: Any, caplog: Any) -> None:
     folders = sources(tmp_path, wrong)

@@ -283,3 +283,11 @@ def test_without_annotations(tmp_path: Path) -> None:
     (tmp_path / "cc3m.tsv").write_text(TSV["as it is"])
     with pytest.raises(DataError, match="says neither train nor validation"):
         prepare_conceptual(tmp_path, tmp_path, tmp_path / "out")
+
+
+def test_a_name_that_is_not_utf8_is_a_broken_picture(tmp_path: Path) -> None:
+    downloaded(tmp_path / "images", ["a/0.jpg", "b/1.jpg"], [ROWS[0][0], ROWS[1][0]])
+    (tmp_path / "images/b").rename(tmp_path / "images" / b"\xff".decode("utf8", "surrogateescape"))
+    source = sbu_json(tmp_path)
+    summary = prepare_sbu(source, tmp_path / "images", tmp_path / "out", max_missing_rate=0.5)
+    assert [row[2] for row in rows_of(tmp_path / "out")] == ["a/0.jpg"] and summary["images_broken"] == 1
