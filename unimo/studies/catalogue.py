@@ -219,6 +219,8 @@ SCENE_SIZE = (
 )
 PAIR_TASKS = (
     RETRIEVAL,
+    Finetune("vqa", "vqa", "vqa"),
+    *SCORES,
     Finetune("nlvr2", "nlvr2", "nlvr2"),
     Evaluate("statements", of="nlvr2", task="nlvr2"),
 )
@@ -233,17 +235,18 @@ def _vlmo_row(name: str, *overrides: str, stages: tuple[Pretrain, ...] = (Pretra
     return Row(name, "vlmo_tiny", (*stages, *PAIR_TASKS), (*SCENE_SIZE, *overrides))
 
 
-BOTH_SCORES = ("statements.accuracy", "zero_shot.rmean")
+BOTH_SCORES = ("questions.overall", "zero_shot.rmean", "statements.accuracy")
 VLMO = Study(
     name="vlmo",
     question="Do experts, tasks, stages and a large pool of hard negatives help VLMo on scenes?",
     paper="VLMo, Tables 3, 5 and 6",
     steps=(
-        Steps("pretrain", 1000, "vision-language stage", minutes=8),
-        Steps("nlvr2", 1000, "fine-tuning on statements about two scenes", minutes=4),
-        Steps("images", 500, "vision stage", minutes=4),
-        Steps("texts", 500, "language stage", minutes=4),
-        Steps("pool", 500, "vision-language stage with batches of 128", minutes=16),
+        Steps("pretrain", 500, "vision-language stage", minutes=8),
+        Steps("vqa", 600, "fine-tuning on questions", minutes=4),
+        Steps("nlvr2", 0, "fine-tuning on statements about two scenes; 0: none", least=0, minutes=5),
+        Steps("images", 300, "vision stage", minutes=4),
+        Steps("texts", 300, "language stage", minutes=4),
+        Steps("pool", 250, "vision-language stage with batches of 128", minutes=16),
     ),
     rows=(
         _vlmo_row(STANDARD, "model.transformer.experts=shared"),
@@ -267,8 +270,10 @@ VLMO = Study(
         Table(
             head=("pre-training",),
             columns=(
-                Column("statements.accuracy", "NLVR2-like statements", chance=50),
+                Column("questions.overall", "questions"),
+                Column("questions_blank.overall", "images blanked", each_seed=False),
                 Column("zero_shot.rmean", "zero-shot retrieval, mean of R@1, 5, 10", unit="recall, %"),
+                Column("statements.accuracy", "statements about two scenes", chance=50),
                 Column("minutes", "minutes", unit="minutes of the row", each_seed=False),
             ),
         ),
@@ -285,7 +290,7 @@ VLMO = Study(
             "Table 6: more candidates help",
             "128 of 128 candidates",
             "8 of 128 candidates",
-            ("statements.accuracy",),
+            BOTH_SCORES,
         ),
     ),
     next_command="python tools/evaluate.py --task retrieval --zero-shot --model {row}/pretrain/model "

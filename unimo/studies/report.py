@@ -91,10 +91,12 @@ def format_report(study: Study, results: Sequence[Result], overrides: Sequence[s
 
 def _format_table(table: Table, groups: dict[Row, list[Result]]) -> str:
     if not table.only_row:
+        results = [result for found in groups.values() for result in found]
+        columns = [column for column in table.columns if any(column.key in result for result in results)]
         return markdown_table(
-            [*table.head, *(column.title for column in table.columns)],
+            [*table.head, *(column.title for column in columns)],
             [
-                [*(row.cells or (row.name,)), *(mean_and_each(found, column) for column in table.columns)]
+                [*(row.cells or (row.name,)), *(mean_and_each(found, column) for column in columns)]
                 for row, found in groups.items()
             ],
         )
