@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import signal
@@ -22,6 +23,15 @@ import pytest  # noqa: E402 - after the path
 
 if TYPE_CHECKING:
     from micro import Tool
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is there for good, some thousand tests and all modules, out of what garbage is looked for in.
+
+    Runs collect garbage, each several times.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
