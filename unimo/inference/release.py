@@ -80,12 +80,14 @@ def convert_release(
     tensors = read_tensors(folder) if Path(folder).is_file() else read_folder(folder)
     converted = known[release].converters[release](tensors, str(folder), task, given)
     rows = converted.config.text.vocab_size
-    if words.vocab_size != rows:
+    sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
+    if not converted.has_words:
+        sections["model"]["text"]["vocab_size"] = words.vocab_size
+    elif words.vocab_size != rows:
         raise CheckpointError(
             f"the tokenizer {tokenizer} has {words.vocab_size} tokens, the weights have {rows} words; give "
             "the tokenizer files that were released with them"
         )
-    sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
     names = sections["model"]["name"], sections["task"]["name"]
     run = load_run_config(*names, list(overrides), **sections)
     processor = build_processor(run.data, words)
@@ -125,7 +127,7 @@ def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
     from unimo.weights.layers import load_into
 
     paddle.seed(run.seed)
-    task = task_class(run.task.name).create(build_model(run.model), run.task)
+    task = task_class(run.task.name).create(build_model(run.model), run.task, converted.metadata)
     if converted.absent:
         logger.warning("%s has no weights for %s", where, ", ".join(converted.absent))
     for part, _, head in (name.partition(".") for name in converted.absent):

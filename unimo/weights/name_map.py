@@ -67,6 +67,10 @@ class Converted:
     """Layers of the model or objective that the release has no weights for."""
     task: dict[str, Any] = field(default_factory=lambda: {"name": "pretrain"})
     """Name of the task whose heads are included, and further fields of the task section."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """What the model directory says of the weights beside that, such as the stages they went through."""
+    has_words: bool = True
+    """Whether there is a word table; without, the model gets a random one for the words of any tokenizer."""
 
 
 def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row]:

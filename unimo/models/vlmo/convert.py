@@ -198,7 +198,8 @@ def from_release(
         "eval_transform": "vit",
     }
     fields = {"name": task, **({"head_hidden_multiplier": sizes["D"] / sizes["H"]} if "D" in sizes else {})}
-    return Converted(config, ours, data, absent, fields)
+    stages = ["vision", "language"] + ["vision_language"] * ("itm_score.fc.weight" in tensors)
+    return Converted(config, ours, data, absent, fields, {"stages": stages} if task == "pretrain" else {})
 
 
 def to_release(ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
