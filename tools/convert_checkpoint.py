@@ -27,7 +27,12 @@ EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input robert
 
   python tools/convert_checkpoint.py --from unimo-release --input unimo_base_en --tokenizer unimo_en \\
       --out weights/unimo data.regions=features/coco
-  (what their fine-tuning saved: --task retrieval | entailment | caption | seq2seq | text_classification)"""
+  (what their fine-tuning saved: --task retrieval | entailment | caption | seq2seq | text_classification)
+
+  python tools/convert_checkpoint.py --from unilm-beit --input beit_base.safetensors \\
+      --tokenizer bert-base-uncased --out weights/beit
+  bash scripts/run_pretrain.sh vlmo_base task.stages=all init_from=weights/beit
+  (--from hf-beit for the files at huggingface.co; the tokenizer is that of the texts to come)"""
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -32,6 +32,12 @@ VIT = {
     "intermediate_size": 8,
 }
 
+STAGED = {
+    "model": {"name": "vlmo_tiny"},
+    "task": {"name": "pretrain"},
+    "metadata": {"stages": ["vision", "language"]},
+}
+
 Change = Callable[[Path], object]
 
 
@@ -130,6 +136,8 @@ def write_world(folder: Path) -> None:
         "vqa/v2_mscoco_train2014_annotations.json": json.dumps({"annotations": 5}),
         "detector.yaml": "RPNHead: 5\n",
         "names.yaml": "class_names: nowhere.txt\n",
+        "staged/config.yaml": json.dumps(STAGED),
+        "staged/model.safetensors": "",
     }
     for name, text in files.items():
         path = folder / name
@@ -371,5 +379,32 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ],
     ("finetune", [*VQA, "--output_dir", "x"], "no option --output_dir; write output_dir=x"),
     ("evaluate", ["--eval_batch_size", "3"], "no option --eval_batch_size; write train.eval_batch_size=3"),
+    # Stages of pre-training.
+    *[
+        ("pretrain", ["vlmo_tiny", *given], said)
+        for given, said in (
+            (
+                ["data.max_text_len=41"],
+                "data.max_text_len 41: vlmo_tiny has text positions for 40 tokens; set",
+            ),
+            (
+                ["data.image_size=50"],
+                "vision.image_size 50 is not a multiple of vision.patch_size 16; try 48",
+            ),
+            (["init_from=weights.safetensors"], "weights.safetensors is a file, expected a model directory"),
+            (
+                ["task.stage=texts"],
+                "config.task.stage: 'texts' is not one of vision, language, vision_language",
+            ),
+            (["task.stages=2"], "task.stages: 2 is not `all`; a single one is task.stage=NAME"),
+            (
+                ["task.stage=vision", "init_from=staged", "--dry-run"],
+                "comes before language, which init_from",
+            ),
+            (["task.stage=language", "init_from=pretrained", "--dry-run"], "keeps what stage vision taught"),
+            (["task.stages=all", "init_from=nowhere"], "no model directory at nowhere"),
+        )
+    ],
+    ("pretrain", ["unimo3_tiny", "task.stages=all"], "the recipe unimo3_tiny has no stages; leave it out"),
 ]
 """Tool, its command line, and a part of its message."""

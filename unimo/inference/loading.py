@@ -177,6 +177,11 @@ def find_model(path: str | Path) -> Path:
         for there, missing in ((CONFIG, WEIGHTS), (WEIGHTS, CONFIG)):
             if (place / there).is_file():
                 raise CheckpointError(f"{place} is not a complete model directory: it has no {missing}")
+    if Path(path).is_file():
+        raise CheckpointError(
+            f"{path} is a file, expected a model directory; to make one of released weights: python "
+            f"tools/convert_checkpoint.py --from KIND --input {path} --tokenizer DIR --out DIR"
+        )
     known = ", ".join(map(str, list_saved())) or "none yet; bash scripts/run_pretrain.sh makes one"
     raise CheckpointError(f"no model directory at {path}, and no run of that name; in {OUTPUT}/: {known}")
 

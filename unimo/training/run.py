@@ -124,7 +124,8 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
     model of regions has the sizes of `data.regions`.
 
     Raises:
-        ConfigError: the tokenizer has more tokens than the model, or the model cannot read the images.
+        ConfigError: the tokenizer has more tokens than the model, texts may be longer than its positions, or
+            it cannot read the images.
     """
     model = to_plain(run.model)
     saved = loading.read_model_config(run.init_from) if run.init_from else {}
@@ -144,6 +145,12 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
                 "with"
             )
         changes["text"] = {"vocab_size": size}
+    text = getattr(run.model, "text", None)
+    if text is not None and run.data.max_text_len > text.longest:
+        raise ConfigError(
+            f"data.max_text_len {run.data.max_text_len}: {run.model.name} has text positions for "
+            f"{text.longest} tokens; set it to at most {text.longest}, or model.text.max_position to more"
+        )
     reads_regions, pictures = "regions" in model, registry.task_class(run.task.name).pictures
     if reads_regions != bool(run.data.regions) and (pictures or run.data.regions):
         advice = "regions; set data.regions=grid, or" if reads_regions else "pixels; leave out data.regions,"
