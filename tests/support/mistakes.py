@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 from micro import saved, words
+from mistakes_of_stages import MISTAKES_OF_STAGES, STAGED
 from PIL import Image
 
 from unimo.weights.files import read_safetensors, write_safetensors
@@ -30,12 +31,6 @@ VIT = {
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 8,
-}
-
-STAGED = {
-    "model": {"name": "vlmo_tiny"},
-    "task": {"name": "pretrain"},
-    "metadata": {"stages": ["vision", "language"]},
 }
 
 Change = Callable[[Path], object]
@@ -379,32 +374,6 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ],
     ("finetune", [*VQA, "--output_dir", "x"], "no option --output_dir; write output_dir=x"),
     ("evaluate", ["--eval_batch_size", "3"], "no option --eval_batch_size; write train.eval_batch_size=3"),
-    # Stages of pre-training.
-    *[
-        ("pretrain", ["vlmo_tiny", *given], said)
-        for given, said in (
-            (
-                ["data.max_text_len=41"],
-                "data.max_text_len 41: vlmo_tiny has text positions for 40 tokens; set",
-            ),
-            (
-                ["data.image_size=50"],
-                "vision.image_size 50 is not a multiple of vision.patch_size 16; try 48",
-            ),
-            (["init_from=weights.safetensors"], "weights.safetensors is a file, expected a model directory"),
-            (
-                ["task.stage=texts"],
-                "config.task.stage: 'texts' is not one of vision, language, vision_language",
-            ),
-            (["task.stages=2"], "task.stages: 2 is not `all`; a single one is task.stage=NAME"),
-            (
-                ["task.stage=vision", "init_from=staged", "--dry-run"],
-                "comes before language, which init_from",
-            ),
-            (["task.stage=language", "init_from=pretrained", "--dry-run"], "keeps what stage vision taught"),
-            (["task.stages=all", "init_from=nowhere"], "no model directory at nowhere"),
-        )
-    ],
-    ("pretrain", ["unimo3_tiny", "task.stages=all"], "the recipe unimo3_tiny has no stages; leave it out"),
+    *MISTAKES_OF_STAGES,
 ]
 """Tool, its command line, and a part of its message."""
