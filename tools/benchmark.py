@@ -84,7 +84,8 @@ def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         from unimo.benchmark import retrieval
 
         model = (arguments.model or ["vlmo_tiny"])[0]
-        content = retrieval.measure(model, arguments.overrides, largest=arguments.largest)
+        sizes = {"largest": arguments.largest, "text_len": arguments.text_len}
+        content = retrieval.measure(model, arguments.overrides, **sizes)
         return content, retrieval.format_report(content)
     like = compare.PEERS[arguments.against or "hf-bridgetower"].like
     configs = [model_config(name) for name in arguments.model or [like]]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from unimo.benchmark.compare import format_table
+from unimo.benchmark.compare import batch_of, format_table
 from unimo.errors import ConfigError
 from unimo.inference import loading
 from unimo.inference.evaluation import processor_changes, run_of
@@ -39,7 +39,12 @@ LEAST_SECONDS = 1.0
 
 
 def measure(
-    model: str, overrides: Sequence[str] = (), *, largest: int = 4000, first: Sequence[int] = FIRST
+    model: str,
+    overrides: Sequence[str] = (),
+    *,
+    largest: int = 4000,
+    text_len: int | None = None,
+    first: Sequence[int] = FIRST,
 ) -> dict[str, Any]:
     """Measure the cost and, with a trained model, what re-ranking the first K loses against fusing all pairs.
 
@@ -47,6 +52,7 @@ def measure(
         model: registered model, with random weights, or directory of a pre-trained or fine-tuned one.
         overrides: settings of the run of that directory, such as `data.scenes.val_images=200`.
         largest: most pictures whose vectors are measured; all pairs of an eighth of them are fused.
+        text_len: tokens of each random text; None for 50, or as many as fit.
         first: numbers of results of each query that are re-ranked.
 
     Returns:
@@ -78,27 +84,29 @@ def measure(
             )
         words = ["data.path=scenes", f"data.scenes.val_images={count}", "data.scenes.captions_per_image=1"]
         task, stages = two_stages(model, [*words, *overrides], first)
+    length = batch_of([task.model.config], BATCH, text_len)["text_len"]
     with paddle.no_grad():
-        dual = _series(task, [largest // part for part in DUAL], fuses=False)
-        fused = _series(task, [largest // part for part in FUSED], fuses=True)
-    about = {"model": model, "length": task.model.config.text.longest, "largest": largest}
+        dual = _series(task, [largest // part for part in DUAL], length, fuses=False)
+        fused = _series(task, [largest // part for part in FUSED], length, fuses=True)
+    about = {"model": model, "text_len": length, "largest": largest}
     return {"settings": about, "dual": dual, "fused": fused, "two_stage": stages}
 
 
-def _series(task: MatchingTask, counts: Sequence[int], fuses: bool) -> dict[str, Any]:
+def _series(task: MatchingTask, counts: Sequence[int], length: int, fuses: bool) -> dict[str, Any]:
     """Measure galleries of several sizes, and fit the exponent."""
-    seconds = [processor_time(task, count, fuses) for count in counts]
+    seconds = [processor_time(task, count, length, fuses) for count in counts]
     return {"count": list(counts), "seconds": seconds, "exponent": exponent(counts, seconds)}
 
 
-def processor_time(task: MatchingTask, count: int, fuses: bool) -> float:
+def processor_time(task: MatchingTask, count: int, length: int, fuses: bool) -> float:
     """Measure the processor time in seconds of scoring `count` random texts with as many pictures.
 
     Args:
+        length: tokens of a text.
         fuses: fuse all pairs, after the vectors; otherwise the vectors are all.
     """
     own, task.config = task.config, replace(task.config, rerank=int(fuses), exhaustive=fuses)
-    batches = list(random_pairs(task.model, count))
+    batches = list(random_pairs(task.model, count, length))
     taken: list[float] = []
     try:
         score_pairs(task, Gallery.collect(task, batches[:1]))  # an allocator settles
@@ -111,10 +119,10 @@ def processor_time(task: MatchingTask, count: int, fuses: bool) -> float:
     return sum(taken) / len(taken)
 
 
-def random_pairs(model: Model, count: int) -> Iterator[RetrievalBatch]:
-    """Yield `count` pairs of texts in full length and pictures, in batches of `BATCH` that are equal."""
-    rng, text, side = np.random.default_rng(0), model.config.text, model.config.vision.image_size
-    ids = rng.integers(5, text.vocab_size, (BATCH, text.longest))
+def random_pairs(model: Model, count: int, length: int) -> Iterator[RetrievalBatch]:
+    """Yield `count` pairs of texts of `length` tokens and pictures, in batches of `BATCH` that are equal."""
+    rng, side = np.random.default_rng(0), model.config.vision.image_size
+    ids = rng.integers(5, model.config.text.vocab_size, (BATCH, length))
     pixels = rng.standard_normal((BATCH, 3, side, side), dtype=np.float32)
     for start in range(0, count, BATCH):
         rows = np.arange(start, min(start + BATCH, count))
@@ -172,7 +180,9 @@ def two_stages(
 def format_report(content: Mapping[str, Any]) -> str:
     """Format the tables of processor times, and of two stages if there are any."""
     about = content["settings"]
-    lines = [f"{about['model']}: N pictures, N texts of {about['length']} tokens, processor time in seconds"]
+    lines = [
+        f"{about['model']}: N pictures, N texts of {about['text_len']} tokens, processor time in seconds"
+    ]
     for name, label in (("dual", "vectors, 2 N passes"), ("fused", "all pairs fused, N x N")):
         part = content[name]
         table = [
