@@ -7,6 +7,7 @@ What that costs is measured on random inputs; what it loses, on held-out `scenes
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from unimo.tasks.retrieval.batches import RetrievalBatch
 from unimo.tasks.retrieval.matching import Gallery, MatchingTask, score_pairs
 from unimo.tasks.retrieval.task import RetrievalConfig, RetrievalTask
 
+logger = logging.getLogger(__name__)
 BATCH = 50
 """Pairs that are encoded at a time."""
 DUAL = (16, 8, 4, 2, 1)
@@ -94,7 +96,11 @@ def measure(
 
 def _series(task: MatchingTask, counts: Sequence[int], length: int, fuses: bool) -> dict[str, Any]:
     """Measure galleries of several sizes, and fit the exponent."""
-    seconds = [processor_time(task, count, length, fuses) for count in counts]
+    seconds = []
+    for count in counts:
+        seconds.append(processor_time(task, count, length, fuses))
+        way = "all pairs" if fuses else "vectors"
+        logger.info("%s of %d pictures and texts: %.2f s of processor time", way, count, seconds[-1])
     return {"count": list(counts), "seconds": seconds, "exponent": exponent(counts, seconds)}
 
 
