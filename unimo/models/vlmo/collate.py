@@ -18,6 +18,7 @@ from unimo.errors import ConfigError, RecordError
 from unimo.models import collate
 from unimo.models.batches import MaskedImageBatch
 from unimo.models.collate import pretraining_data
+from unimo.models.paper import PretrainConfig
 from unimo.models.vlmo.batches import PretrainBatch
 from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.image_views import teacher_view
@@ -82,10 +83,6 @@ class MaskedImageCollator:
         )
 
 
-READS = {"vision": "images", "language": "texts", "vision_language": "pairs"}
-"""Stage -> the kind of corpora that it learns from, so that one list of corpora serves all stages."""
-
-
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
     """Open what the stage learns from: images alone, texts alone, or pairs.
 
@@ -93,7 +90,7 @@ def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
         ConfigError: there is none of it.
     """
     stage = run.task.stage
-    kind = READS[stage]
+    (kind,) = run.task.kinds
     corpora = getattr(run.data, kind)
     if not corpora:
         raise ConfigError(
@@ -108,7 +105,7 @@ def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
             processor,
             lambda train: MaskedImageCollator(processor, train, run.model),
         )
-    others = {other: [] for other in READS.values() if other != kind}
+    others = {other: [] for other in PretrainConfig().kinds if other != kind}
     run = replace(run, data=replace(run.data, **others))
     train = (lambda: PretrainCollator(processor, True, run.task)) if kind == "pairs" else None
     return pretraining_data(run, processor, train)

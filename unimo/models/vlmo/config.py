@@ -156,8 +156,8 @@ class PretrainingConfig(PretrainConfig):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of samples that are read."""
-        return ("images",) if self.stage == "vision" else super().kinds
+        """The one kind of corpora that the stage learns from; so one section `data` serves all stages."""
+        return ({"vision": "images", "language": "texts", "vision_language": "pairs"}[self.stage],)
 
 
 @dataclass(frozen=True)
