@@ -208,8 +208,8 @@ class Gallery:
 def score_pairs(task: MatchingTask, gallery: Gallery, watch: Watch = iter) -> np.ndarray:
     """Compute scores [Nt, Ni]: `match_scores` of candidates, and less than those for other pairs.
 
-    Where nothing is fused these are the cosines. `watch` wraps the loop over parts of the candidates.
-    Collective.
+    Where nothing is fused these are the cosines. With the loss `itc` cosines are added to the scores of
+    candidates, as in VLMo's release. `watch` wraps the loop over parts of the candidates. Collective.
     """
     config, cosines = task.config, gallery.cosines
     if not config.has_matching:
@@ -230,12 +230,12 @@ def score_pairs(task: MatchingTask, gallery: Gallery, watch: Watch = iter) -> np
                 texts = text.select(paddle.to_tensor(rows))
                 images = gallery.images.select(paddle.to_tensor(columns))
                 scores[start + rows, columns] = task.match_scores(texts, images).numpy()
-    if ranks == 1:
-        return scores
-    # A pair that a rank did not score is at its lowest there.
-    joined = paddle.to_tensor(scores)
-    dist.all_reduce(joined, op=dist.ReduceOp.MAX)
-    return joined.numpy()
+    if ranks > 1:
+        # A pair that a rank did not score is at its lowest there.
+        joined = paddle.to_tensor(scores)
+        dist.all_reduce(joined, op=dist.ReduceOp.MAX)
+        scores = joined.numpy()
+    return scores + cosines * candidates if config.loss == "itc" else scores
 
 
 def _parts(

@@ -167,8 +167,12 @@ def test_rerank_fuses_the_first_of_each_query(fused: list[int], count: int) -> N
     _, every, _ = setting(rerank=count, exhaustive=True)
     with paddle.no_grad():
         whole = score_pairs(every, gallery)
+        batch = to_tensors(next(iter(data.eval_loader("val", run, batch_size=20))))
+        odds = every.match_scores(*every.encode(batch)).numpy()
     np.testing.assert_allclose(whole[chosen], scores[chosen], atol=1e-5)
-    assert sum(fused) == 100
+    own = (np.arange(20), gallery.image_of_text)
+    np.testing.assert_allclose(whole[own], odds + gallery.cosines[own], atol=1e-5)
+    assert sum(fused) == 120
 
 
 def test_a_model_with_matching_also_ranks_without_it(tmp_path: Path, fused: list[int]) -> None:
