@@ -20,7 +20,7 @@ MISTAKES_OF_STAGES: list[tuple[str, list[str], str]] = [
                 ["data.image_size=50"],
                 "vision.image_size 50 is not a multiple of vision.patch_size 16; try 48",
             ),
-            (["init_from=weights.safetensors"], "weights.safetensors is a file, expected a model directory"),
+            (["init_from=weights.safetensors"], "init_from=weights.safetensors is none of the files that"),
             (
                 ["task.stage=texts"],
                 "config.task.stage: 'texts' is not one of vision, language, vision_language",

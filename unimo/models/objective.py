@@ -53,6 +53,8 @@ class Objective(Contrastive):
 
     LOSSES: ClassVar[tuple[str, ...]]
     """Names of all losses; a batch without some part gives only those of the others."""
+    reads_pairs: ClassVar[bool] = True
+    """Whether its batches may have pairs, and so mismatched ones."""
     hard = False
     judges_pairs = True
     contrasts: Mapping[str, str] = MappingProxyType({})

@@ -44,7 +44,8 @@ class PretrainTask(Task):
         super().__init__(model, config, metadata)
         self.objective = registry.paper_of(model.config.name).objective(model.config, config)
         self.objective.freeze(model)
-        self.draws_in_round = config.false_images == "batch" or self.objective.hard
+        in_batch = config.false_images == "batch" and self.objective.reads_pairs
+        self.draws_in_round = in_batch or self.objective.hard
 
     @classmethod
     def open_data(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from unimo import cli
@@ -10,6 +12,7 @@ from unimo.settings import RunConfig
 from unimo.training import chain
 from unimo.training.plan_table import format_plan
 from unimo.training.rehearsal import rehearse
+from unimo.training.released_start import with_model_directory
 from unimo.training.run import plan_only, train
 from unimo.training.stages import check_order
 from unimo.training.summary import format_summary
@@ -19,7 +22,7 @@ def carry_out(run: RunConfig, *later: RunConfig, dry_run: bool, plan: bool) -> i
     """Print the config of a run and check what it names, or its plan, or train and print the summary.
 
     Args:
-        run, later: the run, or those of all stages.
+        run, later: the run, or those of all stages. The first may start from a file of released weights.
         dry_run, plan: only show and check, or only plan.
 
     Returns:
@@ -28,8 +31,14 @@ def carry_out(run: RunConfig, *later: RunConfig, dry_run: bool, plan: bool) -> i
     Raises:
         UnimoError: as of `rehearse`, `plan_only` and `train`.
     """
-    if later:
-        return _carry_out_stages(run, *later, dry_run=dry_run, plan=plan)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(run.output_dir).parent if later else Path(run.output_dir)
+        run = with_model_directory(run, (Path(scratch) if dry_run else place) / "init_from")
+        carry = _carry_out_stages if later else _carry_out_one
+        return carry(run, *later, dry_run=dry_run, plan=plan)
+
+
+def _carry_out_one(run: RunConfig, *, dry_run: bool, plan: bool) -> int:
     if dry_run:
         print(dump(run), end="", flush=True)
         check_order(run)

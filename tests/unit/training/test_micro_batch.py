@@ -317,6 +317,7 @@ def test_draws_within_a_round_are_those_of_the_recipe(
             ["task.false_images=dataset", "model.objective.itm_negatives=hard"],
             True,
         ),
+        ("vlmo_tiny", "pretrain", ["task.stage=language"], False),
         ("unimo3_tiny", "retrieval", [], True),
         ("unimo2_tiny", "retrieval", [], True),
         ("unimo3_tiny", "vqa", [], False),

@@ -52,7 +52,7 @@ class LanguageStage(objective.Objective):
     """MLM on texts alone. Attention and the experts for images keep what the vision stage taught them."""
 
     LOSSES = ("text_mlm",)
-    judges_pairs = False
+    reads_pairs = judges_pairs = False
     TAUGHT = ("text_embeddings.", "type_embedding.", "relative_positions.", "norm.")
     """Beginnings of the parameters that learn besides the experts for texts. Of the types and the relative
     positions these are the rows of texts, as no other is read."""

@@ -20,7 +20,7 @@ class VisionStage(objective.Objective):
     learn; what only texts or pairs use keeps its start."""
 
     LOSSES = ("mim",)
-    judges_pairs = False
+    reads_pairs = judges_pairs = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()

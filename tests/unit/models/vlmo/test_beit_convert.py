@@ -12,12 +12,12 @@ from beit_names import random_beit, to_hugging_face, unilm_shapes
 from unimo import registry
 from unimo.errors import CheckpointError, ConfigError
 from unimo.inference import loading
-from unimo.inference.release import convert_release
 from unimo.models.vlmo.convert_beit import from_hf, from_unilm
 from unimo.nn.relative_position import image_index, table_rows
 from unimo.settings import load_run_config
 from unimo.training import run as training
 from unimo.training import stages
+from unimo.training.released_start import with_model_directory
 from unimo.weights.files import write_safetensors
 from unimo.weights.layers import load_into
 
@@ -110,17 +110,16 @@ def test_a_block_on_an_image_alone_is_that_of_beit() -> None:
 def test_language_stage_starts_from_a_file(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Converted, and taken up at another picture size."""
+    """The file is made a model directory, and taken up at another picture size."""
     tensors = random_beit()
     tensors = to_hugging_face(tensors) if kind == "hf-beit" else tensors
     write_safetensors(tmp_path / "beit.safetensors", tensors)
-    done = convert_release(kind, tmp_path / "beit.safetensors", "scenes", tmp_path / "model")
-    assert done["tensors"] == 4 + 15 * 2
     sizes = {"hidden_size": 16, "num_heads": 2, "num_layers": 2, "intermediate_size": 64}
     words = [f"model.transformer.{name}={value}" for name, value in sizes.items()]
     words += ["data.scenes.train_images=8", "train.batch_size=4", "optim.warmup=0", "train.max_steps=1"]
-    words += [f"init_from={tmp_path}/model", f"output_dir={tmp_path}/out", "task.stage=language"]
-    run = load_run_config("vlmo_tiny", "pretrain", words)
+    words += [f"init_from={tmp_path}/beit.safetensors", f"output_dir={tmp_path}/out", "task.stage=language"]
+    run = with_model_directory(load_run_config("vlmo_tiny", "pretrain", words), tmp_path / "model")
+    assert run.init_from == str(tmp_path / "model")
     caplog.clear()
     stages.check_order(run)
     assert not caplog.text
