@@ -98,7 +98,7 @@ def cut(command: Command) -> str:
 
 def without_files(words: list[str]) -> str:
     """A training's command without the settings that name files which only the reader has."""
-    named = re.compile(r"(model\.\w+\.init|data\.\w+|task\.augment\.\w+)=")
+    named = re.compile(r"(model\.\w+\.init|data\.\w+|task\.augment\.\w+)=|init_from=weights/")
     kept = [word for word in words if not named.match(word)]
     if "--init" in kept:
         kept[kept.index("--init") + 1] = "none"
