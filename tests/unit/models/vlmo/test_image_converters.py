@@ -1,4 +1,4 @@
-"""Weights of BEiT as the vision stage of VLMo: both namings, the numbers of a block, what stays random."""
+"""Weights of BEiT and ViT as the vision stage of VLMo: the namings, numbers of a block, what stays random."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from beit_names import random_beit, to_hugging_face, unilm_shapes
 from unimo import registry
 from unimo.errors import CheckpointError, ConfigError
 from unimo.inference import loading
-from unimo.models.vlmo.convert_beit import from_hf, from_unilm
+from unimo.models.vlmo.convert_images import from_hf, from_unilm, from_vit
 from unimo.nn.relative_position import image_index, table_rows
 from unimo.settings import load_run_config
 from unimo.training import run as training
@@ -161,3 +161,45 @@ def test_what_is_not_a_whole_beit_is_named(change: object, message: str) -> None
 def test_beit_is_for_pretraining() -> None:
     with pytest.raises(ConfigError, match="vision stage of pre-training, not of 'vqa'"):
         from_hf({}, task="vqa")
+
+
+def as_vit(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Turn a BEiT in the names of Hugging Face into a ViT: other positions, biases of keys, no scales."""
+    found = {
+        name.replace("beit.", "vit."): array
+        for name, array in to_hugging_face(tensors).items()
+        if "lambda" not in name and "relative" not in name and "pooler" not in name
+    }
+    width = tensors["cls_token"].shape[-1]
+    rng = np.random.default_rng(0)
+    found["vit.embeddings.position_embeddings"] = rng.normal(size=(1, 10, width)).astype("float32")
+    for name in ("vit.layernorm.weight", "vit.layernorm.bias"):
+        found[name] = rng.normal(size=width).astype("float32")
+    for i in range(2):
+        found[f"vit.encoder.layer.{i}.attention.attention.key.bias"] = np.ones(width, np.float32)
+    return found
+
+
+def test_vit_is_the_vision_stage_with_absolute_positions(tmp_path: Path) -> None:
+    tensors = as_vit(random_beit())
+    found = from_vit(tensors, given={"transformer": {"num_heads": 2}})
+    transformer = found.config.transformer
+    assert (transformer.positions, transformer.layer_scale, transformer.num_heads) == ("absolute", None, 2)
+    assert found.config.vision.image_size == 48
+    np.testing.assert_array_equal(
+        found.tensors["model.position_embedding"], tensors["vit.embeddings.position_embeddings"][0]
+    )
+    beit = from_hf(to_hugging_face(random_beit()))
+    for name, array in found.tensors.items():
+        if name in beit.tensors:
+            np.testing.assert_array_equal(array, beit.tensors[name], name)
+    ours = shapes_of(found.config)
+    assert all(list(array.shape) == ours[name] for name, array in found.tensors.items())
+    missing = [name for name in ours if name not in found.tensors]
+    assert all(name.startswith(found.absent) for name in missing) and "model.norm.weight" not in missing
+    assert set(beit.tensors) - set(found.tensors) == {
+        TABLE,
+        *(f"model.blocks.{i}.{part}_scale" for i in range(2) for part in ("attention", "expert")),
+    }
+    with pytest.raises(CheckpointError, match=r"no ViT|vit-base-patch16-224"):
+        from_vit({"x": np.zeros(3, np.float32)})

@@ -1,9 +1,12 @@
-"""Convert weights of BEiT to a VLMo after its vision stage, in its authors' names (unilm) or Hugging Face's.
+"""Convert weights of BEiT or ViT to a VLMo after its vision stage.
 
-BEiT is what VLMo's authors took for the vision stage (section 3.4). A file has attention, one feed-forward
-network, which becomes the experts for images, what embeds images, layer scales, and relative positions: a
-table for each layer, or one for all. What texts and pairs use starts at random, and so does the final norm
-where a file has none, as those of classifiers. Needs no Paddle.
+BEiT, in its authors' names (unilm) or Hugging Face's, is what VLMo's authors took for the vision stage
+(section 3.4). A file has attention, one feed-forward network, which becomes the experts for images, what
+embeds images, layer scales, and relative positions: a table for each layer, or one for all. What texts and
+pairs use starts at random, and so does the final norm where a file has none, as those of classifiers.
+
+The ablations of Table 5 start from ViT, in Hugging Face's names: it has absolute positions instead, no layer
+scales, and biases of keys, which softmax does not see and which are left out. Needs no Paddle.
 """
 
 from __future__ import annotations
@@ -47,8 +50,13 @@ def _rows(embed: tuple[str, str], block: str, names: Mapping[str, str]) -> tuple
         row("norm", f"{_IMAGE}norm", block + names["expert_norm"], shape=("H",)),
         row("linear", f"{_IMAGE}mlp.fc1", block + names["fc1"], shape=("I", "H")),
         row("linear", f"{_IMAGE}mlp.fc2", block + names["fc2"], shape=("H", "I")),
-        row("tensor", f"{_BLOCK}attention_scale", f"{block}{names['scale']}_1", shape=("H",)),
-        row("tensor", f"{_BLOCK}expert_scale", f"{block}{names['scale']}_2", shape=("H",)),
+    )
+
+
+def _scales(theirs: str) -> tuple[Row, Row]:
+    return (
+        row("tensor", f"{_BLOCK}attention_scale", f"{theirs}_1", shape=("H",)),
+        row("tensor", f"{_BLOCK}expert_scale", f"{theirs}_2", shape=("H",)),
     )
 
 
@@ -63,9 +71,9 @@ UNILM = (
             "expert_norm": "norm2",
             "fc1": "mlp.fc1",
             "fc2": "mlp.fc2",
-            "scale": "gamma",
         },
     ),
+    *_scales(f"{_UNILM}gamma"),
     row("turned", f"{_BLOCK}attention.qkv.weight", f"{_UNILM}attn.qkv.weight", shape=("3H", "H")),
     row("tensor", f"{_BLOCK}attention.q_bias", f"{_UNILM}attn.q_bias", shape=("H",)),
     row("tensor", f"{_BLOCK}attention.v_bias", f"{_UNILM}attn.v_bias", shape=("H",)),
@@ -73,7 +81,7 @@ UNILM = (
 """Names of unilm, without a prefix."""
 _HF = "encoder.layer.{i}."
 _READ = f"{_HF}attention.attention."
-HF = (
+_HF_ROWS = (
     *_rows(
         ("embeddings.cls_token", "embeddings.patch_embeddings.projection"),
         _HF,
@@ -83,7 +91,6 @@ HF = (
             "expert_norm": "layernorm_after",
             "fc1": "intermediate.dense",
             "fc2": "output.dense",
-            "scale": "lambda",
         },
     ),
     row(
@@ -95,7 +102,13 @@ HF = (
     row("tensor", f"{_BLOCK}attention.q_bias", f"{_READ}query.bias", shape=("H",)),
     row("tensor", f"{_BLOCK}attention.v_bias", f"{_READ}value.bias", shape=("H",)),
 )
-"""Names of Hugging Face, without the prefix `beit.`."""
+"""What Hugging Face's BEiT and ViT share, without the prefix `beit.` or `vit.`."""
+_POSITIONS = "embeddings.position_embeddings"
+NAMES: Mapping[str, tuple[Row, ...]] = {
+    "unilm": UNILM,
+    "hf": (*_HF_ROWS, *_scales(f"{_HF}lambda")),
+    "vit": (*_HF_ROWS, row("batch", "model.position_embedding", _POSITIONS, shape=(1, "G", "H"))),
+}
 _HEADS = {
     "unilm": {
         "head.": "classifier",
@@ -109,6 +122,7 @@ _HEADS = {
         "lm_head.": "head over codes",
         "embeddings.mask_token": "mask",
     },
+    "vit": {"classifier.": "classifier", "pooler.": "its layer"},
 }
 """Beginnings of names that have no counterpart -> description."""
 _TABLES = {
@@ -143,53 +157,86 @@ def from_hf(
     return _convert(inner | {n: t for n, t in tensors.items() if n in inner}, "hf", where, task, given)
 
 
+def from_vit(
+    tensors: Tensors,
+    where: str = "the file",
+    task: str = "pretrain",
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Converted:
+    """Convert a ViT in the names of Hugging Face, with or without the prefix `vit.`; as `from_unilm`.
+
+    `given` has `transformer.num_heads` where it is not the width / 64.
+    """
+    inner = {name.removeprefix("vit."): tensor for name, tensor in tensors.items()}
+    inner = {name: tensor for name, tensor in inner.items() if not name.endswith("attention.key.bias")}
+    return _convert(inner, "vit", where, task, given)
+
+
 def _convert(
     tensors: dict[str, np.ndarray], names: str, where: str, task: str, given: Mapping[str, Any]
 ) -> Converted:
+    model = "ViT" if names == "vit" else "BEiT"
     if task != "pretrain":
-        raise ConfigError(f"BEiT is the vision stage of pre-training, not of {task!r}; leave out --task")
-    rows, norm, block = (UNILM, "norm", "blocks") if names == "unilm" else (HF, "layernorm", "encoder.layer")
+        raise ConfigError(f"{model} is the vision stage of pre-training, not of {task!r}; leave out --task")
+    rows, norm = NAMES[names], "norm" if names == "unilm" else "layernorm"
     tensors = {
         name: tensor for name, tensor in tensors.items() if not name.endswith("relative_position_index")
     }
+    block = "blocks" if names == "unilm" else "encoder.layer"
     found = (re.match(rf"{re.escape(block)}\.(\d+)\.", name) for name in tensors)
     depth = 1 + max((int(number[1]) for number in found if number), default=0)
-    each, shared = _TABLES[names]
-    tables = (shared,) if shared in tensors else tuple(each.replace("{i}", str(i)) for i in range(depth))
     if f"{norm}.weight" in tensors:
         rows = (*rows, row("norm", "model.norm", norm, shape=("H",)))
-    single = [*expand(rows, depth, SPELLING), row("tensor", _TABLE, *tables, shape=("R", "A"))]
-    advice = "the safetensors file of a BEiT with relative positions, such as beit_base_patch16_224"
-    folder = Folder(tensors, where, "BEiT", advice)
+    single, tables = expand(rows, depth, SPELLING), ()
+    if names != "vit":
+        each, shared = _TABLES[names]
+        tables = (shared,) if shared in tensors else tuple(each.replace("{i}", str(i)) for i in range(depth))
+        single.append(row("tensor", _TABLE, *tables, shape=("R", "A")))
+    advice = {
+        "BEiT": "the safetensors file of a BEiT with relative positions, such as beit_base_patch16_224",
+        "ViT": "the model.safetensors of a ViT, such as vit-base-patch16-224",
+    }
+    folder = Folder(tensors, where, model, advice[model])
     patches, first = rows[1].theirs[0], rows[6].theirs[0].replace("{i}", "0")
-    sizes = folder.sizes({patches: ("H", 3, "p", "p"), f"{first}.weight": ("I", "H"), tables[0]: ("R", "A")})
-    window = _window(sizes["R"], where)
+    last = {_POSITIONS: (1, "G", "H")} if names == "vit" else {tables[0]: ("R", "A")}
+    sizes = folder.sizes({patches: ("H", 3, "p", "p"), f"{first}.weight": ("I", "H"), **last})
     ours = folder.rename(single, sizes | {"3H": 3 * sizes["H"]}, _HEADS[names])
-    table = np.tile(ours[_TABLE], (1, depth // len(tables)))
-    ours[_TABLE] = np.concatenate([table, np.zeros((OTHER_ROWS, table.shape[1]), table.dtype)])
-    vision = VisionConfig(image_size=window * sizes["p"], patch_size=sizes["p"])
-    config = Config(
+    if tables:
+        window, heads = _window(sizes["R"], where), sizes["A"]
+        table = np.tile(ours[_TABLE], (1, depth // len(tables)))
+        ours[_TABLE] = np.concatenate([table, np.zeros((OTHER_ROWS, table.shape[1]), table.dtype)])
+    else:
+        window = round((sizes["G"] - 1) ** 0.5)
+        heads = given.get("transformer", {}).get("num_heads", sizes["H"] // 64)
+    return _after_vision(ours, _config(sizes, depth, window, heads, is_absolute=not tables), given)
+
+
+def _config(sizes: Mapping[str, int], depth: int, window: int, heads: int, is_absolute: bool) -> Config:
+    return Config(
         name={1024: "vlmo_large"}.get(sizes["H"], "vlmo_base"),
-        vision=vision,
+        vision=VisionConfig(image_size=window * sizes["p"], patch_size=sizes["p"]),
         transformer=TransformerConfig(
             hidden_size=sizes["H"],
             num_layers=depth,
-            num_heads=sizes["A"],
+            num_heads=heads,
             intermediate_size=sizes["I"],
             pair_layers=0,
+            positions="absolute" if is_absolute else "relative",
+            layer_scale=None if is_absolute else 0.1,
         ),
     )
-    texts = tuple(f"model.blocks.{i}.experts.text" for i in range(depth))
-    fresh = (
-        "text_embeddings",
-        "type_embedding",
-        "pooler",
-        *(["norm"] if "model.norm.weight" not in ours else []),
-    )
+
+
+def _after_vision(ours: dict[str, np.ndarray], config: Config, given: Mapping[str, Any]) -> Converted:
+    """Return the model after its vision stage, in which all that is for texts starts at random."""
+    config = merge_into(config, dict(given), "model")
+    texts = tuple(f"model.blocks.{i}.experts.text" for i in range(config.transformer.num_layers))
+    fresh = ["text_embeddings", "type_embedding", "pooler"]
+    fresh += ["norm"] if "model.norm.weight" not in ours else []
     return Converted(
-        merge_into(config, dict(given), "model"),
+        config,
         ours,
-        {"image_size": vision.image_size, "max_text_len": config.text.max_position},
+        {"image_size": config.vision.image_size, "max_text_len": config.text.max_position},
         ("objective.masked_images", *(f"model.{part}" for part in fresh), *texts),
         {"name": "pretrain", "stage": "vision"},
         {"stages": ["vision"]},
