@@ -87,6 +87,9 @@ class DetectionTask(nn.Layer):
         super().__init__()
         self.detector = detector
 
+    def begin_step(self, seed: int) -> None:
+        """Draw nothing: every image brings its own chance (`draw_seed`)."""
+
     def forward(self, batch: DetectionBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted sum of the losses and the losses by name; see `detection_losses`."""
         rng = np.random.default_rng(batch.draw_seed)

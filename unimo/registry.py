@@ -20,6 +20,7 @@ PAPERS: dict[str, str] = {
     "unimo2": "unimo.models.unimo2",
     "unimo3": "unimo.models.unimo3",
     "vlmo": "unimo.models.vlmo",
+    "semvlp": "unimo.models.semvlp",
 }
 
 TASKS: dict[str, str] = {

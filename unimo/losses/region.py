@@ -25,6 +25,7 @@ def region_regression_loss(
     targets: Tensor,
     head: Callable[[Tensor], Tensor],
     reduction: Literal["mean", "sum"] = "mean",
+    error: Literal["squared", "smooth"] = "squared",
 ) -> Tensor:
     """Compute the squared error ||r(h_v) - v||^2 of the features of masked regions.
 
@@ -35,6 +36,8 @@ def region_regression_loss(
         head: r, maps states [N, D] to features [N, F].
         reduction: over the F numbers of a feature. The paper prints their `sum`; with F = 2048 that is some
             2000 times the other losses, which it adds without weights, so `mean` is the default.
+        error: of a number: squared, or `smooth` as in LXMERT's code, d^2 / 2 up to a difference d of 1, and
+            |d| - 1/2 above.
 
     Returns:
         Mean over the masked regions of the global batch; 0, with gradients of 0, when there is none.
@@ -42,7 +45,11 @@ def region_regression_loss(
     predicted, count = predict_masked(states, positions, head), positions.shape[0]
     if count == 0:
         return global_mean(predicted.sum() * 0.0, 0)
-    errors = paddle.square(predicted - targets.astype("float32"))
+    targets = targets.astype("float32")
+    if error == "smooth":
+        errors = F.smooth_l1_loss(predicted, targets, reduction="none")
+    else:
+        errors = paddle.square(predicted - targets)
     return global_mean((errors.mean(axis=1) if reduction == "mean" else errors.sum(axis=1)).sum(), count)
 
 

@@ -62,6 +62,17 @@ class Objective(Contrastive):
     def freeze(self, model: Model) -> None:
         """Stop the gradients of parameters that this objective does not teach; here it teaches all."""
 
+    def begin_step(self, seed: int) -> None:
+        """Draw what is one for a whole optimizer step: the same in all its rounds and on all ranks.
+
+        Args:
+            seed: follows from the seed of the run and the number of the step alone.
+        """
+
+    def mlm_logits(self, model: Model, states: Tensor) -> Tensor:
+        """Compute vocabulary logits [N, vocabulary] of the text states [N, D] of masked tokens."""
+        return self.mlm_head(states)
+
     def losses(self, model: Model, batch: Batch) -> tuple[Scalars, Scalars]:
         """Compute the losses of the parts that a batch has, and a report of shares in [0, 1], all scalars.
 

@@ -135,7 +135,11 @@ class Block(ResidualBlock):
 
 
 class CrossBlock(ResidualBlock):
-    """Post-norm co-attention block: self-attention, cross-attention, feed-forward (METER)."""
+    """Post-norm co-attention block: self-attention, cross-attention, feed-forward (METER).
+
+    Where it is given no other sequence, cross-attention with its norm is left out, and the numbers are those
+    of `Block`.
+    """
 
     def __init__(
         self,
@@ -159,7 +163,7 @@ class CrossBlock(ResidualBlock):
     def forward(
         self,
         states: Tensor,
-        other: Tensor,
+        other: Tensor | None,
         mask: Tensor | None = None,
         other_mask: Tensor | None = None,
         num_queries: int | None = None,
@@ -169,7 +173,7 @@ class CrossBlock(ResidualBlock):
 
         Args:
             states: [B, S, W] this stream.
-            other: [B, R, W] the other stream at the layer's input.
+            other: [B, R, W] the other stream at the layer's input; None leaves cross-attention out.
             mask: additive mask of this stream, [B, 1, 1, S].
             other_mask: additive mask of the other, [B, 1, 1, R].
             num_queries: update only this number of first rows, with the same numbers.
@@ -182,8 +186,10 @@ class CrossBlock(ResidualBlock):
         update, own = self.attention(states, mask, num_queries, need_weights)
         residual = states if num_queries is None else states[:, :num_queries]
         states = self.attention_norm(residual + self._drop(update))
-        update, cross = self.cross_attention(states, other, other_mask, need_weights)
-        states = self.cross_norm(states + self._drop(update))
+        cross = None
+        if other is not None:
+            update, cross = self.cross_attention(states, other, other_mask, need_weights)
+            states = self.cross_norm(states + self._drop(update))
         return self.mlp_norm(states + self._drop(self.mlp(states))), own, cross
 
 

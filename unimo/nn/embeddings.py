@@ -94,6 +94,29 @@ WHOLE = (0.0, 0.0, 1.0, 1.0, 1.0)
 """Location of [IMG], the whole image: left, top, right, bottom and area as shares of the image's."""
 
 
+def shown_features(regions: Mapping[str, Tensor], feature_size: int) -> tuple[Tensor, Tensor]:
+    """Return the features [B, R, F] of regions as a model sees them, zeros for masked ones, and which regions
+    it sees [B, R], 1 = shown.
+
+    Args:
+        regions: `features`, `mask` and, for masked region modelling, `masked`.
+        feature_size: F of the model.
+
+    Raises:
+        ConfigError: features of another width.
+    """
+    features, shown = regions["features"], regions["mask"].astype("float32")
+    if features.shape[2] != feature_size:
+        raise ConfigError(
+            f"region features have {features.shape[2]} numbers, the model reads {feature_size}; "
+            "name the source that it was trained on with data.regions"
+        )
+    if "masked" in regions:
+        shown = shown * (1.0 - regions["masked"].astype("float32"))
+        features = features * shown.unsqueeze(2)
+    return features, shown
+
+
 class RegionEmbeddings(nn.Layer):
     """[IMG] v_1 .. v_t (UNIMO, section 2): feature and location of each region, projected, added, normalised.
 
@@ -124,16 +147,8 @@ class RegionEmbeddings(nn.Layer):
         Raises:
             ConfigError: features of another width than F.
         """
-        features, mask = regions["features"], regions["mask"].astype("float32")
-        if features.shape[2] != self.feature_size:
-            raise ConfigError(
-                f"region features have {features.shape[2]} numbers, the model reads {self.feature_size}; "
-                "name the source that it was trained on with data.regions"
-            )
-        shown = mask
-        if "masked" in regions:
-            shown = mask * (1.0 - regions["masked"].astype("float32"))
-            features = features * shown.unsqueeze(2)
+        mask = regions["mask"].astype("float32")
+        features, shown = shown_features(regions, self.feature_size)
         whole = (features * shown.unsqueeze(2)).sum(1) / paddle.clip(shown.sum(1, keepdim=True), min=1.0)
         features = paddle.concat([whole.unsqueeze(1), features], axis=1)
         if "delta" in regions:
@@ -148,7 +163,7 @@ class RegionEmbeddings(nn.Layer):
 class BertEmbeddings(nn.Layer):
     """Word, position and token-type embeddings of BERT: sum, LayerNorm, dropout.
 
-    All tokens are of the first type.
+    All tokens are of the first type; `of_type` completes rows of something else.
 
     Args:
         positions: add positions. Without them the table is there, because released files have it, and is
@@ -185,9 +200,19 @@ class BertEmbeddings(nn.Layer):
                 f"texts of {length} tokens are longer than the {longest} positions of the model; set "
                 f"data.max_text_len={longest}, or text.max_position of the model to {length}"
             )
-        states = add_bias(self.word(input_ids), self.token_type.weight[0])
+        states = self.word(input_ids)
         if self.has_positions:
             states = states + self.position.weight[:length]
+        return self.of_type(states, 0)
+
+    def of_type(self, states: Tensor, row: int) -> Tensor:
+        """Complete rows [B, S, W], of which only the token type, norm and dropout are missing.
+
+        Args:
+            states: what stands for the sum of word and position embeddings.
+            row: token type, 0 or 1.
+        """
+        states = add_bias(states, self.token_type.weight[row])
         return dropout(self.norm(states), self.dropout, self.training)
 
 

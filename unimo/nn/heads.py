@@ -8,8 +8,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from unimo.nn.init import linear
-from unimo.nn.kernels import LayerNorm, dropout
+from unimo.nn.init import constant_attr, linear
+from unimo.nn.kernels import LayerNorm, add_bias, dropout
 
 TEMPERATURE_START = 0.07
 """Where a learned temperature of image-text contrast starts (CLIP, ALBEF)."""
@@ -30,18 +30,53 @@ class Pooler(nn.Layer):
         return self.activation(self.dense(states[:, 0]))
 
 
-class MlmHead(nn.Layer):
+class HeadTransform(nn.Layer):
+    """Linear, GELU, LayerNorm: what BERT's heads put before their last layer."""
+
+    def __init__(self, in_size: int, inner: int, std: float = 0.02, epsilon: float = 1e-12) -> None:
+        super().__init__()
+        self.dense = linear(in_size, inner, std)
+        self.norm = LayerNorm(inner, epsilon)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map states [N, W] to [N, inner]."""
+        return self.norm(F.gelu(self.dense(states)))
+
+
+class MlmHead(HeadTransform):
     """Vocabulary logits: Linear, GELU, LayerNorm, Linear; not tied to the embeddings."""
 
     def __init__(self, width: int, vocab_size: int, std: float = 0.02, epsilon: float = 1e-12) -> None:
-        super().__init__()
-        self.dense = linear(width, width, std)
-        self.norm = LayerNorm(width, epsilon)
+        super().__init__(width, width, std, epsilon)
         self.decoder = linear(width, vocab_size, std)
 
     def forward(self, states: Tensor) -> Tensor:
         """Compute logits [N, vocabulary] of states [N, W]."""
-        return self.decoder(self.norm(F.gelu(self.dense(states))))
+        return self.decoder(super().forward(states))
+
+
+class TiedMlmHead(HeadTransform):
+    """Vocabulary logits by the word embeddings (BERT): Linear, GELU, LayerNorm, product with their table."""
+
+    def __init__(self, width: int, vocab_size: int, std: float = 0.02) -> None:
+        super().__init__(width, width, std)
+        self.bias = self.create_parameter([vocab_size], attr=constant_attr(0.0))
+
+    def forward(self, states: Tensor, words: Tensor) -> Tensor:
+        """Compute logits [N, vocabulary] of states [N, W] with the table `words` [vocabulary, W]."""
+        return add_bias(paddle.matmul(super().forward(states), words, transpose_y=True), self.bias)
+
+
+class AnswerHead(HeadTransform):
+    """Linear, GELU, LayerNorm, Linear: LXMERT's head of answers, whose norm comes after the activation."""
+
+    def __init__(self, in_size: int, inner: int, num_classes: int, std: float = 0.02) -> None:
+        super().__init__(in_size, inner, std)
+        self.out = linear(inner, num_classes, std)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Compute logits [B, classes] of pooled vectors [B, P]."""
+        return self.out(super().forward(pooled))
 
 
 class ClassifierHead(nn.Layer):

@@ -160,6 +160,13 @@ class Task(Contrastive):
         the parameters of `model` that keep their random start."""
         return tensors, ()
 
+    def begin_step(self, seed: int) -> None:
+        """Draw what is one for a whole optimizer step: the same in all its rounds and on all ranks.
+
+        Args:
+            seed: follows from the seed of the run and the number of the step alone.
+        """
+
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute the named scalar losses of a batch, and further scalars to log."""
         raise NotImplementedError

@@ -77,6 +77,10 @@ class PretrainTask(Task):
         """Fit what an earlier stage left, or another model, as the paper does (`Paper.fit_start`)."""
         return registry.paper_of(self.model.config.name).fit_start(self.model, self.config, tensors)
 
+    def begin_step(self, seed: int) -> None:
+        """Let the objective draw what is one for a whole step."""
+        self.objective.begin_step(seed)
+
     @property
     def contrasts(self) -> Collection[str]:
         """Names of the contrastive losses of the objective."""
@@ -119,7 +123,8 @@ class PretrainTask(Task):
         masked = self.model.encode_text(batch.mlm_input_ids, batch.attention_mask)
         states = self.model.fuse(masked, own, outputs="text").fused_text.flatten(0, 1)
         if batch.mlm_labels.shape[0]:
-            prediction["mlm_logits"] = self.objective.mlm_head(paddle.gather(states, batch.mlm_positions))
+            found = paddle.gather(states, batch.mlm_positions)
+            prediction["mlm_logits"] = self.objective.mlm_logits(self.model, found)
         if image is not None and self.objective.judges_pairs:
             text = self.model.encode_text(batch.input_ids, batch.attention_mask)
             pairs = self.model.fuse(text, image.select(batch.itm_image_index), outputs="pooled")

@@ -157,6 +157,7 @@ def take_step(state: TrainState, batches: Iterator[Batch]) -> StepReport:
     count, rank = run.train.rounds(distributed.world_size()), distributed.rank()
     state.adamw.set_lr(learning_rate(state.step, run.train.max_steps, run.optim))
     started, sums = time.perf_counter(), {}
+    state.task.begin_step(step_seed(run.seed, 0, state.step, "step"))
     parts = deque(take(state, batches, count))
     stop_if_asked(state)
     waited = time.perf_counter() - started

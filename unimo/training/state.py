@@ -263,7 +263,7 @@ def wrap(layer: nn.Layer, optimizer: Any, stage: int) -> tuple[nn.Layer, Any]:
     return fleet.distributed_model(layer), fleet.distributed_optimizer(optimizer)
 
 
-def step_seed(seed: int, rank: int, step: int, *words: int) -> int:
+def step_seed(seed: int, rank: int, step: int, *words: int | str) -> int:
     """Return the seed of Paddle's generators for one step of one rank, or for a part of it that `words` name.
 
     Reseeding at every step replaces saved generator states: all randomness follows from these numbers.

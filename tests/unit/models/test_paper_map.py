@@ -11,9 +11,14 @@ from unimo.registry import paper_of
 
 ROOT = Path(unimo.__file__).resolve().parent.parent
 # Package -> how many numbered equations its paper has.
-EQUATIONS = {"unimo": 7, "unimo2": 3, "unimo3": 11}
+EQUATIONS = {"unimo": 7, "unimo2": 3, "unimo3": 11, "semvlp": 0}
 # Package -> heading of its sizes in the list of models.
-HEADINGS = {"unimo": "UNIMO", "unimo2": "UNIMO-2", "unimo3": "UNIMO-3, BridgeTower, METER"}
+HEADINGS = {
+    "unimo": "UNIMO",
+    "unimo2": "UNIMO-2",
+    "unimo3": "UNIMO-3, BridgeTower, METER",
+    "semvlp": "SemVLP",
+}
 
 
 def _folder(package: str) -> Path:
