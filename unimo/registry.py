@@ -26,6 +26,7 @@ PAPERS: dict[str, str] = {
 TASKS: dict[str, str] = {
     "pretrain": "unimo.tasks.pretrain",
     "vqa": "unimo.tasks.vqa",
+    "gqa": "unimo.tasks.gqa",
     "entailment": "unimo.tasks.entailment",
     "nlvr2": "unimo.tasks.nlvr2",
     "retrieval": "unimo.tasks.retrieval.task",

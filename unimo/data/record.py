@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from unimo.errors import RecordError
+from unimo.metrics.gqa import QuestionFacts
 
 ImageSource = bytes | Path
 ImageLike = str | Path | bytes | Image.Image
@@ -74,9 +75,11 @@ class Record:
     question_id: int | str | None = None
     """Id required by the official result files."""
     answer_scores: Mapping[str, float] = field(default_factory=dict)
-    """VQA: soft score in (0, 1] by answer."""
+    """VQA and GQA: soft score in (0, 1] by answer."""
     question_type: str = ""
     """Group that accuracy is also reported for."""
+    facts: QuestionFacts | None = None
+    """GQA: what its scores read of the question."""
     label: int | None = None
     """Class of a classification sample (entailment: contradiction 0, neutral 1, entailment 2; NLVR2: false 0,
     true 1)."""
@@ -108,6 +111,11 @@ class Record:
             raise RecordError(f"sample {self.sample_id} has {len(self.images)} images; expected two")
         image_id = self.image_id.split(_BETWEEN_IDS)[place] if _BETWEEN_IDS in self.image_id else ""
         return replace(self, images=(self.images[place],), image_id=image_id)
+
+    @property
+    def best_answer(self) -> str:
+        """Answer with the highest score, the first of equal ones; empty without answers."""
+        return max(self.answer_scores, key=self.answer_scores.__getitem__, default="")
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -189,8 +189,10 @@ def write_predictions(path: str | Path, evaluation: Evaluation) -> Path:
 def describe(directory: str | Path, evaluation: Evaluation, blank_images: bool) -> dict[str, Any]:
     """Return what `tools/evaluate.py` prints: the scores, what was evaluated, and how it was chosen."""
     run, trained = evaluation.run, run_of(directory).data
-    corpora = next(filter(None, task_class(run.task.name).corpora(run).values()), [])
-    return {
+    task = task_class(run.task.name)
+    corpora = next(filter(None, task.corpora(run).values()), [])
+    left_out = {"scores_left_out": list(task.left_out)} if task.left_out else {}
+    return left_out | {
         "task": run.task.name,
         "model": run.model.name,
         "directory": str(find_model(directory)),

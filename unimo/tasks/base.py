@@ -102,6 +102,8 @@ class Task(Contrastive):
     asked_with: ClassVar[str] = ""
     """Option of `tools/predict.py` that carries the question: `question`, `text`, `caption`, `generate`, or
     `image` for the image alone; empty if the task answers no questions."""
+    left_out: ClassVar[tuple[str, ...]] = ()
+    """Scores of the official evaluation of the data set that are not computed."""
     paper_selection: ClassVar[str] = ""
     """Split that chooses the checkpoint with `data.selection=paper`; empty where that is the clean one."""
     draws_in_round: bool = False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
@@ -20,7 +21,7 @@ from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
 from unimo.data.readers.answers import check_classes
-from unimo.data.readers.base import Dataset
+from unimo.data.readers.base import Dataset, Kind
 from unimo.data.readers.open import open_answers
 from unimo.data.record import Record
 from unimo.errors import CheckpointError, ConfigError, RecordError
@@ -50,6 +51,10 @@ class VqaTask(Task):
     """Pooled vector of question and image -> one logit for each answer; binary cross-entropy."""
 
     Config = VqaConfig
+    kind: ClassVar[Kind] = "vqa"
+    """Kind of the records."""
+    row_keys: ClassVar[tuple[str, str]] = ("question_id", "answer")
+    """Keys of a row of the server file."""
     asked_with = "question"
     published_data = "VQA v2"
     needs = frozenset({"fusion"})
@@ -59,7 +64,7 @@ class VqaTask(Task):
         super().__init__(model, config, metadata)
         if not metadata.get("answers"):
             raise CheckpointError(
-                "a VQA task needs the list of answers; metadata.answers is missing or empty"
+                f"{config.name} needs the list of answers; metadata.answers is missing or empty"
             )
         self.answers = check_classes(metadata["answers"], "metadata.answers", CheckpointError)
         hidden = int(config.head_hidden_multiplier * model.hidden_size)
@@ -72,16 +77,26 @@ class VqaTask(Task):
         answers = (metadata or {}).get("answers")
         if answers is None:
             lists = (open_answers(corpus, run.data) for corpus in run.data.path)
-            answers = list(dict.fromkeys(answer for listed in lists for answer in listed))
-            if run.task.min_answer_count > 1:
-                whole = corpus_data(run, run.data.path, "vqa", processor, lambda train: None)
-                trained = whole.train_datasets(run.data.train_split)
-                answers = frequent_answers(trained, answers, run.task.min_answer_count)
+            answers = cls.choose_classes(run, processor, list(dict.fromkeys(itertools.chain(*lists))))
         data = corpus_data(
-            run, run.data.path, "vqa", processor, lambda train: VqaCollator(processor, answers, train)
+            run, run.data.path, cls.kind, processor, lambda train: cls.collator(processor, answers, train)
         )
         data.metadata["answers"] = list(answers)
         return data
+
+    @classmethod
+    def choose_classes(cls, run: RunConfig, processor: Processor, answers: list[str]) -> list[str]:
+        """Return which answers of the corpora become classes, in their order."""
+        if run.task.min_answer_count == 1:
+            return answers
+        whole = corpus_data(run, run.data.path, cls.kind, processor, lambda train: None)
+        trained = whole.train_datasets(run.data.train_split)
+        return frequent_answers(trained, answers, run.task.min_answer_count)
+
+    @classmethod
+    def collator(cls, processor: Processor, answers: Sequence[str], train: bool) -> PairCollator:
+        """Make the collator of questions with these classes."""
+        return VqaCollator(processor, answers, train)
 
     def logits(self, batch: Batch) -> Tensor:
         """Compute answer logits [B, A]."""
@@ -101,21 +116,20 @@ class VqaTask(Task):
         logits = self.logits(batch)
         best = logits.argmax(axis=1)
         rows = zip(batch.question_ids, best.tolist(), strict=True)
-        records = [{"question_id": key, "answer": self.answers[row]} for key, row in rows]
+        records = [dict(zip(self.row_keys, (key, self.answers[row]), strict=True)) for key, row in rows]
         return {"logits": logits, "answer_ids": best, "records": records}
 
-    @staticmethod
-    def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-        """Write the file that the VQA server accepts: a list of {question_id, answer}, sorted by question.
+    @classmethod
+    def write_records(cls, path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the file that the server of the data set accepts: a list of rows, sorted by question.
 
         The first answer to a question counts; a padded last batch repeats questions.
         """
-        answers: dict[int | str, str] = {}
+        rows: dict[int | str, Mapping[str, Any]] = {}
         for row in records:
-            answers.setdefault(row["question_id"], row["answer"])
-        order = sorted(answers, key=lambda key: (isinstance(key, str), key))
-        content = [{"question_id": key, "answer": answers[key]} for key in order]
-        write_text(path, json.dumps(content, ensure_ascii=False))
+            rows.setdefault(row[cls.row_keys[0]], row)
+        order = sorted(rows, key=lambda key: (isinstance(key, str), key))
+        write_text(path, json.dumps([rows[key] for key in order], ensure_ascii=False))
 
     def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
         """Answer questions about images. Probabilities are sigmoids of logits and do not sum to 1."""

@@ -39,7 +39,7 @@ def test_walk_through_runs(root, tmp_path):
 
 def test_examples_of_lines(root):
     lines = [json.loads(line) for block in blocks(root / RECORDS, "json") for line in block.splitlines()]
-    keys = {"question": "vqa", "images": "nlvr2", "label": "entailment", "image": "pairs"}
+    keys = {"types": "gqa", "question": "vqa", "images": "nlvr2", "label": "entailment", "image": "pairs"}
     kinds = [next(kind for key, kind in keys.items() if key in line) for line in lines]
     assert set(kinds) == set(keys.values())
     fields = [
@@ -51,6 +51,7 @@ def test_examples_of_lines(root):
         {"dog": 1.0},
         {"1": 1.0, "2": 0.3},
         {"no": 1.0, "yes": 0.3},
+        {"black": 1.0},
     ]
 
 

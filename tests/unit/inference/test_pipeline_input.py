@@ -19,6 +19,7 @@ WRITER = {
 BEAM = {"beam": {"size": 2, "min_length": 0, "max_length": 4}}
 TASKS = {
     "vqa": {},
+    "gqa": {},
     "entailment": {},
     "nlvr2": {"model": MODEL},
     "retrieval": {},

@@ -160,7 +160,7 @@ COMMANDS = (
             **_OUT,
             "--kind": {"choices": KINDS, "default": "pairs"},
             "--name": {"default": "own", "help": "first part of the file names"},
-            "--min-count": _count("VQA: smallest count of an answer class", 1, Size),
+            "--min-count": _count("questions: smallest count of an answer class", 1, Size),
             "--max-missing-rate": {
                 "type": number(Share),
                 "default": 0.01,

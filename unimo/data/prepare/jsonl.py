@@ -13,10 +13,10 @@ from unimo.data.checks import check_text
 from unimo.data.images.open import open_image
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.pictures import Pictures
-from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, no_progress, write_json
+from unimo.data.prepare.writer import SCHEMAS, ArrowWriter, Progress, facts_columns, no_progress, write_json
 from unimo.data.readers.answers import TRUTHS
 from unimo.data.readers.arrow import PAIR_OF_IMAGES
-from unimo.data.readers.base import ConcatDataset, Dataset, Kind, concat
+from unimo.data.readers.base import QUESTIONS, ConcatDataset, Dataset, Kind, concat
 from unimo.data.readers.divided import divide_by_hash, divide_by_records
 from unimo.data.readers.jsonl import JsonlDataset
 from unimo.data.record import Record, pair_id, picture_name
@@ -34,6 +34,7 @@ _SCHEMAS = SCHEMAS | {
 _STEMS: dict[Kind, str] = {
     "pairs": "_caption",
     "vqa": "_vqa",
+    "gqa": "_gqa",
     "entailment": "_entailment",
     "nlvr2": "_nlvr2",
 }
@@ -49,7 +50,7 @@ def prepare_jsonl(
     max_missing_rate: float = 0.01,
     progress: Progress = no_progress,
 ) -> dict[str, Any]:
-    """Write `<name>_<kind>_<split>.arrow` (pairs: `_caption_`), `summary.json`, and for VQA `answers.json`.
+    """Write `<name>_<kind>_<split>.arrow` (pairs: `_caption_`), `summary.json`, of questions `answers.json`.
 
     Splits are those of the file names (`train.jsonl`, `val.jsonl`); if none names one, those that lines say
     under `split`; if none says one, images are split by hash: 90% train, 5% val, 5% test. Every line is read
@@ -60,7 +61,7 @@ def prepare_jsonl(
         source: a jsonl file, or a folder of them (format: `docs/reference/records.md`).
         name: first part of the file names.
         images: folder that image paths are relative to; that of the file when None.
-        min_count: VQA: smallest number of questions of train and val whose answer becomes a class.
+        min_count: questions: smallest number of questions of train and val whose answer becomes a class.
         max_missing_rate: share of samples that may be broken.
 
     Raises:
@@ -77,11 +78,11 @@ def prepare_jsonl(
         raise DataError(
             f"nothing of {source} is left: {broken.count} of {broken.read} samples are broken{first}"
         )
-    labels = _vocabulary(groups, min_count) if kind == "vqa" else {}
+    labels = _vocabulary(groups, min_count) if kind in QUESTIONS else {}
     summary: dict[str, Any] = {"kind": kind, "splits": {}}
     rows = "pairs" if kind == "nlvr2" else "images"
     for split, group in groups.items():
-        if kind == "vqa" and not split.startswith("test"):
+        if kind in QUESTIONS and not split.startswith("test"):
             group = _with_classes(group, labels)
         stem, samples = f"{name}{_STEMS[kind]}_{split}", sum(map(len, group.values()))
         if not group and not are_named:  # few images dealt out by hash: none, or no sound one, is in val
@@ -96,11 +97,11 @@ def prepare_jsonl(
                 writer.write(row)
             writer.check_some(
                 f"all {len(splits[split])} samples of {split} are broken"
-                + (", or have no answer that is a class (--min-count)" if kind == "vqa" else "")
+                + (", or have no answer that is a class (--min-count)" if kind in QUESTIONS else "")
             )
         summary["splits"][split] = {rows: writer.rows, "samples": samples, "files": writer.file_names}
     summary |= {"images_in_two_splits": pictures.copies, "broken": broken.count, "examples": broken.examples}
-    if kind == "vqa":
+    if kind in QUESTIONS:
         summary["answers"] = len(labels)
         write_json(Path(out) / "answers.json", list(labels))
     write_json(Path(out) / "summary.json", summary)
@@ -138,7 +139,7 @@ def _group(
             record = data[index]
             if kind in ("entailment", "nlvr2") and record.label is None:
                 raise RecordError(f"{record.sample_id}: no label")
-            if kind == "vqa" and not split.startswith("test") and not record.answer_scores:
+            if kind in QUESTIONS and not split.startswith("test") and not record.answer_scores:
                 raise RecordError(f"{record.sample_id}: no answers")
             # Tables hold UTF-8, and file names need not.
             singles = _pictures(record)
@@ -199,12 +200,17 @@ def _row(records: list[Record], split: str, kind: Kind, labels: Mapping[str, int
     if kind == "entailment":
         return row | {"sentences": [["", r.text] for r in records], "labels": [r.label for r in records]}
     scored = [(r, {a: s for a, s in r.answer_scores.items() if a in labels}) for r in records]
-    return row | {
-        "questions": [record.text for record, _ in scored],
-        "answers": [list(scores) for _, scores in scored],
-        "answer_labels": [[labels[answer] for answer in scores] for _, scores in scored],
-        "answer_scores": [list(scores.values()) for _, scores in scored],
-        "image_id": image_id,
-        "question_id": [str(record.question_id) for record, _ in scored],
-        "split": split,
-    }
+    facts = facts_columns([record.facts for record in records]) if kind == "gqa" else {}
+    return (
+        row
+        | facts
+        | {
+            "questions": [record.text for record, _ in scored],
+            "answers": [list(scores) for _, scores in scored],
+            "answer_labels": [[labels[answer] for answer in scores] for _, scores in scored],
+            "answer_scores": [list(scores.values()) for _, scores in scored],
+            "image_id": image_id,
+            "question_id": [str(record.question_id) for record, _ in scored],
+            "split": split,
+        }
+    )

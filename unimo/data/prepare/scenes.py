@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from unimo.errors import ConfigError
 from unimo.files import make_folder, write_text
 from unimo.settings import ScenesConfig
 
-KINDS: tuple[Kind, ...] = ("pairs", "vqa", "entailment", "nlvr2")
+KINDS: tuple[Kind, ...] = ("pairs", "vqa", "gqa", "entailment", "nlvr2")
 _SIDES = ("left", "right")
 
 
@@ -65,9 +66,15 @@ def _texts(kind: Kind, record: Record) -> dict[str, Any]:
     if kind == "vqa":
         return {
             "question": record.text,
-            "answer": next(iter(record.answer_scores)),
+            "answer": record.best_answer,
             "question_type": record.question_type,
         }
+    if kind == "gqa":
+        facts = asdict(record.facts)
+        types = {name: facts.pop(name) for name in ("structural", "semantic", "detailed")}
+        own = {"question_id": record.question_id, "groups": {"global": facts.pop("group") or None}}
+        said = {"question": record.text, "answer": record.best_answer, "isBalanced": facts.pop("balanced")}
+        return {**said, "types": types, **own, **facts}
     if kind == "nlvr2":
         return {"text": record.text, "label": bool(record.label), "identifier": record.question_id}
     return {"text": record.text} | ({"label": record.label} if kind == "entailment" else {})

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from unimo.data.prepare.pictures import Pictures
 from unimo.errors import DataError, RecordError
 from unimo.files import checked_path, read_bytes, sync, write_text
 from unimo.limits import IMAGE_BYTES
+from unimo.metrics.gqa import QuestionFacts
 
 log = logging.getLogger(__name__)
 Progress = Callable[..., Iterable]
@@ -43,6 +44,22 @@ SCHEMAS = {
             "image_id": pa.int64(),
             "question_id": pa.list_(pa.int64()),
             "split": pa.string(),
+        }
+    ),
+    "gqa": pa.schema(
+        {
+            "image": pa.binary(),
+            "questions": TEXTS,
+            "answers": pa.list_(TEXTS),
+            "answer_labels": pa.list_(pa.list_(pa.int64())),
+            "answer_scores": pa.list_(pa.list_(pa.float64())),
+            "image_id": pa.string(),
+            "question_id": TEXTS,
+            "split": pa.string(),
+            **dict.fromkeys(("structural", "semantic", "detailed", "group"), TEXTS),
+            "entailed": pa.list_(TEXTS),
+            "balanced": pa.list_(pa.bool_()),
+            **dict.fromkeys(("valid", "plausible"), pa.list_(TEXTS)),
         }
     ),
     "entailment": pa.schema(
@@ -67,6 +84,11 @@ _BATCH_ROWS = 1000
 def no_progress(items: Iterable, **_: Any) -> Iterable:
     """Return the items without showing progress."""
     return items
+
+
+def facts_columns(facts: Sequence[QuestionFacts]) -> dict[str, list[Any]]:
+    """Return the columns of GQA's facts in a row of an image, from those of its questions."""
+    return {name: [getattr(one, name) for one in facts] for name in vars(QuestionFacts())}
 
 
 class ArrowWriter:

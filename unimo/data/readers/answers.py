@@ -1,11 +1,12 @@
-"""Answers of VQA and labels of entailment and NLVR2 as files give them, checked."""
+"""Answers of VQA, facts of GQA, and labels of entailment and NLVR2 as files give them, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from unimo.data.checks import check_text
+from unimo.data.checks import check_id, check_text
 from unimo.errors import RecordError, UnimoError, shown
+from unimo.metrics.gqa import QuestionFacts
 
 LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
 
@@ -60,6 +61,43 @@ def check_scores(pairs: Iterable[tuple[object, object]], where: str) -> dict[str
             )
         scores[answer] = float(score)
     return scores
+
+
+def check_facts(given: Mapping[str, object], where: str) -> QuestionFacts:
+    """Return what GQA's scores read of a question, from values by the names of the fields.
+
+    Raises:
+        RecordError: a value of another type.
+    """
+    found: dict[str, object] = {}
+    for name, default in vars(QuestionFacts()).items():
+        value, place = given.get(name), f"{where}, {name!r}"
+        if value is None or value == "":
+            continue
+        if not isinstance(default, tuple):
+            found[name] = value if isinstance(default, bool) else check_text(value, place)
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise RecordError(f"{place}: expected true or false, found {shown(value)}")
+        if isinstance(default, tuple):
+            if not isinstance(value, list):
+                raise RecordError(f"{place}: expected a list, found {shown(value)}")
+            found[name] = tuple(str(check_id(part, place)) for part in value)
+    return QuestionFacts(**found)
+
+
+def read_facts(item: Mapping[str, object], where: str) -> QuestionFacts:
+    """Return what GQA's scores read of a question, from the keys of GQA's own files and of its choices.
+
+    Raises:
+        RecordError: a value of another type.
+    """
+    inner = {key: {} if item.get(key) is None else item[key] for key in ("types", "groups")}
+    for key, value in inner.items():
+        if not isinstance(value, Mapping):
+            raise RecordError(f"{where}, {key!r}: expected a JSON object, found {shown(value)}")
+    outer = {key: item.get(key) for key in ("entailed", "valid", "plausible")}
+    own = {"group": inner["groups"].get("global"), "balanced": item.get("isBalanced")}
+    return check_facts({**inner["types"], **outer, **own}, where)
 
 
 def check_classes(answers: object, where: object, kind: type[UnimoError]) -> list[str]:

@@ -1,9 +1,9 @@
 """Arrow tables in the format of ViLT, METER, BridgeTower and VLMo: a row is an image with all its texts.
 
 Columns: pairs `image, caption, image_id`; VQA `image, questions, answers, answer_labels, answer_scores,
-image_id, question_id`; entailment `image, sentences, labels`; NLVR2, where a row is two images, `image_0,
-image_1, questions, answers, identifier`, and `question_id` in tables made here. A column `split` divides a
-file whose name says none. Further columns are ignored.
+image_id, question_id`, of GQA also the fields of `QuestionFacts`; entailment `image, sentences, labels`;
+NLVR2, where a row is two images, `image_0, image_1, questions, answers, identifier`, and `question_id` in
+tables made here. A column `split` divides a file whose name says none. Further columns are ignored.
 
 The index holds only list lengths. Images are read from the file by position and never through the
 memory map, so resident memory does not grow with the number of images read.
@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unimo.data.checks import check_id, check_text
-from unimo.data.readers.answers import check_label, check_scores, check_truth
-from unimo.data.readers.base import Dataset, Kind, check_index, read_at
+from unimo.data.readers.answers import check_facts, check_label, check_scores, check_truth
+from unimo.data.readers.base import QUESTIONS, Dataset, Kind, check_index, read_at
 from unimo.data.record import Record, pair_id
 from unimo.data.splits import check_said_split, read_split
 from unimo.data.tables import column_names, open_table
 from unimo.errors import DataError, RecordError, shown, visible
 from unimo.limits import ANSWERS, IMAGE_BYTES
+from unimo.metrics.gqa import QuestionFacts
 from unimo.metrics.vqa import answer_type
 
 log = logging.getLogger(__name__)
@@ -36,26 +37,33 @@ log = logging.getLogger(__name__)
 TEXT_COLUMN: dict[Kind, str] = {
     "pairs": "caption",
     "vqa": "questions",
+    "gqa": "questions",
     "entailment": "sentences",
     "nlvr2": "questions",
     "texts": "caption",
 }
 PAIR_OF_IMAGES = ("image_0", "image_1")
 """Columns of the two images of a row of NLVR2; other kinds have `image`."""
+_FACTS = {name: 1 + isinstance(value, tuple) for name, value in vars(QuestionFacts()).items()}
+"""Columns of GQA's facts, and the lists that their values lie in."""
+_QUESTIONS = (
+    *("image", "image_id", "split", "questions", "question_id"),
+    *("answers", "answer_labels", "answer_scores"),
+)
 _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "pairs": ("image", "image_id", "split", "caption"),
-    "vqa": (
-        *("image", "image_id", "split", "questions", "question_id"),
-        *("answers", "answer_labels", "answer_scores"),
-    ),
+    "vqa": _QUESTIONS,
+    "gqa": (*_QUESTIONS, *_FACTS),
     "entailment": ("image", "image_id", "split", "sentences", "labels"),
     "nlvr2": (*PAIR_OF_IMAGES, "split", "questions", "answers", "identifier", "question_id"),
     "texts": ("image_id", "split", "caption"),
     "images": ("image", "image_id", "split"),
 }
 # Lists that a value of a column lies in. The lists of the texts decide how many samples there are.
+_ANSWERS = {"question_id": 1, "answers": 2, "answer_labels": 2, "answer_scores": 2}
 _DEPTHS: dict[Kind, dict[str, int]] = {
-    "vqa": {"question_id": 1, "answers": 2, "answer_labels": 2, "answer_scores": 2},
+    "vqa": _ANSWERS,
+    "gqa": _ANSWERS | _FACTS,
     "entailment": {"labels": 1},
     "nlvr2": {"answers": 1, "question_id": 1},
 }
@@ -150,19 +158,23 @@ class ArrowDataset(Dataset):
         if self.kind == "images":
             return {}
         text = self._item(TEXT_COLUMN[self.kind], row, which, where)
-        if self.kind == "vqa":
+        if self.kind in QUESTIONS:
             answers = self._item("answers", row, which, where) or []
             scores = self._item("answer_scores", row, which, where) or []
             if len(answers) != len(scores):
                 raise RecordError(f"{where}: {len(answers)} answers but {len(scores)} scores")
             answer_scores = check_scores(zip(answers, scores, strict=True), where)
             question_id = self._item("question_id", row, which, where)
-            return {
+            fields = {
                 "text": check_text(text, where),
                 "question_id": sample_id if question_id is None else check_id(question_id, where),
                 "answer_scores": answer_scores,
                 "question_type": answer_type(answer_scores),
             }
+            if self.kind == "gqa":
+                facts = {name: self._item(name, row, which, where) for name in _FACTS}
+                fields["facts"] = check_facts(facts, where)
+            return fields
         if self.kind == "entailment":
             if not isinstance(text, list) or len(text) != 2:
                 raise RecordError(f"{where}: expected [premise, hypothesis], found {shown(text)}")

@@ -7,6 +7,7 @@ have, too:
 pairs       {"text": "..."} or {"texts": ["...", "..."]} (also `caption`, `captions`)
 vqa         {"question": "...", "answer": "yes"} or {"answers": [strings of the annotators]} or
             {"answers": {"yes": 1.0, "no": 0.3}}; optional question_id, question_type
+gqa         as vqa; optional types, groups, entailed, isBalanced, as in GQA's own files, and valid, plausible
 nlvr2       {"images": ["left.jpg", "right.jpg"], "text": "sentence", "label": true | false}, without "image";
             optional identifier
 texts       as pairs, without an image
@@ -31,8 +32,8 @@ from typing import Any
 import numpy as np
 
 from unimo.data.checks import check_id, check_path, check_text
-from unimo.data.readers.answers import check_label, check_scores, check_truth
-from unimo.data.readers.base import Dataset, Kind, LineFile, TextDataset, check_index
+from unimo.data.readers.answers import check_label, check_scores, check_truth, read_facts
+from unimo.data.readers.base import QUESTIONS, Dataset, Kind, LineFile, TextDataset, check_index
 from unimo.data.record import Record, pair_id, picture_name
 from unimo.data.splits import check_said_split, read_split
 from unimo.errors import DataError, RecordError, shown, visible
@@ -63,7 +64,7 @@ def split_item(item: Any, kind: Kind, where: str) -> list[dict[str, Any]]:
         return [{}]
     said = {"split": item["split"]} if "split" in item else {}
     if kind not in ("pairs", "texts"):
-        key = "question" if kind == "vqa" else "text"
+        key = "question" if kind in QUESTIONS else "text"
         if key not in item:
             raise RecordError(f"{where}: no {key!r}; found {', '.join(map(str, item)) or 'nothing'}")
         return [dict(item)]
@@ -105,7 +106,8 @@ def record_fields(sample: Mapping[str, Any], kind: Kind, where: str, sample_id: 
         return {"text": check_text(sample["text"], where), "label": label, "question_id": identifier}
     scores = _answer_scores(sample, where)
     question_id, group = sample.get("question_id"), sample.get("question_type")
-    return {
+    facts = {"facts": read_facts(sample, where)} if kind == "gqa" else {}
+    return facts | {
         "text": check_text(sample["question"], where),
         "question_id": sample_id if question_id is None else check_id(question_id, f"{where}, 'question_id'"),
         "answer_scores": scores,

@@ -17,15 +17,17 @@ from unimo.data.readers.base import ConcatDataset, Dataset, Kind, LabeledImages,
 from unimo.data.record import ImageSource, Record, pair_id
 from unimo.data.scenes import language
 from unimo.data.scenes.pairs import draw_pairs
+from unimo.data.scenes.related import related_questions
 from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
 from unimo.data.splits import split_words
 from unimo.errors import ConfigError, RecordError
+from unimo.metrics.vqa import answer_type
 from unimo.settings import ScenesConfig
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 VAL_PARTS = ("trainable_val", "rest_val")
 """Parts of `val`, as of VQA v2; `open_scenes` knows them."""
-TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "entailment": 6, "nlvr2": 4, "images": 1}
+TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "gqa": 6, "entailment": 6, "nlvr2": 4, "images": 1}
 """Texts of one image, or with `nlvr2` pairs of one sentence; for `pairs` and `texts` the config sets the
 number."""
 OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20, "nlvr2": 30}
@@ -36,8 +38,9 @@ class ScenesDataset(Dataset):
     """The records of one split and kind.
 
     Args:
-        kind: `pairs` (caption), `vqa` (question, answer, question type), `entailment` (hypothesis, label),
-            `nlvr2` (sentence about two images, label; there is a sentence for each image of the config),
+        kind: `pairs` (caption), `vqa` (question, answer, question type), `gqa` (question, answer, facts, with
+            ids of entailed questions about the same image), `entailment` (hypothesis, label), `nlvr2`
+            (sentence about two images, label; there is a sentence for each image of the config),
             `texts` (captions without an image) or `images` (images without a caption).
         split: `train`, `val` or `test`; their images are rendered from different seeds.
 
@@ -103,6 +106,17 @@ class ScenesDataset(Dataset):
         if self.kind == "vqa":
             kind, text, answer = language.questions(scene, count, rng)[turn]
             return record(text=text, question_id=index, answer_scores={answer: 1.0}, question_type=kind)
+        if self.kind == "gqa":
+            ids = [f"{self.split}-{image}-{place}" for place in range(count)]
+            question = related_questions(scene, ids, rng)[turn]
+            scores = {question.answer: 1.0}
+            return record(
+                text=question.text,
+                question_id=sample_id,
+                answer_scores=scores,
+                question_type=answer_type(scores),
+                facts=question.facts,
+            )
         if self.kind == "entailment":
             text, label = language.hypotheses(scene, count, rng)[turn]
             return record(text=text, label=label)

@@ -17,6 +17,7 @@ from unimo.settings import CorpusConfig, RunConfig, build_run_config
 FIELDS = {
     "pretrain": {"mlm_input_ids", "mlm_positions", "mlm_labels", "itm_image_index", "itm_labels"},
     "vqa": {"answer_targets", "question_types", "question_ids"},
+    "gqa": {"labels", "answers", "question_ids", "facts"},
     "entailment": {"labels"},
     "nlvr2": {"second_images", "labels", "identifiers", "sentences"},
     "retrieval": {"image_ids"},

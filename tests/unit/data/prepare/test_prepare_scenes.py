@@ -15,7 +15,7 @@ from unimo.settings import CorpusConfig, DataConfig, ScenesConfig
 
 
 def told(record):
-    return repr((record.text, record.answer_scores, record.label, record.question_type))
+    return repr((record.text, record.answer_scores, record.label, record.question_type, record.facts))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -49,7 +49,9 @@ def test_one_picture_of_a_pair_tells_nothing_in_any_split(seen, tmp_path):
 
 
 def test_other_kinds_and_unusable_folders_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="'texts' of scenes has no files; known: pairs, vqa, entailment"):
+    with pytest.raises(
+        ConfigError, match="'texts' of scenes has no files; known: pairs, vqa, gqa, entailment"
+    ):
         prepare_scenes(tmp_path, "texts", 8)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="--out"):

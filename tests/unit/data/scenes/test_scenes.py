@@ -13,7 +13,7 @@ from unimo.errors import ConfigError
 from unimo.settings import ScenesConfig
 
 
-@pytest.mark.parametrize("kind", ["pairs", "vqa", "entailment"])
+@pytest.mark.parametrize("kind", ["pairs", "vqa", "gqa", "entailment"])
 def test_a_record_is_a_function_of_seed_split_and_index(kind):
     first, again = ScenesDataset(kind, "val"), ScenesDataset(kind, "val")
     assert all(first[i] == again[i] for i in (0, 7, 100))
@@ -30,7 +30,7 @@ def test_unknown_split_is_refused():
 
 def test_every_word_is_in_the_vocabulary_and_every_answer_is_a_class():
     words, classes = set(vocabulary()), set(answers())
-    for kind in ("pairs", "vqa", "entailment"):
+    for kind in ("pairs", "vqa", "gqa", "entailment"):
         data = ScenesDataset(kind, "train")
         for index in range(0, 1500):
             record = data[index]
