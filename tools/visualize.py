@@ -8,16 +8,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.errors import ConfigError
+from unimo.analysis.figures import FIGURES
 from unimo.files import make_folder
 from unimo.progress import tracked
 from unimo.ranges import Count, Size
 
 DESCRIPTION = """Draw what a model has learned.
+attention: Fig. 4 of SemVLP, Fig. 5 of UNIMO-3. A word over the picture, a part of it over the words.
 grounded-tokens: Fig. 3 of UNIMO-2. Patches and words nearest to the grounded tokens they use most.
 word-embeddings: Fig. 4 of UNIMO. The nearest words to --words by cosine, in the plane of a PCA.
 retrieval: Figs. 5, 6 of UNIMO. Results for images and texts, those on which two models differ first."""
-EXAMPLE = """python tools/visualize.py grounded-tokens --model output/unimo2_tiny_pretrain --split val
+EXAMPLE = """python tools/visualize.py attention --model output/unimo3_tiny_vqa --image a.png --text "red ?"
+  python tools/visualize.py grounded-tokens --model output/unimo2_tiny_pretrain --split val
   python tools/visualize.py word-embeddings --model output/full output/without_texts --words hamburger,foot
   python tools/visualize.py retrieval --model output/full output/without_texts --queries 12"""
 
@@ -29,61 +31,7 @@ def main() -> None:
         make_folder(options.out, "--out")
     from unimo.inference.loading import find_model
 
-    FIGURES[options.figure](options, [find_model(name) for name in options.model])
-
-
-def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> None:
-    """Draw Fig. 3 of UNIMO-2."""
-    if len(directories) > 1:
-        raise ConfigError("grounded tokens are those of one model; give one --model")
-    if options.ids and options.tokens is not None:
-        raise ConfigError("give either --tokens N (the most used) or --ids (chosen ones), not both")
-    from unimo.analysis import grounded_page, grounded_tokens
-    from unimo.inference.evaluation import run_of
-    from unimo.inference.loading import load
-
-    run = run_of(directories[0], options.overrides)
-    model, processor = load(directories[0])
-    atlas = grounded_tokens.collect(
-        model,
-        grounded_tokens.open_loader(run, processor, options.data, options.split),
-        tokens=8 if options.tokens is None else options.tokens,
-        ids=options.ids,
-        nearest=options.nearest,
-        max_batches=run.train.eval_max_batches,
-        progress=options.progress,
-    )
-    folder = options.out or Path("output") / f"{run.model.name}_grounded_tokens"
-    print(grounded_page.headline(atlas))
-    print(*grounded_page.write(atlas, folder, f"{directories[0]}; {options.source}"), sep="\n")
-
-
-def words(options: argparse.Namespace, directories: list[Path]) -> None:
-    """Draw Fig. 4 of UNIMO."""
-    from unimo.analysis import show, word_embeddings
-    from unimo.inference.loading import load
-
-    if options.overrides:
-        raise ConfigError(f"{options.overrides[0]}: embeddings are drawn as they are, without settings")
-    opened = zip(show.titles_of(directories), map(load, directories), strict=True)
-    lexicons = [word_embeddings.open_lexicon(name, *parts) for name, parts in opened]
-    rows = [[one.around(word, options.nearest) for one in lexicons] for word in options.words.split(",")]
-    print(*(word_embeddings.headline(panel) for panels in rows for panel in panels), sep="\n")
-    print(*word_embeddings.write(rows, options.out or Path("output") / "word_embeddings"), sep="\n")
-
-
-def retrieval(options: argparse.Namespace, directories: list[Path]) -> None:
-    """Draw Figs. 5 and 6 of UNIMO."""
-    from unimo.analysis import retrieval as figure
-
-    numbers = {"queries": options.queries, "top": options.top, "progress": options.progress}
-    corpora = {"paths": options.data, "overrides": options.overrides}
-    found = figure.find_examples(directories, options.split, **corpora, **numbers)
-    print(*map(figure.headline, found.models), sep="\n")
-    print(figure.write(found, options.out or Path("output") / "retrieval", options.source))
-
-
-FIGURES = {"grounded-tokens": grounded_tokens, "word-embeddings": words, "retrieval": retrieval}
+    print(*FIGURES[options.figure](options, [find_model(name) for name in options.model]), sep="\n")
 
 
 def parse() -> argparse.Namespace:
@@ -101,6 +49,13 @@ def parse() -> argparse.Namespace:
     add("--words", default="hamburger,foot", help="centre words [hamburger,foot]")
     add("--queries", type=cli.number(Size), default=12, metavar="N", help="examples of a direction [12]")
     add("--top", type=cli.number(Size), default=3, metavar="K", help="results of each example [3]")
+    add("--image", type=Path, metavar="FILE", help="picture whose attention is drawn")
+    add("--text", help="text whose attention is drawn")
+    add("--word", metavar="red | 3", help="word over the picture [the strongest ones]")
+    add("--patch", type=place, metavar="ROW,COL", help="patch over the words, from 1,1 [the strongest ones]")
+    add("--region", type=cli.number(Size), metavar="N", help="region over the words, from 1, instead")
+    add("--layer", type=some, default="mean", metavar="N | mean", help="layer of attention, from 1 [mean]")
+    add("--head", type=some, default="mean", metavar="N | mean", help="head of attention, from 1 [mean]")
     add("overrides", nargs="*", metavar="DIR | KEY=VALUE", help="more models; train.eval_max_batches=20")
     options = parser.parse_intermixed_args()
     options.model += [word for word in options.overrides if "=" not in word]
@@ -113,6 +68,18 @@ def parse() -> argparse.Namespace:
 def numbers(text: str) -> list[int]:
     """Parse `3,17` as [3, 17]."""
     return [cli.number(Count)(part) for part in text.split(",")]
+
+
+def place(text: str) -> tuple[int, ...]:
+    """Parse `2,3` as (2, 3)."""
+    if text.count(",") != 1:
+        raise argparse.ArgumentTypeError(f"expected ROW,COL such as 2,3, found {text!r}")
+    return tuple(cli.number(Size)(part) for part in text.split(","))
+
+
+def some(text: str) -> int | str:
+    """Parse the number of a layer or head, or `mean`."""
+    return text if text == "mean" else cli.number(Size)(text)
 
 
 if __name__ == "__main__":

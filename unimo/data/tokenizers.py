@@ -103,6 +103,22 @@ class Tokenizer:
             words = _join_words(words, encoding.offsets, phrases)
         return [self.bos_token_id, *ids, self.eos_token_id], [-1, *words, -1]
 
+    def written_words(self, text: str, max_length: int) -> tuple[list[int], list[str]]:
+        """Return the word of each token of `encode` (-1: special), and the words as the text has them.
+
+        Raises:
+            RecordError: a pattern of the tokenizer gives up on the text.
+        """
+        with _failing_as(RecordError, f"the tokenizer cannot encode {shown(text)}"):
+            encoding = self.backend.encode(text, add_special_tokens=False)
+        kept = list(zip(encoding.word_ids, encoding.offsets, strict=True))[: max_length - 2]
+        places: dict[int, list[tuple[int, int]]] = {}
+        for word, place in kept:
+            places.setdefault(word, []).append(place)
+        number_of = {word: number for number, word in enumerate(places)}
+        written = [text[min(part)[0] : max(end for _, end in part)].strip() for part in places.values()]
+        return [-1, *(number_of[word] for word, _ in kept), -1], written
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, without special tokens.
 

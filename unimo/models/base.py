@@ -14,6 +14,39 @@ from unimo.nn.outputs import Encoded
 Outputs = Literal["all", "text", "pooled"]
 Images = Tensor | Mapping[str, Tensor]
 """`pixels` [B, 3, S, S], or `regions`: `features` [B, R, F], `locations` [B, R, 5], `mask` [B, R]."""
+Part = Literal["image", "grounded", "text"]
+"""Kind of rows of a pair: the image, its class token (or [IMG]) first, then patches row by row, or regions;
+grounded tokens (UNIMO-2); the tokens of the text, special ones included."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The parts that the rows (queries) and columns (keys) of an attention are, in their order.
+
+    A part that a pass does not have, as in a text alone, has no rows there.
+    """
+
+    queries: tuple[Part, ...]
+    keys: tuple[Part, ...]
+
+    def cut(self, attention: Tensor, sizes: Mapping[Part, int], query: Part, key: Part) -> Tensor | None:
+        """Return what rows of one part read of another, [B, H, query rows, key rows].
+
+        Args:
+            attention: [B, H, queries, keys].
+            sizes: number of rows of each part; a part that is not named has none.
+            query, key: the two parts.
+
+        Returns:
+            None if the attention is not between these two.
+        """
+        if query not in self.queries or key not in self.keys:
+            return None
+        where = []
+        for parts, part in ((self.queries, query), (self.keys, key)):
+            start = sum(sizes.get(other, 0) for other in parts[: parts.index(part)])
+            where.append(slice(start, start + sizes.get(part, 0)))
+        return attention[:, :, where[0], where[1]]
 
 
 class Model(nn.Layer):
@@ -57,6 +90,14 @@ class Model(nn.Layer):
     def image_types(self) -> int | None:
         """Number of type embeddings of images: 2 tell the pictures of a pair apart. None without any."""
         return None
+
+    @property
+    def attention_axes(self) -> Mapping[str, Axes]:
+        """Kind of attention -> its rows and columns; empty for models that return no attentions.
+
+        `encode_text`, `encode_image` and `fuse` name the attention of layer l, from 1, `{kind}.{l}`.
+        """
+        return {}
 
     def text_vector(self, text: Encoded) -> Tensor:
         """Return the vectors [B, D_t] of texts alone that contrastive losses compare: first tower states."""

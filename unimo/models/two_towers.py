@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paddle import Tensor
 
-from unimo.models.base import Model, TowerSource
+from unimo.models.base import Axes, Model, TowerSource
 from unimo.nn.outputs import Encoded
 from unimo.nn.towers import RobertaTower, VisionTower
 
@@ -18,6 +18,11 @@ class TwoTowers(Model):
 
     text: RobertaTower
     vision: VisionTower
+
+    @property
+    def attention_axes(self) -> dict[str, Axes]:
+        """Those of the towers; a subclass adds those of its fusion."""
+        return {"text": Axes(("text",), ("text",)), "image": Axes(("image",), ("image",))}
 
     def parts_to_load(self) -> tuple[TowerSource, ...]:
         """Return both towers; last blocks of a file that the vision tower does not build are left out."""

@@ -67,6 +67,7 @@ def test_words_of_tokens(unimo_files):
     assert words[0] == words[-1] == -1
     assert words[1:-1] == sorted(words[1:-1])
     assert len(set(words[1:-1])) == 3 < len(ids) - 2
+    assert unimo_files.written_words("a unicyclist rides", 50) == (words, ["a", "unicyclist", "rides"])
 
 
 def test_save_and_load(unimo_files, tmp_path):

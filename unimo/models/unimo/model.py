@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from unimo.models.base import Images, Model, Outputs, TowerSource
+from unimo.models.base import Axes, Images, Model, Outputs, TowerSource
 from unimo.models.unimo.config import Config
 from unimo.models.unimo.visibility import visibility
 from unimo.nn.block import run_blocks
@@ -62,6 +62,10 @@ class Unimo(Model):
     def pooled_size(self) -> int:
         """H, for pairs, texts and images alike."""
         return self.config.hidden_size
+
+    @property
+    def attention_axes(self) -> dict[str, Axes]:
+        return {"fusion": Axes(("image", "text"), ("image", "text"))}
 
     @property
     def head_std(self) -> float:

@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from unimo.models.base import Outputs, TowerSource
+from unimo.models.base import Axes, Outputs, Part, TowerSource
 from unimo.models.two_towers import TwoTowers
 from unimo.models.unimo2.config import Config
 from unimo.models.unimo2.grounded_attention import (
@@ -70,6 +70,17 @@ class Unimo2(TwoTowers):
     def pooled_size(self) -> int:
         """Width of a pair's `pooled`: 2 H for `concat`, else H. A single text or image has H always."""
         return 2 * self.hidden_size if self.config.fusion.itm_feature == "concat" else self.hidden_size
+
+    @property
+    def attention_axes(self) -> dict[str, Axes]:
+        """The views of `understanding_views`, as `let_padding_read` changes them."""
+        every: tuple[Part, ...] = ("image", "grounded", "text")
+        return super().attention_axes | {
+            "fusion.joint": Axes(every, every),
+            "fusion.image": Axes(("image",), ("image", "grounded")),
+            "fusion.grounded": Axes(("grounded",), every),
+            "fusion.text": Axes(("text",), every[1:] if self.config.grounding.mask_padding else every),
+        }
 
     def ground(self, text: Encoded | None, image: Encoded | None) -> Grounding | None:
         """Choose the grounded tokens of pairs, texts or images (section 3.1).

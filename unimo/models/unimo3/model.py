@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle import Tensor
 
-from unimo.models.base import Outputs
+from unimo.models.base import Axes, Outputs
 from unimo.models.two_towers import TwoTowers
 from unimo.models.unimo3.config import Config
 from unimo.models.unimo3.fusion import FusionEncoder, FusionState
@@ -50,6 +50,15 @@ class Unimo3(TwoTowers):
     @property
     def image_types(self) -> int:
         return self.config.vision.types
+
+    @property
+    def attention_axes(self) -> dict[str, Axes]:
+        return super().attention_axes | {
+            "fusion.text_self": Axes(("text",), ("text",)),
+            "fusion.text_cross": Axes(("text",), ("image",)),
+            "fusion.image_self": Axes(("image",), ("image",)),
+            "fusion.image_cross": Axes(("image",), ("text",)),
+        }
 
     def link_text(self, states: list[Tensor]) -> dict[str, Tensor]:
         """Return what fusion reads of the states T_0 .. T_n of the text tower: Eqs (6) and (8)."""

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from unimo.models.base import Model, Outputs
+from unimo.models.base import Axes, Model, Outputs
 from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.multiway import EPSILON, MultiwayBlock, Parts
 from unimo.nn.attention import additive_mask
@@ -94,6 +94,10 @@ class Vlmo(Model):
     @property
     def image_types(self) -> int:
         return self.config.vision.types
+
+    @property
+    def attention_axes(self) -> dict[str, Axes]:
+        return {"fusion": Axes((TEXT, IMAGE), (TEXT, IMAGE))}
 
     @property
     def head_std(self) -> float:

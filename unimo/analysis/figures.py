@@ -1,0 +1,92 @@
+"""Each figure of `tools/visualize.py`: from options of the command line to files and what is said of them.
+
+A figure takes the parsed options and the model directories, and returns lines: what it shows, then its files.
+It raises `ConfigError` for options that do not fit it. Paddle is imported by the figure that is drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unimo.errors import ConfigError
+
+
+def attention(options: argparse.Namespace, directories: list[Path]) -> list[str]:
+    """Draw Fig. 4 of SemVLP and Fig. 5 of UNIMO-3."""
+    if len(directories) > 2:
+        raise ConfigError(f"{len(directories)} models; expected one, or two to compare")
+    if options.overrides:
+        raise ConfigError(f"{options.overrides[0]}: attention is drawn of a model as it is, without settings")
+    if options.image is None or not options.text:
+        raise ConfigError('attention is that of a pair; give --image FILE and --text "..."')
+    from unimo.analysis import attention as figure
+    from unimo.analysis import attention_page, show
+    from unimo.inference.loading import load
+
+    pair = {"image": options.image, "text": options.text, "layer": options.layer, "head": options.head}
+    titles = zip(show.titles_of(directories), map(load, directories), strict=True)
+    found = [figure.collect(title, *opened, **pair) for title, opened in titles]
+    chosen = figure.select(found, options.word, options.patch, options.region)
+    folder = options.out or Path("output") / "attention"
+    files = attention_page.write(found, chosen, folder, f"{options.image}; {options.text}")
+    return [*(f"{each.model}: {each.chosen}" for each in found), *map(str, files)]
+
+
+def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> list[str]:
+    """Draw Fig. 3 of UNIMO-2."""
+    if len(directories) > 1:
+        raise ConfigError("grounded tokens are those of one model; give one --model")
+    if options.ids and options.tokens is not None:
+        raise ConfigError("give either --tokens N (the most used) or --ids (chosen ones), not both")
+    from unimo.analysis import grounded_page, grounded_tokens
+    from unimo.inference.evaluation import run_of
+    from unimo.inference.loading import load
+
+    run = run_of(directories[0], options.overrides)
+    model, processor = load(directories[0])
+    atlas = grounded_tokens.collect(
+        model,
+        grounded_tokens.open_loader(run, processor, options.data, options.split),
+        tokens=8 if options.tokens is None else options.tokens,
+        ids=options.ids,
+        nearest=options.nearest,
+        max_batches=run.train.eval_max_batches,
+        progress=options.progress,
+    )
+    folder = options.out or Path("output") / f"{run.model.name}_grounded_tokens"
+    files = grounded_page.write(atlas, folder, f"{directories[0]}; {options.source}")
+    return [grounded_page.headline(atlas), *map(str, files)]
+
+
+def words(options: argparse.Namespace, directories: list[Path]) -> list[str]:
+    """Draw Fig. 4 of UNIMO."""
+    from unimo.analysis import show, word_embeddings
+    from unimo.inference.loading import load
+
+    if options.overrides:
+        raise ConfigError(f"{options.overrides[0]}: embeddings are drawn as they are, without settings")
+    opened = zip(show.titles_of(directories), map(load, directories), strict=True)
+    lexicons = [word_embeddings.open_lexicon(name, *parts) for name, parts in opened]
+    rows = [[one.around(word, options.nearest) for one in lexicons] for word in options.words.split(",")]
+    files = word_embeddings.write(rows, options.out or Path("output") / "word_embeddings")
+    return [*(word_embeddings.headline(panel) for panels in rows for panel in panels), *map(str, files)]
+
+
+def retrieval(options: argparse.Namespace, directories: list[Path]) -> list[str]:
+    """Draw Figs. 5 and 6 of UNIMO."""
+    from unimo.analysis import retrieval as figure
+
+    numbers = {"queries": options.queries, "top": options.top, "progress": options.progress}
+    corpora = {"paths": options.data, "overrides": options.overrides}
+    found = figure.find_examples(directories, options.split, **corpora, **numbers)
+    page = figure.write(found, options.out or Path("output") / "retrieval", options.source)
+    return [*map(figure.headline, found.models), str(page)]
+
+
+FIGURES = {
+    "attention": attention,
+    "grounded-tokens": grounded_tokens,
+    "word-embeddings": words,
+    "retrieval": retrieval,
+}
