@@ -28,6 +28,7 @@ from unimo.data.processor import Processor
 from unimo.errors import CapabilityError, ConfigError
 from unimo.models.base import Model, Part
 from unimo.nn.outputs import Encoded
+from unimo.registry import paper_of
 
 SIDE = 384
 """Longer side of the picture in pixels."""
@@ -100,16 +101,20 @@ def collect(
 
     Raises:
         CapabilityError: the model returns no attentions between text and picture.
-        ConfigError: there is no such layer or head.
+        ConfigError: there is no such layer or head; or the processor reads other images than the model.
         RecordError: the picture cannot be decoded, or the text is empty.
     """
+    name, other = model.config.name, {"regions": "pixels", "pixels": "regions"}[processor.image_key]
+    if processor.image_key not in paper_of(name).capabilities:
+        hint = "leave out data.regions" if other == "pixels" else "name some, e.g. data.regions=grid:2:16"
+        raise ConfigError(f"{title} ({name}) reads {other} of pictures, not {processor.image_key}; {hint}")
     inputs = processor(images=str(image), texts=text)
     pictured, sizes, maps = _run(model, inputs, processor.image_key)
     of_words, over = read_between(model, maps, sizes, "text", "image")
     of_parts, over_too = read_between(model, maps, sizes, "image", "text")
     if not of_words and not of_parts:
         raise CapabilityError(
-            f"{title} ({model.config.name}) returns no attentions between text and picture; give a model of "
+            f"{title} ({name}) returns no attentions between text and picture; give a model of "
             "another family, such as --model output/unimo3_tiny_pretrain"
         )
     word_of, words = processor.tokenizer.written_words(text, processor.config.max_text_len)

@@ -16,17 +16,18 @@ def attention(options: argparse.Namespace, directories: list[Path]) -> list[str]
     """Draw Fig. 4 of SemVLP and Fig. 5 of UNIMO-3."""
     if len(directories) > 2:
         raise ConfigError(f"{len(directories)} models; expected one, or two to compare")
-    if options.overrides:
-        raise ConfigError(f"{options.overrides[0]}: attention is drawn of a model as it is, without settings")
     if options.image is None or not options.text:
         raise ConfigError('attention is that of a pair; give --image FILE and --text "..."')
     from unimo.analysis import attention as figure
     from unimo.analysis import attention_page, show
+    from unimo.inference.evaluation import processor_changes, run_of
     from unimo.inference.loading import load
 
     pair = {"image": options.image, "text": options.text, "layer": options.layer, "head": options.head}
-    titles = zip(show.titles_of(directories), map(load, directories), strict=True)
-    found = [figure.collect(title, *opened, **pair) for title, opened in titles]
+    found = []
+    for title, directory in zip(show.titles_of(directories), directories, strict=True):
+        changes = processor_changes(run_of(directory, options.overrides))
+        found.append(figure.collect(title, *load(directory, processor=changes), **pair))
     chosen = figure.select(found, options.word, options.patch, options.region)
     folder = options.out or Path("output") / "attention"
     files = attention_page.write(found, chosen, folder, f"{options.image}; {options.text}")

@@ -195,6 +195,8 @@ def test_command_draws_two_models_beside_each_other(tool: Tool, folder: Path, tm
     assert page.count("<section") == 2 and page.count("<rect") == 8 and page.count("<button") == 10
     with Image.open(tmp_path / "fig" / "attention.png") as picture:
         assert picture.format == "PNG" and picture.width > 1000
+    code, _, err = tool("visualize", "attention", "--model", folder / "regions", *pair, "data.regions=")
+    assert code == 2 and "regions (unimo_tiny) reads regions of pictures, not pixels; name some, e.g." in err
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,8 @@ def test_command_draws_two_models_beside_each_other(tool: Tool, folder: Path, tm
         (("--head", "9"), "--head 9: patches has heads 1 to 2, or mean"),
         (("--head", "all"), "expected int"),
         (("--text", ""), "give --image FILE and --text"),
-        (("train.seed=1",), "without settings"),
+        (("model.mode=two",), "cannot be overridden"),
+        (("data.regions=grid",), "patches (unimo3_tiny) reads pixels of pictures, not regions; leave out"),
         (("one", "two"), "3 models; expected one"),
     ],
 )

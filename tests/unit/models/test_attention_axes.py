@@ -19,6 +19,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("unimo2_tiny", {"fusion": {"visibility": "full"}}),
     ("unimo2_tiny", {"grounding": {"mask_padding": False}}),
     ("unimo2_tiny", {"grounding": {"enabled": False}}),
+    ("semvlp_tiny", {"mode": "two"}),
 ]
 
 
@@ -36,7 +37,8 @@ def test_a_cut_has_the_rows_and_columns_of_its_parts() -> None:
 @pytest.mark.parametrize(("name", "changes"), SETTINGS, ids=str)
 def test_rows_sum_to_one_and_padding_is_where_the_axes_say(name: str, changes: dict[str, Any]) -> None:
     paddle.seed(0)
-    model = create_model(name, **changes)
+    model = create_model(name, **{key: value for key, value in changes.items() if key != "mode"})
+    model.mode = changes.get("mode", "single")
     model.eval()
     rng = np.random.default_rng(0)
     ids = paddle.to_tensor(rng.integers(5, 40, (2, TOKENS)))
@@ -79,7 +81,17 @@ def test_rows_sum_to_one_and_padding_is_where_the_axes_say(name: str, changes: d
                 if shown.max(initial=0) > MASKED:
                     assert (shown[:, :, : real.get(key)] > MASKED).all(), full_name
                     between.add((query, key))
-    grounded = "grounded" in sizes and changes.get("fusion", {}).get("visibility") != "full"
-    met = {("text", "grounded"), ("grounded", "image"), ("image", "grounded"), ("grounded", "text")}
-    if not (name == "unimo2_tiny" and "grounded" not in sizes):
-        assert between >= (met if grounded else {("text", "image"), ("image", "text")})
+    assert {pair for pair in between if len(set(pair)) > 1} == expected_between(name, changes)
+
+
+def expected_between(name: str, changes: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return which parts read which other ones, from the papers."""
+    image_reads, text_reads = {("image", "text")}, {("text", "image")}
+    if changes.get("mode") == "two":  # SemVLP, section 3.2.2: only the image has the cross-attention
+        return image_reads
+    if not name.startswith("unimo2"):
+        return image_reads | text_reads
+    if changes.get("grounding") == {"enabled": False}:  # nothing is left to meet in
+        return set()
+    over = {(a, b) for a in ("image", "text", "grounded") for b in ("image", "text", "grounded") if a != b}
+    return over if "fusion" in changes else over - image_reads - text_reads

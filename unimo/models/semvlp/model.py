@@ -9,7 +9,7 @@ from typing import ClassVar
 import paddle
 from paddle import Tensor, nn
 
-from unimo.models.base import Model, Outputs, TowerSource
+from unimo.models.base import Axes, Model, Outputs, TowerSource
 from unimo.models.semvlp.config import Config, Mode
 from unimo.models.semvlp.dual_mode import DualModeEncoder
 from unimo.nn.attention import additive_mask
@@ -112,6 +112,16 @@ class SemVlp(Model):
     @property
     def vector_sizes(self) -> tuple[int, int]:
         return self.hidden_size, self.hidden_size
+
+    @property
+    def attention_axes(self) -> dict[str, Axes]:
+        """`fusion` of single-stream mode, the others of two-stream mode."""
+        return {
+            "fusion": Axes(("text", "image"), ("text", "image")),
+            "text": Axes(("text",), ("text",)),
+            "image": Axes(("image",), ("image",)),
+            "cross": Axes(("image",), ("text",)),
+        }
 
     def encode_image(
         self,
