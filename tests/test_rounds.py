@@ -75,6 +75,7 @@ def test_rounds_equal_one_batch(case: str) -> None:
         "vlmo": "objective.itc_log_scale",
         "vlmo_vision": "objective.masked_images.mask_embedding",  # it compares nothing
         "dual": "itc_log_scale",
+        "semvlp": "objective.answer_head.out.weight",
     }
     gradient = expected[1][f"{name.get(case, 'objective.itc_temperature')}/moment1"]
     assert np.abs(gradient).max() > 0.01
@@ -131,6 +132,7 @@ def test_a_part_may_be_absent_from_some_rounds() -> None:
     [
         "unimo2",
         "unimo",
+        "semvlp",
         *(pytest.param(case, marks=pytest.mark.slow) for case in ("unimo3", "retrieval", "vlmo_vision")),
     ],
 )
@@ -229,6 +231,11 @@ def test_memory_is_that_of_one_round() -> None:
 
 
 RUNS: dict[str, dict[str, Any]] = {
+    "semvlp": {
+        "task": {"name": "pretrain"},
+        "model": {"name": "semvlp_tiny", "text": {**TOWER, "vocab_size": 300, "dropout": 0.1}},
+        "data": {"regions": "grid:2:2"},
+    },
     "retrieval": {"model": {"text": {**TOWER, "vocab_size": 300, "dropout": 0.1}}},
     "pretrain": {
         "model": {**WITH_DROPOUT, "objective": {"itm_negatives": "hard"}},
@@ -263,8 +270,15 @@ def test_broken_run_with_rounds_equals_unbroken_run(
                 training.train(run)
         training.train(run)
         lines = map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
-        logs.append([{key: row.get(key) for key in ("step", "loss", "itc", "mlm", "vcl")} for row in lines])
+        logs.append(
+            [
+                {key: row.get(key) for key in ("step", "loss", "itc", "mlm", "vcl", "two_stream")}
+                for row in lines
+            ]
+        )
     assert len(logs[0]) >= 5
     assert logs[0] == logs[1]
+    if task == "semvlp":
+        assert {row["two_stream"] for row in logs[0] if row["loss"] is not None} == {0.0, 100.0}
     path = Path("checkpoints/step_00000005/model.safetensors")
     assert (tmp_path / "whole" / path).read_bytes() == (tmp_path / "broken" / path).read_bytes()

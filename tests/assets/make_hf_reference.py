@@ -13,7 +13,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModel, RobertaConfig, RobertaModel, ViTConfig, ViTModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    RobertaConfig,
+    RobertaModel,
+    ViTConfig,
+    ViTModel,
+)
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -111,8 +120,38 @@ def vit() -> None:
     save(FOLDER / "hf_vit_tiny", config.to_dict(), weights, reference)
 
 
+def bert() -> None:
+    """BertModel with its pooler, and the old names of norms that the file of bert-base-uncased has."""
+    config = BertConfig(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=16,
+    )
+    model = BertModel(config).eval()
+    randomise(model)
+    lengths = torch.tensor([12, 7, 3])
+    mask = (torch.arange(12)[None] < lengths[:, None]).long()
+    ids = torch.randint(5, 60, (3, 12)) * mask
+    with torch.no_grad():
+        out = model(ids, attention_mask=mask, output_hidden_states=True)
+        second = model(ids, attention_mask=mask, token_type_ids=torch.ones_like(ids)).last_hidden_state
+    old = {".weight": ".gamma", ".bias": ".beta"}
+    weights = {}
+    for name, value in model.state_dict().items():
+        stem, dot, kind = name.rpartition(".")
+        weights["bert." + stem + (old[dot + kind] if stem.endswith("LayerNorm") else dot + kind)] = value
+    weights |= {"cls.predictions.bias": torch.zeros(60)}
+    reference = {"input_ids": ids, "attention_mask": mask, "pooled": out.pooler_output, "second": second}
+    reference |= {f"hidden.{i}": state for i, state in enumerate(out.hidden_states)}
+    save(FOLDER / "hf_bert_tiny", config.to_dict(), weights, reference)
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     roberta()
     clip_vision()
     vit()
+    bert()

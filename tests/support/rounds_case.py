@@ -34,6 +34,8 @@ from unimo.models import objective
 from unimo.models.base import Model
 from unimo.models.batches import MaskedImageBatch, MaskedTextBatch, PretrainBatch
 from unimo.models.paper import PretrainConfig
+from unimo.models.semvlp.batches import PretrainBatch as SemVlpBatch
+from unimo.models.semvlp.config import PretrainingConfig as SemVlpConfig
 from unimo.models.unimo.batches import UnifiedBatch
 from unimo.models.unimo.config import AugmentConfig, PretrainingConfig
 from unimo.models.unimo2.batches import UnpairedBatch, ViewsBatch
@@ -222,6 +224,42 @@ def masked_images(parts: Sequence[int]) -> MaskedImageBatch:
     )
 
 
+def masked_objects(parts: Sequence[int]) -> SemVlpBatch:
+    """The pairs of some parts with six regions a picture; later parts have more masked ones and questions."""
+    pairs = vars(join_pairs(parts))
+    rng, count, regions = np.random.default_rng(0), PARTS * SIZE, 6
+    images = {
+        "features": rng.normal(size=(count, regions, 12)).astype(np.float32),
+        "locations": rng.random((count, regions, 5)).astype(np.float32),
+        "mask": np.ones((count, regions), np.int64),
+        "masked": (rng.random((count, regions)) < np.arange(1, count + 1)[:, None] / count).astype(np.int64),
+    }
+    own = np.concatenate([part * SIZE + np.arange(SIZE) for part in parts])
+    images = {name: values[own] for name, values in images.items()}
+    row, region = np.nonzero(images["masked"] * pairs["itm_labels"][:, None])
+    positions, labels = row * (1 + regions) + 1 + region, rng.integers(5, size=(count, regions))[own]
+    questions = np.where(own % 8 < 2 * (own // SIZE), own % 3, -1)
+    return SemVlpBatch(
+        **{**pairs, "images": images},
+        object_positions=positions,
+        object_features=images["features"][row, region],
+        label_positions=positions[region > 1],
+        label_labels=labels[row, region][region > 1],
+        qa_labels=np.where(pairs["itm_labels"] == 1, questions, -1),
+    )
+
+
+def semvlp(**dropout: Any) -> Task:
+    model = create_model(
+        "semvlp_tiny",
+        text={**LAYER, "vocab_size": VOCABULARY, **dropout},
+        regions={"feature_size": 12, "num_classes": 5},
+        cross={"start": 1},
+        objective={"answers": 3},
+    )
+    return PretrainTask(model, SemVlpConfig())
+
+
 def vlmo_model(dropout: dict[str, Any]) -> Model:
     transformer = {**LAYER, "pair_layers": 1, "drop_path": dropout["dropout"]}
     text, vision = {"vocab_size": VOCABULARY}, {"image_size": SIDE}
@@ -253,6 +291,7 @@ CASES: dict[str, tuple[Callable[..., Task], Callable[[Sequence[int]], Batch]]] =
     "vlmo": (partial(vlmo_of, "vision_language"), join_bytes),
     "vlmo_vision": (partial(vlmo_of, "vision"), masked_images),
     "dual": (dual_encoder, retrieval_pairs),
+    "semvlp": (semvlp, masked_objects),
 }
 
 

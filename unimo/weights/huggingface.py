@@ -6,6 +6,7 @@ Each map is data, rows of unimo/weights/name_map.py. Linear weights are [out, in
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.name_map import Row, Spelling, Tensors, describe, expand, join, row
 
 logger = logging.getLogger(__name__)
+_NEW = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+"""Names of BERT's first files -> those of today."""
+_NORM = re.compile(r"LayerNorm\.(gamma|beta)$")
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
 
 
@@ -97,6 +101,21 @@ ROBERTA = Source(
     around=("lm_head.", "classifier.", "qa_outputs."),
 )
 
+BERT = Source(
+    tower="bert",
+    prefix="bert.",
+    rows=(*ROBERTA.rows[:-1], row("linear", "pooler.dense", "pooler.dense", optional=True)),
+    sizes=ROBERTA.sizes,
+    shapes={**ROBERTA.shapes, "embeddings.token_type.weight": (2, "hidden_size")},
+    fixed={
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "position_embedding_type": "absolute",
+        "type_vocab_size": 2,
+    },
+    around=("cls.", "classifier.", "qa_outputs."),
+)
+
 CLIP_VISION = Source(
     tower="clip_vit",
     prefix="vision_model.",
@@ -139,7 +158,7 @@ VIT = Source(
     around=("pooler.", "vit.pooler.", "classifier."),
 )
 
-SOURCES = {"hf-roberta": ROBERTA, "hf-clip-vit": CLIP_VISION, "hf-vit": VIT}
+SOURCES = {"hf-bert": BERT, "hf-roberta": ROBERTA, "hf-clip-vit": CLIP_VISION, "hf-vit": VIT}
 
 
 def read_sizes(source: Source, config: Mapping[str, Any]) -> dict[str, int]:
@@ -174,6 +193,7 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
     Raises:
         CheckpointError: tensors are missing or unknown, or the sizes belong to another file.
     """
+    tensors = {_NORM.sub(lambda found: _NEW[found[0]], name): tensor for name, tensor in tensors.items()}
     bare = {name.removeprefix(source.prefix): tensor for name, tensor in tensors.items()}
     has_prefix = any(name.startswith(source.prefix) for name in tensors)
     rows = expand(source.rows, sizes["num_layers"], SPELLING)

@@ -102,7 +102,7 @@ def load_tower(
     if not (folder / "config.yaml").is_file() or not (folder / "model.safetensors").is_file():
         raise CheckpointError(
             f"{folder} is not a folder of tower weights (config.yaml and model.safetensors); make one with "
-            f"python tools/convert_checkpoint.py --from hf-roberta|hf-clip-vit|hf-vit ... (see --help)"
+            "python tools/convert_checkpoint.py --from hf-bert|hf-roberta|hf-clip-vit|hf-vit ... (see --help)"
         )
     config = read_yaml(folder / "config.yaml")
     depth = coerce(config.get("num_layers", 0), int, f"{folder / 'config.yaml'}: num_layers") - drop_layers

@@ -92,6 +92,31 @@ def test_chance_of_steps_ranks_and_rounds(
     assert dropped(0, first=1)[: len(runs[0]) // 2] == runs[0][len(runs[0]) // 2 :]
 
 
+def test_what_is_one_for_a_whole_step_is_drawn_from_the_run_and_the_step_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a step, whatever the rank and the number of rounds."""
+
+    def drawn(rank: int = 0, first: int = 0, seed: int = 42, micro: int = 0) -> list[int]:
+        state = make_state(make_run(tmp_path, seed=seed, train={"micro_batch_size": micro}))
+        state.step, found = first, []
+        monkeypatch.setattr(state.task, "begin_step", found.append)
+        batches = iter(state.loader)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.distributed, "rank", lambda: rank)
+            for _ in range(3):
+                loop.take_step(state, batches)
+                state.step += 1
+        state.loader.close()
+        return found
+
+    seeds = drawn()
+    assert len(set(seeds)) == 3
+    assert drawn(rank=1) == drawn(micro=4) == seeds
+    assert drawn(first=2)[0] == seeds[2]
+    assert not {*drawn(seed=43), step_seed(42, 0, 0)} & {*seeds}
+
+
 class FakeParallel(nn.Layer):
     """Stands for Paddle's DataParallel, and counts what it is asked not to do."""
 

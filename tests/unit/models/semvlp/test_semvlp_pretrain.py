@@ -1,0 +1,236 @@
+"""SemVLP's objective: which mode teaches what, and that a mismatched pair teaches matching alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from small_models import set_parameters
+from small_semvlp import pretrain_batch, small_config, small_semvlp
+from small_unimo import FEATURE, REGIONS
+
+from unimo.data.processor import Processor, ProcessorConfig
+from unimo.data.record import Record
+from unimo.data.regions.base import Regions
+from unimo.data.tokenizers import load_tokenizer
+from unimo.errors import ConfigError, RecordError
+from unimo.models.objective import Scalars
+from unimo.models.semvlp.batches import PretrainBatch
+from unimo.models.semvlp.collate import PretrainCollator
+from unimo.models.semvlp.config import PretrainingConfig
+from unimo.models.semvlp.pretrain import Objective
+from unimo.nn.kernels import paddle_kernels
+from unimo.tasks.base import to_tensors
+from unimo.tasks.pretrain import PretrainTask
+
+MASKED_LOSSES = ("mlm", "object", "label", "qa")
+
+
+def make_task(modes: Any = "both", **overrides: Any) -> PretrainTask:
+    task = PretrainTask(small_semvlp(**overrides), PretrainingConfig(modes=modes))
+    set_parameters(task)
+    task.eval()
+    return task
+
+
+def gradients(task: PretrainTask, mode: Any, batch: PretrainBatch) -> tuple[Scalars, dict[str, float]]:
+    """Losses, and the largest gradient of each parameter that learns."""
+    task.objective.mode = mode
+    loss, values = task(batch)
+    loss.backward()
+    learning = [item for item in task.named_parameters() if not item[1].stop_gradient]
+    assert all(parameter.grad is not None for _, parameter in learning)  # data parallelism waits for them
+    found = {name: parameter.grad.abs().max().item() for name, parameter in learning}
+    task.clear_gradients()
+    return values, found
+
+
+@pytest.mark.parametrize("modules", ["above", "all"])
+def test_cross_attention_learns_in_two_streams_only_and_the_rest_in_both(modules: Any) -> None:
+    task, batch = make_task(cross={"modules": modules}), pretrain_batch()
+    single, two = (gradients(task, mode, batch)[1] for mode in ("single", "two"))
+    cross = {name for name in single if ".cross_" in name}
+    assert {int(name.split(".")[2]) for name in cross} == {2, 3}
+    assert all(single[name] == 0 for name in cross)
+    # Softmax does not see a bias of keys, but they share theirs with values.
+    assert all(two[name] > 0 for name in cross)
+    assert all(single[name] > 0 and two[name] > 0 for name in single.keys() - cross)
+
+
+@pytest.mark.parametrize(("modes", "learns"), [("single", False), ("two", True)])
+def test_a_model_of_one_mode_stays_in_it(modes: Any, learns: bool) -> None:
+    task = make_task(modes)
+    for step in range(20):
+        task.begin_step(step)
+        assert task.objective.mode == modes
+    assert task.model.mode == modes
+    cross = [value for name, value in task.model.named_parameters() if ".cross_" in name]
+    assert {value.stop_gradient for value in cross} == {not learns}
+
+
+def test_modes_are_drawn_from_the_seed_with_equal_chance() -> None:
+    drawn = []
+    for task in (make_task(), make_task()):
+        for seed in range(400):
+            task.begin_step(seed)
+            drawn.append(task.objective.mode)
+    assert drawn[:400] == drawn[400:]
+    assert 170 < drawn[:400].count("two") < 230
+
+
+def test_losses_by_hand() -> None:
+    """Each as its definition, from the states of the single stream; all weights are 1."""
+    task, batch = make_task(), pretrain_batch()
+    values, _ = gradients(task, "single", batch)
+    model, heads = task.model, task.objective
+    fused = model.fuse(
+        model.encode_text(batch.mlm_input_ids, batch.attention_mask),
+        model.encode_image(batch.images).select(batch.itm_image_index),
+    )
+
+    def transformed(head: Any, states: paddle.Tensor) -> paddle.Tensor:
+        return head.norm(paddle.nn.functional.gelu(head.dense(states)))
+
+    def entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> float:
+        logits = logits.numpy().astype(np.float64)
+        chosen = logits[np.arange(len(logits)), labels.numpy()]
+        return float((np.log(np.exp(logits).sum(1)) - chosen).mean())
+
+    words = transformed(heads.mlm_head, fused.fused_text.flatten(0, 1)[batch.mlm_positions])
+    logits = paddle.matmul(words, model.embeddings.word.weight, transpose_y=True) + heads.mlm_head.bias
+    objects = transformed(heads.object_head, fused.fused_image.flatten(0, 1)[batch.object_positions])
+    off = np.abs((heads.feature_head(objects) - batch.object_features).numpy())
+    question = fused.pooled[1:2]
+    expected = {
+        "mlm": entropy(logits, batch.mlm_labels),
+        "itm": entropy(heads.itm_head(fused.pooled), batch.itm_labels),
+        "object": np.where(off < 1, off**2 / 2, off - 0.5).mean(),
+        "label": entropy(heads.label_head(objects[:2]), batch.label_labels),
+        "qa": entropy(heads.answer_head.out(transformed(heads.answer_head, question)), batch.qa_labels[1:2]),
+    }
+    for name, value in expected.items():
+        assert values[name].item() == pytest.approx(value, rel=1e-4), name
+    assert task.total(values).item() == pytest.approx(sum(expected.values()), rel=1e-4)
+    evaluated = task.predict(batch)
+    assert entropy(evaluated["mlm_logits"], batch.mlm_labels) > 0
+
+
+@pytest.mark.parametrize("batch_has", ["nothing masked", "no question"])
+def test_losses_without_targets_are_zero(batch_has: str) -> None:
+    task, batch = make_task(), pretrain_batch()
+    if batch_has == "no question":
+        batch.qa_labels = paddle.full([4], -1, "int64")
+        names = ("qa",)
+    else:
+        names = ("mlm", "object", "label")
+        for name in ("mlm", "label"):
+            setattr(batch, f"{name}_labels", paddle.zeros([0], "int64"))
+            setattr(batch, f"{name}_positions", paddle.zeros([0], "int64"))
+        batch.object_positions = paddle.zeros([0], "int64")
+        batch.object_features = paddle.zeros([0, FEATURE])
+    values, found = gradients(task, "two", batch)
+    assert all(values[name].item() == 0 for name in names) and values["itm"].item() > 0
+    assert all(np.isfinite(list(found.values())))
+
+
+class Source:
+    """Six regions an image, the first of which has no class; the fourth and fifth overlap."""
+
+    feature_size, num_classes = FEATURE, 5
+
+    def of(self, record: Record) -> Regions:
+        rng = np.random.default_rng(len(record.text))
+        corner = np.array([0, 40, 80, 120, 122, 160], np.float32)[:, None]
+        boxes = np.hstack([corner, corner, corner + 20, corner + 20])
+        probs = rng.random((REGIONS, 5)).astype(np.float32)
+        probs[0] = 0
+        features = rng.normal(size=(REGIONS, FEATURE)).astype(np.float32)
+        return Regions(features, boxes, 200, 200, probs)
+
+
+def make_collator(answers: int = 3, **options: Any) -> PretrainCollator:
+    processor = Processor(load_tokenizer("scenes"), ProcessorConfig(max_text_len=20, regions="grid"))
+    processor.visual.source = Source()
+    options = {"mlm_probability": 0.5, "object_mask_probability": 0.5, **options}
+    return PretrainCollator(processor, PretrainingConfig(**options), answers)
+
+
+def collated(collator: PretrainCollator, count: int = 8, seed: int = 0) -> PretrainBatch:
+    texts = ["a small red circle .", "there are two objects .", "a large blue square at the top right ."]
+    records = [
+        Record(f"s{row}", "c", images=(b"x",), image_id=f"{row}.png", text=texts[row % 3], label=row % 3)
+        for row in range(count)
+    ]
+    rng = np.random.default_rng(seed)
+    return collator.collate([collator.prepare(record, rng) for record in records], rng)
+
+
+def test_targets_are_of_masked_tokens_and_objects_of_matching_pairs() -> None:
+    batch = collated(make_collator())
+    matched = batch.itm_labels == 1
+    assert matched.sum() == 4
+    assert (batch.itm_image_index == np.arange(8))[matched].all()
+    assert (batch.qa_labels == np.where(matched, np.arange(8) % 3, -1)).all()
+    masked = batch.images["masked"]
+    assert masked[~matched].any()
+    row, region = np.nonzero(masked * matched[:, None])
+    assert np.array_equal(batch.object_positions, row * (1 + REGIONS) + 1 + region)
+    np.testing.assert_array_equal(batch.object_features, batch.images["features"][row, region])
+    known = region > 0  # the detector knows no class of the first
+    assert np.array_equal(batch.label_positions, batch.object_positions[known]) and known.sum() < len(known)
+    texts = batch.mlm_positions // batch.input_ids.shape[1]
+    assert matched[texts].all() and len(texts) > 3
+    assert np.array_equal(batch.mlm_labels, batch.input_ids.reshape(-1)[batch.mlm_positions])
+    assert (batch.mlm_input_ids != batch.input_ids)[~matched].any()
+
+
+@pytest.mark.parametrize("mode", ["single", "two"])
+def test_a_mismatched_pair_teaches_matching_alone(mode: Any) -> None:
+    """By the gradient of what the network reads of each pair."""
+    task = make_task(text={"vocab_size": load_tokenizer("scenes").vocab_size})
+    batch = collated(make_collator())
+    matched = batch.itm_labels == 1
+    given = to_tensors(batch)
+    features = given.images["features"]
+    features.stop_gradient = False
+    words = paddle.zeros([*batch.input_ids.shape, 16])
+    words.stop_gradient = False
+    embed = task.model.embeddings.forward
+    task.model.embeddings.forward = lambda ids: embed(ids) + words
+    task.objective.mode = mode
+    with paddle_kernels():
+        losses, _ = task.losses(given)
+    for names, teaches in ((MASKED_LOSSES, matched), (("itm",), matched | True)):
+        total = sum(losses[name] for name in names)
+        by_words, by_features = paddle.grad(total, [words, features], retain_graph=True)
+        assert ((np.abs(by_words.numpy()).max((1, 2)) > 0) == teaches).all()
+        shown = teaches if names != ("itm",) else np.isin(np.arange(8), batch.itm_image_index)
+        assert ((np.abs(by_features.numpy()).max((1, 2)) > 0) == shown).all()
+
+
+def test_overlapping_objects_are_masked_together_if_wanted() -> None:
+    apart, together = (make_collator(mask_overlapping=overlapping) for overlapping in (False, True))
+    seen = {False: set(), True: set()}
+    shares = {False: [], True: []}
+    for collator in (apart, together):
+        kind = collator is together
+        for seed in range(20):
+            masked = collated(collator, seed=seed).images["masked"]
+            seen[kind] |= {tuple(pair) for pair in masked[:, 3:5].tolist()}
+            shares[kind].append(masked.mean())
+    assert seen == {False: {(0, 0), (0, 1), (1, 0), (1, 1)}, True: {(0, 0), (1, 1)}}
+    assert all(0.42 < np.mean(found) < 0.58 for found in shares.values())
+
+
+def test_answers_that_are_no_class_and_labels_that_are_not_there() -> None:
+    with pytest.raises(RecordError, match="s2 has the answer 2; expected a class from 0 to 1"):
+        collated(make_collator(answers=2))
+    assert (collated(make_collator(answers=0)).qa_labels == -1).all()
+    none = {"num_classes": 0}
+    with pytest.raises(ConfigError, match=r"object_labels=true.*data\.regions have no labels"):
+        Objective(small_config(regions=none, objective={"object_labels": True}), PretrainingConfig())
+    assert Objective(small_config(regions=none), PretrainingConfig()).label_head is None
+    nothing = {"object_labels": False, "object_features": False}
+    assert Objective(small_config(objective=nothing), PretrainingConfig()).object_head is None
