@@ -26,6 +26,8 @@ class CorpusConfig:
     """Name in logs and counters; empty for the last part of the path."""
     prompt: str = ""
     """`data.pairs` only: a sentence such as `a photo of {}` makes pairs of images with labels."""
+    questions: bool = False
+    """`data.pairs` only: read questions with their answers (VQA, GQA, Visual Genome) in place of captions."""
     curriculum: bool = True
     """`data.pairs` only: take part in the first stage of the curriculum, and count in its epochs. False for
     pseudo pairs, which then come in with the texts and images."""

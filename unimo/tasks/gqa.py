@@ -12,6 +12,7 @@ from paddle import Tensor
 
 from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.processor import Processor
+from unimo.data.readers.arrow import NO_CLASS
 from unimo.data.record import Record
 from unimo.errors import RecordError, shown
 from unimo.metrics.average import gather_objects
@@ -23,8 +24,6 @@ from unimo.tasks.classifier import ClassifierTask
 from unimo.tasks.vqa import VqaTask
 
 logger = logging.getLogger(__name__)
-NO_CLASS = -1
-"""Label of a question whose answer is no class."""
 
 
 @dataclass(frozen=True)

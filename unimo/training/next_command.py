@@ -55,11 +55,14 @@ def _command(tool: str, *words: str) -> str:
 def _fine_tuning(run: RunConfig) -> tuple[str, list[str]] | None:
     """Return a task that suits the model and the data of a pre-training run, and the settings it needs."""
     own = [corpus for corpus in run.data.pairs if corpus.path != "scenes"]
-    captions = [corpus for corpus in own if not corpus.prompt]
+    captions = [corpus for corpus in own if not (corpus.prompt or corpus.questions)]
+    questions = [corpus for corpus in own if corpus.questions]
     capabilities = registry.paper_of(run.model.name).capabilities
     if captions:
         writes = {"pixels", "generation"} <= capabilities
         task, words = "caption" if writes else "retrieval", _paths(captions, run.data)
+    elif questions:
+        task, words = "vqa", _paths(questions, run.data)
     elif own:
         task, words = "image_classification", _paths(own[:1], run.data)
     elif run.data.pairs:

@@ -17,6 +17,7 @@ import paddle
 from unimo import distributed, registry
 from unimo.config import check_fields, dump, merge_into, merge_plain, to_plain
 from unimo.data.processor import Processor, build_processor
+from unimo.data.readers.answer_table import open_answer_table
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError
 from unimo.files import make_folder, write_text
@@ -121,7 +122,7 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
     """Fill in what follows from other settings: image size, vocabulary, sizes of regions.
 
     A text tower that starts at random has the vocabulary of the tokenizer, unless `vocab_size` was set. A
-    model of regions has the sizes of `data.regions`.
+    model of regions has the sizes of `data.regions`, and one that learns answers as many as `task.answers`.
 
     Raises:
         ConfigError: the tokenizer has more tokens than the model, texts may be longer than its positions, or
@@ -129,7 +130,7 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
     """
     model = to_plain(run.model)
     saved = loading.read_model_config(run.init_from) if run.init_from else {}
-    changes: dict[str, Any] = {}
+    changes = _answers_of(run)
     if "image_size" in model.get("vision", {}):
         changes["vision"] = {"image_size": run.data.image_size}
     if "vocab_size" in model.get("text", {}):
@@ -169,6 +170,12 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
             )
         changes["regions"] = {"feature_size": visual.feature_size, "num_classes": visual.num_classes}
     return replace(run, model=_with_sections(run.model, changes))
+
+
+def _answers_of(run: RunConfig) -> dict[str, Any]:
+    """Return the model section that says how many answers pre-training knows; none if it learns none."""
+    answers = getattr(run.task, "answers", "")
+    return {"objective": {"answers": len(open_answer_table(answers, run.data))}} if answers else {}
 
 
 def _with_sections(config: Any, changes: Mapping[str, Any]) -> Any:

@@ -46,7 +46,8 @@ class TaskData:
     def train_datasets(self, split: str = "train") -> dict[str, Dataset]:
         """Open what is trained on of each corpus, by name.
 
-        Corpora of other kinds that have the name of one before them get their kind behind it.
+        Corpora of other kinds, or of questions, that have the name of one before them get their kind behind
+        it.
 
         Args:
             split: splits of the task's own corpora, joined by `+`.
@@ -59,8 +60,8 @@ class TaskData:
         for corpus, kind in self._train_corpora():
             dataset = self.open_unpaired(corpus, kind) if kind else self.open_split(corpus, split)
             name = corpus.name or dataset.name
-            if kind and name in opened:
-                name = f"{name}_{kind}"
+            if name in opened and (other := kind or ("questions" if corpus.questions else "")):
+                name = f"{name}_{other}"
             if name in opened:
                 raise ConfigError(f"two corpora are named {name!r}; give one of them another `name`")
             opened[name] = dataset
@@ -126,7 +127,7 @@ class TaskData:
         for corpus in self.corpora:
             try:
                 opened.append(self.open_split(corpus, split))
-                names.append(corpus.name or opened[-1].name)
+                names.append((corpus.name or opened[-1].name) + "_questions" * corpus.questions)
             except DataError as error:
                 failures.append(error)
         if not opened:

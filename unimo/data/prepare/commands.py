@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unimo.cli import number
+from unimo.data.prepare.answer_table import prepare_answers
 from unimo.data.prepare.conceptual import prepare_conceptual
+from unimo.data.prepare.gqa import prepare_gqa
 from unimo.data.prepare.jsonl import prepare_jsonl
 from unimo.data.prepare.karpathy import prepare_karpathy
 from unimo.data.prepare.nlvr2 import prepare_nlvr2
@@ -18,8 +20,10 @@ from unimo.data.prepare.sbu import prepare_sbu
 from unimo.data.prepare.scenes import KINDS, prepare_scenes
 from unimo.data.prepare.snli_ve import prepare_snli_ve
 from unimo.data.prepare.visual_genome import prepare_vg
+from unimo.data.prepare.visual_genome_qa import prepare_vg_qa
 from unimo.data.prepare.vqa import prepare_vqa
 from unimo.data.prepare.web import ROWS_PER_FILE
+from unimo.data.readers.answer_table import SIZE
 from unimo.ranges import Count, Share, Size
 
 Option = Mapping[str, Any]
@@ -59,6 +63,12 @@ def _count(what: str, default: int = 0, smallest: Any = Count) -> Option:
 _OUT: dict[str, Option] = {"--out": {"required": True, "help": "folder to write to"}}
 _LAST = _count("number of last pictures that become val")
 _ROWS = _count("images of one file; 0: all", ROWS_PER_FILE)
+_HELD_OUT: Option = {
+    "nargs": "+",
+    "default": (),
+    "metavar": "JSON",
+    "help": "Karpathy JSONs of COCO and Flickr30k, whose pictures of val and test are left out",
+}
 _DOWNLOADED = "downloaded pictures, in img2dataset's or ViLT's layout"
 
 COMMANDS = (
@@ -92,6 +102,13 @@ COMMANDS = (
         ),
     ),
     Command(
+        "gqa",
+        prepare_gqa,
+        "GQA",
+        "--annotations gqa --images gqa/images --out data/gqa",
+        _public("folder of the *_questions.json (and *_choices.json)", "the images"),
+    ),
+    Command(
         "snli-ve",
         prepare_snli_ve,
         "SNLI-VE",
@@ -113,14 +130,38 @@ COMMANDS = (
         _public(
             "folder of region_descriptions.json (and image_data.json)",
             "VG_100K and VG_100K_2",
-            held_out={
-                "nargs": "+",
-                "default": (),
-                "metavar": "JSON",
-                "help": "Karpathy JSONs of COCO and Flickr30k, whose pictures of val and test are left out",
-            },
+            held_out=_HELD_OUT,
             val_images=_LAST,
         ),
+    ),
+    Command(
+        "vg-qa",
+        prepare_vg_qa,
+        "questions of Visual Genome",
+        "--annotations vg --images vg --vocabulary data/vqa/answers.json --out data/vgqa",
+        _public(
+            "folder of question_answers.json (and image_data.json)",
+            "VG_100K and VG_100K_2",
+            vocabulary={
+                "default": "",
+                "metavar": "JSON",
+                "help": "answer classes; default: frequent answers",
+            },
+            min_count=_count("smallest count of an answer class without --vocabulary", 9, Size),
+            held_out=_HELD_OUT,
+            val_images=_LAST,
+        ),
+    ),
+    Command(
+        "answers",
+        prepare_answers,
+        "answers that pre-training on questions knows, from prepared corpora",
+        "--corpora data/vqa data/gqa data/vgqa --out data/answers",
+        {
+            "--corpora": {"required": True, "nargs": "+", "metavar": "DIR", "help": "corpora of questions"},
+            **_OUT,
+            "--count": _count("largest number of answers", SIZE, Size),
+        },
     ),
     Command(
         "sbu",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from unimo.data.splits import said_split
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json
 
+T = TypeVar("T")
 REGIONS, PICTURES = "region_descriptions.json", "image_data.json"
 BOX = ("width", "height", "x", "y")
 SCHEMA = pa.schema(
@@ -78,25 +79,51 @@ def prepare_vg(
     regions, empty = _read_regions(source / REGIONS, broken)
     broken.check()
     summary: dict[str, Any] = {"source": str(source), "captions_empty": empty, "splits": {}}
+    kept = without_held_out(regions, source, held_out)
     if held_out:
-        known, taken = read_pictures(source / PICTURES), _held_out(held_out)
-        kept = {image: columns for image, columns in regions.items() if not taken & _names(known.get(image))}
-        summary["images_held_out"], regions = len(regions) - len(kept), kept
+        summary["images_held_out"] = len(regions) - len(kept)
     folder = ImageFolder(images, "VG_100K and VG_100K_2", max_missing_rate)
-    folder.check_present(("train", str(image), candidates(image)) for image in regions)
-    if val_images and val_images >= len(regions):
-        raise DataError(
-            f"--val-images {val_images} of {len(regions)} pictures leaves none to train on; try 2000"
-        )
-    everything = list(regions.items())
-    cut = len(everything) - val_images
-    parts = {"train": everything[:cut], "val": everything[cut:]} if val_images else {"train": everything}
-    for split, part in parts.items():
+    for split, part in divide(kept, folder, val_images).items():
         writer = ArrowWriter(out, f"vg_{split}" if val_images else "vg", SCHEMA)
-        rows = _rows(progress(part, total=len(part), what=writer.stem))
+        rows = _rows(progress(part.items(), total=len(part), what=writer.stem))
         captions = folder.write(writer, split, rows, "caption", "pictures without a phrase")
         summary["splits"][split] = {"images": writer.rows, "captions": captions, "files": writer.file_names}
     return folder.finish(out, summary, broken)
+
+
+def without_held_out(texts: dict[int, T], source: Path, held_out: Sequence[str | Path]) -> dict[int, T]:
+    """Leave out the pictures in the validation and test sets of Karpathy's files.
+
+    Args:
+        texts: what there is of each picture.
+        source: folder of `image_data.json`.
+        held_out: Karpathy's files of COCO and Flickr30k; none leave all pictures.
+
+    Raises:
+        DataError: a file cannot be read, or is another one.
+    """
+    if not held_out:
+        return texts
+    known, taken = read_pictures(source / PICTURES), _held_out(held_out)
+    return {image: found for image, found in texts.items() if not taken & _names(known.get(image))}
+
+
+def divide(texts: dict[int, T], folder: ImageFolder, val_images: int) -> dict[str, dict[int, T]]:
+    """Check that the pictures are there, and make the last ones val; all are train with `val_images=0`.
+
+    Raises:
+        DataError: too many are missing, or none are left to train on.
+    """
+    folder.check_present(("train", str(image), candidates(image)) for image in texts)
+    if not val_images:
+        return {"train": texts}
+    if val_images >= len(texts):
+        raise DataError(
+            f"--val-images {val_images} of {len(texts)} pictures leaves none to train on; try 2000"
+        )
+    everything = list(texts.items())
+    cut = len(everything) - val_images
+    return {"train": dict(everything[:cut]), "val": dict(everything[cut:])}
 
 
 def candidates(image: int) -> tuple[str, ...]:
@@ -113,10 +140,10 @@ def read_pictures(path: Path) -> dict[int, Picture]:
     """
     content = read_json(path, DataError)
     pictures: dict[int, Picture] = {}
-    for where, item in _items(content, path):
-        image = _number(item.get("image_id", item.get("id")), f"{where}, 'image_id'")
+    for where, item in objects(content, path):
+        image = whole_number(item.get("image_id", item.get("id")), f"{where}, 'image_id'")
         ids = (item.get(key) for key in ("coco_id", "flickr_id"))
-        pictures[image] = Picture(*(None if value is None else _number(value, where) for value in ids))
+        pictures[image] = Picture(*(None if value is None else whole_number(value, where) for value in ids))
     return pictures
 
 
@@ -131,15 +158,15 @@ def _held_out(paths: Iterable[str | Path]) -> set[tuple[str, int]]:
     found = set()
     for path in map(Path, paths):
         content = read_json(path, DataError)
-        for where, item in _items(content.get("images") if isinstance(content, Mapping) else None, path):
+        for where, item in objects(content.get("images") if isinstance(content, Mapping) else None, path):
             split = said_split(item.get("split"), where)
             if split is None or split.name not in ("val", "test"):
                 continue
             if "cocoid" in item:
-                found.add(("coco", _number(item["cocoid"], f"{where}, 'cocoid'")))
+                found.add(("coco", whole_number(item["cocoid"], f"{where}, 'cocoid'")))
             else:  # `1000092795.jpg` and, in Flickr8k, `1007129816_e794419615.jpg`
                 name = str(item.get("filename")).partition(".")[0].partition("_")[0]
-                found.add(("flickr", _number(name, f"{where}, 'filename'")))
+                found.add(("flickr", whole_number(name, f"{where}, 'filename'")))
     return found
 
 
@@ -147,10 +174,10 @@ def _read_regions(path: Path, broken: BrokenRecords) -> tuple[dict[int, dict[str
     """Read the columns `caption` and `BOX` of each picture, and count the empty phrases."""
     by_image: dict[int, dict[str, list]] = {}
     empty = 0
-    for where, item in _items(read_json(path, DataError), path):
+    for where, item in objects(read_json(path, DataError), path):
         with broken.skipping():
             image, regions = (
-                _number(item.get("id", item.get("image_id")), f"{where}, 'id'"),
+                whole_number(item.get("id", item.get("image_id")), f"{where}, 'id'"),
                 item.get("regions"),
             )
             if not isinstance(regions, list):
@@ -164,21 +191,30 @@ def _read_regions(path: Path, broken: BrokenRecords) -> tuple[dict[int, dict[str
                 with broken.skipping():
                     inner = f"{where}, regions[{place}]"
                     text = check_text(phrase, f"{inner}, 'phrase'")
-                    box = [_number(region.get(key), f"{inner}, {key!r}") for key in BOX]
+                    box = [whole_number(region.get(key), f"{inner}, {key!r}") for key in BOX]
                     for name, value in zip(columns, (text, *box), strict=True):
                         columns[name].append(value)
     return {image: columns for image, columns in by_image.items() if columns["caption"]}, empty
 
 
-def _items(content: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the objects of a list, each with its place; others as empty ones."""
+def objects(content: Any, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects of a list, each with its place; others as empty ones.
+
+    Raises:
+        DataError: no list, or an empty one.
+    """
     if not isinstance(content, list) or not content:
         raise DataError(f"{path}: expected a list of pictures, found {shown(content)}")
     for number, item in enumerate(content):
         yield f"{path}: [{number}]", item if isinstance(item, Mapping) else {}
 
 
-def _number(value: object, where: str) -> int:
+def whole_number(value: object, where: str) -> int:
+    """Return a number, also one in quotes.
+
+    Raises:
+        RecordError: anything else.
+    """
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= _DIGITS:
         return int(value)
     number = check_id(value, where)

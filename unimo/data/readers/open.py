@@ -106,6 +106,7 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
         DataError: no such corpus or split (those found are listed), damaged files, or annotations without
             images.
     """
+    kind = kind_of(corpus, kind)
     if corpus.prompt and kind == "pairs":
         return PromptDataset(open_labeled_images(corpus, split, data), corpus.prompt)
     if corpus.path == "scenes":
@@ -135,6 +136,11 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     return dataset
 
 
+def kind_of(corpus: CorpusConfig, kind: Kind) -> Kind:
+    """Return the kind that a corpus is read as where `kind` is asked for: `pairs` may be questions."""
+    return "vqa" if corpus.questions and kind == "pairs" else kind
+
+
 def open_all_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> Dataset:
     """Open all splits of a corpus; of a folder of image files also those outside the subfolders of splits.
 
@@ -155,7 +161,7 @@ def find_splits(corpus: CorpusConfig, kind: Kind, data: DataConfig) -> list[str]
     """
     if corpus.path == "scenes":
         return list(HASHED_SPLITS)
-    path = resolve_path(corpus, data)
+    kind, path = kind_of(corpus, kind), resolve_path(corpus, data)
     if kind == "images" and (pictures := _picture_folder(path)):
         return [split.label for split in _picture_splits(pictures).values()]
     files = _find_files(path, kind)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,9 @@ from unimo.data.loading.batch import Prepared
 from unimo.data.loading.task_data import TaskData
 from unimo.data.masking.maskers import RegionMasker
 from unimo.data.processor import Processor, pad
+from unimo.data.readers.answer_table import NO_ANSWER, AnswerTable, open_answer_table
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
-from unimo.errors import RecordError
 from unimo.models import collate
 from unimo.models.collate import pretraining_data
 from unimo.models.semvlp.batches import PretrainBatch
@@ -22,8 +23,12 @@ from unimo.settings import RunConfig
 
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
     """Open pairs; in training batches objects are masked too."""
-    answers = run.model.objective.answers
-    return pretraining_data(run, processor, lambda: PretrainCollator(processor, run.task, answers))
+    return pretraining_data(run, processor, lambda: PretrainCollator(processor, run.task, answers_of(run)))
+
+
+def answers_of(run: RunConfig) -> AnswerTable | None:
+    """Open the answers that are learned; None for none."""
+    return open_answer_table(run.task.answers, run.data) if run.task.answers else None
 
 
 class PretrainCollator(collate.PretrainCollator):
@@ -32,10 +37,12 @@ class PretrainCollator(collate.PretrainCollator):
     Args:
         processor: reads regions and texts.
         options: shares of tokens and objects to mask.
-        answers: number of classes of answers; 0 reads none.
+        answers: classes of the answers to questions; None reads none.
     """
 
-    def __init__(self, processor: Processor, options: PretrainingConfig, answers: int = 0) -> None:
+    def __init__(
+        self, processor: Processor, options: PretrainingConfig, answers: AnswerTable | None = None
+    ) -> None:
         super().__init__(processor, True, options)
         self.share, self.answers = options.object_mask_probability, answers
         self.hide = RegionMasker(self.share) if options.mask_overlapping else None
@@ -44,7 +51,7 @@ class PretrainCollator(collate.PretrainCollator):
         """Read and mask the objects and the text.
 
         Raises:
-            RecordError: something is missing or broken, or the answer is no class.
+            RecordError: something is missing or broken.
         """
         prepared = super().prepare(record, rng)
         regions: Regions = prepared["image"]
@@ -52,22 +59,16 @@ class PretrainCollator(collate.PretrainCollator):
             masked = self.hide(regions.boxes, rng)
         else:
             masked = rng.random(len(regions)) < self.share
-        return {**prepared, "masked": masked, "qa_label": self.answer(record)}
+        return {**prepared, "masked": masked, "qa_label": self.answer(record, rng)}
 
-    def answer(self, record: Record) -> int:
-        """Return the class of the answer to a question; -1 for a caption.
+    def sources(self) -> dict[str, Callable[[Record], Any]]:
+        """Return what files beside the corpora add to a record: features of objects, classes of answers."""
+        found = super().sources()
+        return found if self.answers is None else {**found, "task.answers": self.answers.scores}
 
-        Raises:
-            RecordError: it is no class of the model.
-        """
-        if not self.answers or record.label is None:
-            return -1
-        if not 0 <= record.label < self.answers:
-            raise RecordError(
-                f"sample {record.sample_id} has the answer {record.label}; expected a class from 0 to "
-                f"{self.answers - 1} (model.objective.answers)"
-            )
-        return record.label
+    def answer(self, record: Record, rng: np.random.Generator) -> int:
+        """Return the class of the answer to a question; `NO_ANSWER` for captions, and where it is none."""
+        return NO_ANSWER if self.answers is None else self.answers.draw(record, rng)
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> PretrainBatch:
         """Join prepared samples, and drop the targets of pairs that are mismatched."""
@@ -81,7 +82,7 @@ class PretrainCollator(collate.PretrainCollator):
         return PretrainBatch(
             **pairs,
             **object_targets([sample["image"] for sample in prepared], masked, matched),
-            qa_labels=np.where(matched, labels, -1),
+            qa_labels=np.where(matched, labels, NO_ANSWER),
         )
 
 

@@ -71,7 +71,8 @@ class ObjectiveConfig:
     object_labels: bool | None = None
     """Predict the detector's labels of masked objects; None: if `data.regions` has them."""
     answers: Count = 0
-    """Number of answers that questions about images are classified into; 0: no such task."""
+    """Number of answers that questions about images are classified into; a run takes that of
+    `task.answers`. 0: no such task."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ class PretrainingConfig(PretrainConfig):
     one (Table 4)."""
     object_mask_probability: Share = 0.15
     """Share of the objects to mask (section 3.3.1)."""
+    answers: str = ""
+    """Answers to questions about images (`unimo/data/readers/answer_table.py`): a JSON list, `auto` for those
+    of the corpora that are questions; empty for none."""
     mask_overlapping: bool = False
     """Mask with an object all that overlap it by more than 0.3 (UNIMO, section 2.2), which show parts of
     it."""
