@@ -173,7 +173,7 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
 
 
 def _answers_of(run: RunConfig) -> dict[str, Any]:
-    """Return the model section that says how many answers pre-training knows; none if it learns none."""
+    """Return the model section that says how many answers pre-training knows; none where it learns none."""
     answers = getattr(run.task, "answers", "")
     return {"objective": {"answers": len(open_answer_table(answers, run.data))}} if answers else {}
 

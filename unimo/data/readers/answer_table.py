@@ -77,21 +77,21 @@ def open_answer_table(answers: str, data: DataConfig) -> AnswerTable:
 
     Args:
         answers: a JSON list (`tools/prepare_data.py answers`), relative to `data.root`, or `auto` for all
-            answers of the corpora of `data.pairs` that are questions.
+            answers of the corpora of `data.pairs` that are questions, of which there may be none.
         data: those corpora.
 
     Raises:
-        ConfigError: none of the corpora are questions.
+        ConfigError: there is a list, and none of the corpora are questions.
         DataError: the file is missing or no list of answers.
     """
     questions = [corpus for corpus in data.pairs if corpus.questions]
+    if answers == AUTO:
+        return AnswerTable(answer for corpus in questions for answer in open_answers(corpus, data))
     if not questions:
         raise ConfigError(
             f"task.answers={answers}, and no corpus of data.pairs has questions; name one, such as "
             "{path: data/vqa, questions: true}, or leave task.answers out"
         )
-    if answers == AUTO:
-        return AnswerTable(answer for corpus in questions for answer in open_answers(corpus, data))
     path = resolve_path(CorpusConfig(answers), data)
     return AnswerTable(check_classes(read_json(path, DataError, "answers"), path, DataError))
 

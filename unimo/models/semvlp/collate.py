@@ -23,12 +23,11 @@ from unimo.settings import RunConfig
 
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
     """Open pairs; in training batches objects are masked too."""
-    return pretraining_data(run, processor, lambda: PretrainCollator(processor, run.task, answers_of(run)))
-
-
-def answers_of(run: RunConfig) -> AnswerTable | None:
-    """Open the answers that are learned; None for none."""
-    return open_answer_table(run.task.answers, run.data) if run.task.answers else None
+    return pretraining_data(
+        run,
+        processor,
+        lambda: PretrainCollator(processor, run.task, open_answer_table(run.task.answers, run.data)),
+    )
 
 
 class PretrainCollator(collate.PretrainCollator):
@@ -37,12 +36,10 @@ class PretrainCollator(collate.PretrainCollator):
     Args:
         processor: reads regions and texts.
         options: shares of tokens and objects to mask.
-        answers: classes of the answers to questions; None reads none.
+        answers: classes of the answers to questions.
     """
 
-    def __init__(
-        self, processor: Processor, options: PretrainingConfig, answers: AnswerTable | None = None
-    ) -> None:
+    def __init__(self, processor: Processor, options: PretrainingConfig, answers: AnswerTable) -> None:
         super().__init__(processor, True, options)
         self.share, self.answers = options.object_mask_probability, answers
         self.hide = RegionMasker(self.share) if options.mask_overlapping else None
@@ -59,16 +56,11 @@ class PretrainCollator(collate.PretrainCollator):
             masked = self.hide(regions.boxes, rng)
         else:
             masked = rng.random(len(regions)) < self.share
-        return {**prepared, "masked": masked, "qa_label": self.answer(record, rng)}
+        return {**prepared, "masked": masked, "qa_label": self.answers.draw(record, rng)}
 
     def sources(self) -> dict[str, Callable[[Record], Any]]:
         """Return what files beside the corpora add to a record: features of objects, classes of answers."""
-        found = super().sources()
-        return found if self.answers is None else {**found, "task.answers": self.answers.scores}
-
-    def answer(self, record: Record, rng: np.random.Generator) -> int:
-        """Return the class of the answer to a question; `NO_ANSWER` for captions, and where it is none."""
-        return NO_ANSWER if self.answers is None else self.answers.draw(record, rng)
+        return {**super().sources(), "task.answers": self.answers.scores}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> PretrainBatch:
         """Join prepared samples, and drop the targets of pairs that are mismatched."""

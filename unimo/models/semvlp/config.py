@@ -108,9 +108,9 @@ class PretrainingConfig(PretrainConfig):
     one (Table 4)."""
     object_mask_probability: Share = 0.15
     """Share of the objects to mask (section 3.3.1)."""
-    answers: str = ""
-    """Answers to questions about images (`unimo/data/readers/answer_table.py`): a JSON list, `auto` for those
-    of the corpora that are questions; empty for none."""
+    answers: str = "auto"
+    """Answers that are learned (`unimo/data/readers/answer_table.py`): a JSON list, or `auto` for all of the
+    corpora that are questions."""
     mask_overlapping: bool = False
     """Mask with an object all that overlap it by more than 0.3 (UNIMO, section 2.2), which show parts of
     it."""

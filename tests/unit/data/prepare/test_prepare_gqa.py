@@ -115,7 +115,11 @@ def test_broken_questions_are_counted(tmp_path: Path, broken: Any) -> None:
 def test_files_that_are_something_else(tmp_path: Path) -> None:
     annotations, images = sources(tmp_path)
     path = annotations / "train_balanced_questions.json"
-    for content, said in (("[]", "expected a JSON object"), ('{"01"', "JSON"), ("{}", "train_balanced_questions.json: no question")):
+    for content, said in (
+        ("[]", "expected a JSON object"),
+        ('{"01"', "JSON"),
+        ("{}", "train_balanced_questions.json: no question"),
+    ):
         path.write_text(content)
         with pytest.raises(DataError, match=said):
             prepare_gqa(annotations, images, tmp_path / "out")

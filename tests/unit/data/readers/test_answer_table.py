@@ -64,8 +64,9 @@ def test_questions_stand_in_place_of_captions() -> None:
     assert asked.text.endswith("?") and asked.answer_scores and not told.answer_scores
     table = open_answer_table("auto", data)
     assert len(table) == 23 and table.draw(asked, np.random.default_rng(0)) >= 0
+    assert len(open_answer_table("auto", DataConfig())) == 0
     with pytest.raises(ConfigError, match="no corpus of data.pairs has questions"):
-        open_answer_table("auto", DataConfig())
+        open_answer_table("answers.json", DataConfig())
 
 
 def test_list_of_frequent_answers_by_the_command(tmp_path: Path) -> None:
