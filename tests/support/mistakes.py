@@ -273,7 +273,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("predict", ["--model", "tuned", "--image", "p.png", "--caption"], "takes --question"),
     ("predict", ["--model", "pretrained", "--image", "p.png", "--labels", ","], "label"),
     # Preparations.
-    ("prepare_data", [], "required: karpathy|vqa|snli-ve|nlvr2|vg|sbu|cc|jsonl|scenes"),
+    ("prepare_data", [], "required: karpathy|vqa|gqa|snli-ve|nlvr2|vg|vg-qa|answers|sbu|cc|jsonl|scenes"),
     ("prepare_data", ["coco"], "invalid choice: 'coco'"),
     *[
         ("prepare_data", ["karpathy", "--images", ".", "--out", "arrows", *more], said)
@@ -293,6 +293,9 @@ MISTAKES: list[tuple[str, list[str], str]] = [
         )
     ],
     ("prepare_data", ["vqa", "--annotations", "vqa", "--images", ".", "--out", "arrows"], "v2_"),
+    ("prepare_data", ["gqa", "--annotations", ".", "--images", ".", "--out", "a"], "no train_balanced_quest"),
+    ("prepare_data", ["vg-qa", "--annotations", ".", "--images", ".", "--out", "a"], "question_answers"),
+    ("prepare_data", ["answers", "--corpora", "nowhere", "--out", "a"], "no data at"),
     ("prepare_data", ["vg", "--annotations", ".", "--images", ".", "--out", "arrows"], "region_descriptions"),
     ("prepare_data", ["sbu", "--annotations", "cut.json", "--images", ".", "--out", "a"], "not valid JSON"),
     ("prepare_data", ["cc", "--annotations", "file", "--images", ".", "--out", "a"], "train nor validation"),

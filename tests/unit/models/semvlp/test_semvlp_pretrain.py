@@ -12,10 +12,11 @@ from small_semvlp import pretrain_batch, small_config, small_semvlp
 from small_unimo import FEATURE, REGIONS
 
 from unimo.data.processor import Processor, ProcessorConfig
+from unimo.data.readers.answer_table import AnswerTable
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
 from unimo.data.tokenizers import load_tokenizer
-from unimo.errors import ConfigError, RecordError
+from unimo.errors import ConfigError
 from unimo.models.objective import Scalars
 from unimo.models.semvlp.batches import PretrainBatch
 from unimo.models.semvlp.collate import PretrainCollator
@@ -150,17 +151,19 @@ class Source:
         return Regions(features, boxes, 200, 200, probs)
 
 
-def make_collator(answers: int = 3, **options: Any) -> PretrainCollator:
+def make_collator(answers: str = "abc", **options: Any) -> PretrainCollator:
     processor = Processor(load_tokenizer("scenes"), ProcessorConfig(max_text_len=20, regions="grid"))
     processor.visual.source = Source()
     options = {"mlm_probability": 0.5, "object_mask_probability": 0.5, **options}
-    return PretrainCollator(processor, PretrainingConfig(**options), answers)
+    return PretrainCollator(processor, PretrainingConfig(**options), AnswerTable(answers))
 
 
 def collated(collator: PretrainCollator, count: int = 8, seed: int = 0) -> PretrainBatch:
     texts = ["a small red circle .", "there are two objects .", "a large blue square at the top right ."]
     records = [
-        Record(f"s{row}", "c", images=(b"x",), image_id=f"{row}.png", text=texts[row % 3], label=row % 3)
+        Record(
+            f"s{row}", "c", (b"x",), texts[row % 3], None, f"{row}.png", answer_scores={"abc"[row % 3]: 1.0}
+        )
         for row in range(count)
     ]
     rng = np.random.default_rng(seed)
@@ -225,9 +228,10 @@ def test_overlapping_objects_are_masked_together_if_wanted() -> None:
 
 
 def test_answers_that_are_no_class_and_labels_that_are_not_there() -> None:
-    with pytest.raises(RecordError, match="s2 has the answer 2; expected a class from 0 to 1"):
-        collated(make_collator(answers=2))
-    assert (collated(make_collator(answers=0)).qa_labels == -1).all()
+    batch = collated(make_collator(answers="ab"))
+    known = (batch.itm_labels == 1) & (np.arange(8) % 3 < 2)
+    assert (batch.qa_labels == np.where(known, np.arange(8) % 3, -1)).all() and known.any()
+    assert (collated(make_collator(answers="")).qa_labels == -1).all()
     none = {"num_classes": 0}
     with pytest.raises(ConfigError, match=r"object_labels=true.*data\.regions have no labels"):
         Objective(small_config(regions=none, objective={"object_labels": True}), PretrainingConfig())
