@@ -37,7 +37,7 @@ def test_a_batch_has_captions_and_questions_with_their_answers(tmp_path: Path) -
     # Both kinds are of the corpus `scenes`, whose samples have equal names; a question ends with its mark.
     asked = batch.input_ids[np.arange(40), batch.attention_mask.sum(axis=1) - 2]
     questions = asked == processor.ids_and_words("what ?")[0][-2]
-    assert questions.sum() == 20
+    assert 12 <= questions.sum() <= 28
     matched = batch.itm_labels == 1
     assert ((batch.qa_labels >= 0) == (questions & matched)).all() and (questions & ~matched).any()
     held_out = next(iter(data.eval_loader("val", run)))
