@@ -250,7 +250,8 @@ def select(
     """
     first = attentions[0]
     if word is None and patch is None and region is None:
-        parts, words = strongest_parts(first, PARTS_SHOWN), [strongest_words(each) for each in attentions]
+        parts = strongest_parts(first, PARTS_SHOWN)
+        words = [strongest_words(first if each.words == first.words else each) for each in attentions]
     else:
         parts = [] if patch is None and region is None else [find_part(first, patch, region)]
         words = [[] if word is None else [find_word(each, word)] for each in attentions]

@@ -16,6 +16,8 @@ STRONGEST = 0.78
 """Opacity of the largest weight."""
 ROOM = 36
 """Least width of a patch in pixels that has its weight written on it."""
+REGIONS_NAMED = 3
+"""Regions of a large picture that have their numbers and weights written on them."""
 SMALL, LARGE = 150, 330
 """Side of a picture among others, and of one alone, in pixels."""
 GAP, MARGIN, LINE = 10, 18, 19
@@ -146,9 +148,9 @@ def _part_rows(
 
 
 def heat(attention: Attention, weights: np.ndarray, side: int) -> Image.Image:
-    """Draw weights [R] over the picture, scaled to `side`; regions with frames, large parts with numbers."""
+    """Draw weights [R] over the picture, scaled to `side`; regions with frames."""
     canvas = _faded(attention.picture, side).convert("RGBA")
-    shares, font = _stretch(weights), ImageFont.load_default(12)
+    shares = _stretch(weights)
     for part in np.argsort(shares, kind="stable"):  # the strongest last, over the others
         layer = Image.new("RGBA", canvas.size)
         box, alpha = _pixels(attention.boxes[part], canvas.size), round(255 * STRONGEST * float(shares[part]))
@@ -157,21 +159,39 @@ def heat(attention: Attention, weights: np.ndarray, side: int) -> Image.Image:
         else:
             ImageDraw.Draw(layer).rectangle(box, fill=(*HEAT, alpha // 2), outline=(*HEAT, alpha), width=2)
         canvas = Image.alpha_composite(canvas, layer)
-    pen = ImageDraw.Draw(canvas)
-    for (left, top, right, bottom), weight in zip(
-        attention.boxes * [*canvas.size, *canvas.size], weights, strict=True
-    ):
-        if attention.grid and right - left >= ROOM:
-            middle = ((left + right) / 2, (top + bottom) / 2)
-            pen.text(middle, percent(weight), font=font, fill=INK, anchor="mm")
-    return canvas.convert("RGB")
+    return _labelled(canvas.convert("RGB"), attention, weights)
+
+
+def _labelled(canvas: Image.Image, attention: Attention, weights: np.ndarray) -> Image.Image:
+    """Write weights on patches that have room for them; on a large picture those of the strongest regions."""
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
+    places = attention.boxes * [*canvas.size, *canvas.size]
+    if attention.grid:
+        for (left, top, right, bottom), weight in zip(places, weights, strict=True):
+            if right - left >= ROOM:
+                middle = ((left + right) / 2, (top + bottom) / 2)
+                pen.text(middle, percent(weight), font=font, fill=INK, anchor="mm")
+    elif max(canvas.size) >= LARGE:
+        for part in np.argsort(-weights, kind="stable")[:REGIONS_NAMED][::-1]:
+            label = f"{part + 1}: {percent(weights[part])}"
+            width = font.getlength(label) + 6
+            left, top = min(places[part, 0], canvas.width - width), min(places[part, 1], canvas.height - 16)
+            pen.rectangle((left, top, left + width, top + 16), fill="white")
+            pen.text((left + 3, top + 1), label, font=font, fill=INK)
+    return canvas
 
 
 def _marked(attention: Attention, part: int, side: int) -> Image.Image:
-    """Draw the outline of a part in the picture, scaled to `side`."""
+    """Draw an outline around a part in the picture, scaled to `side`."""
     scaled = attention.picture.copy()
     scaled.thumbnail((side, side))
-    box = _pixels(attention.boxes[part], scaled.size)
+    left, top, right, bottom = _pixels(attention.boxes[part], scaled.size)
+    box = (
+        max(left - 2, 0),
+        max(top - 2, 0),
+        min(right + 2, scaled.width - 1),
+        min(bottom + 2, scaled.height - 1),
+    )
     ImageDraw.Draw(scaled).rectangle(box, outline=MARK, width=3)
     return scaled
 

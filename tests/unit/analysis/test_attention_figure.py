@@ -173,6 +173,18 @@ def test_heat_lies_on_the_part_and_the_outline_around_it() -> None:
     assert ((picture == MARK).all(axis=2).sum()) > 4 * 70
 
 
+def test_regions_are_framed_and_named_where_there_is_room() -> None:
+    found = replace(made(), grid=0, picture=Image.new("RGB", (400, 400), "black"))
+    found = replace(found, boxes=found.boxes * 0.5 + 0.5)  # the lower right quarter
+    large, small = (np.asarray(heat(found, found.of_words[1, 1:], side)).astype(int) for side in (400, 150))
+    for pixels in (large, small):
+        half = len(pixels) // 2
+        assert (pixels[: half - 1] == pixels[0, 0]).all() and (
+            pixels[half:, half:, 0] > pixels[0, 0, 0]
+        ).any()
+    assert (large == 255).all(axis=2).any() and not (small == 255).all(axis=2).any()  # labels are white
+
+
 def test_the_page_holds_the_numbers_and_a_text_cannot_break_it() -> None:
     blind = made(of_words=None)
     page = attention_page.make_page([made(), blind], select([made(), blind]), "<source>")
