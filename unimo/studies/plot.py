@@ -29,7 +29,7 @@ def draw(study: Study, results: Sequence[Result], steps: str, overrides: Sequenc
 
     `steps` says in the heading how long the trainings were; some `overrides` make chance levels unknown.
     """
-    groups, chance = group_by_row(study, results), chance_levels(study, overrides)
+    groups, chance = group_by_row(study, results), chance_levels(study, results, overrides)
     bands = list(_bands(study, groups))
     heights = [len(rows) * LINE + 1.15 for rows, _ in bands]
     columns = max((len(shown) for _, shown in bands), default=1)

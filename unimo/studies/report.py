@@ -67,18 +67,26 @@ def group_by_row(study: Study, results: Sequence[Result]) -> dict[Row, list[Resu
     return {row: found for row, found in groups.items() if found}
 
 
-def chance_levels(study: Study, overrides: Sequence[str]) -> dict[str, float]:
-    """Return the declared chance level of each column, or none if an override changed what is guessed."""
+def chance_levels(study: Study, results: Sequence[Result], overrides: Sequence[str]) -> dict[str, float]:
+    """Return the declared chance level of each column that has scores, by its key.
+
+    There are none if an override changed what is guessed.
+    """
     if any(word.startswith(CHANCE_KEYS) for word in overrides):
         return {}
-    return {key: column.chance for key, column in study.columns.items() if column.chance is not None}
+    scored = {key for result in results for key in result}
+    return {
+        key: column.chance
+        for key, column in study.columns.items()
+        if column.chance is not None and key in scored
+    }
 
 
 def format_report(study: Study, results: Sequence[Result], overrides: Sequence[str] = ()) -> str:
     """Return the tables, the chance levels and what became of the claims, as Markdown."""
     groups = group_by_row(study, results)
     parts = [text for table in study.tables if (text := _format_table(table, groups))]
-    if chance := chance_levels(study, overrides):
+    if chance := chance_levels(study, results, overrides):
         named = (f"{study.columns[key].title} {level:g}" for key, level in chance.items())
         parts.append(f"Chance: {'; '.join(named)}.")
     protocols = dict.fromkeys((each["split"], each["selection"]) for each in results if each["split"])
