@@ -16,11 +16,12 @@ from unimo.models.semvlp.config import Config
 from unimo.models.semvlp.model import SemVlp
 from unimo.tasks.base import to_tensors
 
-ANSWERS = 3
+ANSWERS, ATTRIBUTES = 3, 4
 
 
 def small_config(**overrides: Any) -> Config:
-    """4 layers of width 16 with 2 heads, L_s = 2, 60 tokens, features of 12 numbers, 5 classes, 3 answers."""
+    """4 layers of width 16 with 2 heads, L_s = 2, 60 tokens, features of 12 numbers, 5 classes, 4 attributes,
+    3 answers; attributes are learned too."""
     parts: dict[str, Any] = {
         "text": {
             "hidden_size": 16,
@@ -30,8 +31,8 @@ def small_config(**overrides: Any) -> Config:
             "vocab_size": VOCABULARY,
             "max_position": 40,
         },
-        "regions": {"feature_size": FEATURE, "num_classes": CLASSES},
-        "objective": {"answers": ANSWERS},
+        "regions": {"feature_size": FEATURE, "num_classes": CLASSES, "num_attributes": ATTRIBUTES},
+        "objective": {"answers": ANSWERS, "object_attributes": True},
     }
     for name, value in overrides.items():
         parts[name] = {**parts.get(name, {}), **value}
@@ -71,6 +72,7 @@ def pretrain_batch() -> PretrainBatch:
         object_features=features[[0, 1, 1], [1, 1, 4]],
         label_positions=objects[:2],
         label_labels=np.array([4, 0]),
+        attribute_labels=np.array([3, 0, 1]),
         qa_labels=np.array([-1, 2, -1, -1]),
         sample_ids=[str(row) for row in range(4)],
     )

@@ -168,7 +168,8 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
                 f"{(saved.get('data') or {}).get('regions', '')}), those of data.regions={run.data.regions} "
                 f"have {visual.feature_size}; give data.regions= of the same detector"
             )
-        changes["regions"] = {"feature_size": visual.feature_size, "num_classes": visual.num_classes}
+        names = ("feature_size", "num_classes", "num_attributes")
+        changes["regions"] = {name: getattr(visual, name) for name in names if name in model["regions"]}
     return replace(run, model=_with_sections(run.model, changes))
 
 

@@ -60,6 +60,8 @@ class RegionSource(Protocol):
     """F."""
     num_classes: int
     """C; 0 without class probabilities."""
+    num_attributes: int
+    """A; 0 without attributes."""
 
     def of(self, record: Record) -> Regions:
         """Return the regions of a record's image.

@@ -16,7 +16,8 @@ from unimo.config import coerce
 from unimo.data.images.open import open_image
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions, RegionSource, check_regions
-from unimo.data.regions.store import INDEX, JoinedRegions, RegionStore, StoredRegions
+from unimo.data.regions.joined import JoinedRegions
+from unimo.data.regions.store import INDEX, RegionStore, StoredRegions
 from unimo.data.regions.tsv import TsvRegions
 from unimo.errors import ConfigError, DataError, RecordError, shown
 from unimo.files import checked_path, listed
@@ -30,7 +31,7 @@ class GridRegions:
     Works for every image on a fresh machine; on `scenes` a cell of the 2 x 2 grid holds at most one object.
     """
 
-    num_classes = 0
+    num_classes = num_attributes = 0
 
     def __init__(self, cells: int = 2, pixels: int = 16) -> None:
         for what, number in (("cells", cells), ("pixels", pixels), ("cells times pixels", cells * pixels)):
@@ -121,6 +122,15 @@ class RegionInput:
     def num_classes(self) -> int:
         """Number of classes of the detector; 0 without one."""
         return self.source.num_classes
+
+    @property
+    def num_attributes(self) -> int:
+        """Number of attributes that a region may have; 0 without any."""
+        return self.source.num_attributes
+
+    def attributes(self, record: Record) -> np.ndarray:
+        """Return the likeliest attribute of each region that `read` returns, [R] int64; raises as it does."""
+        return self.source.attributes_of(record)[: self.max_regions]
 
     def read(self, record: Record) -> Regions:
         """Return the best regions of a record's image.

@@ -50,6 +50,8 @@ class StoredRegions(ABC):
     """F."""
     num_classes: int
     """C; 0 without class probabilities."""
+    num_attributes: int = 0
+    """A, attributes that a region may have; 0 without any."""
     classes: Sequence[str] = ()
     """Names of the classes, where known."""
     where: str
@@ -74,6 +76,16 @@ class StoredRegions(ABC):
             RecordError: the image is unknown, or its regions cannot be used.
         """
         return self._checked(_names_of(record), record.image_id or record.sample_id)
+
+    def attributes_of(self, record: Record) -> np.ndarray:
+        """Read the likeliest attribute of each region of a record's image, [R] int64; raises as `of` does.
+
+        Sources with `num_attributes` have them.
+        """
+        return self._attributes(self._place(_names_of(record), record.image_id or record.sample_id))
+
+    def _attributes(self, place: Place) -> np.ndarray:
+        raise NotImplementedError
 
     def of_id(self, image_id: str) -> Regions:
         """Read the regions of one image by its id; raises as `of` does."""
@@ -131,6 +143,7 @@ class RegionStore(StoredRegions):
         about = _read_index(self.folder)
         self.widths: Widths = about["widths"]
         self.feature_size, self.num_classes = self.widths.features, self.widths.classes
+        self.num_attributes = self.widths.attributes
         self.classes: list[str] = about["classes"]
         self.attributes: list[str] = about["attributes"]
         self.skipped: list[Skipped] = about["skipped"]
@@ -178,6 +191,10 @@ class RegionStore(StoredRegions):
         with ShardReader(shard_path(self.folder, place[0])) as shard:
             return shard.regions(place[1])
 
+    def _attributes(self, place: tuple[int, int]) -> np.ndarray:
+        with ShardReader(shard_path(self.folder, place[0])) as shard:
+            return shard.image(place[1], "").attributes.argmax(axis=1)
+
     def image_of(self, record: Record) -> StoredImage:
         """Read all that is stored for a record's image.
 
@@ -213,61 +230,6 @@ class RegionStore(StoredRegions):
     def _reason(self, keys: Sequence[str]) -> str:
         reasons = [self._reasons[key] for key in keys if key in self._reasons]
         return f" (left out there: {reasons[0]})" if reasons else ""
-
-
-class JoinedRegions(StoredRegions):
-    """Several sources as one.
-
-    An image comes from the first source that has it under its complete id. A shortened name that several
-    sources know is refused, because it may belong to different images.
-
-    Raises:
-        DataError: the sources come from different detectors.
-    """
-
-    def __init__(self, sources: Sequence[StoredRegions]) -> None:
-        self.sources: list[StoredRegions] = []
-        for source in sources:
-            self.sources += source.sources if isinstance(source, JoinedRegions) else [source]
-        first = sources[0]
-        self.feature_size, self.num_classes = first.feature_size, first.num_classes
-        self.classes = next((source.classes for source in sources if source.classes), ())
-        self.where = ", ".join(source.where for source in sources)
-        own = (self.feature_size, self.num_classes)
-        for source in sources:
-            widths = (source.feature_size, source.num_classes)
-            if widths != own:
-                raise DataError(
-                    f"{first.where} and {source.where} are of different detectors: features and classes "
-                    f"{own} and {widths}"
-                )
-            if source.classes and list(source.classes) != list(self.classes):
-                raise DataError(f"{source.where} has other classes than the stores before it")
-
-    def find(self, key: str, is_id: bool = False) -> tuple[StoredRegions, Place] | None:
-        found = [(source, place) for source in self.sources if (place := source.find(key)) is not None]
-        if not found:
-            return None
-        left_out = [source for source in self.sources if source._reason([key])]
-        others = [*left_out, *(source for source in self.sources if source._has_several(key))]
-        if len(found) + len(others) < 2:
-            return found[0]
-        for source, place in found if is_id else ():
-            if source._has_id(key, place):
-                return source, place
-        if is_id and left_out:
-            return None
-        where = ", ".join(source.where for source in [*(source for source, _ in found), *others])
-        raise RecordError(
-            f"image {key} could be a picture of each of {where}; name only the store that is meant, or "
-            "extract with the image_id that the records have"
-        )
-
-    def read(self, place: tuple[StoredRegions, Place]) -> Regions:
-        return place[0].read(place[1])
-
-    def _reason(self, keys: Sequence[str]) -> str:
-        return "".join(source._reason(keys) for source in self.sources)
 
 
 _AGAIN = "run the same extraction again, which keeps what is done"

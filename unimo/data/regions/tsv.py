@@ -4,8 +4,9 @@
 
 The last three are base64 of raw little-endian float32. The released training reader takes columns 2 and 3
 for width and height, its dev and test reader for height and width, so the order is an option. Also read are
-the six columns of bottom-up attention, without the last one, and the ten of LXMERT, which have classes
-and attributes with their confidences, int64 and float32, but no probabilities.
+the six columns of bottom-up attention, without the last one, and the ten of LXMERT, which have for each box
+one class and one attribute of Visual Genome with their confidences, int64 and float32: that of the class
+stands for its probability, and the other classes have none.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class _Layout(NamedTuple):
     probs: int | None = None
     labels: int | None = None
     """Class of each region, int64; its confidence is in the next column."""
+    attributes: int | None = None
+    """Attribute of each region, int64."""
 
 
 _START = "image name, width, height, number of boxes, boxes, features"
@@ -57,9 +60,12 @@ _LAYOUTS = {
         8,
         9,
         labels=3,
+        attributes=5,
     ),
 }
 """Layout by the number of columns: of UNIMO, bottom-up attention and LXMERT."""
+_CLASSES, _ATTRIBUTES = 1600, 400
+"""Of Visual Genome, as LXMERT's detector has them."""
 _LARGEST = 2**31 - 1
 _PROBED, _AGREEING = 100, 5
 """Lines at most, and readable ones, that decide how wide features are."""
@@ -87,6 +93,7 @@ class TsvRegions(StoredRegions):
         if not self._index:
             raise DataError(f"{self.path} holds no region features: the file is empty")
         self._columns, self.feature_size, self.num_classes = self._widths()
+        self.num_attributes = 0 if _LAYOUTS[self._columns].attributes is None else _ATTRIBUTES
 
     def _add(self, number: int, line: bytes) -> bool:
         """Note the name of a line's image, and lines that have it too; all lines are kept."""
@@ -144,6 +151,11 @@ class TsvRegions(StoredRegions):
     def _parse(self, place: int) -> Regions:
         return _parse(self._cells(place), self.order, self._lines.where(place), self._columns)
 
+    def _attributes(self, place: int) -> np.ndarray:
+        column = _LAYOUTS[self._columns].attributes
+        where = f"{self._lines.where(place)}, column {column + 1}"
+        return _classes(self._cells(place)[column], len(self.read(place)), where, _ATTRIBUTES)
+
     def image(self, name: str) -> StoredImage:
         """Read one image with the most probable class of each region.
 
@@ -187,7 +199,21 @@ def _parse(columns: list[bytes], order: Order, where: str, expected: int) -> Reg
     )
     if boxes.shape[1] != 4:
         raise RecordError(f"{where}: boxes of {boxes.shape[1]} numbers, expected 4")
+    if layout.labels is not None:
+        cells, where = columns[layout.labels : layout.labels + 2], f"{where}, column {layout.labels + 1}"
+        found = np.zeros((count, _CLASSES), np.float32)
+        scores = _table(cells[1], count, where)[:, 0]
+        found[np.arange(count), _classes(cells[0], count, where, _CLASSES)] = scores
+        probs = [found]
     return Regions(features, boxes, width, height, probs[0] if probs and probs[0].shape[1] else None)
+
+
+def _classes(text: bytes, rows: int, where: str, count: int) -> np.ndarray:
+    """Decode one class of each region, from 0 to `count` - 1, int64 [rows]."""
+    found = _table(text, rows, where, "<i8")
+    if found.shape[1] != 1 or found.min() < 0 or found.max() >= count:
+        raise RecordError(f"{where}: expected a class from 0 to {count - 1} for each of {rows} boxes")
+    return found[:, 0]
 
 
 def _table(text: bytes, rows: int, where: str, kind: str = "<f4") -> np.ndarray:

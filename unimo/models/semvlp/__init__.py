@@ -21,7 +21,7 @@ SIZES: dict[str, Config] = {
         Config(
             name="semvlp_tiny",
             text=TextConfig(**_TINY, **_FIRM),
-            regions=RegionConfig(feature_size=768, num_classes=0),
+            regions=RegionConfig(feature_size=768, num_classes=0, num_attributes=0),
             cross=CrossConfig(start=2),
         ),
     )

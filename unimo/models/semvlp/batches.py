@@ -25,5 +25,7 @@ class PretrainBatch(batches.PretrainBatch):
     """[K] int64, those of `object_positions` that the detector has a label for."""
     label_labels: Array
     """[K] int64, the likeliest class of each."""
+    attribute_labels: Array | None = None
+    """[M] int64, the likeliest attribute of each masked object; None unless attributes are learned."""
     qa_labels: Array
     """[B] int64, class of the answer to a question; -1 for captions and mismatched pairs."""

@@ -26,7 +26,12 @@ def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
     return pretraining_data(
         run,
         processor,
-        lambda: PretrainCollator(processor, run.task, open_answer_table(run.task.answers, run.data)),
+        lambda: PretrainCollator(
+            processor,
+            run.task,
+            open_answer_table(run.task.answers, run.data),
+            run.model.objective.object_attributes,
+        ),
     )
 
 
@@ -37,11 +42,19 @@ class PretrainCollator(collate.PretrainCollator):
         processor: reads regions and texts.
         options: shares of tokens and objects to mask.
         answers: classes of the answers to questions.
+        attributes: read attributes of objects.
     """
 
-    def __init__(self, processor: Processor, options: PretrainingConfig, answers: AnswerTable) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        options: PretrainingConfig,
+        answers: AnswerTable,
+        attributes: bool = False,
+    ) -> None:
         super().__init__(processor, True, options)
         self.share, self.answers = options.object_mask_probability, answers
+        self.has_attributes = attributes
         self.hide = RegionMasker(self.share) if options.mask_overlapping else None
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
@@ -56,7 +69,10 @@ class PretrainCollator(collate.PretrainCollator):
             masked = self.hide(regions.boxes, rng)
         else:
             masked = rng.random(len(regions)) < self.share
-        return {**prepared, "masked": masked, "qa_label": self.answers.draw(record, rng)}
+        prepared |= {"masked": masked, "qa_label": self.answers.draw(record, rng)}
+        if self.has_attributes:
+            prepared["attributes"] = self.processor.visual.attributes(record)
+        return prepared
 
     def sources(self) -> dict[str, Callable[[Record], Any]]:
         """Return what files beside the corpora add to a record: features of objects, classes of answers."""
@@ -71,28 +87,30 @@ class PretrainCollator(collate.PretrainCollator):
         masked = [sample["masked"] for sample in prepared]
         pairs["images"] = pairs["images"] | {"masked": pad(masked, 0)["input_ids"]}
         labels = np.array([sample["qa_label"] for sample in prepared], np.int64)
+        hidden = [chosen & own for chosen, own in zip(masked, matched, strict=True)]
+        attributes = None
+        if self.has_attributes:
+            chosen = [sample["attributes"][row] for sample, row in zip(prepared, hidden, strict=True)]
+            attributes = np.concatenate(chosen).astype(np.int64)
         return PretrainBatch(
             **pairs,
-            **object_targets([sample["image"] for sample in prepared], masked, matched),
+            **object_targets([sample["image"] for sample in prepared], hidden),
+            attribute_labels=attributes,
             qa_labels=np.where(matched, labels, NO_ANSWER),
         )
 
 
-def object_targets(
-    images: Sequence[Regions], masked: Sequence[np.ndarray], matched: np.ndarray
-) -> dict[str, np.ndarray]:
+def object_targets(images: Sequence[Regions], hidden: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Return the `object_*` and `label_*` fields of a batch.
 
     Args:
         images: the regions of each image.
-        masked: which of them are masked, bool [R_b] each.
-        matched: which images are shown with their own text, bool [B]; the others have no targets.
+        hidden: which of them are to be predicted, bool [R_b] each; none of an image with another's text.
     """
     rows = 1 + max(len(regions) for regions in images)
-    hidden = [np.flatnonzero(chosen) if own else [] for chosen, own in zip(masked, matched, strict=True)]
-    hidden = [np.asarray(found, np.int64) for found in hidden]
-    positions = np.concatenate([row * rows + 1 + found for row, found in enumerate(hidden)])
-    pairs = list(zip(images, hidden, strict=True))
+    places = [np.flatnonzero(chosen) for chosen in hidden]
+    positions = np.concatenate([row * rows + 1 + found for row, found in enumerate(places)])
+    pairs = list(zip(images, places, strict=True))
     features = np.concatenate([image.features[found] for image, found in pairs]).astype(np.float32)
     known, labels = np.zeros(0, np.int64), np.zeros(0, np.int64)
     if images[0].class_probs is not None:

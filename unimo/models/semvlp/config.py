@@ -48,6 +48,8 @@ class RegionConfig:
     """F, width of an object's feature; a run takes that of `data.regions`."""
     num_classes: Classes = 1600
     """C, classes of the detector; 0 where the features come without labels."""
+    num_attributes: Classes = 400
+    """A, attributes of the detector; 0 where the features come without any."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class ObjectiveConfig:
     """Regress the features of masked objects."""
     object_labels: bool | None = None
     """Predict the detector's labels of masked objects; None: if `data.regions` has them."""
+    object_attributes: bool = False
+    """Predict the detector's attributes of masked objects too, as LXMERT does; the paper has two tasks."""
     answers: Count = 0
     """Number of answers that questions about images are classified into; a run takes that of
     `task.answers`. 0: no such task."""

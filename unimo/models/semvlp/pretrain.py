@@ -31,32 +31,36 @@ class Objective(objective.Objective):
     """MLM, masked objects and answers on pairs that match, ITM on all.
 
     Parameters: `mlm_head` (its last layer is the table of words), `itm_head`, `object_head` (one transform
-    for all that is predicted of objects, as in LXMERT) with `feature_head` and `label_head`, `answer_head`.
+    for all that is predicted of objects, as in LXMERT) with `feature_head`, `label_head` and
+    `attribute_head`, `answer_head`.
 
     Raises:
-        ConfigError: labels are to be predicted of objects that have none.
+        ConfigError: labels or attributes are to be predicted of objects that have none.
     """
 
-    LOSSES = ("mlm", "itm", "object", "label", "qa")
+    LOSSES = ("mlm", "itm", "object", "label", "attribute", "qa")
 
     def __init__(self, config: Config, options: PretrainingConfig) -> None:
         super().__init__()
         task, regions, width, std = config.objective, config.regions, config.hidden_size, config.text.init_std
-        if task.object_labels and not regions.num_classes:
-            raise ConfigError(
-                "objective.object_labels=true, and the objects of data.regions have no labels; name features "
-                "of a detector there, or leave the setting out"
-            )
+        for name, there in (("labels", regions.num_classes), ("attributes", regions.num_attributes)):
+            if getattr(task, f"object_{name}") and not there:
+                raise ConfigError(
+                    f"objective.object_{name}=true, and the objects of data.regions have no {name}; name "
+                    "features of a detector that has them there, or leave the setting out"
+                )
         self.modes: tuple[Mode, ...] = ("single", "two") if options.modes == "both" else (options.modes,)
         # Before the first step a pass is a probe of memory, of which two streams need more.
         self.mode: Mode = self.modes[-1]
         self.mlm_head = TiedMlmHead(width, config.text.vocab_size, std)
         self.itm_head = linear(width, 2, std)
         has_labels = bool(regions.num_classes) and task.object_labels is not False
-        has_objects = has_labels or task.object_features
+        has_objects = has_labels or task.object_features or task.object_attributes
         self.object_head = HeadTransform(width, width, std) if has_objects else None
         self.feature_head = linear(width, regions.feature_size, std) if task.object_features else None
         self.label_head = linear(width, regions.num_classes, std) if has_labels else None
+        size = regions.num_attributes
+        self.attribute_head = linear(width, size, std) if task.object_attributes else None
         self.answer_head = AnswerHead(width, 2 * width, task.answers, std) if task.answers else None
 
     def begin_step(self, seed: int) -> None:
@@ -107,18 +111,18 @@ class Objective(objective.Objective):
                 lambda found: self.feature_head(self.object_head(found)),
                 error="smooth",
             )
-        if self.label_head is not None:
-            losses["label"], report["label_accuracy"] = masked_lm_loss(
-                states,
-                part.label_positions,
-                part.label_labels,
-                lambda found: self.label_head(self.object_head(found)),
-            )
+        labels = ("label", self.label_head, part.label_positions, part.label_labels)
+        attributes = ("attribute", self.attribute_head, part.object_positions, part.attribute_labels)
+        for name, head, positions, classes in (labels, attributes):
+            if head is not None:
+                losses[name], report[f"{name}_accuracy"] = masked_lm_loss(
+                    states, positions, classes, lambda found, head=head: head(self.object_head(found))
+                )
 
     def part_counts(self, model: SemVlp, name: str, part: PretrainBatch) -> dict[str, int]:
         """Count masked tokens, masked objects and their labels, pairs and questions."""
         return super().part_counts(model, name, part) | {
-            "object": part.object_positions.shape[0],
+            **dict.fromkeys(("object", "attribute"), part.object_positions.shape[0]),
             "label": part.label_labels.shape[0],
             "qa": int((part.qa_labels >= 0).sum()),
         }

@@ -10,9 +10,10 @@ import pytest
 from region_samples import NAMES, WIDTHS, sample, write_store
 
 from unimo.data.record import Record
+from unimo.data.regions.joined import JoinedRegions
 from unimo.data.regions.open import open_regions, open_store
 from unimo.data.regions.shard import ShardReader, Skipped, Widths, halve, write_shard
-from unimo.data.regions.store import JoinedRegions, RegionStore, shard_path, write_index
+from unimo.data.regions.store import RegionStore, shard_path, write_index
 from unimo.data.regions.tsv import write_tsv
 from unimo.errors import DataError, RecordError
 from unimo.weights.files import read_safetensors, write_safetensors
@@ -41,6 +42,10 @@ def test_everything_comes_back_in_half_precision(store):
             assert table.dtype == np.float32
             np.testing.assert_array_equal(table, expected.astype(np.float16))
         assert (found.regions.width, found.regions.height) == (40, 30)
+        for source in (store, JoinedRegions([store, store])):
+            attributes = source.attributes_of(record(found.image_id))
+            assert source.num_attributes == 2
+            np.testing.assert_array_equal(attributes, found.attributes.argmax(1))
     assert (store.feature_size, store.num_classes, len(store)) == (6, 3, 4)
 
 

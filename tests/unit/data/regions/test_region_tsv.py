@@ -171,7 +171,11 @@ def test_ten_columns_of_lxmert(tmp_path, order):
     columns = [name, height, width, numbers[0], confidences, numbers[1], confidences, *rest[:3]]
     table = TsvRegions(write(tmp_path / "f.tsv", columns, columns[:9]), order)
     regions = table.of_id("17")
-    assert (table.feature_size, table.num_classes, regions.width, regions.height) == (3, 0, 40, 30)
+    assert (table.feature_size, table.num_classes, regions.width, regions.height) == (3, 1600, 40, 30)
+    assert np.argwhere(regions.class_probs).tolist() == [[0, 5], [1, 7]]
+    assert regions.class_probs.max(1).tolist() == [0.5, 0.25]
+    assert table.num_attributes == 400
+    assert table.attributes_of(Record("s", "c", image_id="17")).tolist() == [1, 2]
     np.testing.assert_array_equal(regions.boxes, [[1, 2, 3, 4], [0, 0, 40, 30]])
     found = table.image("17")
     assert found.labels.tolist() == [5, 7] and found.scores.tolist() == [0.5, 0.25]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 import pytest
+from micro import make_run
+from region_samples import write_store
 from small_models import set_parameters
 from small_semvlp import pretrain_batch, small_config, small_semvlp
 from small_unimo import FEATURE, REGIONS
@@ -22,11 +25,13 @@ from unimo.models.semvlp.batches import PretrainBatch
 from unimo.models.semvlp.collate import PretrainCollator
 from unimo.models.semvlp.config import PretrainingConfig
 from unimo.models.semvlp.pretrain import Objective
+from unimo.nn.block import set_recompute
 from unimo.nn.kernels import paddle_kernels
 from unimo.tasks.base import to_tensors
 from unimo.tasks.pretrain import PretrainTask
+from unimo.training import run as training
 
-MASKED_LOSSES = ("mlm", "object", "label", "qa")
+MASKED_LOSSES = ("mlm", "object", "label", "attribute", "qa")
 
 
 def make_task(modes: Any = "both", **overrides: Any) -> PretrainTask:
@@ -109,6 +114,7 @@ def test_losses_by_hand() -> None:
         "itm": entropy(heads.itm_head(fused.pooled), batch.itm_labels),
         "object": np.where(off < 1, off**2 / 2, off - 0.5).mean(),
         "label": entropy(heads.label_head(objects[:2]), batch.label_labels),
+        "attribute": entropy(heads.attribute_head(objects), batch.attribute_labels),
         "qa": entropy(heads.answer_head.out(transformed(heads.answer_head, question)), batch.qa_labels[1:2]),
     }
     for name, value in expected.items():
@@ -125,21 +131,46 @@ def test_losses_without_targets_are_zero(batch_has: str) -> None:
         batch.qa_labels = paddle.full([4], -1, "int64")
         names = ("qa",)
     else:
-        names = ("mlm", "object", "label")
+        names = ("mlm", "object", "label", "attribute")
         for name in ("mlm", "label"):
             setattr(batch, f"{name}_labels", paddle.zeros([0], "int64"))
             setattr(batch, f"{name}_positions", paddle.zeros([0], "int64"))
         batch.object_positions = paddle.zeros([0], "int64")
+        batch.attribute_labels = paddle.zeros([0], "int64")
         batch.object_features = paddle.zeros([0, FEATURE])
     values, found = gradients(task, "two", batch)
     assert all(values[name].item() == 0 for name in names) and values["itm"].item() > 0
     assert all(np.isfinite(list(found.values())))
 
 
-class Source:
-    """Six regions an image, the first of which has no class; the fourth and fifth overlap."""
+@pytest.mark.parametrize("mode", ["single", "two"])
+def test_recomputed_passes_give_the_same_gradients(mode: Any) -> None:
+    batch, found = pretrain_batch(), []
+    for recomputes in (False, True):
+        task = make_task()
+        task.train()
+        set_recompute(task, recomputes)
+        found.append(gradients(task, mode, batch)[1])
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
 
-    feature_size, num_classes = FEATURE, 5
+
+def test_a_run_takes_widths_classes_and_attributes_of_its_regions(tmp_path: Path) -> None:
+    write_store(tmp_path / "store", ["0.jpg"])
+    model = {"name": "semvlp_tiny", "text": {"vocab_size": 300}}
+    for regions, sizes in ((str(tmp_path / "store"), (6, 3, 2)), ("grid:2:4", (48, 0, 0))):
+        run = make_run("pretrain", model=model, data={"regions": regions})
+        found = training.resolve(run, training.open_processor(run)).model.regions
+        assert (found.feature_size, found.num_classes, found.num_attributes) == sizes
+
+
+class Source:
+    """Six regions an image, the first of which has no class; the fourth and fifth overlap. The attribute of
+    a region is its number."""
+
+    feature_size, num_classes, num_attributes = FEATURE, 5, 6
+
+    def attributes_of(self, record: Record) -> np.ndarray:
+        return np.arange(REGIONS)
 
     def of(self, record: Record) -> Regions:
         rng = np.random.default_rng(len(record.text))
@@ -155,7 +186,7 @@ def make_collator(answers: str = "abc", **options: Any) -> PretrainCollator:
     processor = Processor(load_tokenizer("scenes"), ProcessorConfig(max_text_len=20, regions="grid"))
     processor.visual.source = Source()
     options = {"mlm_probability": 0.5, "object_mask_probability": 0.5, **options}
-    return PretrainCollator(processor, PretrainingConfig(**options), AnswerTable(answers))
+    return PretrainCollator(processor, PretrainingConfig(**options), AnswerTable(answers), attributes=True)
 
 
 def collated(collator: PretrainCollator, count: int = 8, seed: int = 0) -> PretrainBatch:
@@ -181,6 +212,7 @@ def test_targets_are_of_masked_tokens_and_objects_of_matching_pairs() -> None:
     row, region = np.nonzero(masked * matched[:, None])
     assert np.array_equal(batch.object_positions, row * (1 + REGIONS) + 1 + region)
     np.testing.assert_array_equal(batch.object_features, batch.images["features"][row, region])
+    assert np.array_equal(batch.attribute_labels, region)
     known = region > 0  # the detector knows no class of the first
     assert np.array_equal(batch.label_positions, batch.object_positions[known]) and known.sum() < len(known)
     texts = batch.mlm_positions // batch.input_ids.shape[1]
@@ -192,22 +224,23 @@ def test_targets_are_of_masked_tokens_and_objects_of_matching_pairs() -> None:
 @pytest.mark.parametrize("mode", ["single", "two"])
 def test_a_mismatched_pair_teaches_matching_alone(mode: Any) -> None:
     """By the gradient of what the network reads of each pair."""
-    task = make_task(text={"vocab_size": load_tokenizer("scenes").vocab_size})
+    words = {"vocab_size": load_tokenizer("scenes").vocab_size}
+    task = make_task(text=words, regions={"num_attributes": 6})
     batch = collated(make_collator())
     matched = batch.itm_labels == 1
     given = to_tensors(batch)
     features = given.images["features"]
     features.stop_gradient = False
-    words = paddle.zeros([*batch.input_ids.shape, 16])
-    words.stop_gradient = False
+    shift = paddle.zeros([*batch.input_ids.shape, 16])
+    shift.stop_gradient = False
     embed = task.model.embeddings.forward
-    task.model.embeddings.forward = lambda ids: embed(ids) + words
+    task.model.embeddings.forward = lambda ids: embed(ids) + shift
     task.objective.mode = mode
     with paddle_kernels():
         losses, _ = task.losses(given)
     for names, teaches in ((MASKED_LOSSES, matched), (("itm",), matched | True)):
         total = sum(losses[name] for name in names)
-        by_words, by_features = paddle.grad(total, [words, features], retain_graph=True)
+        by_words, by_features = paddle.grad(total, [shift, features], retain_graph=True)
         assert ((np.abs(by_words.numpy()).max((1, 2)) > 0) == teaches).all()
         shown = teaches if names != ("itm",) else np.isin(np.arange(8), batch.itm_image_index)
         assert ((np.abs(by_features.numpy()).max((1, 2)) > 0) == shown).all()
@@ -232,9 +265,11 @@ def test_answers_that_are_no_class_and_labels_that_are_not_there() -> None:
     known = (batch.itm_labels == 1) & (np.arange(8) % 3 < 2)
     assert (batch.qa_labels == np.where(known, np.arange(8) % 3, -1)).all() and known.any()
     assert (collated(make_collator(answers="")).qa_labels == -1).all()
-    none = {"num_classes": 0}
-    with pytest.raises(ConfigError, match=r"object_labels=true.*data\.regions have no labels"):
-        Objective(small_config(regions=none, objective={"object_labels": True}), PretrainingConfig())
-    assert Objective(small_config(regions=none), PretrainingConfig()).label_head is None
-    nothing = {"object_labels": False, "object_features": False}
+    none, off = {"num_classes": 0, "num_attributes": 0}, {"object_attributes": False}
+    for name in ("labels", "attributes"):
+        wanted = {**off, f"object_{name}": True}
+        with pytest.raises(ConfigError, match=rf"object_{name}=true.*data\.regions have no {name}"):
+            Objective(small_config(regions=none, objective=wanted), PretrainingConfig())
+    assert Objective(small_config(regions=none, objective=off), PretrainingConfig()).label_head is None
+    nothing = {**off, "object_labels": False, "object_features": False}
     assert Objective(small_config(objective=nothing), PretrainingConfig()).object_head is None
