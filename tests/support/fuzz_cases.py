@@ -114,6 +114,8 @@ KINDS: dict[str, tuple[Case, ...]] = {
         Case("vqa", make.vqa, "*.json", read.vqa, (mutate_json,)),
         Case("snli-ve", make.snli_ve, "*.jsonl", read.snli_ve, (mutate_line,)),
         Case("visual-genome", texts.visual_genome, "*.json", read.visual_genome, (mutate_json,)),
+        Case("visual-genome-qa", texts.visual_genome_qa, "*.json", read.visual_genome_qa, (mutate_json,)),
+        Case("gqa", texts.gqa, "*.json", read.gqa, (mutate_json,)),
         Case("sbu", texts.web_captions, "sbu-*.json", read.sbu, (mutate_json,)),
         Case("notes", texts.web_captions, "pictures/*/*.json", read.conceptual, (mutate_json,)),
         Case("coco", make.coco, "*.json", read.coco, (mutate_json,)),

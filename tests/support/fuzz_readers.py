@@ -18,11 +18,13 @@ from unimo.augment.index import TfidfIndex, build_index
 from unimo.augment.translation import FileTranslations
 from unimo.data.images.open import open_image
 from unimo.data.prepare.conceptual import prepare_conceptual
+from unimo.data.prepare.gqa import prepare_gqa
 from unimo.data.prepare.jsonl import prepare_jsonl
 from unimo.data.prepare.karpathy import prepare_karpathy
 from unimo.data.prepare.sbu import prepare_sbu
 from unimo.data.prepare.snli_ve import prepare_snli_ve
 from unimo.data.prepare.visual_genome import prepare_vg
+from unimo.data.prepare.visual_genome_qa import prepare_vg_qa
 from unimo.data.prepare.vqa import prepare_vqa
 from unimo.data.readers.base import Dataset, Kind
 from unimo.data.readers.open import open_answers, open_corpus, open_labeled_images
@@ -58,7 +60,7 @@ Read = Callable[[Path], int]
 
 def _check(record: Record, kind: str) -> None:
     """Assert the properties of a record on which later steps rely."""
-    if kind in ("pairs", "vqa", "entailment", "texts"):
+    if kind in ("pairs", "vqa", "gqa", "entailment", "texts"):
         assert isinstance(record.text, str) and record.text.strip(), f"text {record.text!r:.80}"
         record.text.encode()
     for answer, score in record.answer_scores.items():
@@ -269,6 +271,18 @@ def visual_genome(folder: Path) -> int:
     held_out = [folder / "dataset_coco.json"]
     prepare_vg(folder, folder / "pictures", folder / "out", held_out, max_missing_rate=0.6)
     return 0
+
+
+def visual_genome_qa(folder: Path) -> int:
+    """Questions of Visual Genome to a table."""
+    prepare_vg_qa(folder, folder / "pictures", folder / "out", min_count=1, max_missing_rate=0.6)
+    return 0
+
+
+def gqa(folder: Path) -> int:
+    """GQA to tables, which are read."""
+    prepare_gqa(folder, folder / "pictures", folder / "out", max_missing_rate=0.6)
+    return corpus("gqa")(folder / "out")
 
 
 def sbu(folder: Path) -> int:

@@ -62,6 +62,31 @@ def visual_genome(folder: Path) -> None:
     write_pictures(folder / "pictures", ["VG_100K/1.jpg", "VG_100K_2/2.jpg", "VG_100K/3.jpg"])
 
 
+def visual_genome_qa(folder: Path) -> None:
+    """Three pictures with two questions each."""
+    asked = [{"qa_id": at, "question": text, "answer": "A dog."} for at, text in enumerate(SENTENCES[:2])]
+    write_json(folder / "question_answers.json", [{"id": at, "qas": asked} for at in (1, 2, 3)])
+    write_pictures(folder / "pictures", [f"VG_100K/{at}.jpg" for at in (1, 2, 3)])
+
+
+def gqa(folder: Path) -> None:
+    """Three pictures with a question each, and the choices of one."""
+    facts = {
+        "types": {"structural": "query", "semantic": "attr", "detailed": "color"},
+        "groups": {"global": "color", "local": None},
+        "entailed": ["02", "03"],
+        "isBalanced": True,
+    }
+    asked = {
+        f"0{at}": {"imageId": f"n{at}", "question": SENTENCES[at], "answer": "red", **facts}
+        for at in range(3)
+    }
+    for split in ("train", "val"):
+        write_json(folder / f"{split}_balanced_questions.json", asked)
+    write_json(folder / "val_choices.json", {"01": {"valid": ["red", "blue"], "plausible": ["red"]}})
+    write_pictures(folder / "pictures", [f"n{at}.jpg" for at in range(3)])
+
+
 def web_captions(folder: Path) -> None:
     """SBU's and Conceptual Captions' lists of three addresses, with notes beside one picture."""
     urls = [f"http://x.org/{at}/a.jpg" for at in range(3)]
