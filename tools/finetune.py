@@ -14,7 +14,7 @@ from unimo.config import list_recipes, parse_overrides, read_recipe, read_yaml
 from unimo.errors import ConfigError, nearest
 from unimo.inference import loading
 from unimo.registry import TASKS
-from unimo.settings import RunConfig, build_run_config, named_section
+from unimo.settings import RunConfig, load_modes, named_section
 from unimo.training.listing import list_finetuning
 
 DESCRIPTION = """Fine-tune a model on a task.
@@ -39,11 +39,12 @@ def main() -> int:
     options = parser.parse_intermixed_args()
     from unimo.training.command import carry_out  # Paddle, not for --help and --list
 
-    return carry_out(build_run(options), dry_run=options.dry_run, plan=options.plan)
+    return carry_out(*build_runs(options), dry_run=options.dry_run, plan=options.plan)
 
 
-def build_run(options: argparse.Namespace) -> RunConfig:
-    """Build the config of the run from the recipe, the model to start from and the command line.
+def build_runs(options: argparse.Namespace) -> list[RunConfig]:
+    """Build the config of the run from the recipe, the model to start from and the command line; with
+    `task.mode=best` one for each mode.
 
     Raises:
         ConfigError: unknown task, model or override.
@@ -66,12 +67,13 @@ def build_run(options: argparse.Namespace) -> RunConfig:
     recipe = recipe or read_recipe(name, task)
     section = loading.model_section(name, saved, named_section(recipe.get("model", {})))
     changes = {"task": {"name": task}, "model": section, **start}
-    run = build_run_config(recipe, changes, parse_overrides(options.overrides))
+    runs = load_modes(recipe, changes, parse_overrides(options.overrides))
+    run = runs[0]
     if not options.init and (begun := begun_from(run)) not in ("", run.init_from or "none"):
         logger.info("the run in %s goes on, which began with --init %s", run.output_dir, begun)
         again = {"init": begun, "model": options.model or run.model.name}
-        return build_run(argparse.Namespace(**vars(options) | again))
-    return run
+        return build_runs(argparse.Namespace(**vars(options) | again))
+    return runs
 
 
 def begun_from(run: RunConfig) -> str:

@@ -267,11 +267,35 @@ def load_stages(recipe: str, task: str, overrides: Sequence[str] = ()) -> list[R
     return runs
 
 
+def load_modes(*layers: Mapping[str, Any]) -> list[RunConfig]:
+    """Build the run config of layers, as `build_run_config`, or with `task.mode=best` one for each mode.
+
+    They write into folders of `output_dir` that have the names of the modes.
+
+    Raises:
+        ConfigError: as of `build_run_config`; also a setting that only makes sense for one run, or nothing
+            that tells which one is the best.
+    """
+    values = reduce(merge_plain, layers, {})
+    model, task = (named_section(values.get(part), part) for part in ("model", "task"))
+    if task.get("mode") != "best":
+        return [build_run_config(*layers)]
+    if values.get("resume"):
+        raise ConfigError("task.mode=best and resume, which is of a single mode; leave one of them out")
+    modes = registry.paper_of(model["name"]).modes or ("best",)  # which is refused
+    run = build_run_config(*layers, {"task": {"mode": modes[0]}})
+    if not run.train.select_metric:
+        raise ConfigError("task.mode=best needs train.select_metric, by which the better mode is kept")
+    changes = ({"task": {"mode": mode}, "output_dir": f"{run.output_dir}/{mode}"} for mode in modes)
+    return [build_run_config(*layers, change) for change in changes]
+
+
 def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     """Merge plain data, later layers over earlier ones, check it against the schema, and fill `output_dir`.
 
     Switches of the model section are written out in each layer, so that they too win over earlier ones. Where
     the first layer, a recipe, has a block `stages`, its entry for `task.stage` is merged over the rest of it.
+    Of models with modes, `task.mode` of fine-tuning is the mode of the model, whatever `model` says.
 
     Raises:
         ConfigError: unknown or moved key, or value of the wrong type.
@@ -281,6 +305,7 @@ def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     if name := named_section(values.get("model", {})).get("name"):
         schema = type(registry.model_config(name))
         values = reduce(merge_plain, (_spelled_out(schema, layer) for layer in layers), {})
+        values = _with_mode(values, name)
     model = _named(values.pop("model", None), "config.model", registry.model_config)
     default = partial(registry.task_config, model=model.name)
     task = _named(values.pop("task", None), "config.task", default)
@@ -320,6 +345,30 @@ def with_stage(*layers: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 def _spelled_out(schema: type, layer: Mapping[str, Any]) -> Mapping[str, Any]:
     model = layer.get("model")
     return {**layer, "model": spell_out(schema, model)} if isinstance(model, Mapping) else layer
+
+
+def _with_mode(values: Mapping[str, Any], model: str) -> dict[str, Any]:
+    """Move `task.mode` to `model.mode`.
+
+    Raises:
+        ConfigError: the model has no such mode, or none to choose from.
+    """
+    task = named_section(values.get("task"), "task")
+    if "mode" not in task or task.get("name") == "pretrain":
+        return dict(values)
+    mode, modes = task["mode"], registry.paper_of(model).modes
+    if not modes:
+        able = ", ".join(name for paper in registry.papers() if paper.modes for name in paper.sizes)
+        raise ConfigError(
+            f"task.mode={mode}: {model} is fine-tuned in one way only; leave it out, or choose one of {able}"
+        )
+    if mode not in modes:
+        raise ConfigError(
+            f"task.mode: {shown(mode)} is not one of {', '.join(modes)}, nor `best`, which tries all by "
+            "tools/finetune.py"
+        )
+    kept = {key: value for key, value in task.items() if key != "mode"}
+    return {**values, "task": kept, "model": {**named_section(values["model"]), "mode": mode}}
 
 
 def named_section(value: Any, where: str = "model") -> Mapping[str, Any]:

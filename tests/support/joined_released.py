@@ -23,7 +23,7 @@ from unimo.registry import create_model
 from unimo.settings import TrainConfig
 from unimo.tasks.adversarial import AdversarialConfig
 from unimo.tasks.entailment import EntailmentBatch, EntailmentConfig, EntailmentTask
-from unimo.tasks.retrieval.circle import CircleRetrievalTask
+from unimo.tasks.retrieval.mismatched import CircleRetrievalTask
 from unimo.tasks.retrieval.negatives import NegativesBatch
 from unimo.tasks.retrieval.task import RetrievalConfig
 

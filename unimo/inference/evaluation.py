@@ -22,7 +22,7 @@ from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
 from unimo.progress import tracked
 from unimo.registry import task_class
-from unimo.settings import RunConfig, build_run_config
+from unimo.settings import RunConfig, build_run_config, named_section
 from unimo.tasks.base import Batch, Task
 
 logger = logging.getLogger(__name__)
@@ -163,6 +163,10 @@ def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "")
     if "model" in changes:
         raise ConfigError(
             "model.* belongs to the weights and cannot be overridden here; try data.* or train.*"
+        )
+    if "mode" in named_section(changes.get("task"), "task"):
+        raise ConfigError(
+            "task.mode is that of training and cannot be overridden here; try data.* or train.*"
         )
     saved = read_model_config(directory)
     # Sections that the config of a run does not have.

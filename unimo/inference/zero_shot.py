@@ -26,7 +26,7 @@ from unimo.inference.evaluation import Evaluation, measure, processor_changes, r
 from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labels
 from unimo.models.base import Images
 from unimo.nn.outputs import concat_rows
-from unimo.registry import task_config
+from unimo.registry import paper_of, task_config
 from unimo.tasks.base import Batch, to_tensors
 from unimo.tasks.classification.image import ImageClassificationTask, TopAccuracy, class_names
 from unimo.tasks.classifier import ClassifierTask
@@ -71,7 +71,9 @@ def open_matcher(
     if config.loss != "itc":
         # Whatever loss fine-tuning is to have: pre-training learned matching by cross-entropy.
         size = getattr(options, "contrastive_size", config.itc_size)
-        config = dataclasses.replace(config, loss="itc_itm", itc_size=size)
+        has_vectors = "dual_encoder" in paper_of(model.config.name).capabilities
+        loss = "itc_itm" if has_vectors else "cross_entropy"
+        config = dataclasses.replace(config, loss=loss, itc_size=size)
     task = RetrievalTask.create(model, config)
     fresh = loading.start_from(task, directory)
     skipped = {"itc", "itm"} - set(getattr(options, "tasks", ("itc", "itm")))

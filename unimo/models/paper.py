@@ -120,6 +120,9 @@ class Paper:
     stages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Stage of pre-training (`task.stage`), in order -> earlier ones whose result it keeps, so that it can do
     without only from random weights; empty for papers that pre-train in one."""
+    modes: tuple[str, ...] = ()
+    """Modes that a model is fine-tuned and read in (`task.mode`), which its config has as the field `mode`;
+    empty for papers of a single one."""
     fit_start: Callable[[Any, Any, Tensors], tuple[Tensors, Sequence[str]]] = _as_they_are
     """Network, task section of pre-training, and the tensors of the network that pre-training starts from ->
     these as the network needs them, and names of its parameters that keep their random start."""

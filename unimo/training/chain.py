@@ -1,6 +1,7 @@
-"""Stages of pre-training one after the other, each from the result of the one before (`task.stages=all`).
+"""Several runs of one command, one after the other: stages of pre-training, each from the result of the one
+before (`task.stages=all`), or the modes of a model in fine-tuning (`task.mode=best`).
 
-Every stage is a run with a folder of its own, so what is done is what its folder says: finished stages are
+Every one has a folder of its own with its name, so what is done is what that folder says: finished ones are
 not repeated, and the one that was broken off goes on from its last checkpoint.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,18 @@ def left_of(runs: Sequence[RunConfig]) -> list[RunConfig]:
     return [replace(left[0], init_from=begin), *left[1:]]
 
 
-def before_its_start(run: RunConfig) -> RunConfig:
-    """Return the run of a stage without the model that it starts from, as long as that is not made."""
-    is_made = all((Path(run.init_from) / name).is_file() for name in (loading.CONFIG, loading.WEIGHTS))
-    return run if is_made else replace(run, init_from="")
+def without_results(runs: Sequence[RunConfig]) -> list[RunConfig]:
+    """Return the runs without the models that they start from, where one of them is yet to make those."""
+    results = {f"{run.output_dir}/model" for run in runs}
+    files = (loading.CONFIG, loading.WEIGHTS)
+    unmade = {place for place in results if not all((Path(place) / name).is_file() for name in files)}
+    return [replace(run, init_from="") if run.init_from in unmade else run for run in runs]
 
 
-def plan_stages(runs: Sequence[RunConfig]) -> Iterator[tuple[RunConfig, Plan | None]]:
-    """Plan the stages one by one; None for a finished one. Errors as of `unimo.training.run.train`."""
-    for run in runs:
-        with training.open_run(before_its_start(run)) as (opened, processor, last, source):
+def plan_runs(runs: Sequence[RunConfig]) -> Iterator[tuple[RunConfig, Plan | None]]:
+    """Plan the runs one by one; None for a finished one. Errors as of `unimo.training.run.train`."""
+    for run, ready in zip(runs, without_results(runs), strict=True):
+        with training.open_run(ready) as (opened, processor, last, source):
             if last is not None and distributed.on_first(lambda: start.finished(opened, last)) is not None:
                 yield run, None
                 continue
@@ -67,10 +70,21 @@ def _warnings_only() -> Iterator[None]:
         library.setLevel(level)
 
 
-def format_stages(planned: Sequence[tuple[RunConfig, Plan | None]]) -> str:
-    """Format what there is to do: a line for each stage, and the time of all."""
-    lines, total = [f"plan: {planned[0][0].model.name}, {len(planned)} stages"], 0.0
-    width = max(len(run.task.stage) for run, _ in planned)
+def kind_of(runs: Sequence[RunConfig]) -> str:
+    """Return what several runs are, a `stage` or a `mode` each."""
+    return "stage" if stages.order_of(runs[0]) else "mode"
+
+
+def name_of(run: RunConfig) -> str:
+    """Return the name of one of several runs, which is that of its folder."""
+    return Path(run.output_dir).name
+
+
+def format_runs(planned: Sequence[tuple[RunConfig, Plan | None]]) -> str:
+    """Format what there is to do: a line for each run, and the time of all."""
+    runs, total = [run for run, _ in planned], 0.0
+    lines = [f"plan: {runs[0].model.name}, {len(runs)} {kind_of(runs)}s"]
+    width = max(len(name_of(run)) for run in runs)
     for run, plan in planned:
         todo = "finished"
         if plan is not None:
@@ -78,22 +92,30 @@ def format_stages(planned: Sequence[tuple[RunConfig, Plan | None]]) -> str:
             todo += f" after step {plan.first_step:,}" * bool(plan.first_step)
             todo += f", {duration(plan.time.run_seconds)}" if plan.time else ", time unknown"
             total += plan.time.run_seconds if plan.time else 0.0
-        lines.append(f"  {run.task.stage:<{width}}  {todo}, in {run.output_dir}")
+        lines.append(f"  {name_of(run):<{width}}  {todo}, in {run.output_dir}")
     return "\n".join([*lines, f"  {'all':<{width}}  {duration(total)}"])
 
 
-def train_stages(runs: Sequence[RunConfig]) -> dict[str, Any]:
-    """Carry out the stages and return the summary of the last one, or of the one that was stopped.
+def train_runs(runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
+    """Carry out the runs and return their summaries, up to that of the one that was stopped.
 
     Errors as of `unimo.training.run.train`.
     """
-    logger.info("planning %d stages", len(runs))
-    with _warnings_only():  # all else is said again when a stage begins
-        planned = list(plan_stages(runs))
-    logger.info("%s", format_stages(planned))
+    kind = kind_of(runs)
+    logger.info("planning %d %ss", len(runs), kind)
+    with _warnings_only():  # all else is said again when a run begins
+        planned = list(plan_runs(runs))
+    logger.info("%s", format_runs(planned))
+    summaries: list[dict[str, Any]] = []
     for number, run in enumerate(runs, 1):
-        logger.info("stage %d of %d: %s, in %s", number, len(runs), run.task.stage, run.output_dir)
+        logger.info("%s %d of %d: %s, in %s", kind, number, len(runs), name_of(run), run.output_dir)
         summary = training.train(run)
-        if cli.code_after(summary["stopped_by"]) or summary["step"] < summary["max_steps"]:
+        summaries.append(summary)
+        if not is_done(summary):
             break
-    return summary
+    return summaries
+
+
+def is_done(summary: Mapping[str, Any]) -> bool:
+    """Return whether the next run may follow on one with this summary."""
+    return not cli.code_after(summary["stopped_by"]) and summary["step"] == summary["max_steps"]

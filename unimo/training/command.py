@@ -1,15 +1,17 @@
-"""What the tools that train do with a run, or with those of all stages: show, plan, or carry them out."""
+"""What the tools that train do with a run, or with those of all stages or modes: show, plan, carry out."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unimo import cli
 from unimo.config import dump
 from unimo.settings import RunConfig
-from unimo.training import chain
+from unimo.training import chain, modes
 from unimo.training.plan_table import format_plan
 from unimo.training.rehearsal import rehearse
 from unimo.training.released_start import with_model_directory
@@ -22,7 +24,8 @@ def carry_out(run: RunConfig, *later: RunConfig, dry_run: bool, plan: bool) -> i
     """Print the config of a run and check what it names, or its plan, or train and print the summary.
 
     Args:
-        run, later: the run, or those of all stages. The first may start from a file of released weights.
+        run, later: the run, or those of all stages, or those of all modes. The first may start from a file of
+            released weights.
         dry_run, plan: only show and check, or only plan.
 
     Returns:
@@ -33,9 +36,11 @@ def carry_out(run: RunConfig, *later: RunConfig, dry_run: bool, plan: bool) -> i
     """
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(run.output_dir).parent if later else Path(run.output_dir)
-        run = with_model_directory(run, (Path(scratch) if dry_run else place) / "init_from")
-        carry = _carry_out_stages if later else _carry_out_one
-        return carry(run, *later, dry_run=dry_run, plan=plan)
+        first = with_model_directory(run, (Path(scratch) if dry_run else place) / "init_from")
+        if not later:
+            return _carry_out_one(first, dry_run=dry_run, plan=plan)
+        same = [replace(each, init_from=first.init_from) for each in later if each.init_from == run.init_from]
+        return _carry_out_several([first, *(same or later)], dry_run=dry_run, plan=plan)
 
 
 def _carry_out_one(run: RunConfig, *, dry_run: bool, plan: bool) -> int:
@@ -53,20 +58,27 @@ def _carry_out_one(run: RunConfig, *, dry_run: bool, plan: bool) -> int:
     return _report(train(run))
 
 
-def _carry_out_stages(*runs: RunConfig, dry_run: bool, plan: bool) -> int:
-    runs = tuple(chain.left_of(runs))
+def _carry_out_several(runs: Sequence[RunConfig], *, dry_run: bool, plan: bool) -> int:
+    kind = chain.kind_of(runs)
+    if kind == "stage":
+        runs = chain.left_of(runs)
+    else:
+        modes.check_folder(runs)
     if dry_run:
-        for run in runs:
-            print(f"--- # {run.task.stage}\n{dump(run)}", end="", flush=True)
-            rehearse(chain.before_its_start(run))
+        for run, ready in zip(runs, chain.without_results(runs), strict=True):
+            print(f"--- # {chain.name_of(run)}\n{dump(run)}", end="", flush=True)
+            rehearse(ready)
         return 0
     if plan:
-        planned = list(chain.plan_stages(runs))
+        planned = list(chain.plan_runs(runs))
         if cli.is_main_rank():
-            tables = [f"stage {run.task.stage}\n{format_plan(each)}" for run, each in planned if each]
-            print("\n".join([*tables, chain.format_stages(planned)]))
+            tables = [f"{kind} {chain.name_of(run)}\n{format_plan(each)}" for run, each in planned if each]
+            print("\n".join([*tables, chain.format_runs(planned)]))
         return 0
-    return _report(chain.train_stages(runs))
+    summaries = chain.train_runs(runs)
+    if kind == "mode" and len(summaries) == len(runs) and chain.is_done(summaries[-1]):
+        return _report(modes.keep_best(runs, summaries))
+    return _report(summaries[-1])
 
 
 def _report(summary: dict[str, Any]) -> int:

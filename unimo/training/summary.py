@@ -20,6 +20,9 @@ def format_summary(summary: Mapping[str, Any]) -> str:
         **{f"{summary['split']} {name}": f"{value:.4f}" for name, value in summary["metrics"].items()},
         "output": summary["output_dir"],
     }
+    if "modes" in summary:
+        scores = ", ".join(f"{mode} {score:.4f}" for mode, score in summary["modes"].items())
+        rows |= {"mode": f"{summary['mode']}, the best by {summary['selected_by']}: {scores}"}
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
     if summary.get("was_finished"):

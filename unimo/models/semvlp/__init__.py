@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from unimo.models.paper import Paper, Published, Released
-from unimo.models.semvlp.config import Config, CrossConfig, PretrainingConfig, RegionConfig, TextConfig
+from unimo.models.semvlp.config import MODES, Config, CrossConfig, PretrainingConfig, RegionConfig, TextConfig
 
 # Learns `scenes` from scratch on two CPU cores in minutes; the scale of the start is that of unimo3_tiny.
 _TINY = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 256, "num_layers": 4, "max_position": 64}
@@ -67,4 +67,5 @@ PAPER = Paper(
         ),
     },
     pair_separators=1,
+    modes=MODES,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from unimo.errors import ConfigError
 from unimo.models.paper import PretrainConfig
@@ -12,6 +12,7 @@ from unimo.ranges import Classes, Count, Depth, Dropout, Heads, NonNegative, Sha
 
 Mode = Literal["single", "two"]
 """single: text and image in one sequence (section 3.2.1); two: in a sequence each (section 3.2.2)."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,9 @@ class Config:
     """A whole model; the defaults are SemVLP-base."""
 
     name: str = "semvlp_base"
+    mode: Mode = "single"
+    """Mode in which pairs are read (section 3.3.3), `task.mode` of fine-tuning. Pre-training has `task.modes`
+    instead."""
     text: TextConfig = field(default_factory=TextConfig)
     regions: RegionConfig = field(default_factory=RegionConfig)
     cross: CrossConfig = field(default_factory=CrossConfig)

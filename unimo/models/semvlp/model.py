@@ -75,7 +75,7 @@ class SemVlp(Model):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         text, width = config.text, config.hidden_size
-        self.mode: Mode = "single"
+        self.mode: Mode = config.mode
         self.embeddings = BertEmbeddings(
             text.vocab_size, width, text.max_position, dropout=text.dropout, std=text.init_std
         )

@@ -7,6 +7,7 @@ images, half of which do not belong together, gives all losses.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +22,7 @@ from unimo.losses.region import region_regression_loss
 from unimo.models import objective
 from unimo.models.objective import Scalars
 from unimo.models.semvlp.batches import PretrainBatch
-from unimo.models.semvlp.config import Config, Mode, PretrainingConfig
+from unimo.models.semvlp.config import MODES, Config, Mode, PretrainingConfig
 from unimo.models.semvlp.model import SemVlp
 from unimo.nn.heads import AnswerHead, HeadTransform, TiedMlmHead
 from unimo.nn.init import linear
@@ -49,7 +50,7 @@ class Objective(objective.Objective):
                     f"objective.object_{name}=true, and the objects of data.regions have no {name}; name "
                     "features of a detector that has them there, or leave the setting out"
                 )
-        self.modes: tuple[Mode, ...] = ("single", "two") if options.modes == "both" else (options.modes,)
+        self.modes: tuple[Mode, ...] = MODES if options.modes == "both" else (options.modes,)
         # Before the first step a pass is a probe of memory, of which two streams need more.
         self.mode: Mode = self.modes[-1]
         self.mlm_head = TiedMlmHead(width, config.text.vocab_size, std)
@@ -68,9 +69,10 @@ class Objective(objective.Objective):
         self.mode = self.modes[np.random.default_rng(seed).integers(len(self.modes))]
 
     def freeze(self, model: SemVlp) -> None:
-        """Let a model that learns a single mode be read in it, and freeze what that mode does without."""
+        """Let a model that learns a single mode be read in it, also once it is saved, and freeze what that
+        mode does without."""
         if len(self.modes) == 1:
-            model.mode = self.mode
+            model.mode, model.config = self.mode, replace(model.config, mode=self.mode)
         if self.modes == ("single",):
             for part in model.layers.crosses():
                 for parameter in part.parameters():

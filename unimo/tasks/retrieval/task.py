@@ -1,8 +1,9 @@
 """Image-text retrieval with ITC and ITM, as BridgeTower is fine-tuned, after the scheme of ALBEF.
 
 Training contrasts the class tokens of the two towers (ITC) and lets the fusion judge each pair and two hard
-negatives (ITM), re-using the output of the towers. With `task.loss=circle` training is that of UNIMO's
-and UNIMO-2's releases instead (`circle.py`), with `task.loss=itc` that of VLMo: contrast alone.
+negatives (ITM), re-using the output of the towers. With `task.loss=itc` training is that of VLMo instead:
+contrast alone. On mismatched pairs drawn at random (`mismatched.py`) `task.loss=circle` is that of UNIMO's
+and UNIMO-2's releases, `task.loss=cross_entropy` as METER's.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from unimo.nn.outputs import Encoded
 from unimo.ranges import Count, Number, Positive, Size, Width
 from unimo.settings import RunConfig
 from unimo.tasks.base import Batch, Metadata
+from unimo.tasks.retrieval import mismatched
 from unimo.tasks.retrieval.batches import RetrievalCollator
-from unimo.tasks.retrieval.circle import CircleRetrievalTask
 from unimo.tasks.retrieval.matching import MatchingTask
 from unimo.tasks.retrieval.negatives import NegativesCollator
 
@@ -38,15 +39,17 @@ class RetrievalConfig:
     """Fields of the task section of a retrieval run."""
 
     name: str = "retrieval"
-    loss: Literal["itc", "itc_itm", "circle"] = "itc_itm"
+    loss: Literal["itc", "itc_itm", "circle", "cross_entropy"] = "itc_itm"
     """itc (the default for VLMo): contrast of single vectors, which also rank. itc_itm: the same, and
     matching of hard negatives, which re-ranks. circle: matching scores of pairs above those of random
-    mismatched ones; evaluation scores every pair."""
+    mismatched ones; evaluation scores every pair. cross_entropy (the default for models without such
+    vectors): the same by cross-entropy over a pair and its mismatched ones."""
     rerank: Count = 0
     """With itc: results of each query that the fusion re-ranks, for which matching of hard negatives is
     learned too; 0 for neither, as in the paper. VLMo's code, which does not call it, has 32."""
     negatives: Size = 20
-    """With circle: mismatched pairs of each pair, half with another image, half with another caption."""
+    """With circle and cross_entropy: mismatched pairs of each pair, half with another image, half with
+    another caption."""
     margin: Number = 0.2
     """With circle: training pushes scores of matches above 1 - margin, others below margin."""
     scale: Positive = 1.0
@@ -69,7 +72,11 @@ class RetrievalConfig:
         if self.rerank and self.loss != "itc":
             raise ConfigError(
                 f"task.rerank={self.rerank} is for task.loss=itc; with {self.loss} "
-                + ("every pair is scored" if self.loss == "circle" else "task.candidates is that number")
+                + (
+                    "every pair is scored"
+                    if self.loss in mismatched.TASKS
+                    else "task.candidates is that number"
+                )
             )
         if self.exhaustive and not self.has_matching:
             raise ConfigError(
@@ -113,24 +120,27 @@ class RetrievalTask(MatchingTask):
     @classmethod
     def create(cls, model: Model, config: RetrievalConfig, metadata: Metadata = None) -> MatchingTask:
         """Build the task that learns by `config.loss`."""
-        kinds = {"itc": DualEncoderTask, "itc_itm": RetrievalTask, "circle": CircleRetrievalTask}
+        kinds = {"itc": DualEncoderTask, "itc_itm": RetrievalTask, **mismatched.TASKS}
         return kinds[config.loss](model, config, metadata)
 
     @classmethod
     def default_config(cls, paper: Paper) -> RetrievalConfig:
-        """Return the task section with its defaults: models whose vectors rank learn by ITC alone."""
-        return RetrievalConfig(loss="itc" if "vector_retrieval" in paper.capabilities else "itc_itm")
+        """Return the task section with its defaults: models whose vectors rank learn by ITC alone, those
+        without vectors by matching alone."""
+        if "vector_retrieval" in paper.capabilities:
+            return RetrievalConfig(loss="itc")
+        return RetrievalConfig(loss="itc_itm" if "dual_encoder" in paper.capabilities else "cross_entropy")
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the image-text pairs of `data.path`.
 
-        Every rank reads the whole split to evaluate; the ranks share its pairs. With the circle loss,
-        training batches name mismatched images and captions for each pair.
+        Every rank reads the whole split to evaluate; the ranks share its pairs. With the losses
+        of mismatched pairs, training batches name mismatched images and captions for each pair.
         """
 
         def collator(train: bool) -> RetrievalCollator:
-            if train and run.task.loss == "circle":
+            if train and run.task.loss in mismatched.TASKS:
                 return NegativesCollator(processor, run.task.negatives // 2)
             return RetrievalCollator(processor, train)
 

@@ -20,8 +20,8 @@ from unimo.inference.loading import load_task
 from unimo.losses.contrastive import circle_loss
 from unimo.models.base import select_images
 from unimo.tasks.base import to_tensors
-from unimo.tasks.retrieval.circle import CircleRetrievalTask
 from unimo.tasks.retrieval.matching import Gallery, score_pairs
+from unimo.tasks.retrieval.mismatched import CircleRetrievalTask
 
 TASK = {"loss": "circle", "negatives": 6}
 
