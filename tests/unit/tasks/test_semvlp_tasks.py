@@ -23,6 +23,7 @@ from unimo.tasks.retrieval.mismatched import CrossEntropyRetrievalTask
 
 TASKS: dict[str, dict[str, Any]] = {
     "vqa": {},
+    "gqa": {},
     "nlvr2": {},
     "entailment": {},
     "retrieval": {"loss": "cross_entropy", "negatives": 4},
