@@ -12,7 +12,7 @@ from paddle import Tensor
 
 from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.processor import Processor
-from unimo.data.readers.arrow import NO_CLASS
+from unimo.data.readers.answers import NO_CLASS
 from unimo.data.record import Record
 from unimo.errors import RecordError, shown
 from unimo.metrics.average import gather_objects

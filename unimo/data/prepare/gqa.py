@@ -19,8 +19,7 @@ from unimo.data.prepare.writer import (
     no_progress,
     write_json,
 )
-from unimo.data.readers.answers import read_facts
-from unimo.data.readers.arrow import NO_CLASS
+from unimo.data.readers.answers import NO_CLASS, read_facts
 from unimo.errors import DataError, RecordError, shown
 from unimo.files import read_json_object
 from unimo.metrics.gqa import QuestionFacts

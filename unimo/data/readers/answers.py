@@ -63,6 +63,10 @@ def check_scores(pairs: Iterable[tuple[object, object]], where: str) -> dict[str
     return scores
 
 
+NO_CLASS = -1
+"""Label of an answer that is no class, in splits that are not learned from."""
+
+
 def check_facts(given: Mapping[str, object], where: str) -> QuestionFacts:
     """Return what GQA's scores read of a question, from values by the names of the fields.
 

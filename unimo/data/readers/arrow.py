@@ -69,8 +69,6 @@ _DEPTHS: dict[Kind, dict[str, int]] = {
 }
 
 
-NO_CLASS = -1
-"""Label of an answer that is no class, in splits that are not learned from."""
 _UNREADABLE = (ValueError, OverflowError, pa.ArrowException)
 """Errors of values that Python does not have: bytes that are not UTF-8, times beyond the year 9999."""
 
@@ -245,8 +243,6 @@ class ArrowDataset(Dataset):
                 try:
                     answer = check_text(answer)
                 except RecordError:
-                    continue
-                if label == NO_CLASS:
                     continue
                 if type(label) is not int or not 0 <= label < ANSWERS:
                     raise DataError(
