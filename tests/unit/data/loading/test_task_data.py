@@ -144,11 +144,17 @@ def unimo2_data(corpus_class, processor, recipe: str, pseudo_pairs_count: bool):
     named = yaml.safe_load("\n".join(line.removeprefix("#   ") for line in lines[start:end]))
     if pseudo_pairs_count:
         for corpus in named["data"]["pairs"]:
-            corpus.pop("curriculum", None)
+            if isinstance(corpus, dict):
+                corpus.pop("curriculum", None)
     run = build_run_config(read_recipe(recipe, "pretrain"), named)
+
+    def open_split(corpus: CorpusConfig, _: str):
+        name = corpus.name or corpus.path
+        return corpus_class(name, TABLE_6[name])
+
     data = TaskData(
         run.data.pairs,
-        lambda corpus, split: corpus_class(corpus.name, TABLE_6[corpus.name]),
+        open_split,
         processor,
         lambda train: None,
     )
