@@ -227,6 +227,11 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("finetune", ["--task", "vqa", "--model", "model_list.yaml"], "expected a name such as unimo3_tiny"),
     ("finetune", ["--task", "captoin"], "unknown task 'captoin'; nearest: caption"),
     ("finetune", [*VQA, "--init", "none", "task.min_answer_count=0"], "task.min_answer_count 0"),
+    (
+        "finetune",
+        [*VQA, "--model", "semvlp_tiny", "--init", "none", "task.mode=both"],
+        "'both' is not one of",
+    ),
     ("finetune", [*VQA, "--init", "file"], "no model directory at file"),
     # Model directories.
     *[
