@@ -57,14 +57,18 @@ def keep_best(runs: Sequence[RunConfig], summaries: Sequence[dict[str, Any]]) ->
     place = {"output_dir": str(folder), "model_dir": str(folder / "model")}
     choice = {"mode": mode, "modes": scores, "selected_by": metric}
     summary = {**summary, **place, **choice, "next": next_command(kept, summary["split"], True)}
-    if distributed.rank() == 0:
-        for name in KEPT:
-            _copy(Path(run.output_dir) / name, folder / name)
-        write_text(folder / checkpoint.CONFIG, dump(kept))  # no other run begins here
-        write_text(folder / SUMMARY, json.dumps(summary, indent=1))
-    distributed.barrier()
+    distributed.on_first(lambda: _write(Path(run.output_dir), kept, summary))
     logger.info("%s: %s; kept %s", metric, ", ".join(f"{name} {x:.4f}" for name, x in scores.items()), mode)
     return summary
+
+
+def _write(source: Path, kept: RunConfig, summary: dict[str, Any]) -> None:
+    """Put models of the run in `source`, config and summary into the output folder of `kept`."""
+    folder = Path(kept.output_dir)
+    for name in KEPT:
+        _copy(source / name, folder / name)
+    write_text(folder / checkpoint.CONFIG, dump(kept))  # no other run begins here
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1))
 
 
 def _copy(source: Path, target: Path) -> None:
