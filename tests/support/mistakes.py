@@ -232,7 +232,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
         [*VQA, "--model", "semvlp_tiny", "--init", "none", "task.mode=both"],
         "'both' is not one of",
     ),
-    ("finetune", [*VQA, "--init", "file"], "no model directory at file"),
+    ("finetune", [*VQA, "--init", "file"], "file is a file, expected a model directory"),
     # Model directories.
     *[
         ("predict", ["--model", name, *ASK], said)
@@ -306,7 +306,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("prepare_data", ["cc", "--annotations", "file", "--images", ".", "--out", "a"], "train nor validation"),
     ("prepare_data", ["jsonl", "--input", "captions.jsonl", "--out", "file"], "file"),
     # Weights of others.
-    ("convert_checkpoint", ["--from", "hf-bert", "--input", "x", "--out", "y"], "invalid choice"),
+    ("convert_checkpoint", ["--from", "hf-bart", "--input", "x", "--out", "y"], "invalid choice"),
     *[
         ("convert_checkpoint", ["--from", "hf-roberta", "--config", f"{HF}/config.json", *more], said)
         for more, said in (
