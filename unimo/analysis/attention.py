@@ -44,7 +44,7 @@ Maps = dict[int, np.ndarray]
 
 @dataclass(frozen=True)
 class Attention:
-    """What the words and the parts of one picture read of each other in one model."""
+    """Attention between the words and the parts of one picture in one model."""
 
     model: str
     """Title of the model."""

@@ -20,12 +20,12 @@ PROPERTIES = ("color", "material", "shape")
 
 @dataclass(frozen=True)
 class QuestionFacts:
-    """What the scores read of a question besides its answer; empty where a file says nothing."""
+    """Fields of a question, besides its answer, that the scores read; empty where a file says nothing."""
 
     structural: str = ""
     """Form of the question: verify, logical, choose, compare, query."""
     semantic: str = ""
-    """What it is about: obj, attr, cat, rel, global."""
+    """Subject of the question: obj, attr, cat, rel, global."""
     detailed: str = ""
     """Finer type, such as `existAttr`."""
     group: str = ""

@@ -22,7 +22,7 @@ class Pretrain:
     steps: str = "pretrain"
     """Name of the number of steps."""
     overrides: tuple[str, ...] = ()
-    """Of this stage, before those of the row."""
+    """`KEY=VALUE` words of this stage, before those of the row."""
     after: str = ""
     """Stage from whose model it starts; from random weights where empty."""
 

@@ -108,7 +108,7 @@ class GqaBatch(PairBatch):
     """Right answers, whether they are classes or not; empty for questions without one, as in test."""
     question_ids: list[int | str | None]
     facts: list[QuestionFacts]
-    """What the scores read of each question."""
+    """Fields of each question that the scores read."""
 
 
 class GqaCollator(PairCollator):

@@ -1,4 +1,4 @@
-"""What the tools that train do with a run, or with those of all stages or modes: show, plan, carry out."""
+"""Show, plan or carry out a run, or those of all stages or modes, for the tools that train."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Converted:
     task: dict[str, Any] = field(default_factory=lambda: {"name": "pretrain"})
     """Name of the task whose heads are included, and further fields of the task section."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """What the model directory says of the weights beside that, such as the stages they went through."""
+    """Further metadata of the model directory, such as the stages they went through."""
     has_words: bool = True
     """Whether there is a word table; without, the model gets a random one for the words of any tokenizer."""
 

@@ -1,4 +1,4 @@
-"""What the comparison of vectors, two stages and fusion counts; times are not judged."""
+"""Counts of the comparison of vectors, two stages and fusion; times are not judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rows and columns of attentions are: every model says it truly, whatever it registers."""
+"""Rows and columns of attentions: every model says truly what they are, whatever it registers."""
 
 from __future__ import annotations
 

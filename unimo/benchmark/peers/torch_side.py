@@ -1,4 +1,4 @@
-"""What the peers of the benchmark share: the answers to its words, and random inputs.
+"""Common parts of the benchmark's peers: the answers to its words, and random inputs.
 
 Needs torch and transformers, and is never imported by `unimo`. A peer reads one word a line (`step`,
 `matmul`, `memory`) and answers each with one line of JSON.
@@ -32,7 +32,7 @@ class Inputs:
     """Attention mask of texts, all ones."""
     pixels: torch.Tensor
     false_pixels: torch.Tensor
-    """What ITM shows: the own pictures in the first half of the rows, others in the second."""
+    """Pictures that ITM shows: their own in the first half of the rows, others in the second."""
     matched: torch.Tensor
 
 

@@ -30,7 +30,7 @@ _NO_PICTURES = (".json", ".txt", ".tar", ".parquet", ".tsv", ".csv", ".arrow")
 
 
 class _Entry(NamedTuple):
-    """What the rows of one picture say of it."""
+    """Contents of the rows of one picture."""
 
     rows: list[int]
     """Their numbers, from 0."""

@@ -65,7 +65,7 @@ _LAYOUTS = {
 }
 """Layout by the number of columns: of UNIMO, bottom-up attention and LXMERT."""
 _CLASSES, _ATTRIBUTES = 1600, 400
-"""Of Visual Genome, as LXMERT's detector has them."""
+"""Numbers of Visual Genome, as LXMERT's detector has them."""
 _LARGEST = 2**31 - 1
 _PROBED, _AGREEING = 100, 5
 """Lines at most, and readable ones, that decide how wide features are."""

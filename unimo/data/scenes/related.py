@@ -29,9 +29,9 @@ class RelatedQuestion:
     text: str
     answer: str
     needs: Told
-    """What its answer follows from."""
+    """Attributes from which its answer follows."""
     tells: Told
-    """What follows from the question and its answer."""
+    """Attributes that follow from the question and its answer."""
     facts: QuestionFacts
 
 

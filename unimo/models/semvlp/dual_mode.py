@@ -17,7 +17,7 @@ from unimo.models.semvlp.config import CrossConfig, TextConfig
 from unimo.nn.block import Block, CrossBlock, Mlp, run_block
 
 EPSILON = 1e-12
-"""Of all norms, as in BERT."""
+"""Epsilon of all norms, as in BERT."""
 Run = tuple[list[Tensor], dict[str, Tensor]]
 """States of all layers, those at the entrance first, and on request attentions by name."""
 

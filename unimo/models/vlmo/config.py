@@ -120,7 +120,7 @@ class ObjectiveConfig:
     mlm_weight: NonNegative = 0.25
     """Of the release; the paper gives no weights."""
     image_targets: Literal["pixels", "dvae", "features"] = "pixels"
-    """What the vision stage predicts of masked patches. pixels: their pixels, normalised (MAE), which needs
+    """Targets of masked patches in the vision stage. pixels: their pixels, normalised (MAE), which needs
     no other weights; dvae: codes of DALL-E's discrete VAE (BEiT, as the paper); features: states of a frozen
     tower (EVA)."""
     image_teacher: str = ""
@@ -148,10 +148,10 @@ class PretrainingConfig(PretrainConfig):
     """Task section of pre-training."""
 
     stage: Literal["vision", "language", "vision_language"] = "vision_language"
-    """What is learned (section 3.4): masked patches of images alone, masked words of texts alone, or the
-    tasks on pairs."""
+    """Stage of pre-training (section 3.4): masked patches of images alone, masked words of texts alone,
+    or the tasks on pairs."""
     init_experts: Literal["own", "image"] = "own"
-    """What experts start from in `init_from`. own: those for the same inputs, and where it has none, as of
+    """Start of the experts in `init_from`. own: those for the same inputs, and where it has none, as of
     pairs, they start at random; image: all from those for images (Table 3, "Image-Only Pre-Training")."""
 
     @property

@@ -102,7 +102,7 @@ _HF_ROWS = (
     row("tensor", f"{_BLOCK}attention.q_bias", f"{_READ}query.bias", shape=("H",)),
     row("tensor", f"{_BLOCK}attention.v_bias", f"{_READ}value.bias", shape=("H",)),
 )
-"""What Hugging Face's BEiT and ViT share, without the prefix `beit.` or `vit.`."""
+"""Names that Hugging Face's BEiT and ViT share, without the prefix `beit.` or `vit.`."""
 _POSITIONS = "embeddings.position_embeddings"
 NAMES: Mapping[str, tuple[Row, ...]] = {
     "unilm": UNILM,

@@ -1,4 +1,4 @@
-"""What masked image modelling predicts of a patch, by `objective.image_targets`."""
+"""Targets of masked image modelling for each patch, by `objective.image_targets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a network that gives targets reads the part of an image that the model reads. Needs no Paddle."""
+"""Views in which a network that gives targets sees what the model reads of an image. Needs no Paddle."""
 
 from __future__ import annotations
 

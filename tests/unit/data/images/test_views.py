@@ -62,7 +62,7 @@ def test_smallest_crop_of_simclr():
 
 
 def test_beit_changes_brightness_contrast_and_saturation_of_the_whole_image():
-    """Of one colour only the brightness can change, whose factors are those of BEiT's code: 0.6 to 1.4."""
+    """A picture of one colour can only change its brightness, by BEiT's factors: 0.6 to 1.4."""
     recipe = RECIPES["beit_crop"]
     assert (recipe.smallest_crop, recipe.mirror, recipe.statistics) == (0.08, True, "half")
     jitter, grey = recipe.augment_first, Image.new("RGB", (4, 4), (100, 100, 100))

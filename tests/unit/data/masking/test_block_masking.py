@@ -32,7 +32,7 @@ def test_single_blocks_are_as_drawn():
 
 
 def test_blocks_hide_neighbours():
-    """Of patches that were hidden one by one, 38% of the neighbours would be hidden."""
+    """Patches hidden one by one would have 38% of their neighbours hidden."""
     masker, rng = BlockMasker(14), np.random.default_rng(2)
     masks = [masker(rng) for _ in range(200)]
     beside = np.concatenate([mask[:, 1:][mask[:, :-1]] for mask in masks])

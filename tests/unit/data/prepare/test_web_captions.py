@@ -176,7 +176,7 @@ def two_splits(folder: Path) -> Path:
 
 
 def test_addresses_beside_pictures_go_before_numbers(tmp_path: Path) -> None:
-    """Of both splits in one folder, from shuffled lists, so that no number fits."""
+    """Pictures of both splits in one folder, from shuffled lists, so that no number fits."""
     urls = ["https://x.org/V0/image.jpg", "https://x.org/T0/image.jpg", "https://x.org/T2/image.jpg"]
     names = [img2dataset(row) for row in (0, 1, 2)]
     downloaded(tmp_path / "images", names, urls)

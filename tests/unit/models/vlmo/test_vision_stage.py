@@ -77,7 +77,7 @@ def test_exactly_what_images_use_learns(positions: str, experts: str) -> None:
 
 
 def test_masked_patches_tell_nothing() -> None:
-    """Of none of their pixels does any state depend; of every other pixel some state does."""
+    """No state depends on any of their pixels; some state depends on every other pixel."""
     task, batch = make_task(), masked_images()
     batch.images.stop_gradient = False
     states = task.objective.states(task.model, batch)

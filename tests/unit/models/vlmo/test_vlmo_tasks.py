@@ -1,4 +1,4 @@
-"""Which tasks a VLMo learns (Table 5), and matching without contrast, against two passes by hand."""
+"""Tasks that a VLMo learns (Table 5), and matching without contrast, against two passes by hand."""
 
 from __future__ import annotations
 
