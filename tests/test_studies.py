@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from unimo.studies.catalogue import STUDIES
+from unimo.studies.runner import make_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["data.scenes.val_images=4", "train.batch_size=8", "train.device=cpu"]
@@ -49,7 +50,7 @@ def test_help_and_dry_run_say_what_would_run(name: str, tmp_path: Path) -> None:
     done = call(name, "--seeds", "5", "--dry-run", "--output", str(tmp_path / "out"), "optim.lr=1e-3")
     assert done.returncode == 0 and not (tmp_path / "out").exists()
     commands = [line for line in done.stdout.splitlines() if line.startswith("  python tools/")]
-    assert len(commands) == sum(len(row.stages) for row in study.choose_rows())
+    assert len(commands) == sum(len(job.stages) for job in make_jobs(study, seeds=[5]))
     assert "time: about" in done.stdout
 
 
