@@ -68,13 +68,13 @@ class Model(nn.Layer):
 
     @property
     def hidden_size(self) -> int:
-        """Width D of the fused states."""
-        raise NotImplementedError
+        """Width D of the fused states; where there is a single one, of everything."""
+        return self.config.hidden_size
 
     @property
     def pooled_size(self) -> int:
         """Width P of `Encoded.pooled`."""
-        raise NotImplementedError
+        return self.hidden_size
 
     @property
     def head_std(self) -> float:
@@ -84,7 +84,7 @@ class Model(nn.Layer):
     @property
     def vector_sizes(self) -> tuple[int, int]:
         """Widths of `text_vector` and `image_vector`."""
-        return self.config.text.hidden_size, self.config.vision.hidden_size
+        return self.hidden_size, self.hidden_size
 
     @property
     def image_types(self) -> int | None:

@@ -20,6 +20,10 @@ class TwoTowers(Model):
     vision: VisionTower
 
     @property
+    def vector_sizes(self) -> tuple[int, int]:
+        return self.config.text.hidden_size, self.config.vision.hidden_size
+
+    @property
     def attention_axes(self) -> dict[str, Axes]:
         """Those of the towers; a subclass adds those of its fusion."""
         return {"text": Axes(("text",), ("text",)), "image": Axes(("image",), ("image",))}

@@ -97,21 +97,8 @@ class SemVlp(Model):
         return (TowerSource(self, self.config.text.init, ignore=("objects.", *cross)),)
 
     @property
-    def hidden_size(self) -> int:
-        return self.config.hidden_size
-
-    @property
-    def pooled_size(self) -> int:
-        """H, in both modes."""
-        return self.config.hidden_size
-
-    @property
     def head_std(self) -> float:
         return self.config.text.init_std
-
-    @property
-    def vector_sizes(self) -> tuple[int, int]:
-        return self.hidden_size, self.hidden_size
 
     @property
     def attention_axes(self) -> dict[str, Axes]:

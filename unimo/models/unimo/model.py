@@ -55,25 +55,12 @@ class Unimo(Model):
         return (TowerSource(self.transformer, self.config.text.init),)
 
     @property
-    def hidden_size(self) -> int:
-        return self.config.hidden_size
-
-    @property
-    def pooled_size(self) -> int:
-        """H, for pairs, texts and images alike."""
-        return self.config.hidden_size
-
-    @property
     def attention_axes(self) -> dict[str, Axes]:
         return {"fusion": Axes(("image", "text"), ("image", "text"))}
 
     @property
     def head_std(self) -> float:
         return self.config.text.init_std
-
-    @property
-    def vector_sizes(self) -> tuple[int, int]:
-        return self.hidden_size, self.hidden_size
 
     def encode_image(
         self, images: Images, *, layers: bool = False, attentions: bool = False, second: bool = False

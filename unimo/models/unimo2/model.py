@@ -63,10 +63,6 @@ class Unimo2(TwoTowers):
         return *super().parts_to_load(), TowerSource(self.fusion, self.config.fusion.init, ignore=ignore)
 
     @property
-    def hidden_size(self) -> int:
-        return self.config.hidden_size
-
-    @property
     def pooled_size(self) -> int:
         """Width of a pair's `pooled`: 2 H for `concat`, else H. A single text or image has H always."""
         return 2 * self.hidden_size if self.config.fusion.itm_feature == "concat" else self.hidden_size

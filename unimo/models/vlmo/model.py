@@ -83,15 +83,6 @@ class Vlmo(Model):
             self.relative_positions = RelativePositions(*sizes)
 
     @property
-    def hidden_size(self) -> int:
-        return self.config.hidden_size
-
-    @property
-    def pooled_size(self) -> int:
-        """D, for pairs, texts and images alike."""
-        return self.config.hidden_size
-
-    @property
     def image_types(self) -> int:
         return self.config.vision.types
 
@@ -102,10 +93,6 @@ class Vlmo(Model):
     @property
     def head_std(self) -> float:
         return self.config.transformer.init_std
-
-    @property
-    def vector_sizes(self) -> tuple[int, int]:
-        return self.hidden_size, self.hidden_size
 
     def encode_image(
         self, images: Tensor, *, layers: bool = False, attentions: bool = False, second: bool = False
