@@ -36,12 +36,15 @@ def format_csv(results: Sequence[Result]) -> str:
 
 
 def write_table(results: Sequence[Result], output: Path) -> None:
-    """Write `table.csv` into the output folder.
+    """Write `table.csv` into the output folder. Rows with other commands that stand there are kept.
 
     Raises:
+        ConfigError: the file that is there is no table of results.
         OSError: it cannot be written.
     """
-    write_text(output / TABLE, format_csv(results))
+    new = {each["commands"] for each in results}
+    others = [each for each in read_table(output) if each.get("commands", "") not in {"", *new}]
+    write_text(output / TABLE, format_csv([*results, *others]))
 
 
 def read_table(output: Path) -> list[Result]:

@@ -300,6 +300,9 @@ def test_rows_of_a_table_with_other_settings_are_left_out(
     other = make_jobs(STUDY, ["scratch"], [0], {"tune": 6})
     assert collect(STUDY, other, moved) == [] and "other settings" in caplog.text
     assert waiting_stages(other[0], moved)
+    run_jobs(other, moved, 1)
+    write_table(collect(STUDY, other, moved), moved)
+    assert all(len(collect(STUDY, each, moved)) == 1 for each in (jobs, other))
 
 
 @pytest.mark.parametrize("content", ["row,seed\nall,one\n", "a,b\n1,2\n"])

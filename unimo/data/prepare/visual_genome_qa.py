@@ -123,7 +123,7 @@ def _read_questions(path: Path, broken: BrokenRecords) -> dict[int, list[Pair]]:
 
 
 def _frequent(pairs: Iterable[Pair], min_count: int) -> list[str]:
-    """Return the answers of at least so many questions, in first-seen order.
+    """Return the answers that occur `min_count` times or more, in first-seen order.
 
     Raises:
         DataError: there are none.
