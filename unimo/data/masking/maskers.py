@@ -194,3 +194,11 @@ class RegionMasker:
             masked |= group
             anchors.append(anchor)
         return masked, np.array(anchors, np.int64)
+
+    def unseen(self, boxes: np.ndarray, masked: np.ndarray) -> np.ndarray:
+        """Return which masked regions [R] no visible region overlaps, bool [R].
+
+        Anchors are among them. A region that was masked with an anchor may overlap another one that does not
+        touch the anchor, and stayed visible.
+        """
+        return masked & ~(overlaps(boxes) > self.threshold)[:, ~masked].any(axis=1)

@@ -130,6 +130,8 @@ class RegionInput:
 
     def attributes(self, record: Record) -> np.ndarray:
         """Return the likeliest attribute of each region that `read` returns, [R] int64; raises as it does."""
+        if self.blank:
+            return np.zeros(1, np.int64)
         return self.source.attributes_of(record)[: self.max_regions]
 
     def read(self, record: Record) -> Regions:

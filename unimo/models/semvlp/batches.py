@@ -1,8 +1,8 @@
 """Pre-training batches of SemVLP.
 
-Legend: B batch, R most objects of an image, M masked objects, K those of them with a label, F width of a
-feature. Row 0 of an image is [IMG], so object r is row 1 + r. Only pairs that match have targets (section
-3.3.1).
+Legend: B batch, R most objects of an image, M masked objects that are predicted, K those of them with a
+label, F width of a feature. Row 0 of an image is [IMG], so object r is row 1 + r. Only pairs that match have
+targets (section 3.3.1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class PretrainBatch(batches.PretrainBatch):
     """Pairs, some of whose tokens and objects are masked; `images` have `masked` objects."""
 
     object_positions: Array
-    """[M] int64, flat positions b * (1 + R) + 1 + r of the masked objects."""
+    """[M] int64, flat positions b * (1 + R) + 1 + r of the masked objects that are predicted."""
     object_features: Array
     """[M, F] float32, what they are like."""
     label_positions: Array

@@ -67,9 +67,10 @@ class PretrainCollator(collate.PretrainCollator):
         regions: Regions = prepared["image"]
         if self.hide is not None:
             masked = self.hide(regions.boxes, rng)
+            targets = self.hide.unseen(regions.boxes, masked)
         else:
-            masked = rng.random(len(regions)) < self.share
-        prepared |= {"masked": masked, "qa_label": self.answers.draw(record, rng)}
+            masked = targets = rng.random(len(regions)) < self.share
+        prepared |= {"masked": masked, "targets": targets, "qa_label": self.answers.draw(record, rng)}
         if self.has_attributes:
             prepared["attributes"] = self.processor.visual.attributes(record)
         return prepared
@@ -87,7 +88,7 @@ class PretrainCollator(collate.PretrainCollator):
         masked = [sample["masked"] for sample in prepared]
         pairs["images"] = pairs["images"] | {"masked": pad(masked, 0)["input_ids"]}
         labels = np.array([sample["qa_label"] for sample in prepared], np.int64)
-        hidden = [chosen & own for chosen, own in zip(masked, matched, strict=True)]
+        hidden = [sample["targets"] & own for sample, own in zip(prepared, matched, strict=True)]
         attributes = None
         if self.has_attributes:
             chosen = [sample["attributes"][row] for sample, row in zip(prepared, hidden, strict=True)]

@@ -120,5 +120,5 @@ class PretrainingConfig(PretrainConfig):
     """Answers that are learned (`unimo/data/readers/answer_table.py`): a JSON list, or `auto` for all of the
     corpora that are questions."""
     mask_overlapping: bool = False
-    """Mask with an object all that overlap it by more than 0.3 (UNIMO, section 2.2), which show parts of
-    it."""
+    """Mask with an object all that overlap it by more than 0.3 (UNIMO, section 2.2), which show parts of it,
+    and predict only masked objects that no visible one overlaps so."""

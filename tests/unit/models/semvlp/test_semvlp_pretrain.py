@@ -10,19 +10,16 @@ import paddle
 import pytest
 from micro import make_run
 from region_samples import write_store
+from semvlp_records import collated, make_collator
 from small_models import set_parameters
 from small_semvlp import pretrain_batch, small_config, small_semvlp
 from small_unimo import FEATURE, REGIONS
 
-from unimo.data.processor import Processor, ProcessorConfig
-from unimo.data.readers.answer_table import AnswerTable
-from unimo.data.record import Record
-from unimo.data.regions.base import Regions
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError
+from unimo.models import collate
 from unimo.models.objective import Scalars
 from unimo.models.semvlp.batches import PretrainBatch
-from unimo.models.semvlp.collate import PretrainCollator
 from unimo.models.semvlp.config import PretrainingConfig
 from unimo.models.semvlp.pretrain import Objective
 from unimo.nn.block import set_recompute
@@ -163,44 +160,6 @@ def test_a_run_takes_widths_classes_and_attributes_of_its_regions(tmp_path: Path
         assert (found.feature_size, found.num_classes, found.num_attributes) == sizes
 
 
-class Source:
-    """Six regions an image, the first of which has no class; the fourth and fifth overlap. The attribute of
-    a region is its number."""
-
-    feature_size, num_classes, num_attributes = FEATURE, 5, 6
-
-    def attributes_of(self, record: Record) -> np.ndarray:
-        return np.arange(REGIONS)
-
-    def of(self, record: Record) -> Regions:
-        rng = np.random.default_rng(len(record.text))
-        corner = np.array([0, 40, 80, 120, 122, 160], np.float32)[:, None]
-        boxes = np.hstack([corner, corner, corner + 20, corner + 20])
-        probs = rng.random((REGIONS, 5)).astype(np.float32)
-        probs[0] = 0
-        features = rng.normal(size=(REGIONS, FEATURE)).astype(np.float32)
-        return Regions(features, boxes, 200, 200, probs)
-
-
-def make_collator(answers: str = "abc", **options: Any) -> PretrainCollator:
-    processor = Processor(load_tokenizer("scenes"), ProcessorConfig(max_text_len=20, regions="grid"))
-    processor.visual.source = Source()
-    options = {"mlm_probability": 0.5, "object_mask_probability": 0.5, **options}
-    return PretrainCollator(processor, PretrainingConfig(**options), AnswerTable(answers), attributes=True)
-
-
-def collated(collator: PretrainCollator, count: int = 8, seed: int = 0) -> PretrainBatch:
-    texts = ["a small red circle .", "there are two objects .", "a large blue square at the top right ."]
-    records = [
-        Record(
-            f"s{row}", "c", (b"x",), texts[row % 3], None, f"{row}.png", answer_scores={"abc"[row % 3]: 1.0}
-        )
-        for row in range(count)
-    ]
-    rng = np.random.default_rng(seed)
-    return collator.collate([collator.prepare(record, rng) for record in records], rng)
-
-
 def test_targets_are_of_masked_tokens_and_objects_of_matching_pairs() -> None:
     batch = collated(make_collator())
     matched = batch.itm_labels == 1
@@ -223,11 +182,18 @@ def test_targets_are_of_masked_tokens_and_objects_of_matching_pairs() -> None:
 
 @pytest.mark.parametrize("mode", ["single", "two"])
 def test_a_mismatched_pair_teaches_matching_alone(mode: Any) -> None:
-    """By the gradient of what the network reads of each pair."""
+    """By the gradient of each loss in what the network reads of each pair."""
     words = {"vocab_size": load_tokenizer("scenes").vocab_size}
     task = make_task(text=words, regions={"num_attributes": 6})
     batch = collated(make_collator())
-    matched = batch.itm_labels == 1
+    objects, labels = batch.object_positions // (1 + REGIONS), batch.label_positions // (1 + REGIONS)
+    rows = {
+        "mlm": batch.mlm_positions // batch.input_ids.shape[1],
+        **{"object": objects, "label": labels, "attribute": objects},
+        "qa": np.flatnonzero(batch.qa_labels >= 0),
+    }
+    assert rows.keys() == set(MASKED_LOSSES)
+    assert all(set(found) == set(np.flatnonzero(batch.itm_labels)) for found in rows.values())
     given = to_tensors(batch)
     features = given.images["features"]
     features.stop_gradient = False
@@ -238,26 +204,36 @@ def test_a_mismatched_pair_teaches_matching_alone(mode: Any) -> None:
     task.objective.mode = mode
     with paddle_kernels():
         losses, _ = task.losses(given)
-    for names, teaches in ((MASKED_LOSSES, matched), (("itm",), matched | True)):
-        total = sum(losses[name] for name in names)
-        by_words, by_features = paddle.grad(total, [shift, features], retain_graph=True)
-        assert ((np.abs(by_words.numpy()).max((1, 2)) > 0) == teaches).all()
-        shown = teaches if names != ("itm",) else np.isin(np.arange(8), batch.itm_image_index)
-        assert ((np.abs(by_features.numpy()).max((1, 2)) > 0) == shown).all()
+
+    def teachers(name: str) -> list[set[int]]:
+        """Texts and images that a loss has a gradient in."""
+        found = paddle.grad(losses[name], [shift, features], retain_graph=True, allow_unused=True)
+        return [
+            set() if value is None else set(np.flatnonzero(np.abs(value.numpy()).max((1, 2))))
+            for value in found
+        ]
+
+    for name, own in rows.items():
+        # A text of its own stream sees no image.
+        images = set() if (name, mode) == ("mlm", "two") else set(own)
+        assert teachers(name) == [set(own), images], name
+    assert teachers("itm") == [set(range(8)), set(batch.itm_image_index)]
 
 
-def test_overlapping_objects_are_masked_together_if_wanted() -> None:
-    apart, together = (make_collator(mask_overlapping=overlapping) for overlapping in (False, True))
-    seen = {False: set(), True: set()}
-    shares = {False: [], True: []}
-    for collator in (apart, together):
-        kind = collator is together
-        for seed in range(20):
-            masked = collated(collator, seed=seed).images["masked"]
-            seen[kind] |= {tuple(pair) for pair in masked[:, 3:5].tolist()}
-            shares[kind].append(masked.mean())
-    assert seen == {False: {(0, 0), (0, 1), (1, 0), (1, 1)}, True: {(0, 0), (1, 1)}}
-    assert all(0.42 < np.mean(found) < 0.58 for found in shares.values())
+@pytest.mark.parametrize("mode", ["single", "two"])
+def test_mismatched_pairs_alone_move_no_parameter_but_by_matching(
+    mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collate, "draw_matches", lambda size, rng: np.zeros(size, bool))
+    words = {"vocab_size": load_tokenizer("scenes").vocab_size}
+    task = make_task(text=words, regions={"num_attributes": 6})
+    batch = collated(make_collator())
+    assert not batch.itm_labels.any() and batch.images["masked"].any()
+    task.objective.mode = mode
+    losses, _ = task.losses(to_tensors(batch))
+    assert all(losses[name].item() == 0 for name in MASKED_LOSSES) and losses["itm"].item() > 0
+    sum(losses[name] for name in MASKED_LOSSES).backward()
+    assert all(value.grad is None or not value.grad.abs().max() for value in task.parameters())
 
 
 def test_answers_that_are_no_class_and_labels_that_are_not_there() -> None:
