@@ -20,6 +20,7 @@ from unimo.registry import model_config  # noqa: E402
 
 EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-python peer/bin/python
   python tools/benchmark.py train --model vlmo_base --against hf-vilt --peer-python peer/bin/python
+  python tools/benchmark.py train --model semvlp_base --against hf-visualbert --text-len 20
   python tools/benchmark.py train --model unimo3_base --model meter_base --steps 5
   python tools/benchmark.py train --model unimo2_base --layers 3
   python tools/benchmark.py sequences --model unimo_base --batch-size 7 --layers 2 data.texts=[]

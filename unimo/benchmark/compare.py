@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unimo.benchmark import flops
+from unimo.benchmark.learners import learners
 from unimo.errors import ConfigError, UnimoError
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,12 @@ PEERS = {
             "transformer": (*_TOWER, "intermediate_size"),
         },
         flops.vilt_step,
+    ),
+    "hf-visualbert": Peer(
+        "hf_visualbert.py",
+        "semvlp_base",
+        {"text": (*_TOWER, "vocab_size", "intermediate_size", "max_position"), "regions": ("feature_size",)},
+        flops.visualbert_step,
     ),
 }
 _ROOT = Path(__file__).resolve().parents[2]
@@ -120,10 +127,12 @@ class Side:
         self._errors.close()
 
 
-def own_side(model: Mapping[str, Any], request: Mapping[str, Any], threads: int) -> Side:
-    """Start our model, `{"name": ..., further config fields}`, in its own process."""
+def own_side(
+    model: Mapping[str, Any], request: Mapping[str, Any], threads: int, name: str | None = None
+) -> Side:
+    """Start our model, `{"name": ..., further config fields}`, in its own process; `name` is for tables."""
     command = [sys.executable, "-m", "unimo.benchmark.worker"]
-    return Side(model["name"], command, {"model": dict(model), **request}, threads)
+    return Side(name or model["name"], command, {"model": dict(model), **request}, threads)
 
 
 def peer_side(peer: str, python: str, config: Any, request: Mapping[str, Any], threads: int) -> Side:
@@ -189,26 +198,27 @@ def compare_models(
     """Measure training steps of our models and of a peer of the sizes of the first one.
 
     Args:
-        configs: configs of models of the UNIMO-3 family, or of VLMo. All learn MLM and ITM, so VLMo does
-            without ITC.
+        configs: configs of our models, each of which takes part in all its ways of learning (`learners`).
         settings: `batch` (`batch_size`, `text_len`, `targets` of a sample), `matmul`, `threads`, `steps`,
             `warmup`.
         against, peer_python: name of a peer, and the interpreter that runs it.
 
     Returns:
         Plain data: `settings`, figures of the `sides`, `ratios` of samples per second.
+
+    Raises:
+        ConfigError: a model has other losses than MLM and ITM, or the peer is built otherwise.
     """
     batch, threads = settings["batch"], settings["threads"]
     request = {key: settings[key] for key in ("batch", "matmul")}
     size = (batch["batch_size"], batch["text_len"])
+    ours = [(config, learner) for config in configs for learner in learners(config)]
 
     def opened() -> Iterator[tuple[Side, flops.Parts]]:
-        for config in configs:
-            is_vlmo = hasattr(config, "transformer")
-            model = {"objective": {"tasks": ["itm", "mlm"]}} if is_vlmo else {}
-            count = flops.vlmo_step if is_vlmo else flops.own_step
-            side = own_side({"name": config.name, **model}, request, threads)
-            yield side, count(config, *size, batch["targets"] * size[0])
+        for config, learner in ours:
+            model, asked = {"name": config.name, **learner.model}, {**request, "task": learner.task}
+            side = own_side(model, asked, threads, learner.name)
+            yield side, learner.step(*size, batch["targets"] * size[0])
         if against:
             side = peer_side(against, peer_python, configs[0], request, threads)
             yield side, PEERS[against].step(configs[0], *size)

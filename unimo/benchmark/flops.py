@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from unimo.models.semvlp.config import Config as SemVlpConfig
+from unimo.models.semvlp.config import Mode
 from unimo.models.unimo3.config import Config, FusionConfig, linked_layers
 from unimo.models.vlmo.config import Config as VlmoConfig
 
 Parts = dict[str, int]
 TRAIN = 3
 """Work of a training step in units of its forward pass."""
+REGIONS = 100
+"""Objects of an image (SemVLP, section 4.1)."""
 
 
 def product(rows: int, inner: int, out: int) -> int:
@@ -55,8 +59,8 @@ def cross_block(tokens: int, other: int, width: int, inner: int, queries: int | 
 
 
 def image_tokens(config: Any) -> int:
-    """Return V, the number of patches and the class token."""
-    return config.vision.num_patches + 1
+    """Return V, the number of patches and the class token, or of objects and [IMG]."""
+    return 1 + (config.vision.num_patches if hasattr(config, "vision") else REGIONS)
 
 
 def own_step(config: Config, batch_size: int, text_len: int, targets: int) -> Parts:
@@ -116,11 +120,44 @@ def _one_stream(
     rows, layers = text_len + image_tokens(config), config.transformer.num_layers - 1
     patches = product(config.vision.num_patches, 3 * config.vision.patch_size**2, width)
     last = sum(block(rows, width, inner, count) for count in queries)
-    words = product(mlm_tokens, width, width) + product(mlm_tokens, width, config.text.vocab_size)
     forward = {
         "patches": 2 * batch_size * patches,
         "blocks": batch_size * (2 * layers * block(rows, width, inner) + last),
-        "heads": words + batch_size * (product(1, width, width) + product(1, width, 2)),
+        "heads": _pooled_heads(width, config.text.vocab_size, mlm_tokens, batch_size),
+    }
+    return {part: TRAIN * count for part, count in forward.items()}
+
+
+def semvlp_step(config: SemVlpConfig, mode: Mode, batch_size: int, text_len: int, targets: int) -> Parts:
+    """Count MLM and ITM of SemVLP in a mode: one pass for both, all rows of the last layer.
+
+    Args: see `own_step`.
+    """
+    text, width, inner = config.text, config.hidden_size, config.text.intermediate_size
+    t, v, start = text_len, image_tokens(config), config.cross.start
+    if mode == "single":
+        blocks = text.num_layers * block(t + v, width, inner)
+    else:
+        upper = (text.num_layers - start) * cross_block(v, t, width, inner)
+        blocks = text.num_layers * block(t, width, inner) + start * block(v, width, inner) + upper
+    return _region_step(config, batch_size, blocks, config.regions.feature_size + 4, targets)
+
+
+def visualbert_step(config: SemVlpConfig, batch_size: int, text_len: int) -> Parts:
+    """Count a step of Hugging Face's VisualBERT, which has no [IMG]: one full pass, vocabulary logits at all
+    positions, those of regions included."""
+    text, rows = config.text, text_len + REGIONS
+    blocks = text.num_layers * block(rows, config.hidden_size, text.intermediate_size)
+    return _region_step(config, batch_size, blocks, config.regions.feature_size, batch_size * rows)
+
+
+def _region_step(config: SemVlpConfig, batch_size: int, blocks: int, inputs: int, mlm_tokens: int) -> Parts:
+    """Count a pass of `blocks` FLOPs a pair over regions of `inputs` numbers each."""
+    width = config.hidden_size
+    forward = {
+        "regions": batch_size * product(REGIONS, inputs, width),
+        "blocks": batch_size * blocks,
+        "heads": _pooled_heads(width, config.text.vocab_size, mlm_tokens, batch_size),
     }
     return {part: TRAIN * count for part, count in forward.items()}
 
@@ -164,6 +201,12 @@ def _links(
     links = 0 if fusion.gate_dim == "none" else sum(len(layers) for layers in table)
     width = fusion.hidden_size
     return len(projected) * product(tokens, tower_width, width), links * product(tokens, width, width)
+
+
+def _pooled_heads(width: int, vocabulary: int, mlm_tokens: int, pairs: int) -> int:
+    """Count the head of MLM, and that of ITM on one pooled state."""
+    mlm = product(mlm_tokens, width, width) + product(mlm_tokens, width, vocabulary)
+    return mlm + pairs * (product(1, width, width) + product(1, width, 2))
 
 
 def _heads(config: Config, mlm_tokens: int, pairs: int) -> int:

@@ -81,3 +81,22 @@ def test_vlmo_and_vilt_by_hand():
     # Without experts for pairs the rows of texts and images go apart, and all are computed.
     apart = replace(config, transformer=replace(config.transformer, pair_layers=0))
     assert flops.vlmo_step(apart, 2, 40, 12)["blocks"] == peer["blocks"]
+
+
+def test_semvlp_and_visualbert_by_hand():
+    config = model_config("semvlp_base")
+    single, two = (flops.semvlp_step(config, mode, 2, 20, 6) for mode in ("single", "two"))
+    peer = flops.visualbert_step(config, 2, 20)
+    # 20 tokens and 100 objects; our rows have [IMG] too, and a box beside each feature.
+    weights, attention = 2 * 12 * 768**2, 4 * 768
+    assert single["blocks"] == 3 * 2 * 12 * (121 * weights + attention * 121**2)
+    assert peer["blocks"] == 3 * 2 * 12 * (120 * weights + attention * 120**2)
+    # Six layers with cross-attention: queries and output of 101 objects, keys and values of 20 tokens.
+    cross = 2 * 2 * 768**2 * (101 + 20) + attention * 101 * 20
+    apart = 121 * weights + attention * (20**2 + 101**2)
+    assert two["blocks"] == 3 * 2 * (12 * apart + 6 * cross)
+    assert single["regions"] == two["regions"] == 3 * 2 * 100 * 2 * 2052 * 768
+    assert peer["regions"] == 3 * 2 * 100 * 2 * 2048 * 768
+    pooled = 2 * (2 * 768**2 + 2 * 768 * 2)
+    assert single["heads"] == two["heads"] == 3 * (2 * 6 * 768 * (768 + 30522) + pooled)
+    assert peer["heads"] == 3 * (2 * 240 * 768 * (768 + 30522) + pooled)

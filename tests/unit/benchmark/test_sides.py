@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from unimo.benchmark.compare import Side, find_peer_python, own_side, peer_side
-from unimo.benchmark.worker import make_batch
+from unimo.benchmark.learners import learners
+from unimo.benchmark.worker import Step, make_batch
 from unimo.errors import ConfigError, UnimoError
 from unimo.registry import model_config
 
@@ -81,9 +82,45 @@ def test_vilt_has_the_width_and_depth_of_vlmo():
     side.close()
 
 
+def test_visualbert_has_the_sizes_of_semvlp():
+    config = model_config("semvlp_tiny")
+    request = {**REQUEST, "batch": {**REQUEST["batch"], "image_tokens": 5}}
+    side = peer_side("hf-visualbert", peer_python(), config, request, threads=1)
+    width, text = config.hidden_size, config.text
+    block = 2 * width * text.intermediate_size + text.intermediate_size + 4 * width**2 + 9 * width
+    # Words, positions and two types of texts and of regions, norm; regions, pooler.
+    rows = text.vocab_size + 2 * (text.max_position + 2) + 2
+    ends = (config.regions.feature_size + 1) * width + (width + 1) * width
+    heads = (width + 3) * width + text.vocab_size + 2 * (width + 1)  # the vocabulary's weights are the words
+    assert side.parameters == text.num_layers * block + rows * width + ends + heads
+    losses = [side.ask("step")["loss"] for _ in range(2)]
+    assert losses[1] != losses[0]
+    side.close()
+
+
+@pytest.mark.parametrize("name", ["vlmo_tiny", "semvlp_tiny"])
+def test_ways_of_learning_words_and_matching_alone(name):
+    for learner in learners(model_config(name)):
+        step = Step({"name": name, **learner.model}, REQUEST["batch"], dict(learner.task))
+        losses = step.task.losses(step.batch)[0]
+        assert {loss for loss, value in losses.items() if float(value)} == {"mlm", "itm"}
+        first = step()["loss"]
+        assert step()["loss"] != first
+
+
+def test_both_modes_of_semvlp_are_compared():
+    single, two = learners(model_config("semvlp_tiny"))
+    assert (single.name, two.name) == ("semvlp_tiny, single", "semvlp_tiny, two")
+
+
 def test_a_peer_that_is_built_otherwise():
     with pytest.raises(ConfigError, match="hf-vilt is not built like unimo3_tiny; try --model vlmo_base"):
         peer_side("hf-vilt", sys.executable, model_config("unimo3_tiny"), REQUEST, threads=1)
+
+
+def test_a_model_with_other_losses():
+    with pytest.raises(ConfigError, match="unimo_tiny does not learn MLM and ITM by themselves; try --model"):
+        learners(model_config("unimo_tiny"))
 
 
 def test_a_worker_that_dies_is_quoted():

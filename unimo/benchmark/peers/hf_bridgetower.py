@@ -53,21 +53,12 @@ def build(sizes: dict[str, Any]) -> torch.nn.ModuleDict:
 def make(request: dict[str, Any]) -> tuple[torch.nn.ModuleDict, Callable[[], torch.Tensor]]:
     """The model, and the sum of both losses of a batch that never changes."""
     models = build(request)
-    inputs = make_inputs(request["batch"], request["text"]["vocab_size"], request["vision"]["image_size"])
+    side = request["vision"]["image_size"]
+    inputs = make_inputs(request["batch"], request["text"]["vocab_size"], 3, side, side)
 
     def loss() -> torch.Tensor:
-        mlm = models["mlm"](
-            input_ids=inputs.masked_ids,
-            attention_mask=inputs.mask,
-            pixel_values=inputs.pixels,
-            labels=inputs.labels,
-        )
-        itm = models["itm"](
-            input_ids=inputs.ids,
-            attention_mask=inputs.mask,
-            pixel_values=inputs.false_pixels,
-            labels=inputs.matched,
-        )
+        mlm = models["mlm"](**inputs.masked_texts, pixel_values=inputs.images)
+        itm = models["itm"](**inputs.texts, pixel_values=inputs.false_images, labels=inputs.matched)
         return mlm.loss + itm.loss
 
     return models, loss

@@ -40,18 +40,12 @@ def build(sizes: dict[str, Any]) -> torch.nn.ModuleDict:
 def make(request: dict[str, Any]) -> tuple[torch.nn.ModuleDict, Callable[[], torch.Tensor]]:
     """The model, and the sum of both losses of a batch that never changes."""
     layers = build(request)
-    inputs = make_inputs(request["batch"], request["text"]["vocab_size"], request["vision"]["image_size"])
+    side = request["vision"]["image_size"]
+    inputs = make_inputs(request["batch"], request["text"]["vocab_size"], 3, side, side)
 
     def loss() -> torch.Tensor:
-        masked = layers["mlm"](
-            input_ids=inputs.masked_ids,
-            attention_mask=inputs.mask,
-            pixel_values=inputs.pixels,
-            labels=inputs.labels,
-        )
-        pairs = layers["mlm"].vilt(
-            input_ids=inputs.ids, attention_mask=inputs.mask, pixel_values=inputs.false_pixels
-        )
+        masked = layers["mlm"](**inputs.masked_texts, pixel_values=inputs.images)
+        pairs = layers["mlm"].vilt(**inputs.texts, pixel_values=inputs.false_images)
         logits = layers["itm"](pairs.pooler_output)
         return masked.loss + torch.nn.functional.cross_entropy(logits, inputs.matched)
 

@@ -22,36 +22,39 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Inputs:
-    """Random pixels and tokens without padding, for MLM and ITM; half of the pairs are false."""
+    """Random images and tokens without padding, for MLM and ITM; half of the pairs are false."""
 
-    ids: torch.Tensor
-    masked_ids: torch.Tensor
-    labels: torch.Tensor
-    """Targets of MLM, `IGNORED` elsewhere."""
-    mask: torch.Tensor
-    """Attention mask of texts, all ones."""
-    pixels: torch.Tensor
-    false_pixels: torch.Tensor
-    """Pictures that ITM shows: their own in the first half of the rows, others in the second."""
+    texts: dict[str, torch.Tensor]
+    """What the library's networks take: `input_ids` and `attention_mask`, which is all ones."""
+    masked_texts: dict[str, torch.Tensor]
+    """What its heads of MLM take: the same with some tokens masked, and `labels`, `IGNORED` elsewhere."""
+    images: torch.Tensor
+    false_images: torch.Tensor
+    """Images that ITM shows: their own in the first half of the rows, others in the second."""
     matched: torch.Tensor
 
 
-def make_inputs(batch: dict[str, int], vocabulary: int, side: int) -> Inputs:
-    """Draw `Inputs` of `batch_size` pairs, `text_len` tokens of which `targets` are predicted."""
+def make_inputs(batch: dict[str, int], vocabulary: int, *image: int) -> Inputs:
+    """Draw `Inputs` of `batch_size` pairs, `text_len` tokens of which `targets` are predicted.
+
+    Args:
+        batch: these numbers.
+        vocabulary: number of words, of which the last one stands for those that are masked.
+        image: shape of an image.
+    """
     rows, length, targets = batch["batch_size"], batch["text_len"], batch["targets"]
     ids = torch.randint(5, vocabulary, (rows, length))
     labels = torch.full((rows, length), IGNORED)
     labels[:, 1 : 1 + targets] = ids[:, 1 : 1 + targets]
     matched = torch.arange(rows) < rows // 2
-    pixels = torch.randn(rows, 3, side, side)
+    images, mask = torch.randn(rows, *image), torch.ones_like(ids)
     shown = torch.where(matched, torch.arange(rows), torch.arange(rows).roll(1))
+    masked_ids = torch.where(labels == IGNORED, ids, vocabulary - 1)
     return Inputs(
-        ids=ids,
-        masked_ids=torch.where(labels == IGNORED, ids, vocabulary - 1),
-        labels=labels,
-        mask=torch.ones_like(ids),
-        pixels=pixels,
-        false_pixels=pixels[shown],
+        texts={"input_ids": ids, "attention_mask": mask},
+        masked_texts={"input_ids": masked_ids, "attention_mask": mask, "labels": labels},
+        images=images,
+        false_images=images[shown],
         matched=matched.long(),
     )
 
