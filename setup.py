@@ -1,7 +1,9 @@
 """Packaging of `unimo`. The Paddle build is chosen by an extra: `.[cpu]` or `.[gpu]`.
 
 Paddle is not in `install_requires`, because the CPU wheel would be laid over an installed GPU wheel:
-both own the same `paddle/` folder. `constraints.txt` pins the versions that were tested together.
+both own the same `paddle/` folder. paddlenlp and paddleclas, whose weights the extra `zoo` opens, hold back Python
+(< 3.12) and NumPy (1.24); nothing else needs them. `constraints.txt` pins the versions that were tested together
+with them, `constraints-lean.txt` those without.
 """
 
 from pathlib import Path
@@ -20,30 +22,35 @@ def read_version() -> str:
 
 
 REQUIRED = [
-    "paddlenlp>=2.8.1,<3",
-    "paddleclas>=2.6.0,<2.7",  # pins numpy==1.24.4, which has no wheel for Python 3.12
     "visualdl>=2.5.3,<3",
-    "numpy>=1.24.4,<2",
+    "numpy>=1.24.4,<3",
     "pyyaml>=6",
     "safetensors>=0.4",
     "tokenizers>=0.19",
-    "pyarrow>=19,<26",  # 26 refuses NumPy 1 at import and does not say so in its metadata
+    "pyarrow>=19",
     "pillow>=10.1",  # whose own font has sizes, for pictures of regions
     "tqdm>=4.60",
     "psutil>=5.9",
     "matplotlib>=3.7",
-    "scikit-learn>=1.2",  # and SciPy with it: the correlations of GLUE
+    "scipy>=1.10",  # relative positions, correlations of GLUE
+    "scikit-learn>=1.2",
+    "nltk>=3.8",  # stems of words; textblob has it too
     "textblob>=0.19",  # its tagger, whose lexicon lies inside the wheel: phrases, and rewriting of captions
     "setuptools",  # `import paddle` needs it, and declares it for Python 3.12 only
-    # Without these three a fresh installation resolves, passes `pip check`, and fails to import.
-    "huggingface_hub<1",  # paddlenlp imports a function that 1.0 removed
-    "aistudio-sdk<0.3",  # paddlenlp imports a function that 0.3 removed
-    "protobuf>=3.20.2,<7",  # visualdl cannot write booleans with 7
 ]
 
 EXTRAS = {
     "cpu": ["paddlepaddle>=3.3.1,<3.4"],
     "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],  # from Paddle's own index; see docs/guides/install.md
+    "zoo": [  # weights of PaddleNLP and PaddleClas; Python 3.10 and 3.11
+        "paddlenlp>=2.8.1,<3",
+        "paddleclas>=2.6.0,<2.7",  # pins numpy==1.24.4, which has no wheel for Python 3.12
+        # Without these a fresh installation resolves, passes `pip check`, and fails to import.
+        "huggingface_hub<1",  # paddlenlp imports a function that 1.0 removed
+        "aistudio-sdk<0.3",  # paddlenlp imports a function that 0.3 removed
+        "pyarrow>=19,<26",  # 26 refuses NumPy 1 at import and does not say so in its metadata
+        "protobuf>=3.20.2,<7",  # paddlenlp's trainer reports booleans to visualdl, which 7 refuses
+    ],
     "caption": [
         "pycocoevalcap>=1.2"
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
@@ -75,7 +82,7 @@ setup(
         "unimo": ["**/README.md", "**/*.json"],
         "ppdet_features": ["README.md", "configs/*.yaml"],
     },
-    python_requires=">=3.10,<3.12",
+    python_requires=">=3.10,<3.14",
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     classifiers=[
@@ -83,6 +90,8 @@ setup(
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

@@ -2,7 +2,8 @@
 #
 #   UNIMO_ROOT          the checkout
 #   UNIMO_VENV          the virtual environment, .venv in the checkout unless set
-#   unimo_setup EXTRAS  make the environment and install `.[EXTRAS]`, unless that is done already
+#   unimo_setup EXTRAS  make the environment and install `.[EXTRAS]`, unless that is done already; with paddlenlp and
+#                       paddleclas (`zoo`) where their pins fit: Python 3.10 and 3.11
 #   unimo_python        the interpreter to use: that of the environment if there is one, else `python`
 #   unimo_launch TOOL   run a tool of tools/ on as many ranks as asked for
 
@@ -18,23 +19,23 @@ unimo_fail() {
 
 # A pyenv shim answers to `python3.10` even where it cannot start it, so every candidate is started.
 unimo_is_python() {
-    "$1" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 12))' >/dev/null 2>&1
+    "$1" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info < (3, 14))' >/dev/null 2>&1
 }
 
 unimo_find_python() {
     local candidate
     if [ -n "${PYTHON:-}" ]; then
-        unimo_is_python "$PYTHON" || unimo_fail "PYTHON=$PYTHON is not Python 3.10 or 3.11"
+        unimo_is_python "$PYTHON" || unimo_fail "PYTHON=$PYTHON is not Python 3.10 to 3.13"
         echo "$PYTHON"
         return
     fi
-    for candidate in python3.11 python3.10 python3 python; do
+    for candidate in python3.11 python3.10 python3.13 python3.12 python3 python; do
         if unimo_is_python "$candidate"; then
             echo "$candidate"
             return
         fi
     done
-    unimo_fail "Python 3.10 or 3.11 is needed (paddleclas has no newer NumPy) and neither was found;
+    unimo_fail "Python 3.10 to 3.13 is needed and none was found;
 install one, e.g. 'apt-get install python3.11 python3.11-venv' or 'pyenv install 3.11', or set PYTHON=/path/to/python3.11"
 }
 
@@ -64,21 +65,24 @@ unimo_pip_install() {
 }
 
 unimo_setup() {
-    local extras="$1" python stamp wanted
+    local extras="$1" python stamp wanted constraints=constraints-lean.txt
     python="$(unimo_find_python)" || exit 2
+    if "$python" -c 'import sys; raise SystemExit(sys.version_info >= (3, 12))'; then
+        extras="$extras,zoo" constraints=constraints.txt
+    fi
     if ! "$UNIMO_VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         echo "making $UNIMO_VENV with $("$python" --version)"
         "$python" -m venv --clear "$UNIMO_VENV" ||
             unimo_fail "$python cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv"
     fi
     stamp="$UNIMO_VENV/.unimo-$extras"
-    wanted="$(cat "$UNIMO_ROOT/setup.py" "$UNIMO_ROOT/constraints.txt" | sha256sum | cut -d' ' -f1) $UNIMO_ROOT"
+    wanted="$(cat "$UNIMO_ROOT/setup.py" "$UNIMO_ROOT/$constraints" | sha256sum | cut -d' ' -f1) $UNIMO_ROOT"
     if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         echo "already installed: $UNIMO_VENV (.[$extras])"
         return
     fi
     echo "installing .[$extras] into $UNIMO_VENV; about 0.9 GB to download the first time"
-    set -- -c "$UNIMO_ROOT/constraints.txt" -e "$UNIMO_ROOT[$extras]"
+    set -- -c "$UNIMO_ROOT/$constraints" -e "$UNIMO_ROOT[$extras]"
     case "$extras" in *gpu*) set -- --extra-index-url "$PADDLE_INDEX" "$@" ;; esac
     unimo_pip_install "$@"
     echo "$wanted" >"$stamp"

@@ -3,7 +3,7 @@
 #
 #   bash scripts/quickstart.sh [--minutes N] [--output DIR] [KEY=VALUE ...]
 #
-# Makes .venv (Python 3.11 or 3.10; PYTHON=... chooses), installs, and runs tools/quickstart.py. With --minutes N
+# Makes .venv (Python 3.10 to 3.13; PYTHON=... chooses), installs, and runs tools/quickstart.py. With --minutes N
 # the trainings are cut so that everything after the installation takes about N minutes on this machine.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/_env.sh"

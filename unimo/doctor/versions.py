@@ -1,6 +1,7 @@
 """What is installed, and whether it fits together. Imports nothing of what it examines.
 
-The ranges are those of `setup.py`, the tested versions those of `constraints.txt`.
+The ranges are those of `setup.py`, the tested versions those of `constraints.txt`, or without paddlenlp and
+paddleclas those of `constraints-lean.txt`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ INSTALL = {
     CPU_BUILD: 'pip install -c constraints.txt -e ".[cpu]"',
     GPU_BUILD: f'pip install -c constraints.txt -e ".[gpu]" --extra-index-url {GPU_INDEX}',
 }
-PYTHONS = ((3, 10), (3, 12))
-"""First version of Python that works, and first after it that does not: NumPy 1.24.4 has no wheel for it."""
-FITTED = (CPU_BUILD, GPU_BUILD, "paddlenlp", "paddleclas", "visualdl")
+PYTHONS = ((3, 10), (3, 14))
+"""First version of Python that works, and first after it that was not tried."""
+ZOO = ("paddlenlp", "paddleclas")
+"""Packages of the extra `zoo`, which hold back others."""
+FITTED = (CPU_BUILD, GPU_BUILD, *ZOO, "visualdl")
 """Packages whose own requirements are looked at."""
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?([^;()]*)\)?\s*(;.*)?")
 _COMPARE = {
@@ -45,20 +48,21 @@ def examine(options: Options) -> list[Row]:
     }
     versions = {name: each.version for name, each in found.items()}
     needs = {name: list(found[name].requires or ()) for name in FITTED if name in found}
+    has_zoo = any(name in versions for name in ZOO)
     driver_seen = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidiactl").exists()
     return [
         python_row(sys.version_info[:2]),
         build_row(versions, driver_seen),
-        fit_row(versions, required(ROOT / "setup.py"), needs),
-        pinned_row(versions, pins(ROOT / "constraints.txt")),
+        fit_row(versions, required(ROOT / "setup.py", has_zoo), needs),
+        pinned_row(versions, ROOT / ("constraints.txt" if has_zoo else "constraints-lean.txt")),
     ]
 
 
 def python_row(version: tuple[int, int]) -> Row:
     """Judge the version of Python."""
     text = ".".join(map(str, version))
-    advice = "make the environment with Python 3.11 or 3.10: python3.11 -m venv .venv"
-    return verdict("Python", PYTHONS[0] <= version < PYTHONS[1], f"{text}; 3.10 or 3.11 works", advice)
+    advice = "make the environment with Python 3.11: python3.11 -m venv .venv"
+    return verdict("Python", PYTHONS[0] <= version < PYTHONS[1], f"{text}; 3.10 to 3.13 work", advice)
 
 
 def build_row(versions: Mapping[str, str], has_gpu: bool) -> Row:
@@ -118,14 +122,15 @@ def fit_row(versions: Mapping[str, str], required: Iterable[str], needs: Mapping
     return verdict("packages fit together", not problems, figure, INSTALL[build])
 
 
-def pinned_row(versions: Mapping[str, str], tested: Mapping[str, str]) -> Row:
+def pinned_row(versions: Mapping[str, str], constraints: Path) -> Row:
     """Compare the installed packages with the versions that were tested together; others may work."""
+    tested = pins(constraints)
     here = {name: versions[name] for name in tested if name in versions}
     other = [
         f"{name} {version} ({tested[name]})" for name, version in here.items() if version != tested[name]
     ]
-    same = f"{len(here) - len(other)} of {len(here)} packages as in constraints.txt"
-    advice = "if something fails, install with -c constraints.txt" if other else ""
+    same = f"{len(here) - len(other)} of {len(here)} packages as in {constraints.name}"
+    advice = f"if something fails, install with -c {constraints.name}" if other else ""
     return Row("tested versions", "ok", "; ".join([same, *other]), advice)
 
 
@@ -158,12 +163,16 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, release[0].split("."))) if release else ()
 
 
-def required(setup: Path) -> list[str]:
-    """Read the list REQUIRED of `setup.py` without running it."""
-    for node in ast.parse(setup.read_text(encoding="utf8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "REQUIRED":
-            return ast.literal_eval(node.value)
-    raise ValueError(f"{setup} has no list REQUIRED")
+def required(setup: Path, with_zoo: bool) -> list[str]:
+    """Read the list REQUIRED of `setup.py`, and the extra `zoo` if asked for, without running it."""
+    body = ast.parse(setup.read_text(encoding="utf8")).body
+    lists = {ast.unparse(node.targets[0]): node.value for node in body if isinstance(node, ast.Assign)}
+    found = ast.literal_eval(lists["REQUIRED"])
+    if with_zoo:
+        extras = lists["EXTRAS"]
+        places = [key.value for key in extras.keys]
+        found += ast.literal_eval(extras.values[places.index("zoo")])
+    return found
 
 
 def pins(constraints: Path) -> dict[str, str]:
