@@ -197,7 +197,7 @@ def test_a_file_that_was_removed_or_moved_is_told(tmp_path: Path) -> None:
         ("x" * 300, "File name too long"),
         ("/proc/mine", "--out: cannot make the folder '/proc/mine'"),
         ("/proc", "'/proc', or write into it"),
-        ("a\0b", "embedded null byte"),
+        ("a\0b", "embedded null"),
     ],
 )
 def test_folders_that_cannot_be_written_into(tmp_path: Path, name: str, message: str) -> None:

@@ -50,7 +50,7 @@ def _recall(scores: np.ndarray, queries: np.ndarray, candidates: np.ndarray) -> 
             raise ValueError("retrieval scores contain NaN")
         if not right.any(axis=1).all():
             lonely = queries[rows][~right.any(axis=1)][0]
-            raise ValueError(f"nothing in the candidates matches image id {lonely!r}")
+            raise ValueError(f"nothing in the candidates matches image id {str(lonely)!r}")
         # The rank of a query is the number of wrong candidates at or above its best right one.
         best = np.where(right, block, -np.inf).max(axis=1, keepdims=True)
         above = ((block >= best) & ~right).sum(axis=1)

@@ -157,7 +157,7 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
         return x
     if not x.place.is_cpu_place():
         return F.dropout(x, probability)
-    seed = int(paddle.randint(0, 2**31 - 1, [1]))
+    seed = paddle.randint(0, 2**31 - 1, [1]).item()
     bits = np.random.SFC64(seed).random_raw(-(-x.size // 4)).view(np.uint16)[: x.size]
     dropped = round(probability * 65536)
     scale = np.float32(65536 / (65536 - dropped))

@@ -53,7 +53,7 @@ def opened(directory: Path):
 def reference(model, processor, dataset):
     """Find nearest entry and similarity of each patch [images, 16] and each word, from all data at once."""
     dictionary = model.grounding.dictionary.numpy()
-    eta = float(model.grounding.temperature)
+    eta = model.grounding.temperature.item()
     images, texts = {}, []
     for index in range(len(dataset)):
         record = dataset[index]

@@ -158,7 +158,7 @@ def test_projections_differ_in_what_they_compare():
 
     def size(**changes):
         moved = ascend(delta, gradient, AdversarialConfig(lr=0.1, **changes))
-        return float(norms(moved.numpy(), "l2"))
+        return norms(moved.numpy(), "l2").item()
 
     assert size(max_norm=0.0) == pytest.approx(0.1)
     assert size(max_norm=0.4) == pytest.approx(0.1 * 0.4 / 4)  # the gradient's norm is compared

@@ -56,7 +56,7 @@ def test_choice_loss_and_gradients_are_those_of_numpy(mask, reduction):
     scale = 1.0 if reduction == "mean" else 10.0  # gradients of the sum are that much larger
     np.testing.assert_allclose(features.grad.numpy(), expected.features, atol=1e-5 * scale)
     np.testing.assert_allclose(layer.dictionary.grad.numpy(), expected.dictionary, atol=1e-5 * scale)
-    np.testing.assert_allclose(float(layer.temperature.grad), expected.temperature, atol=1e-5 * scale)
+    np.testing.assert_allclose(layer.temperature.grad.item(), expected.temperature, atol=1e-5 * scale)
     assert float(abs(features.grad).sum()) > 0 and abs(expected.temperature) > 1e-4
 
 
@@ -137,7 +137,7 @@ def test_fresh_dictionary_and_temperature():
     paddle.seed(0)
     layer = GroundedDictionary(32, GroundingConfig(dictionary_size=50, num_tokens=3))
     values = layer.dictionary.numpy()
-    assert float(layer.temperature) == 100.0
+    assert layer.temperature.item() == 100.0
     assert np.abs(values).max() <= 1 / 50 and np.abs(values).max() > 0.9 / 50
 
 
