@@ -1,9 +1,9 @@
 """Packaging of `unimo`. The Paddle build is chosen by an extra: `.[cpu]` or `.[gpu]`.
 
-Paddle is not in `install_requires`, because the CPU wheel would be laid over an installed GPU wheel:
-both own the same `paddle/` folder. paddlenlp and paddleclas, whose weights the extra `zoo` opens, hold back Python
-(< 3.12) and NumPy (1.24); nothing else needs them. `constraints.txt` pins the versions that were tested together
-with them, `constraints-lean.txt` those without.
+Paddle is not in `install_requires`, because the CPU wheel would be laid over an installed GPU wheel: both own
+the same `paddle/` folder. paddlenlp and paddleclas, whose weights the extra `zoo` opens, hold back Python
+(< 3.12) and NumPy (1.24); nothing else needs them. `constraints.txt` pins the versions that were tested
+together with them, `constraints-lean.txt` those without.
 """
 
 from pathlib import Path
