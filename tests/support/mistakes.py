@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 from micro import saved, words
+from mistakes_of_objects import MISTAKES_OF_OBJECTS, write_objects
 from mistakes_of_stages import MISTAKES_OF_STAGES, STAGED
 from PIL import Image
 
@@ -141,6 +142,7 @@ def write_world(folder: Path) -> None:
     table = pa.table({"image": [b"x"], "caption": [["a dog"]], "image_id": ["1"]})
     with pa.ipc.new_stream(str(folder / "stream.arrow"), table.schema) as writer:
         writer.write_table(table)
+    write_objects(folder)
     (folder / "weights.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
 
 
@@ -383,5 +385,6 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("finetune", [*VQA, "--output_dir", "x"], "no option --output_dir; write output_dir=x"),
     ("evaluate", ["--eval_batch_size", "3"], "no option --eval_batch_size; write train.eval_batch_size=3"),
     *MISTAKES_OF_STAGES,
+    *MISTAKES_OF_OBJECTS,
 ]
 """Tool, its command line, and a part of its message."""

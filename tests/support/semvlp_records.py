@@ -38,12 +38,12 @@ class Source:
         return Regions(features, boxes, 200, 200, probs)
 
 
-def make_collator(answers: str = "abc", **options: Any) -> PretrainCollator:
+def make_collator(answers: str = "abc", train: bool = True, **options: Any) -> PretrainCollator:
     """Half of the tokens and objects are masked, and attributes read."""
     processor = Processor(load_tokenizer("scenes"), ProcessorConfig(max_text_len=20, regions="grid"))
     processor.visual.source = Source()
     options = {"mlm_probability": 0.5, "object_mask_probability": 0.5, **options}
-    return PretrainCollator(processor, PretrainingConfig(**options), AnswerTable(answers), attributes=True)
+    return PretrainCollator(processor, PretrainingConfig(**options), AnswerTable(answers), True, train)
 
 
 def made_records(count: int = 8) -> list[Record]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import paddle
 from paddle import Tensor, nn
+from paddle.nn import functional as F
 
 from unimo.data.loading.batch import Batch, PairBatch
 from unimo.losses.contrastive import (
@@ -148,6 +149,34 @@ class Objective(Contrastive):
         """Compute the weighted sum of all `LOSSES`."""
         raise NotImplementedError
 
+    def predict(self, model: Model, batch: Batch) -> Scalars:
+        """Compute how far off predictions of a held-out batch are: of words (`mlm`), and if the objective
+        judges pairs of matching (`itm`); of masked patches (`mim`) where images are alone.
+
+        Words are predicted beside the image of their pair, also where it is mismatched for ITM, whose pairs
+        are those that the batch names, also where training draws hard negatives.
+
+        Returns:
+            `{name}_errors`, whose mean is the loss, and `{name}_hits`, 1 = predicted, of each token, pair or
+            patch; none of what the batch has none of.
+        """
+        if isinstance(batch, MaskedImageBatch):
+            return self.patch_errors(model, batch) if batch.mim_positions.shape[0] else {}
+        image, own, found = None, None, {}
+        if isinstance(batch, PretrainBatch):
+            image = encode_images(model, batch)
+            own = image.select(paddle.arange(batch.input_ids.shape[0], dtype="int64"))
+        masked = model.encode_text(batch.mlm_input_ids, batch.attention_mask)
+        states = model.fuse(masked, own, outputs="text").fused_text.flatten(0, 1)
+        if batch.mlm_labels.shape[0]:
+            hidden = paddle.gather(states, batch.mlm_positions)
+            found |= judged("mlm", self.mlm_logits(model, hidden), batch.mlm_labels)
+        if image is not None and self.judges_pairs:
+            text = model.encode_text(batch.input_ids, batch.attention_mask)
+            pairs = model.fuse(text, image.select(batch.itm_image_index), outputs="pooled")
+            found |= judged("itm", self.match_logits(model, pairs.pooled), batch.itm_labels)
+        return found
+
     def patch_errors(self, model: Model, batch: MaskedImageBatch) -> dict[str, Tensor]:
         """Compute how far off the predictions of masked patches are, for evaluation.
 
@@ -220,6 +249,13 @@ def hard_images(contrast: Contrast, image: Encoded, matched: Tensor) -> tuple[En
     """
     shown, labels = draw_hard_images(contrast, matched)
     return image.map(lambda states: gather_rows(states, contrast.counts)), shown, labels
+
+
+def judged(name: str, logits: Tensor, labels: Tensor) -> Scalars:
+    """Return `{name}_errors` [N], the cross-entropies in nats, and `{name}_hits` [N] of logits [N, C]."""
+    logits = logits.astype("float32")
+    errors = F.cross_entropy(logits, labels, reduction="none").flatten()
+    return {f"{name}_errors": errors, f"{name}_hits": (logits.argmax(axis=1) == labels).astype("float32")}
 
 
 def prefixed(prefix: str, scalars: Scalars) -> Scalars:

@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import paddle
 from paddle import Tensor
-from paddle.nn import functional as F
 
 from unimo import registry
 from unimo.data.loading.task_data import TaskData
 from unimo.losses.vectors import Vectors
 from unimo.metrics.average import Averages
 from unimo.models.base import Model
-from unimo.models.batches import MaskedImageBatch, PretrainBatch
-from unimo.models.objective import encode_images
 from unimo.models.paper import Paper, PretrainConfig
 from unimo.tasks.base import Batch, Task
 from unimo.weights.name_map import Tensors
@@ -108,52 +104,23 @@ class PretrainTask(Task):
         return self.objective.total(losses)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Compute `mlm_logits` [N, vocabulary] of the masked tokens and, if the objective judges pairs,
-        `itm_logits` [B, 2]. Batches of texts alone have the former only, and those of images alone
-        `mim_errors` and `mim_hits` of the masked patches (`Objective.patch_errors`).
-
-        The pairs are those that the batch names, also where training draws hard negatives.
-        """
-        if isinstance(batch, MaskedImageBatch):
-            return self.objective.patch_errors(self.model, batch) if batch.mim_positions.shape[0] else {}
-        image, own, prediction = None, None, {}
-        if isinstance(batch, PretrainBatch):
-            image = encode_images(self.model, batch)
-            own = image.select(paddle.arange(batch.input_ids.shape[0], dtype="int64"))
-        masked = self.model.encode_text(batch.mlm_input_ids, batch.attention_mask)
-        states = self.model.fuse(masked, own, outputs="text").fused_text.flatten(0, 1)
-        if batch.mlm_labels.shape[0]:
-            found = paddle.gather(states, batch.mlm_positions)
-            prediction["mlm_logits"] = self.objective.mlm_logits(self.model, found)
-        if image is not None and self.objective.judges_pairs:
-            text = self.model.encode_text(batch.input_ids, batch.attention_mask)
-            pairs = self.model.fuse(text, image.select(batch.itm_image_index), outputs="pooled")
-            prediction["itm_logits"] = self.objective.match_logits(self.model, pairs.pooled)
-        return prediction
+        """Compute the errors and hits of a held-out batch (`Objective.predict`)."""
+        return self.objective.predict(self.model, batch)
 
     def new_metric(self) -> PretrainMetric:
         return PretrainMetric()
 
 
 class PretrainMetric(Averages):
-    """Means over all masked tokens, all masked patches, and all pairs: `mlm_loss`, `itm_loss` (nats),
-    `mim_loss`, `mlm_accuracy`, `itm_accuracy`, of codes `mim_accuracy` (percent)."""
+    """Means over all that is predicted of a kind, masked tokens for example: `mlm_loss`, `mlm_accuracy`
+    (percent) and so on."""
 
     def update(self, prediction: Mapping[str, Any], batch: Batch) -> None:
         """Add one batch."""
         for key, values in prediction.items():
             name, _, kind = key.rpartition("_")
-            values = values.astype("float32")
-            if kind != "logits":
-                score, factor = {"errors": ("loss", 1.0), "hits": ("accuracy", 100.0)}[kind]
-                self.add(f"{name}_{score}", factor * values.sum().item(), values.shape[0])
-                continue
-            labels = getattr(batch, f"{name}_labels")
-            count = labels.shape[0]
-            loss = F.cross_entropy(values, labels, reduction="sum").item()
-            hits = (values.argmax(axis=1) == labels).astype("int64").sum().item()
-            self.add(f"{name}_loss", loss, count)
-            self.add(f"{name}_accuracy", 100.0 * hits, count)
+            score, factor = {"errors": ("loss", 1.0), "hits": ("accuracy", 100.0)}[kind]
+            self.add(f"{name}_{score}", factor * values.sum().item(), values.shape[0])
 
 
 TASK = PretrainTask

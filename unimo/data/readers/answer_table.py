@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,10 +12,11 @@ import numpy as np
 from unimo.data.readers.answers import check_classes
 from unimo.data.readers.open import open_answers, open_corpus, resolve_path
 from unimo.data.record import Record
-from unimo.errors import ConfigError, DataError, RecordError
+from unimo.errors import ConfigError, DataError, RecordError, shown
 from unimo.files import read_json
 from unimo.settings import CorpusConfig, DataConfig
 
+logger = logging.getLogger(__name__)
 AUTO = "auto"
 SIZE = 9500
 """Number of LXMERT's answers, which cover 90% of the questions of VQA v2, GQA and Visual Genome."""
@@ -44,11 +46,14 @@ class AnswerTable:
 
     Args:
         answers: answers, whose common forms are the classes; those that are equal in it are one.
+
+    Attributes:
+        places: class of each answer.
     """
 
     def __init__(self, answers: Iterable[str]) -> None:
         self.answers = [form for form in dict.fromkeys(map(common_form, answers)) if form]
-        self._places = {answer: place for place, answer in enumerate(self.answers)}
+        self.places = {answer: place for place, answer in enumerate(self.answers)}
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -57,7 +62,7 @@ class AnswerTable:
         """Return the score of each class among the answers of a question, the best of several forms."""
         found: dict[int, float] = {}
         for answer, score in record.answer_scores.items():
-            place = self._places.get(common_form(answer))
+            place = self.places.get(common_form(answer))
             if place is not None:
                 found[place] = max(score, found.get(place, 0.0))
         return found
@@ -94,6 +99,33 @@ def open_answer_table(answers: str, data: DataConfig) -> AnswerTable:
         )
     path = resolve_path(CorpusConfig(answers), data)
     return AnswerTable(check_classes(read_json(path, DataError, "answers"), path, DataError))
+
+
+def check_answers(table: AnswerTable, answers: str, data: DataConfig) -> None:
+    """Log how many of the answers to each corpus of questions are no class of a given list.
+
+    Their questions are read as captions are.
+
+    Raises:
+        DataError: none of the answers to a corpus is a class.
+    """
+    for corpus in data.pairs if answers != AUTO else ():
+        if not corpus.questions:
+            continue
+        known = open_answers(corpus, data)
+        strange = [answer for answer in known if common_form(answer) not in table.places]
+        if len(strange) == len(known):
+            raise DataError(
+                f"task.answers={answers}: none of the {len(known):,} answers of {corpus.path} is among its "
+                f"{len(table):,} classes, e.g. {shown(strange[0])}; make a list of them with "
+                "tools/prepare_data.py answers, or leave task.answers out"
+            )
+        if strange:
+            logger.warning(
+                "%s: %d of %d answers are none of the classes of task.answers=%s, e.g. %s; their questions "
+                "teach and are scored in all but the answer",
+                *(corpus.path, len(strange), len(known), answers, shown(strange[0])),
+            )
 
 
 def frequent_answers(

@@ -1,8 +1,8 @@
 """Pre-training batches of SemVLP.
 
 Legend: B batch, R most objects of an image, M masked objects that are predicted, K those of them with a
-label, F width of a feature. Row 0 of an image is [IMG], so object r is row 1 + r. Only pairs that match have
-targets (section 3.3.1).
+label, F width of a feature. Row 0 of an image is [IMG], so object r is row 1 + r. In training only pairs
+that match have targets (section 3.3.1).
 """
 
 from __future__ import annotations
@@ -28,4 +28,5 @@ class PretrainBatch(batches.PretrainBatch):
     attribute_labels: Array | None = None
     """[M] int64, the likeliest attribute of each masked object; None unless attributes are learned."""
     qa_labels: Array
-    """[B] int64, class of the answer to a question; -1 for captions and mismatched pairs."""
+    """[B] int64, class of the answer to a question; -1 for captions, unknown answers and, in training,
+    mismatched pairs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,28 +13,46 @@ from unimo.data.loading.batch import Prepared
 from unimo.data.loading.task_data import TaskData
 from unimo.data.masking.maskers import RegionMasker
 from unimo.data.processor import Processor, pad
-from unimo.data.readers.answer_table import NO_ANSWER, AnswerTable, open_answer_table
+from unimo.data.readers.answer_table import NO_ANSWER, AnswerTable, check_answers, open_answer_table
 from unimo.data.record import Record
 from unimo.data.regions.base import Regions
+from unimo.errors import ConfigError, DataError
 from unimo.models import collate
 from unimo.models.collate import pretraining_data
 from unimo.models.semvlp.batches import PretrainBatch
 from unimo.models.semvlp.config import PretrainingConfig
 from unimo.settings import RunConfig
 
+logger = logging.getLogger(__name__)
+
 
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
-    """Open pairs; in training batches objects are masked too."""
-    return pretraining_data(
-        run,
-        processor,
-        lambda: PretrainCollator(
-            processor,
-            run.task,
-            open_answer_table(run.task.answers, run.data),
-            run.model.objective.object_attributes,
-        ),
-    )
+    """Open pairs, of whose images objects are masked too."""
+
+    opened = functools.cache(lambda: open_answer_table(run.task.answers, run.data))
+
+    def collator(train: bool) -> PretrainCollator:
+        if train:
+            check_answers(opened(), run.task.answers, run.data)
+        answers = opened() if train else scored_answers(opened, run.model.objective.answers)
+        return PretrainCollator(processor, run.task, answers, run.model.objective.object_attributes, train)
+
+    data = pretraining_data(run, processor)
+    data.collator = collator
+    return data
+
+
+def scored_answers(opened: Callable[[], AnswerTable], learned: int) -> AnswerTable:
+    """Return the answers that a model is evaluated on: none, where it learned a number of other ones."""
+    try:
+        table = opened() if learned else AnswerTable(())
+    except (ConfigError, DataError) as error:
+        logger.warning("no answers are scored: %s", error)
+        return AnswerTable(())
+    if len(table) in (0, learned):
+        return table
+    logger.warning("no answers are scored: the model learned %d, these data have %d", learned, len(table))
+    return AnswerTable(())
 
 
 class PretrainCollator(collate.PretrainCollator):
@@ -43,6 +63,8 @@ class PretrainCollator(collate.PretrainCollator):
         options: shares of tokens and objects to mask.
         answers: classes of the answers to questions.
         attributes: read attributes of objects.
+        train: draw one of several answers to a question, and leave out the targets of mismatched pairs.
+            Evaluation asks for the best answer, and for all targets beside the image of their pair.
     """
 
     def __init__(
@@ -51,8 +73,9 @@ class PretrainCollator(collate.PretrainCollator):
         options: PretrainingConfig,
         answers: AnswerTable,
         attributes: bool = False,
+        train: bool = True,
     ) -> None:
-        super().__init__(processor, True, options)
+        super().__init__(processor, train, options)
         self.share, self.answers = options.object_mask_probability, answers
         self.has_attributes = attributes
         self.hide = RegionMasker(self.share) if options.mask_overlapping else None
@@ -70,19 +93,26 @@ class PretrainCollator(collate.PretrainCollator):
             targets = self.hide.unseen(regions.boxes, masked)
         else:
             masked = targets = rng.random(len(regions)) < self.share
-        prepared |= {"masked": masked, "targets": targets, "qa_label": self.answers.draw(record, rng)}
+        prepared |= {"masked": masked, "targets": targets, "qa_label": self.answer(record, rng)}
         if self.has_attributes:
             prepared["attributes"] = self.processor.visual.attributes(record)
         return prepared
+
+    def answer(self, record: Record, rng: np.random.Generator) -> int:
+        """Return the class of the answer to a question; `NO_ANSWER` if there is none."""
+        if self.train:
+            return self.answers.draw(record, rng)
+        scores = self.answers.scores(record)
+        return max(scores, key=scores.get, default=NO_ANSWER)
 
     def sources(self) -> dict[str, Callable[[Record], Any]]:
         """Return what files beside the corpora add to a record: features of objects, classes of answers."""
         return {**super().sources(), "task.answers": self.answers.scores}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> PretrainBatch:
-        """Join prepared samples, and drop the targets of pairs that are mismatched."""
+        """Join prepared samples, and in training drop the targets of pairs that are mismatched."""
         pairs = vars(super().collate(prepared, rng))
-        matched = pairs["itm_labels"] == 1
+        matched = (pairs["itm_labels"] == 1) | (not self.train)
         kept = matched[pairs["mlm_positions"] // pairs["input_ids"].shape[1]]
         pairs |= {name: pairs[name][kept] for name in ("mlm_positions", "mlm_labels")}
         masked = [sample["masked"] for sample in prepared]

@@ -102,8 +102,8 @@ class Config:
         check_heads(text=self.text)
         if self.cross.start > self.text.num_layers:
             raise ConfigError(
-                f"cross.start (L_s) {self.cross.start} is more than text.num_layers {self.text.num_layers}; "
-                f"the paper has 6 of 12, and {self.text.num_layers} is no cross-attention at all"
+                f"model.cross.start (L_s) {self.cross.start}: expected 0 to {self.text.num_layers}, which is "
+                f"no cross-attention at all; try {self.text.num_layers // 2}, half of them as in the paper"
             )
 
 

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import paddle
 from paddle import Tensor, nn
+from paddle.nn import functional as F
 
 from unimo.errors import ConfigError
 from unimo.losses.contrastive import matching_loss
@@ -20,7 +21,7 @@ from unimo.losses.known_classes import known_class_loss
 from unimo.losses.mlm import masked_lm_loss
 from unimo.losses.region import region_regression_loss
 from unimo.models import objective
-from unimo.models.objective import Scalars
+from unimo.models.objective import Scalars, judged, prefixed
 from unimo.models.semvlp.batches import PretrainBatch
 from unimo.models.semvlp.config import MODES, Config, Mode, PretrainingConfig
 from unimo.models.semvlp.model import SemVlp
@@ -47,8 +48,8 @@ class Objective(objective.Objective):
         for name, there in (("labels", regions.num_classes), ("attributes", regions.num_attributes)):
             if getattr(task, f"object_{name}") and not there:
                 raise ConfigError(
-                    f"objective.object_{name}=true, and the objects of data.regions have no {name}; name "
-                    "features of a detector that has them there, or leave the setting out"
+                    f"model.objective.object_{name}=true, and the objects of data.regions have no {name}; "
+                    "name features of a detector that has them there, or leave the setting out"
                 )
         self.modes: tuple[Mode, ...] = MODES if options.modes == "both" else (options.modes,)
         # Before the first step a pass is a probe of memory, of which two streams need more.
@@ -120,6 +121,41 @@ class Objective(objective.Objective):
                 losses[name], report[f"{name}_accuracy"] = masked_lm_loss(
                     states, positions, classes, lambda found, head=head: head(self.object_head(found))
                 )
+
+    def predict(self, model: SemVlp, batch: PretrainBatch) -> Scalars:
+        """Compute the errors and hits of a held-out batch in each mode that is learned: of words and matching
+        with whole images, of objects beside the whole text, of answers from both whole.
+
+        Where both modes are learned, the names of two-stream mode begin with `two_stream_`.
+        """
+        found: Scalars = {}
+        for mode in self.modes:
+            with model.in_mode(mode):
+                own = self._predict_whole(model, batch)
+            found |= prefixed("two_stream_" if mode != self.modes[0] else "", own)
+        return found
+
+    def _predict_whole(self, model: SemVlp, batch: PretrainBatch) -> Scalars:
+        seen = {name: value for name, value in batch.images.items() if name != "masked"}
+        found = super().predict(model, replace(batch, images=seen))
+        text = model.encode_text(batch.input_ids, batch.attention_mask)
+        if self.object_head is not None and batch.object_positions.shape[0]:
+            states = model.fuse(text, model.encode_image(batch.images)).fused_image.flatten(0, 1)
+            objects = self.object_head(paddle.gather(states, batch.object_positions))
+            if self.feature_head is not None:
+                features = self.feature_head(objects).astype("float32")
+                errors = F.smooth_l1_loss(features, batch.object_features, reduction="none")
+                found["object_errors"] = errors.mean(axis=1)
+            if self.label_head is not None and batch.label_positions.shape[0]:
+                labelled = self.object_head(paddle.gather(states, batch.label_positions))
+                found |= judged("label", self.label_head(labelled), batch.label_labels)
+            if self.attribute_head is not None:
+                found |= judged("attribute", self.attribute_head(objects), batch.attribute_labels)
+        asked = paddle.nonzero(batch.qa_labels >= 0).flatten()
+        if self.answer_head is not None and asked.shape[0]:
+            pairs = model.fuse(text.select(asked), model.encode_image(seen).select(asked), outputs="pooled")
+            found |= judged("qa", self.answer_head(pairs.pooled), paddle.gather(batch.qa_labels, asked))
+        return found
 
     def part_counts(self, model: SemVlp, name: str, part: PretrainBatch) -> dict[str, int]:
         """Count masked tokens, masked objects and their labels, pairs and questions."""

@@ -117,8 +117,6 @@ def test_losses_by_hand() -> None:
     for name, value in expected.items():
         assert values[name].item() == pytest.approx(value, rel=1e-4), name
     assert task.total(values).item() == pytest.approx(sum(expected.values()), rel=1e-4)
-    evaluated = task.predict(batch)
-    assert entropy(evaluated["mlm_logits"], batch.mlm_labels) > 0
 
 
 @pytest.mark.parametrize("batch_has", ["nothing masked", "no question"])
