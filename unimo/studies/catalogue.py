@@ -299,17 +299,17 @@ VLMO = Study(
 
 # SemVLP: modes of pre-training and of fine-tuning, and the layer above which images read texts.
 
-IN_TWO = ("task.mode=two",)
+IN_SINGLE, IN_TWO = ("task.mode=single",), ("task.mode=two",)  # else that of pre-training
 QUESTIONS_IN_TWO = (Finetune("vqa_two", "vqa", "vqa", IN_TWO), Evaluate("questions_two", "vqa_two", "vqa"))
 IN_BOTH_MODES = (
-    Finetune("vqa", "vqa", "vqa"),
+    Finetune("vqa", "vqa", "vqa", IN_SINGLE),
     *SCORES,
     *QUESTIONS_IN_TWO,
-    Finetune("gqa", "gqa", "gqa"),
+    Finetune("gqa", "gqa", "gqa", IN_SINGLE),
     Evaluate("related", of="gqa", task="gqa"),
     Finetune("gqa_two", "gqa", "gqa", IN_TWO),
     Evaluate("related_two", of="gqa_two", task="gqa"),
-    Finetune("nlvr2", "nlvr2", "nlvr2"),
+    Finetune("nlvr2", "nlvr2", "nlvr2", IN_SINGLE),
     Evaluate("statements", of="nlvr2", task="nlvr2"),
     Finetune("nlvr2_two", "nlvr2", "nlvr2", IN_TWO),
     Evaluate("statements_two", of="nlvr2_two", task="nlvr2"),
