@@ -305,7 +305,8 @@ def build_run_config(*layers: Mapping[str, Any]) -> RunConfig:
     if name := named_section(values.get("model", {})).get("name"):
         schema = type(registry.model_config(name))
         values = reduce(merge_plain, (_spelled_out(schema, layer) for layer in layers), {})
-        values = _with_mode(values, name)
+        if named_section(values.get("task"), "task").get("name") != "pretrain":
+            values = with_mode(values, name)
     model = _named(values.pop("model", None), "config.model", registry.model_config)
     default = partial(registry.task_config, model=model.name)
     task = _named(values.pop("task", None), "config.task", default)
@@ -347,14 +348,14 @@ def _spelled_out(schema: type, layer: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**layer, "model": spell_out(schema, model)} if isinstance(model, Mapping) else layer
 
 
-def _with_mode(values: Mapping[str, Any], model: str) -> dict[str, Any]:
+def with_mode(values: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Move `task.mode` to `model.mode`.
 
     Raises:
         ConfigError: the model has no such mode, or none to choose from.
     """
     task = named_section(values.get("task"), "task")
-    if "mode" not in task or task.get("name") == "pretrain":
+    if "mode" not in task:
         return dict(values)
     mode, modes = task["mode"], registry.paper_of(model).modes
     if not modes:

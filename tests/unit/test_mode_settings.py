@@ -10,7 +10,7 @@ import pytest
 from micro import saved
 from micro_semvlp import SEMVLP
 
-from unimo.config import parse_overrides, read_recipe
+from unimo.config import merge_plain, parse_overrides, read_recipe
 from unimo.errors import ConfigError
 from unimo.inference.evaluation import run_of
 from unimo.settings import build_run_config, load_modes, load_run_config
@@ -66,5 +66,17 @@ def test_best_is_a_run_for_each_mode() -> None:
 def test_the_mode_of_a_saved_model_stays(tmp_path: Path) -> None:
     directory = saved("vqa", tmp_path, **SEMVLP, **TWO)
     assert run_of(directory).model.mode == "two"
-    with pytest.raises(ConfigError, match="task.mode is that of training"):
+    with pytest.raises(ConfigError, match="was trained in one mode, which cannot be overridden"):
         run_of(directory, ["task.mode=single"])
+
+
+@pytest.mark.parametrize("task", ["", "retrieval"])
+def test_a_model_pre_trained_in_both_is_read_in_either(task: str, tmp_path: Path) -> None:
+    directory = saved("pretrain", tmp_path, **SEMVLP)
+    for mode in ("single", "two"):
+        assert run_of(directory, [f"task.mode={mode}"], task).model.mode == mode
+    with pytest.raises(ConfigError, match="'both' is not one of single, two"):
+        run_of(directory, ["task.mode=both"], task)
+    one = saved("pretrain", tmp_path / "one", **merge_plain(SEMVLP, {"task": {"modes": "two"}}))
+    with pytest.raises(ConfigError, match="was trained in one mode"):
+        run_of(one, ["task.mode=single"], task)

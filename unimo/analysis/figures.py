@@ -20,14 +20,15 @@ def attention(options: argparse.Namespace, directories: list[Path]) -> list[str]
         raise ConfigError('attention is that of a pair; give --image FILE and --text "..."')
     from unimo.analysis import attention as figure
     from unimo.analysis import attention_page, show
-    from unimo.inference.evaluation import processor_changes, run_of
+    from unimo.inference.evaluation import model_changes, processor_changes, run_of
     from unimo.inference.loading import load
 
     pair = {"image": options.image, "text": options.text, "layer": options.layer, "head": options.head}
     found = []
     for title, directory in zip(show.titles_of(directories), directories, strict=True):
-        changes = processor_changes(run_of(directory, options.overrides))
-        found.append(figure.collect(title, *load(directory, processor=changes), **pair))
+        run = run_of(directory, options.overrides)
+        opened = load(directory, processor=processor_changes(run), **model_changes(run))
+        found.append(figure.collect(title, *opened, **pair))
     chosen = figure.select(found, options.word, options.patch, options.region)
     folder = options.out or Path("output") / "attention"
     files = attention_page.write(found, chosen, folder, f"{options.image}; {options.text}")

@@ -22,7 +22,7 @@ from unimo.inference.loading import find_model, load_task, read_model_config
 from unimo.metrics.average import gather_objects
 from unimo.progress import tracked
 from unimo.registry import task_class
-from unimo.settings import RunConfig, build_run_config, named_section
+from unimo.settings import RunConfig, build_run_config, named_section, with_mode
 from unimo.tasks.base import Batch, Task
 
 logger = logging.getLogger(__name__)
@@ -148,12 +148,17 @@ def processor_changes(run: RunConfig, blank_images: bool = False) -> dict[str, A
     return changes | {"blank_images": run.data.blank_images or blank_images}
 
 
+def model_changes(run: RunConfig) -> dict[str, Any]:
+    """Return the fields of a model config that `run_of` lets overrides change."""
+    return {"mode": run.model.mode} if hasattr(run.model, "mode") else {}
+
+
 def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "") -> RunConfig:
     """Return the run config that a model directory was saved with, under `overrides`.
 
     Args:
         directory: model directory or run folder.
-        overrides: words such as `data.path=DIR`.
+        overrides: words such as `data.path=DIR`; `task.mode` for a model that was pre-trained in all modes.
         task: task to take with its defaults instead of the saved one.
 
     Raises:
@@ -164,11 +169,14 @@ def run_of(directory: str | Path, overrides: Sequence[str] = (), task: str = "")
         raise ConfigError(
             "model.* belongs to the weights and cannot be overridden here; try data.* or train.*"
         )
-    if "mode" in named_section(changes.get("task"), "task"):
-        raise ConfigError(
-            "task.mode is that of training and cannot be overridden here; try data.* or train.*"
-        )
     saved = read_model_config(directory)
+    if "mode" in named_section(changes.get("task"), "task"):
+        if saved["task"]["name"] != "pretrain" or saved["task"].get("modes") != "both":
+            raise ConfigError(
+                f"task.mode: {directory} was trained in one mode, which cannot be overridden here; leave it "
+                "out, or give a model that was pre-trained in both"
+            )
+        changes = with_mode(changes | {"model": {}}, saved["model"]["name"])
     # Sections that the config of a run does not have.
     content = {name: section for name, section in saved.items() if name not in ("metadata", "processor")}
     if task:

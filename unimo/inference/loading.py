@@ -138,7 +138,9 @@ def start_from(task: Task, path: str | Path) -> list[str]:
     tensors = read_safetensors(directory / WEIGHTS)
     part, new = task.fit_start(_model_part(tensors, directory))
     load_into(task.model, part, str(directory / WEIGHTS), (*task.model.optional, *new))
-    same_task = (_read_config(directory).get("task") or {}).get("name") == task.config.name
+    content = _read_config(directory)
+    tensors = task.fit_heads(tensors, content.get("metadata") or {})
+    same_task = (content.get("task") or {}).get("name") == task.config.name
     heads = {"": ""} if same_task else dict(task.head_aliases)
     fresh = [f"model.{name}" for name in new]
     for name, parameter in task.state_dict().items():

@@ -22,7 +22,7 @@ from unimo.config import parse_overrides
 from unimo.data.processor import ImageLike, Processor
 from unimo.errors import CapabilityError, CheckpointError, ConfigError, nearest, shown
 from unimo.inference import loading
-from unimo.inference.evaluation import Evaluation, measure, processor_changes, run_of
+from unimo.inference.evaluation import Evaluation, measure, model_changes, processor_changes, run_of
 from unimo.inference.labels import PROMPT, align_labels, check_prompt, read_labels
 from unimo.models.base import Images
 from unimo.nn.outputs import concat_rows
@@ -42,6 +42,7 @@ def open_matcher(
     directory: str | Path,
     processor: Mapping[str, Any] | None = None,
     config: RetrievalConfig | None = None,
+    **overrides: Any,
 ) -> tuple[MatchingTask, Processor]:
     """Open a pre-trained model with its heads, as a retrieval task that nobody trained.
 
@@ -52,6 +53,7 @@ def open_matcher(
         processor: fields of the processor to replace.
         config: retrieval config, for the choice of candidates and the number of pairs fused at a time; None
             for the default of the model.
+        overrides: fields of the config of a pre-trained model to replace.
 
     Raises:
         CheckpointError: there is no such directory, or the model was pre-trained without what is to score.
@@ -65,7 +67,7 @@ def open_matcher(
             f"to match images and texts a pre-trained model is needed; {directory} was trained on "
             f"{trained_on!r}"
         )
-    model, reader = loading.load(directory, processor=processor)
+    model, reader = loading.load(directory, processor=processor, **overrides)
     config = config or task_config("retrieval", model.config.name)
     options = getattr(model.config, "objective", None)
     if config.loss != "itc":
@@ -200,7 +202,7 @@ def evaluate_zero_shot(
     if task == "retrieval":
         if "path" not in parse_overrides(list(overrides)).get("data", {}):
             run = dataclasses.replace(run, data=dataclasses.replace(run.data, path=run.data.pairs))
-        matcher, processor = open_matcher(directory, changes, run.task)
+        matcher, processor = open_matcher(directory, changes, run.task, **model_changes(run))
         return measure(matcher, RetrievalTask.open_data(run, processor), split, run)
     classes = class_names(run, split)
     names = align_labels(names, classes, labels) if names else classes

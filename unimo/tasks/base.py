@@ -162,6 +162,15 @@ class Task(Contrastive):
         the parameters of `model` that keep their random start."""
         return tensors, ()
 
+    def fit_heads(self, tensors: Tensors, metadata: Mapping[str, Any]) -> Tensors:
+        """Return the weights of another model, from which a run starts, with its heads as this task reads
+        them.
+
+        Args:
+            metadata: that of the other model.
+        """
+        return tensors
+
     def begin_step(self, seed: int) -> None:
         """Draw what is one for a whole optimizer step: the same in all its rounds and on all ranks.
 

@@ -21,7 +21,7 @@ from unimo.ranges import Positive
 from unimo.settings import RunConfig
 from unimo.tasks.base import Batch, Metric
 from unimo.tasks.classifier import ClassifierTask
-from unimo.tasks.vqa import VqaTask
+from unimo.tasks.vqa import AnswerHeadName, VqaTask
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ class GqaConfig:
     name: str = "gqa"
     head_hidden_multiplier: Positive = 2.0
     """Hidden width of the classifier in units of the model width."""
+    head: AnswerHeadName = "mlp"
+    """As of VQA."""
 
 
 class GqaTask(VqaTask, ClassifierTask):

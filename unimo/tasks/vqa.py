@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import paddle
@@ -20,6 +21,7 @@ from paddle.nn import functional as F
 from unimo.data.loading.batch import Array, PairBatch, PairCollator, Prepared
 from unimo.data.loading.task_data import TaskData, corpus_data
 from unimo.data.processor import Processor
+from unimo.data.readers.answer_table import common_form
 from unimo.data.readers.answers import check_classes
 from unimo.data.readers.base import Dataset, Kind
 from unimo.data.readers.open import open_answers
@@ -30,10 +32,16 @@ from unimo.losses.reduce import global_mean
 from unimo.metrics.average import gather_objects
 from unimo.metrics.vqa import accuracy_by_type
 from unimo.models.base import Model
-from unimo.nn.heads import ClassifierHead
+from unimo.nn.heads import AnswerHead, ClassifierHead
 from unimo.ranges import Positive, Size
 from unimo.settings import RunConfig
 from unimo.tasks.base import Answer, Batch, Metadata, Metric, Question, Task, asked_pairs, ranked
+from unimo.weights.name_map import Tensors
+
+AnswerHeadName = Literal["mlp", "pretrained"]
+_PRETRAINED = "objective.answer_head."
+"""Prefix of the head of answers in the weights of pre-training."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,9 @@ class VqaConfig:
     name: str = "vqa"
     head_hidden_multiplier: Positive = 2.0
     """Hidden width of the classifier in units of the model width H: METER 2, BridgeTower 4."""
+    head: AnswerHeadName = "mlp"
+    """`mlp`: METER's. `pretrained`: LXMERT's and StructVBERT's, which starts from the head of pre-training on
+    questions, in the last layer for the answers that both know; others start at random."""
     min_answer_count: Size = 1
     """Training questions that an answer needs to become a class; for data without a list of answers."""
 
@@ -68,7 +79,10 @@ class VqaTask(Task):
             )
         self.answers = check_classes(metadata["answers"], "metadata.answers", CheckpointError)
         hidden = int(config.head_hidden_multiplier * model.hidden_size)
-        self.classifier = ClassifierHead(model.pooled_size, hidden, len(self.answers))
+        pretrained = config.head == "pretrained"
+        head = AnswerHead if pretrained else ClassifierHead
+        self.classifier = head(model.pooled_size, hidden, len(self.answers))
+        self.head_aliases = {"classifier.": _PRETRAINED} if pretrained else {}
         self.freeze_unused(text=True, image=True)
 
     @classmethod
@@ -92,6 +106,34 @@ class VqaTask(Task):
         whole = corpus_data(run, run.data.path, cls.kind, processor, lambda train: None)
         trained = whole.train_datasets(run.data.train_split)
         return frequent_answers(trained, answers, run.task.min_answer_count)
+
+    def fit_heads(self, tensors: Tensors, metadata: Mapping[str, Any]) -> Tensors:
+        """Return the weights with the last layer of the head of pre-training for the answers of this task
+        (LXMERT's code): those that it knows, by `common_form`, have its weights, the others a random start.
+
+        Weights without such a head, or with one whose answers are not noted, are returned without the layer.
+        """
+        if not self.head_aliases:
+            return tensors
+        known = {answer: place for place, answer in enumerate(metadata.get("answers") or ())}
+        pairs = [
+            (row, known[form]) for row, one in enumerate(self.answers) if (form := common_form(one)) in known
+        ]
+        rows, places = (list(column) for column in zip(*pairs, strict=True)) if pairs else ([], [])
+        fitted = dict(tensors)
+        for name, parameter in self.classifier.out.named_parameters():
+            found = fitted.pop(key := f"{_PRETRAINED}out.{name}", None)
+            value = parameter.numpy()
+            if rows and found is not None and found.shape == (*value.shape[:-1], len(known)):
+                value[..., rows] = found[..., places]
+                fitted[key] = value
+        count = len(rows) if f"{_PRETRAINED}out.weight" in fitted else 0
+        logger.info(
+            "classifier: %d answers start from those of pre-training, %d at random",
+            count,
+            len(self.answers) - count,
+        )
+        return fitted
 
     @classmethod
     def collator(cls, processor: Processor, answers: Sequence[str], train: bool) -> PairCollator:

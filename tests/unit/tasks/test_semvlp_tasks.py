@@ -15,11 +15,13 @@ from small_models import set_parameters
 
 from unimo.config import merge_plain
 from unimo.inference.loading import load_task, save_model, start_from
+from unimo.inference.zero_shot import evaluate_zero_shot, open_matcher
 from unimo.models.base import select_images
 from unimo.registry import task_config
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.matching import Gallery, score_pairs
 from unimo.tasks.retrieval.mismatched import CrossEntropyRetrievalTask
+from unimo.training import run as training
 
 TASKS: dict[str, dict[str, Any]] = {
     "vqa": {},
@@ -143,6 +145,56 @@ def test_matching_starts_from_that_of_pre_training(tmp_path: Path) -> None:
     assert start_from(task, directory) == []
     expected = pretrained[0].objective.itm_head.weight.numpy()
     np.testing.assert_array_equal(task.itm_head.weight.numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_zero_shot_retrieval_is_in_the_mode(mode: str, tmp_path: Path) -> None:
+    """The scores of a model of pre-training are those of the task, in the mode that is asked for."""
+    pretrained = make_task(run := make_run("pretrain", **SEMVLP))
+    set_parameters(pretrained[0], 5)
+    directory = save_model(*pretrained[:2], tmp_path / "model", {}, run)
+    words = [f"task.mode={mode}", "data.scenes.val_images=2"]
+    found = evaluate_zero_shot(directory, "val", "retrieval", words)
+    matcher, processor = open_matcher(directory, mode=mode)
+    assert matcher.model.mode == mode == found.run.model.mode
+    data = type(matcher).open_data(found.run, processor)
+    assert found.metrics == matcher.evaluate(data.eval_loader("val", found.run))
+
+
+@pytest.mark.parametrize("name", ["vqa", "gqa"])
+def test_answers_start_from_those_of_pre_training(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers that pre-training knows too have its weights, wherever they stand; other answers are random."""
+    caplog.set_level("INFO", "unimo")
+    pairs = [{"path": "scenes"}, {"path": "scenes", "questions": True}]
+    run = make_run("pretrain", **merge_plain(SEMVLP, {"data": {"pairs": pairs}}))
+    processor = training.open_processor(run)
+    run = training.resolve(run, processor)
+    pretrained = training.build(run, processor).task
+    set_parameters(pretrained.objective, 5)
+    known = pretrained.metadata["answers"]
+    assert len(known) > 5
+    pretrained.metadata["answers"] = [f"other {row}" if row < 2 else one for row, one in enumerate(known)]
+    directory = save_model(pretrained, processor, tmp_path / "model", {}, run)
+
+    fine = make_run(name, **merge_plain(SEMVLP, {"task": {"head": "pretrained"}}))
+    task, _, data = make_task(fine)
+    answers = [*reversed(known[1:]), "no such answer"]
+    task = type(task)(task.model, fine.task, {**data.metadata, "answers": answers})
+    before = task.classifier.out.weight.numpy()
+    assert start_from(task, directory) == []
+    shared = len(known) - 2
+    assert f"{shared} answers start from those of pre-training, 2 at random" in caplog.text
+    head = pretrained.objective.answer_head
+    for own, other in ((task.classifier.dense, head.dense), (task.classifier.norm, head.norm)):
+        for value, expected in zip(own.parameters(), other.parameters(), strict=True):
+            np.testing.assert_array_equal(value.numpy(), expected.numpy())
+    weight, bias = task.classifier.out.weight.numpy(), task.classifier.out.bias.numpy()
+    np.testing.assert_array_equal(weight[:, :shared], head.out.weight.numpy()[:, :1:-1])
+    np.testing.assert_array_equal(bias[:shared], head.out.bias.numpy()[:1:-1])
+    np.testing.assert_array_equal(weight[:, shared:], before[:, shared:])
+    assert not bias[shared:].any()
 
 
 def test_models_without_vectors_learn_by_matching_alone() -> None:

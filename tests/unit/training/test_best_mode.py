@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import yaml
 from micro import make_run
 from micro_semvlp import SEMVLP
 
+from unimo import cli
 from unimo.config import merge_plain
 from unimo.errors import CheckpointError
 from unimo.inference.loading import read_model_config
 from unimo.settings import RunConfig, load_modes
-from unimo.training import modes
+from unimo.training import callbacks, modes
 from unimo.training.command import carry_out
+from unimo.training.state import StepReport, TrainState
 
 MODES = ("single", "two")
 
@@ -63,29 +66,53 @@ def test_the_better_score_is_kept(
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
 
 
-def test_both_are_trained_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def command() -> str:
-        values: dict[str, Any] = merge_plain(
-            SEMVLP,
-            {
-                "task": {"name": "vqa", "mode": "best"},
-                "train": {"max_steps": 1, "batch_size": 4, "select_metric": "overall", "device": "cpu"},
-                "data": {"scenes": {"train_images": 4, "val_images": 2}, "num_workers": 0},
-                "optim": {"warmup": 0},
-                "output_dir": str(tmp_path),
-            },
-        )
-        assert carry_out(*load_modes(values), dry_run=False, plan=False) == 0
-        return capsys.readouterr().out
+def train_both(folder: Path, steps: int = 1) -> int:
+    """Carry out the command, and return its exit code."""
+    values: dict[str, Any] = merge_plain(
+        SEMVLP,
+        {
+            "task": {"name": "vqa", "mode": "best"},
+            "train": {"max_steps": steps, "batch_size": 4, "select_metric": "overall", "device": "cpu"},
+            "data": {"scenes": {"train_images": 4, "val_images": 2}, "num_workers": 0},
+            "optim": {"warmup": 0},
+            "output_dir": str(folder),
+        },
+    )
+    return carry_out(*load_modes(values), dry_run=False, plan=False)
 
-    first = command()
+
+def test_both_are_trained_and_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_both(tmp_path) == 0
     kept = read_model_config(tmp_path)["model"]["mode"]
-    assert f"{kept}, the best by overall: single" in first
+    assert f"{kept}, the best by overall: single" in capsys.readouterr().out
     written = [(tmp_path / mode / "summary.json").stat().st_mtime_ns for mode in MODES]
-    assert "This run was finished before" in command()
+    assert train_both(tmp_path) == 0 and "This run was finished before" in capsys.readouterr().out
     assert written == [(tmp_path / mode / "summary.json").stat().st_mtime_ns for mode in MODES]
     for mode in MODES:
         assert yaml.safe_load((tmp_path / mode / "model/config.yaml").read_text())["model"]["mode"] == mode
+
+
+def test_stopped_within_and_between_the_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal after every step: the last of a mode comes before its evaluation, so between the two."""
+    assert train_both(tmp_path / "whole", 2) == 0
+    seen: list[tuple[str, int]] = []
+    inner = callbacks.NonFiniteGuard.on_step_end
+
+    def on_step_end(guard: Any, state: TrainState, report: StepReport) -> None:
+        inner(guard, state, report)
+        seen.append((state.run.model.mode, state.step))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(callbacks.NonFiniteGuard, "on_step_end", on_step_end)
+    codes = [train_both(tmp_path / "broken", 2) for _ in range(5)]
+    assert codes == [cli.STOPPED] * 4 + [0]
+    assert seen == [(mode, step) for mode in MODES for step in (1, 2)]
+    for name in ("single/model", "two/model", "model", "best"):
+        weights = [(tmp_path / run / name / "model.safetensors").read_bytes() for run in ("whole", "broken")]
+        assert weights[0] == weights[1], name
+    whole, broken = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("whole", "broken"))
+    for key in ("mode", "modes", "metrics", "best", "step", "stopped_by"):
+        assert whole[key] == broken[key], key
 
 
 def test_the_folder_of_a_single_run_is_left_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -27,8 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
-    """Open pairs, of whose images objects are masked too."""
-
+    """Open pairs, of whose images objects are masked too. `metadata.answers` are those that are learned."""
     opened = functools.cache(lambda: open_answer_table(run.task.answers, run.data))
 
     def collator(train: bool) -> PretrainCollator:
@@ -39,6 +39,9 @@ def open_pretraining(run: RunConfig, processor: Processor) -> TaskData:
 
     data = pretraining_data(run, processor)
     data.collator = collator
+    if run.model.objective.answers:
+        with contextlib.suppress(ConfigError, DataError):  # a model is evaluated without them
+            data.metadata["answers"] = opened().answers
     return data
 
 
