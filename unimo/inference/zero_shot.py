@@ -177,7 +177,7 @@ def evaluate_zero_shot(
         directory, blank_images: as of `evaluate`; a directory of pre-training.
         split: split of the data; empty for `val`.
         task: `retrieval` or `image_classification`.
-        overrides: as of `evaluate`. Without `data.path`, retrieval reads the pairs of pre-training.
+        overrides: as of `evaluate`. Without `data.path`, retrieval reads the captions of pre-training.
         labels: file of class names, one a line; empty for the names in the data.
         prompt: sentence with `{}` for a class name; empty for `PROMPT`.
 
@@ -201,7 +201,8 @@ def evaluate_zero_shot(
     changes = processor_changes(run, blank_images)
     if task == "retrieval":
         if "path" not in parse_overrides(list(overrides)).get("data", {}):
-            run = dataclasses.replace(run, data=dataclasses.replace(run.data, path=run.data.pairs))
+            captions = [corpus for corpus in run.data.pairs if not corpus.questions] or run.data.pairs
+            run = dataclasses.replace(run, data=dataclasses.replace(run.data, path=captions))
         matcher, processor = open_matcher(directory, changes, run.task, **model_changes(run))
         return measure(matcher, RetrievalTask.open_data(run, processor), split, run)
     classes = class_names(run, split)

@@ -21,6 +21,7 @@ from unimo.registry import task_config
 from unimo.tasks.base import to_tensors
 from unimo.tasks.retrieval.matching import Gallery, score_pairs
 from unimo.tasks.retrieval.mismatched import CrossEntropyRetrievalTask
+from unimo.tasks.retrieval.task import RetrievalTask
 from unimo.training import run as training
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -150,14 +151,17 @@ def test_matching_starts_from_that_of_pre_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_zero_shot_retrieval_is_in_the_mode(mode: str, tmp_path: Path) -> None:
     """The scores of a model of pre-training are those of the task, in the mode that is asked for."""
-    pretrained = make_task(run := make_run("pretrain", **SEMVLP))
+    pairs = [{"path": "scenes", "questions": True}, {"path": "scenes"}]
+    run = make_run("pretrain", **merge_plain(SEMVLP, {"data": {"pairs": pairs}}))
+    pretrained = make_task(run)
     set_parameters(pretrained[0], 5)
     directory = save_model(*pretrained[:2], tmp_path / "model", {}, run)
     words = [f"task.mode={mode}", "data.scenes.val_images=2"]
     found = evaluate_zero_shot(directory, "val", "retrieval", words)
     matcher, processor = open_matcher(directory, mode=mode)
     assert matcher.model.mode == mode == found.run.model.mode
-    data = type(matcher).open_data(found.run, processor)
+    data = RetrievalTask.open_data(found.run, processor)
+    assert found.samples == 2 * 4 and not any(corpus.questions for corpus in found.run.data.path)
     assert found.metrics == matcher.evaluate(data.eval_loader("val", found.run))
 
 
