@@ -30,6 +30,9 @@ REQUIRED = [
     "pyarrow>=19",
     "pillow>=10.1",  # whose own font has sizes, for pictures of regions
     "tqdm>=4.60",
+    "pooch>=1.8",  # weights at plain addresses
+    "requests>=2.28",  # whose errors pooch lets through
+    "filelock>=3.12",  # several processes that fetch the same weights
     "psutil>=5.9",
     "matplotlib>=3.7",
     "scipy>=1.10",  # relative positions, correlations of GLUE
@@ -79,7 +82,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["unimo", "unimo.*", "ppdet_features"]),
     package_data={
-        "unimo": ["**/README.md", "**/*.json"],
+        "unimo": ["**/README.md", "**/*.json", "weights/cards/*.yaml"],
         "ppdet_features": ["README.md", "configs/*.yaml"],
     },
     python_requires=">=3.10,<3.14",

@@ -42,6 +42,7 @@ NOT_RUN = {
     "python3.11 -m venv": "makes an environment; .ci/run does it",
     "bash scripts/test.sh": "these tests",
     "pytest ": "these tests",
+    "python tools/weights.py fetch": "needs the network; tests/unit/weights/test_named.py has one of its own",
     "python tools/benchmark.py": "minutes, and a peer that is not installed",
     "python tools/doctor.py": "minutes, and a machine under other tests; tests/unit/doctor runs it",
     "python -m ppdet_features.benchmark": "minutes",

@@ -13,7 +13,7 @@ from unimo.config import merge_plain
 from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
-from unimo.inference.loading import save_model
+from unimo.inference.saving import save_model
 from unimo.settings import RunConfig, build_run_config
 from unimo.tasks.base import Task
 

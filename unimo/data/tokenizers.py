@@ -22,6 +22,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from unimo.errors import DataError, RecordError, UnimoError, shown
 from unimo.files import checked_path, listed, read_json_object, read_text
 from unimo.limits import CONFIG_BYTES, VOCABULARY
+from unimo.weights.named import tokenizer_place
 
 # Names of (begin, padding, end, unknown, mask) in the supported families.
 SPECIAL_NAMES = (
@@ -167,7 +168,8 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
     Args:
         source: `scenes`, or a folder with `tokenizer.json`, with RoBERTa's `vocab.json` and
             `merges.txt`, with BERT's `vocab.txt`, or with UNIMO's `*.encoder.json`, `*.vocab.bpe` and
-            `*.vocab.txt`; instead of the folder also one of these files.
+            `*.vocab.txt`; instead of the folder also one of these files, or the name of a card of released
+            weights, such as `roberta-base`, whose files are then fetched.
         add_prefix_space: encode with byte-level BPE as if a space preceded the text (" a" and "a" differ).
             A `tokenizer.json` keeps its own setting.
 
@@ -178,7 +180,7 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
         from unimo.data.scenes.dataset import vocabulary
 
         return build_word_tokenizer(vocabulary())
-    place = checked_path(source, DataError, "data.tokenizer")
+    place = checked_path(tokenizer_place(source), DataError, "data.tokenizer")
     folder = place.parent if place.is_file() else place
     encoders = listed(folder, "*" + UNIMO_FILES[0])
     if place.is_file() and not encoders and place.name.endswith("vocab.txt"):

@@ -1,75 +1,33 @@
-"""Model directories, which a run writes and `unimo.load` opens.
-
-config.yaml         the run's config, plus `metadata` (answers, ...) and `processor`
-model.safetensors   weights: `model.*` and the heads of the task
-tokenizer.json      the tokenizer
-metrics.json        scores at the time of saving, and how the checkpoint was chosen
-"""
+"""Model directories (`unimo.inference.saving`): found by path or name, and opened."""
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from unimo import registry
-from unimo.config import merge_into, merge_plain, read_yaml, spell_out, to_plain
+from unimo.config import merge_into, merge_plain, spell_out
 from unimo.errors import CheckpointError, shown
-from unimo.files import publish_folder, published, write_text
-from unimo.weights.files import read_safetensors, write_safetensors
+from unimo.files import published
+from unimo.inference.release import released_model
+from unimo.inference.saving import CONFIG, WEIGHTS, read_config
+from unimo.weights.cards import near
+from unimo.weights.files import read_safetensors
+from unimo.weights.named import card_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from unimo.data.processor import Processor
     from unimo.models.base import Model
-    from unimo.settings import RunConfig
     from unimo.tasks.base import Task
 
-CONFIG, WEIGHTS, METRICS = "config.yaml", "model.safetensors", "metrics.json"
 OUTPUT = Path("output")
 _SPARE_PARAMETERS = 50_000_000
 """By so many the sizes in a config may exceed its weights before it is refused unbuilt."""
 logger = logging.getLogger(__name__)
-
-
-def save_model(
-    task: Task,
-    processor: Processor,
-    directory: str | Path,
-    metrics: Mapping[str, float | str] | None = None,
-    run: RunConfig | None = None,
-) -> Path:
-    """Write a model directory under a temporary name, then replace an older one with it.
-
-    Raises:
-        CheckpointError: the disk is full or the folder cannot be written; the older one is intact.
-    """
-    from unimo.weights.layers import tensors_of
-
-    directory = Path(directory)
-    fresh = directory.with_name(f".{directory.name}.writing")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        processor.save(fresh)
-        content = to_plain(run) if run is not None else {}
-        content |= {"model": to_plain(task.model.config), "task": to_plain(task.config)}
-        content["metadata"] = to_plain(task.metadata)
-        write_text(fresh / CONFIG, yaml.safe_dump(merge_plain(_read_config(fresh), content), sort_keys=False))
-        write_text(fresh / METRICS, json.dumps(dict(metrics or {}), indent=1))
-        write_safetensors(fresh / WEIGHTS, tensors_of(task))
-        publish_folder(fresh, directory)
-    except OSError as error:
-        raise CheckpointError(f"cannot write the model to {directory}: {error}; free some space") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return directory
 
 
 def load(
@@ -81,7 +39,8 @@ def load(
     """Open the model of a model directory, without task heads.
 
     Args:
-        path: model directory, run folder, or the name of a model that was pre-trained here.
+        path: model directory, run folder, the name of a model that was pre-trained here, or that of a card of
+            released weights (`python tools/weights.py list`), which are then fetched and converted.
         image_size: side of the images in pixels, if not that of training; position embeddings are resized.
         processor: fields of the processor to replace, e.g. `{"max_text_len": 20}`.
         overrides: fields of the model config to replace.
@@ -138,7 +97,7 @@ def start_from(task: Task, path: str | Path) -> list[str]:
     tensors = read_safetensors(directory / WEIGHTS)
     part, new = task.fit_start(_model_part(tensors, directory))
     load_into(task.model, part, str(directory / WEIGHTS), (*task.model.optional, *new))
-    content = _read_config(directory)
+    content = read_config(directory)
     tensors = task.fit_heads(tensors, content.get("metadata") or {})
     same_task = (content.get("task") or {}).get("name") == task.config.name
     heads = {"": ""} if same_task else dict(task.head_aliases)
@@ -159,10 +118,10 @@ def start_from(task: Task, path: str | Path) -> list[str]:
 
 
 def find_model(path: str | Path) -> Path:
-    """Find the model directory of a path or name.
+    """Find the model directory of a path, of a run's name, or of a card's, in this order.
 
     Raises:
-        CheckpointError: there is none; those in `output/` are listed.
+        CheckpointError: there is none; those in `output/`, and names that are near, are listed.
     """
     folders = (Path(path), Path(path) / "model")
     meant = [*folders, OUTPUT / f"{path}_pretrain" / "model", OUTPUT / path / "model"]
@@ -184,15 +143,19 @@ def find_model(path: str | Path) -> Path:
             f"{path} is a file, expected a model directory; to make one of released weights: python "
             f"tools/convert_checkpoint.py --from KIND --input {path} --tokenizer DIR --out DIR"
         )
+    if (card := card_of(path)) is not None:
+        return released_model(card)
     known = ", ".join(map(str, list_saved())) or "none yet; bash scripts/run_pretrain.sh makes one"
-    raise CheckpointError(f"no model directory at {path}, and no run of that name; in {OUTPUT}/: {known}")
+    raise CheckpointError(
+        f"no model directory at {path}, and no run of that name; in {OUTPUT}/: {known}; {near(path, 'model')}"
+    )
 
 
 def list_saved(task: str = "") -> list[Path]:
     """List the model directories under `output/`, newest first; with `task` only those of that task."""
     found = [place for run in OUTPUT.glob("*/") if ((place := published(run / "model")) / CONFIG).is_file()]
     if task:
-        found = [place for place in found if _read_config(place).get("task", {}).get("name") == task]
+        found = [place for place in found if read_config(place).get("task", {}).get("name") == task]
     return sorted(found, key=lambda place: -(place / CONFIG).stat().st_mtime)
 
 
@@ -204,7 +167,7 @@ def read_model_config(path: str | Path) -> dict[str, Any]:
         ConfigError: its model section cannot be that of a model.
     """
     directory = find_model(path)
-    content = _read_config(directory)
+    content = read_config(directory)
     _model_config(content, directory)
     return content
 
@@ -214,7 +177,7 @@ def _open(
 ) -> tuple[Model, Processor, dict[str, Any], dict[str, np.ndarray]]:
     from unimo.data.processor import load_processor
 
-    content = _read_config(directory)
+    content = read_config(directory)
     processor = load_processor(directory, **changes)
     tensors = read_safetensors(directory / WEIGHTS)
     _model_config(content, directory)
@@ -259,18 +222,6 @@ def _model_part(tensors: Mapping[str, np.ndarray], directory: Path) -> dict[str,
     if not part:
         raise CheckpointError(f"{directory / WEIGHTS} has no tensors named model.*; is it a model directory?")
     return part
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    """Return the config of a folder, nothing if it has none; sections are mappings, names are texts."""
-    content = read_yaml(directory / CONFIG) if (directory / CONFIG).is_file() else {}
-    for section in ("model", "task", "data", "metadata"):
-        found = content.get(section) or {}
-        if not isinstance(found, Mapping) or not isinstance(found.get("name") or "", str):
-            raise CheckpointError(
-                f"{directory / CONFIG}: expected a section {section!r}, found {shown(found)}; copy it again"
-            )
-    return content
 
 
 def _model_config(content: Mapping[str, Any], directory: Path) -> Any:

@@ -13,15 +13,17 @@ from unimo.data.processor import build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError, nearest, shown
 from unimo.files import checked_path, read_json_object
-from unimo.inference.loading import CONFIG, WEIGHTS, save_model
+from unimo.inference.saving import CONFIG, WEIGHTS, save_model
 from unimo.models.paper import Paper
 from unimo.registry import build_model, papers, task_class
 from unimo.settings import RunConfig, load_run_config, named_section
 from unimo.weights.files import read_tensors
+from unimo.weights.named import TOWERS, Files, converted, tokenizer_of, tower_of, use
 from unimo.weights.paddle_folder import read_folder
 
 if TYPE_CHECKING:
     from unimo.tasks.base import Task
+    from unimo.weights.cards import Card
     from unimo.weights.name_map import Converted
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,38 @@ def convert_release(
     save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
     parameters = sum(tensor.size for tensor in converted.tensors.values())
     return {"parameters": parameters, "tensors": len(converted.tensors)}
+
+
+def released_model(card: Card, again: bool = False) -> Path:
+    """Return the model directory of a card; it is fetched and converted when it is asked for first.
+
+    Args:
+        card: card of a model.
+        again: fetch and convert anew.
+
+    Raises:
+        ConfigError, CheckpointError: the card is of something else, or as of `unimo.weights.named.converted`
+            and `convert_release`.
+    """
+
+    if card.part != "model":
+        raise CheckpointError(f"{card.name} is a {card.part}, expected a model; use {use(card)}")
+
+    def convert(files: Files, folder: Path) -> None:
+        convert_release(card.converter, files.weights, files.tokenizer, folder, config=files.config)
+
+    return converted(card, convert, again)
+
+
+def fetch_card(card: Card, again: bool = False) -> Path:
+    """Fetch and convert what a card names, unless that was done before, and return its folder.
+
+    Raises:
+        ConfigError, CheckpointError: as of `released_model`.
+    """
+    if card.part == "model":
+        return released_model(card, again)
+    return tower_of(card, again) if card.part in TOWERS else tokenizer_of(card)
 
 
 def _heads(paper: Paper, path: str | Path) -> dict[str, Any]:

@@ -65,23 +65,11 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class Released:
-    """Released weights that a part of a model starts from."""
-
-    name: str
-    """What they are called, such as `RoBERTa-base`."""
-    source: str
-    """Their kind: `tools/convert_checkpoint.py --from`."""
-    folder: str
-    """Name of their folder at huggingface.co."""
-
-
-@dataclass(frozen=True)
 class Published:
     """How the authors trained a model of a published size."""
 
-    towers: Mapping[str, Released]
-    """Section of the model config -> weights that its `init` names."""
+    towers: Mapping[str, str]
+    """Section of the model config -> card of the weights that its `init` names."""
     data: str
     """Corpora of the pre-training."""
     hardware: str = ""

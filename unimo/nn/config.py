@@ -26,7 +26,7 @@ class TextConfig:
     attention_dropout: Dropout = 0.1
     init_std: NonNegative = 0.02
     init: str = ""
-    """Directory written by tools/convert_checkpoint.py --from hf-roberta; empty means random."""
+    """Card (`roberta-base`), or folder of tools/convert_checkpoint.py --from hf-roberta; empty: random."""
 
     @property
     def longest(self) -> int:
@@ -50,7 +50,7 @@ class VisionConfig:
     """Standard deviation that position embeddings start with; None means the tower's own. Next to patches of
     unit scale the tower's own is faint: without pre-trained towers a model learns slowly where things are."""
     init: str = ""
-    """Directory written by tools/convert_checkpoint.py --from hf-vit or hf-clip-vit; empty means random."""
+    """Card, or folder of tools/convert_checkpoint.py --from hf-vit or hf-clip-vit; empty: random."""
 
     @property
     def num_patches(self) -> int:

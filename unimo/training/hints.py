@@ -10,6 +10,7 @@ from unimo.models.paper import Published
 from unimo.training.pace import DAY, duration
 from unimo.training.plan import Plan
 from unimo.training.plan_table import size
+from unimo.weights.cards import get_card
 
 TOO_LONG_DAYS = 7
 """Days from which a run is said to be too large for a machine."""
@@ -30,23 +31,23 @@ def _random_towers(plan: Plan, run: Any) -> list[str]:
             "paper: --init DIR takes those that tools/pretrain.py or tools/convert_checkpoint.py wrote"
         ]
     missing = {
-        section: released
-        for section, released in published.towers.items()
+        section: get_card(name)
+        for section, name in published.towers.items()
         if not getattr(run.model, section).init
     }
     if not missing:
         return []
-    names = ", ".join(f"{section} from {released.name}" for section, released in missing.items())
-    settings = [f"model.{section}.init=weights/{each.folder}" for section, each in missing.items()]
+    names = ", ".join(f"{section} from {card.title}" for section, card in missing.items())
+    settings = [f"model.{section}.init={card.name}" for section, card in missing.items()]
     if "text" in missing:
-        settings.append(f"data.tokenizer={missing['text'].folder}")
-    lines = [f"random here, in the paper from released weights: {names}. Convert those once:"]
-    lines += [
-        f"  python tools/convert_checkpoint.py --from {each.source} --input {each.folder}/model.safetensors "
-        f"--config {each.folder}/config.json --out weights/{each.folder}"
-        for each in dict.fromkeys(missing.values())
+        settings.append(f"data.tokenizer={missing['text'].name}")
+    fetched = " ".join(dict.fromkeys(card.name for card in missing.values()))
+    lines = [
+        f"random here, in the paper from released weights: {names}. Fetch those once:",
+        f"  python tools/weights.py fetch {fetched}",
+        f"  and add {' '.join(settings)}",
     ]
-    return ["\n".join([*lines, f"  and add {' '.join(settings)}"])]
+    return ["\n".join(lines)]
 
 
 def _published(model: str) -> Published | None:

@@ -17,6 +17,8 @@ from unimo.inference.evaluation import selection_of
 from unimo.settings import RunConfig
 from unimo.training import checkpoint, start
 from unimo.training.run import open_processor, resolve
+from unimo.weights.cards import near
+from unimo.weights.named import TOWERS, card_of, converted_folder
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -76,10 +78,21 @@ def _check_towers(run: RunConfig, problems: Problems) -> None:
         place = section.get("init") if isinstance(section, dict) else ""
         if not place:
             continue
-        if (Path(place) / "model.safetensors").is_file():
+        card = card_of(place)
+        folder = Path(place) if card is None else converted_folder(card)
+        if (folder / "model.safetensors").is_file():
             logger.info("checked: model.%s.init %s", name, place)
             continue
-        problem = f"model.{name}.init={place}: no weights there; tools/convert_checkpoint.py writes them"
+        if card is not None and card.part in TOWERS:
+            logger.warning(
+                "model.%s.init=%s is fetched when the run starts; now: python tools/weights.py fetch %s",
+                *(name, place, place),
+            )
+            continue
+        problem = (
+            f"model.{name}.init={place}: no weights there; tools/convert_checkpoint.py writes them; "
+            f"{near(place, *TOWERS)}"
+        )
         problems.found.setdefault(problem, CheckpointError)
 
 

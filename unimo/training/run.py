@@ -21,7 +21,7 @@ from unimo.data.readers.answer_table import open_answer_table
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import ConfigError
 from unimo.files import make_folder, write_text
-from unimo.inference import loading
+from unimo.inference import loading, saving
 from unimo.inference.evaluation import selection_of
 from unimo.nn.block import set_recompute
 from unimo.settings import RunConfig
@@ -264,7 +264,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
     if distributed.rank() == 0:
         if summary["model_dir"]:
             scores = {**metrics, **validation.about} if metrics else {}
-            loading.save_model(state.task, state.processor, output_dir / "model", scores, run)
+            saving.save_model(state.task, state.processor, output_dir / "model", scores, run)
         write_text(output_dir / start.SUMMARY, json.dumps(summary, indent=1))
     distributed.barrier()
     return summary

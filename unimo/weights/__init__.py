@@ -7,4 +7,9 @@ layers.py          load tensors into a layer, or a folder into a tower; take the
 name_map.py        name maps as data: which of our tensors is made of which of theirs
 huggingface.py     the names of Hugging Face's towers
 released.py        the names that Baidu's releases of UNIMO and UNIMO-2 share
+cards.py, cards/    released weights by name: a card says where they are and what converts them
+named.py            from a name to a folder, fetched and converted once
+fetching.py         downloads from the Hugging Face hub and plain addresses, checked; loaded when needed
+archives.py         tar archives, unpacked inside one folder or not at all
+tables.py           cards as text
 """

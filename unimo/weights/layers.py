@@ -12,8 +12,10 @@ from paddle import nn
 
 from unimo.config import coerce, read_yaml
 from unimo.errors import CheckpointError
+from unimo.weights.cards import near
 from unimo.weights.files import read_safetensors
 from unimo.weights.name_map import Tensors, describe
+from unimo.weights.named import TOWERS, tower_folder
 
 logger = logging.getLogger(__name__)
 _TOKEN_TYPE, _POSITION = "embeddings.token_type.weight", "embeddings.position.weight"
@@ -84,7 +86,7 @@ def is_whole(tensor: np.ndarray | paddle.Tensor) -> bool:
 def load_tower(
     tower: nn.Layer, directory: str | Path, drop_layers: int = 0, ignore: tuple[str, ...] = ()
 ) -> None:
-    """Fill a text or vision tower from a folder that `tools/convert_checkpoint.py` wrote.
+    """Fill a text or vision tower from a folder that `tools/convert_checkpoint.py` wrote, or by name.
 
     RoBERTa's pooler may be missing there: no model here uses it. Its one token type, a constant, is added
     to the positions when the tower has none.
@@ -92,17 +94,19 @@ def load_tower(
     Args:
         tower: the layer to fill. Its `tower_kind` is the kind of folder that it reads (key `tower` of
             `config.yaml`), its `layers` are the blocks.
+        directory: the folder, or the name of a card, see `unimo.weights.named`.
         drop_layers: number of last blocks in the file that are left out on purpose (METER drops one).
         ignore: prefixes of names that only the file or only the tower has.
 
     Raises:
         CheckpointError: not such a folder, another kind of tower, or other sizes.
     """
-    folder = Path(directory)
+    folder = tower_folder(directory)
     if not (folder / "config.yaml").is_file() or not (folder / "model.safetensors").is_file():
         raise CheckpointError(
             f"{folder} is not a folder of tower weights (config.yaml and model.safetensors); make one with "
-            "python tools/convert_checkpoint.py --from hf-bert|hf-roberta|hf-clip-vit|hf-vit ... (see --help)"
+            "python tools/convert_checkpoint.py --from hf-bert|hf-roberta|hf-clip-vit|hf-vit ... (see --help); "
+            f"{near(directory, *TOWERS)}"
         )
     config = read_yaml(folder / "config.yaml")
     depth = coerce(config.get("num_layers", 0), int, f"{folder / 'config.yaml'}: num_layers") - drop_layers

@@ -11,7 +11,7 @@ from micro import make_run, make_task, saved
 
 import unimo
 from unimo.errors import CheckpointError, UnimoError
-from unimo.inference import loading
+from unimo.inference import loading, saving
 from unimo.tasks.base import to_tensors
 from unimo.weights.files import read_safetensors, write_safetensors
 
@@ -155,11 +155,11 @@ def test_saving_again_replaces_and_a_failure_keeps_the_old(
         raise CheckpointError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "write_safetensors", full)
+        patch.setattr(saving, "write_safetensors", full)
         with pytest.raises(CheckpointError, match="No space"):
-            loading.save_model(task, processor, directory)
+            saving.save_model(task, processor, directory)
     assert (directory / "model.safetensors").read_bytes() == before
-    loading.save_model(task, processor, directory)
+    saving.save_model(task, processor, directory)
     assert (directory / "model.safetensors").read_bytes() != before
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
 
@@ -176,7 +176,7 @@ def test_a_kill_while_replacing_leaves_the_one_before(
     assert loading.list_saved("vqa") == [aside] and "not replaced completely" in caplog.text
     assert unimo.load("mine")[0].config.name == "unimo3_tiny"
     task, processor, _ = make_task(make_run("vqa"), seed=1)
-    loading.save_model(task, processor, directory)
+    saving.save_model(task, processor, directory)
     assert loading.find_model("mine") == directory
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
 

@@ -14,7 +14,8 @@ from micro_semvlp import SEMVLP
 from small_models import set_parameters
 
 from unimo.config import merge_plain
-from unimo.inference.loading import load_task, save_model, start_from
+from unimo.inference.loading import load_task, start_from
+from unimo.inference.saving import save_model
 from unimo.inference.zero_shot import evaluate_zero_shot, open_matcher
 from unimo.models.base import select_images
 from unimo.registry import task_config

@@ -48,7 +48,7 @@ def test_best_model_is_kept(
     scores = iter([0.5, 0.4, 0.6, 0.5, 0.5, 0.5])
     saved: list[int] = []
     monkeypatch.setattr(SmallTask, "evaluate", lambda *_, **__: {metric: next(scores)})
-    monkeypatch.setattr("unimo.inference.loading.save_model", lambda *_: saved.append(len(saved)))
+    monkeypatch.setattr("unimo.inference.saving.save_model", lambda *_: saved.append(len(saved)))
     state = train(make_run(tmp_path, train={"eval_every": 2, "select_metric": metric}))
     assert state.best["step"] == kept[-1]
     assert len(saved) == len(kept)

@@ -124,7 +124,7 @@ def test_an_evaluation_asks_before_every_batch(tmp_path: Path) -> None:
 def test_the_best_model_is_the_same_whether_or_not_a_run_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unimo.inference.loading.save_model", lambda *_: None)
+    monkeypatch.setattr("unimo.inference.saving.save_model", lambda *_: None)
     options = {"eval_every": 2, "select_metric": "weight_sum"}
     set_up(monkeypatch, Batches(2))
     whole = train_small(make_run(tmp_path / "whole", train=options))
@@ -162,7 +162,7 @@ def test_an_unknown_metric_is_told_before_the_first_step(
 def test_a_metric_that_only_some_batches_have_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unimo.inference.loading.save_model", lambda *_: None)
+    monkeypatch.setattr("unimo.inference.saving.save_model", lambda *_: None)
     set_up(monkeypatch, batches := Batches(3))
     rare = lambda self, found, **_: {"rare": 1.0} if len(list(found)) == 3 else {"other": 1.0}  # noqa: E731
     monkeypatch.setattr(SmallTask, "evaluate", rare)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper, Published, Released
+from unimo.models.paper import Paper, Published
 from unimo.models.semvlp.config import MODES, Config, CrossConfig, PretrainingConfig, RegionConfig, TextConfig
 
 # Learns `scenes` from scratch on two CPU cores in minutes; the scale of the start is that of unimo3_tiny.
@@ -58,7 +58,7 @@ PAPER = Paper(
     # Section 4.1. StructBERT has the names and sizes of BERT, whose weights are at huggingface.co.
     published={
         "semvlp_base": Published(
-            towers={"text": Released("BERT-base", "hf-bert", "bert-base-uncased")},
+            towers={"text": "bert-base-uncased"},
             data=(
                 "COCO, Visual Genome, VQA v2, GQA, VG-QA (9.18 million pairs on 180,000 images); "
                 "Conceptual Captions, SBU"

@@ -32,8 +32,8 @@ class TextConfig:
     attention_dropout: Dropout = 0.1
     init_std: NonNegative = 0.02
     init: str = ""
-    """Directory written by tools/convert_checkpoint.py --from hf-bert, of BERT or StructBERT; empty means
-    random."""
+    """Card (`bert-base-uncased`), or folder of tools/convert_checkpoint.py --from hf-bert, of BERT or
+    StructBERT; empty: random."""
 
     @property
     def longest(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper, PretrainConfig, Published, Released
+from unimo.models.paper import Paper, PretrainConfig, Published
 from unimo.models.unimo.config import Config, PretrainingConfig, RegionConfig
 from unimo.models.unimo.convert import from_release
 from unimo.nn.config import TextConfig
@@ -63,12 +63,12 @@ PAPER = Paper(
     # Sections 3.1 and 3.2.
     published={
         "unimo_base": Published(
-            towers={"text": Released("RoBERTa-base", "hf-roberta", "roberta-base")},
+            towers={"text": "roberta-base"},
             data="COCO, Visual Genome, Conceptual Captions, SBU; BookWiki, OpenWebText; OpenImages, COCO",
             hardware="32 V100 GPUs, 7 days",
         ),
         "unimo_large": Published(
-            towers={"text": Released("RoBERTa-large", "hf-roberta", "roberta-large")},
+            towers={"text": "roberta-large"},
             data="COCO, Visual Genome, Conceptual Captions, SBU; BookWiki, OpenWebText; OpenImages, COCO",
             hardware="64 V100 GPUs, 10 days",
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unimo.models.paper import Paper, PretrainConfig, Published, Released
+from unimo.models.paper import Paper, PretrainConfig, Published
 from unimo.models.unimo2.config import Config, FusionConfig, GroundingConfig, PretrainingConfig
 from unimo.models.unimo2.convert import from_release
 from unimo.nn.config import TextConfig, VitConfig
@@ -73,17 +73,17 @@ PAPER = Paper(
     published={
         "unimo2_base": Published(
             towers={
-                "text": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
-                "vision": Released("ViT-B/16", "hf-vit", "vit-base-patch16-224"),
-                "fusion": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
+                "text": "roberta-base",
+                "vision": "vit-base-patch16-224",
+                "fusion": "roberta-base",
             },
             data=_CORPORA,
         ),
         "unimo2_large": Published(
             towers={
-                "text": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
-                "vision": Released("ViT-L/16", "hf-vit", "vit-large-patch16-224"),
-                "fusion": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
+                "text": "roberta-large",
+                "vision": "vit-large-patch16-224",
+                "fusion": "roberta-large",
             },
             data=_CORPORA,
         ),

@@ -79,7 +79,7 @@ class FusionConfig:
     attention_dropout: Dropout = 0.1
     init_std: NonNegative = 0.02
     init: str = ""
-    """Directory written by tools/convert_checkpoint.py --from hf-roberta, whose layers are taken."""
+    """Card, or folder of tools/convert_checkpoint.py --from hf-roberta, whose layers are taken."""
     visibility: Literal["grounded", "full"] = "grounded"
     """grounded: image and text meet only in the grounded tokens (Fig. 2). full: everything reads
     everything, "w/o G.T." of Table 4 and, with grounding.enabled=false, the paper's baseline."""

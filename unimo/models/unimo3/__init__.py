@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from unimo.models.paper import Paper, PretrainConfig, Published, Released
+from unimo.models.paper import Paper, PretrainConfig, Published
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
 
 _WIDE = {"hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
@@ -77,16 +77,16 @@ _CORPORA = "COCO, Visual Genome, Conceptual Captions, SBU (4 million images)"
 _PUBLISHED = {
     768: Published(
         towers={
-            "text": Released("RoBERTa-base", "hf-roberta", "roberta-base"),
-            "vision": Released("CLIP ViT-B/16", "hf-clip-vit", "clip-vit-base-patch16"),
+            "text": "roberta-base",
+            "vision": "clip-vit-base-patch16",
         },
         data=_CORPORA,
         hardware="8 A100 GPUs",
     ),
     1024: Published(
         towers={
-            "text": Released("RoBERTa-large", "hf-roberta", "roberta-large"),
-            "vision": Released("CLIP ViT-L/14", "hf-clip-vit", "clip-vit-large-patch14"),
+            "text": "roberta-large",
+            "vision": "clip-vit-large-patch14",
         },
         data=_CORPORA,
         hardware="8 A100 GPUs",

@@ -125,7 +125,7 @@ class ObjectiveConfig:
     tower (EVA)."""
     image_teacher: str = ""
     """Weights of what gives these targets. dvae: a safetensors file of the encoder, under OpenAI's names;
-    features: a folder written by tools/convert_checkpoint.py --from hf-vit or hf-clip-vit."""
+    features: a card, or a folder of tools/convert_checkpoint.py --from hf-vit or hf-clip-vit."""
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from unimo.config import read_yaml
 from unimo.data.images.transforms import RECIPES, Transform, build_cut, bytes_to_pixels, normalise
 from unimo.errors import ConfigError, shown
 from unimo.models.vlmo.config import Config
+from unimo.weights.named import tower_folder
 
 DVAE_PATCH = 8
 """Side in pixels of what has one code of DALL-E's dVAE: 112 pixels give 14 x 14 codes (BEiT's code)."""
@@ -69,7 +69,7 @@ def read_tower(folder: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is no such folder.
     """
-    path = Path(folder) / "config.yaml"
+    path = tower_folder(folder) / "config.yaml"
     found = read_yaml(path) if path.is_file() else {}
     if found.get("tower") not in _TRANSFORMS:
         raise ConfigError(

@@ -109,7 +109,7 @@ class Evaluate(Callback):
             return
         state.best = {**values, "step": float(state.step)}
         if distributed.rank() == 0:
-            from unimo.inference.loading import save_model
+            from unimo.inference.saving import save_model
 
             best = state.output_dir / "best"
             save_model(state.task, state.processor, best, {**values, **self.about}, state.run)

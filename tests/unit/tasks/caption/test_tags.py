@@ -15,7 +15,7 @@ from micro import make_run, make_task
 from unimo.data.record import Record
 from unimo.errors import ConfigError, DataError
 from unimo.inference.evaluation import evaluate
-from unimo.inference.loading import save_model
+from unimo.inference.saving import save_model
 from unimo.nn.beam_search import BeamConfig
 from unimo.tasks.base import to_tensors
 from unimo.tasks.caption.tags import find_tags, read_tags, tag_key
