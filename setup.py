@@ -30,6 +30,7 @@ REQUIRED = [
     "pyarrow>=19",
     "pillow>=10.1",  # whose own font has sizes, for pictures of regions
     "tqdm>=4.60",
+    "huggingface_hub>=0.30",  # weights by name; paddlenlp needs an older one than others
     "pooch>=1.8",  # weights at plain addresses
     "requests>=2.28",  # whose errors pooch lets through
     "filelock>=3.12",  # several processes that fetch the same weights

@@ -105,8 +105,8 @@ def load_tower(
     if not (folder / "config.yaml").is_file() or not (folder / "model.safetensors").is_file():
         raise CheckpointError(
             f"{folder} is not a folder of tower weights (config.yaml and model.safetensors); make one with "
-            "python tools/convert_checkpoint.py --from hf-bert|hf-roberta|hf-clip-vit|hf-vit ... "
-            f"{near(directory, *TOWERS)}"
+            "python tools/convert_checkpoint.py --from hf-bert|hf-roberta|hf-clip-vit|hf-vit (see --help), "
+            f"or name {near(directory, *TOWERS)}"
         )
     config = read_yaml(folder / "config.yaml")
     depth = coerce(config.get("num_layers", 0), int, f"{folder / 'config.yaml'}: num_layers") - drop_layers
