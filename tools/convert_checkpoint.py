@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -13,6 +16,7 @@ from unimo import cli  # noqa: E402
 from unimo.errors import ConfigError  # noqa: E402
 from unimo.inference.release import convert_release, releases  # noqa: E402
 from unimo.weights.huggingface import SOURCES, convert_tower  # noqa: E402
+from unimo.weights.zoo import LIBRARIES, convert_zoo, paddleclas_file  # noqa: E402
 
 EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input roberta-base/model.safetensors \\
       --config roberta-base/config.json --out weights/roberta_base
@@ -32,7 +36,11 @@ EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input robert
   python tools/convert_checkpoint.py --from unilm-beit --input beit_base.safetensors \\
       --tokenizer bert-base-uncased --out weights/beit
   bash scripts/run_pretrain.sh vlmo_base task.stages=all init_from=weights/beit
-  (--from hf-beit for the files at huggingface.co; the tokenizer is that of the texts to come)"""
+  (--from hf-beit for the files at huggingface.co; the tokenizer is that of the texts to come)
+
+  python tools/convert_checkpoint.py --from paddlenlp --input roberta-base --out weights/roberta-base
+  python tools/convert_checkpoint.py --from paddleclas --input CLIP_vit_base_patch16_224 --out weights/clip
+  (names of these libraries, of the extra zoo; or a folder, or a .pdparams, that they wrote)"""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -42,9 +50,11 @@ def parse_arguments() -> argparse.Namespace:
         ConfigError: `--config` (towers) or `--tokenizer` is missing, or given where it has no meaning.
     """
     parser = cli.arguments(__doc__, EXAMPLE)
-    sources = sorted({**SOURCES, **releases()})
+    sources = sorted({**SOURCES, **LIBRARIES, **releases()})
     parser.add_argument("--from", dest="source", required=True, choices=sources, help="kind of weights")
-    parser.add_argument("--input", required=True, type=Path, metavar="FILE", help="their weights, or folder")
+    parser.add_argument(
+        "--input", required=True, type=Path, metavar="FILE", help="their file, folder or name"
+    )
     parser.add_argument("--config", type=Path, metavar="config.json", help="their config; releases need none")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="their tokenizer (releases)")
     parser.add_argument("--task", default="pretrain", help="what they were trained for (releases)")
@@ -54,8 +64,10 @@ def parse_arguments() -> argparse.Namespace:
     is_release = arguments.source in releases()
     if is_release and arguments.tokenizer is None:
         raise ConfigError(f"--from {arguments.source} needs --tokenizer; see --help")
-    if not is_release and (arguments.config is None or arguments.tokenizer is not None):
-        raise ConfigError(f"--from {arguments.source} needs --config and no --tokenizer; see --help")
+    wants_config = arguments.source in SOURCES
+    if not is_release and ((arguments.config is not None) != wants_config or arguments.tokenizer is not None):
+        needs = "needs --config and no" if wants_config else "takes no --config and no"
+        raise ConfigError(f"--from {arguments.source} {needs} --tokenizer; see --help")
     if not is_release and (arguments.overrides or arguments.task != "pretrain"):
         raise ConfigError(
             f"--from {arguments.source} makes a tower, which has no task and no config to change"
@@ -63,14 +75,24 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
+def tell(folder: Path, tower: str, tensors: Mapping[str, np.ndarray]) -> None:
+    """Print what a folder of a tower has."""
+    count = sum(tensor.size for tensor in tensors.values())
+    print(f"{folder}: {tower} tower, {count:,} parameters in {len(tensors)} tensors")
+
+
 def main() -> None:
     """Convert a tower or a release, and print the number of parameters."""
     arguments = parse_arguments()
     if arguments.source in SOURCES:
         tensors = convert_tower(arguments.source, arguments.input, arguments.config, arguments.out)
-        tower, count = SOURCES[arguments.source].tower, sum(tensor.size for tensor in tensors.values())
-        print(f"{arguments.out}: {tower} tower, {count:,} parameters in {len(tensors)} tensors")
+        tell(arguments.out, SOURCES[arguments.source].tower, tensors)
         return
+    if arguments.source in LIBRARIES:
+        tell(arguments.out, *convert_zoo(arguments.source, str(arguments.input), arguments.out))
+        return
+    if arguments.source == "paddleclas-beit":
+        arguments.input = paddleclas_file(str(arguments.input))
     given = (arguments.input, arguments.tokenizer, arguments.out, arguments.task, arguments.overrides)
     done = convert_release(arguments.source, *given, arguments.config)
     print(f"{arguments.out}: model, {done['parameters']:,} released parameters in {done['tensors']} tensors")

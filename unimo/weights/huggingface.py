@@ -47,6 +47,8 @@ class Source:
     """Keys of their config.json for which our tower supports a single value."""
     around: tuple[str, ...]
     """Prefixes of heads and other towers in the same file."""
+    spelling: Spelling = SPELLING
+    """Endings of names, and whether weights of linear layers are turned."""
 
 
 # Names that all three share.
@@ -196,7 +198,7 @@ def from_hf(source: Source, tensors: Tensors, sizes: Mapping[str, int]) -> dict[
     tensors = {_NORM.sub(lambda found: _NEW[found[0]], name): tensor for name, tensor in tensors.items()}
     bare = {name.removeprefix(source.prefix): tensor for name, tensor in tensors.items()}
     has_prefix = any(name.startswith(source.prefix) for name in tensors)
-    rows = expand(source.rows, sizes["num_layers"], SPELLING)
+    rows = expand(source.rows, sizes["num_layers"], source.spelling)
     present = [entry for entry in rows if not entry.optional or set(entry.theirs) <= bare.keys()]
     wanted = {name for entry in present for name in entry.theirs}
     outside = {
@@ -241,6 +243,16 @@ def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dic
     kind = SOURCES[source]
     sizes = read_sizes(kind, read_json_object(config, ConfigError))
     tensors = from_hf(kind, read_safetensors(weights), sizes)
+    write_tower(kind, source, sizes, tensors, folder)
+    return tensors
+
+
+def write_tower(kind: Source, source: str, sizes: Mapping[str, int], tensors: Tensors, folder: Path) -> None:
+    """Write a folder that `load_tower` reads; `source` is where the weights came from.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
     content = {"tower": kind.tower, "source": source, **sizes}
     make_folder(folder, "--out")
     try:
@@ -249,4 +261,3 @@ def convert_tower(source: str, weights: Path, config: Path, folder: Path) -> dic
             write_text(fresh / "config.yaml", yaml.safe_dump(content, sort_keys=False))
     except OSError as error:
         raise CheckpointError(f"cannot write into {folder}: {error.strerror}; free some space") from error
-    return tensors

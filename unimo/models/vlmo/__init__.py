@@ -10,7 +10,7 @@ from typing import Any
 from unimo.models.paper import Paper, Published
 from unimo.models.vlmo.config import Config, PretrainingConfig, TransformerConfig, VisionConfig
 from unimo.models.vlmo.convert import from_release
-from unimo.models.vlmo.convert_images import from_hf, from_unilm, from_vit
+from unimo.models.vlmo.convert_images import from_hf, from_paddleclas, from_unilm, from_vit
 
 _LARGE = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 _PLUS = {"hidden_size": 544, "num_layers": 24, "num_heads": 16, "intermediate_size": 2176}
@@ -85,5 +85,6 @@ PAPER = Paper(
         "unilm-beit": from_unilm,
         "hf-beit": from_hf,
         "hf-vit-vlmo": from_vit,
+        "paddleclas-beit": from_paddleclas,
     },
 )

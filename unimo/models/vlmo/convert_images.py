@@ -145,6 +145,30 @@ def from_unilm(
     return _convert(dict(tensors), "unilm", where, task, given)
 
 
+def from_paddleclas(
+    tensors: Tensors,
+    where: str = "the file",
+    task: str = "pretrain",
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Converted:
+    """Convert a BEiTv2 of PaddleClas; as `from_unilm`.
+
+    Its names are those of unilm, its linear weights [in, out]. Its keys have biases, which softmax does not
+    see, its patches none.
+    """
+    linear = re.compile(r"blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight")
+    theirs = {name: tensor.T if linear.fullmatch(name) else tensor for name, tensor in tensors.items()}
+    theirs.pop("proj", None)  # of CLIP, which all models of the class have
+    patches = theirs.get("patch_embed.proj.weight")
+    if patches is not None:
+        theirs.setdefault("patch_embed.proj.bias", np.zeros(len(patches), patches.dtype))
+    for name in [name for name in theirs if name.endswith("attn.qkv.bias")]:
+        query, _, value = np.array_split(theirs.pop(name), 3)
+        stem = name.removesuffix("qkv.bias")
+        theirs |= {f"{stem}q_bias": query, f"{stem}v_bias": value}
+    return _convert(theirs, "unilm", where, task, given)
+
+
 def from_hf(
     tensors: Tensors,
     where: str = "the file",
