@@ -117,12 +117,14 @@ class Folder:
         numbers = (int(found[1]) for name in self.tensors if (found := pattern.match(name)))
         return 1 + max(numbers, default=0)
 
-    def head_rows(self, heads: Heads, required: Sequence[str] = ()) -> tuple[list[Row], tuple[str, ...]]:
+    def head_rows(
+        self, heads: Heads, required: Sequence[str] = (), spelling: Spelling = SPELLING
+    ) -> tuple[list[Row], tuple[str, ...]]:
         """Return the single rows of heads that are present in part or required, and the other heads."""
         rows: list[Row] = []
         absent = []
         for head, part in heads.items():
-            single = expand(part, 1, SPELLING)
+            single = expand(part, 1, spelling)
             if head in required or any(name in self.tensors for entry in single for name in entry.theirs):
                 rows += single
             else:

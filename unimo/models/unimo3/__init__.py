@@ -11,6 +11,7 @@ from typing import Any
 
 from unimo.models.paper import Paper, PretrainConfig, Published
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
+from unimo.models.unimo3.convert import BRIDGETOWER, HF_BRIDGETOWER, METER, converter
 
 _WIDE = {"hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
 _NARROW = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 256}
@@ -137,5 +138,10 @@ PAPER = Paper(
         name: _PUBLISHED[config.fusion.hidden_size]
         for name, config in SIZES.items()
         if config.fusion.hidden_size in _PUBLISHED
+    },
+    converters={
+        "meter": converter(METER),
+        "bridgetower": converter(BRIDGETOWER),
+        "hf-bridgetower": converter(HF_BRIDGETOWER),
     },
 )
