@@ -205,11 +205,15 @@ def _links(
 
 def _pooled_heads(width: int, vocabulary: int, mlm_tokens: int, pairs: int) -> int:
     """Count the head of MLM, and that of ITM on one pooled state."""
-    mlm = product(mlm_tokens, width, width) + product(mlm_tokens, width, vocabulary)
-    return mlm + pairs * (product(1, width, width) + product(1, width, 2))
+    matching = product(1, width, width) + product(1, width, 2)
+    return _mlm_head(width, vocabulary, mlm_tokens) + pairs * matching
 
 
 def _heads(config: Config, mlm_tokens: int, pairs: int) -> int:
-    width, vocabulary = config.fusion.hidden_size, config.text.vocab_size
-    mlm = product(mlm_tokens, width, width) + product(mlm_tokens, width, vocabulary)
-    return mlm + pairs * (2 * product(1, width, width) + product(1, 2 * width, 2))
+    width = config.fusion.hidden_size
+    matching = 2 * product(1, width, width) + product(1, 2 * width, 2)
+    return _mlm_head(width, config.text.vocab_size, mlm_tokens) + pairs * matching
+
+
+def _mlm_head(width: int, vocabulary: int, tokens: int) -> int:
+    return product(tokens, width, width) + product(tokens, width, vocabulary)

@@ -1,4 +1,4 @@
-"""How our models learn MLM and ITM and nothing else, so that their steps compare. Imports no Paddle."""
+"""Our models with MLM and ITM as their only losses, so that their steps compare. Imports no Paddle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Learner:
     """A model in one way of learning."""
 
     name: str
-    """What it is called in tables."""
+    """Name in tables."""
     step: Callable[[int, int, int], flops.Parts]
     """Counts its FLOPs from batch size, length of texts and number of MLM targets."""
     model: Mapping[str, Any] = field(default_factory=dict)

@@ -11,7 +11,8 @@ from unimo.files import filling
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 _GROWTH, _SPARE = 20, 1 << 26
-"""An archive may unpack to so many times its own bytes and this: weights hardly shrink."""
+"""Largest unpacked size: a multiple of the bytes of the archive, and a number of bytes besides. Weights are
+hardly compressed."""
 
 
 def unpack(archive: Path, folder: Path) -> Path:

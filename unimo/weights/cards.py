@@ -28,9 +28,9 @@ class Card:
     name: str = ""
     """Name, that of the file."""
     title: str = ""
-    """What their authors call them."""
+    """Name that their authors use."""
     part: Literal["text tower", "vision tower", "model", "tokenizer"] = "model"
-    """What they are here. text tower, vision tower: a start of `model.text.init`, `model.vision.init`."""
+    """Use in this library. Text and vision towers are values of `model.text.init` and `model.vision.init`."""
     converter: str = ""
     """Kind of the files, `tools/convert_checkpoint.py --from`; empty while nothing here reads them."""
     sources: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Card:
     image_size: int = 0
     """Side of the images in training, pixels."""
     preprocessing: str = ""
-    """What images go through."""
+    """Preparation of images in training."""
     scores: dict[str, str] = field(default_factory=dict)
     """Measure -> the paper's score, after fine-tuning."""
 

@@ -43,6 +43,26 @@ def row(
     return Row(kind, ours, theirs, shape, optional)
 
 
+def mlm_rows(width: str) -> tuple[Row, ...]:
+    """Return the rows of the MLM head in ViLT's code and what followed it; V words, `width` of states."""
+    ours, theirs = "objective.mlm_head", "mlm_score"
+    return (
+        row("linear", f"{ours}.dense", f"{theirs}.transform.dense", shape=(width, width)),
+        row("norm", f"{ours}.norm", f"{theirs}.transform.LayerNorm", shape=(width,)),
+        row("turned", f"{ours}.decoder.weight", f"{theirs}.decoder.weight", shape=("V", width)),
+        row("tensor", f"{ours}.decoder.bias", f"{theirs}.bias", shape=("V",)),
+    )
+
+
+def classifier_rows(theirs: str, pooled: str) -> tuple[Row, ...]:
+    """Return the rows of a head of linear, norm, GELU, linear in that code, D wide inside, with K classes."""
+    return (
+        row("linear", "classifier.dense", f"{theirs}.0", shape=("D", pooled)),
+        row("norm", "classifier.norm", f"{theirs}.1", shape=("D",)),
+        row("linear", "classifier.out", f"{theirs}.3", shape=("K", "D")),
+    )
+
+
 @dataclass(frozen=True)
 class Spelling:
     """Endings of the names of weights and biases in a family of files."""

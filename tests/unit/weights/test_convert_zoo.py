@@ -106,7 +106,7 @@ def clas(module: str, name: str = "", **options: object) -> paddle.nn.Layer:
 
 
 def states_of(model: paddle.nn.Layer, pixels: paddle.Tensor) -> list[np.ndarray]:
-    """What enters the first block and what leaves each."""
+    """Collect the input of the first block and the output of each."""
     states: list[np.ndarray] = []
     model.blocks[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0].numpy()))
     for block in model.blocks:

@@ -25,9 +25,9 @@ class Inputs:
     """Random images and tokens without padding, for MLM and ITM; half of the pairs are false."""
 
     texts: dict[str, torch.Tensor]
-    """What the library's networks take: `input_ids` and `attention_mask`, which is all ones."""
+    """Arguments of the library's networks: `input_ids` and `attention_mask`, which is all ones."""
     masked_texts: dict[str, torch.Tensor]
-    """What its heads of MLM take: the same with some tokens masked, and `labels`, `IGNORED` elsewhere."""
+    """Arguments of its heads of MLM: the same with some tokens masked, and `labels`, `IGNORED` elsewhere."""
     images: torch.Tensor
     false_images: torch.Tensor
     """Images that ITM shows: their own in the first half of the rows, others in the second."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from unimo.config import merge_into
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
-from unimo.weights.name_map import Converted, Row, Spelling, Tensors, expand, row
+from unimo.weights.name_map import Converted, Row, Spelling, Tensors, classifier_rows, expand, mlm_rows, row
 from unimo.weights.released import Folder, num_heads
 
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
@@ -30,7 +30,7 @@ class Release:
 
     name: str
     advice: str
-    """Which file to give."""
+    """File to give, for messages."""
     text: str
     """Prefix of the text tower."""
     vision: str
@@ -43,21 +43,18 @@ class Release:
     """Epsilon of the norms in co-attention layers and in the MLM head."""
 
 
-_OPENAI = ("class_embedding", "positional_embedding", "conv1.weight")
 METER = Release(
     name="METER",
     advice="a file meter_clip16_{224,288}_roberta_*.ckpt of the release, saved as safetensors",
     text="text_transformer.",
     vision="vit_model.visual.",
-    embeddings=_OPENAI,
+    embeddings=("class_embedding", "positional_embedding", "conv1.weight"),
     is_linked=False,
 )
-BRIDGETOWER = Release(
+BRIDGETOWER = replace(
+    METER,
     name="BridgeTower",
     advice="a file BridgeTower_*.ckpt of the release, saved as safetensors",
-    text="text_transformer.",
-    vision="vit_model.visual.",
-    embeddings=_OPENAI,
     is_linked=True,
 )
 HF_BRIDGETOWER = Release(
@@ -142,27 +139,13 @@ def _cross_layer(stream: str) -> tuple[Row, ...]:
     )
 
 
-def _classifier(theirs: str, pooled: str) -> tuple[Row, ...]:
-    """Return the rows of a head of linear, norm, GELU, linear."""
-    return (
-        row("linear", "classifier.dense", f"{theirs}.0", shape=("D", pooled)),
-        row("norm", "classifier.norm", f"{theirs}.1", shape=("D",)),
-        row("linear", "classifier.out", f"{theirs}.3", shape=("K", "D")),
-    )
-
-
 TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
     "pretrain": {
-        "objective.mlm_head": (
-            row("linear", "objective.mlm_head.dense", "mlm_score.transform.dense", shape=("F", "F")),
-            row("norm", "objective.mlm_head.norm", "mlm_score.transform.LayerNorm", shape=("F",)),
-            row("turned", "objective.mlm_head.decoder.weight", "mlm_score.decoder.weight", shape=("V", "F")),
-            row("tensor", "objective.mlm_head.decoder.bias", "mlm_score.bias", shape=("V",)),
-        ),
+        "objective.mlm_head": mlm_rows("F"),
         "objective.itm_head": (row("linear", "objective.itm_head", "itm_score.fc", shape=(2, "2F")),),
     },
-    "nlvr2": {"classifier": _classifier("nlvr2_classifier", "4F")},
-    "entailment": {"classifier": _classifier("snli_classifier", "2F")},
+    "nlvr2": {"classifier": classifier_rows("nlvr2_classifier", "4F")},
+    "entailment": {"classifier": classifier_rows("snli_classifier", "2F")},
 }
 """Task -> our head -> its rows. A file for pre-training may lack heads: those of Hugging Face do."""
 LEFT_OUT: Mapping[str, str] = {

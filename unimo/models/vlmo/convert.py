@@ -16,7 +16,7 @@ import numpy as np
 from unimo.config import merge_into
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.vlmo.config import Config, TextConfig, TransformerConfig, VisionConfig
-from unimo.weights.name_map import Converted, Row, Spelling, Tensors, expand, row
+from unimo.weights.name_map import Converted, Row, Spelling, Tensors, classifier_rows, expand, mlm_rows, row
 from unimo.weights.released import Folder
 
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
@@ -91,23 +91,9 @@ def _projection(ours: str, theirs: str) -> Row:
     return row("turned", f"{ours}.dense.weight", f"itc_{theirs}_proj.fc.weight", shape=("H", "H"))
 
 
-def _classifier(theirs: str) -> tuple[Row, ...]:
-    """Return the rows of a head of linear, norm, GELU, linear, with D rows inside and K classes."""
-    return (
-        row("linear", "classifier.dense", f"{theirs}.0", shape=("D", "E")),
-        row("norm", "classifier.norm", f"{theirs}.1", shape=("D",)),
-        row("linear", "classifier.out", f"{theirs}.3", shape=("K", "D")),
-    )
-
-
 TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
     "pretrain": {
-        "objective.mlm_head": (
-            row("linear", "objective.mlm_head.dense", "mlm_score.transform.dense", shape=("H", "H")),
-            row("norm", "objective.mlm_head.norm", "mlm_score.transform.LayerNorm", shape=("H",)),
-            row("turned", "objective.mlm_head.decoder.weight", "mlm_score.decoder.weight", shape=("V", "H")),
-            row("tensor", "objective.mlm_head.decoder.bias", "mlm_score.bias", shape=("V",)),
-        ),
+        "objective.mlm_head": mlm_rows("H"),
         "objective.itm_head": (row("linear", "objective.itm_head", "itm_score.fc", shape=(2, "H")),),
         "objective.itc_text_head": (_projection("objective.itc_text_head", "text"),),
         "objective.itc_image_head": (_projection("objective.itc_image_head", "image"),),
@@ -116,8 +102,8 @@ TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
         "objective.itc_pair_image_head": (_projection("objective.itc_pair_image_head", "vl_image"),),
         "objective.itc_pair_log_scale": (row("tensor", "objective.itc_pair_log_scale", "logit_vl_scale"),),
     },
-    "vqa": {"classifier": _classifier("vqa_classifier")},
-    "nlvr2": {"classifier": _classifier("nlvr2_classifier")},
+    "vqa": {"classifier": classifier_rows("vqa_classifier", "E")},
+    "nlvr2": {"classifier": classifier_rows("nlvr2_classifier", "E")},
     "retrieval": {
         "itc_text_head": (_projection("itc_text_head", "text"),),
         "itc_image_head": (_projection("itc_image_head", "image"),),

@@ -23,7 +23,7 @@ from unimo.tasks.pretrain import PretrainTask
 SETTINGS = pytest.mark.parametrize("together", [False, True])
 MODES = pytest.mark.parametrize("mode", ["single", "two"])
 NEAR = overlaps(Source().of(made_records(1)[0]).boxes) > 0.3
-"""Which regions of an image overlap, themselves included: of the last three the middle one both others."""
+"""Overlaps of the regions of an image, themselves included: of the last three the middle one both others."""
 
 
 def make_batch(together: bool, seed: int = 0) -> PretrainBatch:
@@ -31,7 +31,7 @@ def make_batch(together: bool, seed: int = 0) -> PretrainBatch:
 
 
 def targets(batch: PretrainBatch) -> np.ndarray:
-    """Which objects are predicted, bool [B, R]."""
+    """Return the objects that are predicted, bool [B, R]."""
     found = np.zeros((len(batch.sample_ids), 1 + REGIONS), bool)
     found.reshape(-1)[batch.object_positions] = True
     return found[:, 1:]

@@ -1,4 +1,4 @@
-"""What SemVLP's pre-training is evaluated by, and objects and answers that are not known."""
+"""Scores of held-out data in SemVLP's pre-training, also where objects or answers are not known."""
 
 from __future__ import annotations
 
