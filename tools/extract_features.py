@@ -44,7 +44,7 @@ Without the name of a command: extract (extract -h shows its options)."""
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
     extract = _command(commands, "extract", "detect the regions of images and store their features")
     extract("--images", help="folder of images, Arrow, tar, jsonl, or `scenes`")
-    extract("--kind", choices=("images", "pairs", "labels"), default="images", help="of corpus")
+    extract("--kind", choices=("images", "pairs", "labels", "nlvr2"), default="images", help="of corpus")
     extract("--split", default="all", help="train, val, ..., train+val, or all (the default)")
     extract("--scenes-images", type=cli.number(Size), metavar="N", help="size of a split of `scenes`")
     extract("--detector", required=True, help="YAML file of the detector")

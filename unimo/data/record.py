@@ -42,7 +42,7 @@ def picture_name(image_id: str) -> str:
     both pictures in whatever order.
     """
     if _BETWEEN_IDS in image_id:
-        return _BETWEEN_IDS.join(sorted(map(picture_name, image_id.split(_BETWEEN_IDS))))
+        return _BETWEEN_IDS.join(sorted(map(picture_name, split_pair_id(image_id))))
     number = coco_number(image_id)
     return image_id if number is None else f"COCO {number}"
 
@@ -50,6 +50,11 @@ def picture_name(image_id: str) -> str:
 def pair_id(first: str, second: str) -> str:
     """Return the `image_id` of a sample with two pictures, from their own."""
     return f"{first}{_BETWEEN_IDS}{second}"
+
+
+def split_pair_id(image_id: str) -> list[str]:
+    """Return the ids of the pictures of a sample: two from a `pair_id`, else the one given."""
+    return image_id.split(_BETWEEN_IDS)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ class Record:
         """
         if len(self.images) != 2:
             raise RecordError(f"sample {self.sample_id} has {len(self.images)} images; expected two")
-        image_id = self.image_id.split(_BETWEEN_IDS)[place] if _BETWEEN_IDS in self.image_id else ""
+        ids = split_pair_id(self.image_id)
+        image_id = ids[place] if len(ids) == 2 else ""
         return replace(self, images=(self.images[place],), image_id=image_id)
 
     @property

@@ -17,9 +17,11 @@ from ppdet_features.extract import ExtractionSettings, extract, load_extractor
 from ppdet_features.image_list import open_images
 from unimo.data.images.open import open_image
 from unimo.data.regions.store import RegionStore, shard_path
+from unimo.data.scenes.dataset import ScenesDataset
 from unimo.errors import ConfigError, DataError
 from unimo.jobs import Shard
 from unimo.progress import Progress
+from unimo.settings import ScenesConfig
 
 SETTINGS = ExtractionSettings(batch_size=3, look_ahead=5, images_per_shard=4, max_bad_rate=1.0)
 ALONE = Shard(0, 1)
@@ -205,6 +207,20 @@ def test_each_image_of_a_corpus_of_captions_once(tmp_path):
     names = [images.image_id(number) for number in range(len(images))]
     assert names == [*(f"images/{n:02d}.png" for n in range(3)), "train[6]"]
     assert images.source(2) == pictures / "02.png"
+
+
+def test_each_image_of_sentences_about_two_images_once():
+    images = open_images("scenes", "nlvr2", "train+val", 2)
+    records = [
+        record for split in ("train", "val") for record in ScenesDataset("nlvr2", split, ScenesConfig(2, 2))
+    ]
+    shown = {
+        picture.image_id: picture.images[0]
+        for record in records
+        for picture in (record.picture(0), record.picture(1))
+    }
+    assert len(images) == len(shown) == 2 * 2 * 4  # splits, sentences, images of a sentence
+    assert {images.image_id(i): images.source(i) for i in range(len(images))} == shown
 
 
 def test_a_folder_is_taken_with_all_its_subfolders(tmp_path, caplog):
