@@ -58,6 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, metavar="config.json", help="their config; releases need none")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="their tokenizer (releases)")
     parser.add_argument("--task", default="pretrain", help="what they were trained for (releases)")
+    parser.add_argument("--answers", metavar="FILE", help="names of their answers (VQA)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config (releases)")
     arguments = parser.parse_intermixed_args()
@@ -68,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     if not is_release and ((arguments.config is not None) != wants_config or arguments.tokenizer is not None):
         needs = "needs --config and no" if wants_config else "takes no --config and no"
         raise ConfigError(f"--from {arguments.source} {needs} --tokenizer; see --help")
-    if not is_release and (arguments.overrides or arguments.task != "pretrain"):
+    if not is_release and (arguments.overrides or arguments.answers or arguments.task != "pretrain"):
         raise ConfigError(
             f"--from {arguments.source} makes a tower, which has no task and no config to change"
         )
@@ -94,7 +95,7 @@ def main() -> None:
     if arguments.source == "paddleclas-beit":
         arguments.input = paddleclas_file(str(arguments.input))
     given = (arguments.input, arguments.tokenizer, arguments.out, arguments.task, arguments.overrides)
-    done = convert_release(arguments.source, *given, arguments.config)
+    done = convert_release(arguments.source, *given, arguments.config, arguments.answers)
     print(f"{arguments.out}: model, {done['parameters']:,} released parameters in {done['tensors']} tensors")
 
 

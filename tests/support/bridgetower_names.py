@@ -87,6 +87,25 @@ def released_shapes(
     return shapes
 
 
+def leftovers(kind: str) -> Shapes:
+    """Names -> shapes of what files of the release have besides: ends of CLIP's text tower, a temperature."""
+    shapes: Shapes = {"vit_model.positional_embedding": (77, 512)} | _norm("vit_model.ln_final", 512)
+    return shapes | ({} if kind == "meter" else {"temperature": ()})
+
+
+def contrast(kind: str, width: int, size: int) -> Shapes:
+    """Names -> shapes of the heads of contrast, without a temperature."""
+    shapes = _layer("itc_text_head.fc", size, width) | _layer("itc_image_head.fc", size, width)
+    if kind == "hf-bridgetower":
+        shapes |= {"logit_scale": ()} | _layer("itc_cross_modal_head.fc", size, 2 * width)
+    return shapes
+
+
+def ranking(width: int) -> Shapes:
+    """Names -> shapes of the head of METER's retrieval."""
+    return _layer("rank_output", 1, 2 * width)
+
+
 def classifier(name: str, pooled: int, hidden: int, classes: int) -> Shapes:
     """Names -> shapes of the head of a fine-tuned file."""
     return (

@@ -55,6 +55,39 @@ def released_shapes(
     return shapes
 
 
+UNREAD = {
+    "stage2": ("mlp_vl", "norm2_vl", "itm_", "itc_", "logit_"),
+    "vqa": ("mlm_", "itm_", "itc_", "logit_"),
+    "nlvr2": ("mlm_", "itm_", "itc_", "logit_"),
+    "retrieval": ("mlm_", "itm_", "itc_vl", "logit_vl"),
+}
+"""Kind of file -> parts of the names above that it lacks."""
+
+
+def task_shapes(kind: str, shapes: Shapes, side: int = 14, classes: int = 2) -> Shapes:
+    """Names -> shapes of a file of the language stage or of a fine-tuned one.
+
+    Args:
+        kind: a key of `UNREAD`.
+        shapes: those of `released_shapes`, with relative positions.
+        side: patches along a side of the images.
+        classes: outputs of the classifier, if there is one.
+    """
+    found = {name: shape for name, shape in shapes.items() if not any(one in name for one in UNREAD[kind])}
+    rows, columns = shapes["relative_position_bias_table"]
+    found["relative_position_bias_table"] = (rows - 27**2 + (2 * side - 1) ** 2, columns)
+    width = shapes["transformer.norm.bias"][0]
+    if kind == "stage2":
+        found["text_embeddings.position_embeddings.weight"] = (196, width)
+    if kind in ("vqa", "nlvr2"):
+        pooled = width if kind == "vqa" else 2 * width
+        for part, shape in (("0", (2 * width, pooled)), ("1", (2 * width,)), ("3", (classes, 2 * width))):
+            found |= {f"{kind}_classifier.{part}.weight": shape, f"{kind}_classifier.{part}.bias": shape[:1]}
+    if kind == "nlvr2":
+        found["token_type_embeddings.weight"] = (3, width)
+    return found
+
+
 def random_file(shapes: Shapes, seed: int = 0) -> dict[str, np.ndarray]:
     """Tensors of these shapes, N(0, 0.2), and the index tables that files have besides."""
     rng = np.random.default_rng(seed)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unimo.config import merge_plain, parse_overrides, to_plain
 from unimo.data.processor import build_processor
+from unimo.data.readers.answers import read_classes
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError, nearest, shown
 from unimo.files import checked_path, read_json_object
@@ -42,6 +43,7 @@ def convert_release(
     task: str = "pretrain",
     overrides: Sequence[str] = (),
     config: str | Path | None = None,
+    answers: str | Path | None = None,
 ) -> dict[str, int]:
     """Write a model directory that `unimo.load`, fine-tuning and evaluation open.
 
@@ -57,6 +59,7 @@ def convert_release(
         overrides: words such as `data.regions=DIR` over the recipe of that task; those of the model section
             say what tensors do not show, such as `model.grounding.num_tokens=50`.
         config: their config.json, from which the number of attention heads is read; None for heads of 64.
+        answers: names of the outputs of a classifier of answers (VQA), see `read_classes`; None for others.
 
     Returns:
         Numbers of `parameters` and `tensors` that were converted.
@@ -81,6 +84,7 @@ def convert_release(
         given = merge_plain(_heads(known[release], config), given)
     tensors = read_tensors(folder) if Path(folder).is_file() else read_folder(folder)
     converted = known[release].converters[release](tensors, str(folder), task, given)
+    _name_answers(converted, answers, task)
     rows = converted.config.text.vocab_size
     sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
     if not converted.has_words:
@@ -152,6 +156,23 @@ def _heads(paper: Paper, path: str | Path) -> dict[str, Any]:
     default = next(iter(paper.sizes.values()))
     parts = [item.name for item in fields(default) if hasattr(getattr(default, item.name), "num_heads")]
     return {part: {"num_heads": heads} for part in parts}
+
+
+def _name_answers(converted: Converted, answers: str | Path | None, task: str) -> None:
+    """Put the names of the outputs of a classifier of answers in its metadata.
+
+    Raises:
+        ConfigError: there is no such classifier, or no list for it, or one of another length.
+    """
+    if not converted.classes and answers is not None:
+        raise ConfigError(f"--answers is for a classifier of answers, not for {task!r}; leave it out")
+    if converted.classes and answers is None:
+        raise ConfigError(
+            f"the classifier has {converted.classes:,} outputs, whose answers no file of weights names; give "
+            "their list with --answers, such as data/vqa/answers.json"
+        )
+    if answers is not None:
+        converted.metadata["answers"] = read_classes(answers, converted.classes)
 
 
 def _fill(run: RunConfig, converted: Converted, where: str) -> Task:

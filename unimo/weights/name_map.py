@@ -6,7 +6,7 @@ are stored the other way round are transposed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,10 +15,12 @@ import numpy as np
 from unimo.errors import CheckpointError
 
 Tensors = Mapping[str, np.ndarray]
-Kind = Literal["linear", "norm", "tensor", "batch", "turned"]
+Kind = Literal["linear", "norm", "tensor", "batch", "turned", "match", "number", "log_scale"]
 """`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. Others are
 single tensors: `tensor` is copied, `batch` has three axes there, the leading ones of length 1, and `turned`
-is a matrix that is transposed."""
+is a matrix that is transposed. `match` is one output there, the log-odds of a match; here it is the second of
+two, the first is zero. `number` has no axes there, one here; so has `log_scale`, a factor's logarithm there
+and the factor's reciprocal here (temperature)."""
 _LISTED = 20
 """Names of a kind that a message lists."""
 
@@ -89,6 +91,8 @@ class Converted:
     """Name of the task whose heads are included, and further fields of the task section."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Further metadata of the model directory, such as the stages they went through."""
+    classes: int = 0
+    """Outputs of a classifier whose answers no file of weights names (VQA); 0 for none."""
     has_words: bool = True
     """Whether there is a word table; without, the model gets a random one for the words of any tokenizer."""
 
@@ -123,15 +127,40 @@ def join(single: Row, theirs: Tensors) -> np.ndarray:
         CheckpointError: theirs do not fit together.
     """
     parts = [theirs[name].T if single.kind == "turned" else theirs[name] for name in single.theirs]
-    if single.kind == "batch":
-        (part,) = parts
-        return part.reshape([size for axis, size in enumerate(part.shape) if axis == 2 or size > 1])
+    if single.kind in _MADE:
+        return _MADE[single.kind](*parts)
     try:
         joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         return np.ascontiguousarray(joined).reshape(joined.shape)  # NumPy gives a scalar an axis
     except ValueError as error:
         shapes = ", ".join(f"{name} {list(theirs[name].shape)}" for name in single.theirs)
         raise CheckpointError(f"these do not make one {single.ours}: {shapes}; take a sound file") from error
+
+
+def split(single: Row, ours: np.ndarray) -> dict[str, np.ndarray]:
+    """Return theirs of our tensor, by their names, by one row of `expand`; the inverse of `join`."""
+    if single.kind in _TAKEN:
+        return {single.theirs[0]: _TAKEN[single.kind](ours)}
+    parts = np.split(ours, len(single.theirs), axis=-1) if len(single.theirs) > 1 else [ours]
+    turned = [part.T if single.kind == "turned" else part for part in parts]
+    whole = [np.ascontiguousarray(part).reshape(part.shape) for part in turned]  # as in `join`
+    return dict(zip(single.theirs, whole, strict=True))
+
+
+_MADE: Mapping[Kind, Callable[[np.ndarray], np.ndarray]] = {
+    "batch": lambda part: part.reshape([n for axis, n in enumerate(part.shape) if axis == 2 or n > 1]),
+    "match": lambda part: np.ascontiguousarray(np.concatenate([np.zeros_like(part), part]).T),
+    "number": lambda part: part.reshape(1),
+    "log_scale": lambda part: np.exp(-part.astype("float64")).astype(part.dtype).reshape(1),
+}
+"""Kind of a single tensor -> ours of theirs."""
+_TAKEN: Mapping[Kind, Callable[[np.ndarray], np.ndarray]] = {
+    "batch": lambda ours: ours.reshape([1] * (3 - ours.ndim) + list(ours.shape)),
+    "match": lambda ours: np.ascontiguousarray(ours.T[1:] - ours.T[:1]),
+    "number": lambda ours: ours.reshape(()),
+    "log_scale": lambda ours: (-np.log(ours.astype("float64"))).astype(ours.dtype).reshape(()),
+}
+"""Kind of a single tensor -> theirs of ours."""
 
 
 def describe(problems: Mapping[str, Sequence[str]]) -> str:

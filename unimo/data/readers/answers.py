@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from unimo.data.checks import check_id, check_text
-from unimo.errors import RecordError, UnimoError, shown
+from unimo.errors import ConfigError, RecordError, UnimoError, shown
+from unimo.files import read_json
 from unimo.metrics.gqa import QuestionFacts
 
 LABELS = {"contradiction": 0, "neutral": 1, "entailment": 2}
@@ -126,6 +128,28 @@ def check_classes(answers: object, where: object, kind: type[UnimoError]) -> lis
                 "expected each once"
             )
     return list(places)
+
+
+def read_classes(path: str | Path, count: int) -> list[str]:
+    """Return the names of the `count` outputs of a trained classifier, in the order of their ids.
+
+    Args:
+        path: a JSON list, or a JSON object of answer and id.
+
+    Raises:
+        ConfigError: the file is missing or something else, or has another number of answers.
+    """
+    found = read_json(path, ConfigError, "answers")
+    if isinstance(found, Mapping) and all(type(place) is int for place in found.values()):
+        order = sorted(found, key=found.get)
+        found = order if [found[answer] for answer in order] == [*range(len(order))] else found
+    answers = check_classes(found, path, ConfigError)
+    if len(answers) != count:
+        raise ConfigError(
+            f"{path} has {len(answers):,} answers, the classifier has {count:,} outputs; give the list that "
+            "it was trained with"
+        )
+    return answers
 
 
 def unnamed_class(label: int) -> str:

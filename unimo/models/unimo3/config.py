@@ -31,6 +31,9 @@ class VisionConfig(ClipVisionConfig):
 
     types: Literal[1, 2] = 1
     """Type embeddings of images: 2 tell the pictures of a pair apart (NLVR2; METER and BridgeTower code)."""
+    vector: Literal["tower", "projected"] = "tower"
+    """Vector of an image in contrast: its class token after the tower (BridgeTower's code), or what fusion
+    reads of it (its port at Hugging Face)."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Convert the weights that METER's and BridgeTower's authors released, or Hugging Face's port; and back.
 
 The name map is data, sizes are read from the shapes. Heads of attention are 64 wide in all releases, which
-shapes do not show. The task of the model directory decides which heads are taken. Needs no Paddle.
+shapes do not show. The task of the model directory decides which heads are taken (`convert_heads.py`). Needs
+no Paddle.
 """
 
 from __future__ import annotations
@@ -10,14 +11,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from unimo.config import merge_into
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
-from unimo.weights.name_map import Converted, Row, Spelling, Tensors, classifier_rows, expand, mlm_rows, row
+from unimo.models.unimo3.convert_heads import (
+    CONTRAST,
+    LEFT_OUT,
+    PORTED_CONTRAST,
+    RANKING,
+    TASK_HEADS,
+    Heads,
+    heads_of,
+)
+from unimo.weights.name_map import Converted, Row, Spelling, Tensors, expand, row, split
 from unimo.weights.released import Folder, num_heads
 
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
@@ -39,6 +49,10 @@ class Release:
     """Names, after `vision`, of the class embedding, the positions and the patches' weights."""
     is_linked: bool
     """Whether fusion layers read tower layers (BridgeTower); METER's do not."""
+    retrieval: Heads
+    """Heads of a file that was fine-tuned for retrieval."""
+    vector: Literal["tower", "projected"] = "tower"
+    """Vector of an image in contrast, as of the config."""
     epsilon: float = 1e-12
     """Epsilon of the norms in co-attention layers and in the MLM head."""
 
@@ -50,12 +64,14 @@ METER = Release(
     vision="vit_model.visual.",
     embeddings=("class_embedding", "positional_embedding", "conv1.weight"),
     is_linked=False,
+    retrieval=RANKING,
 )
 BRIDGETOWER = replace(
     METER,
     name="BridgeTower",
     advice="a file BridgeTower_*.ckpt of the release, saved as safetensors",
     is_linked=True,
+    retrieval=CONTRAST,
 )
 HF_BRIDGETOWER = Release(
     name="BridgeTower (Hugging Face)",
@@ -67,11 +83,13 @@ HF_BRIDGETOWER = Release(
         for part in ("class_embedding", "position_embedding.weight", "patch_embedding.weight")
     ),
     is_linked=True,
+    retrieval=PORTED_CONTRAST,
+    vector="projected",
     epsilon=1e-5,
 )
 
 # T, U, F widths of text, vision and fusion; TI, UI, FI their inner widths; V words, P positions of texts,
-# G rows of the image's positions, p patch, Y types; in heads D inner width, K classes.
+# G rows of the image's positions, p patch, Y types.
 _MINE, _BLOCK, _LAYER = "{i}.", "transformer.resblocks.{i}.", "encoder.layer.{i}."
 
 
@@ -139,29 +157,8 @@ def _cross_layer(stream: str) -> tuple[Row, ...]:
     )
 
 
-TASK_HEADS: Mapping[str, Mapping[str, tuple[Row, ...]]] = {
-    "pretrain": {
-        "objective.mlm_head": mlm_rows("F"),
-        "objective.itm_head": (row("linear", "objective.itm_head", "itm_score.fc", shape=(2, "2F")),),
-    },
-    "nlvr2": {"classifier": classifier_rows("nlvr2_classifier", "4F")},
-    "entailment": {"classifier": classifier_rows("snli_classifier", "2F")},
-}
-"""Task -> our head -> its rows. A file for pre-training may lack heads: those of Hugging Face do."""
-LEFT_OUT: Mapping[str, str] = {
-    "vit_model.positional_embedding": "CLIP's text tower",
-    "vit_model.ln_final.": "CLIP's text tower",
-    "temperature": "temperature of contrast",
-    "logit_scale": "scale of contrast",
-    "mlm_score.": "head over words",
-    "itm_score.": "head of matching",
-    "itc_": "heads of contrast",
-    "rank_output.": "head of ranking",
-    "vqa_classifier.": "classifier of answers",
-    "nlvr2_classifier.": "classifier, for --task nlvr2",
-    "snli_classifier.": "classifier, for --task entailment",
-}
-"""Beginning of names without a counterpart, or of heads of other tasks -> description."""
+TASKS = (*TASK_HEADS, "retrieval")
+"""Tasks of the model directories that can be made."""
 
 
 def core_rows(release: Release, depths: Mapping[str, int]) -> list[Row]:
@@ -234,16 +231,16 @@ def from_release(
         release: whose names they have.
         tensors: tensors by their names.
         where: path of the file, for messages.
-        task: task of the model directory, a key of `TASK_HEADS`.
+        task: task of the model directory, one of `TASKS`.
         given: fields of the model section; numbers of heads cannot be read from tensors.
 
     Raises:
         ConfigError: another task.
         CheckpointError: names what is missing, unknown or mis-shaped.
     """
-    if task not in TASK_HEADS:
+    if task not in TASKS:
         raise ConfigError(
-            f"no weights of {release.name} can be converted for {task!r}; known: {', '.join(TASK_HEADS)}"
+            f"no weights of {release.name} can be converted for {task!r}; known: {', '.join(TASKS)}"
         )
     bare = {
         name.removeprefix("bridgetower."): tensor
@@ -256,19 +253,22 @@ def from_release(
     has_pooler = f"{release.text}pooler.dense.weight" in bare
     if not has_pooler:
         rows = [entry for entry in rows if not entry.ours.startswith("model.text.pooler.")]
-    required = () if task == "pretrain" else tuple(TASK_HEADS[task])
-    heads, absent = folder.head_rows(TASK_HEADS[task], required, SPELLING)
-    sizes = _sizes(folder, release, task)
+    wanted = heads_of(task, release.retrieval, bare)
+    heads, absent = folder.head_rows(wanted, () if task == "pretrain" else tuple(wanted), SPELLING)
+    sizes = _sizes(folder, release, wanted)
     ours = folder.rename([*rows, *heads], sizes, LEFT_OUT)
     config = merge_into(_config(release, sizes, depths, has_pooler, given), dict(given), "model")
-    data = {
-        "image_size": config.vision.image_size,
-        "max_text_len": 50,
-        "train_transform": "clip",
-        "eval_transform": "clip",
-    }
-    fields = {"name": task, **({"head_hidden_multiplier": sizes["D"] / sizes["F"]} if "D" in sizes else {})}
-    return Converted(config, ours, data, absent, fields)
+    data = {"image_size": config.vision.image_size}
+    classes = sizes["K"] if task == "vqa" else 0
+    return Converted(config, ours, data, absent, _task_fields(task, sizes), classes=classes)
+
+
+def _task_fields(task: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Return the task section that the heads need."""
+    if task == "retrieval":
+        loss = {"loss": "itc_itm", "itc_size": sizes["E"]} if "E" in sizes else {"loss": "cross_entropy"}
+        return {"name": task, **loss}
+    return {"name": task, **({"head_hidden_multiplier": sizes["D"] / sizes["F"]} if "D" in sizes else {})}
 
 
 def to_release(release: Release, ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
@@ -281,17 +281,15 @@ def to_release(release: Release, ours: Tensors, task: str = "pretrain") -> dict[
             ("fusion", "fusion.text_layers"),
         )
     }
-    heads = [entry for part in TASK_HEADS[task].values() for entry in part]
+    heads = [entry for part in heads_of(task, release.retrieval, ours).values() for entry in part]
     theirs = {}
     for entry in [*core_rows(release, depths), *expand(heads, 1, SPELLING)]:
         if entry.ours in ours:
-            parts = np.split(ours[entry.ours], len(entry.theirs), axis=-1)
-            for name, part in zip(entry.theirs, parts, strict=True):
-                theirs[name] = np.ascontiguousarray(part.T if entry.kind == "turned" else part)
+            theirs |= split(entry, ours[entry.ours])
     return theirs
 
 
-def _sizes(folder: Folder, release: Release, task: str) -> dict[str, int]:
+def _sizes(folder: Folder, release: Release, heads: Heads) -> dict[str, int]:
     """Return the size of each symbol of rows.
 
     Raises:
@@ -308,7 +306,7 @@ def _sizes(folder: Folder, release: Release, task: str) -> dict[str, int]:
         "token_type_embeddings.weight": ("Y", "F"),
         "cross_modal_text_layers.0.intermediate.dense.weight": ("FI", "F"),
     }
-    for entry in TASK_HEADS[task].get("classifier", ()):
+    for entry in (entry for part in ("classifier", "itc_text_head") for entry in heads.get(part, ())):
         if entry.kind == "linear":
             measured[f"{entry.theirs[0]}.weight"] = entry.shape
     sizes = folder.sizes(measured)
@@ -359,6 +357,7 @@ def _config(
             intermediate_size=sizes["UI"],
             remove_last=remove,
             types=sizes["Y"] - 1,
+            vector=release.vector,
         ),
         fusion=FusionConfig(
             hidden_size=sizes["F"],

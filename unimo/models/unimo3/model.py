@@ -52,6 +52,11 @@ class Unimo3(TwoTowers):
         return self.config.vision.types
 
     @property
+    def vector_sizes(self) -> tuple[int, int]:
+        text, image = super().vector_sizes
+        return text, self.hidden_size if self.config.vision.vector == "projected" else image
+
+    @property
     def attention_axes(self) -> dict[str, Axes]:
         return super().attention_axes | {
             "fusion.text_self": Axes(("text",), ("text",)),
@@ -69,6 +74,12 @@ class Unimo3(TwoTowers):
         """Return what fusion reads of the states V_0 .. V_n of the vision tower: Eqs (7) and (10)."""
         row = self.type_embedding.weight[min(IMAGE_TYPE + second, self.image_types)]
         return self.fusion.image_links.read_tower(states, self.image_transform, row, self.vision.ln_post)
+
+    def image_vector(self, image: Encoded) -> Tensor:
+        first = super().image_vector(image)
+        if self.config.vision.vector == "tower":
+            return first
+        return self.image_transform(first) + self.type_embedding.weight[IMAGE_TYPE]
 
     def fuse(
         self, text: Encoded, image: Encoded, *, attentions: bool = False, outputs: Outputs = "all"

@@ -81,7 +81,7 @@ PAPER = Paper(
     stages={"vision": (), "language": ("vision",), "vision_language": ()},
     fit_start=_fit_start,
     converters={
-        "vlmo-release": from_release,
+        "vlmo": from_release,
         "unilm-beit": from_unilm,
         "hf-beit": from_hf,
         "hf-vit-vlmo": from_vit,

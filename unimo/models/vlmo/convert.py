@@ -16,7 +16,17 @@ import numpy as np
 from unimo.config import merge_into
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.vlmo.config import Config, TextConfig, TransformerConfig, VisionConfig
-from unimo.weights.name_map import Converted, Row, Spelling, Tensors, classifier_rows, expand, mlm_rows, row
+from unimo.weights.name_map import (
+    Converted,
+    Row,
+    Spelling,
+    Tensors,
+    classifier_rows,
+    expand,
+    mlm_rows,
+    row,
+    split,
+)
 from unimo.weights.released import Folder
 
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
@@ -185,7 +195,9 @@ def from_release(
     }
     fields = {"name": task, **({"head_hidden_multiplier": sizes["D"] / sizes["H"]} if "D" in sizes else {})}
     stages = ["vision", "language"] + ["vision_language"] * ("itm_score.fc.weight" in tensors)
-    return Converted(config, ours, data, absent, fields, {"stages": stages} if task == "pretrain" else {})
+    metadata = {"stages": stages} if task == "pretrain" else {}
+    classes = sizes["K"] if task == "vqa" else 0
+    return Converted(config, ours, data, absent, fields, metadata, classes)
 
 
 def to_release(ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
@@ -196,9 +208,7 @@ def to_release(ours: Tensors, task: str = "pretrain") -> dict[str, np.ndarray]:
     theirs = {}
     for entry in expand(every, depth, SPELLING):
         if entry.ours in ours:
-            array = ours[entry.ours].T if entry.kind == "turned" else ours[entry.ours]
-            lead = [1] * sum(size == 1 for size in entry.shape)
-            theirs[entry.theirs[0]] = np.ascontiguousarray(array).reshape([*lead, *array.shape])
+            theirs |= split(entry, ours[entry.ours])
     return theirs
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 import numpy as np
 import pytest
-from bridgetower_names import Shapes, classifier, released_shapes
+from bridgetower_names import Shapes, classifier, contrast, leftovers, ranking, released_shapes
 
+from unimo.config import merge_into
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.unimo3 import PAPER
 from unimo.models.unimo3.convert import BRIDGETOWER, HF_BRIDGETOWER, METER, to_release
 from unimo.registry import build_model, task_class, task_config
+from unimo.weights.name_map import Converted
 
 RELEASES = {"meter": METER, "bridgetower": BRIDGETOWER, "hf-bridgetower": HF_BRIDGETOWER}
 # Parameters of the networks, without heads, as METER and BridgeTower count them.
@@ -23,6 +26,13 @@ SIZES = {
     ("bridgetower", 1024, 24, 21, 14): 864_514_048,
     ("hf-bridgetower", 768, 12, 18, 16): 326_347_008,
     ("hf-bridgetower", 1024, 24, 21, 14): 864_514_048,
+}
+# The same with the heads of pre-training, and what else is in the file.
+FILES = {
+    ("meter", 14): 358_431_835,
+    ("meter", 18): 358_530_139,
+    ("bridgetower", 14): 365_538_140,
+    ("bridgetower", 18): 365_636_444,
 }
 
 
@@ -72,20 +82,76 @@ def test_a_file_of_pretraining_goes_both_ways_bit_by_bit_and_fills_the_model(kin
     assert {n: tuple(x.shape) for n, x in state.items()} == {n: x.shape for n, x in found.tensors.items()}
 
 
-@pytest.mark.parametrize(
-    ("task", "head", "types", "classes"),
-    [("nlvr2", "nlvr2_classifier", 3, 2), ("entailment", "snli_classifier", 2, 3)],
-)
-def test_fine_tuned_files(task: str, head: str, types: int, classes: int) -> None:
-    pooled = 256 if task == "nlvr2" else 128
-    tensors = small("bridgetower", types) | tensors_of(classifier(head, pooled, 96, classes))
-    found = PAPER.converters["bridgetower"](tensors, "the file", task)
+@pytest.mark.parametrize("case", FILES, ids=str)
+def test_published_files_are_of_the_published_size(case: tuple[str, int]) -> None:
+    kind, grid = case
+    shapes = released_shapes(kind, grid=grid) | leftovers(kind)
+    assert sum(map(prod, shapes.values())) == FILES[case]
+
+
+HEADS = {
+    "vqa": ("vqa_classifier", 128, 7),
+    "nlvr2": ("nlvr2_classifier", 256, 2),
+    "entailment": ("snli_classifier", 128, 3),
+}
+
+
+@pytest.mark.parametrize("kind", ["meter", "bridgetower"])
+@pytest.mark.parametrize("task", HEADS)
+def test_fine_tuned_files(kind: str, task: str) -> None:
+    head, pooled, classes = HEADS[task]
+    types = 3 if task == "nlvr2" else 2
+    tensors = small(kind, types, has_heads=False) | tensors_of(
+        classifier(head, pooled, 96, classes) | leftovers(kind)
+    )
+    found = PAPER.converters[kind](tensors, "the file", task)
     assert found.task == {"name": task, "head_hidden_multiplier": 1.5}
-    back = to_release(BRIDGETOWER, found.tensors, task)
-    heads = {name for name in tensors if name.startswith(head)}
-    assert heads <= back.keys()
-    assert all(np.array_equal(back[name], tensors[name]) for name in back)
+    assert found.classes == (7 if task == "vqa" else 0)
     assert found.config.vision.types == types - 1
+    assert_same(to_release(RELEASES[kind], found.tensors, task), tensors, leftovers(kind))
+    assert_filled(found, {"answers": list("abcdefg")})
+
+
+def assert_same(found: dict, expected: dict, without: Iterable[str]) -> None:
+    assert found.keys() == expected.keys() - set(without)
+    for name, tensor in found.items():
+        np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+        assert tensor.shape == expected[name].shape and tensor.dtype == expected[name].dtype
+
+
+def assert_filled(found: Converted, metadata: dict | None = None) -> None:
+    """Every tensor of a task has a value."""
+    options = merge_into(task_config(found.task["name"], found.config.name), found.task, "task")
+    state = task_class(options.name).create(build_model(found.config), options, metadata or {}).state_dict()
+    assert {n: tuple(x.shape) for n, x in state.items()} == {n: x.shape for n, x in found.tensors.items()}
+
+
+SCALES = {"temperature": 0.07, "logit_scale": 2.6592}
+SIGMA = {"bridgetower": 0.07, "hf-bridgetower": np.exp(-2.6592)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_ranked"),
+    [("meter", True), ("bridgetower", True), ("bridgetower", False), ("hf-bridgetower", False)],
+)
+def test_files_of_retrieval(kind: str, is_ranked: bool) -> None:
+    """METER's score of a pair is the log-odds of a match; BridgeTower's files contrast the towers too."""
+    besides = leftovers(kind) if kind != "hf-bridgetower" else {}
+    tensors = small(kind) | tensors_of(besides | (ranking(64) if is_ranked else contrast(kind, 64, 24)))
+    tensors |= {n: np.full((), x, np.float32) for n, x in SCALES.items() if n in tensors}
+    found = PAPER.converters[kind](tensors, "the file", "retrieval")
+    if is_ranked:
+        assert found.task == {"name": "retrieval", "loss": "cross_entropy"}
+        logits = np.eye(128, dtype=np.float32) @ found.tensors["itm_head.weight"]
+        np.testing.assert_array_equal(logits[:, 1] - logits[:, 0], tensors["rank_output.weight"][0])
+        unread = [*besides, *(name for name in tensors if name.startswith(("mlm_", "itm_")))]
+    else:
+        assert found.task == {"name": "retrieval", "loss": "itc_itm", "itc_size": 24}
+        np.testing.assert_allclose(found.tensors["temperature"], [SIGMA[kind]], rtol=1e-6)
+        unread = [name for name in tensors if name.startswith(("mlm_", "itc_cross"))]
+        unread += [name for name in besides if name != "temperature"]
+    assert_same(to_release(RELEASES[kind], found.tensors, "retrieval"), tensors, unread)
+    assert_filled(found)
 
 
 def test_a_bare_model_lacks_heads() -> None:
@@ -111,5 +177,5 @@ def test_what_is_not_whole_is_named(change: object, message: str) -> None:
 
 
 def test_other_tasks_are_refused() -> None:
-    with pytest.raises(ConfigError, match="known: pretrain, nlvr2, entailment"):
+    with pytest.raises(ConfigError, match="known: pretrain, vqa, nlvr2, entailment, retrieval"):
         PAPER.converters["meter"](small("meter"), "the file", "caption")

@@ -7,9 +7,10 @@ from math import prod
 import numpy as np
 import paddle
 import pytest
-from vlmo_names import random_file, released_shapes
+from vlmo_names import random_file, released_shapes, task_shapes
 
 from unimo import registry
+from unimo.config import merge_into
 from unimo.errors import CheckpointError, ConfigError
 from unimo.models.vlmo import SIZES
 from unimo.models.vlmo.convert import BUFFERS, from_release, rows_of, to_release
@@ -142,31 +143,39 @@ def test_counts_with_heads() -> None:
     assert sum(p.size for p in objective.parameters()) == mlm + 2 * width + 2 + 4 * width**2 + 2
 
 
-def test_weights_of_nlvr2_have_a_type_more_and_a_head_of_pairs() -> None:
-    heads = ("mlm", "itm", "itc", "logit")
-    shapes = {name: shape for name, shape in SMALL.items() if not name.startswith(heads)}
-    shapes["token_type_embeddings.weight"] = (3, 32)
-    for part, shape in (("0", (64, 64)), ("1", (64,)), ("3", (2, 64))):
-        shapes |= {f"nlvr2_classifier.{part}.weight": shape, f"nlvr2_classifier.{part}.bias": shape[:1]}
-    tensors = random_file(shapes)
-    converted = from_release(tensors, task="nlvr2")
-    assert converted.config.vision.types == 2
-    assert converted.task == {"name": "nlvr2", "head_hidden_multiplier": 2.0}
-    config = registry.task_class("nlvr2").Config(**converted.task)
-    task = registry.task_class("nlvr2").create(registry.build_model(converted.config), config)
-    load_into(task, converted.tensors, "here")
-    back = to_release(tensors_of(task), "nlvr2")
-    assert back.keys() == tensors.keys() - set(BUFFERS)
-    assert all(np.array_equal(back[name], tensors[name]) for name in back)
+FINE_TUNED = {
+    "stage2": (14, 0, 190_756_506),
+    "vqa": (30, 3129, 182_410_905),
+    "nlvr2": (24, 2, 178_601_954),
+    "retrieval": (24, 0, 177_413_857),
+}
+"""Kind of file -> patches along a side, classes, and parameters of base."""
 
 
-def test_weights_of_retrieval_have_two_heads_and_a_scale() -> None:
-    unread = ("mlm", "itm", "itc_vl", "logit_vl")
-    tensors = random_file({name: shape for name, shape in SMALL.items() if not name.startswith(unread)})
-    converted = from_release(tensors, task="retrieval")
-    config = registry.task_config("retrieval", "vlmo_base")
-    task = registry.task_class("retrieval").create(registry.build_model(converted.config), config)
+@pytest.mark.parametrize("kind", FINE_TUNED)
+def test_every_name_and_shape_of_other_files_is_one_of_ours(kind: str) -> None:
+    side, classes, parameters = FINE_TUNED[kind]
+    shapes = task_shapes(kind, RELEASED["vlmo_base"][0], side, classes)
+    assert sum(map(prod, shapes.values())) == parameters
+    empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+    task = "pretrain" if kind == "stage2" else kind
+    rows, _ = rows_of(empty, task)
+    assert sorted(name for row in rows for name in row.theirs) == sorted(shapes)
+    found = from_release(empty, task=task)
+    assert found.data["image_size"] == 16 * side and found.classes == (classes if kind == "vqa" else 0)
+
+
+@pytest.mark.parametrize("kind", ["vqa", "nlvr2", "retrieval"])
+def test_fine_tuned_files_fill_the_task_and_go_back_bit_by_bit(kind: str) -> None:
+    tensors = random_file(task_shapes(kind, SMALL, 14, 5 if kind == "vqa" else 2))
+    converted = from_release(tensors, task=kind)
+    assert converted.config.vision.types == (2 if kind == "nlvr2" else 1)
+    fields = {"name": kind} if kind == "retrieval" else {"name": kind, "head_hidden_multiplier": 2.0}
+    assert converted.task == fields
+    config = merge_into(registry.task_config(kind, "vlmo_base"), fields, "task")
+    metadata = {"answers": list("abcde")}
+    task = registry.task_class(kind).create(registry.build_model(converted.config), config, metadata)
     load_into(task, converted.tensors, "here")
-    back = to_release(tensors_of(task), "retrieval")
+    back = to_release(tensors_of(task), kind)
     assert back.keys() == tensors.keys() - set(BUFFERS)
     assert all(np.array_equal(back[name], tensors[name]) for name in back)
