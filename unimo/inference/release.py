@@ -78,14 +78,13 @@ def convert_release(
             f"{directory} exists and is not a model directory, which it would be replaced by; choose another "
             "folder to write"
         )
-    words = load_tokenizer(tokenizer)
     given = named_section(parse_overrides(overrides).get("model", {}))
     if config is not None:
         given = merge_plain(_heads(known[release], config), given)
     tensors = read_tensors(folder) if Path(folder).is_file() else read_folder(folder)
     converted = known[release].converters[release](tensors, str(folder), task, given)
     _name_answers(converted, answers, task)
-    rows = converted.config.text.vocab_size
+    words, rows = load_tokenizer(tokenizer), converted.config.text.vocab_size
     sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
     if not converted.has_words:
         sections["model"]["text"]["vocab_size"] = words.vocab_size
@@ -94,8 +93,7 @@ def convert_release(
             f"the tokenizer {tokenizer} has {words.vocab_size} tokens, the weights have {rows} words; give "
             "the tokenizer files that were released with them"
         )
-    names = sections["model"]["name"], sections["task"]["name"]
-    run = load_run_config(*names, list(overrides), **sections)
+    run = load_run_config(converted.config.name, converted.task["name"], list(overrides), **sections)
     processor = build_processor(run.data, words)
     regions = processor.visual
     if regions is not None and regions.feature_size != run.model.regions.feature_size:
@@ -105,8 +103,8 @@ def convert_release(
             *(run.data.regions, regions.feature_size, run.model.regions.feature_size),
         )
     save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
-    parameters = sum(tensor.size for tensor in converted.tensors.values())
-    return {"parameters": parameters, "tensors": len(converted.tensors)}
+    counts = [tensor.size for tensor in converted.tensors.values()]
+    return {"parameters": sum(counts), "tensors": len(counts)}
 
 
 def released_model(card: Card, again: bool = False) -> Path:
