@@ -1,5 +1,6 @@
 """Convert released weights: a tower to a folder for `model.text.init` or `model.vision.init`, or a whole
-model to a model directory."""
+model to a model directory. With --to the other way: a model, or a tower of it, to a folder that transformers
+opens."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from unimo import cli  # noqa: E402
 from unimo.errors import ConfigError  # noqa: E402
 from unimo.inference.release import convert_release, releases  # noqa: E402
+from unimo.inference.to_transformers import targets, write_transformers  # noqa: E402
 from unimo.weights.huggingface import SOURCES, convert_tower  # noqa: E402
 from unimo.weights.zoo import LIBRARIES, convert_zoo, paddleclas_file  # noqa: E402
 
@@ -40,7 +42,9 @@ EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input robert
 
   python tools/convert_checkpoint.py --from paddlenlp --input roberta-base --out weights/roberta-base
   python tools/convert_checkpoint.py --from paddleclas --input CLIP_vit_base_patch16_224 --out weights/clip
-  (names of these libraries, of the extra zoo; or a folder, or a .pdparams, that they wrote)"""
+  (names of these libraries, of the extra zoo; or a folder, or a .pdparams, that they wrote)
+
+  python tools/convert_checkpoint.py --input output/bridgetower_base_vqa --to hf-bridgetower --out hf"""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -51,7 +55,9 @@ def parse_arguments() -> argparse.Namespace:
     """
     parser = cli.arguments(__doc__, EXAMPLE)
     sources = sorted({**SOURCES, **LIBRARIES, **releases()})
-    parser.add_argument("--from", dest="source", required=True, choices=sources, help="kind of weights")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--from", dest="source", choices=sources, help="kind of weights")
+    kind.add_argument("--to", choices=targets(), help="write a model, or a tower, for transformers")
     parser.add_argument(
         "--input", required=True, type=Path, metavar="FILE", help="their file, folder or name"
     )
@@ -62,6 +68,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config (releases)")
     arguments = parser.parse_intermixed_args()
+    if arguments.to:
+        if arguments.config or arguments.tokenizer or arguments.overrides or arguments.task != "pretrain":
+            raise ConfigError(f"--to {arguments.to} takes --input and --out alone; see --help")
+        return arguments
     is_release = arguments.source in releases()
     if is_release and arguments.tokenizer is None:
         raise ConfigError(f"--from {arguments.source} needs --tokenizer; see --help")
@@ -83,8 +93,12 @@ def tell(folder: Path, tower: str, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def main() -> None:
-    """Convert a tower or a release, and print the number of parameters."""
+    """Convert a tower, a release or a model, and print the number of parameters."""
     arguments = parse_arguments()
+    if arguments.to:
+        done = write_transformers(arguments.to, arguments.input, arguments.out)
+        print("{}: {class}, {parameters:,} parameters in {tensors} tensors".format(arguments.out, **done))
+        return
     if arguments.source in SOURCES:
         tensors = convert_tower(arguments.source, arguments.input, arguments.config, arguments.out)
         tell(arguments.out, SOURCES[arguments.source].tower, tensors)

@@ -56,6 +56,7 @@ class Tokenizer:
 
     Attributes:
         vocab_size: number of ids; all ids are smaller.
+        special_names: the five special tokens, one of `SPECIAL_NAMES`.
         bos_token_id, pad_token_id, eos_token_id, unk_token_id, mask_token_id: the special ids
             (0, 1, 2, 3 and the last one in RoBERTa's, UNIMO's and our own vocabularies).
         special_ids: these five and the ids that never represent text; MLM neither masks nor draws them.
@@ -78,6 +79,7 @@ class Tokenizer:
             raise DataError(f"{where}: no special tokens in its vocabulary; expected {expected}")
         with _failing_as(DataError, f"{where}: cannot encode unknown words"):
             backend.encode(_UNKNOWN, add_special_tokens=False)
+        self.special_names = names
         ids = [vocabulary[name] for name in names]
         self.bos_token_id, self.pad_token_id, self.eos_token_id, self.unk_token_id, self.mask_token_id = ids
         unused = (index for name, index in vocabulary.items() if UNUSED.fullmatch(name))

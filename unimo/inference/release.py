@@ -13,7 +13,8 @@ from unimo.data.processor import build_processor
 from unimo.data.readers.answers import read_classes
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError, nearest, shown
-from unimo.files import checked_path, read_json_object
+from unimo.files import read_json_object
+from unimo.inference.folders import check_replaceable
 from unimo.inference.saving import CONFIG, WEIGHTS, save_model
 from unimo.models.paper import Paper
 from unimo.registry import build_model, papers, task_class
@@ -71,13 +72,7 @@ def convert_release(
     known = releases()
     if release not in known:
         raise ConfigError(f"unknown release {release!r}; {nearest(release, known)}")
-    directory = checked_path(directory, CheckpointError, "the folder to write,")
-    is_model = (directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()
-    if directory.is_file() or (directory.is_dir() and any(directory.iterdir()) and not is_model):
-        raise CheckpointError(
-            f"{directory} exists and is not a model directory, which it would be replaced by; choose another "
-            "folder to write"
-        )
+    directory = check_replaceable(directory, (CONFIG, WEIGHTS), "a model directory")
     given = named_section(parse_overrides(overrides).get("model", {}))
     if config is not None:
         given = merge_plain(_heads(known[release], config), given)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from unimo.errors import ConfigError
 from unimo.ranges import Share
 from unimo.weights.name_map import Converted, Tensors
@@ -38,6 +40,9 @@ layers, so that their vectors rank without fusion."""
 Converter = Callable[[Tensors, str, str, Mapping[str, Any]], Converted]
 """Released tensors by their names, where they are from (for messages), the task they were trained for, and
 the fields of the model section that the user gives, because tensors do not show them."""
+
+Exporter = Callable[[Any, Tensors], tuple[dict[str, Any], dict[str, np.ndarray]]]
+"""Config of a model, and tensors by the names of its task -> config.json and tensors of another library."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,9 @@ class Paper:
     these as the network needs them, and names of its parameters that keep their random start."""
     converters: Mapping[str, Converter] = field(default_factory=dict)
     """Name of a release (`tools/convert_checkpoint.py --from`) -> converter of its weights."""
+    exporters: Mapping[str, Exporter] = field(default_factory=dict)
+    """Name of another library's model (`tools/convert_checkpoint.py --to`) -> what makes ours one of these.
+    Towers need none: `unimo.weights.to_huggingface.PORTS`."""
 
     def __post_init__(self) -> None:
         if unknown := self.capabilities - CAPABILITIES:

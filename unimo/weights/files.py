@@ -112,8 +112,15 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     return named
 
 
-def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors so that `path` is either the old file or the whole new one, never a part.
+
+    Args:
+        path: the file.
+        tensors: tensors by name.
+        metadata: texts for the header of the file.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; the previous file is intact.
@@ -125,7 +132,7 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> No
         with replacing(path) as temporary:
             temporary.touch()
             mode = temporary.stat().st_mode  # as the umask wants it; the package makes files private
-            save_file(dense, temporary)
+            save_file(dense, temporary, dict(metadata) if metadata else None)
             temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in dense.values()) / 1e6

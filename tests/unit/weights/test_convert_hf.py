@@ -14,9 +14,9 @@ from unimo.nn.config import ClipVisionConfig, TextConfig, VitConfig
 from unimo.nn.towers import ClipVisionTower, RobertaTower, VitTower
 from unimo.weights import huggingface
 from unimo.weights.files import read_safetensors
-from unimo.weights.huggingface import CLIP_VISION, ROBERTA, SPELLING, VIT, from_hf, read_sizes
+from unimo.weights.huggingface import CLIP_VISION, ROBERTA, VIT, from_hf, read_sizes
 from unimo.weights.layers import load_into, tensors_of
-from unimo.weights.name_map import expand
+from unimo.weights.to_huggingface import PORTS, hf_config, read_tower_sizes, to_hf
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 TOLERANCE = 1e-4
@@ -27,20 +27,6 @@ def stored(kind: str):
     config = json.loads((folder / "config.json").read_text())
     weights = read_safetensors(folder / "model.safetensors")
     return config, weights, read_safetensors(folder / "reference.safetensors")
-
-
-def to_hf(source, tensors, num_layers):
-    """Inverse of `from_hf`: their names, with their prefix."""
-    theirs = {}
-    for row in expand(source.rows, num_layers, SPELLING):
-        if row.ours not in tensors:
-            continue
-        parts = np.split(tensors[row.ours], len(row.theirs), axis=-1)
-        for name, part in zip(row.theirs, parts, strict=True):
-            if row.kind == "batch":
-                part = part.reshape((1,) * (3 - part.ndim) + part.shape)
-            theirs[source.prefix + name] = np.ascontiguousarray(part.T if row.kind == "turned" else part)
-    return theirs
 
 
 def text_tower(sizes, pooler=False):
@@ -108,8 +94,11 @@ def test_there_and_back_is_the_identity(kind):
     ours = {
         name: np.random.default_rng(0).random(a.shape, np.float32) for name, a in tensors_of(tower).items()
     }
-    theirs = to_hf(source, ours, sizes["num_layers"])
-    assert all(name.startswith(source.prefix) for name in theirs)
+    port = next(port for port in PORTS.values() if port.source is source)
+    assert read_tower_sizes(port, ours, sizes["num_heads"]) == sizes
+    theirs = to_hf(port, ours, sizes)
+    assert all(name.startswith(port.prefix) for name in theirs)
+    assert read_sizes(source, hf_config(port, sizes)) == sizes
     back = from_hf(source, theirs, sizes)
     assert back.keys() == ours.keys()
     assert all(np.array_equal(back[name], ours[name]) for name in ours)
@@ -119,8 +108,10 @@ def test_there_and_back_is_the_identity(kind):
 def test_to_hf_gives_back_the_stored_file(kind, source):
     config, weights, _ = stored(kind)
     sizes = read_sizes(source, config)
-    again = to_hf(source, from_hf(source, weights, sizes), sizes["num_layers"])
-    weights = {name: value for name, value in weights.items() if not name.startswith("classifier.")}
+    port = next(port for port in PORTS.values() if port.source is source)
+    again = to_hf(port, from_hf(source, weights, sizes), sizes)
+    bare = {port.prefix + name.removeprefix(source.prefix): value for name, value in weights.items()}
+    weights = {name: value for name, value in bare.items() if "classifier." not in name}
     assert again.keys() == weights.keys()
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
 

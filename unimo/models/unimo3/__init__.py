@@ -12,6 +12,7 @@ from typing import Any
 from unimo.models.paper import Paper, PretrainConfig, Published
 from unimo.models.unimo3.config import Config, FusionConfig, TextConfig, VisionConfig
 from unimo.models.unimo3.convert import BRIDGETOWER, HF_BRIDGETOWER, METER, converter
+from unimo.models.unimo3.port import to_bridgetower
 
 _WIDE = {"hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
 _NARROW = {"hidden_size": 64, "num_heads": 4, "intermediate_size": 256}
@@ -144,4 +145,5 @@ PAPER = Paper(
         "bridgetower": converter(BRIDGETOWER),
         "hf-bridgetower": converter(HF_BRIDGETOWER),
     },
+    exporters={"hf-bridgetower": to_bridgetower},
 )
