@@ -7,6 +7,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests start tools as processes of their own; those find the checkout as this one does.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+# No test asks a host that is not its own, or finds weights that somebody fetched.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["UNIMO_HOME"] = str(Path(tempfile.gettempdir()) / "unimo-none" / "home")
 # Under `nohup` SIGHUP is ignored, here and in all processes that tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if str(ROOT) not in sys.path:

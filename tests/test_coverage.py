@@ -21,6 +21,7 @@ from unimo.registry import TASKS, build_model, list_models
 from unimo.settings import build_run_config, load_run_config
 from unimo.studies import runner
 from unimo.studies.catalogue import STUDIES
+from unimo.training.optional_start import without_optional
 
 if TYPE_CHECKING:
     from micro import Tool
@@ -141,7 +142,7 @@ def check_training(tool: Tool, name: str, words: list[str]) -> None:
     assert stages
     for stage in stages:
         with paddle.LazyGuard():
-            model = build_model(build_run_config(stage).model)
+            model = build_model(without_optional(build_run_config(stage)).model)
         assert sum(parameter.size for parameter in model.parameters()) > 0
 
 

@@ -40,6 +40,10 @@ class CheckpointError(UnimoError):
     """Weights or training state cannot be read, or do not fit the model."""
 
 
+class UnavailableError(CheckpointError):
+    """Released weights are neither here nor can be fetched now."""
+
+
 class CapabilityError(UnimoError):
     """A task needs something that the chosen model does not offer."""
 

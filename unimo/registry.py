@@ -7,11 +7,11 @@ defines `PAPER` (`unimo.models.paper.Paper`), the module of a task `TASK` (a `un
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from unimo.config import merge_into
+from unimo.config import merge_into, merge_plain, to_plain
 from unimo.errors import CapabilityError, ConfigError, nearest
 from unimo.limits import MODEL_PARAMETERS
 
@@ -103,6 +103,11 @@ def rough_size(section: Any, hidden: int = 0) -> int:
     sizes.pop("image_size", None)
     rows = sum(sizes.values()) + getattr(section, "num_patches", 0)
     return blocks + rows * hidden + sum(rough_size(value, hidden) for value in values.values())
+
+
+def with_sections(config: Any, changes: Mapping[str, Any]) -> Any:
+    """Return a model config with some fields of its sections replaced."""
+    return merge_into(model_config(config.name), merge_plain(to_plain(config), changes), "model")
 
 
 def create_model(name: str, **overrides: Any) -> Any:

@@ -89,8 +89,8 @@ class DataConfig:
     """Folder that relative corpus paths start from."""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
     tokenizer: str = "auto"
-    """Folder of tokenizer files or one of them (`unimo/data/tokenizers.py`), `scenes`, or `auto`: the one of
-    `init_from`, else `scenes`."""
+    """Folder of tokenizer files or one of them (`unimo/data/tokenizers.py`), a card, `scenes`, or `auto`:
+    that of `init_from`, else of the weights of the text tower, else `scenes`."""
     image_size: Pixels = 224
     """Side of the square input image, pixels."""
     max_text_len: TextLength = 50
@@ -221,7 +221,7 @@ class RunConfig:
     resume: str = ""
     """Checkpoint of another run to continue from."""
     init_from: str = ""
-    """Model directory whose weights start this run."""
+    """Model directory or card whose weights start this run; with `?` behind it if it is there."""
 
 
 def load_run_config(recipe: str, task: str, overrides: Sequence[str] = (), /, **under: Any) -> RunConfig:

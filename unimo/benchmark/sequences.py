@@ -38,6 +38,7 @@ from unimo.settings import RunConfig, load_run_config
 from unimo.tasks.base import to_tensors
 from unimo.tasks.pretrain import PretrainTask
 from unimo.training.optimizer import build_optimizer
+from unimo.training.optional_start import without_optional
 from unimo.training.run import open_processor, resolve
 
 
@@ -234,7 +235,7 @@ def open_run(recipe: str, overrides: Sequence[str]) -> tuple[RunConfig, Processo
         ConfigError: unknown recipe or setting, or a model that does not read regions.
         DataError: no such data.
     """
-    run = load_run_config(recipe, "pretrain", list(overrides))
+    run = without_optional(load_run_config(recipe, "pretrain", list(overrides)))
     if not hasattr(run.model, "regions"):
         raise ConfigError(f"sequences of regions and tokens are measured on a UNIMO, not on {run.model.name}")
     processor = open_processor(run)

@@ -22,7 +22,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from unimo.errors import DataError, RecordError, UnimoError, shown
 from unimo.files import checked_path, listed, read_json_object, read_text
 from unimo.limits import CONFIG_BYTES, VOCABULARY
-from unimo.weights.named import tokenizer_place
+from unimo.weights.named import card_of, tokenizer_place
 
 # Names of (begin, padding, end, unknown, mask) in the supported families.
 SPECIAL_NAMES = (
@@ -202,6 +202,14 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
         f"merges.txt, BERT's vocab.txt, or unimo_en{', unimo_en'.join(UNIMO_FILES)}; `scenes` is the "
         "built-in one"
     )
+
+
+def has_tokenizer(source: str | Path) -> bool:
+    """Return whether weights have a tokenizer: the card that a name stands for, or files in their folder."""
+    if (card := card_of(source)) is not None:
+        return bool(card.tokenizer or card.tokenizer_of)
+    names = ("tokenizer.json", "vocab.json", "vocab.txt", "*" + UNIMO_FILES[0])
+    return any(listed(Path(source), name) for name in names)
 
 
 def _load_json(path: Path) -> Tokenizer:

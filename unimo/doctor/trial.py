@@ -20,6 +20,7 @@ from unimo.errors import UnimoError
 from unimo.files import make_folder
 from unimo.settings import RunConfig, load_run_config
 from unimo.training.callbacks.metrics_file import FILE_NAME
+from unimo.training.optional_start import optional_keys
 
 BATCH = 8
 """Samples of a step of the runs that are compared."""
@@ -51,8 +52,10 @@ def small_run(options: Options, output: Path, steps: int, *words: str) -> RunCon
 
 
 def small_words(options: Options, output: Path, steps: int, *words: str) -> list[str]:
-    """Return the overrides of a short run."""
-    return [*options.overrides, *SMALL, f"train.max_steps={steps}", f"output_dir={output}", *words]
+    """Return the overrides of a short run; weights that its recipe would take where they are, it does not."""
+    full = load_run_config(options.recipe, "pretrain", list(options.overrides))
+    random = [f"{key}=" for key in optional_keys(full)]
+    return [*options.overrides, *SMALL, *random, f"train.max_steps={steps}", f"output_dir={output}", *words]
 
 
 def set_up(options: Options) -> bool:

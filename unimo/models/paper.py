@@ -73,8 +73,6 @@ class PretrainConfig:
 class Published:
     """How the authors trained a model of a published size."""
 
-    towers: Mapping[str, str]
-    """Section of the model config -> card of the weights that its `init` names."""
     data: str
     """Corpora of the pre-training."""
     hardware: str = ""

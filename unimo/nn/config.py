@@ -26,7 +26,8 @@ class TextConfig:
     attention_dropout: Dropout = 0.1
     init_std: NonNegative = 0.02
     init: str = ""
-    """Card (`roberta-base`), or folder of tools/convert_checkpoint.py --from hf-roberta; empty: random."""
+    """Card (`roberta-base`), or folder of tools/convert_checkpoint.py --from hf-roberta; empty: random. With
+    `?` behind it, random with a warning where the weights cannot be had."""
 
     @property
     def longest(self) -> int:
@@ -50,7 +51,7 @@ class VisionConfig:
     """Standard deviation that position embeddings start with; None means the tower's own. Next to patches of
     unit scale the tower's own is faint: without pre-trained towers a model learns slowly where things are."""
     init: str = ""
-    """Card, or folder of tools/convert_checkpoint.py --from hf-vit or hf-clip-vit; empty: random."""
+    """Card, or folder of tools/convert_checkpoint.py --from hf-vit or hf-clip-vit; else as of texts."""
 
     @property
     def num_patches(self) -> int:

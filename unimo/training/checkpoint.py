@@ -211,6 +211,11 @@ def read_step(folder: Path) -> int:
     return int(read_json_object(folder / STATE, CheckpointError)["step"])
 
 
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the config of the run that a checkpoint is of, as plain data."""
+    return read_json_object(folder / STATE, CheckpointError)["config"]
+
+
 def restore(state: TrainState, folder: Path) -> None:
     """Load a checkpoint into a run.
 

@@ -12,6 +12,7 @@ from unimo import cli
 from unimo.config import dump
 from unimo.settings import RunConfig
 from unimo.training import chain, modes
+from unimo.training.optional_start import settle_start
 from unimo.training.plan_table import format_plan
 from unimo.training.rehearsal import rehearse
 from unimo.training.released_start import with_model_directory
@@ -25,7 +26,7 @@ def carry_out(run: RunConfig, *later: RunConfig, dry_run: bool, plan: bool) -> i
 
     Args:
         run, later: the run, or those of all stages, or those of all modes. The first may start from a file of
-            released weights.
+            released weights, or from optional ones.
         dry_run, plan: only show and check, or only plan.
 
     Returns:
@@ -36,7 +37,8 @@ def carry_out(run: RunConfig, *later: RunConfig, dry_run: bool, plan: bool) -> i
     """
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(run.output_dir).parent if later else Path(run.output_dir)
-        first = with_model_directory(run, (Path(scratch) if dry_run else place) / "init_from")
+        started = settle_start([run, *later], download=not dry_run)
+        first = with_model_directory(started, (Path(scratch) if dry_run else place) / "init_from")
         if not later:
             return _carry_out_one(first, dry_run=dry_run, plan=plan)
         same = [replace(each, init_from=first.init_from) for each in later if each.init_from == run.init_from]

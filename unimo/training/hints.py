@@ -1,53 +1,31 @@
-"""What to know or to change before a run goes on: random towers, too little disk, too much time."""
+"""What to know or to change before a run goes on: a random start, too little disk, too much time."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any
 
 from unimo import registry
 from unimo.models.paper import Published
 from unimo.training.pace import DAY, duration
 from unimo.training.plan import Plan
 from unimo.training.plan_table import size
-from unimo.weights.cards import get_card
 
 TOO_LONG_DAYS = 7
 """Days from which a run is said to be too large for a machine."""
 
 
-def hints_of(plan: Plan, run: Any) -> list[str]:
+def hints_of(plan: Plan) -> list[str]:
     """Return what is unusual about a run, and for each what to do."""
-    return [*_random_towers(plan, run), *_too_little_memory(plan), *_too_little_disk(plan), *too_long(plan)]
+    return [*_random_start(plan), *_too_little_memory(plan), *_too_little_disk(plan), *too_long(plan)]
 
 
-def _random_towers(plan: Plan, run: Any) -> list[str]:
-    published = _published(plan.model)
-    if plan.start != "scratch" or published is None:
+def _random_start(plan: Plan) -> list[str]:
+    if plan.start != "scratch" or plan.task == "pretrain" or _published(plan.model) is None:
         return []
-    if plan.task != "pretrain":
-        return [
-            f"fine-tuning of {plan.model} starts from random weights, not from pre-trained ones as in its "
-            "paper: --init DIR takes those that tools/pretrain.py or tools/convert_checkpoint.py wrote"
-        ]
-    missing = {
-        section: get_card(name)
-        for section, name in published.towers.items()
-        if not getattr(run.model, section).init
-    }
-    if not missing:
-        return []
-    names = ", ".join(f"{section} from {card.title}" for section, card in missing.items())
-    settings = [f"model.{section}.init={card.name}" for section, card in missing.items()]
-    if "text" in missing:
-        settings.append(f"data.tokenizer={missing['text'].name}")
-    fetched = " ".join(dict.fromkeys(card.name for card in missing.values()))
-    lines = [
-        f"random here, in the paper from released weights: {names}. Fetch those once:",
-        f"  python tools/weights.py fetch {fetched}",
-        f"  and add {' '.join(settings)}",
+    return [
+        f"fine-tuning of {plan.model} starts from random weights, not from pre-trained ones as in its "
+        "paper: --init DIR takes those that tools/pretrain.py or tools/convert_checkpoint.py wrote"
     ]
-    return ["\n".join(lines)]
 
 
 def _published(model: str) -> Published | None:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from unimo import registry
-from unimo.config import check_fields, to_plain
+from unimo.config import check_fields
 from unimo.data.processor import Processor, build_processor
 from unimo.data.tokenizers import load_tokenizer
 from unimo.errors import CheckpointError, ConfigError, DataError, UnimoError
 from unimo.inference.evaluation import selection_of
 from unimo.settings import RunConfig
 from unimo.training import checkpoint, start
+from unimo.training.optional_start import settle, tower_starts, without_optional
 from unimo.training.run import open_processor, resolve
 from unimo.weights.cards import near
 from unimo.weights.named import TOWERS, card_of, converted_folder
@@ -48,6 +49,8 @@ def rehearse(run: RunConfig) -> None:
     """
     problems = Problems()
     problems.of(lambda: check_fields(run))
+    given = run
+    run = problems.of(lambda: settle(given, download=False)) or without_optional(given)
     _check_towers(run, problems)
     last = problems.of(lambda: _choose_start(run))
     processor = problems.of(lambda: open_processor(run))
@@ -74,10 +77,7 @@ def _choose_start(run: RunConfig) -> Path | None:
 
 def _check_towers(run: RunConfig, problems: Problems) -> None:
     """Check that the folders of weights that parts of the model start from are there."""
-    for name, section in to_plain(run.model).items():
-        place = section.get("init") if isinstance(section, dict) else ""
-        if not place:
-            continue
+    for name, place in tower_starts(run.model).items():
         card = card_of(place)
         folder = Path(place) if card is None else converted_folder(card)
         if (folder / "model.safetensors").is_file():

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 
 from unimo import distributed, registry
-from unimo.config import check_fields, dump, merge_into, merge_plain, to_plain
+from unimo.config import check_fields, dump, to_plain
 from unimo.data.processor import Processor, build_processor
 from unimo.data.readers.answer_table import open_answer_table
 from unimo.data.tokenizers import load_tokenizer
@@ -31,6 +31,7 @@ from unimo.training.loop import carry_out, only_run_in
 from unimo.training.memory import forecast, memory
 from unimo.training.next_command import next_command
 from unimo.training.optimizer import warmup_steps
+from unimo.training.optional_start import settle
 from unimo.training.plan import Plan, make_plan
 from unimo.training.plan import save as save_plan
 from unimo.training.plan_table import format_plan
@@ -84,6 +85,7 @@ def open_run(run: RunConfig) -> Iterator[tuple[RunConfig, Processor, Path | None
     output_dir = make_folder(run.output_dir, "output_dir")
     distributed.setup(run.train)
     with only_run_in(output_dir):
+        run = settle(run)
         last, source = distributed.on_first(lambda: start.choose_start(run, output_dir))
         processor = open_processor(run)
         run = resolve(run, processor)
@@ -113,7 +115,7 @@ def assemble(run: RunConfig, processor: Processor, last: Path | None, source: st
     choice = micro_batch.settle(state, found, last)
     with micro_batch.lack_ends_run(state):
         plan = make_plan(state, source, fresh, done, held_out, found)
-    plan = replace(plan, hints=(*hints_of(plan, state.run), *choice.hints))
+    plan = replace(plan, hints=(*hints_of(plan), *choice.hints))
     save_plan(plan, state)
     return state, plan
 
@@ -170,19 +172,13 @@ def resolve(run: RunConfig, processor: Processor) -> RunConfig:
             )
         names = ("feature_size", "num_classes", "num_attributes")
         changes["regions"] = {name: getattr(visual, name) for name in names if name in model["regions"]}
-    return replace(run, model=_with_sections(run.model, changes))
+    return replace(run, model=registry.with_sections(run.model, changes))
 
 
 def _answers_of(run: RunConfig) -> dict[str, Any]:
     """Return the model section that says how many answers pre-training knows; none where it learns none."""
     answers = getattr(run.task, "answers", "")
     return {"objective": {"answers": len(open_answer_table(answers, run.data))}} if answers else {}
-
-
-def _with_sections(config: Any, changes: Mapping[str, Any]) -> Any:
-    """Return a model config with some fields of its sections replaced."""
-    plain = merge_plain(to_plain(config), changes)
-    return merge_into(registry.model_config(config.name), plain, "model")
 
 
 def build(run: RunConfig, processor: Processor, with_init: bool = True) -> TrainState:
@@ -200,7 +196,9 @@ def build(run: RunConfig, processor: Processor, with_init: bool = True) -> Train
     chosen = precision.choose(run.train)
     task_class = registry.task_class(run.task.name)
     data = task_class.open_data(run, processor)
-    model = run.model if with_init else _with_sections(run.model, loading.without_init(to_plain(run.model)))
+    model = run.model
+    if not with_init:
+        model = registry.with_sections(model, loading.without_init(to_plain(model)))
     task = task_class.create(registry.build_model(model), run.task, data.metadata | stages.record(run))
     set_recompute(task, run.train.recompute)
     loader = data.train_loader(run, distributed.rank(), distributed.world_size())
@@ -224,11 +222,8 @@ def build(run: RunConfig, processor: Processor, with_init: bool = True) -> Train
 
 
 def open_processor(run: RunConfig) -> Processor:
-    """Build the processor of the data section; `data.tokenizer=auto` is that of `init_from` or `scenes`."""
-    name = run.data.tokenizer
-    if name == "auto":
-        name = str(loading.find_model(run.init_from)) if run.init_from else "scenes"
-    return build_processor(run.data, load_tokenizer(name))
+    """Build the processor of the data section, with the tokenizer that `start.tokenizer_of` names."""
+    return build_processor(run.data, load_tokenizer(start.tokenizer_of(run)))
 
 
 def finish(state: TrainState, source: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from unimo import registry
 from unimo.config import read_yaml, to_plain
+from unimo.data.tokenizers import has_tokenizer
 from unimo.errors import CheckpointError, shown
 from unimo.files import read_json
 from unimo.inference import loading
@@ -139,9 +140,32 @@ def log_use_of_scenes(run: RunConfig) -> None:
             " ".join(built_in),
             " ".join(f"{name}={'' if 'augment' in name else '[]'}" for name in built_in),
         )
-    scenes_words = run.data.tokenizer == "scenes" or (run.data.tokenizer == "auto" and not run.init_from)
-    if has_own_data and scenes_words:
+    if tokenizer_of(run) != "scenes":
+        return
+    if run.data.tokenizer == "auto" and (tower := _text_tower(run)):
+        logger.warning(
+            "data.tokenizer=auto: there is no tokenizer beside model.text.init=%s, so the words are those of "
+            "`scenes`, which the tower never saw; give data.tokenizer=FOLDER or a name such as roberta-base",
+            tower,
+        )
+    elif has_own_data:
         logger.warning("the vocabulary is that of `scenes`, a few words; give data.tokenizer=FOLDER")
+
+
+def tokenizer_of(run: RunConfig) -> str:
+    """Return the tokenizer of a run, as `load_tokenizer` takes it.
+
+    `auto` is that of `init_from`, else that of the weights of the text tower, else `scenes`.
+
+    Raises:
+        CheckpointError: `init_from` names no model.
+    """
+    if run.data.tokenizer != "auto":
+        return run.data.tokenizer
+    if run.init_from:
+        return str(loading.find_model(run.init_from))
+    tower = _text_tower(run)
+    return tower if tower and has_tokenizer(tower) else "scenes"
 
 
 def sources(run: RunConfig) -> tuple[list[str], bool]:
@@ -152,6 +176,10 @@ def sources(run: RunConfig) -> tuple[list[str], bool]:
     augment = to_plain(run.task).get("augment", {})
     built_in += [f"task.augment.{kind}" for kind, source in augment.items() if source == "scenes"]
     return built_in, any(path != "scenes" for found in paths.values() for path in found)
+
+
+def _text_tower(run: RunConfig) -> str:
+    return getattr(getattr(run.model, "text", None), "init", "")
 
 
 def _may_differ(found: checkpoint.Difference) -> bool:

@@ -74,6 +74,11 @@ def home() -> Path:
     return checked_path(os.environ.get("UNIMO_HOME") or "~/.cache/unimo", ConfigError, "UNIMO_HOME")
 
 
+def is_offline() -> bool:
+    """Return whether `HF_HUB_OFFLINE` forbids all downloads."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def cards() -> dict[str, Card]:
     """Return all cards by name, sorted.
 
@@ -85,13 +90,16 @@ def cards() -> dict[str, Card]:
 
 
 def find_card(name: str | Path) -> Card | None:
-    """Return the card of a name, or of the hub's repository of that name; None if there is none."""
-    name = str(name)
+    """Return the card of a name, or of the hub's repository of that name; None if there is none.
+
+    A repository may begin with `hf://`, as in the sources of cards.
+    """
+    name = str(name).removeprefix(HUB)
     if _NAME.fullmatch(name):
         places = (folder / f"{name}.yaml" for folder in (home() / "cards", _FOLDER))
         return next((_read(path) for path in places if path.is_file()), None)
     if re.fullmatch(rf"{_NAME.pattern}/{_NAME.pattern}", name):
-        return next((card for card in cards().values() if card.repository == name), None)
+        return next((card for card in cards().values() if HUB + name in card.sources), None)
     return None
 
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import shutil
+import socket
 import sys
+import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlparse
+from urllib.request import getproxies
 
 import pooch
 import requests
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import EntryNotFoundError
 
 from unimo.digests import digest
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, UnavailableError
 from unimo.files import make_folder, sync
-from unimo.weights.cards import HUB, Card
+from unimo.weights.cards import HUB, Card, is_offline
 
 logger = logging.getLogger(__name__)
 _TRIES, _TIMEOUT = 2, 30
+_PATIENCE = 5.0
+"""Seconds in which the address of a host must be found; systems without a network may look for minutes."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 pooch.get_logger().setLevel(logging.WARNING)
 
@@ -37,7 +45,8 @@ def get_file(card: Card, names: Sequence[str], folder: Path, again: bool = False
         again: download even what is there; the old one stays until the new one is checked.
 
     Raises:
-        CheckpointError: no source has it, or a checksum is wrong; the message says what to put where.
+        UnavailableError: no source has it; the message says what to put where.
+        CheckpointError: the checksum of a file that is there is wrong.
     """
     there = next((path for name in names for path in sorted(folder.glob(name))), None)
     if there is not None and not (again and card.sources):
@@ -55,8 +64,10 @@ def get_file(card: Card, names: Sequence[str], folder: Path, again: bool = False
                 break
     reason = "; ".join(problems) or "no address of it is known"
     found = card.page and f" It is on the page of its authors ({card.page})."
-    raise CheckpointError(
-        f"{card.name}: cannot fetch {' or '.join(names)}: {reason}.{found} Put it into {folder}/ and retry"
+    needed = [" or ".join(card.weights), card.config, *card.tokenizer]
+    put = ", ".join(name for name in needed if name and not (folder / name).exists())
+    raise UnavailableError(
+        f"{card.name}: cannot fetch {' or '.join(names)}: {reason}.{found} Put {put} into {folder}/ and retry"
     )
 
 
@@ -85,8 +96,12 @@ def _from_source(source: str, name: str, folder: Path, sha256: str) -> Path:
             raise FileNotFoundError(name)
         check(place / name, sha256)
         return place / name
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if is_offline():
         raise CheckpointError("HF_HUB_OFFLINE is set, so nothing is downloaded")
+    address = (os.environ.get("HF_ENDPOINT") or ENDPOINT) if source.startswith(HUB) else source
+    host = urlparse(address).hostname or ""
+    if not {"http", "https", "all"} & getproxies().keys() and not _is_known(host):
+        raise CheckpointError(f"no address of {host} is found; is there a network?")
     make_folder(folder)
     # Parts of a download stay here, so that the next try goes on with them where the source allows it.
     staging = folder / ".downloading"
@@ -104,6 +119,22 @@ def _from_source(source: str, name: str, folder: Path, sha256: str) -> Path:
     fresh.replace(folder / name)
     shutil.rmtree(staging, ignore_errors=True)
     return folder / name
+
+
+@cache
+def _is_known(host: str) -> bool:
+    """Return whether the address of a host is found in a few seconds."""
+    found = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            socket.getaddrinfo(host, None)
+            found.set()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    return found.is_set()
 
 
 def _from_hub(source: str, name: str, staging: Path, sha256: str) -> Path:

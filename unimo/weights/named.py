@@ -121,6 +121,13 @@ def is_converted(card: Card) -> bool:
     return all((converted_folder(card) / name).is_file() for name in ("config.yaml", "model.safetensors"))
 
 
+def is_here(card: Card) -> bool:
+    """Return whether the weights of a card need no download: converted, or all files of it in its folder."""
+    folder = released_folder(card)
+    needed = [card.weights, *([name] for name in (card.config, *card.tokenizer) if name)]
+    return is_converted(card) or all(any(any(folder.glob(name)) for name in names) for names in needed)
+
+
 def _lock(name: str) -> FileLock:
     return FileLock(make_folder(home() / "released", "UNIMO_HOME") / f".{name}.lock")
 

@@ -55,10 +55,9 @@ PAPER = Paper(
     batches=_batches,
     pretraining=PretrainingConfig,
     parameters={"semvlp_base": 125.2, "semvlp_tiny": 2.2},
-    # Section 4.1. StructBERT has the names and sizes of BERT, whose weights are at huggingface.co.
+    # Section 4.1.
     published={
         "semvlp_base": Published(
-            towers={"text": "bert-base-uncased"},
             data=(
                 "COCO, Visual Genome, VQA v2, GQA, VG-QA (9.18 million pairs on 180,000 images); "
                 "Conceptual Captions, SBU"

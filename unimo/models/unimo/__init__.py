@@ -63,12 +63,10 @@ PAPER = Paper(
     # Sections 3.1 and 3.2.
     published={
         "unimo_base": Published(
-            towers={"text": "roberta-base"},
             data="COCO, Visual Genome, Conceptual Captions, SBU; BookWiki, OpenWebText; OpenImages, COCO",
             hardware="32 V100 GPUs, 7 days",
         ),
         "unimo_large": Published(
-            towers={"text": "roberta-large"},
             data="COCO, Visual Genome, Conceptual Captions, SBU; BookWiki, OpenWebText; OpenImages, COCO",
             hardware="64 V100 GPUs, 10 days",
         ),

@@ -72,19 +72,9 @@ PAPER = Paper(
     # Section 4, of the base size; what it trained on the paper does not say. The large size is ours.
     published={
         "unimo2_base": Published(
-            towers={
-                "text": "roberta-base",
-                "vision": "vit-base-patch16-224",
-                "fusion": "roberta-base",
-            },
             data=_CORPORA,
         ),
         "unimo2_large": Published(
-            towers={
-                "text": "roberta-large",
-                "vision": "vit-large-patch16-224",
-                "fusion": "roberta-large",
-            },
             data=_CORPORA,
         ),
     },

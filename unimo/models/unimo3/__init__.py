@@ -76,24 +76,7 @@ SIZES: dict[str, Config] = {
 
 _CORPORA = "COCO, Visual Genome, Conceptual Captions, SBU (4 million images)"
 # UNIMO-3, sections 4.1 and 4.2.4; METER and BridgeTower start from the same.
-_PUBLISHED = {
-    768: Published(
-        towers={
-            "text": "roberta-base",
-            "vision": "clip-vit-base-patch16",
-        },
-        data=_CORPORA,
-        hardware="8 A100 GPUs",
-    ),
-    1024: Published(
-        towers={
-            "text": "roberta-large",
-            "vision": "clip-vit-large-patch14",
-        },
-        data=_CORPORA,
-        hardware="8 A100 GPUs",
-    ),
-}
+_PUBLISHED = Published(data=_CORPORA, hardware="8 A100 GPUs")
 _PARAMETERS = {
     "unimo3_base": 333.3,
     "unimo3_base_d": 329.8,
@@ -136,9 +119,7 @@ PAPER = Paper(
     batches=_batches,
     parameters=_PARAMETERS,
     published={
-        name: _PUBLISHED[config.fusion.hidden_size]
-        for name, config in SIZES.items()
-        if config.fusion.hidden_size in _PUBLISHED
+        name: _PUBLISHED for name, config in SIZES.items() if config.fusion.hidden_size in (768, 1024)
     },
     converters={
         "meter": converter(METER),

@@ -75,7 +75,7 @@ PAPER = Paper(
     parameters={"vlmo_base": 176.0, "vlmo_base_plus": 166.9, "vlmo_large": 562.6, "vlmo_tiny": 2.4},
     published=dict.fromkeys(
         ("vlmo_base", "vlmo_base_plus", "vlmo_large"),
-        Published(towers={}, data="COCO, Visual Genome, Conceptual Captions, SBU (4 million images)"),
+        Published(data="COCO, Visual Genome, Conceptual Captions, SBU (4 million images)"),
     ),
     pair_separators=1,
     stages={"vision": (), "language": ("vision",), "vision_language": ()},
