@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from seeded_weights import seeded
 from vlmo_names import Shapes, random_file
 
 
@@ -77,3 +78,8 @@ def to_hugging_face(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for part, rows in zip(("query", "key", "value"), np.split(tensor, 3), strict=True):
             found[name.replace("attn.qkv", f"attention.attention.{part}")] = rows
     return found
+
+
+def hf_beit(*, shared: bool) -> dict[str, np.ndarray]:
+    """A small BEiT in Hugging Face's names, with 3 layers, 32 wide with 4 heads, images of 3 x 3 patches."""
+    return to_hugging_face(seeded(unilm_shapes(32, 3, 4, 3, shared=shared)))

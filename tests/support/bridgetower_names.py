@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from seeded_weights import seeded
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -113,3 +116,11 @@ def classifier(name: str, pooled: int, hidden: int, classes: int) -> Shapes:
         | _norm(f"{name}.1", hidden)
         | _layer(f"{name}.3", classes, hidden)
     )
+
+
+def hf_bridgetower() -> dict[str, np.ndarray]:
+    """A small port with all heads: 64 wide, 4 layers, of which 2 are linked, images of 4 x 4 patches of
+    8 pixels; texts and fusion have 2 heads of attention."""
+    sizes = {"width": 64, "depth": 4, "fusion": 2, "grid": 4, "patch": 8, "words": 60}
+    tensors = seeded(released_shapes("hf-bridgetower", **sizes) | contrast("hf-bridgetower", 64, 24))
+    return tensors | {"logit_scale": np.full((), 2.6592, np.float32)}

@@ -55,10 +55,10 @@ class TextEmbeddings(nn.Layer):
 
 
 def cut_patches(pixels: Tensor, size: int) -> Tensor:
-    """Cut images [B, 3, g * P, g * P] into patches [B, g * g, 3 * P * P], row by row; `size` is P."""
-    grid = pixels.shape[-1] // size
-    patches = pixels.reshape([0, 3, grid, size, grid, size]).transpose([0, 2, 4, 1, 3, 5])
-    return patches.reshape([0, grid * grid, 3 * size * size])
+    """Cut images [B, 3, h * P, w * P] into patches [B, h * w, 3 * P * P], row by row; `size` is P."""
+    height, width = (side // size for side in pixels.shape[2:])
+    patches = pixels.reshape([0, 3, height, size, width, size]).transpose([0, 2, 4, 1, 3, 5])
+    return patches.reshape([0, height * width, 3 * size * size])
 
 
 class PatchEmbedding(nn.Layer):
@@ -80,11 +80,11 @@ class PatchEmbedding(nn.Layer):
         self.bias = self.create_parameter([width], attr=constant_attr(0.0)) if bias else None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Project pixels [B, 3, g * P, g * P] to patch states [B, g * g, W], row by row of the image."""
-        size, grid = self.patch_size, pixels.shape[-1] // self.patch_size
-        if self.padding:
-            kept = grid * size - self.padding
-            pixels = F.pad(pixels[:, :, :kept, :kept], [self.padding, 0, self.padding, 0])
+        """Project pixels [B, 3, h * P, w * P] to patch states [B, h * w, W], row by row of the image."""
+        size, padding = self.patch_size, self.padding
+        if padding:
+            kept = pixels[:, :, : pixels.shape[2] - padding, : pixels.shape[3] - padding]
+            pixels = F.pad(kept, [padding, 0, padding, 0])
         patches = cut_patches(pixels, size)
         states = paddle.matmul(patches, self.weight.reshape([self.weight.shape[0], -1]), transpose_y=True)
         return states if self.bias is None else add_bias(states, self.bias)

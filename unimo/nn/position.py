@@ -42,7 +42,11 @@ def resize_positions(table: np.ndarray, new_grid: int) -> np.ndarray:
     if old_grid == new_grid:
         return table
     tensor = paddle.to_tensor(table).astype("float32")
-    grid = tensor[1:].reshape([1, old_grid, old_grid, -1]).transpose([0, 3, 1, 2])
-    grid = F.interpolate(grid, size=[new_grid, new_grid], mode="bicubic", align_corners=False)
-    rows = grid.transpose([0, 2, 3, 1]).reshape([new_grid * new_grid, -1])
-    return paddle.concat([tensor[:1], rows]).numpy().astype(table.dtype)
+    return interpolate_positions(tensor, old_grid, new_grid, new_grid).numpy().astype(table.dtype)
+
+
+def interpolate_positions(table: Tensor, grid: int, rows: int, columns: int) -> Tensor:
+    """Resize a position table [1 + grid * grid, D] to [1 + rows * columns, D], as `resize_positions`."""
+    square = table[1:].reshape([1, grid, grid, -1]).transpose([0, 3, 1, 2])
+    fitted = F.interpolate(square, size=[rows, columns], mode="bicubic", align_corners=False)
+    return paddle.concat([table[:1], fitted.transpose([0, 2, 3, 1]).reshape([rows * columns, -1])])

@@ -20,7 +20,7 @@ from unimo.nn.config import ClipVisionConfig, TextConfig, VisionConfig, VitConfi
 from unimo.nn.embeddings import PatchEmbedding, TextEmbeddings
 from unimo.nn.init import linear, normal_attr
 from unimo.nn.kernels import LayerNorm, dropout
-from unimo.nn.position import resize_positions, table_grid
+from unimo.nn.position import interpolate_positions, resize_positions, table_grid
 
 
 class RobertaTower(nn.Layer):
@@ -103,6 +103,7 @@ class VisionTower(nn.Layer):
 
     def __init__(self, config: VisionConfig, std: float) -> None:
         super().__init__()
+        self.patch_size = config.patch_size
         width, self.grid = config.hidden_size, config.image_size // config.patch_size
         position_std = std if config.position_init_std is None else config.position_init_std
         self.class_embedding = self.create_parameter([width], attr=normal_attr(std))
@@ -119,17 +120,23 @@ class VisionTower(nn.Layer):
         return resize_positions(table, self.grid) if is_grid else table
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Embed pixels [B, 3, S, S] as [B, 1 + g * g, W], class token first (Eq. 1)."""
+        """Embed pixels [B, 3, h * P, w * P] as [B, 1 + h * w, W], class token first (Eq. 1).
+
+        The position table is resized for images of another size or no square.
+        """
         patches = self.patch_embedding(pixels)
         token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
-        return paddle.concat([token, patches], axis=1) + self.position_embedding
+        positions, sides = self.position_embedding, [side // self.patch_size for side in pixels.shape[2:]]
+        if sides != [self.grid, self.grid]:
+            positions = interpolate_positions(positions, self.grid, *sides)
+        return paddle.concat([token, patches], axis=1) + positions
 
     def forward(self, pixels: Tensor, need_weights: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Run the tower.
 
         Returns:
-            All states V_0 .. V_L (Eq. 2), L + 1 tensors [B, 1 + g * g, W], raw, that is before `ln_post`; on
-            request attentions [B, H, 1 + g * g, 1 + g * g] by `image.{layer}`.
+            All states V_0 .. V_L (Eq. 2), L + 1 tensors [B, 1 + h * w, W], raw, that is before `ln_post`; on
+            request attentions [B, H, 1 + h * w, 1 + h * w] by `image.{layer}`.
         """
         return run_blocks(self.layers, self.embed(pixels), None, need_weights, "image")
 
@@ -165,7 +172,7 @@ class ClipVisionTower(VisionTower):
         self.ln_post = LayerNorm(width, 1e-5)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Embed pixels [B, 3, S, S] as V_0 [B, 1 + g * g, W], class token first (Eq. 1, then `ln_pre`)."""
+        """Embed pixels as V_0 [B, 1 + h * w, W], class token first (Eq. 1, then `ln_pre`)."""
         return self.ln_pre(super().embed(pixels))
 
 
@@ -195,5 +202,5 @@ class VitTower(VisionTower):
         self.ln_post = LayerNorm(width, 1e-12)
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Embed pixels [B, 3, S, S] as V_0 [B, 1 + g * g, W], class token first, dropout after positions."""
+        """Embed pixels as V_0 [B, 1 + h * w, W], class token first, dropout after positions."""
         return dropout(super().embed(pixels), self.dropout, self.training)

@@ -84,6 +84,26 @@ def test_vit_hidden_states_at_every_layer():
     assert np.abs(last - reference["post_layernorm"]).max() < TOLERANCE
 
 
+@pytest.mark.parametrize("size", [(40, 40), (24, 48), (40, 16)], ids=lambda size: "{}x{}".format(*size))
+@pytest.mark.parametrize("kind", ["clip_vit", "vit"])
+def test_states_on_images_of_another_size_or_no_square(kind, size):
+    """Height before width; positions are resized in the pass."""
+    config, weights, _ = stored(kind)
+    reference = read_safetensors(ASSETS / f"hf_{kind}_tiny/other_images.safetensors")
+    source, make = {"clip_vit": (CLIP_VISION, ClipVisionTower), "vit": (VIT, VitTower)}[kind]
+    sizes, key = read_sizes(source, config), "{}x{}".format(*size)
+    tower = vision_tower(sizes, kind=make)
+    load_into(tower, from_hf(source, weights, sizes), "stored")
+    states, _ = tower(paddle.to_tensor(reference[f"{key}.pixels"]))
+    layers = [name for name in reference if name.startswith(f"{key}.hidden")]
+    assert len(layers) == len(states) - (kind == "vit")
+    for number in range(len(layers)):
+        difference = np.abs(states[number].numpy() - reference[f"{key}.hidden.{number}"])
+        assert difference.max() < TOLERANCE, f"layer {number}"
+    last = tower.ln_post(states[-1]).numpy()
+    assert np.abs(last - reference[f"{key}.post_layernorm"]).max() < TOLERANCE
+
+
 @pytest.mark.parametrize("kind", ["roberta", "clip_vit", "vit"])
 def test_there_and_back_is_the_identity(kind):
     source = {"roberta": ROBERTA, "clip_vit": CLIP_VISION, "vit": VIT}[kind]

@@ -123,6 +123,12 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
+    @property
+    def vector_sizes(self) -> tuple[int, int]:
+        """Widths of the vectors of texts and images that are contrasted."""
+        image = self.fusion if self.vision.vector == "projected" else self.vision
+        return self.text.hidden_size, image.hidden_size
+
     def __post_init__(self) -> None:
         linked_layers(self.fusion, self.text.num_layers, self.fusion.text_start, "text")
         linked_layers(self.fusion, self.vision.used_layers, self.fusion.image_start, "image")

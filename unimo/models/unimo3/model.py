@@ -53,8 +53,7 @@ class Unimo3(TwoTowers):
 
     @property
     def vector_sizes(self) -> tuple[int, int]:
-        text, image = super().vector_sizes
-        return text, self.hidden_size if self.config.vision.vector == "projected" else image
+        return self.config.vector_sizes
 
     @property
     def attention_axes(self) -> dict[str, Axes]:

@@ -36,8 +36,7 @@ class Objective(objective.Objective):
         self.itm_head = linear(2 * width, 2, std)
         self.hard = config.objective.itm_negatives == "hard"
         if self.hard:
-            size = config.objective.contrastive_size
-            self.build_contrast(config.text.hidden_size, config.vision.hidden_size, size, std)
+            self.build_contrast(*config.vector_sizes, config.objective.contrastive_size, std)
             self.contrasts = {"itc": "pairs"}
 
     def encode(self, model: Unimo3, part: PretrainBatch) -> tuple[Encoded, Encoded, PairVectors | None]:
@@ -51,7 +50,11 @@ class Objective(objective.Objective):
         if not self.hard:
             return text, image, None
         size = part.images.shape[0]
-        return text, image, self.pair_vectors(text.text[size:, 0], image.image[:size, 0], part.image_group)
+        return (
+            text,
+            image,
+            self.pair_vectors(text.text[size:, 0], model.image_vector(image)[:size], part.image_group),
+        )
 
     def part_vectors(self, model: Unimo3, loss: str, part: PretrainBatch) -> PairVectors:
         """Compute what `itc` compares."""

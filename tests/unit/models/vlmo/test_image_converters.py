@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from beit_names import random_beit, to_hugging_face, unilm_shapes
+from beit_names import hf_beit, random_beit, to_hugging_face, unilm_shapes
 
 from unimo import registry
 from unimo.errors import CheckpointError, ConfigError
@@ -18,7 +18,7 @@ from unimo.settings import load_run_config
 from unimo.training import run as training
 from unimo.training import stages
 from unimo.training.released_start import with_model_directory
-from unimo.weights.files import write_safetensors
+from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.layers import load_into
 
 TABLE = "model.relative_positions.position_bias"
@@ -104,6 +104,26 @@ def test_a_block_on_an_image_alone_is_that_of_beit() -> None:
     inner = paddle.nn.functional.gelu(paddle.to_tensor(inner)).numpy()
     x = x + block["gamma_2"] * (inner @ block["mlp.fc2.weight"].T + block["mlp.fc2.bias"])
     np.testing.assert_allclose(ours.numpy(), x, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["each", "shared"])
+def test_states_of_every_layer_are_those_of_transformers(kind: str) -> None:
+    """Their epsilon is 1e-12, that of VLMo 1e-6; without the type of images, which BEiT lacks."""
+    reference = read_safetensors(Path(__file__).resolve().parents[3] / "assets/hf_beit_states.safetensors")
+    found = from_hf(hf_beit(shared=kind == "shared"))
+    model = registry.build_model(found.config)
+    own = {name.removeprefix("model."): array for name, array in found.tensors.items()}
+    load_into(model, own, "beit", [name.removeprefix("model.") for name in found.absent])
+    model.eval()
+    model.type_embedding.weight.set_value(paddle.zeros([2, 32]))
+    with paddle.no_grad():
+        sequence = model.join(None, model.encode_image(paddle.to_tensor(reference[f"{kind}.pixels"])))
+        states = [model.run(sequence, last=depth)[0] for depth in range(4)]
+    for number, state in enumerate(states):
+        difference = np.abs(state.numpy() - reference[f"{kind}.hidden.{number}"])
+        assert difference.max() < 1e-4, f"layer {number}"
+    if kind == "shared":
+        assert np.abs(model.norm(states[-1]).numpy() - reference["shared.last"]).max() < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["unilm-beit", "hf-beit"])
