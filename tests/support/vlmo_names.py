@@ -8,13 +8,22 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def released_shapes(
-    width: int, depth: int, heads: int, first: int, *, relative: bool, words: int = 30522, patch: int = 16
+    width: int,
+    depth: int,
+    heads: int,
+    first: int,
+    *,
+    relative: bool,
+    words: int = 30522,
+    patch: int = 16,
+    side: int = 14,
 ) -> Shapes:
-    """Names -> shapes, [out, in], of a file of the vision-language stage at 14 x 14 patches.
+    """Names -> shapes, [out, in], of a file of the vision-language stage.
 
     Args:
         first: first block, from 0, with an expert for pairs.
         relative: relative positions and layer scale (base and large), or neither (base_plus).
+        side: patches along a side of the images.
     """
     square, row, inner = (width, width), (width,), 4 * width
     shapes: Shapes = {
@@ -33,9 +42,9 @@ def released_shapes(
         "itm_score.fc.bias": (2,),
     }
     if relative:
-        shapes["relative_position_bias_table"] = (1126, heads * depth)
+        shapes["relative_position_bias_table"] = ((2 * side - 1) ** 2 + 397, heads * depth)
     else:
-        shapes["transformer.pos_embed"] = (1, 197, width)
+        shapes["transformer.pos_embed"] = (1, side**2 + 1, width)
     for kind in ("text", "image", "vl_text", "vl_image"):
         shapes[f"itc_{kind}_proj.fc.weight"] = square
     for name in ("pooler.dense", "mlm_score.transform.dense"):
@@ -74,8 +83,8 @@ def task_shapes(kind: str, shapes: Shapes, side: int = 14, classes: int = 2) -> 
         classes: outputs of the classifier, if there is one.
     """
     found = {name: shape for name, shape in shapes.items() if not any(one in name for one in UNREAD[kind])}
-    rows, columns = shapes["relative_position_bias_table"]
-    found["relative_position_bias_table"] = (rows - 27**2 + (2 * side - 1) ** 2, columns)
+    columns = shapes["relative_position_bias_table"][1]
+    found["relative_position_bias_table"] = ((2 * side - 1) ** 2 + 397, columns)
     width = shapes["transformer.norm.bias"][0]
     if kind == "stage2":
         found["text_embeddings.position_embeddings.weight"] = (196, width)
