@@ -6,24 +6,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402
 from unimo.errors import ConfigError  # noqa: E402
-from unimo.inference.release import convert_release, releases  # noqa: E402
+from unimo.inference.release import convert, sources  # noqa: E402
 from unimo.inference.to_transformers import targets, write_transformers  # noqa: E402
-from unimo.weights.huggingface import SOURCES, convert_tower  # noqa: E402
-from unimo.weights.zoo import LIBRARIES, convert_zoo, paddleclas_file  # noqa: E402
 
-EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input roberta-base/model.safetensors \\
-      --config roberta-base/config.json --out weights/roberta_base
+EXAMPLE = """python tools/convert_checkpoint.py --input roberta-base --out weights/roberta_base
   bash scripts/run_pretrain.sh unimo3_base model.text.init=weights/roberta_base
-  (both input files are on the model's page at huggingface.co)
+  (a folder as it is at huggingface.co, or a file of safetensors or PyTorch; no code in it is run)
 
   python tools/convert_checkpoint.py --from unimo2-release --input UNIMO-2 --tokenizer unimo_en \\
       --out weights/unimo2
@@ -48,69 +42,51 @@ EXAMPLE = """python tools/convert_checkpoint.py --from hf-roberta --input robert
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        ConfigError: `--config` (towers) or `--tokenizer` is missing, or given where it has no meaning.
-    """
+    """Parse the command line."""
     parser = cli.arguments(__doc__, EXAMPLE)
-    sources = sorted({**SOURCES, **LIBRARIES, **releases()})
-    kind = parser.add_mutually_exclusive_group(required=True)
-    kind.add_argument("--from", dest="source", choices=sources, help="kind of weights")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--from", dest="source", choices=sources(), help="kind of weights, if not recognised")
     kind.add_argument("--to", choices=targets(), help="write a model, or a tower, for transformers")
-    parser.add_argument(
-        "--input", required=True, type=Path, metavar="FILE", help="their file, folder or name"
-    )
-    parser.add_argument("--config", type=Path, metavar="config.json", help="their config; releases need none")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="their tokenizer (releases)")
-    parser.add_argument("--task", default="pretrain", help="what they were trained for (releases)")
+    parser.add_argument("--input", required=True, metavar="PATH", help="their file, folder or name")
+    parser.add_argument("--config", metavar="config.json", help="their config, if not beside the weights")
+    parser.add_argument("--tokenizer", metavar="DIR", help="their tokenizer, if not beside them (releases)")
+    parser.add_argument("--task", help="what they were trained for, default pretrain (releases)")
     parser.add_argument("--answers", metavar="FILE", help="names of their answers (VQA)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--allow-missing",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="tensors that may be missing and then start at random, such as 'pooler.*'; may be repeated",
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="change the config (releases)")
-    arguments = parser.parse_intermixed_args()
-    if arguments.to:
-        if arguments.config or arguments.tokenizer or arguments.overrides or arguments.task != "pretrain":
-            raise ConfigError(f"--to {arguments.to} takes --input and --out alone; see --help")
-        return arguments
-    is_release = arguments.source in releases()
-    if is_release and arguments.tokenizer is None:
-        raise ConfigError(f"--from {arguments.source} needs --tokenizer; see --help")
-    wants_config = arguments.source in SOURCES
-    if not is_release and ((arguments.config is not None) != wants_config or arguments.tokenizer is not None):
-        needs = "needs --config and no" if wants_config else "takes no --config and no"
-        raise ConfigError(f"--from {arguments.source} {needs} --tokenizer; see --help")
-    if not is_release and (arguments.overrides or arguments.answers or arguments.task != "pretrain"):
-        raise ConfigError(
-            f"--from {arguments.source} makes a tower, which has no task and no config to change"
-        )
-    return arguments
-
-
-def tell(folder: Path, tower: str, tensors: Mapping[str, np.ndarray]) -> None:
-    """Print what a folder of a tower has."""
-    count = sum(tensor.size for tensor in tensors.values())
-    print(f"{folder}: {tower} tower, {count:,} parameters in {len(tensors)} tensors")
+    given = parser.parse_intermixed_args()
+    others = (given.config, given.tokenizer, given.task, given.answers, given.allow_missing, given.overrides)
+    if given.to and any(others):
+        raise ConfigError(f"--to {given.to} takes --input and --out alone; see --help")
+    return given
 
 
 def main() -> None:
-    """Convert a tower, a release or a model, and print the number of parameters."""
-    arguments = parse_arguments()
-    if arguments.to:
-        done = write_transformers(arguments.to, arguments.input, arguments.out)
-        print("{}: {class}, {parameters:,} parameters in {tensors} tensors".format(arguments.out, **done))
+    """Convert a tower, a release or a model, and print what came of it."""
+    given = parse_arguments()
+    if given.to:
+        done = write_transformers(given.to, Path(given.input), given.out)
+        print("{}: {class}, {parameters:,} parameters in {tensors} tensors".format(given.out, **done))
         return
-    if arguments.source in SOURCES:
-        tensors = convert_tower(arguments.source, arguments.input, arguments.config, arguments.out)
-        tell(arguments.out, SOURCES[arguments.source].tower, tensors)
-        return
-    if arguments.source in LIBRARIES:
-        tell(arguments.out, *convert_zoo(arguments.source, str(arguments.input), arguments.out))
-        return
-    if arguments.source == "paddleclas-beit":
-        arguments.input = paddleclas_file(str(arguments.input))
-    given = (arguments.input, arguments.tokenizer, arguments.out, arguments.task, arguments.overrides)
-    done = convert_release(arguments.source, *given, arguments.config, arguments.answers)
-    print(f"{arguments.out}: model, {done['parameters']:,} released parameters in {done['tensors']} tensors")
+    done = convert(
+        given.input,
+        given.out,
+        given.source,
+        given.config,
+        given.tokenizer,
+        given.task,
+        given.overrides,
+        given.allow_missing,
+        given.answers,
+    )
+    print(done.text())
 
 
 if __name__ == "__main__":

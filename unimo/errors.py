@@ -44,6 +44,18 @@ class UnavailableError(CheckpointError):
     """Released weights are neither here nor can be fetched now."""
 
 
+class MissingError(CheckpointError):
+    """Released weights do not fit; some tensors may be missing.
+
+    Attributes:
+        missing: their name of each missing tensor -> ours, and its shape.
+    """
+
+    def __init__(self, message: str, missing: abc.Mapping[str, tuple[str, abc.Sequence[int]]]) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
 class CapabilityError(UnimoError):
     """A task needs something that the chosen model does not offer."""
 

@@ -38,6 +38,8 @@ WEIGHTS_BYTES = min(64 * GIB, MEMORY_BYTES)
 """A file of weights, optimizer state or region features."""
 PICKLE_BYTES = 4 * GIB
 """A pickle of arrays, which lies in memory twice while it is read; CIFAR has 30 MiB a file."""
+TORCH_PICKLE_BYTES = 64 * MIB
+"""The description of the tensors in a file of torch; a large one has 1 MiB."""
 PICKLE_STEPS = 2_000_000
 """Steps of a pickle of arrays; CIFAR-100 takes 250,000. One step is one byte, and may make 64 in memory."""
 TENSORS = 100_000

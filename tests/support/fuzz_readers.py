@@ -42,7 +42,7 @@ from unimo.settings import CorpusConfig, DataConfig, load_run_config
 from unimo.weights.files import read_tensors
 from unimo.weights.huggingface import convert_tower
 from unimo.weights.layers import load_tower
-from unimo.weights.paddle_folder import read_folder as read_paddle_folder
+from unimo.weights.paddle_folder import open_folder as open_paddle_folder
 
 TOWER = {
     "hidden_size": 32,
@@ -215,7 +215,7 @@ def hf_tower(folder: Path) -> int:
 
 def paddle_folder(folder: Path) -> int:
     """Weights with a file for each parameter."""
-    read_paddle_folder(folder)
+    open_paddle_folder(folder)
     return 0
 
 

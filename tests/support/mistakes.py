@@ -312,11 +312,10 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     *[
         ("convert_checkpoint", ["--from", "hf-roberta", "--config", f"{HF}/config.json", *more], said)
         for more, said in (
-            (["--input", ".", "--out", "tower"], "it is a folder; expected a file such as model.safetensors"),
             (["--input", "file", "--out", "tower"], "truncated or not a safetensors file"),
             (["--input", "weights.safetensors", "--out", "tower"], "missing"),
             (["--input", f"{HF}/model.safetensors", "--out", "file"], "--out file is a file"),
-            (["--input", "w.bin", "--out", "tower"], "is a pickle"),
+            (["--input", "w.bin", "--out", "tower"], "is not a complete pickle"),
         )
     ],
     *[

@@ -37,7 +37,7 @@ from unimo.errors import DataError, RecordError, UnimoError, shown
 from unimo.inference.labels import read_labels
 from unimo.models.unimo.augmented import LineTable
 from unimo.weights.files import read_safetensors, read_tensors
-from unimo.weights.paddle_folder import read_parameter
+from unimo.weights.paddle_folder import open_parameter
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,7 +83,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "safetensors": read_safetensors,
     "pdparams": lambda path: read_tensors(path.rename(path.with_suffix(".pdparams"))),
     "pkl": lambda path: read_tensors(path.rename(path.with_suffix(".pkl"))),
-    "parameter": read_parameter,
+    "parameter": open_parameter,
     "labels": read_labels,
     "yaml": read_yaml,
     "lines of a job": LineTable,

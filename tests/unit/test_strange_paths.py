@@ -45,7 +45,7 @@ from unimo.settings import CorpusConfig, DataConfig
 from unimo.tasks.caption.data import read_references
 from unimo.tasks.caption.tags import read_tags
 from unimo.weights.files import read_safetensors
-from unimo.weights.paddle_folder import read_folder
+from unimo.weights.paddle_folder import open_folder
 
 DATA = DataConfig()
 NAMES = {
@@ -81,7 +81,7 @@ ENTRIES: dict[str, Callable[[str], object]] = {
     "load_tokenizer": load_tokenizer,
     "open_image": lambda name: open_image(Path(name)),
     "read_safetensors": lambda name: read_safetensors(Path(name)),
-    "read_folder": read_folder,
+    "open_folder": open_folder,
     "read_references": read_references,
     "read_tags": lambda name: read_tags(name, 1, 1, 1),
     "read_json": lambda name: read_json(name, UnimoError),

@@ -1,39 +1,104 @@
-"""Convert a folder of released weights to a model directory."""
+"""Convert weights of others: towers to folders, releases to model directories."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unimo.config import merge_plain, parse_overrides, to_plain
+from unimo.config import coerce, merge_plain, parse_overrides, to_plain
 from unimo.data.processor import build_processor
 from unimo.data.readers.answers import read_classes
 from unimo.data.tokenizers import load_tokenizer
-from unimo.errors import CheckpointError, ConfigError, nearest, shown
+from unimo.errors import CheckpointError, ConfigError, MissingError, nearest, shown
 from unimo.files import read_json_object
 from unimo.inference.folders import check_replaceable
 from unimo.inference.saving import CONFIG, WEIGHTS, save_model
-from unimo.models.paper import Paper
+from unimo.models.paper import Converter, Paper
+from unimo.ranges import Heads
 from unimo.registry import build_model, papers, task_class
 from unimo.settings import RunConfig, load_run_config, named_section
-from unimo.weights.files import read_tensors
+from unimo.weights.files import open_tensors
+from unimo.weights.huggingface import SOURCES, convert_tower
 from unimo.weights.named import TOWERS, Files, converted, tokenizer_of, tower_of, use
-from unimo.weights.paddle_folder import read_folder
+from unimo.weights.places import find_config, find_tokenizer
+from unimo.weights.recognise import recognise
+from unimo.weights.report import Report, is_allowed, used
+from unimo.weights.stored import Stored
+from unimo.weights.zoo import LIBRARIES, RELEASES, convert_zoo, paddleclas_file
 
 if TYPE_CHECKING:
     from unimo.tasks.base import Task
     from unimo.weights.cards import Card
-    from unimo.weights.name_map import Converted
+    from unimo.weights.name_map import Converted, Tensors
 
 logger = logging.getLogger(__name__)
+_SAID = {"num_attention_heads": "num_heads", "hidden_size": "hidden_size", "image_size": "image_size"}
+"""Key of their config.json -> field of a section of ours that says the same."""
 
 
 def releases() -> dict[str, Paper]:
     """Return the paper of every release that can be converted, by the name of the release."""
     return {name: paper for paper in papers() for name in paper.converters}
+
+
+def sources() -> list[str]:
+    """Return the kinds of weights that can be converted: towers, those of libraries, and releases."""
+    return sorted({**SOURCES, **LIBRARIES, **releases()})
+
+
+def convert(
+    given: str | Path,
+    folder: str | Path,
+    source: str | None = None,
+    config: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    task: str | None = None,
+    overrides: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    answers: str | Path | None = None,
+) -> Report:
+    """Convert weights of others to a folder of a tower, or a release to a model directory.
+
+    Args:
+        given: their file or folder, or a name that PaddleNLP or PaddleClas knows.
+        folder: folder to write.
+        source: kind of weights, one of `sources()`; None to recognise it.
+        config: their config.json; None for the one beside the weights.
+        tokenizer, task, overrides: as for `convert_release`, of which only releases have any; without a
+            tokenizer that beside the weights is taken.
+        allow: patterns of tensors that may be missing and then start at random.
+        answers: as for `convert_release`.
+
+    Raises:
+        ConfigError: the kind cannot be recognised, or an argument is missing or has no meaning for it.
+        CheckpointError: the weights cannot be read or do not fit, or the folder cannot be written.
+    """
+    if source is None:
+        marks = {name: paper.marks.get(name, ()) for name, paper in releases().items()}
+        source = recognise(
+            open_tensors(given), marks, Path(config) if config else find_config(given), str(given)
+        )
+        logger.info("%s is read as --from %s", given, source)
+    if source in releases():
+        beside = Path(given) if Path(given).is_dir() else Path(given).parent
+        tokenizer = tokenizer or (beside if find_tokenizer(given) else None)
+        if tokenizer is None:
+            raise ConfigError(f"--from {source} needs --tokenizer; see --help")
+        return convert_release(
+            source, given, tokenizer, folder, task or "pretrain", overrides, config, answers, allow
+        )
+    if overrides or tokenizer or task or answers:
+        raise ConfigError(
+            f"--from {source} makes a tower, which has no task and no config to change, and no --tokenizer"
+        )
+    if source in SOURCES:
+        return convert_tower(source, Path(given), Path(config) if config else None, Path(folder), allow)
+    if config or allow:
+        raise ConfigError(f"--from {source} takes no --config and no --allow-missing; see --help")
+    return convert_zoo(source, str(given), Path(folder))
 
 
 def convert_release(
@@ -45,7 +110,8 @@ def convert_release(
     overrides: Sequence[str] = (),
     config: str | Path | None = None,
     answers: str | Path | None = None,
-) -> dict[str, int]:
+    allow: Sequence[str] = (),
+) -> Report:
     """Write a model directory that `unimo.load`, fine-tuning and evaluation open.
 
     Heads that the folder lacks are not written, so that nobody mistakes random numbers for learned ones.
@@ -53,7 +119,7 @@ def convert_release(
 
     Args:
         release: name of the release, a key of `releases()`.
-        folder: folder with one file for each parameter, or a file with all of them.
+        folder: file or folder of weights, see `open_tensors`; for those of PaddleClas also a name it knows.
         tokenizer: tokenizer that the weights were trained with, see `load_tokenizer`.
         directory: model directory to write; an older one there is replaced.
         task: task that the weights were trained for.
@@ -61,12 +127,11 @@ def convert_release(
             say what tensors do not show, such as `model.grounding.num_tokens=50`.
         config: their config.json, from which the number of attention heads is read; None for heads of 64.
         answers: names of the outputs of a classifier of answers (VQA), see `read_classes`; None for others.
-
-    Returns:
-        Numbers of `parameters` and `tensors` that were converted.
+        allow: patterns of tensors, in their names or ours, that may be missing and then start at random.
 
     Raises:
-        ConfigError: unknown release, a task that it has no heads for, or a wrong override.
+        ConfigError: unknown release, a task that it has no heads for, a wrong override, or a config.json
+            beside the weights that is of others.
         CheckpointError: the folder, the size of the tokenizer or the output folder do not fit.
     """
     known = releases()
@@ -76,8 +141,12 @@ def convert_release(
     given = named_section(parse_overrides(overrides).get("model", {}))
     if config is not None:
         given = merge_plain(_heads(known[release], config), given)
-    tensors = read_tensors(folder) if Path(folder).is_file() else read_folder(folder)
-    converted = known[release].converters[release](tensors, str(folder), task, given)
+    theirs = open_tensors(paddleclas_file(str(folder)) if release in RELEASES else folder)
+    theirs, converted = _converted(
+        known[release].converters[release], theirs, str(folder), task, given, allow
+    )
+    if config is None and (beside := find_config(folder)):
+        _check_config(beside, converted.config)
     _name_answers(converted, answers, task)
     words, rows = load_tokenizer(tokenizer), converted.config.text.vocab_size
     sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
@@ -97,9 +166,60 @@ def convert_release(
             "data.regions=DIR, now or when the model is used",
             *(run.data.regions, regions.feature_size, run.model.regions.feature_size),
         )
-    save_model(_fill(run, converted, str(folder)), processor, directory, run=run)
-    counts = [tensor.size for tensor in converted.tensors.values()]
-    return {"parameters": sum(counts), "tensors": len(counts)}
+    filled, fresh, resized = _fill(run, converted, str(folder))
+    save_model(filled, processor, directory, run=run)
+    count = sum(tensor.size for tensor in converted.tensors.values())
+    taken = (count, len(converted.tensors), *used(theirs))
+    return Report(directory, "model", release, *taken, fresh, resized)
+
+
+def _converted(
+    convert: Converter, theirs: Tensors, where: str, task: str, given: Mapping[str, Any], allow: Sequence[str]
+) -> tuple[Tensors, Converted]:
+    """Return the tensors, with stand-ins for those that may be missing, and them converted."""
+    try:
+        converted = convert(theirs, where, task, given)
+    except MissingError as error:
+        absent = {
+            name: Stored(shape, "f4")
+            for name, (ours, shape) in error.missing.items()
+            if is_allowed((name, ours), allow)
+        }
+        if not absent:
+            raise
+        theirs = {**theirs, **absent}
+        converted = convert(theirs, where, task, given)
+    there = {
+        name: tensor
+        for name, tensor in converted.tensors.items()
+        if not isinstance(tensor, Stored) or tensor.is_there
+    }
+    dropped = (name for name in converted.tensors if name not in there and not name.startswith("objective."))
+    return theirs, replace(converted, tensors=there, absent=(*converted.absent, *dropped))
+
+
+def _check_config(path: Path, config: Any) -> None:
+    """Compare the config of Hugging Face beside the weights with what their shapes say.
+
+    Raises:
+        ConfigError: they are of different models.
+    """
+    content = read_json_object(path, ConfigError)
+    core = next(getattr(config, part) for part in ("fusion", "transformer", "text") if hasattr(config, part))
+    sections = [(content, core)]
+    for key, part in (("text_config", "text"), ("vision_config", "vision")):
+        if isinstance(inner := content.get(key), Mapping):
+            sections.append((inner, getattr(config, part, None)))
+    if "vision_config" not in content:
+        sections.append((content, getattr(config, "vision", None)))
+    for theirs, ours in sections:
+        for key, name in _SAID.items():
+            found, expected = theirs.get(key), getattr(ours, name, None)
+            if None not in (found, expected) and coerce(found, int, f"{path}: {key}") != expected:
+                raise ConfigError(
+                    f"{path} has {key} = {shown(found)}, the weights beside it have {expected}; take both "
+                    "from the same model"
+                )
 
 
 def released_model(card: Card, again: bool = False) -> Path:
@@ -141,11 +261,12 @@ def _heads(paper: Paper, path: str | Path) -> dict[str, Any]:
         ConfigError: it has none.
     """
     heads = read_json_object(path, ConfigError).get("num_attention_heads")
-    if not isinstance(heads, int):
+    if heads is None:
         raise ConfigError(
             f"{path}: expected a number num_attention_heads, found {shown(heads)}; give the config of the "
             "release, such as grounded_base_en.json, or leave it out"
         )
+    heads = coerce(heads, Heads, f"{path}: num_attention_heads")
     default = next(iter(paper.sizes.values()))
     parts = [item.name for item in fields(default) if hasattr(getattr(default, item.name), "num_heads")]
     return {part: {"num_heads": heads} for part in parts}
@@ -168,8 +289,13 @@ def _name_answers(converted: Converted, answers: str | Path | None, task: str) -
         converted.metadata["answers"] = read_classes(answers, converted.classes)
 
 
-def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
-    """Return the task with the converted weights; heads that the release lacks are removed."""
+def _fill(
+    run: RunConfig, converted: Converted, where: str
+) -> tuple[Task, list[str], dict[str, tuple[list[int], list[int]]]]:
+    """Return the task with the converted weights, what starts at random, and what was resized.
+
+    Heads that the release lacks are removed.
+    """
     import paddle
 
     from unimo.weights.layers import load_into
@@ -183,7 +309,7 @@ def _fill(run: RunConfig, converted: Converted, where: str) -> Task:
             delattr(task.objective, head)
     known = ("objective.", *converted.absent)
     fresh = [name for name in task.state_dict() if name.startswith(known) and name not in converted.tensors]
-    load_into(task, converted.tensors, where, ignore=fresh)
+    resized = load_into(task, converted.tensors, where, ignore=fresh)
     if fresh:
         logger.info("not in %s, starting at random: %s", where, ", ".join(fresh))
-    return task
+    return task, fresh, resized

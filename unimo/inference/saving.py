@@ -41,7 +41,7 @@ def save_model(
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; the older one is intact.
     """
-    from unimo.weights.layers import tensors_of
+    from unimo.weights.layers import open_layer
 
     directory = Path(directory)
     fresh = directory.with_name(f".{directory.name}.writing")
@@ -54,7 +54,7 @@ def save_model(
         content["metadata"] = to_plain(task.metadata)
         write_text(fresh / CONFIG, yaml.safe_dump(merge_plain(read_config(fresh), content), sort_keys=False))
         write_text(fresh / METRICS, json.dumps(dict(metrics or {}), indent=1))
-        write_safetensors(fresh / WEIGHTS, tensors_of(task))
+        write_safetensors(fresh / WEIGHTS, open_layer(task))
         publish_folder(fresh, directory)
     except OSError as error:
         raise CheckpointError(f"cannot write the model to {directory}: {error}; free some space") from error

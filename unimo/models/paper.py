@@ -122,6 +122,9 @@ class Paper:
     exporters: Mapping[str, Exporter] = field(default_factory=dict)
     """Name of another library's model (`tools/convert_checkpoint.py --to`) -> what makes ours one of these.
     Towers need none: `unimo.weights.to_huggingface.PORTS`."""
+    marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Name of a release -> names of tensors, with or without a prefix, by which its files are recognised when
+    `--from` is left out; more of them than those of a release whose names it shares have."""
 
     def __post_init__(self) -> None:
         if unknown := self.capabilities - CAPABILITIES:

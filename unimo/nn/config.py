@@ -51,7 +51,7 @@ class VisionConfig:
     """Standard deviation that position embeddings start with; None means the tower's own. Next to patches of
     unit scale the tower's own is faint: without pre-trained towers a model learns slowly where things are."""
     init: str = ""
-    """Card, or folder of tools/convert_checkpoint.py --from hf-vit or hf-clip-vit; else as of texts."""
+    """Card, or folder of tools/convert_checkpoint.py --from hf-vit or hf-clip; else as of texts."""
 
     @property
     def num_patches(self) -> int:

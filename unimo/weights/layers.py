@@ -13,9 +13,10 @@ from paddle import nn
 from unimo.config import coerce, read_yaml
 from unimo.errors import CheckpointError
 from unimo.weights.cards import near
-from unimo.weights.files import read_safetensors
+from unimo.weights.files import open_safetensors
 from unimo.weights.name_map import Tensors, describe
 from unimo.weights.named import TOWERS, tower_folder
+from unimo.weights.stored import Stored
 
 logger = logging.getLogger(__name__)
 _TOKEN_TYPE, _POSITION = "embeddings.token_type.weight", "embeddings.position.weight"
@@ -23,14 +24,23 @@ _TOKEN_TYPE, _POSITION = "embeddings.token_type.weight", "embeddings.position.we
 
 def tensors_of(layer: nn.Layer) -> dict[str, np.ndarray]:
     """Return parameters and persistable buffers by structured name; fp16 and bf16 become float32."""
+    return {name: np.asarray(value) for name, value in open_layer(layer).items()}
+
+
+def open_layer(layer: nn.Layer) -> dict[str, Stored]:
+    """Return what `tensors_of` returns, each copied only when it is asked for."""
     narrow = {paddle.bfloat16, paddle.float16}
-    return {
-        name: (value.astype("float32") if value.dtype in narrow else value).numpy()
-        for name, value in layer.state_dict().items()
-    }
+
+    def stored(value: paddle.Tensor) -> Stored:
+        kind = "float32" if value.dtype in narrow else str(value.dtype).rpartition(".")[2]
+        return Stored(value.shape, kind, lambda: value.astype(kind).numpy())
+
+    return {name: stored(value) for name, value in layer.state_dict().items()}
 
 
-def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[str] = ()) -> None:
+def load_into(
+    layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[str] = ()
+) -> dict[str, tuple[list[int], list[int]]]:
     """Load tensors into all parameters and persistable buffers of a layer, or change nothing.
 
     A sublayer with a method `fit_table(name, table)` is asked to resize what was stored in another shape, as
@@ -41,12 +51,15 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
         where: file or folder, for messages.
         ignore: prefixes of names that may be missing or extra, e.g. `("mlm_head.",)`.
 
+    Returns:
+        Name of each tensor that was resized -> its shape in the file and in the layer.
+
     Raises:
         CheckpointError: names what is missing, extra, mis-shaped or of another type, as integers are.
     """
     state, ignored = layer.state_dict(), tuple(ignore)
     owners = dict(layer.named_sublayers(include_self=True))
-    fitted, misshaped, mistyped = {}, [], []
+    fitted, resized, misshaped, mistyped = {}, {}, [], []
     for name, parameter in state.items():
         if name not in tensors:
             continue
@@ -57,11 +70,12 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
             continue
         fit = getattr(owners.get(place), "fit_table", None)
         if list(array.shape) != wanted and fit is not None:
-            array = fit(own, array)
+            array = fit(own, np.asarray(array))
         if list(array.shape) != wanted:
             misshaped.append(f"{name} (file {list(tensors[name].shape)}, model {wanted})")
         elif array.shape != tensors[name].shape:
-            logger.info("%s: resized from %s to %s", name, list(tensors[name].shape), wanted)
+            resized[name] = (list(tensors[name].shape), wanted)
+            logger.info("%s: resized from %s to %s", name, *resized[name])
         fitted[name] = array
     problems = {
         "missing": [name for name in state if name not in tensors and not name.startswith(ignored)],
@@ -75,10 +89,11 @@ def load_into(layer: nn.Layer, tensors: Tensors, where: str, ignore: Iterable[st
             "Check that model.name, its sizes and task.* are those the weights were made with"
         )
     for name, array in fitted.items():
-        state[name].set_value(array.astype(np.float32) if array.dtype == np.float64 else array)
+        state[name].set_value(np.asarray(array, "float32" if array.dtype == np.float64 else array.dtype))
+    return resized
 
 
-def is_whole(tensor: np.ndarray | paddle.Tensor) -> bool:
+def is_whole(tensor: np.ndarray | Stored | paddle.Tensor) -> bool:
     """Return whether the numbers of an array or tensor are no floats: integers or bool."""
     return "float" not in str(tensor.dtype)
 
@@ -105,7 +120,7 @@ def load_tower(
     if not (folder / "config.yaml").is_file() or not (folder / "model.safetensors").is_file():
         raise CheckpointError(
             f"{folder} is not a folder of tower weights (config.yaml and model.safetensors); make one with "
-            "python tools/convert_checkpoint.py --from hf-bert|hf-roberta|hf-clip-vit|hf-vit (see --help), "
+            "python tools/convert_checkpoint.py --from ... (see --help), "
             f"or name {near(directory, *TOWERS)}"
         )
     config = read_yaml(folder / "config.yaml")
@@ -118,11 +133,14 @@ def load_tower(
         raise CheckpointError(
             f"{folder} holds {texts[0]}, the model wants {texts[1]}; give the folder of another model"
         )
-    tensors = read_safetensors(folder / "model.safetensors")
+    tensors: dict[str, np.ndarray | Stored] = {**open_safetensors(folder / "model.safetensors")}
     if {_TOKEN_TYPE, _POSITION} <= tensors.keys() and _TOKEN_TYPE not in tower.state_dict():
         token_type = tensors.pop(_TOKEN_TYPE)
         if token_type.shape != (1, *tensors[_POSITION].shape[1:]):
             raise CheckpointError(f"{folder}: {_TOKEN_TYPE} is {list(token_type.shape)}, expected one row")
-        tensors[_POSITION] = tensors[_POSITION] + token_type
+        tensors[_POSITION] = np.asarray(tensors[_POSITION]) + np.asarray(token_type)
     dropped = tuple(f"layers.{depth + i}." for i in range(drop_layers))
-    load_into(tower, tensors, str(folder), ignore=("pooler.", *ignore, *dropped))
+    random = tuple(str(name) for name in config.get("random") or ())
+    if random:
+        logger.warning("%s starts at random: %s, which the converted file lacked", folder, ", ".join(random))
+    load_into(tower, tensors, str(folder), ignore=("pooler.", *ignore, *dropped, *random))

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from unimo.errors import CheckpointError
+from unimo.weights.stored import Stored
 
-Tensors = Mapping[str, np.ndarray]
+Tensors = Mapping[str, "np.ndarray | Stored"]
 Kind = Literal["linear", "norm", "tensor", "batch", "turned", "match", "number", "log_scale"]
 """`linear` and `norm` are layers of weight and bias, whose names get the endings of `Spelling`. Others are
 single tensors: `tensor` is copied, `batch` has three axes there, the leading ones of length 1, and `turned`
@@ -65,6 +66,19 @@ def classifier_rows(theirs: str, pooled: str) -> tuple[Row, ...]:
     )
 
 
+def clip_layer_rows(ours: str, theirs: str) -> tuple[Row, ...]:
+    """Return the rows of a layer of OpenAI's CLIP, U wide, UI inside; `ours` and `theirs` end with a dot."""
+    return (
+        row("turned", f"{ours}attention.qkv.weight", f"{theirs}attn.in_proj_weight", shape=("3U", "U")),
+        row("tensor", f"{ours}attention.qkv.bias", f"{theirs}attn.in_proj_bias", shape=("3U",)),
+        row("linear", f"{ours}attention.out", f"{theirs}attn.out_proj", shape=("U", "U")),
+        row("norm", f"{ours}attention_norm", f"{theirs}ln_1", shape=("U",)),
+        row("linear", f"{ours}mlp.fc1", f"{theirs}mlp.c_fc", shape=("UI", "U")),
+        row("linear", f"{ours}mlp.fc2", f"{theirs}mlp.c_proj", shape=("U", "UI")),
+        row("norm", f"{ours}mlp_norm", f"{theirs}ln_2", shape=("U",)),
+    )
+
+
 @dataclass(frozen=True)
 class Spelling:
     """Endings of the names of weights and biases in a family of files."""
@@ -81,7 +95,7 @@ class Converted:
 
     config: Any
     """Config of the model."""
-    tensors: dict[str, np.ndarray]
+    tensors: Tensors
     """Tensors by the names of the task: `model.*`, and for pre-training `objective.*`."""
     data: dict[str, Any] = field(default_factory=dict)
     """Fields of the data section that the weights were made with: image size, transforms, ..."""
@@ -120,21 +134,32 @@ def expand(rows: Iterable[Row], num_layers: int, spelling: Spelling) -> list[Row
     return single
 
 
-def join(single: Row, theirs: Tensors) -> np.ndarray:
+def join(single: Row, theirs: Tensors) -> np.ndarray | Stored:
     """Make our tensor of theirs, by one row of `expand`.
 
     Raises:
         CheckpointError: theirs do not fit together.
     """
     parts = [theirs[name].T if single.kind == "turned" else theirs[name] for name in single.theirs]
+    shapes, last = [part.shape for part in parts], parts[0]
     if single.kind in _MADE:
-        return _MADE[single.kind](*parts)
-    try:
-        joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-        return np.ascontiguousarray(joined).reshape(joined.shape)  # NumPy gives a scalar an axis
-    except ValueError as error:
-        shapes = ", ".join(f"{name} {list(theirs[name].shape)}" for name in single.theirs)
-        raise CheckpointError(f"these do not make one {single.ours}: {shapes}; take a sound file") from error
+        shape = _MADE[single.kind](np.broadcast_to(np.zeros((), last.dtype), last.shape)).shape
+    elif len(parts) > 1 and not (all(shapes) and len({shape[:-1] for shape in shapes}) == 1):
+        texts = ", ".join(f"{name} {list(theirs[name].shape)}" for name in single.theirs)
+        raise CheckpointError(f"these do not make one {single.ours}: {texts}; take a sound file")
+    else:
+        shape = (*last.shape[:-1], sum(shape[-1] for shape in shapes)) if last.shape else ()
+
+    def make() -> np.ndarray:
+        if single.kind in _MADE:
+            return _MADE[single.kind](np.asarray(last))
+        joined = np.concatenate(parts, axis=-1) if len(parts) > 1 else np.asarray(last)
+        return np.ascontiguousarray(joined).reshape(shape)  # NumPy gives a scalar an axis
+
+    stored = [part for part in parts if isinstance(part, Stored)]
+    if not stored:
+        return make()
+    return Stored(shape, last.dtype, make if all(part.is_there for part in stored) else None)
 
 
 def split(single: Row, ours: np.ndarray) -> dict[str, np.ndarray]:

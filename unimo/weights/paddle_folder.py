@@ -22,6 +22,7 @@ import numpy as np
 from unimo.errors import CheckpointError
 from unimo.files import checked_path, regular
 from unimo.limits import WEIGHTS_BYTES
+from unimo.weights.stored import Stored, in_file
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,8 @@ _MOST_LEVELS, _LONGEST_MESSAGE, _MOST_AXES, _LARGEST_AXIS = 16, 1024, 8, 2**31 -
 _AGAIN = "download or copy it again"
 
 
-def read_folder(folder: str | Path) -> dict[str, np.ndarray]:
-    """Read all parameters of a folder; fp16 becomes float32.
+def open_folder(folder: str | Path) -> dict[str, Stored]:
+    """Open all parameters of a folder; fp16 becomes float32.
 
     Hidden files, folders, and files left by training or decoding are skipped.
 
@@ -61,11 +62,11 @@ def read_folder(folder: str | Path) -> dict[str, np.ndarray]:
     if len(kept) < len(files):
         skipped = len(files) - len(kept)
         logger.info("%s: %d files of optimizer, counters and decoder skipped", folder, skipped)
-    return {path.name: read_parameter(path) for path in kept}
+    return {path.name: open_parameter(path) for path in kept}
 
 
-def read_parameter(path: str | Path) -> np.ndarray:
-    """Read one file; fp16 becomes float32.
+def open_parameter(path: str | Path) -> Stored:
+    """Open one file; fp16 becomes float32.
 
     Raises:
         CheckpointError: it cannot be read, is truncated, or is of another format.
@@ -82,10 +83,10 @@ def read_parameter(path: str | Path) -> np.ndarray:
                     f"{path} {problem}: expected {count * dtype.itemsize:,} bytes of values ({kind} "
                     f"{list(shape)}), found {found:,}; {_AGAIN}"
                 )
-            values = np.fromfile(file, dtype, count).reshape(shape)
+            begin = file.tell()
     except OSError as error:
         raise CheckpointError(f"cannot read the parameter {path}: {error.strerror}") from error
-    return values.astype("float32" if kind == "float16" else kind, copy=False)
+    return in_file(path, begin, dtype.str[1:], shape)
 
 
 def _read_header(file: BinaryIO, path: Path) -> tuple[str, tuple[int, ...]]:

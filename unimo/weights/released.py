@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unimo.errors import CheckpointError
+from unimo.errors import CheckpointError, MissingError
 from unimo.weights.name_map import Row, Spelling, Tensors, describe, expand, join, row
 
 logger = logging.getLogger(__name__)
@@ -175,9 +175,12 @@ class Folder:
             "mis-shaped": [*wrong, *misshaped],
         }
         if any(problems.values()):
-            raise CheckpointError(
+            ours = {name: entry.ours for entry in rows for name in entry.theirs}
+            raise MissingError(
                 f"{self.where} is not a whole release of {self.release}; {describe(problems)}. Unpack it "
-                "again; move files that are not part of it to another folder"
+                "again; move files that are not part of it to another folder; --allow-missing PATTERN lets "
+                "tensors start at random",
+                {name: (ours[name], shapes[name]) for name in problems["missing"]},
             )
         if left:
             kinds = [text for prefix, text in left_out.items() if any(n.startswith(prefix) for n in left)]

@@ -12,17 +12,14 @@ from __future__ import annotations
 
 import importlib
 import logging
-import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
-import numpy as np
-
 from unimo.errors import CheckpointError, ConfigError, nearest
-from unimo.weights.files import read_tensors
+from unimo.weights.files import open_tensors
 from unimo.weights.huggingface import (
     BERT,
     CLIP_VISION,
@@ -34,6 +31,7 @@ from unimo.weights.huggingface import (
     write_tower,
 )
 from unimo.weights.name_map import Row, Spelling, Tensors, row
+from unimo.weights.report import Report
 
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=False)
 HEAD_SIZE = 64
@@ -85,7 +83,7 @@ CLAS_CLIP = replace(
 CLAS_VIT = replace(VIT, prefix="", rows=_vision_rows("norm"), around=("head.",), spelling=SPELLING)
 
 
-def convert_zoo(library: str, given: str, folder: Path) -> tuple[str, dict[str, np.ndarray]]:
+def convert_zoo(library: str, given: str, folder: Path) -> Report:
     """Convert a tower of a library, and write it as `load_tower` reads it.
 
     That of PaddleNLP comes with its tokenizer, in the folder `tokenizer` inside.
@@ -95,9 +93,6 @@ def convert_zoo(library: str, given: str, folder: Path) -> tuple[str, dict[str, 
         given: name that the library knows, or for paddlenlp a folder that it saved, for paddleclas a file.
         folder: folder to write.
 
-    Returns:
-        Kind of the tower, and its tensors.
-
     Raises:
         ConfigError: the library is not installed, does not know the name or cannot download, or our towers
             do not support the model.
@@ -106,7 +101,7 @@ def convert_zoo(library: str, given: str, folder: Path) -> tuple[str, dict[str, 
     return LIBRARIES[library](given, folder)
 
 
-def _from_paddlenlp(given: str, folder: Path) -> tuple[str, dict[str, np.ndarray]]:
+def _from_paddlenlp(given: str, folder: Path) -> Report:
     transformers = _library("paddlenlp.transformers")
     _library("paddlenlp.utils.log").logger.set_level("ERROR")
     here = Path(given).is_dir()
@@ -139,34 +134,37 @@ def _from_paddlenlp(given: str, folder: Path) -> tuple[str, dict[str, np.ndarray
         raise ConfigError(f"PaddleNLP found no weights of {given} ({files[0]}); {where}") from error
     if weights is None:
         raise ConfigError(f"PaddleNLP found no weights of {given}; {where}")
-    tensors = from_hf(source, read_tensors(weights), sizes)
+    theirs = open_tensors(weights)
+    tensors = from_hf(source, theirs, sizes)
     with TemporaryDirectory() as temporary:
         try:
             transformers.AutoTokenizer.from_pretrained(given).save_pretrained(temporary)
         except Exception as error:
             raise ConfigError(f"PaddleNLP found no tokenizer of {given}; {where}") from error
-        write_tower(source, "paddlenlp", sizes, tensors, folder)
-        try:
-            shutil.copytree(temporary, folder / "tokenizer", dirs_exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"cannot write {folder}/tokenizer: {error}; free some space") from error
-    return source.tower, tensors
+        files = sorted(Path(temporary).iterdir())
+        return write_tower(source, "paddlenlp", sizes, tensors, folder, theirs, files)
 
 
-def _from_paddleclas(given: str, folder: Path) -> tuple[str, dict[str, np.ndarray]]:
+def _from_paddleclas(given: str, folder: Path) -> Report:
     path = paddleclas_file(given)
-    tensors = read_tensors(path)
+    tensors = open_tensors(path)
     source, sizes = _measure(tensors, str(path))
     ours = from_hf(source, tensors, sizes)
     rows, patches = len(ours["position_embedding"]), sizes["image_size"] // sizes["patch_size"]
     if rows != 1 + patches**2:
         raise CheckpointError(f"{path} has {rows} positions, which are of no square image and a class token")
-    write_tower(source, "paddleclas", sizes, ours, folder)
-    return source.tower, ours
+    return write_tower(source, "paddleclas", sizes, ours, folder, tensors)
 
 
 LIBRARIES = {"paddlenlp": _from_paddlenlp, "paddleclas": _from_paddleclas}
 """Optional library -> what converts its towers."""
+MARKS = {
+    "paddlenlp": ("embeddings.layer_norm.weight", "encoder.layers.0.self_attn.q_proj.weight"),
+    "paddleclas": ("blocks.0.attn.qkv.bias", "patch_embed.proj.weight", "pos_embed"),
+}
+"""Library -> names of tensors by which its files are recognised."""
+RELEASES = ("paddleclas-beit",)
+"""Releases that PaddleClas knows by names of its own."""
 
 
 def paddleclas_file(given: str) -> Path:

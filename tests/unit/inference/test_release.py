@@ -41,7 +41,7 @@ def directory(folder) -> Path:
     out = folder.parent / "weights" / "unimo2"
     done = convert_release("unimo2-release", folder, "scenes", out)
     stored = read_safetensors(out / "model.safetensors")
-    assert done["tensors"] == len([name for name in stored if "vcl_head" not in name])
+    assert done.tensors == len([name for name in stored if "vcl_head" not in name])
     return out
 
 

@@ -63,11 +63,10 @@ def test_writes_a_folder_that_a_tower_reads(tmp_path):
             "truncated or not a safetensors",
         ),
         ("hf-roberta", "none.safetensors", "hf_roberta_tiny/config.json", "cannot read weights"),
-        ("hf-roberta", "pytorch_model.bin", "hf_roberta_tiny/config.json", "is a pickle"),
-        ("hf-clip-vit", "hf_clip_vit_tiny/model.safetensors", "none.json", "cannot read"),
-        ("hf-clip-vit", "hf_clip_vit_tiny/model.safetensors", "make_hf_reference.py", "not valid JSON"),
+        ("hf-clip", "hf_clip_vit_tiny/model.safetensors", "none.json", "cannot read"),
+        ("hf-clip", "hf_clip_vit_tiny/model.safetensors", "make_hf_reference.py", "not valid JSON"),
         (
-            "hf-clip-vit",
+            "hf-clip",
             "hf_clip_vit_tiny/model.safetensors",
             "hf_roberta_tiny/config.json",
             "lacks image_size",
@@ -150,19 +149,25 @@ def test_a_released_unimo_becomes_the_model_directory_of_its_task(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--from", "unimo2-release", "--input", "none", "--tokenizer", "scenes"), "none: no such folder"),
+        (
+            ("--from", "unimo2-release", "--input", "none", "--tokenizer", "scenes"),
+            "weights none: No such file",
+        ),
         (
             ("--from", "unimo2-release", "--input", "none", "--tokenizer", "no_words"),
             "no tokenizer in no_words",
         ),
         (("--from", "unimo2-release", "--input", "tools", "--tokenizer", "scenes"), "has format version"),
         (("--from", "unimo2-release", "--input", "none"), "unimo2-release needs --tokenizer; see --help"),
-        (("--from", "hf-vit", "--input", "none", "--tokenizer", "scenes"), "hf-vit needs --config and no"),
+        (("--from", "hf-vit", "--input", "none", "--tokenizer", "scenes"), "hf-vit makes a tower"),
         (
             ("--from", "hf-vit", "--input", "none", "--config", "none", "--task", "vqa"),
             "hf-vit makes a tower",
         ),
-        (("--from", "unimo-release", "--input", "none", "--tokenizer", "scenes"), "none: no such folder"),
+        (
+            ("--from", "unimo-release", "--input", "none", "--tokenizer", "scenes"),
+            "weights none: No such file",
+        ),
     ],
 )
 def test_mistakes_about_releases_end_with_code_2_and_write_nothing(tmp_path, words, message):
@@ -173,4 +178,4 @@ def test_mistakes_about_releases_end_with_code_2_and_write_nothing(tmp_path, wor
 
 
 def test_help_shows_an_example():
-    assert "--from hf-roberta --input roberta-base/model.safetensors" in convert("--help").stdout
+    assert "convert_checkpoint.py --input roberta-base --out" in convert("--help").stdout

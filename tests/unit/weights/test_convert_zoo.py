@@ -56,9 +56,10 @@ def test_states_of_paddlenlp_with_padding_and_its_tokenizer(kind: str, tmp_path:
     model.save_pretrained(tmp_path / "theirs")
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "theirs")
-    tower, tensors = zoo.convert_zoo("paddlenlp", str(tmp_path / "theirs"), tmp_path / "ours")
+    done = zoo.convert_zoo("paddlenlp", str(tmp_path / "theirs"), tmp_path / "ours")
+    tensors = read_tensors(tmp_path / "ours" / "model.safetensors")
     source = zoo.NLP_ROBERTA if is_roberta else zoo.NLP_BERT
-    assert tower == kind.lower()
+    assert done.what == f"{kind.lower()} tower"
     assert_back(source, tensors, tensors_of(model))
     ids, mask = paddle.to_tensor(IDS), paddle.to_tensor(MASK)
     theirs = model(ids, attention_mask=mask, output_hidden_states=True, return_dict=True).hidden_states
@@ -124,8 +125,9 @@ def test_states_of_paddleclas(kind: str, tmp_path: Path) -> None:
         else clas("vision_transformer", epsilon=1e-12)  # 1e-6 there, see zoo.py
     )
     paddle.save(model.state_dict(), str(tmp_path / "theirs.pdparams"))
-    tower, tensors = zoo.convert_zoo("paddleclas", str(tmp_path / "theirs.pdparams"), tmp_path / "ours")
-    assert tower == kind
+    done = zoo.convert_zoo("paddleclas", str(tmp_path / "theirs.pdparams"), tmp_path / "ours")
+    assert done.what == f"{kind} tower"
+    tensors = read_tensors(tmp_path / "ours" / "model.safetensors")
     assert_back(zoo.CLAS_CLIP if is_clip else zoo.CLAS_VIT, tensors, tensors_of(model))
     sizes = {**SIZES, "patch_size": 8, "image_size": 32}
     ours = ClipVisionTower(ClipVisionConfig(**sizes)) if is_clip else VitTower(VitConfig(**sizes))

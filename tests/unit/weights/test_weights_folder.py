@@ -7,7 +7,7 @@ import pytest
 from released_folder import encode, varint
 
 from unimo.errors import CheckpointError
-from unimo.weights.paddle_folder import read_folder, read_parameter
+from unimo.weights.paddle_folder import open_folder, open_parameter
 
 VALUES = np.arange(6, dtype="float32").reshape(2, 3)
 
@@ -26,7 +26,7 @@ VALUES = np.arange(6, dtype="float32").reshape(2, 3)
 )
 def test_values_types_and_shapes(tmp_path, array):
     (tmp_path / "vq_emb").write_bytes(encode(array))
-    found = read_parameter(tmp_path / "vq_emb")
+    found = np.asarray(open_parameter(tmp_path / "vq_emb"))
     assert found.dtype == array.dtype and found.shape == array.shape and np.array_equal(found, array)
 
 
@@ -34,13 +34,13 @@ def test_bytes_by_hand(tmp_path):
     """fp32 [2]: version, no levels, version, a message of 4 bytes (type 5, one dimension 2), 1.0 and -2.0."""
     content = "00000000 0000000000000000 00000000 04000000 0805 1002 0000803f 000000c0"
     (tmp_path / "b").write_bytes(bytes.fromhex(content))
-    assert read_parameter(tmp_path / "b").tolist() == [1.0, -2.0]
+    assert np.asarray(open_parameter(tmp_path / "b")).tolist() == [1.0, -2.0]
 
 
 def test_half_precision_levels_and_packed_dimensions(tmp_path):
     path = tmp_path / "w"
     path.write_bytes(encode(VALUES.astype("float16"), levels=(b"12345678", b""), packed=True))
-    found = read_parameter(path)
+    found = np.asarray(open_parameter(path))
     assert found.dtype == np.float32 and np.array_equal(found, VALUES)
 
 
@@ -54,7 +54,7 @@ def test_only_parameters_are_read(tmp_path, caplog):
         (tmp_path / name).write_bytes(encode(VALUES))
     (tmp_path / "older").mkdir()
     with caplog.at_level("INFO", logger="unimo"):
-        assert sorted(read_folder(tmp_path)) == ["a.w_0", "a_layer_norm_bias", "cls_out_3_w", "moment1_w"]
+        assert sorted(open_folder(tmp_path)) == ["a.w_0", "a_layer_norm_bias", "cls_out_3_w", "moment1_w"]
     assert "10 files of optimizer, counters and decoder skipped" in caplog.text
 
 
@@ -87,22 +87,22 @@ def test_broken_files_are_named_with_what_was_found(tmp_path, kind):
     content, said = BROKEN[kind]
     (tmp_path / "text.word_embedding").write_bytes(content)
     with pytest.raises(CheckpointError, match=re.escape(said)) as caught:
-        read_folder(tmp_path)
+        open_folder(tmp_path)
     message = str(caught.value)
     assert str(tmp_path / "text.word_embedding") in message and ("; " in message)
 
 
 def test_folders_that_are_none(tmp_path):
     with pytest.raises(CheckpointError, match="none: no such folder; expected a folder with one file for"):
-        read_folder(tmp_path / "none")
+        open_folder(tmp_path / "none")
     (tmp_path / "UNIMO-2.tar.gz").write_bytes(b"\x1f\x8b")
     with pytest.raises(CheckpointError, match=r"UNIMO-2.tar.gz: a file; if it is an archive, unpack it"):
-        read_folder(tmp_path / "UNIMO-2.tar.gz")
+        open_folder(tmp_path / "UNIMO-2.tar.gz")
     (tmp_path / "out" / "UNIMO-2").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="found only the folders UNIMO-2; give one of them"):
-        read_folder(tmp_path / "out")
+        open_folder(tmp_path / "out")
     with pytest.raises(CheckpointError, match="one file for each parameter, found none; was it unpacked"):
-        read_folder(tmp_path / "out" / "UNIMO-2")
+        open_folder(tmp_path / "out" / "UNIMO-2")
 
 
 def test_the_writer_of_the_tests_counts_as_protobuf_does():

@@ -74,4 +74,5 @@ PAPER = Paper(
     pretraining=PretrainingConfig,
     pair_separators=1,
     converters={"unimo-release": from_release},
+    marks={"unimo-release": ("word_embedding", "encoder_layer_0_multi_head_att_query_fc.w_0")},
 )

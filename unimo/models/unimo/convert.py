@@ -88,7 +88,7 @@ def from_release(
     Heads may be absent for pre-training only.
 
     Args:
-        tensors: tensors by their names, as `unimo.weights.paddle_folder.read_folder` returns them.
+        tensors: tensors by their names, as `unimo.weights.files.open_tensors` returns them.
         where: path of the folder, for messages.
         task: task of the model directory, a key of `REQUIRED`.
         given: fields of the model section; `text.num_heads` cannot be read from tensors.

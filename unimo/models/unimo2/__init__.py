@@ -81,4 +81,5 @@ PAPER = Paper(
     pretraining=PretrainingConfig,
     pair_separators=1,
     converters={"unimo2-release": from_release},
+    marks={"unimo2-release": ("text.word_embedding", "vq_emb", "grounded.pre_encoder_layer_norm_scale")},
 )

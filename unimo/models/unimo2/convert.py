@@ -122,7 +122,7 @@ def from_release(
     The folder of a text classifier may lack the vision tower, which then starts at random.
 
     Args:
-        tensors: tensors by their names, as `unimo.weights.paddle_folder.read_folder` returns them.
+        tensors: tensors by their names, as `unimo.weights.files.open_tensors` returns them.
         where: path of the folder, for messages.
         task: task whose heads are converted: `pretrain` or `text_classification`.
         given: fields of the model section. Numbers of heads and K (`grounding.num_tokens`) cannot be read

@@ -92,6 +92,14 @@ _PARAMETERS = {
 }
 
 
+_MARKS = (
+    "cross_modal_text_transform.weight",
+    "text_transformer.embeddings.word_embeddings.weight",
+    "vit_model.visual.class_embedding",
+    "vit_model.visual.conv1.weight",
+)
+
+
 def _network(config: Config) -> Any:
     from unimo.models.unimo3.model import Unimo3
 
@@ -127,4 +135,15 @@ PAPER = Paper(
         "hf-bridgetower": converter(HF_BRIDGETOWER),
     },
     exporters={"hf-bridgetower": to_bridgetower},
+    marks={
+        "meter": _MARKS,
+        "bridgetower": (*_MARKS, "cross_modal_text_layernorm.weight"),
+        "hf-bridgetower": (
+            "cross_modal_text_layernorm.weight",
+            "cross_modal_text_transform.weight",
+            "text_model.embeddings.word_embeddings.weight",
+            "vision_model.visual.embeddings.class_embedding",
+            "vision_model.visual.ln_pre.weight",
+        ),
+    },
 )

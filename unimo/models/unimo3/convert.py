@@ -27,7 +27,7 @@ from unimo.models.unimo3.convert_heads import (
     Heads,
     heads_of,
 )
-from unimo.weights.name_map import Converted, Row, Spelling, Tensors, expand, row, split
+from unimo.weights.name_map import Converted, Row, Spelling, Tensors, clip_layer_rows, expand, row, split
 from unimo.weights.released import Folder, num_heads
 
 SPELLING = Spelling(linear=(".weight", ".bias"), norm=(".weight", ".bias"), is_turned=True)
@@ -132,19 +132,6 @@ def _bert_layer(ours: str, theirs: str, width: str) -> tuple[Row, ...]:
     )
 
 
-def _clip_layer(theirs: str) -> tuple[Row, ...]:
-    ours = f"model.vision.layers.{_MINE}"
-    return (
-        row("turned", f"{ours}attention.qkv.weight", f"{theirs}attn.in_proj_weight", shape=("3U", "U")),
-        row("tensor", f"{ours}attention.qkv.bias", f"{theirs}attn.in_proj_bias", shape=("3U",)),
-        row("linear", f"{ours}attention.out", f"{theirs}attn.out_proj", shape=("U", "U")),
-        row("norm", f"{ours}attention_norm", f"{theirs}ln_1", shape=("U",)),
-        row("linear", f"{ours}mlp.fc1", f"{theirs}mlp.c_fc", shape=("UI", "U")),
-        row("linear", f"{ours}mlp.fc2", f"{theirs}mlp.c_proj", shape=("U", "UI")),
-        row("norm", f"{ours}mlp_norm", f"{theirs}ln_2", shape=("U",)),
-    )
-
-
 def _cross_layer(stream: str) -> tuple[Row, ...]:
     ours, theirs = f"model.fusion.{stream}_layers.{_MINE}", f"cross_modal_{stream}_layers.{_MINE}"
     cross = f"{theirs}crossattention"
@@ -172,7 +159,7 @@ def core_rows(release: Release, depths: Mapping[str, int]) -> list[Row]:
         row("tensor", "model.vision.class_embedding", vision + token, shape=("U",)),
         row("tensor", "model.vision.position_embedding", vision + positions, shape=("G", "U")),
         row("tensor", "model.vision.patch_embedding.weight", vision + patches, shape=("U", 3, "p", "p")),
-        *expand(_clip_layer(vision + _BLOCK), depths["vision"], SPELLING),
+        *expand(clip_layer_rows(f"model.vision.layers.{_MINE}", vision + _BLOCK), depths["vision"], SPELLING),
     ]
     single = [
         row("linear", "model.text.pooler", f"{release.text}pooler.dense", shape=("T", "T")),

@@ -87,4 +87,20 @@ PAPER = Paper(
         "hf-vit-vlmo": from_vit,
         "paddleclas-beit": from_paddleclas,
     },
+    marks={
+        "vlmo": (
+            "transformer.cls_token",
+            "transformer.blocks.0.mlp_imag.fc1.weight",
+            "transformer.blocks.0.mlp_text.fc1.weight",
+            "text_embeddings.word_embeddings.weight",
+        ),
+        "unilm-beit": ("blocks.0.gamma_1", "blocks.0.attn.q_bias", "patch_embed.proj.weight"),
+        "hf-beit": ("encoder.layer.0.lambda_1", "encoder.layer.0.layernorm_before.weight"),
+        "paddleclas-beit": (
+            "blocks.0.gamma_1",
+            "blocks.0.attn.qkv.bias",
+            "patch_embed.proj.weight",
+            "cls_token",
+        ),
+    },
 )

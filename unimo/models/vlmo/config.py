@@ -98,7 +98,7 @@ class TransformerConfig:
 
 _TEACHERS = {
     "dvae": "a safetensors file of the encoder of DALL-E's dVAE (OpenAI's encoder.pkl, converted)",
-    "features": "a folder written by tools/convert_checkpoint.py --from hf-clip-vit or hf-vit",
+    "features": "a folder written by tools/convert_checkpoint.py --from hf-clip or hf-vit",
 }
 """Value of `ObjectiveConfig.image_targets` -> the weights that it needs."""
 
@@ -125,7 +125,7 @@ class ObjectiveConfig:
     tower (EVA)."""
     image_teacher: str = ""
     """Weights of what gives these targets. dvae: a safetensors file of the encoder, under OpenAI's names;
-    features: a card, or a folder of tools/convert_checkpoint.py --from hf-vit or hf-clip-vit."""
+    features: a card, or a folder of tools/convert_checkpoint.py --from hf-vit or hf-clip."""
 
     def __post_init__(self) -> None:
         if not self.tasks:

@@ -75,6 +75,6 @@ def read_tower(folder: str) -> dict[str, Any]:
         raise ConfigError(
             f"model.objective.image_teacher={folder} is no folder of a vision tower: expected config.yaml "
             f"with `tower: {' or '.join(_TRANSFORMS)}`, found {shown(found.get('tower'))}; make one with "
-            "python tools/convert_checkpoint.py --from hf-clip-vit|hf-vit (see --help)"
+            "python tools/convert_checkpoint.py --from hf-clip|hf-vit (see --help)"
         )
     return found
