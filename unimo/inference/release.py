@@ -138,6 +138,7 @@ def convert_release(
     if release not in known:
         raise ConfigError(f"unknown release {release!r}; {nearest(release, known)}")
     directory = check_replaceable(directory, (CONFIG, WEIGHTS), "a model directory")
+    words = load_tokenizer(tokenizer)
     given = named_section(parse_overrides(overrides).get("model", {}))
     if config is not None:
         given = merge_plain(_heads(known[release], config), given)
@@ -148,7 +149,7 @@ def convert_release(
     if config is None and (beside := find_config(folder)):
         _check_config(beside, converted.config)
     _name_answers(converted, answers, task)
-    words, rows = load_tokenizer(tokenizer), converted.config.text.vocab_size
+    rows = converted.config.text.vocab_size
     sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
     if not converted.has_words:
         sections["model"]["text"]["vocab_size"] = words.vocab_size

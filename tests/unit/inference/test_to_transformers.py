@@ -37,7 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "meter": {"model": {"name": "meter_tiny", "text": _TOWER | {"vocab_size": 300}}},
     "bridgetower": {"model": BRIDGETOWER},
 }
-SOURCES = {"hf-roberta": "hf-roberta", "hf-clip": "hf-clip-vit", "hf-vit": "hf-vit"}
+SOURCES = {"hf-roberta": "hf-roberta", "hf-clip": "hf-clip", "hf-vit": "hf-vit"}
 
 
 @pytest.fixture(scope="module")
