@@ -143,11 +143,9 @@ def convert_release(
     if config is not None:
         given = merge_plain(_heads(known[release], config), given)
     theirs = open_tensors(paddleclas_file(str(folder)) if release in RELEASES else folder)
-    theirs, converted = _converted(
-        known[release].converters[release], theirs, str(folder), task, given, allow
-    )
-    if config is None and (beside := find_config(folder)):
-        _check_config(beside, converted.config)
+    convert = known[release].converters[release]
+    theirs, converted = _converted(convert, theirs, str(folder), task, given, allow)
+    _check_config(None if config else find_config(folder), converted.config)
     _name_answers(converted, answers, task)
     rows = converted.config.text.vocab_size
     sections = {"model": to_plain(converted.config), "task": converted.task, "data": converted.data}
@@ -169,9 +167,8 @@ def convert_release(
         )
     filled, fresh, resized = _fill(run, converted, str(folder))
     save_model(filled, processor, directory, run=run)
-    count = sum(tensor.size for tensor in converted.tensors.values())
-    taken = (count, len(converted.tensors), *used(theirs))
-    return Report(directory, "model", release, *taken, fresh, resized)
+    sizes = [tensor.size for tensor in converted.tensors.values()]
+    return Report(directory, "model", release, sum(sizes), len(sizes), *used(theirs), fresh, resized)
 
 
 def _converted(
@@ -199,12 +196,14 @@ def _converted(
     return theirs, replace(converted, tensors=there, absent=(*converted.absent, *dropped))
 
 
-def _check_config(path: Path, config: Any) -> None:
-    """Compare the config of Hugging Face beside the weights with what their shapes say.
+def _check_config(path: Path | None, config: Any) -> None:
+    """Compare the config of Hugging Face beside the weights, if there is one, with what their shapes say.
 
     Raises:
         ConfigError: they are of different models.
     """
+    if path is None:
+        return
     content = read_json_object(path, ConfigError)
     core = next(getattr(config, part) for part in ("fusion", "transformer", "text") if hasattr(config, part))
     sections = [(content, core)]
