@@ -64,7 +64,7 @@ def read_tower_sizes(port: Port, tensors: Tensors, num_heads: int) -> dict[str, 
             raise CheckpointError(f"no {port.source.tower} tower: {name} is {list(shape) or 'missing'}")
         sizes |= {each: size for each, size in zip(symbols, shape, strict=True) if isinstance(each, str)}
     if "patch_size" in sizes:
-        sizes["image_size"] = sizes["patch_size"] * round((len(tensors["position_embedding"]) - 1) ** 0.5)
+        sizes["image_size"] = sizes["patch_size"] * round((sizes.pop("num_positions") - 1) ** 0.5)
     sizes["num_layers"] = len({name.split(".")[1] for name in tensors if name.startswith("layers.")})
     return sizes
 

@@ -59,7 +59,7 @@ def test_full_disk_leaves_the_previous_checkpoint(
 
     def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
         if path.name == file:
-            monkeypatch.setattr(weights, "save_file", full)
+            monkeypatch.setattr(weights, "replacing", full)
         original(path, tensors)
 
     monkeypatch.setattr(checkpoint, "write_safetensors", write)
