@@ -19,8 +19,8 @@ import numpy as np
 
 from ppdet_features import extract as extraction
 from ppdet_features.extract import ExtractionSettings, detect_all
-from ppdet_features.image_list import ImageList, open_images
 from unimo import cli
+from unimo.data.image_list import ImageList, open_images
 from unimo.data.regions.shard import ShardReader, Skipped
 from unimo.data.regions.store import shard_path
 from unimo.jobs import Shard

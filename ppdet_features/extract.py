@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ppdet_features.image_list import ImageList
 from unimo.config import check_fields
+from unimo.data.image_list import ImageList
 from unimo.data.images.open import open_image
 from unimo.data.loading.loader import BadRecord, RecordCounter, ordered_map
 from unimo.data.regions.base import Regions

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ppdet_features import extract as extraction
 from ppdet_features.config import read_names
-from ppdet_features.image_list import ImageList, open_images
+from unimo.data.image_list import ImageList, open_images
 from unimo.data.images.open import open_image
 from unimo.data.record import Record
 from unimo.data.regions.shard import Skipped, StoredImage, Widths, halve

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ppdet_features.detector import FasterRCNN, load_config
 from ppdet_features.extract import ExtractionSettings, detect_all, load_extractor, read_image
-from ppdet_features.image_list import open_images
+from unimo.data.image_list import open_images
 from unimo.data.regions.store import RegionStore
 from unimo.data.scenes.scene import make_scene, render
 from unimo.weights.files import write_safetensors

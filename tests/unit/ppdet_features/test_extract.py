@@ -14,7 +14,7 @@ from PIL import Image
 from plain_detector import SPECIAL, draw_pictures, plain_extractor, prepare
 
 from ppdet_features.extract import ExtractionSettings, extract, load_extractor
-from ppdet_features.image_list import open_images
+from unimo.data.image_list import open_images
 from unimo.data.images.open import open_image
 from unimo.data.regions.store import RegionStore, shard_path
 from unimo.data.scenes.dataset import ScenesDataset

@@ -14,8 +14,8 @@ from plain_detector import draw_pictures, plain_extractor
 
 from ppdet_features import extract as extraction
 from ppdet_features.extract import ExtractionSettings, extract
-from ppdet_features.image_list import open_images
 from ppdet_features.jobs import draw_regions
+from unimo.data.image_list import open_images
 from unimo.data.regions.store import RegionStore
 from unimo.data.regions.tsv import TsvRegions, write_tsv
 from unimo.jobs import Shard

@@ -1,0 +1,1 @@
+"""Search among many images by the vectors of a dual encoder."""
