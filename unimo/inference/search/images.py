@@ -306,10 +306,8 @@ class Searcher:
     def _reranked(self, query: Query, hits: Sequence[Hit]) -> list[Hit]:
         task, processor = self.encoder.task, self.encoder.processor
         if not isinstance(query, str) or not task.config.has_matching:
-            what = "its model has not learned to match" if isinstance(query, str) else "it is an image"
-            raise ConfigError(
-                f"--rerank: the fusion encoder judges a text with images, and {what}; leave it out"
-            )
+            what = "the model learned no matching" if isinstance(query, str) else "one query is an image"
+            raise ConfigError(f"--rerank: texts are matched with images, and {what}; leave it out")
         scores: list[float] = []
         for part in _parts(hits, task.config.fusion_batch_size):
             ready = [processor.image(_record(hit.id, self.source(hit))) for hit in part]
