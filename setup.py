@@ -60,6 +60,7 @@ EXTRAS = {
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
     "generation": ["rouge-score>=0.1.2"],  # ROUGE of summaries (task.metrics=[rouge])
     "augment": ["ctranslate2>=4.5"],  # back-translation by models of the user's own
+    "search": ["faiss-cpu>=1.8"],  # an index of many images
     "detector": ["pycocotools>=2.0.7"],  # COCO's metric, after training the region detector
     "test": [
         "pytest>=8",
@@ -69,6 +70,7 @@ EXTRAS = {
         "pycocotools>=2.0.7",
         "rouge-score>=0.1.2",
         "ctranslate2>=4.5",
+        "faiss-cpu>=1.8",
     ],
 }
 EXTRAS["mutants"] = ["cosmic-ray>=8.7", *EXTRAS["test"]]  # tests/support/mutants.py

@@ -1,4 +1,4 @@
-"""Measure training steps and retrieval: python tools/benchmark.py train --against hf-bridgetower"""
+"""Measure training steps, retrieval and search: python tools/benchmark.py train --against hf-bridgetower"""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
-from unimo.benchmark import compare, fusion, machine  # noqa: E402
-from unimo.errors import CheckpointError, ConfigError  # noqa: E402
+from unimo.benchmark import commands, compare  # noqa: E402
+from unimo.errors import CheckpointError  # noqa: E402
 from unimo.files import make_place, write_text  # noqa: E402
 from unimo.ranges import Count, Depth, NonNegative, Size, at_least  # noqa: E402
-from unimo.registry import model_config  # noqa: E402
 
 EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-python peer/bin/python
   python tools/benchmark.py train --model vlmo_base --against hf-vilt --peer-python peer/bin/python
@@ -24,19 +22,21 @@ EXAMPLE = """python tools/benchmark.py train --against hf-bridgetower --peer-pyt
   python tools/benchmark.py train --model unimo3_base --model meter_base --steps 5
   python tools/benchmark.py train --model unimo2_base --layers 3
   python tools/benchmark.py sequences --model unimo_base --batch-size 7 --layers 2 data.texts=[]
-  python tools/benchmark.py retrieval --model output/vlmo_tiny_pretrain"""
+  python tools/benchmark.py retrieval --model output/vlmo_tiny_pretrain
+  python tools/benchmark.py index --model vlmo_base --largest 200000"""
 DESCRIPTION = """Training steps (MLM and ITM, forward, backward, AdamW) of models in turn, each in its own
 process. With a UNIMO-2 as --model: its Grounded Transformer alone, forward and backward, with grounded
 attention, full pairwise attention and the 1-to-1 map, at 224 and 384 pixels.
 sequences: pre-training of a UNIMO on its data, grouped by kind against naive padding to full length.
-retrieval: processor time of a VLMo by vectors and by fusing all pairs; if it is trained, also R@1."""
+retrieval: processor time of a VLMo by vectors and by fusing all pairs; if it is trained, also R@1.
+index: an index of --largest vectors of the width of --model beside plain FAISS."""
 
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = cli.arguments(DESCRIPTION, EXAMPLE)
     add = parser.add_argument
-    add("what", choices=["train", "sequences", "retrieval"], help="comparison to run")
+    add("what", choices=["train", "sequences", "retrieval", "index"], help="comparison to run")
     add("--model", action="append", metavar="NAME", help="our model, may be repeated; retrieval: or DIR")
     add("--against", choices=sorted(compare.PEERS), help="peer of the same sizes")
     add("--peer-python", metavar="PATH", help="interpreter with torch and transformers [this one]")
@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
         "warmup": (Count, 4, "steps before them: an allocator settles within four [4]"),
         "threads": (Size, len(os.sched_getaffinity(0)), "threads of each side [all cores]"),
         "layers": (Depth, 3, "layers of UNIMO-2's Grounded Transformer, or of UNIMO [3]"),
-        "largest": (Size, 4000, "retrieval: most pictures; all pairs of an eighth are fused [4000]"),
+        "largest": (Size, 4000, "retrieval: most pictures, an eighth fused; index: vectors [4000]"),
     }
     for name, (kind, default, about) in numbers.items():
         add(f"--{name}", type=cli.number(kind), default=default, help=about)
@@ -57,56 +57,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def check(arguments: argparse.Namespace) -> None:
-    """Check the combination of arguments before minutes are spent; raises ConfigError."""
-    if arguments.what != "train":
-        if arguments.against or len(arguments.model or []) > 1:
-            raise ConfigError(
-                f"{arguments.what}: a model is measured against itself; give it as the only --model"
-            )
-    elif arguments.overrides:
-        word = arguments.overrides[0]
-        raise ConfigError(f"{word}: only `sequences` reads data, and `retrieval` with a trained model")
-
-
-def measure(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """Run the comparison; return the figures and their printed form."""
-    check(arguments)
-    matmul = {"shape": list(machine.MATMUL_SHAPE), "seconds": arguments.matmul_seconds}
-    counts = {name: getattr(arguments, name) for name in ("steps", "warmup", "threads")}
-    if arguments.what == "sequences":
-        from unimo.benchmark import sequences  # imports Paddle, and --help does not need it
-
-        settings = {"batch_size": arguments.batch_size, "matmul": matmul, **counts}
-        recipe = (arguments.model or ["unimo_base"])[0]
-        content = sequences.measure(recipe, settings, arguments.overrides, layers=arguments.layers)
-        return content, sequences.format_report(content)
-    if arguments.what == "retrieval":
-        from unimo.benchmark import retrieval
-
-        model = (arguments.model or ["vlmo_tiny"])[0]
-        sizes = {"largest": arguments.largest, "text_len": arguments.text_len}
-        content = retrieval.measure(model, arguments.overrides, **sizes)
-        return content, retrieval.format_report(content)
-    like = compare.PEERS[arguments.against or "hf-bridgetower"].like
-    configs = [model_config(name) for name in arguments.model or [like]]
-    batch = compare.batch_of(configs, arguments.batch_size, arguments.text_len)
-    settings = {"batch": batch, "matmul": matmul, **counts}
-    if any(hasattr(config, "grounding") for config in configs):
-        if len(configs) > 1 or arguments.against:
-            raise ConfigError("a UNIMO-2 is measured against itself: give it as the only --model")
-        content = fusion.measure(configs[0], settings, layers=arguments.layers)
-        return content, fusion.format_report(content)
-    peer_python = compare.find_peer_python(arguments.peer_python) if arguments.against else ""
-    content = compare.compare_models(configs, settings, arguments.against, peer_python)
-    return content, compare.format_report(content)
-
-
 def main() -> None:
     """Measure, print and save the figures."""
     arguments = parse_arguments()
     make_place(arguments.out, "--out")
-    content, text = measure(arguments)
+    content, text = commands.measure(arguments)
     print(text)
     try:
         write_text(arguments.out, json.dumps(content, indent=1) + "\n")

@@ -99,16 +99,9 @@ def search(options: argparse.Namespace) -> None:
     results = searcher.search(queries, options.count, options.rerank)
     for query, hits in zip(queries, results, strict=True):
         if options.json:
-            keys = ("id", "path", "cosine", "match")
-            print(json.dumps({"query": str(query), "hits": [{k: getattr(h, k) for k in keys} for h in hits]}))
-            continue
-        print(f"{query}:")
-        for place, hit in enumerate(hits, 1):
-            match = "" if hit.match is None else f"  match {hit.match:.3f}"
-            print(
-                f"{place:4}  {hit.cosine:6.3f}{match}  {hit.path}"
-                + ("" if hit.id in hit.path else f"  {hit.id}")
-            )
+            print(json.dumps({"query": str(query), "hits": [hit.as_dict() for hit in hits]}))
+        else:
+            print(f"{query}:", *(f"{place:4}  {hit}" for place, hit in enumerate(hits, 1)), sep="\n")
     if options.recall:
         share = searcher.recall(queries)
         print(f"recall@10 against all vectors: {share:.3f} ({searcher.nearest.name})", file=sys.stderr)

@@ -215,6 +215,16 @@ class Hit:
     match: float | None
     """Probability of a match by the fusion encoder, where it re-ranked."""
     name: Mapping[str, Any]
+    """Its name in the index: id, corpus, and number in the corpus."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a program wants to know."""
+        return {"id": self.id, "path": self.path, "cosine": self.cosine, "match": self.match}
+
+    def __str__(self) -> str:
+        match = "" if self.match is None else f"  match {self.match:.3f}"
+        within = "" if self.id in self.path else f"  {self.id}"
+        return f"{self.cosine:6.3f}{match}  {self.path}{within}"
 
 
 class Searcher:
