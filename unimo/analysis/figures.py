@@ -61,6 +61,30 @@ def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> lis
     return [grounded_page.headline(atlas), *map(str, files)]
 
 
+def layers(options: argparse.Namespace, directories: list[Path]) -> list[str]:
+    """Draw Figs. 1 and 4 of UNIMO-3, and its gates."""
+    import dataclasses
+    import itertools
+
+    from unimo.analysis import layers as figure
+    from unimo.analysis import layers_page, show
+    from unimo.analysis.grounded_tokens import open_loader
+    from unimo.inference.evaluation import model_changes, processor_changes, run_of
+    from unimo.inference.loading import load
+
+    found = []
+    for title, directory in zip(show.titles_of(directories), directories, strict=True):
+        run = run_of(directory, options.overrides)
+        model, processor = load(directory, processor=processor_changes(run), **model_changes(run))
+        size = min(run.train.eval_batch_size, options.pairs)
+        run = dataclasses.replace(run, train=dataclasses.replace(run.train, eval_batch_size=size))
+        loader = open_loader(run, processor, options.data, options.split)
+        batches = itertools.islice(loader, options.pairs // size)
+        found.append(figure.collect(title, model, batches, options.progress))
+    folder = options.out or Path("output") / "layers"
+    return [*map(layers_page.headline, found), *map(str, layers_page.write(found, folder, options.source))]
+
+
 def words(options: argparse.Namespace, directories: list[Path]) -> list[str]:
     """Draw Fig. 4 of UNIMO."""
     from unimo.analysis import show, word_embeddings
@@ -88,6 +112,7 @@ def retrieval(options: argparse.Namespace, directories: list[Path]) -> list[str]
 
 FIGURES = {
     "attention": attention,
+    "layers": layers,
     "grounded-tokens": grounded_tokens,
     "word-embeddings": words,
     "retrieval": retrieval,

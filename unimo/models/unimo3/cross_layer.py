@@ -157,6 +157,21 @@ class CrossLayerLinks(nn.Layer):
         # LN(K Z + total) = LN(Z + total / K), up to epsilon.
         return norm(fused + (total if len(states) == 1 else total * (1 / len(states))))
 
+    def open_gates(self, layer: int, fused: Tensor, links: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """Compute the gates of a fusion layer, of which `forward` keeps none.
+
+        Args:
+            layer, fused, links: as of `forward`.
+
+        Returns:
+            Tower layer k -> g_k [B, S, D]; nothing for a layer whose links are always open.
+        """
+        if str(layer) not in self.gates:
+            return {}
+        query = add_bias(fused, self.gates[str(layer)].bias)
+        logits = {k: links[f"logits.{layer}.{k}"].astype(fused.dtype) for k in self.table[layer - 1]}
+        return {k: F.sigmoid(logit + query) for k, logit in logits.items()}
+
 
 class _GatedSum(PyLayer):
     """`gated_sum` whose backward pass computes the gates again, instead of K tensors [B, S, D] being kept.
