@@ -1,4 +1,4 @@
-"""Scores of GLUE: accuracy, Matthews correlation (CoLA), Pearson and Spearman correlation (STS-B).
+"""Scores of GLUE: accuracy, F1 (QQP, MRPC), Matthews (CoLA), Pearson and Spearman correlation (STS-B).
 
 All are in percent, as GLUE prints them. scikit-learn and SciPy compute the correlations; importing them takes
 a second, so it happens where they are used.
@@ -22,6 +22,14 @@ def accuracy(predictions: Numbers, labels: Numbers) -> float:
 def majority(labels: Numbers) -> float:
     """Compute the accuracy of always predicting the most frequent label, in percent."""
     return 100.0 * float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def f1(predictions: Numbers, labels: Numbers) -> float:
+    """Compute the F1 of class 1, in percent; 0 when it is never right."""
+    from sklearn.metrics import f1_score
+
+    predictions, labels = _pair(predictions, labels)
+    return 100.0 * float(f1_score(labels, predictions, zero_division=0.0))
 
 
 def matthews(predictions: Numbers, labels: Numbers) -> float:

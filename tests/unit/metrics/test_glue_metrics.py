@@ -42,3 +42,10 @@ def test_what_cannot_be_scored() -> None:
             accuracy(guesses, labels)
     with pytest.raises(ValueError, match="not finite"):
         pearson([np.nan, 1.0], [1.0, 2.0])
+
+
+def test_f1_is_the_harmonic_mean_of_precision_and_recall_of_class_1() -> None:
+    guesses, labels = np.array([1, 1, 1, 0, 0]), np.array([1, 0, 1, 1, 0])
+    precision, recall = 2 / 3, 2 / 3
+    assert glue.f1(guesses, labels) == pytest.approx(100 * 2 * precision * recall / (precision + recall))
+    assert glue.f1(np.zeros(3), np.ones(3)) == 0.0

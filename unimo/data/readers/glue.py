@@ -1,9 +1,13 @@
-"""SST-2, MNLI, CoLA and STS-B as GLUE distributes them: a folder for each task, tab-separated, no quoting.
+"""The nine tasks of GLUE as it distributes them: a folder for each task, tab-separated, no quoting.
 
     SST-2   train.tsv dev.tsv (sentence, label), test.tsv (index, sentence); also without their header
     MNLI    train.tsv, dev_matched.tsv, dev_mismatched.tsv, test_matched.tsv, test_mismatched.tsv
     CoLA    train.tsv and dev.tsv without header (source, label, mark, sentence), test.tsv (index, sentence)
     STS-B   train.tsv dev.tsv test.tsv (..., sentence1, sentence2, score)
+    QQP     the same (..., question1, question2, is_duplicate)
+    QNLI    the same (index, question, sentence, label)
+    MRPC    the same, or msr_paraphrase_{train,test}.txt (Quality, ..., #1 String, #2 String)
+    RTE     the same (index, sentence1, sentence2, label); WNLI too
 
 Columns are found by name; others are ignored. The test files of GLUE have no labels. Lines are located and
 their labels checked when a file is opened; texts are read when needed.
@@ -22,7 +26,7 @@ from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError, visible
 
-GlueName = Literal["sst2", "mnli", "cola", "stsb"]
+GlueName = Literal["sst2", "mnli", "cola", "stsb", "qqp", "qnli", "mrpc", "rte", "wnli"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class GlueTask:
 
 
 NLI = ("contradiction", "neutral", "entailment")
+ENTAILED = ("entailment", "not_entailment")
 TASKS: dict[GlueName, GlueTask] = {
     "sst2": GlueTask(("sentence",), "label", ("0", "1"), ("negative", "positive"), ("sentence", "label")),
     "mnli": GlueTask(("sentence1", "sentence2"), "gold_label", NLI, NLI),
@@ -55,8 +60,16 @@ TASKS: dict[GlueName, GlueTask] = {
         ("source", "label", "mark", "sentence"),
     ),
     "stsb": GlueTask(("sentence1", "sentence2"), "score", (), (), max_score=5.0),
+    "qqp": GlueTask(("question1", "question2"), "is_duplicate", ("0", "1"), ("different", "duplicate")),
+    "qnli": GlueTask(("question", "sentence"), "label", ENTAILED, ENTAILED),
+    "mrpc": GlueTask(("#1 String", "#2 String"), "Quality", ("0", "1"), ("different", "equivalent")),
+    "rte": GlueTask(("sentence1", "sentence2"), "label", ENTAILED, ENTAILED),
+    "wnli": GlueTask(("sentence1", "sentence2"), "label", ("0", "1"), ("not_entailment", "entailment")),
 }
-FOLDERS: dict[GlueName, str] = {"sst2": "SST-2", "mnli": "MNLI", "cola": "CoLA", "stsb": "STS-B"}
+FOLDERS: dict[GlueName, str] = {
+    "sst2": "SST-2", "mnli": "MNLI", "cola": "CoLA", "stsb": "STS-B", "qqp": "QQP", "qnli": "QNLI",
+    "mrpc": "MRPC", "rte": "RTE", "wnli": "WNLI",
+}  # fmt: skip
 """Folders in the archives of GLUE."""
 
 

@@ -49,7 +49,8 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
 
 def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
     """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
-    files = [(file, found) for file in listed(folder, "*.tsv") if (found := read_split(file.stem))]
+    named = listed(folder, "*.tsv") or listed(folder, "msr_paraphrase_*.txt")  # MRPC as its authors have it
+    files = [(file, found) for file in named if (found := read_split(file.stem))]
     chosen = [files[place] for place in select([found for _, found in files], split)]
     if not chosen:
         there = ", ".join(file.name for file, _ in files) or "no .tsv files"

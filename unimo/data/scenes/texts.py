@@ -1,9 +1,13 @@
-"""`scenes` without images, for classification in the forms of four GLUE tasks and for generation.
+"""`scenes` without images, for classification in the forms of the tasks of GLUE and for generation.
 
 sst2   a sentence that an object is there is positive, one that it is missing is negative
 mnli   premise: all objects of a scene; hypothesis: as in visual entailment
 cola   a caption is acceptable, the same words in another order are not
 stsb   two descriptions of an object; the score is 5 times the share of attributes in which they agree
+mrpc   two descriptions of all objects, in other orders, are equivalent; if one object differs, they are not
+qqp    the same as questions
+qnli   a question about an object, and a sentence about that object (entailment) or one of another name
+rte    as mnli, without neutral hypotheses; wnli is rte with its classes the other way round
 
 To generate, the source describes all objects of a scene. As columns, an answer follows, and the target is a
 question with that answer, as in question generation on SQuAD; all such questions are references. As a dialog,
@@ -21,8 +25,8 @@ from unimo.data.readers.generation import GenerationRecord
 from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.record import Record
 from unimo.data.scenes.dataset import OneASceneDataset
-from unimo.data.scenes.language import ABOUT_ONE, captions, describe, hypotheses, pick, questions
-from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene
+from unimo.data.scenes.language import ABOUT_ONE, ENTAILMENT, captions, describe, hypotheses, pick, questions
+from unimo.data.scenes.scene import COLORS, PLACES, RADII, SHAPES, Scene, SceneObject
 from unimo.settings import ScenesConfig
 
 Sample = tuple[str, str | None, float]
@@ -67,14 +71,63 @@ def _order(scene: Scene, rng: np.random.Generator) -> Sample:
 
 def _similarity(scene: Scene, rng: np.random.Generator) -> Sample:
     item = pick(scene.objects, rng)
-    choices = {"size": tuple(RADII), "color": tuple(COLORS), "shape": SHAPES, "place": PLACES}
-    changed = rng.permutation(list(choices))[: rng.integers(len(choices) + 1)]
-    others = {name: [value for value in choices[name] if value != getattr(item, name)] for name in changed}
-    other = dataclasses.replace(item, **{name: pick(values, rng) for name, values in others.items()})
-    return describe([item]), describe([other]), 5.0 * (1 - len(changed) / len(choices))
+    changed = rng.permutation(list(_CHOICES))[: rng.integers(len(_CHOICES) + 1)]
+    other = item
+    for name in changed:
+        other = _changed(other, name, rng)
+    return describe([item]), describe([other]), 5.0 * (1 - len(changed) / len(_CHOICES))
 
 
-_MAKERS = {"sst2": _mood, "mnli": _inference, "cola": _order, "stsb": _similarity}
+def _paraphrase(scene: Scene, rng: np.random.Generator) -> Sample:
+    same, objects = int(rng.integers(2)), [scene.objects[i] for i in rng.permutation(len(scene.objects))]
+    if not same:
+        which, name = int(rng.integers(len(objects))), ("color", "shape", "size")[rng.integers(3)]
+        objects[which] = _changed(objects[which], name, rng)
+    return describe(scene.objects), describe(objects), same
+
+
+def _duplicate(scene: Scene, rng: np.random.Generator) -> Sample:
+    first, second, same = _paraphrase(scene, rng)
+    return f"is there {first[:-1]}?", f"is there {second[:-1]}?", same
+
+
+def _answered(scene: Scene, rng: np.random.Generator) -> Sample:
+    item, is_other = pick(scene.objects, rng), int(rng.integers(2))
+    question, _ = ABOUT_ONE[("size", "place")[rng.integers(2)]][1](item)
+    told = _changed(item, ("color", "shape")[rng.integers(2)], rng) if is_other else item
+    return question, describe([told]), is_other
+
+
+def _entailed(scene: Scene, rng: np.random.Generator) -> Sample:
+    hypothesis, label = pick(hypotheses(scene, 2, rng), rng)
+    return describe(scene.objects), hypothesis, int(label != ENTAILMENT)
+
+
+def _wnli(scene: Scene, rng: np.random.Generator) -> Sample:
+    premise, hypothesis, label = _entailed(scene, rng)
+    return premise, hypothesis, 1 - label
+
+
+_CHOICES = {"size": tuple(RADII), "color": tuple(COLORS), "shape": SHAPES, "place": PLACES}
+
+
+def _changed(item: SceneObject, name: str, rng: np.random.Generator) -> SceneObject:
+    """Return an object that differs in one attribute."""
+    others = [value for value in _CHOICES[name] if value != getattr(item, name)]
+    return dataclasses.replace(item, **{name: pick(others, rng)})
+
+
+_MAKERS = {
+    "sst2": _mood,
+    "mnli": _inference,
+    "cola": _order,
+    "stsb": _similarity,
+    "mrpc": _paraphrase,
+    "qqp": _duplicate,
+    "qnli": _answered,
+    "rte": _entailed,
+    "wnli": _wnli,
+}
 
 
 class SceneWriting(OneASceneDataset, TextDataset):

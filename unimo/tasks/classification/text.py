@@ -1,4 +1,4 @@
-"""Classification of texts and pairs of texts (SST-2, MNLI, CoLA), and regression on pairs (STS-B).
+"""Classification of texts and pairs of texts (GLUE), and regression on pairs (STS-B).
 
 The model reads the text alone: grounded tokens come from it, and no image takes part (UNIMO-2, section 3.3).
 """
@@ -39,7 +39,8 @@ class TextClassificationConfig:
 
     name: str = "text_classification"
     dataset: GlueName = "sst2"
-    """Data set that decides on files, classes and metric: sst2, mnli, cola or stsb."""
+    """Data set that decides on files, classes and metric: a task of GLUE. SST-2, MNLI, CoLA and STS-B are
+    those of UNIMO and UNIMO-2, all but WNLI those of UNIMO-3 (Table 3)."""
     head_dropout: Dropout = 0.1
     """Dropout of the pooled vector, before the classifier."""
 
@@ -50,7 +51,7 @@ class TextClassificationTask(ClassifierTask):
     Config = TextClassificationConfig
     pictures = 0
     asked_with = "text"
-    published_data = "SST-2, MNLI, CoLA, STS-B"
+    published_data = "GLUE"
     needs = frozenset({"text_only"})
 
     def __init__(self, model: Model, config: TextClassificationConfig, metadata: Metadata = None) -> None:
@@ -128,9 +129,9 @@ class TextClassificationTask(ClassifierTask):
 class GlueMetric(Metric):
     """Metrics of a GLUE data set over samples that have a label, in percent.
 
-    `accuracy` and `majority` (accuracy of the most frequent label) for SST-2, for MNLI also
-    `accuracy/matched` and `accuracy/mismatched`; `matthews` and both of them for CoLA; `pearson`, `spearman`
-    and their mean `correlation` for STS-B. Nothing when no sample has a label (GLUE's test files).
+    `accuracy` and `majority` (accuracy of the most frequent label) for all with classes, for MNLI also
+    `accuracy/matched` and `accuracy/mismatched`, `matthews` for CoLA, `f1` for QQP and MRPC; `pearson`,
+    `spearman` and their mean `correlation` for STS-B. Nothing when no sample has a label (GLUE's test files).
     """
 
     def __init__(self, dataset: GlueName) -> None:
@@ -150,7 +151,9 @@ class GlueMetric(Metric):
         if self._dataset == "stsb":
             pearson, spearman = glue.pearson(guesses, truths), glue.spearman(guesses, truths)
             return {"pearson": pearson, "spearman": spearman, "correlation": (pearson + spearman) / 2}
-        scores = {"matthews": glue.matthews(guesses, truths)} if self._dataset == "cola" else {}
+        special = {"cola": ("matthews", glue.matthews), "qqp": ("f1", glue.f1), "mrpc": ("f1", glue.f1)}
+        name, score = special.get(self._dataset, ("", None))
+        scores = {name: score(guesses, truths)} if score else {}
         scores |= {"accuracy": glue.accuracy(guesses, truths), "majority": glue.majority(truths)}
         for part in sorted(set(parts.tolist()) - {""}):
             scores[f"accuracy/{part}"] = glue.accuracy(guesses[parts == part], truths[parts == part])

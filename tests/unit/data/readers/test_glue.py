@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unimo.data.readers.glue import TASKS, GlueFile
+from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile
 from unimo.data.readers.open_glue import open_glue
 from unimo.errors import DataError, RecordError
 from unimo.settings import CorpusConfig, DataConfig
@@ -40,6 +40,43 @@ def test_sst2_with_and_without_header(tmp_path: Path) -> None:
     assert [record.sample_id for record in train] == ["train:2", "train:4"]
     assert [(record.text, record.label) for record in dev] == [("it drags", 0), ('a "great" one', 1)]
     assert [(record.text, record.label) for record in test] == [("uneasy mishmash", None)]
+
+
+PAIRS = {
+    "qqp": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "7\t1\t2\t{0}\t{1}\t1", "duplicate"),
+    "qnli": ("index\tquestion\tsentence\tlabel", "7\t{0}\t{1}\tnot_entailment", "not_entailment"),
+    "mrpc": ("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", "0\t70\t71\t{0}\t{1}", "different"),
+    "rte": ("index\tsentence1\tsentence2\tlabel", "7\t{0}\t{1}\tentailment", "entailment"),
+    "wnli": ("index\tsentence1\tsentence2\tlabel", "7\t{0}\t{1}\t1", "entailment"),
+}
+
+
+@pytest.mark.parametrize("dataset", PAIRS)
+def test_pairs_of_sentences_keep_their_quotes_and_test_files_have_no_labels(
+    tmp_path: Path, dataset: str
+) -> None:
+    header, row, label_name = PAIRS[dataset]
+    texts = ('He said "no', 'it\'s "fine" , 5" wide')
+    folder = tmp_path / FOLDERS[dataset]
+    write(folder / "train.tsv", header, row.format(*texts))
+    label = TASKS[dataset].label
+    unlabelled = [name for name in header.split("\t") if name != label]
+    values = [dict(zip(TASKS[dataset].texts, texts, strict=True)).get(name, "7") for name in unlabelled]
+    write(folder / "test.tsv", "\t".join(unlabelled), "\t".join(values))
+    (train,) = read(tmp_path, "train", dataset)
+    assert (train.text, train.text_pair, train.label_name) == (*texts, label_name)
+    assert TASKS[dataset].class_names[train.label] == label_name
+    (test,) = read(tmp_path, "test", dataset)
+    assert (test.text, test.text_pair, test.label) == (*texts, None)
+
+
+def test_mrpc_as_its_authors_distribute_it(tmp_path: Path) -> None:
+    content = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n1\t70\t71\tone\ttwo\r\n"
+    (tmp_path / "msr_paraphrase_train.txt").write_text(content, encoding="utf8", newline="")
+    (record,) = read(tmp_path, "train", "mrpc")
+    assert (record.text, record.text_pair, record.label_name) == ("one", "two", "equivalent")
+    write(tmp_path / "train.tsv", "Quality\t#1 String\t#2 String", "0\tthree\tfour")  # made of it
+    assert [record.text for record in read(tmp_path, "train", "mrpc")] == ["three"]
 
 
 def test_cola_has_no_header_but_in_test(tmp_path: Path) -> None:

@@ -75,6 +75,11 @@ def test_padding_changes_nothing() -> None:
         ("mnli", {"accuracy", "majority"}),
         ("cola", {"matthews", "accuracy", "majority"}),
         ("stsb", {"pearson", "spearman", "correlation"}),
+        ("qqp", {"f1", "accuracy", "majority"}),
+        ("mrpc", {"f1", "accuracy", "majority"}),
+        ("qnli", {"accuracy", "majority"}),
+        ("rte", {"accuracy", "majority"}),
+        ("wnli", {"accuracy", "majority"}),
     ],
 )
 def test_metrics_of_each_data_set(dataset: str, names: set[str]) -> None:
