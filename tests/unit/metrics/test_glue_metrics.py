@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unimo.metrics.glue import accuracy, majority, matthews, pearson, spearman
+from unimo.metrics.glue import accuracy, f1, majority, matthews, pearson, spearman
 
 
 def test_accuracy_and_majority() -> None:
@@ -47,5 +47,5 @@ def test_what_cannot_be_scored() -> None:
 def test_f1_is_the_harmonic_mean_of_precision_and_recall_of_class_1() -> None:
     guesses, labels = np.array([1, 1, 1, 0, 0]), np.array([1, 0, 1, 1, 0])
     precision, recall = 2 / 3, 2 / 3
-    assert glue.f1(guesses, labels) == pytest.approx(100 * 2 * precision * recall / (precision + recall))
-    assert glue.f1(np.zeros(3), np.ones(3)) == 0.0
+    assert f1(guesses, labels) == pytest.approx(100 * 2 * precision * recall / (precision + recall))
+    assert f1(np.zeros(3), np.ones(3)) == 0.0
