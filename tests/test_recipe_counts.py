@@ -21,7 +21,11 @@ SAMPLES = {
     "image_classification": 1_281_167,
     "text_classification": 67_349,
 }
+CIFAR = 50_000
 GLUE = {"mnli": 392_702, "cola": 8_551, "stsb": 5_749}
+MORE_GLUE = {**GLUE, "qqp": 363_846, "qnli": 104_743, "mrpc": 3_668, "rte": 2_490}
+TOWERS = ("unimo3", "meter", "bridgetower")
+"""Families whose image classification is that of CIFAR."""
 PAPERS = [
     (name, kind)
     for kind in SAMPLES
@@ -34,19 +38,23 @@ PAPERS = [
 @pytest.mark.parametrize(("name", "kind"), PAPERS)
 def test_steps_are_whole_epochs(name: str, kind: str) -> None:
     train = load_run_config(name, kind).train
-    epoch = SAMPLES[kind] / train.batch_size
+    of_cifar = kind == "image_classification" and name.partition("_")[0] in TOWERS
+    epoch = (CIFAR if of_cifar else SAMPLES[kind]) / train.batch_size
     assert train.max_steps == round(round(train.max_steps / epoch) * epoch)
     if kind != "text_classification":  # there every thousand steps, as the release
         assert train.eval_every == pytest.approx(round(train.eval_every / epoch) * epoch, abs=1)
 
 
-@pytest.mark.parametrize("family", ["unimo", "unimo2"])
-def test_steps_of_other_glue_sets_are_ten_epochs(family: str) -> None:
-    text = (CONFIG_ROOT / family / "text_classification.yaml").read_text(encoding="utf8")
+@pytest.mark.parametrize(
+    ("folder", "family", "sets"),
+    [("unimo", "unimo", GLUE), ("unimo2", "unimo2", GLUE), ("_base_", "unimo3", MORE_GLUE)],
+)
+def test_steps_of_other_glue_sets_are_ten_epochs(folder: str, family: str, sets: dict[str, int]) -> None:
+    text = (CONFIG_ROOT / folder / "text_classification.yaml").read_text(encoding="utf8")
     found = dict(re.findall(r"task\.dataset=(\w+) train\.max_steps=(\d+)", text))
     batch = load_run_config(f"{family}_base", "text_classification").train.batch_size
     assert {name: int(steps) for name, steps in found.items()} == {
-        name: round(10 * samples / batch) for name, samples in GLUE.items()
+        name: round(10 * samples / batch) for name, samples in sets.items()
     }
 
 

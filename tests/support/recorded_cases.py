@@ -238,7 +238,7 @@ def of_finetuning_options() -> list[Case]:
         "image_classification/unimo2_tiny/probe": (
             "image_classification",
             "unimo2_tiny",
-            "task.linear_probe=true data.train_transform=vit_crop",
+            "task.protocol=linear data.train_transform=vit_crop",
         ),
         "text_classification/unimo2_tiny/dropout": (
             "text_classification",

@@ -157,6 +157,19 @@ class Model(nn.Layer):
         """
         raise NotImplementedError
 
+    @property
+    def alone_sizes(self) -> tuple[int, int]:
+        """Widths of `text_alone` and `image_alone`."""
+        return self.hidden_size, self.hidden_size
+
+    def text_alone(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Compute vectors [B, W] of texts without images; for models with the capability `text_alone`."""
+        return self.fuse(self.encode_text(input_ids, attention_mask), None, outputs="pooled").pooled
+
+    def image_alone(self, images: Images) -> Tensor:
+        """Compute vectors [B, W] of images without texts; for models with the capability `image_alone`."""
+        return self.fuse(None, self.encode_image(images), outputs="pooled").pooled
+
     def add_tags(self, image: Encoded, ids: Tensor, mask: Tensor, positions: Tensor) -> Encoded:
         """Return the source of captions that read object tags besides the image, as in UNIMO's releases.
 

@@ -31,11 +31,14 @@ CAPABILITIES = frozenset(
         "text_generation",
         "text_only",
         "image_only",
+        "text_alone",
+        "image_alone",
         "vector_retrieval",
     }
 )
 """Everything that a task can ask of a model. `vector_retrieval`: texts and images alone go through all
-layers, so that their vectors rank without fusion."""
+layers, so that their vectors rank without fusion. `text_only`, `image_only`: pre-training learns from texts
+or images without a pair. `text_alone`, `image_alone`: they have a vector to classify."""
 
 Converter = Callable[[Tensors, str, str, Mapping[str, Any]], Converted]
 """Released tensors by their names, where they are from (for messages), the task they were trained for, and

@@ -17,7 +17,7 @@ TASKS = ["pretrain", "vqa", "entailment", "retrieval"]
 HEADS: list[tuple[str, dict[str, Any]]] = [
     ("text_classification", {}),
     ("image_classification", {}),
-    ("image_classification", {"linear_probe": True}),
+    ("image_classification", {"protocol": "linear"}),
     ("entailment", {"head": "linear"}),
 ]
 STEPS = {"entailment": 30, "retrieval": 80}

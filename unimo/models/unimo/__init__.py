@@ -54,7 +54,17 @@ PAPER = Paper(
     name="unimo",
     sizes=SIZES,
     capabilities=frozenset(
-        {"regions", "dual_encoder", "fusion", "generation", "text_generation", "text_only", "image_only"}
+        {
+            "regions",
+            "dual_encoder",
+            "fusion",
+            "generation",
+            "text_generation",
+            "text_only",
+            "image_only",
+            "text_alone",
+            "image_alone",
+        }
     ),
     network=_network,
     objective=_objective,

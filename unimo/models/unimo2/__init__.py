@@ -64,7 +64,18 @@ def _batches(run: Any, processor: Any) -> Any:
 PAPER = Paper(
     name="unimo2",
     sizes=SIZES,
-    capabilities=frozenset({"pixels", "dual_encoder", "fusion", "generation", "text_only", "image_only"}),
+    capabilities=frozenset(
+        {
+            "pixels",
+            "dual_encoder",
+            "fusion",
+            "generation",
+            "text_only",
+            "image_only",
+            "text_alone",
+            "image_alone",
+        }
+    ),
     network=_network,
     objective=_objective,
     batches=_batches,

@@ -121,7 +121,7 @@ def _batches(run: Any, processor: Any) -> Any:
 PAPER = Paper(
     name="unimo3",
     sizes=SIZES,
-    capabilities=frozenset({"pixels", "dual_encoder", "fusion"}),
+    capabilities=frozenset({"pixels", "dual_encoder", "fusion", "text_alone", "image_alone"}),
     network=_network,
     objective=_objective,
     batches=_batches,

@@ -48,6 +48,10 @@ class Unimo3(TwoTowers):
         return 2 * self.hidden_size
 
     @property
+    def alone_sizes(self) -> tuple[int, int]:
+        return self.config.text.hidden_size, self.config.vision.hidden_size
+
+    @property
     def image_types(self) -> int:
         return self.config.vision.types
 
@@ -114,6 +118,19 @@ class Unimo3(TwoTowers):
         if outputs == "pooled":
             return Encoded(pooled=pooled, attentions=maps)
         return Encoded(fused_text=text, fused_image=image, pooled=pooled, attentions=maps)
+
+    def text_alone(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the last state of `<s>` in the text tower [B, D_t], which classifies GLUE (Table 3)."""
+        return self.text(input_ids, attention_mask)[0][-1][:, 0]
+
+    def image_alone(self, images: Tensor) -> Tensor:
+        """Return the last state of the class token in the vision tower [B, D_v] (Table 4)."""
+        return self.vision.ln_post(self.vision(images)[0][-1][:, 0])
+
+    def is_used(self, parameter: str, *, text: bool, image: bool, pooled: bool = True) -> bool:
+        if text and image:
+            return True
+        return parameter.startswith(("text.embeddings.", "text.layers.") if text else "vision.")
 
     def lr_group(self, parameter: str) -> str:
         """Return `towers` for towers and type embedding (as METER and BridgeTower), else `cross_modal`.

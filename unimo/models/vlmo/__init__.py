@@ -66,7 +66,16 @@ PAPER = Paper(
     name="vlmo",
     sizes=SIZES,
     capabilities=frozenset(
-        {"pixels", "dual_encoder", "fusion", "text_only", "image_only", "vector_retrieval"}
+        {
+            "pixels",
+            "dual_encoder",
+            "fusion",
+            "text_only",
+            "image_only",
+            "text_alone",
+            "image_alone",
+            "vector_retrieval",
+        }
     ),
     network=_network,
     objective=_objective,

@@ -24,7 +24,7 @@ TUNED = (
     Evaluate("captions", of="caption", task="caption"),
     Finetune("text", "probe", "text_classification", SIMILARITY),
     Evaluate("texts", of="text", task="text_classification"),
-    Finetune("image", "probe", "image_classification", ("task.linear_probe=true",)),
+    Finetune("image", "probe", "image_classification", ("task.protocol=linear",)),
     Evaluate("images", of="image", task="image_classification"),
 )
 COLUMNS = (

@@ -9,7 +9,7 @@ SHAPES = "image_classification"
 DESCRIBE = (
     Finetune("caption", "caption", "caption"),
     Evaluate("captions", of="caption", task="caption"),
-    Finetune("probe", "probe", SHAPES, ("task.linear_probe=true",)),
+    Finetune("probe", "probe", SHAPES, ("task.protocol=linear",)),
     Evaluate("shape_zero_shot", of="pretrain", task=SHAPES, options=("--zero-shot", "--prompt", "a {} .")),
     Evaluate("shape_probe", of="probe", task=SHAPES),
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import paddle
@@ -37,8 +37,10 @@ class ImageClassificationConfig:
     """Fields of the task section of an image classification run."""
 
     name: str = "image_classification"
-    linear_probe: bool = False
-    """Train the classifier alone; the model stays as it is and runs without dropout."""
+    protocol: Literal["finetune", "linear", "reference"] = "finetune"
+    """finetune: model and classifier learn. linear: the classifier alone; the model stays as it is and runs
+    without dropout. reference: the model alone; the classifier stays at its random start, as in the code of
+    BridgeTower that its figures for CIFAR, and those of UNIMO-3 (Table 4), come from."""
     head_dropout: Dropout = 0.0
     """Dropout of the pooled vector, before the classifier."""
 
@@ -49,7 +51,7 @@ class ImageClassificationTask(ClassifierTask):
     Config = ImageClassificationConfig
     asked_with = "image"
     published_data = "CIFAR-10, CIFAR-100"
-    needs = frozenset({"image_only"})
+    needs = frozenset({"image_alone"})
 
     def __init__(self, model: Model, config: ImageClassificationConfig, metadata: Mapping[str, Any]) -> None:
         super().__init__(model, config, metadata)
@@ -59,11 +61,11 @@ class ImageClassificationTask(ClassifierTask):
             )
         self.classes = list(metadata["classes"])
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = linear(model.hidden_size, len(self.classes))
+        self.classifier = linear(model.alone_sizes[1], len(self.classes))
         self.freeze_unused(text=False, image=True)
-        if config.linear_probe:
-            for parameter in model.parameters():
-                parameter.stop_gradient = True
+        fixed = {"finetune": None, "linear": model, "reference": self.classifier}[config.protocol]
+        for parameter in fixed.parameters() if fixed else ():
+            parameter.stop_gradient = True
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
@@ -84,16 +86,15 @@ class ImageClassificationTask(ClassifierTask):
     def train(self) -> None:
         """Switch to training mode; a probed model stays in evaluation mode."""
         super().train()
-        if self.config.linear_probe:
+        if self.config.protocol == "linear":
             self.model.eval()
 
     def features(self, batch: Batch) -> Tensor:
-        """Compute the pooled vectors [B, D] of images."""
-        image = self.model.encode_image(batch.images)
-        return self.model.fuse(None, image, outputs="pooled").pooled
+        """Compute the vectors [B, D] of images."""
+        return self.model.image_alone(batch.images)
 
     def logits(self, batch: Batch) -> Tensor:
-        if not self.config.linear_probe:
+        if self.config.protocol != "linear":
             return self.classifier(self.dropout(self.features(batch)))
         with paddle.no_grad():
             features = self.features(batch)

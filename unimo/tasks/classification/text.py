@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
@@ -24,6 +25,7 @@ from unimo.losses.reduce import global_mean
 from unimo.metrics import glue
 from unimo.metrics.average import gather_objects
 from unimo.models.base import Model
+from unimo.models.paper import Paper
 from unimo.nn.init import linear
 from unimo.ranges import Dropout
 from unimo.registry import paper_of
@@ -41,6 +43,9 @@ class TextClassificationConfig:
     dataset: GlueName = "sst2"
     """Data set that decides on files, classes and metric: a task of GLUE. SST-2, MNLI, CoLA and STS-B are
     those of UNIMO and UNIMO-2, all but WNLI those of UNIMO-3 (Table 3)."""
+    head: Literal["linear", "dense"] = "linear"
+    """linear: the classifier reads the vector of the model, which a pooler made. dense (the default for text
+    towers without one): a layer with tanh before it, as RoBERTa's, which BridgeTower's code takes."""
     head_dropout: Dropout = 0.1
     """Dropout of the pooled vector, before the classifier."""
 
@@ -52,14 +57,21 @@ class TextClassificationTask(ClassifierTask):
     pictures = 0
     asked_with = "text"
     published_data = "GLUE"
-    needs = frozenset({"text_only"})
+    needs = frozenset({"text_alone"})
 
     def __init__(self, model: Model, config: TextClassificationConfig, metadata: Metadata = None) -> None:
         super().__init__(model, config, metadata)
         self.classes = TASKS[config.dataset].class_names
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = linear(model.hidden_size, len(self.classes) or 1)
+        width = model.alone_sizes[0]
+        self.dense = linear(width, width) if config.head == "dense" else None
+        self.classifier = linear(width, len(self.classes) or 1)
         self.freeze_unused(text=True, image=False)
+
+    @classmethod
+    def default_config(cls, paper: Paper) -> TextClassificationConfig:
+        """Return the settings of a paper: without pre-training on texts alone there is no pooler for them."""
+        return TextClassificationConfig(head="linear" if "text_only" in paper.capabilities else "dense")
 
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
@@ -76,8 +88,10 @@ class TextClassificationTask(ClassifierTask):
 
     def logits(self, batch: Batch) -> Tensor:
         """Compute class logits [B, classes]; for regression the scores [B, 1], in the units of the files."""
-        text = self.model.encode_text(batch.input_ids, batch.attention_mask)
-        return self.classifier(self.dropout(self.model.fuse(text, None, outputs="pooled").pooled))
+        vectors = self.dropout(self.model.text_alone(batch.input_ids, batch.attention_mask))
+        if self.dense is not None:
+            vectors = self.dropout(paddle.tanh(self.dense(vectors)))
+        return self.classifier(vectors)
 
     def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compute the cross-entropy and accuracy, or the squared error, a mean over samples."""

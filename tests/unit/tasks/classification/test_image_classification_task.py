@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 import pytest
 from micro import make_run, make_task, saved
+from micro_semvlp import SEMVLP
 from micro_unimo2 import MODEL
 
 from unimo.errors import CapabilityError, CheckpointError
@@ -46,7 +47,7 @@ def test_loss_is_cross_entropy_and_text_takes_no_part() -> None:
 
 
 def test_linear_probe_trains_the_classifier_alone() -> None:
-    run, task, data = setting(linear_probe=True)
+    run, task, data = setting(protocol="linear")
     batch = to_tensors(next(data.train_loader(run)))
     assert gradients(task, batch) == {"classifier.weight", "classifier.bias"}
     assert task.training and not task.model.training
@@ -58,6 +59,22 @@ def test_linear_probe_trains_the_classifier_alone() -> None:
     normal = (features - features.mean(1, keepdims=True)) / np.sqrt(features.var(1, keepdims=True) + 1e-5)
     expected = normal @ task.classifier.weight.numpy() + task.classifier.bias.numpy()
     np.testing.assert_allclose(task.logits(batch).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "reference"])
+def test_the_vision_tower_of_unimo3_is_classified_alone(protocol: str) -> None:
+    run = make_run("image_classification", task={"protocol": protocol})
+    task, _, data = make_task(run)
+    batch = to_tensors(next(data.train_loader(run)))
+    touched = gradients(task, batch)
+    assert touched == {name for name, p in task.named_parameters() if not p.stop_gradient}
+    heads = {"classifier.weight", "classifier.bias"} if protocol == "finetune" else set()
+    assert {name for name in touched if not name.startswith("model.vision.")} == heads
+    assert touched - heads == {f"model.vision.{name}" for name, _ in task.model.vision.named_parameters()}
+    task.eval()
+    image = task.model.encode_image(batch.images).image[:, 0].numpy()
+    expected = image @ task.classifier.weight.numpy() + task.classifier.bias.numpy()
+    np.testing.assert_allclose(task.logits(batch).numpy(), expected, atol=1e-5)
 
 
 def test_accuracy_counts_ties_and_nan_as_misses() -> None:
@@ -82,5 +99,5 @@ def test_classes_come_back_from_the_model_directory(tmp_path: Path) -> None:
 
 
 def test_a_model_that_needs_texts_is_refused() -> None:
-    with pytest.raises(CapabilityError, match="image_only.*unimo2_tiny"):
-        make_task(make_run("image_classification"))
+    with pytest.raises(CapabilityError, match="image_alone.*unimo2_tiny"):
+        make_task(make_run("image_classification", **SEMVLP))

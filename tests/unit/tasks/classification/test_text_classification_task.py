@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 import pytest
 from micro import make_run, make_task
+from micro_semvlp import SEMVLP
 from micro_unimo import UNIMO
 from micro_unimo2 import MODEL
 
@@ -55,6 +56,23 @@ def test_text_alone_reaches_encoder_dictionary_and_fusion() -> None:
     parts = {name.split(".")[1] for name in touched if name.startswith("model.")}
     assert {"text", "grounding", "fusion", "text_pooler"} <= parts and "vision" not in parts
     assert touched == {name for name, p in task.named_parameters() if not p.stop_gradient}
+
+
+def test_the_text_tower_of_unimo3_is_classified_by_a_head_as_robertas() -> None:
+    run = make_run("text_classification", task={"dataset": "rte", "head": "dense"})
+    task, _, data = make_task(run)
+    batch = to_tensors(next(data.train_loader(run)))
+    task.train()
+    task(batch)[0].backward()
+    touched = {name for name, p in task.named_parameters() if p.grad is not None}
+    assert touched == {name for name, p in task.named_parameters() if not p.stop_gradient}
+    heads = {f"{head}.{part}" for head in ("dense", "classifier") for part in ("weight", "bias")}
+    assert {name for name in touched if not name.startswith("model.text.")} == heads
+    task.eval()
+    first = task.model.encode_text(batch.input_ids, batch.attention_mask).text[:, 0].numpy()
+    hidden = np.tanh(first @ task.dense.weight.numpy() + task.dense.bias.numpy())
+    expected = hidden @ task.classifier.weight.numpy() + task.classifier.bias.numpy()
+    np.testing.assert_allclose(task.logits(batch).numpy(), expected, atol=1e-5)
 
 
 def test_padding_changes_nothing() -> None:
@@ -105,8 +123,8 @@ def test_mnli_is_broken_down_and_samples_without_label_do_not_count() -> None:
 
 
 def test_a_model_that_needs_images_is_refused() -> None:
-    with pytest.raises(CapabilityError, match="text_only.*unimo2_tiny"):
-        make_task(make_run("text_classification"))
+    with pytest.raises(CapabilityError, match="text_alone.*unimo2_tiny"):
+        make_task(make_run("text_classification", **SEMVLP))
 
 
 @pytest.mark.parametrize("changes", [{"model": MODEL}, UNIMO])
