@@ -125,7 +125,8 @@ def convert_release(
         task: task that the weights were trained for.
         overrides: words such as `data.regions=DIR` over the recipe of that task; those of the model section
             say what tensors do not show, such as `model.grounding.num_tokens=50`.
-        config: their config.json, from which the number of attention heads is read; None for heads of 64.
+        config: their config.json, from which the numbers of attention heads are read; None for the one beside
+            the weights, or without one for heads of 64.
         answers: names of the outputs of a classifier of answers (VQA), see `read_classes`; None for others.
         allow: patterns of tensors, in their names or ours, that may be missing and then start at random.
 
@@ -140,8 +141,7 @@ def convert_release(
     directory = check_replaceable(directory, (CONFIG, WEIGHTS), "a model directory")
     words = load_tokenizer(tokenizer)
     given = named_section(parse_overrides(overrides).get("model", {}))
-    if config is not None:
-        given = merge_plain(_heads(known[release], config), given)
+    given = merge_plain(_heads(known[release], config, find_config(folder)), given)
     theirs = open_tensors(paddleclas_file(str(folder)) if release in RELEASES else folder)
     convert = known[release].converters[release]
     theirs, converted = _converted(convert, theirs, str(folder), task, given, allow)
@@ -254,22 +254,33 @@ def fetch_card(card: Card, again: bool = False) -> Path:
     return tower_of(card, again) if card.part in TOWERS else tokenizer_of(card)
 
 
-def _heads(paper: Paper, path: str | Path) -> dict[str, Any]:
+def _heads(paper: Paper, given: str | Path | None, beside: Path | None) -> dict[str, Any]:
     """Read the number of heads of every part of a model from the release's config.json.
 
+    A part that has a section of its own there, such as `vision_config`, has its heads in it, or heads of 64.
+
+    Args:
+        paper: says which parts there are.
+        given: the config that the user names, if any.
+        beside: that beside the weights, if any.
+
     Raises:
-        ConfigError: it has none.
+        ConfigError: the one that the user names has none, or numbers of heads are none.
     """
-    heads = read_json_object(path, ConfigError).get("num_attention_heads")
-    if heads is None:
+    path = given or beside
+    content = read_json_object(path, ConfigError) if path else {}
+    default, found = next(iter(paper.sizes.values())), {}
+    for part in (item.name for item in fields(default) if hasattr(getattr(default, item.name), "num_heads")):
+        section = content.get(f"{part}_config")
+        section = section if isinstance(section, Mapping) else content
+        if (heads := section.get("num_attention_heads")) is not None:
+            found[part] = {"num_heads": coerce(heads, Heads, f"{path}: num_attention_heads")}
+    if given and not found:
         raise ConfigError(
-            f"{path}: expected a number num_attention_heads, found {shown(heads)}; give the config of the "
-            "release, such as grounded_base_en.json, or leave it out"
+            f"{path}: expected a number num_attention_heads, found None; give the config of the release, "
+            "such as grounded_base_en.json, or leave it out"
         )
-    heads = coerce(heads, Heads, f"{path}: num_attention_heads")
-    default = next(iter(paper.sizes.values()))
-    parts = [item.name for item in fields(default) if hasattr(getattr(default, item.name), "num_heads")]
-    return {part: {"num_heads": heads} for part in parts}
+    return found
 
 
 def _name_answers(converted: Converted, answers: str | Path | None, task: str) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
-from bridgetower_names import hf_bridgetower
+from bridgetower_names import hf_bridgetower, released_shapes
+from seeded_weights import seeded
 
 from unimo.config import merge_into
+from unimo.data.tokenizers import load_tokenizer
+from unimo.errors import ConfigError
+from unimo.inference.loading import load_task
+from unimo.inference.release import convert_release
 from unimo.models.unimo3 import PAPER
 from unimo.registry import build_model, task_class, task_config
-from unimo.weights.files import read_safetensors
+from unimo.weights.files import read_safetensors, write_safetensors
 from unimo.weights.layers import load_into
 
 STATES = Path(__file__).resolve().parents[3] / "assets" / "hf_bridgetower_states.safetensors"
@@ -90,3 +96,28 @@ def test_vectors_of_the_port_are_those_that_hard_negatives_contrast() -> None:
     made = task_class("pretrain").create(build_model(narrow), task_config("pretrain", narrow.name), {})
     assert made.objective.itc_image_head.dense.weight.shape == [32, 256]
     assert made.model.image_vector(made.model.encode_image(paddle.randn([1, 3, 32, 32]))).shape == [1, 32]
+
+
+def folder_of_the_port(folder: Path, heads: int = 2) -> Path:
+    """A folder as transformers saves it; it has no number of heads of the vision tower, which are 64 wide."""
+    sizes = {"hidden_size": 64, "num_attention_heads": heads}
+    vision = {"hidden_size": 64, "image_size": 32, "patch_size": 8}
+    config = {"model_type": "bridgetower", **sizes, "text_config": sizes, "vision_config": vision}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    words = load_tokenizer("scenes").vocab_size
+    shapes = released_shapes("hf-bridgetower", 64, 4, 2, 4, patch=8, words=words)
+    write_safetensors(folder / "model.safetensors", seeded(shapes))
+    return folder
+
+
+def test_a_folder_is_converted_with_the_heads_of_its_config(tmp_path: Path) -> None:
+    convert_release("hf-bridgetower", folder_of_the_port(tmp_path / "in"), "scenes", tmp_path / "out")
+    config = load_task(tmp_path / "out")[0].model.config
+    assert [part.num_heads for part in (config.text, config.vision, config.fusion)] == [2, 1, 2]
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="num_heads"):
+        convert_release("hf-bridgetower", folder_of_the_port(tmp_path / "in", 7), "scenes", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
