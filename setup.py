@@ -34,7 +34,7 @@ REQUIRED = [
     "pooch>=1.8",  # weights at plain addresses
     "requests>=2.28",  # whose errors pooch lets through
     "filelock>=3.12",  # several processes that fetch the same weights
-    "psutil>=5.9",
+    "protobuf>=3.20.2",  # parameters of Paddle 1.x
     "matplotlib>=3.7",
     "scipy>=1.10",  # relative positions, correlations of GLUE
     "scikit-learn>=1.2",
@@ -59,8 +59,9 @@ EXTRAS = {
         "pycocoevalcap>=1.2"
     ],  # METEOR and the COCO tokenizer, if Java is there; SPICE needs CoreNLP too
     "generation": ["rouge-score>=0.1.2"],  # ROUGE of summaries (task.metrics=[rouge])
-    "augment": ["ctranslate2>=4.5"],  # back-translation by models of the user's own
     "search": ["faiss-cpu>=1.8"],  # an index of many images
+    "augment": ["ctranslate2>=4.5", "sentencepiece>=0.2"],  # back-translation by models of the user's own
+    "spacy": ["spacy>=3.7"],  # phrases and scene graphs by a pipeline of the user's own
     "detector": ["pycocotools>=2.0.7"],  # COCO's metric, after training the region detector
     "test": [
         "pytest>=8",
@@ -71,9 +72,17 @@ EXTRAS = {
         "rouge-score>=0.1.2",
         "ctranslate2>=4.5",
         "faiss-cpu>=1.8",
+        "sentencepiece>=0.2",
     ],
+    # In an environment of its own: the other side of tools/benchmark.py, and what made tests/assets.
+    "peers": ["torch>=2.4", "torchvision>=0.19", "transformers>=4.44"],
 }
-EXTRAS["mutants"] = ["cosmic-ray>=8.7", *EXTRAS["test"]]  # tests/support/mutants.py
+EXTRAS["mutants"] = [
+    "cosmic-ray>=8.7",
+    "parso>=0.8",
+    "toml>=0.10",
+    *EXTRAS["test"],
+]  # tests/support/mutants.py
 EXTRAS["dev"] = [*EXTRAS["test"], "pre-commit>=3.5"]
 
 setup(
