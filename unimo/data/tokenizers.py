@@ -23,6 +23,7 @@ from unimo.errors import DataError, RecordError, UnimoError, shown
 from unimo.files import checked_path, listed, read_json_object, read_text
 from unimo.limits import CONFIG_BYTES, VOCABULARY
 from unimo.weights.named import card_of, tokenizer_place
+from unimo.weights.places import find_tokenizer
 
 # Names of (begin, padding, end, unknown, mask) in the supported families.
 SPECIAL_NAMES = (
@@ -204,12 +205,15 @@ def load_tokenizer(source: str | Path, add_prefix_space: bool = False) -> Tokeni
     )
 
 
-def has_tokenizer(source: str | Path) -> bool:
-    """Return whether weights have a tokenizer: the card that a name stands for, or files in their folder."""
+def tokenizer_beside(source: str) -> str:
+    """Return the tokenizer of weights, as `load_tokenizer` takes it; empty if they have none.
+
+    That is the card that a name stands for, or the folder of the weights, or `tokenizer` in it.
+    """
     if (card := card_of(source)) is not None:
-        return bool(card.tokenizer or card.tokenizer_of)
-    names = ("tokenizer.json", "vocab.json", "vocab.txt", "*" + UNIMO_FILES[0])
-    return any(listed(Path(source), name) for name in names)
+        return source if card.tokenizer or card.tokenizer_of else ""
+    places = (place for place in (Path(source), Path(source) / "tokenizer") if place.is_dir())
+    return next((str(place) for place in places if find_tokenizer(place)), "")
 
 
 def _load_json(path: Path) -> Tokenizer:

@@ -26,7 +26,7 @@ class TextConfig:
     attention_dropout: Dropout = 0.1
     init_std: NonNegative = 0.02
     init: str = ""
-    """Card (`roberta-base`), or folder of tools/convert_checkpoint.py --from hf-roberta; empty: random. With
+    """Card (`roberta-base`), folder of Hugging Face or of tools/convert_checkpoint.py; empty: random. With
     `?` behind it, random with a warning where the weights cannot be had."""
 
     @property
@@ -51,7 +51,7 @@ class VisionConfig:
     """Standard deviation that position embeddings start with; None means the tower's own. Next to patches of
     unit scale the tower's own is faint: without pre-trained towers a model learns slowly where things are."""
     init: str = ""
-    """Card, or folder of tools/convert_checkpoint.py --from hf-vit or hf-clip; else as of texts."""
+    """Card, folder of Hugging Face or of tools/convert_checkpoint.py; else as of texts."""
 
     @property
     def num_patches(self) -> int:

@@ -19,7 +19,7 @@ from unimo.training import checkpoint, start
 from unimo.training.optional_start import settle, tower_starts, without_optional
 from unimo.training.run import open_processor, resolve
 from unimo.weights.cards import near
-from unimo.weights.named import TOWERS, card_of, converted_folder
+from unimo.weights.named import TOWERS, card_of, converted_folder, is_of_hugging_face
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _check_towers(run: RunConfig, problems: Problems) -> None:
     for name, place in tower_starts(run.model).items():
         card = card_of(place)
         folder = Path(place) if card is None else converted_folder(card)
-        if (folder / "model.safetensors").is_file():
+        if (folder / "model.safetensors").is_file() or is_of_hugging_face(folder):
             logger.info("checked: model.%s.init %s", name, place)
             continue
         if card is not None and card.part in TOWERS:

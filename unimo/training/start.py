@@ -12,7 +12,7 @@ from typing import Any
 
 from unimo import registry
 from unimo.config import read_yaml, to_plain
-from unimo.data.tokenizers import has_tokenizer
+from unimo.data.tokenizers import tokenizer_beside
 from unimo.errors import CheckpointError, shown
 from unimo.files import read_json
 from unimo.inference import loading
@@ -165,7 +165,7 @@ def tokenizer_of(run: RunConfig) -> str:
     if run.init_from:
         return str(loading.find_model(run.init_from))
     tower = _text_tower(run)
-    return tower if tower and has_tokenizer(tower) else "scenes"
+    return (tokenizer_beside(tower) if tower else "") or "scenes"
 
 
 def sources(run: RunConfig) -> tuple[list[str], bool]:

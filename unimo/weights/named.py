@@ -3,11 +3,12 @@
     home()/released/NAME     files of others, as they were fetched or put there
     home()/converted/NAME    what is made of them, once: a tower folder or a model directory
 
-A path that exists is always meant as such.
+A path that exists is always meant as such. A folder of Hugging Face is converted like released files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from unimo.errors import CheckpointError, ConfigError
-from unimo.files import make_folder
+from unimo.files import listed, make_folder
 from unimo.weights import archives
 from unimo.weights.cards import Card, find_card, get_card, home
-from unimo.weights.huggingface import convert_tower
+from unimo.weights.files import open_tensors
+from unimo.weights.huggingface import SOURCES, convert_tower
+from unimo.weights.places import find_config
+from unimo.weights.recognise import recognise
 
 logger = logging.getLogger(__name__)
 TOWERS = ("text tower", "vision tower")
@@ -46,12 +50,38 @@ def card_of(name: str | Path) -> Card | None:
 def tower_folder(name: str | Path) -> Path:
     """Return the folder of a tower; that of a name is fetched and converted when it is asked for first.
 
+    Args:
+        name: name of a card, folder of a tower, or folder of Hugging Face, which is converted too.
+
     Raises:
-        ConfigError: the name is that of something else.
+        ConfigError: the name is that of something else, or it is not clear what the folder holds.
         CheckpointError: its files cannot be had or do not fit.
     """
-    card = card_of(name)
-    return Path(name) if card is None else tower_of(card)
+    if (card := card_of(name)) is not None:
+        return tower_of(card)
+    return _convert_folder(Path(name)) if is_of_hugging_face(name) else Path(name)
+
+
+def is_of_hugging_face(path: str | Path) -> bool:
+    """Return whether a path is a folder as Hugging Face writes them, and no folder of ours."""
+    return (Path(path) / "config.json").is_file() and not (Path(path) / "config.yaml").is_file()
+
+
+def _convert_folder(source: Path) -> Path:
+    """Return what is made of a folder of Hugging Face, anew when a file in it was changed."""
+    files = [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in listed(source)]
+    mark = hashlib.sha256(repr((str(source.resolve()), files)).encode()).hexdigest()[:16]
+    folder = home() / "converted" / f"{source.resolve().name}-{mark}"
+    if not _is_whole(folder):
+        with _lock(folder.name):
+            if not _is_whole(folder):
+                kind = recognise(open_tensors(source), {}, find_config(source), str(source))
+                if kind not in SOURCES:
+                    raise ConfigError(f"{source} holds weights of the kind {kind}, expected a tower")
+                logger.info("converting %s, read as %s, to %s", source, kind, folder)
+                make_folder(folder.parent)
+                convert_tower(kind, source, None, folder)
+    return folder
 
 
 def tower_of(card: Card, again: bool = False) -> Path:
@@ -118,7 +148,11 @@ def released_folder(card: Card) -> Path:
 
 def is_converted(card: Card) -> bool:
     """Return whether the converted weights of a card are there."""
-    return all((converted_folder(card) / name).is_file() for name in ("config.yaml", "model.safetensors"))
+    return _is_whole(converted_folder(card))
+
+
+def _is_whole(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.yaml", "model.safetensors"))
 
 
 def is_here(card: Card) -> bool:

@@ -21,6 +21,7 @@ from unimo.training.rehearsal import rehearse
 from unimo.training.run import open_processor, open_run, train
 from unimo.weights.cards import get_card
 from unimo.weights.files import read_safetensors
+from unimo.weights.huggingface import convert_tower
 from unimo.weights.named import TOWERS
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
@@ -215,7 +216,8 @@ def test_the_tokenizer_of_a_run_is_that_of_its_text_tower(home: Path, tmp_path: 
     words = load_tokenizer("scenes")
     assert open_processor(tiny(tmp_path)).tokenizer.vocab_size == words.vocab_size
     build_word_tokenizer(["zebra", *vocabulary()]).save(home / "released/tiny")
-    for name in ("tiny", str(home / "released/tiny")):
+    convert_tower("hf-roberta", home / "released/tiny", None, tmp_path / "converted")
+    for name in ("tiny", home / "released/tiny", tmp_path / "converted"):
         opened = open_processor(tiny(tmp_path, f"model.text.init={name}"))
         assert opened.tokenizer.vocab_size == 1 + words.vocab_size
     given = tiny(tmp_path, "model.text.init=tiny", "data.tokenizer=scenes")

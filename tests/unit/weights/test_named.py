@@ -38,6 +38,7 @@ from unimo.weights.tables import cards_table
 
 ROBERTA = Path(__file__).resolve().parents[2] / "assets" / "hf_roberta_tiny"
 NAMES = ("config.json", "model.safetensors")
+SIZES = read_sizes(huggingface.ROBERTA, json.loads((ROBERTA / "config.json").read_text()))
 
 
 def sha256(path: Path) -> str:
@@ -135,8 +136,7 @@ def sources(host: Host) -> dict[str, list[str]]:
 @pytest.mark.parametrize("kind", ["hub", "address", "file"])
 def test_a_name_is_fetched_and_converted_once_and_starts_a_tower(kind: str, host: Host, tmp_path: Path):
     write_card(tmp_path, sources=sources(host)[kind])
-    sizes = read_sizes(huggingface.ROBERTA, json.loads((ROBERTA / "config.json").read_text()))
-    tower = RobertaTower(TextConfig(**sizes))
+    tower = RobertaTower(TextConfig(**SIZES))
     load_tower(tower, "tiny")
     if kind == "hub":
         load_tower(tower, "lab/tiny")
@@ -237,6 +237,25 @@ def test_a_path_wins_and_an_unknown_name_gets_the_nearest(tmp_path: Path, monkey
     for source in ("openai/clip-vit-base-patch16", "hf://openai/clip-vit-base-patch16"):
         assert find_card(source) == get_card("clip-vit-base-patch16")
     assert find_card("FacebookAI/roberta-base") == get_card("roberta-base")
+
+
+def test_a_folder_of_hugging_face_is_converted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("UNIMO_HOME", str(tmp_path / "home"))
+    caplog.set_level("INFO", "unimo")
+    folder, tower = tmp_path / "my roberta", RobertaTower(TextConfig(**SIZES))
+    shutil.copytree(ROBERTA, folder)
+    (folder / "reference.safetensors").unlink()
+    load_tower(tower, folder)
+    place = tower_folder(folder)
+    assert place.parent == tmp_path / "home/converted" and caplog.text.count("read as hf-roberta") == 1
+    assert sorted(path.name for path in place.parent.iterdir()) == [place.name]
+    (folder / "model.safetensors").touch()  # a change, for all that one knows
+    assert tower_folder(folder) != place
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="lacks|may be"):
+        tower_folder(folder)
 
 
 def test_cards_name_what_there_is():
