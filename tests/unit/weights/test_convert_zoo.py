@@ -173,9 +173,8 @@ class Code:
 def test_code_in_a_pdparams_is_not_run(tmp_path: Path) -> None:
     file, mark = tmp_path / "theirs.pdparams", tmp_path / "ran"
     file.write_bytes(pickle.dumps({"cls_token": np.zeros(3), "evil": Code(mark)}))
-    with pytest.raises(
-        CheckpointError, match=r"theirs.pdparams was not opened: it asks for pathlib(\._local)?\.Path"
-    ):
+    # Python 3.13 keeps it in pathlib._local.
+    with pytest.raises(CheckpointError, match=r"theirs.pdparams was not opened: it asks for pathlib\S*Path"):
         zoo.convert_zoo("paddleclas", str(file), tmp_path / "ours")
     assert not mark.exists() and not (tmp_path / "ours").exists()
 
