@@ -1,14 +1,16 @@
 """tools/convert_checkpoint.py as a command."""
 
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import released_unimo
 import yaml
+from bridgetower_names import released_shapes
 from released_folder import projections, random_release, write_folder
+from safetensors.numpy import save_file
+from seeded_weights import seeded
 
 import unimo
 from unimo.data.tokenizers import load_tokenizer
@@ -21,12 +23,20 @@ ROOT = Path(__file__).resolve().parents[3]
 ASSETS = ROOT / "tests" / "assets"
 
 
-def convert(*words):
-    command = [sys.executable, "tools/convert_checkpoint.py", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture
+def convert(tool, root, monkeypatch, caplog):
+    """Run the tool in this process, in the folder of the checkout; its log counts as standard error."""
+    monkeypatch.chdir(root)
+    caplog.set_level("INFO", logger="unimo")
+
+    def run(*words):
+        code, out, err = tool("convert_checkpoint", *words)
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err + caplog.text)
+
+    return run
 
 
-def test_writes_a_folder_that_a_tower_reads(tmp_path):
+def test_writes_a_folder_that_a_tower_reads(convert, tmp_path):
     folder = ASSETS / "hf_roberta_tiny"
     out = tmp_path / "weights" / "text"
     words = (
@@ -64,6 +74,8 @@ def test_writes_a_folder_that_a_tower_reads(tmp_path):
         ),
         ("hf-roberta", "none.safetensors", "hf_roberta_tiny/config.json", "cannot read weights"),
         ("hf-clip", "hf_clip_vit_tiny/model.safetensors", "none.json", "cannot read"),
+        ("hf-roberta", "torch_files/legacy.pth", "hf_roberta_tiny/config.json", "weights_only=True"),
+        ("hf-roberta", "torch_files/module.pt", "hf_roberta_tiny/config.json", "it asks for __main__.Net"),
         ("hf-clip", "hf_clip_vit_tiny/model.safetensors", "make_hf_reference.py", "not valid JSON"),
         (
             "hf-clip",
@@ -73,7 +85,7 @@ def test_writes_a_folder_that_a_tower_reads(tmp_path):
         ),
     ],
 )
-def test_mistakes_end_with_code_2_and_write_nothing(tmp_path, source, weights, config, message):
+def test_mistakes_end_with_code_2_and_write_nothing(convert, tmp_path, source, weights, config, message):
     words = (
         "--from",
         source,
@@ -90,7 +102,7 @@ def test_mistakes_end_with_code_2_and_write_nothing(tmp_path, source, weights, c
     assert not (tmp_path / "out").exists()
 
 
-def test_a_released_model_becomes_a_model_directory(tmp_path):
+def test_a_released_model_becomes_a_model_directory(convert, tmp_path):
     theirs = random_release(load_tokenizer("scenes").vocab_size)
     folder, out = write_folder(tmp_path / "UNIMO-2", theirs), tmp_path / "out"
     words = ("--from", "unimo2-release", "--input", folder, "--tokenizer", "scenes", "--out", out)
@@ -107,7 +119,7 @@ def test_a_released_model_becomes_a_model_directory(tmp_path):
     assert np.array_equal(model.grounding.dictionary.numpy(), theirs["vq_emb"])
 
 
-def test_what_tensors_do_not_show_is_read_or_given(tmp_path):
+def test_what_tensors_do_not_show_is_read_or_given(convert, tmp_path):
     """Heads from the config of the release, K and options from the command line, which wins."""
     theirs = random_release(load_tokenizer("scenes").vocab_size) | projections()
     folder, out = write_folder(tmp_path / "UNIMO-2", theirs), tmp_path / "out"
@@ -131,7 +143,7 @@ def test_what_tensors_do_not_show_is_read_or_given(tmp_path):
     assert "expected a number num_attention_heads, found None" in done.stderr
 
 
-def test_a_released_unimo_becomes_the_model_directory_of_its_task(tmp_path):
+def test_a_released_unimo_becomes_the_model_directory_of_its_task(convert, tmp_path):
     theirs = released_unimo.random_release(load_tokenizer("scenes").vocab_size)
     folder, out = write_folder(tmp_path / "unimo_base_en", theirs), tmp_path / "out"
     words = ("--from", "unimo-release", "--input", folder, "--tokenizer", "scenes", "--task", "entailment")
@@ -170,12 +182,40 @@ def test_a_released_unimo_becomes_the_model_directory_of_its_task(tmp_path):
         ),
     ],
 )
-def test_mistakes_about_releases_end_with_code_2_and_write_nothing(tmp_path, words, message):
+def test_mistakes_about_releases_end_with_code_2_and_write_nothing(convert, tmp_path, words, message):
     done = convert(*words, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_help_shows_an_example():
+def test_help_shows_an_example(convert):
     assert "convert_checkpoint.py --input roberta-base --out" in convert("--help").stdout
+
+
+def test_a_folder_is_recognised_and_the_report_says_what_came_of_it(convert, tmp_path):
+    done = convert("--input", ASSETS / "hf_clip_vit_tiny", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'out'}: clip_vit tower, ") and lines[0].endswith("from hf-clip")
+    assert [line.split()[0] for line in lines[1:]] == ["loaded", "initialised", "left", "resized", "sha256"]
+
+
+def test_a_release_resizes_and_starts_at_random_what_it_is_told_to(convert, tmp_path):
+    """A head without its bias, and images larger than those of the release."""
+    shapes = {"width": 64, "depth": 2, "fusion": 2, "grid": 2, "patch": 8, "words": len_of("scenes")}
+    theirs = seeded(released_shapes("meter", **shapes))
+    theirs.pop("mlm_score.bias")
+    save_file(theirs, tmp_path / "meter.safetensors")
+    words = ("--input", tmp_path / "meter.safetensors", "--tokenizer", "scenes", "--out", tmp_path / "out")
+    done = convert(*words)
+    assert done.returncode == 2 and "1 missing: mlm_score.bias" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = convert(*words, "--allow-missing", "mlm_score.b*", "model.vision.image_size=32")
+    assert done.returncode == 0, done.stderr
+    assert "from meter" in done.stdout and "objective.mlm_head.decoder.bias" in done.stdout
+    assert "resized      1: model.vision.position_embedding [5, 64] -> [17, 64]" in done.stdout
+
+
+def len_of(tokenizer):
+    return load_tokenizer(tokenizer).vocab_size
