@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import json
@@ -277,7 +278,7 @@ def test_the_page_has_the_table_of_cards(root: Path, tmp_path: Path, monkeypatch
     assert not [row for row in rows if row not in page]
 
 
-@pytest.mark.parametrize("kind", ["..", "/absolute", "link", "large", "cut"])
+@pytest.mark.parametrize("kind", ["..", "/absolute", "link", "large", "records", "behind", "cut"])
 def test_an_archive_unpacks_inside_its_folder_or_not_at_all(kind: str, tmp_path: Path):
     archive = tmp_path / "a.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
@@ -287,7 +288,11 @@ def test_an_archive_unpacks_inside_its_folder_or_not_at_all(kind: str, tmp_path:
                 member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
             elif kind == "large":
                 member.size = 100 << 30
+            if kind == "records":
+                member.type, member.size = tarfile.XHDTYPE, 2 << 20
             tar.fileobj.write(member.tobuf())
+    if kind == "behind":
+        archive.write_bytes(archive.read_bytes() + gzip.compress(bytes(70 << 20)))
     if kind == "cut":
         archive.write_bytes(archive.read_bytes()[:-4])
     with pytest.raises(CheckpointError, match="a.tar.gz"):
