@@ -62,6 +62,12 @@ EXTRAS = {
     "search": ["faiss-cpu>=1.8"],  # an index of many images
     "augment": ["ctranslate2>=4.5", "sentencepiece>=0.2"],  # back-translation by models of the user's own
     "spacy": ["spacy>=3.7"],  # phrases and scene graphs by a pipeline of the user's own
+    # tools/export.py --format onnx. paddle2onnx needs an onnxoptimizer that has no wheel for Python 3.12.
+    "export": [
+        "paddle2onnx>=2.1,<2.2; python_version < '3.12'",
+        "onnx>=1.16; python_version < '3.12'",
+        "onnxruntime>=1.20; python_version < '3.12'",
+    ],
     "detector": ["pycocotools>=2.0.7"],  # COCO's metric, after training the region detector
     "test": [
         "pytest>=8",
@@ -77,6 +83,7 @@ EXTRAS = {
     # In an environment of its own: the other side of tools/benchmark.py, and what made tests/assets.
     "peers": ["torch>=2.4", "torchvision>=0.19", "transformers>=4.44"],
 }
+EXTRAS["test"] += EXTRAS["export"]
 EXTRAS["mutants"] = [
     "cosmic-ray>=8.7",
     "parso>=0.8",

@@ -90,6 +90,12 @@ def shown(value: object, length: int = 80) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def first_line(error: Exception) -> str:
+    """Return the kind of an error of another library, and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
 def visible(name: str) -> str:
     """Return a name for a message: quoted and escaped if it has blanks around it or what cannot be seen."""
     return name if name and name == name.strip() and name.isprintable() else ascii(name)

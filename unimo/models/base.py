@@ -56,11 +56,13 @@ class Model(nn.Layer):
         head_epsilon: epsilon of the LayerNorm in vocabulary heads.
         has_match: whether `match` gives scores.
         optional: prefixes of parameters that only some tasks have; weights of other tasks may lack them.
+        open_lengths: whether an exported program takes texts of any length, and any number of regions.
     """
 
     head_epsilon: ClassVar[float] = 1e-12
     has_match: ClassVar[bool] = False
     optional: ClassVar[tuple[str, ...]] = ()
+    open_lengths: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         super().__init__()

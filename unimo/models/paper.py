@@ -102,6 +102,8 @@ class Paper:
     """Config and task section of pre-training -> `Objective` with random heads."""
     batches: Callable[[RunConfig, Processor], TaskData]
     """Corpora of pre-training, and how they become batches."""
+    citation: str = ""
+    """Name, authors, year and address of the paper."""
     pretraining: type[PretrainConfig] = PretrainConfig
     """Task section of pre-training."""
     pair_separators: Literal[1, 2] = 2

@@ -19,6 +19,7 @@ from unimo.errors import ConfigError
 from unimo.nn.attention import SelfAttention
 from unimo.nn.block import Block
 from unimo.nn.embeddings import TextEmbeddings
+from unimo.nn.shapes import length
 
 Pair = tuple[Tensor, Tensor]
 
@@ -36,8 +37,8 @@ class DecodingState:
     prefix_masks: tuple[Tensor | None, ...] = ()
     """For each layer [N, 1, 1, P], added to the logits of the prefix; None where all of it is real. Empty
     where there is none at all."""
-    length: int = 0
-    """t, tokens so far."""
+    length: int | Tensor = 0
+    """t, tokens so far; a tensor in an exported program."""
 
     def select(self, rows: Tensor) -> DecodingState:
         """Return the state of the texts `rows` (int tensor [N'], repeats allowed), e.g. those a beam keeps.
@@ -93,7 +94,7 @@ def next_position(embeddings: TextEmbeddings, state: DecodingState) -> Tensor:
         ConfigError: the position table ends here.
     """
     position, table = embeddings.padding_id + 1 + state.length, embeddings.position.weight.shape[0]
-    if position >= table:
+    if isinstance(position, int) and position >= table:
         raise ConfigError(
             f"a generated text can have {table - embeddings.padding_id - 1} tokens, the position table has "
             f"{table} rows (text.max_position); set a smaller maximum length"
@@ -126,9 +127,9 @@ def _mix_apart(
     attention: SelfAttention, query: Tensor, text: Pair, prefix: Pair, mask: Tensor | None
 ) -> Tensor:
     """Attend to prefix and text together, without copying them into one tensor at every token."""
-    query, length = query * attention.scale, prefix[0].shape[2]
+    query, rows = query * attention.scale, length(prefix[0], 2)
     before, own = (paddle.matmul(query, key, transpose_y=True) for key in (prefix[0], text[0]))
     weights = F.softmax(paddle.concat([before if mask is None else before + mask, own], axis=-1))
-    mixed = paddle.matmul(weights[:, :, :, :length], prefix[1])
-    mixed = mixed + paddle.matmul(weights[:, :, :, length:], text[1])
+    mixed = paddle.matmul(weights[:, :, :, :rows], prefix[1])
+    mixed = mixed + paddle.matmul(weights[:, :, :, rows:], text[1])
     return mixed.transpose([0, 2, 1, 3]).reshape([0, 0, -1])

@@ -15,6 +15,7 @@ from unimo.nn.config import TextConfig
 from unimo.nn.init import constant_attr, embedding, linear, normal_attr
 from unimo.nn.kernels import LayerNorm, add_bias, dropout
 from unimo.nn.position import token_positions
+from unimo.nn.shapes import length
 
 
 class TextEmbeddings(nn.Layer):
@@ -153,7 +154,7 @@ class RegionEmbeddings(nn.Layer):
         features = paddle.concat([whole.unsqueeze(1), features], axis=1)
         if "delta" in regions:
             features = features + regions["delta"]
-        place = paddle.to_tensor(WHOLE).expand([features.shape[0], 1, 5])
+        place = paddle.to_tensor(WHOLE).expand([length(features, 0), 1, 5])
         locations = paddle.concat([place, regions["locations"]], axis=1)
         states = self.norm(self.feature(features) + self.location(locations))
         there = paddle.concat([paddle.ones_like(mask[:, :1]), mask], axis=1)

@@ -21,6 +21,7 @@ from unimo.nn.embeddings import PatchEmbedding, TextEmbeddings
 from unimo.nn.init import linear, normal_attr
 from unimo.nn.kernels import LayerNorm, dropout
 from unimo.nn.position import interpolate_positions, resize_positions, table_grid
+from unimo.nn.shapes import length
 
 
 class RobertaTower(nn.Layer):
@@ -125,7 +126,7 @@ class VisionTower(nn.Layer):
         The position table is resized for images of another size or no square.
         """
         patches = self.patch_embedding(pixels)
-        token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
+        token = self.class_embedding.expand([length(patches, 0), 1, patches.shape[2]])
         positions, sides = self.position_embedding, [side // self.patch_size for side in pixels.shape[2:]]
         if sides != [self.grid, self.grid]:
             positions = interpolate_positions(positions, self.grid, *sides)

@@ -23,7 +23,7 @@ from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import EntryNotFoundError
 
 from unimo.digests import digest
-from unimo.errors import CheckpointError, UnavailableError
+from unimo.errors import CheckpointError, UnavailableError, first_line
 from unimo.files import make_folder, sync
 from unimo.weights.cards import HUB, Card, is_offline
 
@@ -149,7 +149,7 @@ def _from_hub(source: str, name: str, staging: Path, sha256: str) -> Path:
     except EntryNotFoundError as error:
         raise FileNotFoundError(name) from error
     except Exception as error:  # of requests or of httpx, as its version has it
-        raise CheckpointError(f"{source}/{name}: {_short(error)}") from error
+        raise CheckpointError(f"{source}/{name}: {first_line(error)}") from error
     return _checked(fresh, sha256 or (tag if _SHA256.fullmatch(tag) else ""), source)
 
 
@@ -164,9 +164,9 @@ def _from_address(source: str, name: str, staging: Path, sha256: str) -> Path:
     except requests.HTTPError as error:
         if error.response is not None and error.response.status_code == requests.codes.not_found:
             raise FileNotFoundError(name) from error
-        raise CheckpointError(f"{address}: {_short(error)}") from error
+        raise CheckpointError(f"{address}: {first_line(error)}") from error
     except OSError as error:  # those of requests are
-        raise CheckpointError(f"{address}: {_short(error)}") from error
+        raise CheckpointError(f"{address}: {first_line(error)}") from error
     return _checked(fresh, sha256, source)
 
 
@@ -178,7 +178,3 @@ def _checked(fresh: Path, sha256: str, source: str) -> Path:
         fresh.unlink()
         raise CheckpointError(f"what {source} sent was refused: {error}") from error
     return fresh
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]

@@ -48,6 +48,7 @@ def _batches(run: Any, processor: Any) -> Any:
 
 PAPER = Paper(
     name="semvlp",
+    citation="SemVLP (Li et al., 2021, arXiv 2103.07829)",
     sizes=SIZES,
     capabilities=frozenset({"regions", "fusion"}),
     network=_network,

@@ -17,6 +17,7 @@ from unimo.nn.embeddings import BertEmbeddings, shown_features
 from unimo.nn.heads import Pooler
 from unimo.nn.init import linear, normal_attr
 from unimo.nn.outputs import Encoded
+from unimo.nn.shapes import length
 
 
 class ObjectEmbeddings(nn.Layer):
@@ -48,7 +49,7 @@ class ObjectEmbeddings(nn.Layer):
         """
         features, _ = shown_features(regions, self.feature_size)
         states = self.projection(paddle.concat([features, regions["locations"][:, :, :4]], axis=2))
-        whole = self.whole.expand([states.shape[0], 1, states.shape[2]])
+        whole = self.whole.expand([length(states, 0), 1, states.shape[2]])
         mask = regions["mask"].astype("float32")
         there = paddle.concat([paddle.ones_like(mask[:, :1]), mask], axis=1)
         return paddle.concat([whole, states], axis=1), there

@@ -52,6 +52,7 @@ def _batches(run: Any, processor: Any) -> Any:
 
 PAPER = Paper(
     name="unimo",
+    citation="UNIMO (Li et al., 2021, arXiv 2012.15409)",
     sizes=SIZES,
     capabilities=frozenset(
         {

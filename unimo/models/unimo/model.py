@@ -39,6 +39,7 @@ class Unimo(Model):
     head_epsilon: ClassVar[float] = 1e-5
     has_match: ClassVar[bool] = True
     optional: ClassVar[tuple[str, ...]] = ("roles.", "turns.")
+    open_lengths: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

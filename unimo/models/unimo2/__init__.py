@@ -63,6 +63,7 @@ def _batches(run: Any, processor: Any) -> Any:
 
 PAPER = Paper(
     name="unimo2",
+    citation="UNIMO-2 (Li et al., 2022, arXiv 2203.09067)",
     sizes=SIZES,
     capabilities=frozenset(
         {

@@ -23,6 +23,7 @@ from unimo.nn import attention
 from unimo.nn.attention import BLOCKED, additive_mask, causal_mask
 from unimo.nn.block import Block, Mlp, run_block
 from unimo.nn.kernels import LayerNorm, dropout
+from unimo.nn.shapes import length
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Layout:
         kinds = [kind for kind in ("image", "text") if getattr(self, kind)]
         return [slice(rows[kind].start, rows[kind].start + 1) for kind in kinds]
 
-    def key_mask(self, keys: slice, batch: int) -> Tensor | None:
+    def key_mask(self, keys: slice, batch: int | Tensor) -> Tensor | None:
         """Return the additive mask [B, 1, 1, keys] of rows of whole kinds, None where none can be padding."""
         masks = {"image": None, "grounded": self.grounded_mask, "text": self.text_mask}
         kinds = [k for k, own in self.rows.items() if keys.start <= own.start < own.stop <= keys.stop]
@@ -79,7 +80,7 @@ class Layout:
         return additive_mask(paddle.concat(real, axis=1))
 
 
-def understanding_views(layout: Layout, visibility: str, batch: int) -> list[View]:
+def understanding_views(layout: Layout, visibility: str, batch: int | Tensor) -> list[View]:
     """Return the views of Fig. 2 for B pairs, or one view of everything where `visibility` is `full`.
 
     An image or a text alone reads all of itself and the grounded tokens.
@@ -108,7 +109,7 @@ def let_padding_read(views: Sequence[View], layout: Layout) -> list[View]:
     if layout.text_mask is None:
         return list(views)
     whole, changed = slice(0, layout.rows["text"].stop), []
-    batch = layout.text_mask.shape[0]
+    batch = length(layout.text_mask, 0)
     rows = layout.key_mask(whole, batch).transpose([0, 1, 3, 2])  # [B, 1, S, 1]
     for view in views:
         if view.queries.stop == whole.stop:
@@ -120,7 +121,7 @@ def let_padding_read(views: Sequence[View], layout: Layout) -> list[View]:
     return changed
 
 
-def caption_views(layout: Layout, sees_image: bool, batch: int, tags: int = 0) -> list[View]:
+def caption_views(layout: Layout, sees_image: bool, batch: int | Tensor, tags: int = 0) -> list[View]:
     """Return the views of teacher-forced decoding.
 
     Image and grounded rows read each other; a text row reads grounded rows, the text up to itself and, if
@@ -149,7 +150,7 @@ def tag_mask(layout: Layout, sees_image: bool, padding_reads: bool) -> Tensor:
     kinds = np.repeat([0, 1, 2], [layout.image, layout.grounded, layout.text])
     reads = np.array([[1, 1, 0], [1, 1, 0], [int(sees_image), 1, 1]])  # kind of query, kind of key
     hidden = paddle.to_tensor((1.0 - reads[kinds][:, kinds]).astype("float32")) * BLOCKED
-    keys = layout.key_mask(slice(0, len(kinds)), layout.text_mask.shape[0])
+    keys = layout.key_mask(slice(0, len(kinds)), length(layout.text_mask, 0))
     mask = paddle.minimum(hidden.unsqueeze([0, 1]), keys)
     return paddle.minimum(mask, keys.transpose([0, 1, 3, 2])) if padding_reads else mask
 

@@ -29,6 +29,7 @@ from unimo.nn.heads import Pooler
 from unimo.nn.init import linear
 from unimo.nn.kernels import dropout
 from unimo.nn.outputs import Encoded
+from unimo.nn.shapes import length
 from unimo.nn.towers import RobertaTower, VitTower
 
 
@@ -95,7 +96,8 @@ class Unimo2(TwoTowers):
         parts, first = [], 0 if self.config.grounding.class_tokens else 1
         if image is not None:
             patches = image.image[:, first:]
-            parts.append((_project(patches, self.image_projection), paddle.ones(patches.shape[:2])))
+            shown = paddle.ones([length(patches, 0), patches.shape[1]])
+            parts.append((_project(patches, self.image_projection), shown))
         if text is not None:
             words = _project(text.text[:, first:], self.text_projection)
             parts.append((words, text.text_mask[:, first:].astype("float32")))
@@ -138,7 +140,7 @@ class Unimo2(TwoTowers):
         grounding = self._choose(text, image) if grounding is None else grounding
         text, image = text or Encoded(), image or Encoded()
         layout, states = self._join(text, image, grounding, self.config.grounding.positions)
-        views = understanding_views(layout, self.config.fusion.visibility, states.shape[0])
+        views = understanding_views(layout, self.config.fusion.visibility, length(states, 0))
         if not self.config.grounding.mask_padding:
             views = let_padding_read(views, layout)
         rows, firsts = layout.rows, layout.firsts()
@@ -246,7 +248,7 @@ class Unimo2(TwoTowers):
         else:
             text = self.encode_text(input_ids, attention_mask, causal=True)
         layout, states = self._join(text, source, self._choose(None, source))
-        views = caption_views(layout, self._caption_sees_image, states.shape[0], tags)
+        views = caption_views(layout, self._caption_sees_image, length(states, 0), tags)
         rows = layout.rows["text"]
         return self.fusion(states, views, [slice(rows.start + tags, rows.stop)])[0]
 
@@ -281,7 +283,7 @@ class Unimo2(TwoTowers):
         prefix = tuple(tuple(layer.attention.project(states, True)[1:]) for layer, states in pairs)
         layout, states = self._join(Encoded(text=tags[-1], text_mask=source.text_mask), source, grounding)
         prefix += read_prefix(self.fusion.layers, states, tag_mask(layout, sees, counts_padding), kept)
-        read = None if counts_padding else layout.key_mask(slice(kept, states.shape[1]), states.shape[0])
+        read = None if counts_padding else layout.key_mask(slice(kept, states.shape[1]), length(states, 0))
         masks = (keys,) * depth + (read,) * len(self.fusion.layers)
         return DecodingState((None,) * len(prefix), prefix, np.arange(states.shape[0]), masks)
 

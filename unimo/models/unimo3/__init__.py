@@ -120,6 +120,7 @@ def _batches(run: Any, processor: Any) -> Any:
 
 PAPER = Paper(
     name="unimo3",
+    citation="UNIMO-3 (Yang et al., 2023, arXiv 2305.13697)",
     sizes=SIZES,
     capabilities=frozenset({"pixels", "dual_encoder", "fusion", "text_alone", "image_alone"}),
     network=_network,

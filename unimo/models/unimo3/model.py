@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import paddle
 from paddle import Tensor
 
@@ -25,6 +27,8 @@ class Unimo3(TwoTowers):
     of second pictures), `text_transform` (W^T), `image_transform` (W^V), all three of Eqs (6) and (7);
     `fusion.*`, `text_pooler`, `image_pooler`.
     """
+
+    open_lengths: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

@@ -64,6 +64,7 @@ def _batches(run: Any, processor: Any) -> Any:
 
 PAPER = Paper(
     name="vlmo",
+    citation="VLMo (Bao et al., 2022, arXiv 2111.02358)",
     sizes=SIZES,
     capabilities=frozenset(
         {

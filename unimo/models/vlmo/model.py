@@ -23,6 +23,7 @@ from unimo.nn.outputs import Encoded
 from unimo.nn.position import resize_positions, table_grid
 from unimo.nn.relative_position import RelativePositions
 from unimo.nn.residual import drop_path_rates
+from unimo.nn.shapes import length
 
 TEXT, IMAGE, PAIR = "text", "image", "pair"
 
@@ -112,7 +113,7 @@ class Vlmo(Model):
         Args:
             layers, second: as for `encode_image`.
         """
-        token = self.class_embedding.expand([patches.shape[0], 1, patches.shape[2]])
+        token = self.class_embedding.expand([length(patches, 0), 1, patches.shape[2]])
         states = paddle.concat([token, patches], axis=1)
         if self.position_embedding is not None:
             states = states + self.position_embedding
@@ -175,14 +176,14 @@ class Vlmo(Model):
             parts[IMAGE] = image.image.shape[1]
             states.append(image.image)
             if text is not None:
-                keys.append(paddle.ones(image.image.shape[:2]))
+                keys.append(paddle.ones([length(image.image, 0), image.image.shape[1]]))
         mask = additive_mask(paddle.concat(keys, axis=1)) if keys else None
         masks: Sequence[Tensor | None] = [mask] * len(self.blocks)
         if self.relative_positions is not None:
             biases = self.relative_positions(parts.get(TEXT, 0), IMAGE in parts)
             masks = biases
             if mask is not None:
-                size = [mask.shape[0], *biases[0].shape[1:]]
+                size = [length(mask, 0), *biases[0].shape[1:]]
                 masks = [add_mask(mask.expand(size), bias) for bias in biases]
         return JoinedStates(paddle.concat(states, axis=1), masks, parts)
 
