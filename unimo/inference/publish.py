@@ -27,7 +27,7 @@ def push(path: str | Path, repository: str) -> str:
 
     Raises:
         ConfigError: there is no token, no such repository, or no right to write to it.
-        CheckpointError: there is no such model, or the hub cannot be reached; nothing was changed there.
+        CheckpointError: there is no such model, or the hub refuses it or cannot be reached.
     """
     folder = Path(path) if (Path(path) / MANIFEST).is_file() else find_model(path)
     files = sorted(each for each in folder.iterdir() if each.is_file() and not is_hidden(each.name))
@@ -61,6 +61,7 @@ def push(path: str | Path, repository: str) -> str:
         ) from error
     except Exception as error:  # of requests or of httpx, as its version has it
         raise CheckpointError(
-            f"{repository}: the hub cannot be reached ({first_line(error)}); nothing was changed. Try again"
+            f"{repository}: the hub cannot be reached ({first_line(error)}); an upload is one commit, so it "
+            "is there whole or not at all. Try again"
         ) from error
     return done.commit_url
