@@ -48,6 +48,7 @@ NOT_RUN = {
     "hf download google": "as above",
     "hf download microsoft/": "as above",
     "python tools/weights.py fetch": "needs the network; tests/unit/weights/test_named.py has one of its own",
+    "python tools/weights.py push": "needs a token; tests/unit/inference/test_publish.py has a hub",
     "python tools/benchmark.py": "minutes, and a peer that is not installed",
     "python tools/doctor.py": "minutes, and a machine under other tests; tests/unit/doctor runs it",
     "python -m ppdet_features.benchmark": "minutes",
