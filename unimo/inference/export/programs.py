@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor, inference, nn
 from paddle.static import InputSpec
 
 from unimo.errors import CapabilityError, ConfigError
@@ -141,8 +141,6 @@ def _outputs(owner: nn.Layer, graph: Graph) -> list[str]:
 
 
 def _paddle_program(folder: Path, name: str, outputs: list[str]) -> Program:
-    from paddle import inference
-
     config = inference.Config(str(folder / f"{name}.json"), str(folder / f"{name}.pdiparams"))
     config.disable_glog_info()
     predictor: Any = inference.create_predictor(config)
