@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli
-from unimo.inference.export.run import FORMATS, TOLERANCE, export
+from unimo.inference.export import FORMATS, TOLERANCE
 
 EXAMPLE = """python tools/export.py --model output/unimo3_tiny_vqa --format onnx --out exported
   python tools/export.py --model output/unimo2_tiny_caption --format paddle-inference --out exported
@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--format", required=True, choices=FORMATS, help="safetensors: a model directory")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     options = parser.parse_args()
+    from unimo.inference.export.run import export
+
     for each in export(options.model, options.format, options.out):
         print(f"{each.graph}: {each.shapes}: difference {each.difference:.1e} of {TOLERANCE:g}")
     print(f"{options.out}: {options.format}")

@@ -14,6 +14,7 @@ from unimo.data.processor import Processor
 from unimo.errors import CapabilityError, CheckpointError, ConfigError, nearest
 from unimo.files import write_text
 from unimo.inference.card import CARD, model_card
+from unimo.inference.export import FORMATS, TOLERANCE
 from unimo.inference.export.graphs import SIZES, Graph, graphs_of
 from unimo.inference.export.programs import WRITERS, Program, check_onnx, check_size, live
 from unimo.inference.folders import check_replaceable, replacing_folder
@@ -25,9 +26,6 @@ from unimo.weights.layers import tensors_of
 
 MANIFEST = "export.json"
 PLAIN = "safetensors"
-FORMATS = (*WRITERS, PLAIN)
-TOLERANCE = 1e-4
-"""Largest difference of exported and live outputs, as a share of the largest output (at least of 1)."""
 
 
 @dataclass(frozen=True)
