@@ -42,6 +42,7 @@ USERS = {
     "spacy": ("unimo/data/masking/tagging.py",),
     "search": ("unimo/inference/search/nearest.py", "tests/"),
     "detector": ("ppdet_features/coco.py", "tests/"),
+    "export": ("unimo/inference/export/programs.py", "tests/"),
     "peers": ("unimo/benchmark/peers/", "tests/assets/make_"),
     "test": ("tests/",),
     "mutants": ("tests/support/mutants.py",),
