@@ -315,7 +315,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
             (["--input", "file", "--out", "tower"], "truncated or not a safetensors file"),
             (["--input", "weights.safetensors", "--out", "tower"], "missing"),
             (["--input", f"{HF}/model.safetensors", "--out", "file"], "--out file is a file"),
-            (["--input", "w.bin", "--out", "tower"], "is not a complete pickle"),
+            (["--input", "w.bin", "--out", "tower"], "cannot read weights w.bin: No such file"),
         )
     ],
     *[
