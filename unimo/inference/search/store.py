@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from unimo.digests import digest
 from unimo.errors import ConfigError, DataError
-from unimo.files import make_folder, read_json_object, read_lines, replacing, write_text
+from unimo.files import make_folder, parse_json, read_json_object, read_lines, replacing, write_text
 
 INDEX = "index.json"
 FORMAT = 1
@@ -116,7 +116,7 @@ class Store:
         for number, part in enumerate(self.state.parts):
             path = self.folder / names_file(number)
             self.check(path, part.names)
-            found.extend(json.loads(line) for line in read_lines(path))
+            found.extend(parse_json(line, path, DataError) for line in read_lines(path))
         if len(found) != self.state.rows:
             raise _damaged(self.folder, f"it has {len(found)} names of {self.state.rows} vectors")
         return found
