@@ -153,7 +153,7 @@ def train(
         done = checkpoint.read_step(last) if last is not None else 0
         source = str(last or init or backbone or "scratch")
         plan = make_plan(state, source, done=done)
-        plan = replace(plan, hints=tuple(hints_of(plan, run)))
+        plan = replace(plan, hints=tuple(hints_of(plan)))
         save_plan(plan, state)
         if not quiet:
             logger.info("%s", format_plan(plan))

@@ -73,7 +73,8 @@ def open_tensors(path: str | Path) -> dict[str, Stored]:
             f'python -c "import torch; torch.save(torch.load('
             f"'{place.name}', map_location='cpu', weights_only=True), 'new_{place.name}')\""
         )
-    if start.startswith(b"\x80") and place.suffix != ".safetensors":
+    # Protocol 0 of pickles has no mark.
+    if place.suffix in (".pdparams", ".pkl") or (start[:1] == b"\x80" and place.suffix != ".safetensors"):
         try:
             return _named(read_numpy_pickle(place), place)
         except DataError as error:

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import micro_semvlp
 import micro_unimo
 import micro_unimo2
 import pytest
@@ -87,7 +88,12 @@ def test_labelled_images_are_classified(tmp_path: Path) -> None:
 @pytest.mark.parametrize("was_evaluated", [True, False])
 def test_without_a_task_the_model_is_evaluated(tmp_path: Path, was_evaluated: bool) -> None:
     texts = pretraining("unimo2", tmp_path, pairs=[], texts=["scenes"])
-    birds = pretraining("unimo3", tmp_path, pairs=[{"path": "birds", "prompt": "a photo of {}"}])
+    birds = make_run(
+        "pretrain",
+        tmp_path,
+        model=micro_semvlp.MODEL,
+        data={**micro_semvlp.SEMVLP["data"], "pairs": [{"path": "birds", "prompt": "a photo of {}"}]},
+    )
     tuned = make_run("vqa", tmp_path)
     split = "val" if was_evaluated else "train"
     for run in (texts, birds, tuned):
