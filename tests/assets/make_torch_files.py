@@ -39,7 +39,7 @@ class Net(torch.nn.Module):
         return self.block(x) * self.scale
 
 
-def stranger(module: str, name: str, base: type) -> type:
+def foreign_class(module: str, name: str, base: type) -> type:
     """Make a class of a package that is not installed."""
     parts = module.split(".")
     for end in range(1, len(parts) + 1):
@@ -76,8 +76,8 @@ def main() -> None:
     optimizer = torch.optim.AdamW(net.parameters())
     net(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    callback = stranger("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint", object)
-    attributes = stranger("pytorch_lightning.utilities.parsing", "AttributeDict", dict)
+    callback = foreign_class("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint", object)
+    attributes = foreign_class("pytorch_lightning.utilities.parsing", "AttributeDict", dict)
     lightning = {
         "epoch": 1,
         "state_dict": state,

@@ -60,7 +60,7 @@ class VlmoRelease(Named):
         return (top - other_top + side - 1) * (2 * side - 1) + left - other_left + side - 1
 
     def biases(self, places: list[tuple[str, int]]) -> Array:
-        """What is added to the logits of each layer [layers, heads, S, S]."""
+        """Return the position bias of the logits of each layer [layers, heads, S, S]."""
         table = self.w.get("relative_position_bias_table")
         if table is None:
             return np.zeros((self.depth, self.heads, 1, 1))

@@ -7,6 +7,8 @@ It raises `ConfigError` for options that do not fit it. Paddle is imported by th
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import itertools
 from pathlib import Path
 
 from unimo.errors import ConfigError
@@ -63,9 +65,6 @@ def grounded_tokens(options: argparse.Namespace, directories: list[Path]) -> lis
 
 def layers(options: argparse.Namespace, directories: list[Path]) -> list[str]:
     """Draw Figs. 1 and 4 of UNIMO-3, and its gates."""
-    import dataclasses
-    import itertools
-
     from unimo.analysis import layers as figure
     from unimo.analysis import layers_page, show
     from unimo.analysis.grounded_tokens import open_loader

@@ -157,7 +157,7 @@ def _add_distances(
     sizes: dict[Part, int] = {"image": image.image.shape[1], "text": text.text.shape[1]}
     if fused.grounded_ids is not None:
         sizes["grounded"] = fused.grounded_ids.shape[1]
-    lengths = batch.attention_mask.sum(axis=1)
+    places = {part: _places(part, batch, sizes["image"]) for part in TOWERS}
     for name, weights in {**text.attentions, **image.attentions, **fused.attentions}.items():
         kind, _, layer = name.rpartition(".")
         for part in TOWERS:
@@ -166,21 +166,23 @@ def _add_distances(
                 continue
             label = f"{part} in {kind.replace('_', ' ')}"
             for number, sample in enumerate(block.astype("float32").numpy()):
-                places = _places(part, batch, number, int(lengths[number]), sizes["image"])
                 first = 1 if part == "image" else 0  # without the class token
-                rows = slice(first, first + len(places))
-                distance = attention_distance(sample[:, rows, rows], places)
+                rows = slice(first, first + len(places[part][number]))
+                distance = attention_distance(sample[:, rows, rows], places[part][number])
                 found[label][int(layer)].append(distance[None])
 
 
-def _places(part: str, batch: Any, number: int, length: int, rows: int) -> np.ndarray:
-    """Return where the rows of a sample are: numbers of tokens, or centres in sides of the picture."""
+def _places(part: str, batch: Any, rows: int) -> list[np.ndarray]:
+    """Return where the rows of each sample are: numbers of tokens, or centres in sides of the picture."""
     if part == "text":
-        return np.arange(length, dtype=np.float32)[:, None]
+        return [np.arange(length, dtype=np.float32)[:, None] for length in batch.attention_mask.sum(axis=1)]
     if isinstance(batch.images, Mapping):
-        boxes = batch.images["locations"][number][batch.images["mask"][number] > 0, :4]
-    else:
-        boxes = grid_boxes(isqrt(rows - 1))
+        pairs = zip(batch.images["locations"], batch.images["mask"], strict=True)
+        return [_centres(boxes[mask > 0, :4]) for boxes, mask in pairs]
+    return [_centres(grid_boxes(isqrt(rows - 1)))] * len(batch.input_ids)
+
+
+def _centres(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 

@@ -13,7 +13,7 @@ from unimo.errors import CheckpointError
 from unimo.files import read_json_object
 from unimo.inference.saving import METRICS, WEIGHTS, read_config
 from unimo.registry import paper_of
-from unimo.weights.files import read_safetensors
+from unimo.weights.files import open_safetensors
 
 CARD = "README.md"
 KINDS = {
@@ -38,7 +38,7 @@ def model_card(directory: Path) -> str:
     scores = read_json_object(directory / METRICS, CheckpointError) if (directory / METRICS).is_file() else {}
     split = str(scores.get("split", ""))
     numbers = {key: value for key, value in scores.items() if isinstance(value, (int, float))}
-    parameters = sum(x.size for x in read_safetensors(directory / WEIGHTS).values())
+    parameters = sum(x.size for x in open_safetensors(directory / WEIGHTS).values())
     parts = [
         f"---\n{yaml.safe_dump(_front(content, paper.citation, numbers, split), sort_keys=False)}---\n",
         f"# {name}: {task}\n",

@@ -29,8 +29,12 @@ def check_replaceable(folder: str | Path, marks: Sequence[str], what: str) -> Pa
 
 
 @contextlib.contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, purpose: str = "") -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `folder` when the block ends without an error.
+
+    Args:
+        folder: the folder.
+        purpose: verb and object that an error says after "cannot"; empty for `write {folder}`.
 
     Raises:
         CheckpointError: it cannot be written; what was there is intact.
@@ -42,6 +46,6 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         yield fresh
         publish_folder(fresh, folder)
     except OSError as error:
-        raise CheckpointError(f"cannot write {folder}: {error}; free some space") from error
+        raise CheckpointError(f"cannot {purpose or f'write {folder}'}: {error}; free some space") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)

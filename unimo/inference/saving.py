@@ -9,7 +9,6 @@ metrics.json        scores at the time of saving, and how the checkpoint was cho
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,8 @@ import yaml
 
 from unimo.config import merge_plain, read_yaml, to_plain
 from unimo.errors import CheckpointError, shown
-from unimo.files import publish_folder, write_text
+from unimo.files import write_text
+from unimo.inference.folders import replacing_folder
 from unimo.weights.files import write_safetensors
 
 if TYPE_CHECKING:
@@ -44,10 +44,7 @@ def save_model(
     from unimo.weights.layers import open_layer
 
     directory = Path(directory)
-    fresh = directory.with_name(f".{directory.name}.writing")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+    with replacing_folder(directory, f"write the model to {directory}") as fresh:
         processor.save(fresh)
         content = to_plain(run) if run is not None else {}
         content |= {"model": to_plain(task.model.config), "task": to_plain(task.config)}
@@ -55,11 +52,6 @@ def save_model(
         write_text(fresh / CONFIG, yaml.safe_dump(merge_plain(read_config(fresh), content), sort_keys=False))
         write_text(fresh / METRICS, json.dumps(dict(metrics or {}), indent=1))
         write_safetensors(fresh / WEIGHTS, open_layer(task))
-        publish_folder(fresh, directory)
-    except OSError as error:
-        raise CheckpointError(f"cannot write the model to {directory}: {error}; free some space") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return directory
 
 

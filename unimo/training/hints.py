@@ -1,4 +1,4 @@
-"""What to know or to change before a run goes on: a random start, too little disk, too much time."""
+"""Hints before a run goes on: a random start, too little memory or disk, too much time."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from typing import Any
 from unimo import distributed
 from unimo.config import dump
 from unimo.errors import CheckpointError
-from unimo.files import publish_folder, write_text
+from unimo.files import write_text
+from unimo.inference.folders import replacing_folder
 from unimo.settings import RunConfig
 from unimo.training import checkpoint
 from unimo.training.next_command import next_command
@@ -73,12 +74,5 @@ def _write(source: Path, kept: RunConfig, summary: dict[str, Any]) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     """Put a copy of a folder in the place of an older one."""
-    fresh = target.with_name(f".{target.name}.writing")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.copytree(source, fresh)
-        publish_folder(fresh, target)
-    except OSError as error:
-        raise CheckpointError(f"cannot copy {source} to {target}: {error}; free some space") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with replacing_folder(target, f"copy {source} to {target}") as fresh:
+        shutil.copytree(source, fresh, dirs_exist_ok=True)

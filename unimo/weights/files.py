@@ -36,7 +36,7 @@ _NAMES = {np.dtype(kind): name for name, kind in _KINDS.items() if kind != "bf16
 _WRAPPERS = ("state_dict", "module", "model")
 """Under which Lightning, DeepSpeed, and Detectron2 and unilm put the tensors."""
 _PREFIXES = ("module.", "_forward_module.")
-"""Of all names in files that were saved from a model inside of DistributedDataParallel or DeepSpeed."""
+"""Prefixes that all names have where DistributedDataParallel or DeepSpeed wrapped the model."""
 _PADDLE_NAME_TABLE = "StructuredToParameterName@@"
 """Entry that `paddle.save` puts beside the arrays."""
 

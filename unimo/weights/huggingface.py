@@ -56,7 +56,7 @@ class Source:
     model_types: tuple[str, ...] = ()
     """`model_type` of their config.json."""
     measure: Callable[[Tensors], dict[str, int]] | None = None
-    """What reads our sizes from shapes, for files that have no config.json."""
+    """Function that reads our sizes from the shapes, for files without a config.json."""
 
 
 # Names that all three share.

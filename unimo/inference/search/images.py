@@ -43,6 +43,8 @@ class Encoder:
     processor: Processor
     made_with: Mapping[str, Any]
     """The directory, and the digest of its weights."""
+    width: int
+    """E, numbers of a vector."""
 
     @classmethod
     def open(cls, directory: str | Path, rerank: int = 0) -> Encoder:
@@ -64,24 +66,15 @@ class Encoder:
             config = dataclasses.replace(config, rerank=rerank)
         task, processor = open_matcher(folder, config=config)
         untrained = pretrained and task.config.exhaustive  # see `open_matcher`
-        encoder = cls(task, processor, {"directory": str(folder), "model": digest(folder / WEIGHTS)})
-        if untrained or encoder._probe() is None:
+        vectors = None if untrained else _text_vectors(task, processor, ["a"])
+        if vectors is None:
             raise CapabilityError(
                 f"{directory} has no vectors of images and texts to search by; give a model that was "
                 "pre-trained with image-text contrast (VLMo, UNIMO-2), or fine-tuned on retrieval with it "
                 "(python tools/finetune.py --task retrieval task.loss=itc_itm)"
             )
-        return encoder
-
-    def _probe(self) -> paddle.Tensor | None:
-        with paddle.no_grad():
-            inputs = to_tensors(self.processor(texts=["a"]))
-            return self.task.text_vectors(self.task.model.encode_text(*inputs.values()))
-
-    @property
-    def width(self) -> int:
-        """E, numbers of a vector."""
-        return int(self._probe().shape[1])
+        made_with = {"directory": str(folder), "model": digest(folder / WEIGHTS)}
+        return cls(task, processor, made_with, width=vectors.shape[1])
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Compute unit vectors [N, E], float32, of N texts.
@@ -89,16 +82,20 @@ class Encoder:
         Raises:
             RecordError: a text is empty.
         """
-        inputs = to_tensors(self.processor(texts=list(texts)))
-        with paddle.no_grad():
-            encoded = self.task.model.encode_text(inputs["input_ids"], inputs["attention_mask"])
-            return _unit(self.task.text_vectors(encoded))
+        return _unit(_text_vectors(self.task, self.processor, texts))
 
     def images(self, images: Sequence[Any]) -> np.ndarray:
         """Compute unit vectors [N, E], float32, of N images as `Processor.image` gives them."""
         with paddle.no_grad():
             encoded = self.task.model.encode_image(to_tensors(self.processor.join_images(images)))
             return _unit(self.task.image_vectors(encoded))
+
+
+def _text_vectors(task: MatchingTask, processor: Processor, texts: Sequence[str]) -> paddle.Tensor | None:
+    """Compute the vectors [N, E] of texts; None for a task without any."""
+    inputs = to_tensors(processor(texts=list(texts)))
+    with paddle.no_grad():
+        return task.text_vectors(task.model.encode_text(inputs["input_ids"], inputs["attention_mask"]))
 
 
 def _unit(vectors: paddle.Tensor) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from unimo.inference.search.store import Lists, Store, lists_file, vectors_file
 
 logger = logging.getLogger(__name__)
 MOST_FLAT = 100_000
-"""Up to so many vectors all are compared: 0.3 GB of E = 768."""
+"""Largest number of vectors that are all compared with a query: 0.3 GB with E = 768."""
 GROWTH = 4
 """Times that an index may grow before its lists are trained anew."""
 WANTED_RECALL = 0.95
@@ -155,7 +155,7 @@ def prepare(store: Store, say: Callable[[str], None] = logger.info, most_flat: i
     path = store.folder / lists_file(lists)
     with replacing(path) as temporary:
         faiss().write_index(index, str(temporary))
-    store.write(lists=Lists(**(vars(lists) | {"sha256": digest(path)})))
+    store.write(lists=replace(lists, sha256=digest(path)))
     say(f"{probes} of {index.nlist} lists, {candidates} candidates: recall@{MEASURED_AT} {found:.3f}")
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ class Store:
 
     def write(self, **changes: Any) -> None:
         """Replace fields of the state, on disk first."""
-        state = State(**({key: getattr(self.state, key) for key in State.__dataclass_fields__} | changes))
+        state = replace(self.state, **changes)
         write_text(self.folder / INDEX, json.dumps(asdict(state), indent=1) + "\n")
         self.state = state
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
 import paddle
 import pytest
 from bridgetower_names import classifier, contrast, ranking, released_shapes
 from meter_numpy import Meter
+from parity_pairs import Pairs
 from seeded_weights import seeded
 
 from unimo.config import merge_into
@@ -16,11 +14,10 @@ from unimo.models.unimo3 import PAPER
 from unimo.registry import build_model, task_class, task_config
 from unimo.weights.layers import load_into
 
-WIDTH, WORDS, LENGTHS = 32, 60, (9, 4)
+WIDTH, WORDS = 32, 60
 GIVEN = {part: {"num_heads": 4} for part in ("text", "vision", "fusion")}
-RNG = np.random.default_rng(0)
-IDS = [RNG.integers(5, WORDS, length) for length in LENGTHS]
-PIXELS, SECOND = RNG.normal(size=(2, 2, 3, 24, 24)).astype("float32")
+PAIRS = Pairs((5, WORDS), padding=1)
+close, each = PAIRS.close, PAIRS.each
 
 
 def opened(kind: str, task: str = "pretrain", types: int = 2, **heads: tuple[int, ...]):
@@ -37,27 +34,6 @@ def opened(kind: str, task: str = "pretrain", types: int = 2, **heads: tuple[int
     return Meter(tensors, 4, 4, 4), made
 
 
-def encoded(model):
-    mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
-    ids = np.ones(mask.shape, np.int64)
-    ids[mask] = np.concatenate(IDS)
-    text = model.encode_text(*map(paddle.to_tensor, (ids, mask.astype("int64"))), layers=True)
-    return text, model.encode_image(paddle.to_tensor(PIXELS), layers=True)
-
-
-def each(expected: Callable[[np.ndarray, np.ndarray], object]) -> list:
-    """Compute something of each pair alone, without padding."""
-    return list(map(expected, IDS, PIXELS))
-
-
-def close(found: paddle.Tensor, expected: Callable[[np.ndarray, np.ndarray], np.ndarray] | list) -> None:
-    """Compare each sample, without padding, with the reading of it alone."""
-    expected = expected if isinstance(expected, list) else each(expected)
-    for row, wanted in zip(found.numpy(), expected, strict=True):
-        row = row[: len(wanted)] if wanted.ndim else row
-        assert np.abs(row - wanted).max() < 2e-5 < np.abs(wanted).max() / 1000
-
-
 @pytest.mark.parametrize("kind", ["meter", "bridgetower"])
 def test_every_layer_and_the_heads_of_pretraining(kind: str) -> None:
     reading, task = opened(kind)
@@ -67,13 +43,15 @@ def test_every_layer_and_the_heads_of_pretraining(kind: str) -> None:
             key = stream, number
             layer.register_forward_post_hook(lambda _, __, out, key=key: fusion.__setitem__(key, out[0]))
     with paddle.no_grad():
-        text, image = encoded(model)
+        text, image = PAIRS.encoded(model, layers=True)
         fused = model.fuse(text, image)
         words, matching = task.objective.mlm_head(fused.fused_text), task.objective.itm_head(fused.pooled)
     assert len(text.text_layers) == 5 and len(image.image_layers) == (4 if kind == "meter" else 5)
-    for layer, states in zip(text.text_layers, zip(*map(reading.text, IDS), strict=True), strict=True):
+    for layer, states in zip(text.text_layers, zip(*map(reading.text, PAIRS.ids), strict=True), strict=True):
         close(layer, list(states))
-    for layer, states in zip(image.image_layers, zip(*map(reading.image, PIXELS), strict=True), strict=True):
+    for layer, states in zip(
+        image.image_layers, zip(*map(reading.image, PAIRS.pixels), strict=True), strict=True
+    ):
         close(layer, list(states))
     assert len(fusion) == 4
     pairs = each(reading.fuse)
@@ -89,35 +67,24 @@ def test_logits_of_classifiers(kind: str) -> None:
     for task, head, classes in (("vqa", "vqa_classifier", 7), ("entailment", "snli_classifier", 3)):
         reading, made = opened(kind, task, **classifier(head, 2 * WIDTH, 48, classes))
         with paddle.no_grad():
-            logits = made.classifier(made.model.fuse(*encoded(made.model)).pooled)
+            logits = made.classifier(made.model.fuse(*PAIRS.encoded(made.model, layers=True)).pooled)
         close(logits, lambda *pair, head=head, reading=reading: reading.classify(reading.pooled(*pair), head))
 
 
 def test_logits_of_two_pictures() -> None:
     reading, made = opened("bridgetower", "nlvr2", 3, **classifier("nlvr2_classifier", 4 * WIDTH, 48, 2))
-    with paddle.no_grad():
-        text, image = encoded(made.model)
-        second = made.model.encode_image(paddle.to_tensor(SECOND), second=True)
-        pooled = [made.model.fuse(text, one).pooled for one in (image, second)]
-        logits = made.classifier(paddle.concat(pooled, axis=1))
-    others = iter(SECOND)
-
-    def expected(ids: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        both = reading.pooled(ids, pixels), reading.pooled(ids, next(others), 2)
-        return reading.classify(np.concatenate(both), "nlvr2_classifier")
-
-    close(logits, expected)
+    PAIRS.close_of_two_pictures(reading, made)
 
 
 def test_scores_of_retrieval() -> None:
     """METER ranks by one output; here it is the difference of two, of which the first is 0."""
     reading, made = opened("meter", "retrieval", **ranking(WIDTH))
     with paddle.no_grad():
-        scores = made.match_scores(*encoded(made.model))
+        scores = made.match_scores(*PAIRS.encoded(made.model, layers=True))
     close(scores.unsqueeze(1), lambda *pair: reading.linear(reading.pooled(*pair), "rank_output"))
     reading, made = opened("bridgetower", "retrieval", **contrast("bridgetower", WIDTH, 16))
     with paddle.no_grad():
-        text, image = encoded(made.model)
+        text, image = PAIRS.encoded(made.model, layers=True)
         vectors, logits = (made.text_vectors(text), made.image_vectors(image)), made.match_logits(text, image)
     for side in (0, 1):
         close(vectors[side], lambda *pair, side=side: reading.contrast(*pair)[side])

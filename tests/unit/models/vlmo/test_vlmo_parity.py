@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import paddle
 import pytest
+from parity_pairs import Pairs
 from seeded_weights import seeded
 from vlmo_names import released_shapes, task_shapes
 from vlmo_numpy import VlmoRelease
@@ -16,10 +15,9 @@ from unimo.config import merge_into
 from unimo.models.vlmo.convert import from_release
 from unimo.weights.layers import load_into
 
-HEADS, DEPTH, WORDS, LENGTHS = 4, 3, 50, (9, 4)
-RNG = np.random.default_rng(0)
-IDS = [RNG.integers(1, WORDS, length) for length in LENGTHS]
-PIXELS, SECOND = RNG.normal(size=(2, 2, 3, 24, 24)).astype("float32")
+HEADS, DEPTH, WORDS = 4, 3, 50
+PAIRS = Pairs((1, WORDS), padding=0)
+close, each = PAIRS.close, PAIRS.each
 
 
 def opened(relative: bool, task: str = "pretrain"):
@@ -38,38 +36,16 @@ def opened(relative: bool, task: str = "pretrain"):
     return VlmoRelease(tensors, HEADS), made
 
 
-def encoded(model):
-    mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
-    ids = np.zeros(mask.shape, np.int64)
-    ids[mask] = np.concatenate(IDS)
-    text = model.encode_text(*map(paddle.to_tensor, (ids, mask.astype("int64"))))
-    return text, model.encode_image(paddle.to_tensor(PIXELS))
-
-
-def each(expected: Callable[[np.ndarray, np.ndarray], object]) -> list:
-    """Compute something of each pair alone, without padding."""
-    return list(map(expected, IDS, PIXELS))
-
-
-def close(found: paddle.Tensor, expected: Callable[[np.ndarray, np.ndarray], np.ndarray] | list) -> None:
-    """Compare each sample, without padding, with the reading of it alone."""
-    expected = expected if isinstance(expected, list) else each(expected)
-    for row, ids, wanted in zip(found.numpy(), IDS, expected, strict=True):
-        if wanted.ndim == 2 and len(row) > len(wanted):  # padding behind the text
-            row = np.concatenate([row[: len(ids)], row[max(LENGTHS) :]])
-        assert np.abs(row - wanted).max() < 2e-5 < np.abs(wanted).max() / 1000
-
-
 @pytest.mark.parametrize("relative", [True, False])
 def test_every_layer_of_texts_images_and_pairs(relative: bool) -> None:
     reading, task = opened(relative)
     model = task.model
     with paddle.no_grad():
-        text, image = encoded(model)
+        text, image = PAIRS.encoded(model)
         for has_text, has_image in ((True, False), (False, True), (True, True)):
             sequence = model.join(text if has_text else None, image if has_image else None)
-            texts = IDS if has_text else [None] * len(IDS)
-            images = PIXELS if has_image else [None] * len(IDS)
+            texts = PAIRS.ids if has_text else [None] * len(PAIRS.ids)
+            images = PAIRS.pixels if has_image else [None] * len(PAIRS.ids)
             layers = zip(*map(reading.run, texts, images), strict=True)
             for depth, expected in enumerate(layers):
                 close(model.run(sequence, last=depth)[0], list(expected))
@@ -81,7 +57,7 @@ def test_heads_of_pretraining(relative: bool) -> None:
     reading, task = opened(relative)
     model, heads = task.model, task.objective
     with paddle.no_grad():
-        text, image = encoded(model)
+        text, image = PAIRS.encoded(model)
         fused = model.fuse(text, image)
         words, matching = heads.mlm_head(fused.fused_text), heads.itm_head(fused.pooled)
         of_text, pair_text = model.contrast_states(text, None)
@@ -108,27 +84,16 @@ def test_heads_of_pretraining(relative: bool) -> None:
 def test_logits_of_answers_and_of_two_pictures() -> None:
     reading, made = opened(True, "vqa")
     with paddle.no_grad():
-        logits = made.classifier(made.model.fuse(*encoded(made.model)).pooled)
+        logits = made.classifier(made.model.fuse(*PAIRS.encoded(made.model)).pooled)
     close(logits, lambda *pair: reading.classify(reading.pooled(*pair), "vqa_classifier"))
     reading, made = opened(True, "nlvr2")
-    with paddle.no_grad():
-        text, image = encoded(made.model)
-        second = made.model.encode_image(paddle.to_tensor(SECOND), second=True)
-        pooled = [made.model.fuse(text, one).pooled for one in (image, second)]
-        logits = made.classifier(paddle.concat(pooled, axis=1))
-    others = iter(SECOND)
-
-    def expected(ids: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        both = reading.pooled(ids, pixels), reading.pooled(ids, next(others), 2)
-        return reading.classify(np.concatenate(both), "nlvr2_classifier")
-
-    close(logits, expected)
+    PAIRS.close_of_two_pictures(reading, made)
 
 
 def test_vectors_and_scale_of_retrieval() -> None:
     reading, made = opened(True, "retrieval")
     with paddle.no_grad():
-        text, image = encoded(made.model)
+        text, image = PAIRS.encoded(made.model)
         vectors = made.text_vectors(text), made.image_vectors(image)
     close(vectors[0], lambda ids, _: reading.vector("text", ids, None))
     close(vectors[1], lambda _, pixels: reading.vector("image", None, pixels))
