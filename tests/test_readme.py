@@ -92,6 +92,7 @@ def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
         "UNIMO_VENV": str(folder / "none"),
+        "PYTHON": "python",
     }
     return subprocess.run(
         ["bash", "-c", text],
