@@ -121,6 +121,9 @@ class OptimConfig:
     """Peak rate of the towers."""
     lr_multipliers: dict[str, NonNegative] = field(default_factory=lambda: {"heads": 5.0, "cross_modal": 5.0})
     """Factor on `lr` for each group that model and task declare; 1 for groups that are not listed."""
+    layer_decay: Share = 1.0
+    """Factor from each layer to the one below it, besides that of the group (ELECTRA, BEiT): d ** (n + 1 - l)
+    in layer l of n, where embeddings are layer 0; 1 in heads and what else is in no layer."""
     weight_decay: NonNegative = 0.01
     """Decoupled decay; never on biases, norms, embeddings of classes and positions
     (`unimo/training/optimizer.py`)."""

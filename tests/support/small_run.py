@@ -78,6 +78,9 @@ class SmallModel(nn.Layer):
     def lr_group(self, parameter: str) -> str:
         return "cross_modal" if parameter.startswith("cross") else "towers"
 
+    def depth(self, parameter: str) -> int | None:
+        return {"tower": 1, "cross": 2}.get(parameter.partition(".")[0])
+
 
 @dataclass(kw_only=True)
 class SmallBatch(Batch):

@@ -239,6 +239,14 @@ class Model(nn.Layer):
         """Return the learning-rate group of a parameter: `towers` or `cross_modal`."""
         raise NotImplementedError
 
+    def depth(self, parameter: str) -> int | None:
+        """Return how deep a parameter stands: 0 in what embeds the input, l in layer l; None in neither.
+
+        The layers of a fusion encoder go on counting where those of its deepest tower end. Layer-wise rates
+        follow from it (`optim.layer_decay`).
+        """
+        raise NotImplementedError
+
     def parts_to_load(self) -> Iterable[TowerSource]:
         """Return the parts whose config may name a folder of weights to start from."""
         return ()

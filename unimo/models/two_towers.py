@@ -90,3 +90,13 @@ class TwoTowers(Model):
     def lr_group(self, parameter: str) -> str:
         """Return `towers` for both towers, else `cross_modal`."""
         return "towers" if parameter.partition(".")[0] in ("text", "vision") else "cross_modal"
+
+    def depth(self, parameter: str) -> int | None:
+        part, *rest = parameter.split(".")
+        numbers = [int(word) for word in rest if word.isdecimal()]
+        if part in ("text", "vision"):
+            above = rest[0] in ("ln_post", "pooler")
+            return 1 + numbers[0] if numbers else None if above else 0
+        if part == "fusion" and numbers:
+            return 1 + max(len(self.text.layers), len(self.vision.layers)) + numbers[0]
+        return None

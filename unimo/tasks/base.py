@@ -270,6 +270,11 @@ class Task(Contrastive):
         own, _, rest = parameter.partition(".")
         return self.model.lr_group(rest) if own == "model" else "heads"
 
+    def depth(self, parameter: str) -> int | None:
+        """Return the depth of a parameter in the model (`Model.depth`); None for those of heads."""
+        own, _, rest = parameter.partition(".")
+        return self.model.depth(rest) if own == "model" else None
+
 
 def asked_pairs(processor: Processor, questions: Sequence[Question]) -> PairBatch:
     """Return the images and texts of questions as tensors.

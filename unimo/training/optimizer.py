@@ -1,4 +1,4 @@
-"""AdamW with a rate multiplier for each group, its state by the names of parameters, and the rate of a step.
+"""AdamW with a rate for each group and layer, its state by the names of parameters, and the rate of a step.
 
 Weight decay applies to matrices, but not to parameters of one dimension (biases, norms, gates) nor to class
 and position embeddings, which are looked up rather than multiplied with.
@@ -57,24 +57,43 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim > 1 and not (is_table or getattr(parameter, "no_decay", False))
 
 
-def build_optimizer(task: nn.Layer, optim: OptimConfig) -> AdamW:
-    """Build AdamW over the trainable parameters of a task, those without `stop_gradient`.
+def rate_factors(task: nn.Layer, optim: OptimConfig) -> dict[str, float]:
+    """Return the factor on `optim.lr` of each parameter that learns, those without `stop_gradient`, by name.
 
-    The multiplier of a parameter is `optim.lr_multipliers[task.lr_group(name)]`, 1 when not listed.
+    It is `optim.lr_multipliers[task.lr_group(name)]`, 1 when not listed, times that of the layer
+    (`optim.layer_decay`). Layers are counted up to the highest that learns, so that those of a fusion
+    encoder do not count where a task reads the tower below it alone.
 
     Raises:
         ConfigError: a multiplier for a group that does not exist, or nothing to train.
     """
-    trainable = {name: p for name, p in task.named_parameters() if not p.stop_gradient}
-    if not trainable:
+    groups = {name: task.lr_group(name) for name, p in task.named_parameters() if not p.stop_gradient}
+    if not groups:
         raise ConfigError("every parameter is frozen: there is nothing to train")
-    groups = {name: task.lr_group(name) for name in trainable}
     known = GROUPS | set(groups.values())
     for group in optim.lr_multipliers:
         if group not in known:
             raise ConfigError(f"unknown group optim.lr_multipliers.{group}; {nearest(group, known)}")
+    factors = {name: optim.lr_multipliers.get(group, 1.0) for name, group in groups.items()}
+    if optim.layer_decay < 1:
+        depths = {name: depth for name in groups if (depth := task.depth(name)) is not None}
+        top = 1 + max(depths.values(), default=0)
+        factors |= {
+            name: factors[name] * optim.layer_decay ** (top - depth) for name, depth in depths.items()
+        }
+    return factors
+
+
+def build_optimizer(task: nn.Layer, optim: OptimConfig) -> AdamW:
+    """Build AdamW over the trainable parameters of a task, each at its rate (`rate_factors`).
+
+    Raises:
+        ConfigError: a multiplier for a group that does not exist, or nothing to train.
+    """
+    factors = rate_factors(task, optim)
+    trainable = {name: p for name, p in task.named_parameters() if name in factors}
     for name, parameter in trainable.items():
-        parameter.optimize_attr["learning_rate"] = optim.lr_multipliers.get(groups[name], 1.0)
+        parameter.optimize_attr["learning_rate"] = factors[name]
     # Paddle asks by the name it generated, which differs from process to process.
     decayed = frozenset(parameter.name for name, parameter in trainable.items() if decays(name, parameter))
     return AdamW(

@@ -20,6 +20,7 @@ from unimo.data.readers.base import Dataset
 from unimo.files import write_text
 from unimo.models.base import Model
 from unimo.training.memory import MemoryForecast
+from unimo.training.optimizer import rate_factors
 from unimo.training.pace import Pace, events
 from unimo.training.state import TrainState
 from unimo.training.trial import Trial, time_update, try_samples
@@ -123,6 +124,8 @@ class Plan:
     time: Pace | None
     """None if the first samples are broken."""
     disk: Disk
+    rates: tuple[float, float] | None = None
+    """Smallest and largest factor on `optim.lr`, where layers learn at rates of their own."""
     hints: tuple[str, ...] = ()
     """Warnings with remedies; see `hints.py`."""
 
@@ -148,6 +151,7 @@ def make_plan(
     run = state.run
     trial = try_samples(state)
     parts = tuple(parts_of(state.task, start, fresh))
+    factors = rate_factors(state.task, run.optim).values()
     plan = Plan(
         model=run.model.name,
         task=getattr(getattr(run, "task", None), "name", ""),
@@ -160,6 +164,7 @@ def make_plan(
         memory=_memory(state, memory) if memory else None,
         time=None,
         disk=_disk(state, parts),
+        rates=(min(factors), max(factors)) if run.optim.layer_decay < 1 else None,
     )
     return plan if trial is None else dataclasses.replace(plan, time=_guess(state, plan, trial))
 

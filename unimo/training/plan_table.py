@@ -33,6 +33,7 @@ def format_plan(plan: Plan) -> str:
                 [_data(corpus) for corpus in plan.data],
             ),
             *_rows({"batch": _batch(plan), "cost": _cost(plan)}),
+            *(_rows({"rates": f"{_factors(plan.rates)} of optim.lr, by layer"}) if plan.rates else ()),
             *(_rows({"memory": _memory(plan.memory)}) if plan.memory else ()),
             *_rows({"time": _time(plan), "disk": _disk(plan)}),
             *hints,
@@ -70,6 +71,10 @@ def _batch(plan: Plan) -> str:
     ranks = f"{step.ranks} rank{'s' * (step.ranks > 1)}"
     rounds = f"{step.rounds} round{'s' * (step.rounds > 1)}"
     return f"{step.samples:,} samples = {ranks} x {rounds} x {step.micro_batch_samples}"
+
+
+def _factors(rates: tuple[float, float]) -> str:
+    return " to ".join(f"{factor:.3g}" for factor in rates)
 
 
 def _cost(plan: Plan) -> str:

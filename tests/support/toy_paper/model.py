@@ -55,3 +55,6 @@ class Bags(Model):
 
     def lr_group(self, parameter: str) -> str:
         return "cross_modal" if parameter.startswith(("to_text", "pooler")) else "towers"
+
+    def depth(self, parameter: str) -> int | None:
+        return {"words": 0, "patches": 0, "to_text": 1}.get(parameter.partition(".")[0])

@@ -177,6 +177,14 @@ def test_frozen_parameters_are_counted_apart() -> None:
     assert text.parameters > 0 and text.trainable == 0
 
 
+def test_rates_of_layers_are_said(tmp_path: Path) -> None:
+    optim = {"layer_decay": 0.5, "lr_multipliers": {"cross_modal": 1.0, "heads": 2.0}}
+    with assembled(make_run("vqa", tmp_path, optim=optim)) as (state, plan):
+        layers = max(depth for name, _ in state.task.named_parameters() if (depth := state.task.depth(name)))
+    assert plan.rates == (0.5 ** (layers + 1), 2.0)
+    assert f"  rates   {plan.rates[0]:.3g} to 2 of optim.lr, by layer" in format_plan(plan).splitlines()
+
+
 def test_published_sizes_are_those_that_are_not_tiny() -> None:
     for paper in papers():
         assert {name for name in paper.sizes if "_tiny" not in name} == set(paper.published)

@@ -238,3 +238,9 @@ class SemVlp(Model):
     def lr_group(self, parameter: str) -> str:
         """Return `towers` for what BERT has, else `cross_modal`."""
         return "cross_modal" if parameter.startswith("objects.") or ".cross_" in parameter else "towers"
+
+    def depth(self, parameter: str) -> int | None:
+        part, *rest = parameter.split(".")
+        if part == "layers":
+            return 1 + int(rest[0])
+        return None if part == "pooler" else 0

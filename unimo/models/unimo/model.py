@@ -274,6 +274,12 @@ class Unimo(Model):
         """Return `towers` for the Transformer, else `cross_modal`."""
         return "towers" if parameter.startswith("transformer.") else "cross_modal"
 
+    def depth(self, parameter: str) -> int | None:
+        part, *rest = parameter.split(".")
+        if part == "transformer" and rest[0] == "layers":
+            return 1 + int(rest[1])
+        return 0 if part in ("transformer", "regions") else None
+
 
 def _present(text: Encoded, image: Encoded) -> list[tuple[Tensor, Tensor]]:
     """Return states [B, S, H] and mask [B, S] of image and text, of those there are, in this order."""

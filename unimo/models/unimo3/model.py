@@ -142,3 +142,7 @@ class Unimo3(TwoTowers):
         Recipes let the latter learn at five times the rate of the towers (section 4.1).
         """
         return "towers" if parameter.startswith("type_embedding.") else super().lr_group(parameter)
+
+    def depth(self, parameter: str) -> int | None:
+        depth = super().depth(parameter)
+        return depth - 1 if "_links.gates." in parameter else depth  # gates are counted from 1

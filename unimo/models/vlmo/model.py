@@ -265,3 +265,11 @@ class Vlmo(Model):
     def lr_group(self, parameter: str) -> str:
         """Return `towers`: all parameters but those of heads learn at one rate (section 4.1)."""
         return "towers"
+
+    def depth(self, parameter: str) -> int | None:
+        """Return how deep a parameter stands. Relative positions, one table for all layers, stand in none, as
+        in BEiT's code."""
+        part, *rest = parameter.split(".")
+        if part == "blocks":
+            return 1 + int(rest[0])
+        return None if part in ("norm", "pooler", "relative_positions") else 0
