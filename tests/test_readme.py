@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ NOT_RUN = {
 NEEDS = (
     "--input", "--corpus", "--collection", "--annotations", "--images", "--image", "--config", "--weights",
 )  # fmt: skip
+# Words of a command that need a package which no wheel brings to the newest Pythons.
+EXTRA = {"onnx": "paddle2onnx"}
 # A command that stands on several pages runs once, where it stands first.
 CASES: dict[str, Command] = {}
 for command in (found for page in PAGES for block in blocks(page, "bash") for found in commands(page, block)):
@@ -133,6 +136,9 @@ def test_command(command: Command, folder: Path, request: pytest.FixtureRequest)
         request.getfixturevalue("furnished")
     assert words[0] in ("python", "bash", "hf"), f"{command.page.name}: say in NOT_RUN why this is not run"
     text = command.text
+    for word in EXTRA.keys() & set(words):
+        if find_spec(EXTRA[word]) is None:
+            pytest.skip(f"needs {EXTRA[word]}")
     if words[0] == "hf":
         text = without_network(words)
     elif words[1].startswith(("tools/", "scripts/", ".ci/", "ppdet_features/")):
