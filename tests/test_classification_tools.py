@@ -71,6 +71,27 @@ def test_sst2_from_scratch(tool: Tool) -> None:
     assert code == 2 and "sst2 has 1 text(s)" in err
 
 
+def test_files_for_the_server_of_glue(tool: Tool) -> None:
+    """Test files have no labels; both of MNLI, and the diagnostic set, are answered by one model."""
+    Path("glue/MNLI").mkdir(parents=True)
+    for name, count in (("test_matched", 3), ("test_mismatched", 2), ("diagnostic", 1)):
+        rows = "".join(f'{row}\ta red "circle\t a circle\n' for row in range(count))
+        Path(f"glue/MNLI/{name}.tsv").write_text(f"index\tsentence1\tsentence2\n{rows}")
+    saved("text_classification", Path("out"), model=MODEL, task={"dataset": "mnli"})
+    asked = ("text_classification", "out", "data.path=glue", "--predictions")
+    for name, split, count in (("MNLI-m", "test_matched", 3), ("MNLI-mm", "test_mismatched", 2)):
+        found = evaluate(tool, *asked, f"{name}.tsv", "--split", split)
+        assert (found["samples"], found["metrics"]) == (count, {})
+        lines = Path(f"{name}.tsv").read_text().splitlines()
+        assert len(lines) == 1 + count and lines[0] == "index\tprediction"
+    assert evaluate(tool, *asked, "AX.tsv", "--split", "test", "task.dataset=ax")["samples"] == 1
+    assert Path("AX.tsv").read_text().splitlines()[1].split("\t")[1] in {
+        "entailment", "neutral", "contradiction",
+    }  # fmt: skip
+    result = tool("evaluate", "--model", "out", *asked[2:], "both.tsv", "--split", "test")
+    assert_refused(result, "5 samples have 3 indices", "--split test_matched")
+
+
 def test_image_folder_then_linear_probe(tool: Tool) -> None:
     data = f"data.path={pictures()}"
     code, _, err = finetune(tool, "image_classification", data)
@@ -118,6 +139,17 @@ def test_glue_files_that_cannot_be_used(tool: Tool) -> None:
     assert_refused(result, "SST-2/train.tsv, line 2", "unknown label 'perhaps'", "expected 0, 1")
     result = finetune(tool, "text_classification", data, "task.dataset=mnli")
     assert_refused(result, "SST-2/train.tsv, line 1", "no column sentence1", "found: sentence, label")
+    Path("SST-2/train.tsv").write_text("sentence\tlabel\n")
+    assert_refused(finetune(tool, "text_classification", data), "SST-2/train.tsv has no samples")
+    Path("SST-2/train.tsv").write_text("sentence\tlabel\nred\t1\tone\tmore\n")
+    assert_refused(finetune(tool, "text_classification", data), "line 2: 4 columns, expected 2")
+    Path("SST-2/train.tsv").write_text("red\t1\n")
+    Path("SST-2/dev.tsv").unlink()
+    chosen = ("train.select_metric=accuracy", "train.eval_every=1", "train.patience=3")
+    result = finetune(tool, "text_classification", data, *chosen)
+    assert_refused(result, "SST-2 has no split 'val' of GLUE files; found: train.tsv")
+    result = finetune(tool, "text_classification", data, *chosen[:1], *chosen[2:])
+    assert_refused(result, "train.patience=3 needs train.eval_every")
     result = finetune(tool, "text_classification", data, "task.dataset=sst3")
     assert_refused(result, "task.dataset: 'sst3' is not one of sst2, mnli, cola, stsb")
 

@@ -56,6 +56,11 @@ def test_steps_of_other_glue_sets_are_ten_epochs(folder: str, family: str, sets:
     assert {name: int(steps) for name, steps in found.items()} == {
         name: round(10 * samples / batch) for name, samples in sets.items()
     }
+    if folder == "_base_":  # evaluated once an epoch
+        epochs = dict(re.findall(r"task\.dataset=(\w+) .*train\.eval_every=(\d+)", text))
+        assert {name: int(steps) for name, steps in epochs.items()} == {
+            name: round(samples / batch) for name, samples in sets.items()
+        }
 
 
 def rounds_in_comments() -> list[tuple[str, str, int, int, int]]:

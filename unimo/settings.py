@@ -125,8 +125,7 @@ class OptimConfig:
     """Factor from each layer to the one below it, besides that of the group (ELECTRA, BEiT): d ** (n + 1 - l)
     in layer l of n, where embeddings are layer 0; 1 in heads and what else is in no layer."""
     weight_decay: NonNegative = 0.01
-    """Decoupled decay; never on biases, norms, embeddings of classes and positions
-    (`unimo/training/optimizer.py`)."""
+    """Decoupled decay; never on biases, norms, tables of classes and positions (`training/optimizer.py`)."""
     betas: list[Dropout] = field(default_factory=lambda: [0.9, 0.98])
     eps: Positive = 1e-8
     warmup: NonNegative = 0.1
@@ -189,6 +188,13 @@ class TrainConfig:
     keep_checkpoints: Size = 2
     select_metric: str = ""
     """Metric whose best model is kept as `best/`; empty for the last model only."""
+    patience: Count = 0
+    """Evaluations in a row without a better `select_metric` that end the run (GLUE: 3); 0 means never."""
+
+    def __post_init__(self) -> None:
+        if self.patience and not (self.eval_every and self.select_metric):
+            lacks = "select_metric" if self.eval_every else "eval_every"
+            raise ConfigError(f"train.patience={self.patience} needs train.{lacks}; give it, or set it to 0")
 
     def rounds(self, ranks: int) -> int:
         """Return the rounds of one step: the fewest that cut the share of each rank into equal micro-batches;

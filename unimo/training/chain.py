@@ -118,4 +118,5 @@ def train_runs(runs: Sequence[RunConfig]) -> list[dict[str, Any]]:
 
 def is_done(summary: Mapping[str, Any]) -> bool:
     """Return whether the next run may follow on one with this summary."""
-    return not cli.code_after(summary["stopped_by"]) and summary["step"] == summary["max_steps"]
+    whole = summary["step"] == summary["max_steps"] or summary.get("ended_early")
+    return whole and not cli.code_after(summary["stopped_by"])

@@ -38,6 +38,7 @@ MAY_CHANGE = frozenset(
         "train.max_steps",
         "train.micro_batch_size",
         "train.on_unsupported_precision",
+        "train.patience",
         "train.recompute",
         "train.save_every",
         "train.sharding_stage",
@@ -117,9 +118,12 @@ def finished(run: RunConfig, last: Path) -> dict[str, Any] | None:
     step, found = content["step"], checkpoint.differences(content["config"], run)
     if any(checkpoint.compared_by_content(each, content["corpora"]) for each in found):
         return None
-    if step < run.train.max_steps or not (output_dir / SUMMARY).is_file():
+    if not (output_dir / SUMMARY).is_file():
         return None
     summary = read_json(output_dir / SUMMARY, CheckpointError)
+    ended_early = summary.get("ended_early") and "train.patience" not in [each.key for each in found]
+    if step < run.train.max_steps and not ended_early:
+        return None
     is_whole = (output_dir / "model" / loading.WEIGHTS).is_file() and summary.get("metrics")
     if not is_whole or (summary["step"], summary["max_steps"]) != (step, run.train.max_steps):
         return None

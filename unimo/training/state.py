@@ -175,6 +175,8 @@ class TrainState:
     """Whether the micro-batch was chosen by `micro_batch.py`, which then may also make it smaller."""
     best: dict[str, float] = field(default_factory=dict)
     """Metrics of the best evaluation so far."""
+    no_better: list[int] = field(default_factory=list)
+    """Steps of the evaluations since the best one."""
     window: MetricWindow = field(default_factory=MetricWindow)
     started: float = field(default_factory=time.monotonic)
     layer: nn.Layer = field(init=False)
@@ -195,8 +197,13 @@ class TrainState:
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are done."""
-        return self.step >= self.run.train.max_steps
+        """Whether all steps are done, or the run has ended early."""
+        return self.step >= self.run.train.max_steps or self.ended_early
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether no evaluation was better than the best for as long as `train.patience` allows."""
+        return 0 < self.run.train.patience <= len(self.no_better)
 
     @property
     def signal(self) -> str:
@@ -231,6 +238,7 @@ class TrainState:
             "evaluates": self.evaluates,
             "world_size": distributed.world_size(),
             "best": self.best,
+            "no_better": self.no_better,
             "window": self.window.state_dict(),
             "scaler": self.precision.state_dict(),
             "loaders": distributed.gather(self.loader.state_dict()),
@@ -239,7 +247,7 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; with another number of ranks, the data position of rank 0."""
         self.step, self.awaits_evaluation = state["step"], state["evaluates"]
-        self.best = dict(state["best"])
+        self.best, self.no_better = dict(state["best"]), list(state.get("no_better", ()))
         self.window.load_state_dict(state["window"])
         self.precision.load_state_dict(state["scaler"])
         loaders = state["loaders"]

@@ -13,7 +13,8 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     rows = {
         "run": f"{summary['model']} {summary['task']}, {summary['parameters'] / 1e6:.1f} M parameters",
         "started from": summary["started_from"],
-        "steps": f"{summary['step']} of {summary['max_steps']} ({summary['steps_now']} now)",
+        "steps": f"{summary['step']} of {summary['max_steps']} ({summary['steps_now']} now)"
+        + ", ended early by train.patience" * bool(summary.get("ended_early")),
         "speed": f"{summary['samples_per_second']:.4g} samples/s on {summary['ranks']} rank(s)",
         "peak memory": f"{summary['peak_memory_mb']:.0f} MB",
         "trained on": f"{summary['train_split']}; selection {summary['selection']}: by {summary['split']}",
@@ -26,12 +27,11 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {value}" for name, value in rows.items()]
     if summary.get("was_finished"):
-        more = 2 * summary["max_steps"]
-        lines += [
-            "",
-            f"This run was finished before. To go on: the same command with train.max_steps={more}.",
-        ]
-    if summary["step"] < summary["max_steps"]:
+        longer = f"train.max_steps={2 * summary['max_steps']}"
+        if summary.get("ended_early"):
+            longer = "a larger train.patience"
+        lines += ["", f"This run was finished before. To go on: the same command with {longer}."]
+    if summary["step"] < summary["max_steps"] and not summary.get("ended_early"):
         saved = "and saved" if summary["step"] else "in its first step"
         end = f"Stopped by {summary['stopped_by']} {saved}. To go on, run the same command again."
     elif summary["stopped_by"] in signals.NAMES:

@@ -195,7 +195,8 @@ def test_a_text_classifier(tensors, tmp_path):
     assert task.config.dataset == "sst2" and task.model.config.vision.image_size == 224
     release, batch = Release(theirs), processor(texts=list(TEXTS))
     with paddle.no_grad():
-        logits = task.logits(TextBatch(**to_tensors(batch), sample_ids=["0", "1"], parts=["", ""]))
+        named = {"sample_ids": ["0", "1"], "parts": ["", ""], "question_ids": [None, None]}
+        logits = task.logits(TextBatch(**to_tensors(batch), **named))
     for sample, row in enumerate(map(processor.ids, TEXTS)):
         padding = batch["input_ids"].shape[1] - len(row)
         words = release.text(np.array(row), padding=padding)[-1]

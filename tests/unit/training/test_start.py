@@ -78,6 +78,7 @@ def test_what_may_change_goes_on(run: RunConfig, key: str) -> None:
         "train.recompute": "true",
         "data.max_bad_rate": 0.5,
     }
+    run = with_words(run, "train.eval_every=2", "train.select_metric=mlm_loss")
     last = note(run)
     start.check_settings(with_words(run, f"{key}={other.get(key, 3)}"), last)
 

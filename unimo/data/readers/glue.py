@@ -8,9 +8,10 @@
     QNLI    the same (index, question, sentence, label)
     MRPC    the same, or msr_paraphrase_{train,test}.txt (Quality, ..., #1 String, #2 String)
     RTE     the same (index, sentence1, sentence2, label); WNLI too
+    AX      diagnostic.tsv (index, sentence1, sentence2), a test set for models of MNLI
 
-Columns are found by name; others are ignored. The test files of GLUE have no labels. Lines are located and
-their labels checked when a file is opened; texts are read when needed.
+Columns are found by name; others but the number of a sample are ignored. The test files of GLUE have no
+labels. Lines are located and their labels checked when a file is opened; texts are read when needed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from unimo.data.readers.base import LineFile, TextDataset, check_index
 from unimo.data.record import Record
 from unimo.errors import DataError, RecordError, visible
 
-GlueName = Literal["sst2", "mnli", "cola", "stsb", "qqp", "qnli", "mrpc", "rte", "wnli"]
+GlueName = Literal["sst2", "mnli", "cola", "stsb", "qqp", "qnli", "mrpc", "rte", "wnli", "ax"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class GlueTask:
 
 NLI = ("contradiction", "neutral", "entailment")
 ENTAILED = ("entailment", "not_entailment")
+NUMBERS = ("index", "id")
+"""Columns of the number of a line, which the server of GLUE wants back; QQP's is the latter."""
 TASKS: dict[GlueName, GlueTask] = {
     "sst2": GlueTask(("sentence",), "label", ("0", "1"), ("negative", "positive"), ("sentence", "label")),
     "mnli": GlueTask(("sentence1", "sentence2"), "gold_label", NLI, NLI),
@@ -65,12 +68,14 @@ TASKS: dict[GlueName, GlueTask] = {
     "mrpc": GlueTask(("#1 String", "#2 String"), "Quality", ("0", "1"), ("different", "equivalent")),
     "rte": GlueTask(("sentence1", "sentence2"), "label", ENTAILED, ENTAILED),
     "wnli": GlueTask(("sentence1", "sentence2"), "label", ("0", "1"), ("not_entailment", "entailment")),
+    "ax": GlueTask(("sentence1", "sentence2"), "gold_label", NLI, NLI),
 }
-FOLDERS: dict[GlueName, str] = {
-    "sst2": "SST-2", "mnli": "MNLI", "cola": "CoLA", "stsb": "STS-B", "qqp": "QQP", "qnli": "QNLI",
-    "mrpc": "MRPC", "rte": "RTE", "wnli": "WNLI",
+FOLDERS: dict[GlueName, tuple[str, ...]] = {
+    "sst2": ("SST-2",), "mnli": ("MNLI",), "cola": ("CoLA",), "stsb": ("STS-B",), "qqp": ("QQP",),
+    "qnli": ("QNLI",), "mrpc": ("MRPC",), "rte": ("RTE",), "wnli": ("WNLI",),
+    "ax": ("diagnostic", "AX", "MNLI"),
 }  # fmt: skip
-"""Folders in the archives of GLUE."""
+"""Folders in the archives of GLUE; of several the first that is there."""
 
 
 class GlueFile(TextDataset):
@@ -170,15 +175,17 @@ class GlueFile(TextDataset):
 
     def __getitem__(self, index: int) -> Record:
         check_index(index, len(self))
-        where, fields = self._lines.where(index), _split(self._lines.content(index))
-        self._read_label(fields, where)
-        texts = [check_text(fields[self._columns[name]], where) for name in self.task.texts]
+        where, found = self._lines.where(index), _split(self._lines.content(index))
+        self._read_label(found, where)
+        texts = [check_text(found[self._columns[name]], where) for name in self.task.texts]
         fields: dict[str, Any] = dict(zip(("text", "text_pair"), texts, strict=False))
         label = self._labels[index]
         if self.task.classes and not math.isnan(label):
             fields |= {"label": int(label), "label_name": self.task.class_names[int(label)]}
         elif not math.isnan(label):
             fields["score"] = label
+        number = next((found[self._columns[name]] for name in NUMBERS if name in self._columns), "")
+        fields["question_id"] = int(number) if number.isdecimal() and len(number) < 19 else index
         return Record(self._lines.sample_id(index), self.name, question_type=self.part, **fields)
 
 

@@ -9,7 +9,7 @@ from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
 from unimo.data.readers.open import resolve_path
 from unimo.data.scenes.texts import SceneTexts
-from unimo.data.splits import read_split, select, split_words
+from unimo.data.splits import Split, read_split, select, split_words
 from unimo.errors import DataError
 from unimo.files import listed
 from unimo.settings import CorpusConfig, DataConfig
@@ -31,7 +31,7 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
     if corpus.path == "scenes":
         return concat([SceneTexts(dataset, word, data.scenes) for word in split_words(split)], "scenes")
     path = resolve_path(corpus, data)
-    folder = path / FOLDERS[dataset] if (path / FOLDERS[dataset]).is_dir() else path
+    folder = next((path / each for each in FOLDERS[dataset] if (path / each).is_dir()), path)
     if not folder.is_dir():
         raise DataError(
             f"no folder {folder.absolute()}; expected the files of GLUE's {dataset} (train.tsv, ...)"
@@ -40,17 +40,22 @@ def open_glue(corpus: CorpusConfig, split: str, data: DataConfig, dataset: GlueN
     parts = [
         GlueFile(file, TASKS[dataset], name, part, needs_labels="test" not in word.lower())
         for word in split_words(split)
-        for file, part in _files(folder, word)
+        for file, part in _files(folder, word, dataset)
     ]
     whole = concat(parts, name)
     log.info("%s, %s: %d samples of %s in %d files", name, split, len(whole), dataset, len(parts))
     return whole
 
 
-def _files(folder: Path, split: str) -> list[tuple[Path, str]]:
+def _files(folder: Path, split: str, dataset: GlueName) -> list[tuple[Path, str]]:
     """Find the files of one split, each with its part (`matched`, `mismatched` or empty)."""
-    named = listed(folder, "*.tsv") or listed(folder, "msr_paraphrase_*.txt")  # MRPC as its authors have it
-    files = [(file, found) for file in named if (found := read_split(file.stem))]
+    if dataset == "ax":
+        named = listed(folder, "diagnostic.tsv") or listed(folder, "AX.tsv")
+        files = [(file, Split("test", "test")) for file in named]
+    else:
+        # MRPC is also read as its authors distribute it.
+        named = listed(folder, "*.tsv") or listed(folder, "msr_paraphrase_*.txt")
+        files = [(file, found) for file in named if (found := read_split(file.stem))]
     chosen = [files[place] for place in select([found for _, found in files], split)]
     if not chosen:
         there = ", ".join(file.name for file, _ in files) or "no .tsv files"

@@ -7,6 +7,7 @@ stsb   two descriptions of an object; the score is 5 times the share of attribut
 mrpc   two descriptions of all objects, in other orders, are equivalent; if one object differs, they are not
 qqp    the same as questions
 qnli   a question about an object, and a sentence about that object (entailment) or one of another name
+ax     as mnli
 rte    as mnli, without neutral hypotheses; wnli is rte with its classes the other way round
 
 To generate, the source describes all objects of a scene. As columns, an answer follows, and the target is a
@@ -127,6 +128,7 @@ _MAKERS = {
     "qnli": _answered,
     "rte": _entailed,
     "wnli": _wnli,
+    "ax": _inference,
 }
 
 

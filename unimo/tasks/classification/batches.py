@@ -31,6 +31,8 @@ class TextBatch(Batch):
     """[B, T] int64, 1 = token."""
     parts: list[str]
     """Names under which accuracy is broken down."""
+    question_ids: list[int | str | None]
+    """Numbers of the samples in a file of GLUE's; None of other texts."""
     labels: Array | None = None
     """[B] int64, `NO_LABEL` where there is none; None with regression."""
     scores: Array | None = None
@@ -68,6 +70,7 @@ class TextCollator(PairCollator):
         return TextBatch(
             **pad([sample["ids"] for sample in prepared], self.processor.tokenizer.pad_token_id),
             parts=[record.question_type for record in records],
+            question_ids=[record.question_id for record in records],
             labels=np.array(labels, np.int64) if self.num_classes else None,
             scores=None if self.num_classes else np.array(scores, np.float32),
             sample_ids=[record.sample_id for record in records],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from unimo.data.readers.glue import TASKS, GlueName
 from unimo.data.readers.open_glue import open_glue
 from unimo.data.record import Record
 from unimo.errors import ConfigError
+from unimo.files import write_text
 from unimo.losses.reduce import global_mean
 from unimo.metrics import glue
 from unimo.metrics.average import gather_objects
@@ -42,7 +44,8 @@ class TextClassificationConfig:
     name: str = "text_classification"
     dataset: GlueName = "sst2"
     """Data set that decides on files, classes and metric: a task of GLUE. SST-2, MNLI, CoLA and STS-B are
-    those of UNIMO and UNIMO-2, all but WNLI those of UNIMO-3 (Table 3)."""
+    those of UNIMO and UNIMO-2, all but WNLI those of UNIMO-3 (Table 3). `ax` is GLUE's diagnostic set, which
+    models of MNLI answer."""
     head: Literal["linear", "dense"] = "linear"
     """linear: the classifier reads the vector of the model, which a pooler made. dense (the default for text
     towers without one): a layer with tanh before it, as RoBERTa's, which BridgeTower's code takes."""
@@ -102,14 +105,37 @@ class TextClassificationTask(ClassifierTask):
         return {"regression": global_mean(loss, logits.shape[0])}, {}
 
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Predict as all classifiers do; in regression, `guesses` [B] are scores and records name them."""
+        """Predict as all classifiers do; in regression, `guesses` [B] are scores and records name them.
+
+        Records of GLUE's files also have their `index` and, spelled as its server does, the `prediction`.
+        """
+        dataset = TASKS[self.config.dataset]
         if self.classes:
-            return super().predict(batch)
-        logits = self.logits(batch)
-        guesses = logits.squeeze(1)
-        rows = zip(batch.sample_ids, guesses.tolist(), strict=True)
-        records = [{"sample_id": key, "score": round(score, 4)} for key, score in rows]
-        return {"logits": logits, "guesses": guesses, "records": records}
+            found = super().predict(batch)
+            spelled = [dataset.classes[guess] for guess in found["guesses"].tolist()]
+        else:
+            logits = self.logits(batch)
+            found = {"logits": logits, "guesses": logits.squeeze(1)}
+            scores = found["guesses"].tolist()
+            rows = zip(batch.sample_ids, scores, strict=True)
+            found["records"] = [{"sample_id": key, "score": round(score, 4)} for key, score in rows]
+            spelled = [f"{min(max(score, 0.0), dataset.max_score):.3f}" for score in scores]
+        for record, index, text in zip(found["records"], batch.question_ids, spelled, strict=True):
+            if index is not None:
+                record |= {"index": index, "prediction": text}
+        return found
+
+    @staticmethod
+    def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write a JSON list, or, if the name of the file ends in `.tsv`, the file that GLUE's server takes.
+
+        Raises:
+            ConfigError: the server cannot take the samples: they are not all of one file.
+        """
+        if path.suffix == ".tsv":
+            write_text(path, server_file(records))
+        else:
+            ClassifierTask.write_records(path, records)
 
     def ask(self, processor: Processor, questions: Sequence[Question], count: int) -> list[list[Answer]]:
         """Classify sentences, or pairs of them; in regression the one answer is the similarity in [0, 1].
@@ -140,12 +166,35 @@ class TextClassificationTask(ClassifierTask):
         return GlueMetric(self.config.dataset)
 
 
+def server_file(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the lines that GLUE's server takes: `index` and `prediction`, with a tab between, in order.
+
+    Raises:
+        ConfigError: samples without an index, two with one, or one that is missing.
+    """
+    if not all("index" in row for row in records):
+        raise ConfigError("a .tsv file is for GLUE's server, and answers files of GLUE alone; write a .json")
+    rows = {row["index"]: row["prediction"] for row in records}
+    if len(rows) < len(records):
+        raise ConfigError(
+            f"{len(records)} samples have {len(rows)} indices, as those of two files have; give --split "
+            "test_matched or --split test_mismatched, and a file for each"
+        )
+    if gaps := [place for place, index in enumerate(sorted(rows)) if place != index]:
+        raise ConfigError(
+            f"sample {gaps[0]} has no answer, and GLUE's server wants all: its line is broken, see the log; "
+            "correct it, or write a .json"
+        )
+    return "index\tprediction\n" + "".join(f"{index}\t{rows[index]}\n" for index in sorted(rows))
+
+
 class GlueMetric(Metric):
     """Metrics of a GLUE data set over samples that have a label, in percent.
 
     `accuracy` and `majority` (accuracy of the most frequent label) for all with classes, for MNLI also
-    `accuracy/matched` and `accuracy/mismatched`, `matthews` for CoLA, `f1` for QQP and MRPC; `pearson`,
-    `spearman` and their mean `correlation` for STS-B. Nothing when no sample has a label (GLUE's test files).
+    `accuracy/matched`, `accuracy/mismatched` and their mean `accuracy/mean`, `matthews` for CoLA, `f1` for
+    QQP and MRPC; `pearson`, `spearman` and their mean `correlation` for STS-B. Nothing when no sample has a
+    label (GLUE's test files).
     """
 
     def __init__(self, dataset: GlueName) -> None:
@@ -169,9 +218,11 @@ class GlueMetric(Metric):
         name, score = special.get(self._dataset, ("", None))
         scores = {name: score(guesses, truths)} if score else {}
         scores |= {"accuracy": glue.accuracy(guesses, truths), "majority": glue.majority(truths)}
-        for part in sorted(set(parts.tolist()) - {""}):
-            scores[f"accuracy/{part}"] = glue.accuracy(guesses[parts == part], truths[parts == part])
-        return scores
+        by_part = {
+            f"accuracy/{part}": glue.accuracy(guesses[parts == part], truths[parts == part])
+            for part in sorted(set(parts.tolist()) - {""})
+        }
+        return scores | by_part | ({"accuracy/mean": float(np.mean([*by_part.values()]))} if by_part else {})
 
 
 TASK = TextClassificationTask

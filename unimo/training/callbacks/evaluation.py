@@ -24,7 +24,8 @@ class Evaluate(Callback):
     """Evaluates a split every `train.eval_every` steps and after the last step.
 
     With `train.select_metric`, `best/` holds the model with its highest value, or its lowest for a loss (a
-    name that contains `loss`). A run that is asked to stop does so after the current batch; when it is
+    name that contains `loss`), and the run ends early once `train.patience` evaluations in a row were not
+    better. A run that is asked to stop does so after the current batch; when it is
     resumed, it makes up for the evaluation first.
 
     Args:
@@ -106,8 +107,9 @@ class Evaluate(Callback):
         check_metric(metric, values)
         sign = -1.0 if "loss" in metric else 1.0
         if state.best and sign * values[metric] <= sign * state.best[metric]:
+            _note_no_better(state, metric)
             return
-        state.best = {**values, "step": float(state.step)}
+        state.best, state.no_better = {**values, "step": float(state.step)}, []
         if distributed.rank() == 0:
             from unimo.inference.saving import save_model
 
@@ -134,6 +136,25 @@ class Evaluate(Callback):
             if state.run.train.select_metric not in values:
                 values = self._measure(state, state.run.train.eval_max_batches or None)
             check_metric(state.run.train.select_metric, values)
+
+
+def _note_no_better(state: TrainState, metric: str) -> None:
+    """Count an evaluation that was not better than the best, once however often it is made up for."""
+    if state.step not in state.no_better:
+        state.no_better.append(state.step)
+    train, best = state.run.train, state.best
+    if state.ended_early and state.step < train.max_steps and distributed.rank() == 0:
+        logger.info(
+            "train.patience=%d: %s has not been better than %.4g of step %d in the last %d evaluations; the "
+            "run ends early, after step %d of %d",
+            train.patience,
+            metric,
+            best[metric],
+            best["step"],
+            len(state.no_better),
+            state.step,
+            train.max_steps,
+        )
 
 
 def check_metric(metric: str, values: Iterable[str]) -> None:

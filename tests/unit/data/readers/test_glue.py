@@ -57,7 +57,7 @@ def test_pairs_of_sentences_keep_their_quotes_and_test_files_have_no_labels(
 ) -> None:
     header, row, label_name = PAIRS[dataset]
     texts = ('He said "no', 'it\'s "fine" , 5" wide')
-    folder = tmp_path / FOLDERS[dataset]
+    folder = tmp_path / FOLDERS[dataset][0]
     write(folder / "train.tsv", header, row.format(*texts))
     label = TASKS[dataset].label
     unlabelled = [name for name in header.split("\t") if name != label]
@@ -101,6 +101,51 @@ def test_mnli_joins_matched_and_mismatched(tmp_path: Path) -> None:
     assert (record.text, record.text_pair, record.label_name) == ("first neutral", "second", "neutral")
     assert [record.label for record in read(tmp_path, "test", "mnli")] == [None]
     assert len(read(tmp_path, "train+val", "mnli")) == 4
+
+
+def test_a_line_break_in_a_question_of_qqp_breaks_two_lines_and_no_other(tmp_path: Path) -> None:
+    header, row, _ = PAIRS["qqp"]
+    whole = row.format("How are you?", "What is it?")
+    write(tmp_path / "train.tsv", header, whole, "8\t3\t4\tWhat is", "this?\tWhy?\t0", "9\t5\t6\tHow?", whole)
+    data = read(tmp_path, "train", "qqp")
+    assert len(data) == 5 and [data[place].text_pair for place in (0, 4)] == ["What is it?"] * 2
+    for place, found in ((1, 4), (2, 3), (3, 4)):
+        with pytest.raises(RecordError, match=f"line {place + 2}: {found} columns, and column 6"):
+            data[place]
+
+
+NUMBERED = {
+    "cola": ("test.tsv", "index\tsentence", "{0}\ta"),
+    "sst2": ("test.tsv", "index\tsentence", "{0}\ta"),
+    "mrpc": ("test.tsv", "index\t#1 ID\t#2 ID\t#1 String\t#2 String", "{0}\t70\t71\ta\tb"),
+    "stsb": ("test.tsv", "index\tgenre\tsentence1\tsentence2", "{0}\tnews\ta\tb"),
+    "qqp": ("test.tsv", "id\tquestion1\tquestion2", "{0}\ta\tb"),
+    "mnli": ("test_mismatched.tsv", "index\tpromptID\tsentence1\tsentence2", "{0}\t9\ta\tb"),
+    "qnli": ("test.tsv", "index\tquestion\tsentence", "{0}\ta\tb"),
+    "rte": ("test.tsv", "index\tsentence1\tsentence2", "{0}\ta\tb"),
+    "wnli": ("test.tsv", "index\tsentence1\tsentence2", "{0}\ta\tb"),
+    "ax": ("diagnostic.tsv", "index\tsentence1\tsentence2", "{0}\ta\tb"),
+}
+
+
+@pytest.mark.parametrize("dataset", NUMBERED)
+def test_samples_keep_the_numbers_that_the_server_wants_back(tmp_path: Path, dataset: str) -> None:
+    name, header, row = NUMBERED[dataset]
+    write(tmp_path / FOLDERS[dataset][0] / name, header, row.format(4), "", row.format(2), row.format("x"))
+    records = list(read(tmp_path, "test", dataset))
+    assert [record.question_id for record in records] == [4, 2, 2]  # the last by its place
+    assert {(record.label, record.score) for record in records} == {(None, None)}
+
+
+def test_the_diagnostic_set_lies_in_its_own_folder_or_in_that_of_mnli(tmp_path: Path) -> None:
+    for folder, name in (("MNLI", "diagnostic.tsv"), ("AX", "AX.tsv"), ("diagnostic", "diagnostic.tsv")):
+        write(tmp_path / folder / name, "index\tsentence1\tsentence2", f"0\tfrom {folder}\tb")
+        assert read(tmp_path, "test", "ax")[0].text == f"from {folder}"
+    assert read(tmp_path / "MNLI", "test", "ax")[0].text == "from MNLI"
+    write(tmp_path / "MNLI" / "train.tsv", "sentence1\tsentence2\tgold_label", "a\tb\tneutral")
+    assert len(read(tmp_path, "train", "mnli")) == 1
+    with pytest.raises(DataError, match="no split 'train' of GLUE files; found: diagnostic.tsv"):
+        read(tmp_path, "train", "ax")
 
 
 def test_stsb_scores(tmp_path: Path) -> None:

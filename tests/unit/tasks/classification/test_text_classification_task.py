@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,9 @@ from micro_unimo import UNIMO
 from micro_unimo2 import MODEL
 
 from unimo import registry
-from unimo.errors import CapabilityError
+from unimo.errors import CapabilityError, ConfigError
 from unimo.tasks.base import Question, to_tensors
-from unimo.tasks.classification.text import GlueMetric
+from unimo.tasks.classification.text import GlueMetric, TextClassificationTask
 
 
 def setting(dataset: str = "sst2", **task):
@@ -110,16 +111,57 @@ def test_metrics_of_each_data_set(dataset: str, names: set[str]) -> None:
 
 def test_mnli_is_broken_down_and_samples_without_label_do_not_count() -> None:
     metric = GlueMetric("mnli")
-    guesses = paddle.to_tensor([0, 1, 2, 2, 0])
-    parts = ["matched", "matched", "mismatched", "mismatched", "matched"]
-    batch = SimpleNamespace(labels=paddle.to_tensor([0, 2, 2, 1, -1]), scores=None, parts=parts)
+    guesses = paddle.to_tensor([0, 1, 2, 2, 2, 2, 0])
+    parts = ["matched", "matched", *["mismatched"] * 4, "matched"]
+    batch = SimpleNamespace(labels=paddle.to_tensor([0, 2, 2, 2, 2, 1, -1]), scores=None, parts=parts)
     metric.update({"guesses": guesses}, batch)
-    expected = {"accuracy": 50.0, "majority": 50.0, "accuracy/matched": 50.0, "accuracy/mismatched": 50.0}
-    assert metric.compute() == expected
+    expected = {"accuracy/matched": 50.0, "accuracy/mismatched": 75.0, "accuracy/mean": 62.5}
+    expected |= {"accuracy": 100 * 4 / 6, "majority": 100 * 4 / 6}
+    assert metric.compute() == pytest.approx(expected)
     nothing = GlueMetric("stsb")
     unknown = SimpleNamespace(labels=None, scores=paddle.to_tensor([np.nan]), parts=[""])
     nothing.update({"guesses": paddle.to_tensor([1.0])}, unknown)
     assert nothing.compute() == {}
+
+
+def test_server_files(tmp_path: Path) -> None:
+    """Labels as GLUE spells them, scores inside 0 to 5 with three decimals, in the order of the indices."""
+    spelled = {}
+    for dataset in ("mnli", "qnli", "mrpc", "stsb"):
+        run, task, data = setting(dataset)
+        batch = next(iter(data.eval_loader("val", run, batch_size=3)))
+        batch = to_tensors(dataclasses.replace(batch, question_ids=[2, 0, 1]))
+        logits = [[9.0], [-1.0], [1.23456]] if dataset == "stsb" else np.eye(3)[:, : len(task.classes)]
+        task.logits = lambda batch, logits=logits: paddle.to_tensor(np.array(logits, np.float32))
+        path = tmp_path / f"{dataset}.tsv"
+        task.write_records(path, task.predict(batch)["records"])
+        head, *lines = path.read_text().splitlines()
+        assert head == "index\tprediction" and [line.split("\t")[0] for line in lines] == ["0", "1", "2"]
+        spelled[dataset] = [line.split("\t")[1] for line in lines]
+    assert spelled == {
+        "mnli": ["neutral", "entailment", "contradiction"],
+        "qnli": ["not_entailment", "entailment", "entailment"],
+        "mrpc": ["1", "0", "0"],
+        "stsb": ["0.000", "1.235", "5.000"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([None, None], "answers files of GLUE alone; write a .json"),
+        ([0, 0], "2 samples have 1 indices, as those of two files have; give --split test_matched"),
+        ([0, 2], "sample 1 has no answer, and GLUE's server wants all"),
+        ([1, 2], "sample 0 has no answer"),
+    ],
+)
+def test_server_files_that_the_server_would_refuse(
+    tmp_path: Path, indices: list[int | None], message: str
+) -> None:
+    rows = [{"sample_id": "a"} | ({} if i is None else {"index": i, "prediction": "1"}) for i in indices]
+    with pytest.raises(ConfigError, match=message):
+        TextClassificationTask.write_records(tmp_path / "a.tsv", rows)
+    assert not (tmp_path / "a.tsv").exists()
 
 
 def test_a_model_that_needs_images_is_refused() -> None:
