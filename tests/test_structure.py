@@ -33,6 +33,7 @@ ORDER = (
     "unimo.cli",
     "unimo.registry",
     "unimo.settings",
+    "unimo.run_series",
     "unimo.progress",
     "unimo.jobs",
     "unimo.weights",

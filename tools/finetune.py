@@ -14,7 +14,8 @@ from unimo.config import list_recipes, parse_overrides, read_recipe, read_yaml
 from unimo.errors import ConfigError, nearest
 from unimo.inference import loading
 from unimo.registry import TASKS
-from unimo.settings import RunConfig, load_modes, named_section
+from unimo.run_series import load_modes
+from unimo.settings import RunConfig, named_section
 from unimo.training.listing import list_finetuning
 
 DESCRIPTION = """Fine-tune a model on a task.

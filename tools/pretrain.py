@@ -9,7 +9,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from unimo import cli  # noqa: E402 - works from a clone that is not installed
-from unimo.settings import RunConfig, load_stages  # noqa: E402
+from unimo.run_series import load_stages  # noqa: E402
+from unimo.settings import RunConfig  # noqa: E402
 from unimo.training.listing import list_pretraining  # noqa: E402
 
 

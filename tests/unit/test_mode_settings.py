@@ -13,7 +13,8 @@ from micro_semvlp import SEMVLP
 from unimo.config import merge_plain, parse_overrides, read_recipe
 from unimo.errors import ConfigError
 from unimo.inference.evaluation import run_of
-from unimo.settings import build_run_config, load_modes, load_run_config
+from unimo.run_series import load_modes
+from unimo.settings import build_run_config, load_run_config
 
 TWO = {"task": {"mode": "two"}}
 SAVED = {"model": {"name": "semvlp_tiny", "mode": "two"}}

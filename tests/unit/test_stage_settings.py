@@ -12,7 +12,8 @@ from unimo.doctor.storage import light_run
 from unimo.errors import ConfigError
 from unimo.models.vlmo import PAPER
 from unimo.models.vlmo.config import PretrainingConfig
-from unimo.settings import RunConfig, load_run_config, load_stages
+from unimo.run_series import load_stages
+from unimo.settings import RunConfig, load_run_config
 
 STAGES = list(read_recipe("vlmo_base", "pretrain")["stages"])
 

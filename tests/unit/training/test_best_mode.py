@@ -16,7 +16,8 @@ from unimo import cli
 from unimo.config import merge_plain
 from unimo.errors import CheckpointError
 from unimo.inference.loading import read_model_config
-from unimo.settings import RunConfig, load_modes
+from unimo.run_series import load_modes
+from unimo.settings import RunConfig
 from unimo.training import callbacks, modes
 from unimo.training.command import carry_out
 from unimo.training.state import StepReport, TrainState

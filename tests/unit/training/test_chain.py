@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from unimo import cli
-from unimo.settings import load_stages
+from unimo.run_series import load_stages
 from unimo.training import callbacks
 from unimo.training.command import carry_out
 from unimo.training.state import StepReport, TrainState

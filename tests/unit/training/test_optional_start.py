@@ -14,7 +14,8 @@ from unimo.data.scenes.dataset import vocabulary
 from unimo.data.tokenizers import build_word_tokenizer, load_tokenizer
 from unimo.errors import CheckpointError
 from unimo.inference.loading import load_task
-from unimo.settings import RunConfig, load_run_config, load_stages
+from unimo.run_series import load_stages
+from unimo.settings import RunConfig, load_run_config
 from unimo.training import chain, optional_start
 from unimo.training.optional_start import settle, settle_start, tower_starts, without_optional
 from unimo.training.rehearsal import rehearse
