@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
@@ -13,10 +15,13 @@ from unimo.files import is_hidden
 from unimo.inference.card import CARD, model_card
 from unimo.inference.export.run import MANIFEST
 from unimo.inference.loading import find_model
+from unimo.inference.saving import CONFIG, read_config
 
 
 def push(path: str | Path, repository: str) -> str:
     """Upload a folder with its card; one without README.md gets that of `model_card`.
+
+    Of an absolute path in config.yaml only the last name leaves this machine; all else goes as it is.
 
     Args:
         path: model directory, run folder or name; or a folder that `tools/export.py` wrote.
@@ -31,7 +36,13 @@ def push(path: str | Path, repository: str) -> str:
     """
     folder = Path(path) if (Path(path) / MANIFEST).is_file() else find_model(path)
     files = sorted(each for each in folder.iterdir() if each.is_file() and not is_hidden(each.name))
-    changes = [CommitOperationAdd(each.name, str(each)) for each in files]
+    changes = [CommitOperationAdd(each.name, str(each)) for each in files if each.name != CONFIG]
+    if (folder / CONFIG).is_file():
+        content = {
+            name: section if name == "metadata" else _without_folders(section)
+            for name, section in read_config(folder).items()
+        }
+        changes.append(CommitOperationAdd(CONFIG, yaml.safe_dump(content, sort_keys=False).encode()))
     if not any(each.name == CARD for each in files):
         changes.append(CommitOperationAdd(CARD, model_card(folder).encode()))
     token = get_token()
@@ -65,3 +76,14 @@ def push(path: str | Path, repository: str) -> str:
             "is there whole or not at all. Try again"
         ) from error
     return done.commit_url
+
+
+def _without_folders(content: Any) -> Any:
+    """Shorten absolute paths to their last name: who shares a model does not mean to share where they keep it."""
+    if isinstance(content, dict):
+        return {key: _without_folders(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_folders(value) for value in content]
+    if isinstance(content, str) and Path(content).expanduser().is_absolute():
+        return Path(content).name
+    return content

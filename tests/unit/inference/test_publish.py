@@ -15,7 +15,7 @@ import yaml
 from micro import saved
 
 from unimo.inference.card import model_card
-from unimo.inference.saving import METRICS
+from unimo.inference.saving import CONFIG, METRICS
 
 TOKEN = "hf_test"
 
@@ -125,12 +125,17 @@ def test_a_card_of_the_hub_reads_this_one(model: Path) -> None:
 
 
 def test_a_model_is_pushed_as_it_is_with_its_card(hub: Hub, model: Path, tool: Any) -> None:
+    local = str(model.parent)
+    assert yaml.safe_load((model / CONFIG).read_text())["output_dir"].startswith(local)
     code, text, error = tool("weights", "push", model, "lab/model")
     assert code == 0, error
     assert f"{hub.address}/lab/model/commit/" in text
-    assert hub.files == {path.name: path.read_bytes() for path in model.iterdir()} | {
+    config = hub.files.pop(CONFIG)
+    assert hub.files == {path.name: path.read_bytes() for path in model.iterdir() if path.name != CONFIG} | {
         "README.md": model_card(model).encode()
     }
+    assert not [name for name, content in hub.files.items() if local.encode() in content]
+    assert local not in config.decode() and yaml.safe_load(config)["output_dir"] == model.parent.name
 
 
 @pytest.mark.parametrize(
