@@ -79,7 +79,7 @@ def push(path: str | Path, repository: str) -> str:
 
 
 def _without_folders(content: Any) -> Any:
-    """Shorten absolute paths to their last name: who shares a model does not mean to share where they keep it."""
+    """Shorten absolute paths to their last name: whoever shares a model need not share where it is kept."""
     if isinstance(content, dict):
         return {key: _without_folders(value) for key, value in content.items()}
     if isinstance(content, list):
