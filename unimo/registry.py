@@ -33,6 +33,7 @@ TASKS: dict[str, str] = {
     "caption": "unimo.tasks.caption.task",
     "text_classification": "unimo.tasks.classification.text",
     "image_classification": "unimo.tasks.classification.image",
+    "segmentation": "unimo.tasks.segmentation.task",
     "seq2seq": "unimo.tasks.seq2seq.task",
 }
 

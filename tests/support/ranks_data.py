@@ -23,3 +23,15 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 def table() -> np.ndarray:
     """A vocabulary of five for states of width 3."""
     return np.random.default_rng(1).standard_normal((3, 5)).astype("float32")
+
+
+def maps() -> np.ndarray:
+    """Maps of states [4, 3, 2, 2]."""
+    return np.random.default_rng(2).standard_normal((BATCH, 3, 2, 2)).astype("float32") + 1
+
+
+def pixels() -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted classes of four pictures [4, 5, 5]; 255 is none."""
+    truth, found = np.random.default_rng(3).integers(0, 3, (2, BATCH, 5, 5))
+    truth[:, 0] = 255
+    return truth, found

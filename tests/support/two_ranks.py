@@ -6,14 +6,17 @@ python two_ranks.py OUTPUT ...
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import paddle
 import paddle.distributed as dist
 import paddle.nn.functional as F
-from ranks_data import BATCH, GROUPS, MASKED, SHARES, TEMPERATURE, data, table
+from ranks_data import BATCH, GROUPS, MASKED, SHARES, TEMPERATURE, data, maps, pixels, table
 
 from unimo.losses.contrastive import contrastive_loss, nt_xent_loss
 from unimo.losses.mlm import masked_lm_loss
+from unimo.tasks.segmentation.head import BatchNorm
+from unimo.tasks.segmentation.task import PixelScores
 
 
 def contrasts(rows: slice) -> dict:
@@ -30,6 +33,17 @@ def contrasts(rows: slice) -> dict:
         loss.backward()
         result[name] = {"loss": float(loss), "gradients": [leaf.grad.tolist() for leaf in leaves]}
     return result
+
+
+def segmentation(rows: slice) -> dict:
+    """A batch norm of some maps with their gradients, and the scores of some pictures."""
+    norm, own = BatchNorm(3), paddle.to_tensor(maps()[rows], stop_gradient=False)
+    (norm(own) ** 3).mean().backward()
+    metric = PixelScores(3)
+    truth, found = (list(each[rows]) for each in pixels())
+    metric.update({"class_maps": found}, SimpleNamespace(class_maps=truth))
+    statistics = [norm._mean.tolist(), norm._variance.tolist()]
+    return {"gradient": own.grad.tolist(), "statistics": statistics, "scores": metric.compute()}
 
 
 def main() -> None:
@@ -49,6 +63,7 @@ def main() -> None:
     mlm.backward()
     result = {
         **shares,
+        "segmentation": segmentation(slice(rank * half, (rank + 1) * half)),
         "mlm": float(mlm),
         "states": states.grad.tolist(),
     }

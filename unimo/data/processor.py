@@ -124,15 +124,19 @@ class Processor:
         """Join results of `image`: pixels [B, 3, S, S], or the arrays of regions (`RegionInput.join`)."""
         return np.stack(images) if self.visual is None else self.visual.join(images)
 
-    def open(self, image: ImageLike) -> Image.Image:
-        """Decode an image, at reduced size where `image_size` allows it.
+    def open(self, image: ImageLike, reduce: bool = True) -> Image.Image:
+        """Decode an image.
+
+        Args:
+            reduce: decode at reduced size where `image_size` allows it.
 
         Raises:
             RecordError: the image cannot be decoded.
         """
         if isinstance(image, Image.Image):
             return check_size(image) if image.mode == "RGB" else check_size(image).convert("RGB")
-        return open_image(Path(image) if isinstance(image, str) else image, self.config.image_size)
+        source = Path(image) if isinstance(image, str) else image
+        return open_image(source, self.config.image_size if reduce else None)
 
     def pixels(
         self,

@@ -90,6 +90,8 @@ class Record:
     true 1)."""
     label_name: str = ""
     """Readable name of that class, used in prompts."""
+    class_map: ImageSource | None = field(default=None, repr=False)
+    """Segmentation: file of the class of each pixel, of the size of the image; 255 = none."""
     score: float | None = None
     """Regression target (STS-B: 0 to 5)."""
     false_image: ImageSource | None = field(default=None, repr=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -172,6 +172,26 @@ class Model(nn.Layer):
         """Compute vectors [B, W] of images without texts; for models with the capability `image_alone`."""
         return self.fuse(None, self.encode_image(images), outputs="pooled").pooled
 
+    @property
+    def map_sizes(self) -> tuple[int, int]:
+        """Number of layers that `image_maps` can choose among, and width W of its maps."""
+        raise NotImplementedError
+
+    def image_maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Compute the states of the patches of images without texts, as maps [B, W, h, w].
+
+        Models with the capabilities `image_alone` and `pixels` have them.
+
+        Args:
+            images: normalized pixels [B, 3, h * P, w * P].
+            layers: layers that the states come from, counted from 1, rising; no norm follows.
+        """
+        raise NotImplementedError
+
+    def is_mapped(self, parameter: str, last: int) -> bool:
+        """Return whether a parameter takes part in `image_maps` of layers up to `last`; see `is_used`."""
+        raise NotImplementedError
+
     def add_tags(self, image: Encoded, ids: Tensor, mask: Tensor, positions: Tensor) -> Encoded:
         """Return the source of captions that read object tags besides the image, as in UNIMO's releases.
 
@@ -263,6 +283,17 @@ class TowerSource:
     """Number of last blocks of the file that are left out."""
     ignore: tuple[str, ...] = ()
     """Prefixes of parameters that only the file or only the part has."""
+
+
+def as_map(states: Tensor, images: Tensor, patch_size: int) -> Tensor:
+    """Return the states [B, 1 + h * w, W] of a class token and patches as a map [B, W, h, w] of the patches.
+
+    Args:
+        images: pixels [B, 3, h * P, w * P] that they are of.
+        patch_size: P.
+    """
+    rows, columns = (side // patch_size for side in images.shape[2:])
+    return states[:, 1:].transpose([0, 2, 1]).reshape([0, 0, rows, columns])
 
 
 def select_images(images: Images, rows: Tensor) -> Images:

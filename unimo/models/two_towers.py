@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from paddle import Tensor
 
-from unimo.models.base import Axes, Model, TowerSource
+from unimo.models.base import Axes, Model, TowerSource, as_map
 from unimo.nn.outputs import Encoded
 from unimo.nn.towers import RobertaTower, VisionTower
 
@@ -86,6 +88,21 @@ class TwoTowers(Model):
             second: they are of second pictures of pairs.
         """
         return {}
+
+    @property
+    def map_sizes(self) -> tuple[int, int]:
+        return len(self.vision.layers), self.config.vision.hidden_size
+
+    def image_maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Compute maps of the raw states of the vision tower."""
+        states, _ = self.vision(images, last=layers[-1])
+        return [as_map(states[layer], images, self.vision.patch_size) for layer in layers]
+
+    def is_mapped(self, parameter: str, last: int) -> bool:
+        part, *rest = parameter.split(".")
+        if part != "vision" or rest[0] == "ln_post":
+            return False
+        return rest[0] != "layers" or int(rest[1]) < last
 
     def lr_group(self, parameter: str) -> str:
         """Return `towers` for both towers, else `cross_modal`."""

@@ -132,14 +132,16 @@ class VisionTower(nn.Layer):
             positions = interpolate_positions(positions, self.grid, *sides)
         return paddle.concat([token, patches], axis=1) + positions
 
-    def forward(self, pixels: Tensor, need_weights: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Run the tower.
+    def forward(
+        self, pixels: Tensor, need_weights: bool = False, last: int | None = None
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """Run the tower, or its layers up to `last`.
 
         Returns:
             All states V_0 .. V_L (Eq. 2), L + 1 tensors [B, 1 + h * w, W], raw, that is before `ln_post`; on
             request attentions [B, H, 1 + h * w, 1 + h * w] by `image.{layer}`.
         """
-        return run_blocks(self.layers, self.embed(pixels), None, need_weights, "image")
+        return run_blocks(self.layers[:last], self.embed(pixels), None, need_weights, "image")
 
 
 class ClipVisionTower(VisionTower):

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -69,9 +69,11 @@ class Answer:
 
     text: str
     probability: float
-    """For a generated text, the geometric mean over its tokens."""
+    """For a generated text, the geometric mean over its tokens; for a class of pixels, its share of them."""
     score: float | None = None
     """Score of the beam search, log-probability over length penalty; None without a search."""
+    mask: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """Segmentation: the pixels of the picture that the answer is about, bool [H, W]."""
 
 
 class Metric(Protocol):

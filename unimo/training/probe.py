@@ -24,7 +24,7 @@ from unimo.losses.reduce import alone
 from unimo.models.contrastive import Round, one_round
 from unimo.nn.kernels import no_gradients_yet
 from unimo.tasks.base import Batch, Task, to_tensors
-from unimo.training.state import TrainState
+from unimo.training.state import TrainState, keeping_statistics
 
 _LOOKED_AT = 4
 """Samples among which the probe takes the largest."""
@@ -148,7 +148,6 @@ def no_trace(state: TrainState) -> Iterator[None]:
     Inside, every parameter that learns has a gradient, as from the second step on.
     """
     learned = [parameter for parameter in state.task.parameters() if not parameter.stop_gradient]
-    buffers = [(buffer, buffer.clone()) for buffer in state.task.buffers()]
     chance, was_training = paddle.get_rng_state(), state.layer.training
     sharded = state.run.train.sharding_stage >= 2
     state.layer.train()
@@ -156,15 +155,14 @@ def no_trace(state: TrainState) -> Iterator[None]:
         if not sharded:
             for parameter in learned:
                 parameter.grad = paddle.zeros_like(parameter)
-        yield
+        with keeping_statistics(state.task):
+            yield
     finally:
         if sharded:
             state.optimizer.clear_grad()
         else:
             for parameter in learned:
                 parameter.grad = None
-        for buffer, before in buffers:
-            buffer.set_value(before)
         paddle.set_rng_state(chance)
         if not was_training:
             state.layer.eval()

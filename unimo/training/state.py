@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -278,3 +279,16 @@ def step_seed(seed: int, rank: int, step: int, *words: int | str) -> int:
     """
     digest = hashlib.sha256("/".join(map(str, ("unimo", seed, rank, step, *words))).encode()).digest()
     return int.from_bytes(digest[:4], "little") & 0x7FFFFFFF
+
+
+@contextlib.contextmanager
+def keeping_statistics(task: nn.Layer) -> Iterator[None]:
+    """Give back what forward passes of training change besides gradients: buffers and running statistics."""
+    # To Paddle the statistics of batch norms are vectors among the parameters that do not learn.
+    frozen = (each for each in task.parameters() if each.stop_gradient and each.ndim == 1)
+    kept = [(tensor, tensor.clone()) for tensor in (*task.buffers(), *frozen)]
+    try:
+        yield
+    finally:
+        for tensor, before in kept:
+            tensor.set_value(before)

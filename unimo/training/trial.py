@@ -21,7 +21,7 @@ from unimo.data.loading.sampler import SampleKey
 from unimo.nn.kernels import no_gradients_yet
 from unimo.nn.products import count_products
 from unimo.tasks.base import to_tensors
-from unimo.training.state import TrainState
+from unimo.training.state import TrainState, keeping_statistics
 
 LONGEST_SECONDS = 4.0
 """Further samples are tried only if they take no longer than that."""
@@ -60,28 +60,24 @@ def try_samples(state: TrainState) -> Trial | None:
     """
     keys, tried, count = _first_keys(state), None, 2
     generators = paddle.get_rng_state()
-    # To Paddle the statistics of batch norms are vectors among the parameters that do not learn.
-    frozen = (each for each in state.task.parameters() if each.stop_gradient and each.ndim == 1)
-    kept = [(tensor, tensor.clone()) for tensor in (*state.task.buffers(), *frozen)]
     try:
-        while True:
-            chosen = _some_of_each_kind(state, keys, count)
-            batch, _ = read_batch(state.loader.datasets, state.loader.collator, chosen, state.run.seed, 0)
-            # All ranks run the same passes, as their losses need each other.
-            if not all(distributed.gather(batch is not None)):
-                return tried
-            tried = _forward(state, batch)
-            seconds = max(distributed.gather(tried.forward_seconds * tried.samples))
-            if _GROWTH * seconds > LONGEST_SECONDS:
-                return tried
-            if count >= len(keys):
-                # The first pass of a size also waits for memory, and a GPU for its programs.
-                return min(tried, _forward(state, batch), key=lambda trial: trial.forward_seconds)
-            count *= _GROWTH
+        with keeping_statistics(state.task):
+            while True:
+                chosen = _some_of_each_kind(state, keys, count)
+                batch, _ = read_batch(state.loader.datasets, state.loader.collator, chosen, state.run.seed, 0)
+                # All ranks run the same passes, as their losses need each other.
+                if not all(distributed.gather(batch is not None)):
+                    return tried
+                tried = _forward(state, batch)
+                seconds = max(distributed.gather(tried.forward_seconds * tried.samples))
+                if _GROWTH * seconds > LONGEST_SECONDS:
+                    return tried
+                if count >= len(keys):
+                    # The first pass of a size also waits for memory, and a GPU for its programs.
+                    return min(tried, _forward(state, batch), key=lambda trial: trial.forward_seconds)
+                count *= _GROWTH
     finally:
         paddle.set_rng_state(generators)
-        for tensor, before in kept:
-            tensor.set_value(before)
 
 
 def _first_keys(state: TrainState) -> list[SampleKey]:

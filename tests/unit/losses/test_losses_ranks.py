@@ -1,16 +1,19 @@
 """Losses and gradients averaged over two ranks with a part of the batch each equal those of the whole."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
 from paddle_launch import run_ranks
-from ranks_data import GROUPS, MASKED, SHARES, TEMPERATURE, data, table
+from ranks_data import GROUPS, MASKED, SHARES, TEMPERATURE, data, maps, pixels, table
 
 from unimo.losses.contrastive import contrastive_loss, nt_xent_loss
 from unimo.losses.mlm import masked_lm_loss
+from unimo.tasks.segmentation.head import BatchNorm
+from unimo.tasks.segmentation.task import PixelScores
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +52,19 @@ def test_masked_tokens_count_alike_on_both_ranks(ranks):
     assert np.mean([rank["mlm"] for rank in ranks]) == pytest.approx(float(loss), abs=1e-5)
     joined = np.concatenate([rank["states"] for rank in ranks]) / 2
     np.testing.assert_allclose(joined, states.grad.numpy(), atol=1e-5)
+
+
+def test_batch_norm_and_pixel_scores_are_of_both_ranks(ranks):
+    norm, whole = BatchNorm(3), paddle.to_tensor(maps(), stop_gradient=False)
+    (norm(whole) ** 3).mean().backward()
+    found = [rank["segmentation"] for rank in ranks]
+    joined = np.concatenate([rank["gradient"] for rank in found]) / 2
+    np.testing.assert_allclose(joined, whole.grad.numpy(), atol=1e-5)
+    truth, guesses = pixels()
+    metric = PixelScores(3)
+    metric.update({"class_maps": list(guesses)}, SimpleNamespace(class_maps=list(truth)))
+    for rank in found:
+        np.testing.assert_allclose(
+            rank["statistics"], [norm._mean.numpy(), norm._variance.numpy()], atol=1e-5
+        )
+        assert rank["scores"] == metric.compute()

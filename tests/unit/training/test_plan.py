@@ -109,7 +109,7 @@ def test_every_paper_and_task_has_a_plan(name: str, kind: str, tmp_path: Path) -
     found = read(tmp_path)
     assert (found["model"], found["task"]) == (name, kind)
     assert found["step"]["operations"] > 0 and found["time"]["run_seconds"] > 0
-    reads_texts = kind != "image_classification"
+    reads_texts = kind not in ("image_classification", "segmentation")
     assert (found["step"]["text_tokens"] > 0) == reads_texts
     assert (found["step"]["image_tokens"] > 0) == (kind not in ("text_classification", "seq2seq"))
     shares = sum(corpus["share"] for corpus in found["data"])

@@ -40,6 +40,41 @@ def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
     Raises:
         RecordError: missing, empty, truncated, damaged or oversized file, or not an image.
     """
+    image, what = _open(source)
+    try:
+        if target and image.format in ("JPEG", "MPO"):
+            image.draft("RGB", (2 * target, 2 * target))
+        image.load()
+        if "exif" in image.info or image.format == "TIFF":
+            # The pixels are fine even where EXIF is damaged.
+            with contextlib.suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+    except Exception as error:  # as in `_open`, for damaged bodies
+        raise RecordError(f"{what} is damaged: {error}") from error
+
+
+def open_class_map(source: ImageSource) -> np.ndarray:
+    """Decode a map of classes, uint8 [H, W]: a file with one number of 8 bits for each pixel.
+
+    Raises:
+        RecordError: as of `open_image`; also colours, or numbers of 16 bits.
+    """
+    image, what = _open(source)
+    if image.mode not in ("L", "P", "1"):
+        raise RecordError(
+            f"{what} is no map of classes: its pixels are {image.mode}, expected one number of 8 bits each "
+            "(mode L or P): write the number of the class, 0 to 254, or 255 for none"
+        )
+    try:
+        image.load()
+        return np.array(image, np.uint8)
+    except Exception as error:  # as in `_open`
+        raise RecordError(f"{what} is damaged: {error}") from error
+
+
+def _open(source: ImageSource) -> tuple[Image.Image, str]:
+    """Read the header of an image file; return the image, not decoded, and what messages call it."""
     if not isinstance(source, (bytes, Path)):
         raise RecordError(f"expected image bytes or a path, found {type(source).__name__}")
     what = f"image {visible(str(source))}" if isinstance(source, Path) else "image bytes"
@@ -64,17 +99,7 @@ def open_image(source: ImageSource, target: int | None = None) -> Image.Image:
         raise RecordError(
             f"{what} is {width} x {height} pixels; the limit is {MAX_PIXELS:,} in all; scale it down"
         )
-    try:
-        if target and image.format in ("JPEG", "MPO"):
-            image.draft("RGB", (2 * target, 2 * target))
-        image.load()
-        if "exif" in image.info or image.format == "TIFF":
-            # The pixels are fine even where EXIF is damaged.
-            with contextlib.suppress(Exception):
-                ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
-    except Exception as error:  # as above, for damaged bodies
-        raise RecordError(f"{what} ({len(data):,} bytes) is damaged: {error}") from error
+    return image, f"{what} ({len(data):,} bytes)"
 
 
 def check_size(image: Image.Image, what: str = "the image") -> Image.Image:

@@ -118,8 +118,10 @@ def bytes_to_pixels(name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.full((3, 1, 1), 2 / 255, np.float32), np.full((3, 1, 1), -1.0, np.float32)
 
 
-def normalise(image: Image.Image, scale: np.ndarray = SCALE, shift: np.ndarray = SHIFT) -> np.ndarray:
-    """Convert an RGB image [S, S] to float32 [3, S, S] as bytes * scale + shift; by default CLIP's."""
+def normalise(
+    image: Image.Image | np.ndarray, scale: np.ndarray = SCALE, shift: np.ndarray = SHIFT
+) -> np.ndarray:
+    """Convert an RGB image [H, W] to float32 [3, H, W] as bytes * scale + shift; by default CLIP's."""
     # order="C" makes NumPy write planes in one pass; by default it keeps pixels together, 7 times slower.
     pixels = np.multiply(np.asarray(image).transpose(2, 0, 1), scale, dtype=np.float32, order="C")
     return np.add(pixels, shift, out=pixels)

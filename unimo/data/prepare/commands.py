@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unimo.cli import number
+from unimo.data.prepare.ade20k import NAMES, prepare_ade20k
 from unimo.data.prepare.answer_table import prepare_answers
 from unimo.data.prepare.conceptual import prepare_conceptual
 from unimo.data.prepare.gqa import prepare_gqa
@@ -185,6 +186,25 @@ COMMANDS = (
             _DOWNLOADED,
             rows_per_file=_ROWS,
         ),
+    ),
+    Command(
+        "ade20k",
+        prepare_ade20k,
+        "ADE20K, for segmentation",
+        "--input ADEChallengeData2016 --out data/ade20k",
+        {
+            "--input": {
+                "required": True,
+                "dest": "source",
+                "help": f"folder of images, annotations and {NAMES}",
+            },
+            **_OUT,
+            "--max-missing-rate": {
+                "type": number(Share),
+                "default": 0.01,
+                "help": "share of pictures without a sound map at which to give up (default 0.01)",
+            },
+        },
     ),
     Command(
         "jsonl",

@@ -75,6 +75,7 @@ SCHEMAS = {
             "question_id": TEXTS,
         }
     ),
+    "segmentation": pa.schema({"image": pa.binary(), "class_map": pa.binary(), "image_id": pa.string()}),
 }
 """Columns of the tables of each kind of samples."""
 _BATCH_BYTES = 32 << 20

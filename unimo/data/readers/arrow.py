@@ -3,7 +3,8 @@
 Columns: pairs `image, caption, image_id`; VQA `image, questions, answers, answer_labels, answer_scores,
 image_id, question_id`, of GQA also the fields of `QuestionFacts`; entailment `image, sentences, labels`;
 NLVR2, where a row is two images, `image_0, image_1, questions, answers, identifier`, and `question_id` in
-tables made here. A column `split` divides a file whose name says none. Further columns are ignored.
+tables made here; segmentation `image, class_map, image_id`, two images of one size. A column `split` divides
+a file whose name says none. Further columns are ignored.
 
 The index holds only list lengths. Images are read from the file by position and never through the
 memory map, so resident memory does not grow with the number of images read.
@@ -33,7 +34,7 @@ from unimo.metrics.gqa import QuestionFacts
 from unimo.metrics.vqa import answer_type
 
 log = logging.getLogger(__name__)
-# Missing for `images`: no text is read, and every row is one sample.
+# Missing for `images` and `segmentation`: no text is read, and every row is one sample.
 TEXT_COLUMN: dict[Kind, str] = {
     "pairs": "caption",
     "vqa": "questions",
@@ -44,6 +45,8 @@ TEXT_COLUMN: dict[Kind, str] = {
 }
 PAIR_OF_IMAGES = ("image_0", "image_1")
 """Columns of the two images of a row of NLVR2; other kinds have `image`."""
+CLASS_MAP = "class_map"
+"""Column of segmentation beside `image`: the class of each pixel, as the file of an image."""
 _FACTS = {name: 1 + isinstance(value, tuple) for name, value in vars(QuestionFacts()).items()}
 """Columns of GQA's facts, and the lists that their values lie in."""
 _QUESTIONS = (
@@ -58,6 +61,7 @@ _COLUMNS: dict[Kind, tuple[str, ...]] = {
     "nlvr2": (*PAIR_OF_IMAGES, "split", "questions", "answers", "identifier", "question_id"),
     "texts": ("image_id", "split", "caption"),
     "images": ("image", "image_id", "split"),
+    "segmentation": ("image", CLASS_MAP, "image_id", "split"),
 }
 # Lists that a value of a column lies in. The lists of the texts decide how many samples there are.
 _ANSWERS = {"question_id": 1, "answers": 2, "answer_labels": 2, "answer_scores": 2}
@@ -87,7 +91,8 @@ class ArrowDataset(Dataset):
         text = TEXT_COLUMN.get(kind)
         self._map, self._table = open_table(self.path, _COLUMNS[kind])
         images = {"nlvr2": PAIR_OF_IMAGES, "texts": ()}.get(kind, ("image",))
-        needed = {*images, *([] if text is None else [text])}
+        maps = (CLASS_MAP,) if kind == "segmentation" else ()
+        needed = {*images, *maps, *([] if text is None else [text])}
         missing = needed - set(self._table.column_names)
         if missing:
             raise DataError(
@@ -105,7 +110,10 @@ class ArrowDataset(Dataset):
         for column, depth in _DEPTHS.get(kind, {}).items():
             if column in self._table.column_names:
                 _check_depth(self._table.column(column).type, depth, f"{self.path}: column {column}")
-        self._images = [_ImageColumn(self.path, self._map, self._table, column) for column in images]
+        self._images, self._maps = (
+            [_ImageColumn(self.path, self._map, self._table, column) for column in columns]
+            for columns in (images, maps)
+        )
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -114,7 +122,7 @@ class ArrowDataset(Dataset):
         return len(self._images) * len(self._table)
 
     def count_texts(self) -> int:
-        return 0 if self.kind == "images" else len(self)
+        return len(self) if self.kind in TEXT_COLUMN else 0
 
     def __getitem__(self, index: int) -> Record:
         row, which = self._locate(index)
@@ -155,8 +163,8 @@ class ArrowDataset(Dataset):
         return row, index - int(self._starts[row])
 
     def _fields(self, row: int, which: int, where: str, sample_id: str) -> dict[str, Any]:
-        if self.kind == "images":
-            return {}
+        if self.kind not in TEXT_COLUMN:
+            return {"class_map": self._maps[0].read(row)} if self._maps else {}
         text = self._item(TEXT_COLUMN[self.kind], row, which, where)
         if self.kind in QUESTIONS:
             answers = self._item("answers", row, which, where) or []

@@ -16,7 +16,7 @@ from unimo.errors import DataError, RecordError
 from unimo.files import decode, located_lines
 from unimo.limits import LINE_BYTES
 
-Kind = Literal["pairs", "vqa", "gqa", "entailment", "nlvr2", "texts", "images"]
+Kind = Literal["pairs", "vqa", "gqa", "entailment", "nlvr2", "texts", "images", "segmentation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 QUESTIONS: tuple[Kind, ...] = ("vqa", "gqa")
 """Kinds of questions with answers; those of `gqa` have `Record.facts`, too."""

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unimo.data.readers.answers import check_classes, unnamed_class
-from unimo.data.readers.arrow import PAIR_OF_IMAGES, TEXT_COLUMN, ArrowDataset
+from unimo.data.readers.arrow import CLASS_MAP, PAIR_OF_IMAGES, TEXT_COLUMN, ArrowDataset
 from unimo.data.readers.base import (
     Dataset,
     Kind,
@@ -215,7 +215,8 @@ def _find_files(path: Path, kind: Kind) -> list[_File]:
             "or use the built-in corpus `scenes`"
         )
     is_pair = kind == "nlvr2"  # whose tables have `questions` as those of VQA do
-    column = PAIR_OF_IMAGES[0] if is_pair else TEXT_COLUMN.get(kind, "image")
+    alone = {"nlvr2": PAIR_OF_IMAGES[0], "segmentation": CLASS_MAP}
+    column = alone.get(kind) or TEXT_COLUMN.get(kind, "image")
     for suffix in suffixes:
         files = [file for file in candidates if file.suffix.lower() == suffix]
         if suffix == ".arrow":
@@ -227,9 +228,9 @@ def _find_files(path: Path, kind: Kind) -> list[_File]:
             return list(map(_File, files, splits))
     seen = ", ".join(file.name for file in candidates[:5])
     others = " or ".join([f"*{suffix}" for suffix in _suffixes(kind)[1:]])
-    more = ", or a folder of pictures" if kind == "images" else ""
+    more = {"images": f"{others}, or a folder of pictures", "segmentation": "of tools/prepare_data.py ade20k"}
     raise DataError(
-        f"{path} holds no {kind} data: expected *.arrow with a column `{column}`, {others}{more}; "
+        f"{path} holds no {kind} data: expected *.arrow with a column `{column}`, {more.get(kind, others)}; "
         f"found {seen or 'nothing'}{_way_out(candidates)}"
     )
 
@@ -244,6 +245,8 @@ def _way_out(files: Sequence[Path]) -> str:
 
 def _suffixes(kind: Kind) -> tuple[str, ...]:
     """Return the suffixes of the formats of a kind, in order of preference."""
+    if kind == "segmentation":
+        return (".arrow",)
     if kind == "nlvr2":
         return (".arrow", ".jsonl")  # a sample of a shard has one image
     return (".arrow", ".tar", ".jsonl", *((".txt",) if kind == "texts" else ()))

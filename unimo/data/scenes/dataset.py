@@ -18,7 +18,17 @@ from unimo.data.record import ImageSource, Record, pair_id
 from unimo.data.scenes import language
 from unimo.data.scenes.pairs import draw_pairs
 from unimo.data.scenes.related import related_questions
-from unimo.data.scenes.scene import COLORS, MAX_OBJECTS, PLACES, RADII, SHAPES, Scene, make_scene, render
+from unimo.data.scenes.scene import (
+    COLORS,
+    MAX_OBJECTS,
+    PLACES,
+    RADII,
+    SHAPES,
+    Scene,
+    make_scene,
+    render,
+    render_classes,
+)
 from unimo.data.splits import split_words
 from unimo.errors import ConfigError, RecordError
 from unimo.metrics.vqa import answer_type
@@ -27,8 +37,15 @@ from unimo.settings import ScenesConfig
 SPLITS = {"train": 0, "val": 1, "test": 2}
 VAL_PARTS = ("trainable_val", "rest_val")
 """Parts of `val`, as of VQA v2; `open_scenes` knows them."""
-TEXTS_PER_IMAGE: dict[Kind, int] = {"vqa": 6, "gqa": 6, "entailment": 6, "nlvr2": 4, "images": 1}
-"""Texts of one image, or with `nlvr2` pairs of one sentence; for `pairs` and `texts` the config sets the
+WITHOUT_TEXT: tuple[Kind, ...] = ("images", "segmentation")
+TEXTS_PER_IMAGE: dict[Kind, int] = {
+    "vqa": 6,
+    "gqa": 6,
+    "entailment": 6,
+    "nlvr2": 4,
+    **dict.fromkeys(WITHOUT_TEXT, 1),
+}
+"""Samples of one image, or with `nlvr2` pairs of one sentence; for `pairs` and `texts` the config sets the
 number."""
 OTHER_SCENES: dict[Kind, int] = {"texts": 10, "images": 20, "nlvr2": 30}
 """Seeds of kinds whose scenes differ from those of the pairs."""
@@ -41,7 +58,8 @@ class ScenesDataset(Dataset):
         kind: `pairs` (caption), `vqa` (question, answer, question type), `gqa` (question, answer, facts, with
             ids of entailed questions about the same image), `entailment` (hypothesis, label), `nlvr2`
             (sentence about two images, label; there is a sentence for each image of the config),
-            `texts` (captions without an image) or `images` (images without a caption).
+            `texts` (captions without an image), `images` (images without a caption) or `segmentation` (the
+            shape at each pixel).
         split: `train`, `val` or `test`; their images are rendered from different seeds.
 
     Raises:
@@ -64,7 +82,7 @@ class ScenesDataset(Dataset):
         return self.num_images * {"texts": 0, "nlvr2": 4}.get(self.kind, 1)
 
     def count_texts(self) -> int:
-        return 0 if self.kind == "images" else len(self)
+        return 0 if self.kind in WITHOUT_TEXT else len(self)
 
     def scene(self, image: int) -> Scene:
         """Make the scene of image number `image` of this split."""
@@ -101,8 +119,9 @@ class ScenesDataset(Dataset):
         images = () if self.kind == "texts" else (encode(render(scene)),)
         sample_id = f"{self.split}-{image}-{turn}"
         record = partial(Record, sample_id, self.name, images, image_id=self.image_id(index))
-        if self.kind == "images":
-            return record()
+        if self.kind in WITHOUT_TEXT:
+            is_mapped = self.kind == "segmentation"
+            return record(class_map=encode(render_classes(scene)) if is_mapped else None)
         if self.kind == "vqa":
             kind, text, answer = language.questions(scene, count, rng)[turn]
             return record(text=text, question_id=index, answer_scores={answer: 1.0}, question_type=kind)
@@ -172,6 +191,11 @@ def answers() -> list[str]:
     """Return all answers of `scenes` VQA in the order of its classes."""
     numbers = [str(n) for n in range(MAX_OBJECTS + 1)]
     return [*COLORS, *SHAPES, *RADII, *PLACES, *numbers, "yes", "no", "nothing"]
+
+
+def pixel_classes() -> list[str]:
+    """Return the classes of the pixels of `scenes`, in the order of their numbers."""
+    return ["background", *SHAPES]
 
 
 def vocabulary() -> list[str]:

@@ -93,17 +93,30 @@ def render(scene: Scene) -> Image.Image:
     image = Image.new("RGB", (CANVAS, CANVAS), scene.background)
     draw = ImageDraw.Draw(image)
     for item in scene.objects:
-        x1, y1, x2, y2 = item.box
-        color, radius = COLORS[item.color], (x2 - x1) // 2
-        x, y = x1 + radius, y1 + radius
-        if item.shape == "circle":
-            draw.ellipse(item.box, fill=color)
-        elif item.shape == "square":
-            draw.rectangle(item.box, fill=color)
-        elif item.shape == "triangle":
-            draw.polygon([(x, y1), (x2, y2), (x1, y2)], fill=color)
-        else:
-            arm = max(2, radius // 3)
-            draw.rectangle((x - arm, y1, x + arm, y2), fill=color)
-            draw.rectangle((x1, y - arm, x2, y + arm), fill=color)
+        _draw(draw, item, COLORS[item.color])
     return image
+
+
+def render_classes(scene: Scene) -> Image.Image:
+    """Render the class of each pixel of `render`, a grey image: 0 the background, 1 + n a shape SHAPES[n]."""
+    image = Image.new("L", (CANVAS, CANVAS), 0)
+    draw = ImageDraw.Draw(image)
+    for item in scene.objects:
+        _draw(draw, item, 1 + SHAPES.index(item.shape))
+    return image
+
+
+def _draw(draw: ImageDraw.ImageDraw, item: SceneObject, fill: int | tuple[int, int, int]) -> None:
+    x1, y1, x2, y2 = item.box
+    radius = (x2 - x1) // 2
+    x, y = x1 + radius, y1 + radius
+    if item.shape == "circle":
+        draw.ellipse(item.box, fill=fill)
+    elif item.shape == "square":
+        draw.rectangle(item.box, fill=fill)
+    elif item.shape == "triangle":
+        draw.polygon([(x, y1), (x2, y2), (x1, y2)], fill=fill)
+    else:
+        arm = max(2, radius // 3)
+        draw.rectangle((x - arm, y1, x + arm, y2), fill=fill)
+        draw.rectangle((x1, y - arm, x2, y + arm), fill=fill)

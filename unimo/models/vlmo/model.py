@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from unimo.models.base import Axes, Model, Outputs
+from unimo.models.base import Axes, Model, Outputs, as_map
 from unimo.models.vlmo.config import Config
 from unimo.models.vlmo.multiway import EPSILON, MultiwayBlock, Parts
 from unimo.nn.attention import additive_mask
@@ -239,6 +239,25 @@ class Vlmo(Model):
 
     def _alone(self, text: Encoded | None, image: Encoded | None) -> Tensor:
         return self.norm(self.run(self.join(text, image), num_queries=1)[0])[:, 0]
+
+    @property
+    def map_sizes(self) -> tuple[int, int]:
+        return len(self.blocks), self.hidden_size
+
+    def image_maps(self, images: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Compute maps of the states of images that go through the Transformer alone, without its norm."""
+        sequence, first, maps = self.join(None, self.encode_image(images)), 0, []
+        for layer in layers:
+            states, _ = self.run(sequence, first=first, last=layer)
+            sequence, first = JoinedStates(states, sequence.masks, sequence.parts), layer
+            maps.append(as_map(states, images, self.patch_embedding.patch_size))
+        return maps
+
+    def is_mapped(self, parameter: str, last: int) -> bool:
+        part, *rest = parameter.split(".")
+        if part in ("norm", "pooler") or (part == "blocks" and int(rest[0]) >= last):
+            return False
+        return self.is_used(parameter, text=False, image=True, pooled=False)
 
     def fit_table(self, name: str, table: np.ndarray) -> np.ndarray:
         """Resize stored positions of patches of another model."""
