@@ -17,7 +17,11 @@ PRESETS = ["unimo", "unimo2", "unimo3", "meter", "bridgetower"]
 RECIPES_OF = {kind: list_recipes(kind) for kind in TASKS}
 NAMES = [(name, kind) for kind, recipes in RECIPES_OF.items() for name in recipes]
 # Recipes of a task for further data sets: `unimo_base_coqa` is one of the size `base`.
-DATA_SETS = {"seq2seq": ("gigaword", "squad_qg", "coqa"), "retrieval": ("coco",)}
+DATA_SETS = {
+    "seq2seq": ("gigaword", "squad_qg", "coqa"),
+    "retrieval": ("coco",),
+    "image_classification": ("1k", "21k"),
+}
 
 
 def test_every_file_is_of_a_task():

@@ -177,5 +177,5 @@ def _images(processor: Processor) -> dict[str, Any]:
     }
     if recipe.crop == "all":
         return {"image_processor_type": "ViTImageProcessor", "size": square, **content}
-    crop = {"size": {"shortest_edge": side}, "do_center_crop": True, "crop_size": square}
+    crop = {"size": {"shortest_edge": int(side / recipe.kept)}, "do_center_crop": True, "crop_size": square}
     return {"image_processor_type": "CLIPImageProcessor", **crop, **content}

@@ -1,8 +1,8 @@
-"""Random augmentation of RGB images: the operations of UDA (used by METER), those of ALBEF and BLIP, BEiT's
-colours, and the views for contrastive learning on images (SimCLR, appendix A).
+"""Random augmentation of RGB images: the operations of UDA (used by METER), those of ALBEF and BLIP, those of
+timm (used by BEiT), BEiT's colours, and the views for contrastive learning on images (SimCLR, appendix A).
 
-`RandAugment` and `RandomAugment` are different recipes of the literature despite their names. Both draw
-operations with replacement. All randomness comes from the generator passed to them.
+`RandAugment`, `RandomAugment` and `IncreasingRandAugment` are different recipes of the literature despite
+their names. All draw operations with replacement. All randomness comes from the generator passed to them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ GREY = (128, 128, 128)
 
 
 def _affine(
-    matrix: Callable[[float], tuple[float, ...]], fill: tuple[int, int, int] | None = None
+    matrix: Callable[[float], tuple[float, ...]],
+    fill: tuple[int, int, int] | None = None,
+    resampling: Image.Resampling = Image.Resampling.NEAREST,
 ) -> Operation:
     """Build an affine operation whose matrix depends on the strength; `fill` None means black borders."""
     return lambda image, amount: image.transform(
-        image.size, Image.Transform.AFFINE, matrix(amount), fillcolor=fill
+        image.size, Image.Transform.AFFINE, matrix(amount), resampling, fillcolor=fill
     )
 
 
@@ -114,6 +116,58 @@ class RandomAugment:
             applied, negative = rng.random(2) < (self.probability, 0.5)
             operation, full, signed = ALBEF_OPERATIONS[names[drawn]]
             value = full * self.level / 10 * (-1 if signed and negative else 1)
+            image = operation(image, value) if applied else image
+        return image
+
+
+def _change(kind: type) -> Operation:
+    return lambda image, change: kind(image).enhance(1 + change)
+
+
+_TIMM = GREY, Image.Resampling.BICUBIC
+
+# Operation, its strength at level 10, and whether its sign is random. Strengths of translations are shares of
+# the image, those of colours the distance of the factor from 1.
+TIMM_OPERATIONS: dict[str, tuple[Operation, float, bool]] = {
+    "AutoContrast": (lambda image, _: ImageOps.autocontrast(image), 0, False),
+    "Equalize": (lambda image, _: ImageOps.equalize(image), 0, False),
+    "Invert": (lambda image, _: ImageOps.invert(image), 0, False),
+    "Rotate": (lambda image, degrees: image.rotate(degrees, _TIMM[1], fillcolor=GREY), 30, True),
+    "Posterize": (lambda image, bits: ImageOps.posterize(image, 4 - int(bits)), 4, False),
+    "Solarize": (lambda image, reach: ImageOps.solarize(image, 256 - int(reach)), 256, False),
+    "SolarizeAdd": (_solarize_add, 110, False),
+    "Color": (_change(ImageEnhance.Color), 0.9, True),
+    "Contrast": (_change(ImageEnhance.Contrast), 0.9, True),
+    "Brightness": (_change(ImageEnhance.Brightness), 0.9, True),
+    "Sharpness": (_change(ImageEnhance.Sharpness), 0.9, True),
+    "ShearX": (SHEAR_X(*_TIMM), 0.3, True),
+    "ShearY": (SHEAR_Y(*_TIMM), 0.3, True),
+    "TranslateX": (lambda image, share: TRANSLATE_X(*_TIMM)(image, share * image.width), 0.45, True),
+    "TranslateY": (lambda image, share: TRANSLATE_Y(*_TIMM)(image, share * image.height), 0.45, True),
+}
+
+
+@dataclass(frozen=True)
+class IncreasingRandAugment:
+    """Apply `count` random operations of timm, each with probability 0.5, as `rand-m9-mstd0.5-inc1` does.
+
+    Levels are of 10, normal around `level`; every operation changes more at a higher one (`inc1`). New
+    borders are grey, the mean of the statistics that BEiT normalises with.
+    """
+
+    count: int
+    level: float
+    deviation: float
+    probability: float = 0.5
+
+    def __call__(self, image: Image.Image, rng: Rng) -> Image.Image:
+        """Augment an RGB image."""
+        names = list(TIMM_OPERATIONS)
+        for drawn in rng.integers(len(names), size=self.count):
+            applied, negative = rng.random(2) < (self.probability, 0.5)
+            level = min(10.0, max(0.0, rng.normal(self.level, self.deviation)))
+            operation, full, signed = TIMM_OPERATIONS[names[drawn]]
+            value = full * level / 10 * (-1 if signed and negative else 1)
             image = operation(image, value) if applied else image
         return image
 

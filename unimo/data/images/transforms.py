@@ -14,7 +14,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from unimo.data.images.randaugment import ColourJitter, RandAugment, RandomAugment, Rng, ViewAugment
+from unimo.data.images.randaugment import (
+    ColourJitter,
+    IncreasingRandAugment,
+    RandAugment,
+    RandomAugment,
+    Rng,
+    ViewAugment,
+)
 from unimo.errors import ConfigError, nearest
 
 CLIP_MEAN = np.array((0.48145466, 0.4578275, 0.40821073))
@@ -36,14 +43,18 @@ class Recipe:
     crop: Literal["centre", "all", "random"] = "centre"
     """`centre`: the largest square in the middle; `all`: the whole image, stretched; `random`: a part of
     its area with an aspect ratio of 3:4 to 4:3, stretched."""
+    kept: float = 1.0
+    """Share of the shorter side that a `centre` crop keeps."""
     smallest_crop: float = 0.5
     """Smallest share of the area of a `random` crop."""
     mirror: bool = False
     """Flip left and right with probability 0.5."""
-    augment: RandAugment | RandomAugment | ViewAugment | None = None
+    augment: RandAugment | RandomAugment | IncreasingRandAugment | ViewAugment | None = None
     """Augmentation of the resized image."""
     statistics: Literal["clip", "half"] = "clip"
     """Mean and standard deviation for normalisation: CLIP's, or 0.5 for every colour (ViT)."""
+    erased: float = 0.0
+    """Probability that a random part of the normalised pixels becomes noise."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -62,6 +73,17 @@ RECIPES: dict[str, Recipe] = {
     "beit_crop": Recipe(
         augment_first=ColourJitter(0.4), crop="random", smallest_crop=0.08, mirror=True, statistics="half"
     ),
+    # Classification in BEiT's code, by timm: rand-m9-mstd0.5-inc1 and erasing; at 384 pixels and more it
+    # evaluates the whole centre ("clip" with ViT's statistics), below 7/8 of it.
+    "beit_randaug": Recipe(
+        crop="random",
+        smallest_crop=0.08,
+        mirror=True,
+        augment=IncreasingRandAugment(2, 9, 0.5),
+        statistics="half",
+        erased=0.25,
+    ),
+    "beit": Recipe(kept=7 / 8, statistics="half"),
     # Views for contrastive learning: UNIMO-2 (section 3.2) names the operations, SimCLR gives the numbers
     # except that of the rotation. Small images with few objects must keep more of the image.
     "vit_views": Recipe(crop="random", smallest_crop=0.08, augment=ViewAugment(30), statistics="half"),
@@ -80,8 +102,13 @@ def build_transform(name: str, size: int) -> Transform:
         ConfigError: unknown name.
     """
     cut = build_cut(name, size)
-    scale_and_shift = bytes_to_pixels(name)
-    return lambda image, rng: normalise(cut(image, rng), *scale_and_shift)
+    scale_and_shift, erased = bytes_to_pixels(name), RECIPES[name].erased
+
+    def transform(image: Image.Image, rng: Rng) -> np.ndarray:
+        pixels = normalise(cut(image, rng), *scale_and_shift)
+        return erase(pixels, rng) if erased and rng.random() < erased else pixels
+
+    return transform
 
 
 def build_cut(
@@ -101,7 +128,7 @@ def build_cut(
     def cut(image: Image.Image, rng: Rng) -> Image.Image:
         if recipe.augment_first:
             image = recipe.augment_first(image, rng)
-        if image.size != (size, size) or recipe.crop == "random":
+        if image.size != (size, size) or recipe.crop == "random" or recipe.kept < 1:
             box = _crop_box(recipe, image.size, size, rng)
             image = image.resize((size, size), resampling, box=box)
         if recipe.mirror and rng.random() < 0.5:
@@ -127,6 +154,24 @@ def normalise(
     return np.add(pixels, shift, out=pixels)
 
 
+def erase(pixels: np.ndarray, rng: Rng) -> np.ndarray:
+    """Replace a random rectangle of pixels [3, S, S] by noise N(0, 1) for each, in place (random erasing).
+
+    It has a fiftieth to a third of the area and an aspect ratio of 3:10 to 10:3; when ten draws do not fit
+    inside, nothing is erased.
+    """
+    _, height, width = pixels.shape
+    for _ in range(10):
+        area = height * width * rng.uniform(0.02, 1 / 3)
+        ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < height and w < width:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            pixels[:, top : top + h, left : left + w] = rng.standard_normal((3, h, w), np.float32)
+            break
+    return pixels
+
+
 def blank_pixels(size: int) -> np.ndarray:
     """Return pixels [3, S, S] without content: the mean colour of CLIP's training images everywhere.
 
@@ -141,10 +186,10 @@ def _crop_box(recipe: Recipe, image: tuple[int, int], size: int, rng: Rng) -> Bo
         return _random_box(width, height, rng, recipe.smallest_crop)
     if recipe.crop == "all":
         return 0, 0, width, height
-    # The shorter side is scaled to `size` and the middle cut out. Scaled sides and offsets are whole pixels,
-    # as in torchvision's Resize and CenterCrop.
-    shorter = min(width, height)
-    scaled_width, scaled_height = size * width // shorter, size * height // shorter
+    # The shorter side is scaled to `size` or more and the middle cut out. Scaled sides and offsets are whole
+    # pixels, as in torchvision's Resize and CenterCrop.
+    shorter, scaled = min(width, height), int(size / recipe.kept)
+    scaled_width, scaled_height = scaled * width // shorter, scaled * height // shorter
     left, top = round((scaled_width - size) / 2), round((scaled_height - size) / 2)
     x_scale, y_scale = width / scaled_width, height / scaled_height
     return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale

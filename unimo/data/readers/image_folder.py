@@ -172,9 +172,12 @@ class ImageFolder(LabeledImages):
             names = sorted(os.path.relpath(file, self._tree) for file in files)
             self.names += names
             self._labels.extend([label] * len(names))
-        if not self.names:
+        filled = set(self._labels)
+        empty = [name for label, name in enumerate(self.class_names) if label not in filled and name in found]
+        if empty:
             raise DataError(
-                f"{self.root}: no pictures in its folders; looked for {', '.join(PICTURE_SUFFIXES)}"
+                f"{self.root}: no pictures in {len(empty)} of {len(found)} folders of classes: "
+                f"{', '.join(empty[:5])}; looked for {', '.join(PICTURE_SUFFIXES)}; fill or remove them"
             )
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from unimo.errors import ConfigError, nearest
+from unimo.studies.catalogue.images import IMAGES
 from unimo.studies.catalogue.scenes import SCENES
 from unimo.studies.catalogue.semvlp import SEMVLP
 from unimo.studies.catalogue.unimo import UNIMO
@@ -10,7 +11,7 @@ from unimo.studies.catalogue.unimo2 import UNIMO2
 from unimo.studies.catalogue.vlmo import VLMO
 from unimo.studies.study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (SCENES, UNIMO2, UNIMO, VLMO, SEMVLP)}
+STUDIES: dict[str, Study] = {study.name: study for study in (SCENES, UNIMO2, UNIMO, VLMO, SEMVLP, IMAGES)}
 
 
 def find_study(name: str) -> Study:

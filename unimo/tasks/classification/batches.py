@@ -16,6 +16,7 @@ from unimo.data.processor import Processor, pad
 from unimo.data.record import Record
 from unimo.data.tokenizers import Tokenizer
 from unimo.errors import RecordError, shown
+from unimo.tasks.classification.mixing import Mixing
 
 NO_LABEL = -1
 """Label of a sample whose file has none (the test files of GLUE)."""
@@ -102,22 +103,28 @@ class ImageBatch(Batch):
     """Pixels [B, 3, S, S] float32, or regions for models that read those."""
     labels: Array
     """[B] int64."""
+    share: float = 1.0
+    """Share of its own class that each image has; the rest is of the class of the image at the same place
+    from the end of the batch, with which it is mixed."""
 
 
 class ImageCollator(PairCollator):
-    """Make an `ImageBatch`; every record must have the label of a class."""
+    """Make an `ImageBatch`; every record must have the label of a class. Images are mixed in training."""
 
-    def __init__(self, processor: Processor, num_classes: int, train: bool) -> None:
+    def __init__(self, processor: Processor, num_classes: int, train: bool, mixing: Mixing) -> None:
         super().__init__(processor, train)
-        self.num_classes = num_classes
+        self.num_classes, self.mixing = num_classes, mixing if train and mixing.alphas else None
 
     def prepare(self, record: Record, rng: np.random.Generator) -> Prepared:
         check_label(record, self.num_classes)
         return {"record": record, "image": self.processor.image(record, rng, self.train)}
 
     def collate(self, prepared: Sequence[Prepared], rng: np.random.Generator) -> ImageBatch:
+        images = self.processor.join_images([sample["image"] for sample in prepared])
+        share = self.mixing(images, rng) if self.mixing else 1.0
         return ImageBatch(
-            images=self.processor.join_images([sample["image"] for sample in prepared]),
+            images=images,
+            share=share,
             labels=np.array([sample["record"].label for sample in prepared], np.int64),
             sample_ids=[sample["record"].sample_id for sample in prepared],
         )

@@ -18,18 +18,25 @@ from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor
 from unimo.data.readers.base import Dataset, relabel
 from unimo.data.readers.open import open_labeled_images
-from unimo.errors import CheckpointError, DataError
+from unimo.errors import CheckpointError, ConfigError, DataError
+from unimo.losses.reduce import global_mean
 from unimo.metrics.average import Averages, gather_objects
 from unimo.metrics.glue import majority
 from unimo.models.base import Model
 from unimo.nn.init import linear
-from unimo.ranges import Dropout
+from unimo.nn.kernels import LayerNorm
+from unimo.ranges import Dropout, NonNegative
+from unimo.registry import require
 from unimo.settings import CorpusConfig, RunConfig
 from unimo.tasks.base import Answer, Batch, Metadata, Question, to_tensors
 from unimo.tasks.classification.batches import ImageBatch, ImageCollator
+from unimo.tasks.classification.mixing import Mixing
 from unimo.tasks.classifier import ClassifierTask
+from unimo.weights.name_map import Tensors
 
 TOP = 5
+NORM_EPSILON = 1e-6
+"""Of BEiT's norms."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,31 @@ class ImageClassificationConfig:
     """finetune: model and classifier learn. linear: the classifier alone; the model stays as it is and runs
     without dropout. reference: the model alone; the classifier stays at its random start, as in the code of
     BridgeTower that its figures for CIFAR, and those of UNIMO-3 (Table 4), come from."""
+    pooling: Literal["model", "mean"] = "model"
+    """Vector that is classified. model: the model's own of an image alone (`Model.image_alone`). mean: the
+    mean of the patches after the last layer, by a norm of its own, as in BEiT (section 2.6)."""
     head_dropout: Dropout = 0.0
-    """Dropout of the pooled vector, before the classifier."""
+    """Dropout of that vector, before the classifier."""
+    head_std: NonNegative = 0.02
+    """Standard deviation that the classifier starts with."""
+    label_smoothing: Dropout = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    mixup: NonNegative = 0.0
+    """Alpha of mixup in training, 0 without (`mixing.py`). With cutmix too, each batch is of one kind."""
+    cutmix: NonNegative = 0.0
+    """Alpha of cutmix in training, 0 without."""
+
+    @property
+    def mixing(self) -> Mixing:
+        """How images are mixed in training."""
+        return Mixing(self.mixup, self.cutmix)
 
 
 class ImageClassificationTask(ClassifierTask):
-    """Pooled vector of an image -> classes; one linear layer, cross-entropy."""
+    """Pooled vector of an image -> classes; one linear layer, cross-entropy.
+
+    Parameters: `classifier`; with pooling `mean`, unless the classifier alone learns, `norm`.
+    """
 
     Config = ImageClassificationConfig
     asked_with = "image"
@@ -61,8 +87,16 @@ class ImageClassificationTask(ClassifierTask):
             )
         self.classes = list(metadata["classes"])
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = linear(model.alone_sizes[1], len(self.classes))
-        self.freeze_unused(text=False, image=True)
+        width, self.norm = model.alone_sizes[1], None
+        if config.pooling == "mean":
+            require(model.config.name, {"pixels"}, f"{config.name}, task.pooling=mean,")
+            self.layers, width = model.map_sizes
+            self.norm = LayerNorm(width, NORM_EPSILON) if config.protocol != "linear" else None
+            for name, parameter in model.named_parameters():
+                parameter.stop_gradient |= not model.is_mapped(name, self.layers)
+        else:
+            self.freeze_unused(text=False, image=True)
+        self.classifier = linear(width, len(self.classes), config.head_std)
         fixed = {"finetune": None, "linear": model, "reference": self.classifier}[config.protocol]
         for parameter in fixed.parameters() if fixed else ():
             parameter.stop_gradient = True
@@ -70,6 +104,11 @@ class ImageClassificationTask(ClassifierTask):
     @classmethod
     def open_data(cls, run: RunConfig, processor: Processor, metadata: Metadata = None) -> TaskData:
         """Open the labelled images of `data.path`, with the classes of an existing model or of their own."""
+        mixing = run.task.mixing
+        if mixing.alphas and processor.config.regions:
+            raise ConfigError(
+                "task.mixup and task.cutmix mix pixels, this model reads regions; set both to 0"
+            )
         classes = (metadata or {}).get("classes") or class_names(run)
 
         def open_split(corpus: CorpusConfig, split: str) -> Dataset:
@@ -79,7 +118,7 @@ class ImageClassificationTask(ClassifierTask):
             corpora=run.data.path,
             open_split=open_split,
             processor=processor,
-            collator=lambda train: ImageCollator(processor, len(classes), train),
+            collator=lambda train: ImageCollator(processor, len(classes), train, mixing),
             metadata={"classes": list(classes)},
         )
 
@@ -91,7 +130,37 @@ class ImageClassificationTask(ClassifierTask):
 
     def features(self, batch: Batch) -> Tensor:
         """Compute the vectors [B, D] of images."""
-        return self.model.image_alone(batch.images)
+        if self.config.pooling == "model":
+            return self.model.image_alone(batch.images)
+        (patches,) = self.model.image_maps(batch.images, [self.layers])
+        mean = patches.mean(axis=[2, 3])
+        return mean if self.norm is None else self.norm(mean)
+
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Compute the cross-entropy; report the accuracy in percent, unless images are mixed."""
+        losses, report = super().losses(batch)
+        return losses, {} if self.config.mixing.alphas else report
+
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Compute the cross-entropy with soft targets, a mean over the samples of all ranks.
+
+        With smoothing e, share s and C classes the target is (1 - e) s on the own class, (1 - e) (1 - s) on
+        that of the image it is mixed with, and e / C on every class.
+        """
+        logits, smoothing = logits.astype("float32"), self.config.label_smoothing
+        loss = F.cross_entropy(logits, batch.labels, reduction="sum")
+        if batch.share < 1:
+            other = F.cross_entropy(logits, batch.labels.flip(0), reduction="sum")
+            loss = batch.share * loss + (1 - batch.share) * other
+        if smoothing:
+            loss = (1 - smoothing) * loss - smoothing * F.log_softmax(logits, axis=1).mean(axis=1).sum()
+        return global_mean(loss, logits.shape[0])
+
+    def fit_heads(self, tensors: Tensors, metadata: Mapping[str, Any]) -> Tensors:
+        """Return the weights without a classifier into other classes, or into the same in another order."""
+        if list(metadata.get("classes") or ()) == self.classes:
+            return tensors
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
 
     def logits(self, batch: Batch) -> Tensor:
         if self.config.protocol != "linear":

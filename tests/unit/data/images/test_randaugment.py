@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
-from unimo.data.images.randaugment import ALBEF_OPERATIONS, UDA_OPERATIONS, RandAugment, RandomAugment
+from unimo.data.images.randaugment import (
+    ALBEF_OPERATIONS,
+    GREY,
+    TIMM_OPERATIONS,
+    UDA_OPERATIONS,
+    IncreasingRandAugment,
+    RandAugment,
+    RandomAugment,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def test_albef_strength_probability_and_signs(monkeypatch, picture):
     assert values["Brightness"] == {0.5}
 
 
-@pytest.mark.parametrize("table", [UDA_OPERATIONS, ALBEF_OPERATIONS])
+@pytest.mark.parametrize("table", [UDA_OPERATIONS, ALBEF_OPERATIONS, TIMM_OPERATIONS])
 def test_every_operation_keeps_size_and_mode(picture, table):
     for name, (operation, low, *_) in table.items():
         for value in (low, 1, 0.3):
@@ -77,3 +85,40 @@ def test_solarize_add():
 def test_posterize_keeps_at_least_one_bit():
     image = Image.fromarray(np.array([[[100, 127, 200]]], np.uint8))
     assert UDA_OPERATIONS["Posterize"][0](image, 0.4).getpixel((0, 0)) == (0, 0, 128)
+
+
+def test_timm_strength_deviation_probability_and_signs(monkeypatch, picture):
+    seen = spy(monkeypatch, TIMM_OPERATIONS, 0)
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        IncreasingRandAugment(2, 9, 0.5)(picture, rng)
+    assert 2850 < len(seen) < 3150
+    full = {"Rotate": 30, "Solarize": 256, "Color": 0.9, "Sharpness": 0.9, "ShearY": 0.3, "TranslateX": 0.45}
+    for name, strength in full.items():
+        levels = np.array([10 * value / strength for other, value in seen if other == name])
+        assert np.abs(levels).max() <= 10 + 1e-9 and np.abs(np.abs(levels).mean() - 9) < 0.12
+        assert 0.3 < np.abs(levels).std() < 0.7
+        assert (levels < 0).any() == (name != "Solarize")
+    counts = [sum(other == name for other, _ in seen) for name in TIMM_OPERATIONS]
+    assert min(counts) > 0.75 * 3000 / 15 and max(counts) < 1.25 * 3000 / 15
+
+
+def test_timm_operations_change_more_at_higher_levels(picture):
+    """Strengths of level 9 and 10 as timm's functions turn them into arguments of Pillow."""
+
+    def same(name, value, expected):
+        np.testing.assert_array_equal(TIMM_OPERATIONS[name][0](picture, value), np.asarray(expected))
+
+    same("Posterize", 4 * 0.9, ImageOps.posterize(picture, 1))
+    same("Posterize", 4 * 0.2, ImageOps.posterize(picture, 4))
+    same("Solarize", 256 * 0.9, ImageOps.solarize(picture, 26))
+    same("Color", 0.81, ImageEnhance.Color(picture).enhance(1.81))
+    same("Color", -0.81, ImageEnhance.Color(picture).enhance(0.19))
+    moved = (1, 0, 0.405 * 40, 0, 1, 0)
+    bicubic = Image.Resampling.BICUBIC
+    same(
+        "TranslateX",
+        0.405,
+        picture.transform((40, 40), Image.Transform.AFFINE, moved, bicubic, fillcolor=GREY),
+    )
+    same("Invert", 0, ImageOps.invert(picture))

@@ -13,6 +13,7 @@ from unimo.data.images.transforms import (
     _random_box,
     blank_pixels,
     build_transform,
+    erase,
 )
 from unimo.errors import ConfigError
 
@@ -47,6 +48,35 @@ def test_clip_is_resize_then_centre_crop(photo, size, turned):
     pixels = build_transform("clip", size)(image, np.random.default_rng(0))
     assert pixels.dtype == np.float32 and pixels.shape == (3, size, size) and pixels.flags.c_contiguous
     assert np.abs(to_bytes(pixels) - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("size", [14, 28])
+def test_beit_evaluates_seven_eighths_of_the_shorter_side(photo, size):
+    whole = size * 8 // 7
+    resized = photo.resize((whole * 90 // 60, whole), Image.Resampling.BICUBIC)
+    left, top = round((resized.width - size) / 2), round((whole - size) / 2)
+    expected = np.asarray(resized.crop((left, top, left + size, top + size)), np.float32)
+    pixels = build_transform("beit", size)(photo, np.random.default_rng(0))
+    assert np.abs((pixels.transpose(1, 2, 0) + 1) * 127.5 - expected).max() <= 1.01
+    square = photo.resize((size, size))
+    assert not np.allclose(
+        build_transform("beit", size)(square, None), build_transform("vit", size)(square, None)
+    )
+
+
+def test_a_quarter_of_the_images_has_a_rectangle_of_noise():
+    shares = []
+    for seed in range(400):
+        pixels = build_transform("beit_randaug", 40)(Image.new("RGB", (50, 50)), np.random.default_rng(seed))
+        noise = np.abs(pixels * 127.5 + 127.5 - np.rint(pixels * 127.5 + 127.5)) > 1e-3
+        shares.append(noise.any(axis=0).mean())
+    erased = [share for share in shares if share > 0.01]
+    assert 0.18 < len(erased) / 400 < 0.32
+    assert 0.015 < min(erased) and max(erased) < 0.36
+    noise = erase(np.zeros((3, 200, 200), np.float32), np.random.default_rng(0))
+    rows, columns = np.nonzero(noise[0])
+    box = noise[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert (box != 0).all() and box.std() == pytest.approx(1, abs=0.05) and abs(box.mean()) < 0.05
 
 
 def picture(width, height):
