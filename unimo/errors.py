@@ -32,6 +32,10 @@ class DataError(UnimoError):
     """A data set, or too many of its records, cannot be used."""
 
 
+class SplitError(DataError):
+    """A data set does not have a split; a run without one to evaluate goes on."""
+
+
 class RecordError(DataError):
     """One record is broken. The loader counts it, logs the first, and goes on."""
 

@@ -10,9 +10,11 @@ from typing import TypeVar
 
 from unimo import registry
 from unimo.config import check_fields
+from unimo.data.loading.task_data import TaskData
 from unimo.data.processor import Processor, build_processor
+from unimo.data.readers.base import Dataset
 from unimo.data.tokenizers import load_tokenizer
-from unimo.errors import CheckpointError, ConfigError, DataError, UnimoError
+from unimo.errors import CheckpointError, ConfigError, SplitError, UnimoError
 from unimo.inference.evaluation import selection_of
 from unimo.settings import RunConfig
 from unimo.training import checkpoint, start
@@ -120,10 +122,20 @@ def _check_data(run: RunConfig, processor: Processor | None, problems: Problems)
     loader.close()
     found = ", ".join(f"{name} {len(dataset):,}" for name, dataset in loader.datasets.items())
     logger.info("checked: %s of %s samples", run.data.train_split, found)
-    split = selection["split"]
-    try:
-        logger.info("checked: %s of %d samples", split, len(data.eval_dataset(split)))
-    except DataError as error:
-        if run.train.select_metric:
-            problems.found[str(error)] = DataError
-        logger.warning("no evaluation during this run: %s", error)
+    _check_held_out(run, data, selection["split"], problems)
+
+
+def _check_held_out(run: RunConfig, data: TaskData, split: str, problems: Problems) -> None:
+    """Check that the split to evaluate opens; a run that does not select by it may lack it."""
+
+    def find() -> Dataset | None:
+        try:
+            return data.eval_dataset(split)
+        except SplitError as error:
+            if run.train.select_metric:
+                raise
+            logger.warning("no evaluation during this run: %s", error)
+            return None
+
+    if (dataset := problems.of(find)) is not None:
+        logger.info("checked: %s of %d samples", split, len(dataset))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small_run import SmallData, SmallTask, make_run, train
 
-from unimo.errors import ConfigError, DataError, TrainingError
+from unimo.errors import ConfigError, DataError, SplitError, TrainingError
 from unimo.training import callbacks, checkpoint
 from unimo.training.callbacks.metrics_file import cut_after
 
@@ -93,10 +93,21 @@ def test_run_without_a_val_split_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def missing(*arguments: object, **options: object) -> None:
-        raise DataError("no split val in X")
+        raise SplitError("no split val in X")
 
     monkeypatch.setattr(SmallData, "eval_loader", missing)
     assert train(make_run(tmp_path / "a")).step == 12
     assert "no evaluation during this run: no split val in X" in caplog.text
-    with pytest.raises(DataError, match="no split val"):
+    with pytest.raises(SplitError, match="no split val"):
         train(make_run(tmp_path / "b", train={"select_metric": "accuracy"}))
+
+
+def test_run_with_a_val_split_that_cannot_be_read_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise DataError("val has classes that train does not have")
+
+    monkeypatch.setattr(SmallData, "eval_loader", broken)
+    with pytest.raises(DataError, match="val has classes"):
+        train(make_run(tmp_path))

@@ -13,6 +13,8 @@ RUN = ["unimo3_tiny", *words(), "--dry-run"]
 UNIMO = ["unimo_tiny", "--dry-run"]
 VQA = ["--task", "vqa", *words(), "--dry-run", "--init", "none"]
 RETRIEVAL = ["--task", "retrieval", *VQA[2:]]
+SHAPES = ["--task", "image_classification", *VQA[2:]]
+CLASSES = {"new": ("train/cat", "train/dog", "val/cat", "val/fox"), "void": ("train/cat", "val/cat")}
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +24,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_image: Any) -> No
         Path(folder).mkdir()
         (Path(folder) / "p.png").write_bytes(make_image())
         (Path(folder) / "train.jsonl").write_text(json.dumps({"image": "p.png", "text": text}))
+    for folder, classes in CLASSES.items():
+        for name in classes:
+            (Path(folder) / name).mkdir(parents=True)
+            (Path(folder) / name / "p.png").write_bytes(make_image())
+    Path("void/train/dog").mkdir()
     Path("file").write_text("")
 
 
@@ -61,6 +68,8 @@ def test_all_that_is_there_is_said(tool: Tool, caplog: pytest.LogCaptureFixture)
         ("pretrain", [*UNIMO, "task.augment.rewrites=gone.jsonl"], ["no file gone.jsonl"]),
         ("finetune", [*VQA, "data.path=nowhere"], ["no data at"]),
         ("finetune", [*VQA[:-1], "nowhere"], ["no model directory at nowhere"]),
+        ("finetune", [*SHAPES, "data.path=new"], ["classes that train does not have: fox"]),
+        ("finetune", [*SHAPES, "data.path=void"], ["no pictures in 1 of 2 folders of classes: dog"]),
         ("finetune", [*RETRIEVAL, "data.path=photos", "train.select_metric=rsum"], ["no split 'val'"]),
     ],
 )

@@ -18,7 +18,7 @@ from PIL import Image
 
 from unimo.data.readers.base import LabeledImages, check_index, spoken
 from unimo.data.record import Record
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, SplitError
 from unimo.files import read_text, regular
 from unimo.limits import CONFIG_BYTES, JSON_BYTES
 from unimo.weights.pickles import read_numpy_pickle
@@ -77,7 +77,7 @@ class CifarImages(LabeledImages):
 
     def __init__(self, folder: Path, layout: CifarLayout, binary: bool, split: str, name: str) -> None:
         if split not in ("train", "val", "test"):
-            raise DataError(f"{folder} has no split {split!r}; found: train, test (also as val)")
+            raise SplitError(f"{folder} has no split {split!r}; found: train, test (also as val)")
         files = layout.train if split == "train" else (layout.test,)
         self.name = name
         self.class_names = _class_names(folder, layout, binary)

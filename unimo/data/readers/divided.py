@@ -10,7 +10,7 @@ import numpy as np
 from unimo.data.readers.base import ConcatDataset, Dataset
 from unimo.data.readers.jsonl import HASHED_SPLITS, JsonlDataset, hash_split
 from unimo.data.splits import Split, read_split, said_split, select, split_words
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, SplitError
 
 TRAIN = read_split("train")
 Division = Mapping[Split, Sequence[np.ndarray]]
@@ -75,11 +75,11 @@ def open_divided(
         places = select(splits, word)
         if not places:
             there = ", ".join(sorted(split.label for split in splits))
-            raise DataError(f"{where} has no split {word!r}; found: {there}")
+            raise SplitError(f"{where} has no split {word!r}; found: {there}")
         chosen.update(places)
     parts = zip(*(division[splits[place]] for place in sorted(chosen)), strict=True)
     indices = [np.sort(np.concatenate(of_file)) for of_file in parts]
     dataset = ConcatDataset(list(files.values()), name, indices)
     if len(dataset) == 0:
-        raise DataError(f"{where} has too few images for a split {split!r}: at least 3 are needed")
+        raise SplitError(f"{where} has too few images for a split {split!r}: at least 3 are needed")
     return dataset

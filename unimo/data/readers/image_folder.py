@@ -28,7 +28,7 @@ from unimo.data.readers.base import (
 from unimo.data.readers.jsonl import HASHED_SPLITS, hash_split
 from unimo.data.record import Record
 from unimo.data.splits import Split, read_split, select
-from unimo.errors import DataError, RecordError
+from unimo.errors import DataError, RecordError, SplitError
 from unimo.files import is_hidden
 from unimo.limits import FOLDER_DEPTH
 
@@ -162,7 +162,10 @@ class ImageFolder(LabeledImages):
         found = class_folders(self.root)
         self.class_names = list(class_names if class_names is not None else found)
         if unknown := sorted(set(found) - set(self.class_names)):
-            raise DataError(f"{self.root} has classes that train does not have: {', '.join(unknown[:5])}")
+            raise DataError(
+                f"{self.root} has classes that train does not have: {', '.join(unknown[:5])}; "
+                "add pictures of them to train, or remove them"
+            )
         if not found:
             raise DataError(f"{self.root} holds no class folders; expected <class>/*.jpg in it")
         self.names: list[str] = []
@@ -210,14 +213,14 @@ def open_image_folder(root: Path, split: str, name: str) -> LabeledImages:
     if not splits:
         whole = ImageFolder(root, name)
         if split not in HASHED_SPLITS:
-            raise DataError(f"{root} has no split {split!r}; found: {', '.join(HASHED_SPLITS)}")
+            raise SplitError(f"{root} has no split {split!r}; found: {', '.join(HASHED_SPLITS)}")
         subset = ConcatDataset([whole], name, [hash_split(whole.names, split)])
         if len(subset) == 0:
-            raise DataError(f"{root} has too few pictures for a split {split!r}: at least 3 are needed")
+            raise SplitError(f"{root} has too few pictures for a split {split!r}: at least 3 are needed")
         return RelabeledImages(subset, whole.class_names, range(len(whole.class_names)))
     chosen = [list(splits)[place] for place in select(list(splits.values()), split)]
     if not chosen:
-        raise DataError(f"{root} has no split {split!r}; found: {', '.join(splits)}")
+        raise SplitError(f"{root} has no split {split!r}; found: {', '.join(splits)}")
     trained = [folder for folder, found in splits.items() if found.name == "train"] or chosen
     names = sorted({label for folder in trained for label in class_folders(root / folder)})
     parts = [ImageFolder(root / folder, name, names, root) for folder in chosen]

@@ -57,7 +57,7 @@ from unimo.data.scenes.dataset import SceneShapes, open_scenes
 from unimo.data.scenes.dataset import answers as scene_answers
 from unimo.data.splits import Split, select, split_words, splits_of
 from unimo.data.tables import column_names
-from unimo.errors import DataError, RecordError, shown
+from unimo.errors import DataError, RecordError, SplitError, shown
 from unimo.files import checked_path, listed, read_json
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -122,7 +122,7 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     for word in split_words(split):
         found = select(splits, word)
         if not found:
-            raise DataError(
+            raise SplitError(
                 f"{path} has no split {word!r} of {kind}; found: {', '.join(_split_names(files))} "
                 "(data.train_split says what to train on)"
             )
@@ -131,7 +131,7 @@ def open_corpus(corpus: CorpusConfig, split: str, kind: Kind, data: DataConfig) 
     parts = [opened.get(path) or _open_file(path, kind, name) for path in chosen]
     dataset = concat(parts, name)
     if len(dataset) == 0:
-        raise DataError(f"split {split!r} in {path} has no samples")
+        raise SplitError(f"split {split!r} in {path} has no samples")
     log.info("corpus %s, %s: %d samples in %d files", name, split, len(dataset), len(parts))
     return dataset
 
@@ -271,7 +271,7 @@ def _open_pictures(folder: Path, split: str, name: str) -> Dataset:
         found = [""] if word == _WHOLE else [list(splits)[i] for i in select(list(splits.values()), word)]
         if not found:
             labels = ", ".join(split.label for split in splits.values())
-            raise DataError(f"{folder} has no split {word!r} of images; found: {labels}")
+            raise SplitError(f"{folder} has no split {word!r} of images; found: {labels}")
         roots += [folder / part for part in found]
     files = [file for root in roots for file in find_pictures(root)]
     if not files:

@@ -10,7 +10,7 @@ from unimo.data.readers.glue import FOLDERS, TASKS, GlueFile, GlueName
 from unimo.data.readers.open import resolve_path
 from unimo.data.scenes.texts import SceneTexts
 from unimo.data.splits import Split, read_split, select, split_words
-from unimo.errors import DataError
+from unimo.errors import DataError, SplitError
 from unimo.files import listed
 from unimo.settings import CorpusConfig, DataConfig
 
@@ -59,5 +59,5 @@ def _files(folder: Path, split: str, dataset: GlueName) -> list[tuple[Path, str]
     chosen = [files[place] for place in select([found for _, found in files], split)]
     if not chosen:
         there = ", ".join(file.name for file, _ in files) or "no .tsv files"
-        raise DataError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
+        raise SplitError(f"{folder} has no split {split!r} of GLUE files; found: {there}")
     return [(file, found.part) for file, found in chosen]

@@ -14,7 +14,7 @@ from unimo.data.readers.base import Dataset, concat
 from unimo.data.readers.generation import CoqaFile, JsonlFile, LinePairs, SquadQuestions, TsvFile
 from unimo.data.readers.open import resolve_path
 from unimo.data.splits import Split, read_split, select, split_words
-from unimo.errors import DataError
+from unimo.errors import DataError, SplitError
 from unimo.files import listed
 from unimo.settings import CorpusConfig
 from unimo.tasks.seq2seq.config import Format
@@ -104,7 +104,7 @@ def find_files(folder: Path, split: str, kind: Format = "auto") -> tuple[str, li
             if several:
                 return known, several
     found = ", ".join(sorted(file.name for file in folder.iterdir())[:12]) or "nothing"
-    raise DataError(f"{folder} has no split {split!r}; expected {_names(split, kind)}; found: {found}")
+    raise SplitError(f"{folder} has no split {split!r}; expected {_names(split, kind)}; found: {found}")
 
 
 def _names(split: str, kind: Format) -> str:

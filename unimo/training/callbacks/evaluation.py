@@ -10,7 +10,7 @@ from itertools import islice
 
 from unimo import distributed, signals
 from unimo.data.loading.loader import EvalLoader
-from unimo.errors import ConfigError, DataError, nearest
+from unimo.errors import ConfigError, SplitError, nearest
 from unimo.inference.evaluation import judge_records
 from unimo.metrics.caption import missing_program
 from unimo.progress import tracked
@@ -55,7 +55,8 @@ class Evaluate(Callback):
 
         Raises:
             ConfigError: `train.select_metric` needs a program that is missing.
-            DataError: there is no such split, and `train.select_metric` needs it.
+            SplitError: there is no such split, and `train.select_metric` needs it.
+            DataError: the split cannot be read.
         """
         if self._is_opened:
             return self._batches
@@ -65,7 +66,7 @@ class Evaluate(Callback):
         ranks, size = (distributed.rank(), distributed.world_size()), state.run.train.eval_batch_size
         try:
             self._batches = state.data.eval_loader(self.split, state.run, *ranks, size)
-        except DataError as error:
+        except SplitError as error:
             if state.run.train.select_metric:
                 raise
             logger.warning("no evaluation during this run: %s", error)
