@@ -20,6 +20,7 @@ from unimo.tasks.classification.mixing import Mixing
 
 NO_LABEL = -1
 """Label of a sample whose file has none (the test files of GLUE)."""
+NO_MIXING = Mixing()
 
 
 @dataclass(kw_only=True)
@@ -111,7 +112,9 @@ class ImageBatch(Batch):
 class ImageCollator(PairCollator):
     """Make an `ImageBatch`; every record must have the label of a class. Images are mixed in training."""
 
-    def __init__(self, processor: Processor, num_classes: int, train: bool, mixing: Mixing) -> None:
+    def __init__(
+        self, processor: Processor, num_classes: int, train: bool, mixing: Mixing = NO_MIXING
+    ) -> None:
         super().__init__(processor, train)
         self.num_classes, self.mixing = num_classes, mixing if train and mixing.alphas else None
 
