@@ -1,4 +1,4 @@
-"""Results of a search as one HTML page of thumbnails."""
+"""Results of a search as one HTML page: thumbnails, or texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unimo.analysis.show import data_uri, html_page
 from unimo.data.images.open import open_image
 from unimo.errors import ConfigError, DataError
 from unimo.files import make_place, write_text
-from unimo.inference.search.images import Hit, Query, Searcher
+from unimo.inference.search.searcher import Hit, Query, Searcher
 
 SIDE = 176
 """Longest side of a thumbnail, in pixels."""
@@ -24,6 +24,7 @@ ol{{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:16px}}li{{width:{S
 .frame{{width:{SIDE}px;height:{SIDE}px;display:flex;align-items:center;justify-content:center;
 background:#f4f4f4;border-radius:6px;overflow:hidden}}
 .bar{{height:4px;background:#eee;margin:6px 0 2px}}.bar i{{display:block;height:4px;background:#3566b8}}
+li.text{{width:100%}}li.text p{{margin:0;color:inherit}}
 small{{display:block;overflow-wrap:anywhere;font-size:12px}}"""
 READING = (
     "How to read it. Each row answers the query above it, best first. The number is the cosine of the "
@@ -45,10 +46,12 @@ def write_page(
     rows = []
     for query, hits in zip(queries, results, strict=True):
         items = "".join(_item(searcher, hit, (hit.cosine - low) / max(high - low, 1e-9)) for hit in hits)
-        rows.append(f"<h2>{_title(query)}</h2>\n<ol>{items}</ol>")
-    source = f"{searcher.store.folder}: {searcher.store.state.rows:,} images; {searcher.nearest.name}"
+        rows.append(f"<h2>{_title(query, searcher.holds)}</h2>\n<ol>{items}</ol>")
+    source = (
+        f"{searcher.store.folder}: {searcher.store.state.rows:,} {searcher.holds}; {searcher.nearest.name}"
+    )
     body = f"<p>{html.escape(READING)}</p>\n" + "\n".join(rows)
-    page = html_page("Search", "Images found", STYLE, source, body)
+    page = html_page("Search", f"{searcher.holds.capitalize()} found", STYLE, source, body)
     path = make_place(path, "--html")
     try:
         write_text(path, page)
@@ -56,20 +59,23 @@ def write_page(
         raise ConfigError(f"cannot write {path}: {error.strerror}; give another --html") from error
 
 
-def _title(query: Query) -> str:
+def _title(query: Query, holds: str) -> str:
     if isinstance(query, str):
         return f"“{html.escape(query)}”"
     name = html.escape(query.name) if isinstance(query, Path) else "an image"
-    return f'<img src="{_thumbnail(open_image(query))}" alt="">images like {name}'
+    relation = "texts for" if holds == "texts" else "images like"
+    return f'<img src="{_thumbnail(open_image(query))}" alt="">{relation} {name}'
 
 
 def _item(searcher: Searcher, hit: Hit, share: float) -> str:
+    match = "" if hit.match is None else f" · match {hit.match:.3f}"
+    bar = f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
+    if searcher.holds == "texts":
+        return f"<li class=text>{bar}{hit.cosine:.3f}{match}<p>{html.escape(hit.id)}</p></li>"
     try:
         picture = f'<img src="{_thumbnail(open_image(searcher.source(hit), SIDE))}" alt="">'
     except DataError as error:  # deleted since
         picture = f"<small>{html.escape(str(error))}</small>"
-    match = "" if hit.match is None else f" · match {hit.match:.3f}"
-    bar = f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
     return (
         f'<li><div class="frame">{picture}</div>{bar}'
         f"{hit.cosine:.3f}{match}<small>{html.escape(hit.id)}</small></li>"

@@ -16,8 +16,10 @@ from picture_files import write_pictures
 
 from unimo.analysis.search_page import write_page
 from unimo.errors import CapabilityError, ConfigError, DataError
-from unimo.inference.search import images as search
-from unimo.inference.search.images import Corpus, Counts, Encoder, Searcher, build_index
+from unimo.inference.search import build
+from unimo.inference.search.build import Corpus, Counts, build_index
+from unimo.inference.search.encoder import Encoder
+from unimo.inference.search.searcher import Searcher
 from unimo.tasks.base import to_tensors
 
 NAMES = [f"{number:02d}.jpg" for number in range(7)]
@@ -100,7 +102,7 @@ def test_every_dual_encoder_searches(
 def test_stopped_and_run_again_nothing_is_lost_or_doubled(
     tmp_path: Path, pictures: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "IMAGES_OF_PART", 2)
+    monkeypatch.setattr(build, "SECONDS_OF_PART", 0)
     corpus, index = Corpus(str(pictures)), tmp_path / "index"
     real, calls = Encoder.images, []
 
@@ -113,7 +115,7 @@ def test_stopped_and_run_again_nothing_is_lost_or_doubled(
     monkeypatch.setattr(Encoder, "images", stopped)
     with pytest.raises(KeyboardInterrupt):
         build_index(encoder, corpus, index, batch_size=2)
-    assert len(Searcher(index, encoder).store.names()) == 4
+    assert len(list(Searcher(index, encoder).store.names())) == 4
     assert build_index(encoder, corpus, index, batch_size=2) == Counts(added=3, known=4, broken=0, rows=7)
     assert build_index(encoder, corpus, index) == Counts(added=0, known=7, broken=0, rows=7)
     assert [name["id"] for name in Searcher(index, encoder).store.names()] == NAMES
@@ -157,8 +159,62 @@ def test_the_fusion_encoder_puts_the_best_into_its_order(
         matches.append(1 / (1 + np.exp(-float(score[0]))))
     assert [hit.match for hit in hits[:4]] == pytest.approx(matches, abs=1e-5)
     assert matches == sorted(matches, reverse=True)
-    with pytest.raises(ConfigError, match="--rerank: .* and one query is an image"):
+    with pytest.raises(ConfigError, match="--rerank: .* holds images, which are matched with texts, and one"):
         searcher.search([pictures / NAMES[0]], rerank=2)
+
+
+def test_an_image_that_is_gone_is_ranked_last(
+    searcher: Searcher, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (plain,) = searcher.search([TEXT], count=7)
+    (pictures / plain[0].id).unlink()
+    with caplog.at_level(logging.WARNING):
+        (hits,) = searcher.search([TEXT], count=3, rerank=3)
+    assert hits[2] == plain[0] and None not in (hits[0].match, hits[1].match)
+    assert f"leaves out {plain[0].id}" in caplog.text
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> Path:
+    path = tmp_path / "captions.txt"
+    path.write_text("a dog\n\na red circle\na blue cross\na dog\n")
+    return path
+
+
+def test_texts_are_indexed_once_and_found_for_images_and_texts(
+    tmp_path: Path, captions: Path, pictures: Path, encoder: Encoder
+) -> None:
+    corpus, index = Corpus(str(captions), "texts", holds="texts"), tmp_path / "texts"
+    assert build_index(encoder, corpus, index) == Counts(added=3, known=0, broken=0, rows=3)
+    with captions.open("ab") as file:
+        file.write(b"a cat\n" + b"\xff\n")
+    assert build_index(encoder, corpus, index) == Counts(added=1, known=3, broken=1, rows=4)
+    searcher, picture = Searcher(index, encoder), pictures / NAMES[4]
+    by_text, by_image = searcher.search(["a red circle", picture])
+    assert (by_text[0].id, by_text[0].cosine) == ("a red circle", pytest.approx(1, abs=1e-5))
+    texts = ["a dog", "a red circle", "a blue cross", "a cat"]
+    cosines = dict(zip(texts, encoder.texts(texts) @ searcher.vectors([picture])[0], strict=True))
+    assert [hit.id for hit in by_image] == sorted(texts, key=lambda text: -cosines[text])
+    assert [hit.cosine for hit in by_image] == pytest.approx(sorted(cosines.values())[::-1], abs=1e-5)
+    (judged,) = searcher.search([picture], rerank=4)
+    with pytest.raises(ConfigError, match="holds texts, which are matched with images"):
+        searcher.search(["a dog"], rerank=2)
+    with pytest.raises(ConfigError, match="holds texts; build another index for images"):
+        build_index(encoder, Corpus(str(pictures)), index)
+    # The same pairs, asked from the other side.
+    build_index(encoder, Corpus(str(picture.parent)), tmp_path / "images")
+    for hit in judged:
+        (found,) = Searcher(tmp_path / "images", encoder).search([hit.id], rerank=7)
+        assert hit.match == pytest.approx({each.id: each.match for each in found}[NAMES[4]], abs=1e-5)
+    write_page(tmp_path / "found.html", searcher, [picture], [judged])
+    page = (tmp_path / "found.html").read_text()
+    assert page.count("data:image/jpeg") == 1 and all(text in page for text in texts)
+
+
+@pytest.mark.parametrize(("holds", "kind"), [("texts", "labels"), ("images", "texts")])
+def test_a_kind_without_such_entries_is_refused(encoder: Encoder, holds: Any, kind: Any) -> None:
+    with pytest.raises(ConfigError, match=f"--kind {kind}"):
+        Corpus("scenes", kind, holds=holds).open(encoder)
 
 
 @pytest.mark.parametrize("queries", [[], [""], [TEXT, "  "]], ids=str)

@@ -54,7 +54,7 @@ def test_parts_are_one_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     vectors = fill(tmp_path, [10, 3])
     opened = open_store(tmp_path)
     assert [part.rows for part in opened.state.parts] == [7, 3, 3]
-    assert opened.names() == names(13)
+    assert list(opened.names()) == names(13)
     rows = np.array([[0, 12], [7, 6]])
     np.testing.assert_array_equal(opened.take(rows), vectors[rows])
     opened.check_all()
@@ -125,7 +125,7 @@ def test_a_writer_killed_at_any_file_leaves_what_was_there(
     assert open_store(tmp_path).state == before.state
     with writing(tmp_path, WIDTH, MADE_WITH) as opened:
         opened.append(vectors, names(5, 5))
-    assert open_store(tmp_path).names() == names(10)
+    assert list(open_store(tmp_path).names()) == names(10)
     open_store(tmp_path).check_all()
 
 
@@ -133,9 +133,35 @@ def test_a_reader_keeps_its_state_while_another_process_appends(tmp_path: Path) 
     vectors = fill(tmp_path, [30])
     reader = open_store(tmp_path)
     fill(tmp_path, [10])
-    assert reader.names() == names(30)
+    assert list(reader.names()) == names(30)
     np.testing.assert_array_equal(Flat(reader).search(vectors[:3], 40).rows.shape, (3, 30))
     assert open_store(tmp_path).state.rows == 40
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vectors-000000.npy").write_bytes(b"mine")
+    with (
+        pytest.raises(ConfigError, match="is no index, it holds vectors-000000.npy"),
+        writing(tmp_path, 16, MADE_WITH),
+    ):
+        pass
+    assert (tmp_path / "vectors-000000.npy").read_bytes() == b"mine"
+
+
+@pytest.mark.usefixtures("few_points")
+def test_a_search_goes_on_where_its_lists_were_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, [600, 10], most_flat=500)
+    older = open_store(tmp_path)
+    fill(tmp_path, [10], most_flat=500)
+    fill(tmp_path, [10], most_flat=500)  # removes what `older` lists
+    newer, states = open_store(tmp_path), iter([older])
+    monkeypatch.setattr(nearest, "open_store", lambda folder: next(states, newer))
+    assert nearest.open_newest(tmp_path)[0] is newer
+    flip(tmp_path / "lists-000004.faiss")
+    with pytest.raises(DataError, match="lists-000004.faiss changed"):
+        nearest.open_newest(tmp_path)
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

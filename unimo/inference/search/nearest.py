@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from unimo.digests import digest
 from unimo.errors import ConfigError, DataError
 from unimo.files import replacing
-from unimo.inference.search.store import Lists, Store, lists_file, vectors_file
+from unimo.inference.search.store import Lists, Store, lists_file, open_store, vectors_file
 
 logger = logging.getLogger(__name__)
 MOST_FLAT = 100_000
@@ -104,6 +105,25 @@ class InvertedLists:
         rest = self._rest.search(queries, count)
         rows = np.concatenate([near.rows, rest.rows], axis=1)
         return _best(rows, np.concatenate([near.scores, rest.scores], axis=1), count)
+
+
+def open_newest(folder: str | Path) -> tuple[Store, Flat | InvertedLists]:
+    """Open the present state of a folder and its search.
+
+    A writer that was through with this state, and is at work again, removes its lists; then the next one is
+    opened.
+
+    Raises:
+        ConfigError: there is no index, or faiss is not installed.
+        DataError: it is damaged.
+    """
+    while True:
+        store = open_store(folder)
+        try:
+            return store, open_nearest(store)
+        except DataError:
+            if open_store(folder).state == store.state:
+                raise
 
 
 def open_nearest(store: Store) -> Flat | InvertedLists:

@@ -2,7 +2,7 @@
 
     index.json              the parts, and what they were made with; the only file that is ever replaced
     vectors-000000.npy      float32 [N, E], unit vectors
-    names-000000.jsonl      N names, a JSON object a line
+    names-000000.jsonl      N names, a JSON object a line; read for the vectors that were found
     lists-000003.faiss      inverted lists over the first 3 parts, for many vectors (`nearest.py`)
     .lock                   held by the one process that writes
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,12 +26,22 @@ from filelock import FileLock, Timeout
 
 from unimo.digests import digest
 from unimo.errors import ConfigError, DataError
-from unimo.files import make_folder, parse_json, read_json_object, read_lines, replacing, write_text
+from unimo.files import (
+    checked_path,
+    listed,
+    make_folder,
+    parse_json,
+    read_json_object,
+    read_lines,
+    replacing,
+    write_text,
+)
 
 INDEX = "index.json"
-FORMAT = 1
+FORMAT = 2
 ROWS_OF_PART = 65_536
 """Most vectors of a part; those of E = 768 have 201 MB."""
+_OWN = re.compile(r"vectors-\d{6}\.npy|names-\d{6}\.jsonl|lists-\d{6}\.faiss")
 Name = dict[str, Any]
 
 
@@ -86,6 +97,7 @@ class Store:
     folder: Path
     state: State
     _parts: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    _names: dict[int, list[Name]] = field(default_factory=dict, repr=False)
 
     def vectors(self, part: int) -> np.ndarray:
         """Return the vectors [N, E] of a part, mapped into memory.
@@ -106,30 +118,43 @@ class Store:
             self._parts[part] = found
         return self._parts[part]
 
-    def names(self) -> list[Name]:
+    def name(self, row: int) -> Name:
+        """Return the name of a row number; its part is read the first time, with the errors of `names`."""
+        part, place = self._locate(np.asarray(row))
+        if int(part) not in self._names:
+            self._names[int(part)] = self._names_of(int(part))
+        return self._names[int(part)][int(place)]
+
+    def names(self) -> Iterator[Name]:
         """Read the names of all vectors, in order.
 
         Raises:
             DataError: a file changed after being written.
         """
-        found: list[Name] = []
-        for number, part in enumerate(self.state.parts):
-            path = self.folder / names_file(number)
-            self.check(path, part.names)
-            found.extend(parse_json(line, path, DataError) for line in read_lines(path))
-        if len(found) != self.state.rows:
-            raise _damaged(self.folder, f"it has {len(found)} names of {self.state.rows} vectors")
+        return (name for part in range(len(self.state.parts)) for name in self._names_of(part))
+
+    def _names_of(self, number: int) -> list[Name]:
+        path, part = self.folder / names_file(number), self.state.parts[number]
+        self.check(path, part.names)
+        found = [parse_json(line, path, DataError) for line in read_lines(path)]
+        if len(found) != part.rows:
+            raise _damaged(self.folder, f"{path.name} has {len(found)} names of {part.rows} vectors")
         return found
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Return the vectors [..., E] of row numbers [...]."""
-        starts = np.cumsum([0, *(part.rows for part in self.state.parts)])
-        part_of = np.searchsorted(starts, rows, side="right") - 1
+        part_of, place = self._locate(rows)
         found = np.empty((*rows.shape, self.state.width), np.float32)
         for part in np.unique(part_of):
             here = part_of == part
-            found[here] = self.vectors(int(part))[rows[here] - starts[part]]
+            found[here] = self.vectors(int(part))[place[here]]
         return found
+
+    def _locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the parts that rows lie in, and their places there."""
+        starts = np.cumsum([0, *(part.rows for part in self.state.parts)])
+        part_of = np.searchsorted(starts, rows, side="right") - 1
+        return part_of, rows - starts[part_of]
 
     def check(self, path: Path, sha256: str) -> None:
         """Compare a file with its SHA-256.
@@ -182,15 +207,12 @@ class Store:
 
     def remove_unlisted(self) -> None:
         """Remove the files of writers that were killed, and lists that were replaced."""
-        listed = {
-            name(number) for name in (vectors_file, names_file) for number in range(len(self.state.parts))
-        }
+        own = {name(number) for name in (vectors_file, names_file) for number in range(len(self.state.parts))}
         if self.state.lists:
-            listed.add(lists_file(self.state.lists))
-        for pattern in ("vectors-*.npy", "names-*.jsonl", "lists-*.faiss"):
-            for path in self.folder.glob(pattern):
-                if path.name not in listed:
-                    path.unlink(missing_ok=True)
+            own.add(lists_file(self.state.lists))
+        for path in self.folder.iterdir():
+            if _OWN.fullmatch(path.name) and path.name not in own:
+                path.unlink(missing_ok=True)
 
 
 def vectors_file(part: int) -> str:
@@ -215,7 +237,7 @@ def open_store(folder: str | Path) -> Store:
         ConfigError: there is no index.
         DataError: its index.json is damaged, or of a later version.
     """
-    folder = Path(folder)
+    folder = checked_path(folder, ConfigError, "no index at")
     if not (folder / INDEX).is_file():
         raise ConfigError(f"no index at {folder}; make it with python tools/index.py build --out {folder}")
     content = read_json_object(folder / INDEX, DataError)
@@ -249,13 +271,18 @@ def writing(folder: str | Path, width: int, made_with: Mapping[str, Any]) -> Ite
         made_with: facts that all vectors of a folder share, such as their model.
 
     Raises:
-        ConfigError: another process writes to it, or its vectors were made with something else.
+        ConfigError: another process writes to it, its vectors were made with something else, or it holds
+            other files and no index.
         DataError: it is damaged.
     """
     folder = make_folder(folder, "--out")
     try:
         with FileLock(folder / ".lock", timeout=0):
             if not (folder / INDEX).exists():
+                if others := listed(folder):
+                    raise ConfigError(
+                        f"{folder} is no index, it holds {others[0].name}; give --out a new or empty folder"
+                    )
                 Store(folder, State(width, {})).write(made_with=dict(made_with))
             store = open_store(folder)
             check_same_maker(store, width, made_with)
@@ -277,6 +304,8 @@ def check_same_maker(store: Store, width: int, made_with: Mapping[str, Any]) -> 
     if differ or state.width != width:
         key = differ[0] if differ else "width"
         old, new = (state.made_with.get(key), made_with.get(key)) if differ else (state.width, width)
+        if key == "holds":
+            raise ConfigError(f"{store.folder} holds {old}; build another index for {new}")
         raise ConfigError(
             f"{store.folder} was made with another {key}: {old}, now {new}; search it with its own model "
             f"({state.made_with.get('directory', 'unknown')}), or build another index"
