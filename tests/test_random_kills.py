@@ -16,12 +16,15 @@ from typing import Any
 
 import killed_jobs
 import micro
+import numpy as np
 import pytest
 from paddle_launch import run_ranks, start_ranks
 from small_run import make_run, train
 from test_resume import rows
 
 from unimo import cli
+from unimo.inference.search.nearest import open_newest
+from unimo.inference.search.store import open_store
 from unimo.training import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -127,6 +130,57 @@ def test_six_kills_of_a_tool(tmp_path: Path, child: Callable[..., Any], name: st
     process.join(PATIENCE)
     assert process.exitcode == 0
     assert killed_jobs.content(tmp_path / "killed") == killed_jobs.content(tmp_path / "whole")
+
+
+def test_forty_kills_of_an_index_searched_meanwhile(
+    tmp_path: Path, child: Callable[..., Any]
+) -> None:
+    directory, chance, killed, answers = micro.saved("retrieval", tmp_path), random.Random(os.getpid()), 0, 0
+
+    def search(folder: Path) -> None:
+        """Answer from one state, whole and without doubles, whatever is written meanwhile."""
+        opened, index = open_newest(folder)
+        names = [name["id"] for name in opened.names()]
+        assert len(set(names)) == len(names) == opened.state.rows
+        found = index.search(opened.vectors(0)[:1], 5)
+        assert found.rows[0, 0] == 0 and found.scores[0, 0] == pytest.approx(1, abs=1e-5)
+        assert opened.name(int(found.rows[0, 1])) is not None
+
+    def build(folder: Path, images: int, seconds: float = PATIENCE) -> bool:
+        """Whether a kill after some time came before the end."""
+        nonlocal answers
+        process, end = child(killed_jobs.index, directory, folder, images), time.monotonic() + seconds
+        while process.is_alive() and time.monotonic() < end:
+            if (folder / "index.json").exists() and open_store(folder).state.rows > 4:
+                search(folder)
+                answers += 1
+            process.join(min(0.05, max(0.0, end - time.monotonic())))
+        alive = process.is_alive()
+        process.kill()
+        process.join()
+        assert alive or process.exitcode == 0
+        return alive
+
+    build(tmp_path / "warm", 64)
+    start = time.monotonic()
+    build(tmp_path / "whole", 400)
+    seconds = time.monotonic() - start
+    build(tmp_path / "whole", 480)
+    whole = open_store(tmp_path / "whole")
+    wanted = dict(zip((name["id"] for name in whole.names()), whole.take(np.arange(480)), strict=True))
+    for number in range(4):
+        folder = tmp_path / str(number)
+        for images in (400, 480):  # built, then added to
+            killed += sum(build(folder, images, chance.uniform(0, seconds)) for _ in range(5))
+            build(folder, images)
+        opened = open_store(folder)
+        opened.check_all()
+        names = [name["id"] for name in opened.names()]
+        assert sorted(names) == sorted(wanted) and opened.state.lists.rows == 480
+        expected = np.stack([wanted[name] for name in names])
+        np.testing.assert_allclose(opened.take(np.arange(480)), expected, atol=1e-5)
+        assert not [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
+    assert killed >= 8 and answers >= 40
 
 
 def test_forty_flipped_bits_of_the_last_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,8 @@ from unimo.config import merge_into
 from unimo.data.prepare.jsonl import prepare_jsonl
 from unimo.data.scenes.dataset import encode
 from unimo.data.scenes.scene import make_scene, render
+from unimo.inference.search import build
+from unimo.inference.search.encoder import Encoder
 from unimo.jobs import Shard
 from unimo.progress import Progress
 from unimo.weights.huggingface import convert_tower
@@ -93,6 +95,14 @@ def retrieve(corpus: Path, out: Path) -> None:
     job = Job(pairs, out / "texts.jsonl", out / "index", Shard(), silent)
     settings = RetrievalSettings(candidates=50, keep=5, embedder="killed_jobs:letters")
     retrieve_texts(job, sentences, settings)
+
+
+def index(directory: Path, folder: Path, images: int) -> None:
+    """Build an index of drawn pictures, or add to it; parts of one batch, lists from 300 vectors on."""
+    build.SECONDS_OF_PART = 0
+    build.prepare = functools.partial(build.prepare, most_flat=300)
+    corpus = build.Corpus("scenes", "pairs", "train", images)
+    build.build_index(Encoder.open(directory), corpus, folder, batch_size=16)
 
 
 JOBS = {"prepare": prepare, "convert": convert, "retrieve": retrieve}

@@ -86,7 +86,7 @@ def test_lists_over_the_boundary_and_what_was_appended_since(tmp_path: Path) -> 
     opened = open_store(tmp_path)
     queries = clustered(64, seed=3)
     found = open_nearest(opened).search(queries, 10)
-    assert recall(found, Flat(opened).search(queries, 10)) >= 0.9
+    assert recall(found.rows, Flat(opened).search(queries, 10).rows) >= 0.9
     assert set(range(4000, 4005)) <= set(open_nearest(opened).search(clustered(5), 12).rows.ravel().tolist())
     np.testing.assert_allclose(found.scores, np.sum(queries[:, None] * opened.take(found.rows), 2), atol=1e-6)
 

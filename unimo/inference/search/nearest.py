@@ -140,9 +140,9 @@ def open_nearest(store: Store) -> Flat | InvertedLists:
     return InvertedLists(store)
 
 
-def recall(found: Found, exact: Found) -> float:
-    """Compute the share of the exact results that were found, over all queries."""
-    pairs = zip(found.rows, exact.rows, strict=True)
+def recall(found: np.ndarray, exact: np.ndarray) -> float:
+    """Compute the share of the exact results, row numbers [Q, K], that was found, over all queries."""
+    pairs = zip(found, exact, strict=True)
     return float(np.mean([len(np.intersect1d(a, b)) / max(len(b), 1) for a, b in pairs]))
 
 
@@ -206,18 +206,21 @@ def _choose(index: Any, store: Store, start: tuple[int, int] = (1, _CANDIDATES[0
     Returns:
         Lists, candidates, and the recall that was measured.
     """
-    queries, wanted = _sample(store, _QUERIES), MEASURED_AT
-    exact = _compare_all(store, queries, wanted)
-    most = max(_CANDIDATES)
+    queries, wanted = _sample(store, _QUERIES), MEASURED_AT + 1
+    exact = _compare_all(store, queries, wanted).rows[:, 1:]
+
+    def measure(candidates: int) -> float:
+        rows = _exact(store, index, queries, candidates, wanted).rows[:, 1:]
+        return recall(rows, exact)  # without the query itself, which is always found
+
     probes = min(start[0], index.nlist)
     while True:  # with many candidates only the number of lists matters
         index.nprobe = probes
-        found = recall(_exact(store, index, queries, most, wanted), exact)
-        if found >= (1 + WANTED_RECALL) / 2 or probes == index.nlist:
+        if measure(max(_CANDIDATES)) >= (1 + WANTED_RECALL) / 2 or probes == index.nlist:
             break
         probes = min(2 * probes, index.nlist)
     for candidates in (number for number in _CANDIDATES if number >= start[1]):
-        found = recall(_exact(store, index, queries, candidates, wanted), exact)
+        found = measure(candidates)
         if found >= WANTED_RECALL:
             break
     return probes, candidates, found

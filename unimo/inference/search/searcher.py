@@ -119,7 +119,8 @@ class Searcher:
     def recall(self, queries: Sequence[Query], count: int = MEASURED_AT) -> float:
         """Compare the results with those of a search of all vectors: the share that is found."""
         vectors = self.vectors(queries)
-        return recall(self.nearest.search(vectors, count), Flat(self.store).search(vectors, count))
+        exact = Flat(self.store).search(vectors, count).rows
+        return recall(self.nearest.search(vectors, count).rows, exact)
 
     def source(self, hit: Hit) -> ImageSource:
         """Return the file or the bytes of the image of a result.
