@@ -132,9 +132,7 @@ def test_six_kills_of_a_tool(tmp_path: Path, child: Callable[..., Any], name: st
     assert killed_jobs.content(tmp_path / "killed") == killed_jobs.content(tmp_path / "whole")
 
 
-def test_forty_kills_of_an_index_searched_meanwhile(
-    tmp_path: Path, child: Callable[..., Any]
-) -> None:
+def test_forty_kills_of_an_index_searched_meanwhile(tmp_path: Path, child: Callable[..., Any]) -> None:
     directory, chance, killed, answers = micro.saved("retrieval", tmp_path), random.Random(os.getpid()), 0, 0
 
     def search(folder: Path) -> None:
