@@ -83,9 +83,7 @@ def grow(options: argparse.Namespace) -> None:
     corpus = Corpus(path, options.kind or holds, options.split, options.scenes_images, holds)
     done = build_index(Encoder.open(directory), corpus, options.index, options.batch_size)
     broken = f", {done.broken:,} could not be read" if done.broken else ""
-    print(
-        f"{options.index}: {done.added:,} {holds} added, {done.known:,} known{broken}; {done.rows:,} in all"
-    )
+    print(f"{options.index}: {done.added:,} {holds} added, {done.known:,} known{broken}; {done.rows:,} now")
     query = '"a text"' if options.images else "--image FILE"
     print(f"Next:\n  python tools/index.py search {options.index} {query} --html {options.index}.html")
 

@@ -41,7 +41,7 @@ const sections = [...document.querySelectorAll("section")].map((root, i) => ({
   says: root.querySelector(".says")}));
 function tell(who, row, names, kind, others, share) {
   const order = row.map((_, i) => i).sort((a, b) => row[b] - row[a]), all = sum(row);
-  const first = order.slice(0, 3).map(i => names[i] + " " + percent(row[i])).join(", ");
+  const first = order.slice(0, 3).map(i => `${names[i]} (${percent(row[i])})`).join(", ");
   return `${who} reads ${first}; all ${kind} together ${percent(all)}, ${others} ${percent(share)}, `
     + `all else ${percent(Math.max(0, 1 - all - share))}.`;
 }

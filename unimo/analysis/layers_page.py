@@ -26,9 +26,9 @@ READING = {
         "layers that are alike are those at which the towers can be linked."
     ),
     "distances": (
-        "Attention distance (Fig. 4 of UNIMO-3). A dot is a head: how far from itself a row reads, on "
-        "average; for the parts of a picture in sides of the picture, for words in tokens. The line is the "
-        "mean. Low: it reads its surroundings; high: the whole."
+        "Attention distance (Fig. 4 of UNIMO-3). A cell is a head of a layer: how far from itself a word or "
+        "a part of the picture reads, on average; words in tokens, parts in sides of the picture. Low: the "
+        "surroundings are read; high: the whole. Dark is far, compared with the other heads of the table."
     ),
     "gates": (
         "Gates (Eqs 8 and 10 of UNIMO-3). How much a layer of the fusion lets through of a layer of the "
@@ -40,7 +40,7 @@ STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1
 color:#1e1e1e}h2{font-size:18px;margin-top:32px}h3{font-size:15px;margin:8px 0 4px}
 p{color:#505050;max-width:75ch}
 .panels{display:flex;flex-wrap:wrap;gap:28px}table{border-collapse:collapse;font-size:11px}
-td{width:26px;height:22px;text-align:center;padding:0}th{font-weight:400;color:#6e6e6e;padding:0 4px}"""
+td{min-width:34px;height:24px;text-align:center;padding:0}th{font-weight:400;color:#6e6e6e;padding:0 4px}"""
 
 
 def write(models: Sequence[Layers], folder: str | Path, source: str = "") -> tuple[Path, Path]:

@@ -17,7 +17,7 @@ from unimo.inference.search.searcher import Hit, Query, Searcher
 SIDE = 176
 """Longest side of a thumbnail, in pixels."""
 STYLE = f"""body{{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1100px;padding:0 16px;
-color:#1e1e1e}}h1{{font-size:22px}}
+color:#1e1e1e}}
 h2{{font-size:17px;margin:28px 0 8px;display:flex;gap:12px;align-items:center}}
 h2 img{{max-height:88px;border-radius:4px}}p,small{{color:#6e6e6e}}
 ol{{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:16px}}li{{width:{SIDE}px}}
@@ -28,8 +28,8 @@ li.text{{width:100%}}li.text p{{margin:0;color:inherit}}
 small{{display:block;overflow-wrap:anywhere;font-size:12px}}"""
 READING = (
     "How to read it. Each row answers the query above it, best first. The number is the cosine of the "
-    "vectors of query and image, from -1 to 1; the bar shows it between the lowest and the highest here. "
-    "“match” is the probability of a match by the fusion encoder, where it re-ranked."
+    "vectors, from -1 to 1; the bar shows it between the lowest and the highest of the row. “match” is the "
+    "probability of a match by the fusion encoder, by which it put the results that have one in order."
 )
 
 
@@ -41,10 +41,10 @@ def write_page(
     Raises:
         ConfigError: the file cannot be written.
     """
-    cosines = [hit.cosine for hits in results for hit in hits]
-    low, high = min(cosines, default=0.0), max(cosines, default=1.0)
     rows = []
     for query, hits in zip(queries, results, strict=True):
+        cosines = [hit.cosine for hit in hits]
+        low, high = min(cosines, default=0.0), max(cosines, default=1.0)
         items = "".join(_item(searcher, hit, (hit.cosine - low) / max(high - low, 1e-9)) for hit in hits)
         rows.append(f"<h2>{_title(query, searcher.holds)}</h2>\n<ol>{items}</ol>")
     source = (

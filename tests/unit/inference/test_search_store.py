@@ -239,9 +239,26 @@ def test_a_search_reads_no_damaged_file(tmp_path: Path, most_flat: int) -> None:
 def test_an_index_file_of_another_kind_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     fill(tmp_path, [3])
     path = tmp_path / store.INDEX
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    content = json.loads(path.read_text()) | change
+    path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=re.escape(str(tmp_path))):
         open_store(tmp_path)
+    del content["sha256"]  # a writer with a fault would add the right one
+    path.write_text(json.dumps({**content, "sha256": store._checksum(content)}))
+    with pytest.raises(DataError, match=re.escape(str(tmp_path))):
+        open_store(tmp_path)
+
+
+def test_every_flipped_bit_of_the_index_file_is_found(tmp_path: Path) -> None:
+    fill(tmp_path, [3])
+    path = tmp_path / store.INDEX
+    content, before = path.read_bytes(), open_store(tmp_path).state
+    for place in range(0, len(content), 3):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 7]) + content[place + 1 :])
+        try:
+            assert open_store(tmp_path).state == before  # a blank for another one
+        except DataError as error:
+            assert store.INDEX in str(error) or "format" in str(error)
 
 
 def test_no_index(tmp_path: Path) -> None:

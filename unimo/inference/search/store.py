@@ -14,6 +14,7 @@ not listed, which the next one removes. Needs no Paddle.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -202,7 +203,9 @@ class Store:
     def write(self, **changes: Any) -> None:
         """Replace fields of the state, on disk first."""
         state = replace(self.state, **changes)
-        write_text(self.folder / INDEX, json.dumps(asdict(state), indent=1) + "\n")
+        content = asdict(state)
+        content["sha256"] = _checksum(content)
+        write_text(self.folder / INDEX, json.dumps(content, indent=1) + "\n")
         self.state = state
 
     def remove_unlisted(self) -> None:
@@ -245,6 +248,8 @@ def open_store(folder: str | Path) -> Store:
         raise DataError(
             f"{folder / INDEX} has format {content.get('format')!r}, expected {FORMAT}; build it anew"
         )
+    if content.pop("sha256", None) != _checksum(content):
+        raise _damaged(folder, f"{INDEX} changed after being written")
     try:
         lists = content["lists"] and Lists(**content["lists"])
         parts = tuple(Part(**part) for part in content["parts"])
@@ -310,6 +315,10 @@ def check_same_maker(store: Store, width: int, made_with: Mapping[str, Any]) -> 
             f"{store.folder} was made with another {key}: {old}, now {new}; search it with its own model "
             f"({state.made_with.get('directory', 'unknown')}), or build another index"
         )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _damaged(folder: Path, what: str) -> DataError:
