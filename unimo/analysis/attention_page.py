@@ -32,7 +32,7 @@ rect.asked{{stroke:rgb{MARK};stroke-width:3;stroke-opacity:1}}
 .words{{margin:8px 0}}button{{font:inherit;border:2px solid transparent;background:none;padding:1px 5px;
 border-radius:3px;cursor:pointer}}button:hover{{border-color:#bbb}}button.asked{{border-color:rgb{MARK}}}"""
 SCRIPT = """
-const percent = x => (100 * x).toFixed(x > 0 && x < 0.01 ? 2 : 1) + "%";
+const percent = x => (100 * x).toFixed(x >= 0.00005 && x < 0.01 ? 2 : 1) + "%";
 const sum = row => row.reduce((a, b) => a + b, 0);
 const sections = [...document.querySelectorAll("section")].map((root, i) => ({
   data: MODELS[i], stage: root.querySelector(".stage"),
@@ -68,7 +68,8 @@ function show(section, word, part) {
     rect.firstChild.textContent = data.parts[i] + (seen.length ? ": " + percent(seen[i]) : "");
   });
   buttons.forEach((button, i) => button.classList.toggle("asked", i === word));
-  const name = word >= 0 ? `\u201c${data.words[word]}\u201d` : `The ${data.parts[part]}`;
+  const name = word >= 0 ? `\u201c${data.words[word]}\u201d`
+    : (data.parts[part] || "").replace(/^./, first => first.toUpperCase());
   if (seen.length) {
     says.textContent = tell(name, seen, data.parts, "parts", "class token", data.of_words[word][0]);
   } else if (said.length) {
@@ -131,6 +132,8 @@ def _data(attention: Attention, selection: Selection) -> dict[str, Any]:
         None if table is None else [[round(float(weight), 5) for weight in row] for row in table]
         for table in (attention.of_words, attention.of_parts)
     )
+    # A model whose words read no picture begins with what a part of the picture reads.
+    by_word = selection.words and (of_words or not (of_parts and selection.parts))
     return {
         "words": attention.words,
         "parts": [attention.name(part) for part in range(len(attention.boxes))],
@@ -138,8 +141,8 @@ def _data(attention: Attention, selection: Selection) -> dict[str, Any]:
         "grid": attention.grid,
         "of_words": of_words,
         "of_parts": of_parts,
-        "word": strongest_word(attention, selection.words) if selection.words else -1,
-        "part": -1 if selection.words else selection.parts[0],
+        "word": strongest_word(attention, selection.words) if by_word else -1,
+        "part": -1 if by_word else selection.parts[0],
     }
 
 

@@ -28,7 +28,7 @@ READING = {
     "distances": (
         "Attention distance (Fig. 4 of UNIMO-3). A cell is a head of a layer: how far from itself a word or "
         "a part of the picture reads, on average; words in tokens, parts in sides of the picture. Low: the "
-        "surroundings are read; high: the whole. Dark is far, compared with the other heads of the table."
+        "surroundings are read; high: the whole. White to dark: lowest to highest of its kind here."
     ),
     "gates": (
         "Gates (Eqs 8 and 10 of UNIMO-3). How much a layer of the fusion lets through of a layer of the "
@@ -37,7 +37,7 @@ READING = {
     ),
 }
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1100px;padding:0 16px;
-color:#1e1e1e}h2{font-size:18px;margin-top:32px}h3{font-size:15px;margin:8px 0 4px}
+color:#1e1e1e}h2{font-size:18px;margin-top:32px}h3{font-size:15px;margin:16px 0 4px}
 p{color:#505050;max-width:75ch}
 .panels{display:flex;flex-wrap:wrap;gap:28px}table{border-collapse:collapse;font-size:11px}
 td{min-width:34px;height:24px;text-align:center;padding:0}th{font-weight:400;color:#6e6e6e;padding:0 4px}"""
@@ -135,18 +135,18 @@ def _draw_distances(
 
 def make_page(models: Sequence[Layers], source: str = "") -> str:
     """Build an HTML document of tables."""
-    body = []
+    body, ranges = [], _ranges(models)
     for kind, reading in READING.items():
         shown = [model for model in models if getattr(model, kind)]
         if shown:
             body.append(f"<h2>{reading.split(' (')[0]}</h2><p>How to read it. {html.escape(reading)}</p>")
         for model in shown:
-            panels = "".join(_panels(model, kind))
+            panels = "".join(_panels(model, kind, ranges))
             body.append(f'<h3>{html.escape(model.model)}</h3><div class="panels">{panels}</div>')
     return html_page("Layers", "The layers of a model", STYLE, source, "\n".join(body))
 
 
-def _panels(model: Layers, kind: str) -> Iterable[str]:
+def _panels(model: Layers, kind: str, ranges: Mapping[str, tuple[float, float]]) -> Iterable[str]:
     if kind == "cka":
         for (first, second), table in model.cka.items():
             yield _html_table(table, f"{first} (down) and {second}", range(len(table)), range(table.shape[1]))
@@ -158,25 +158,30 @@ def _panels(model: Layers, kind: str) -> Iterable[str]:
         for name, layers in model.distances.items():
             table = np.array(list(layers.values()))
             title = f"{name}: layer (down), head"
-            yield _html_table(table, title, layers, range(1, 1 + table.shape[1]), float(table.max()))
+            yield _html_table(table, title, layers, range(1, 1 + table.shape[1]), ranges[name.split()[0]])
 
 
 def _html_table(
-    table: np.ndarray, title: str, rows: Iterable[int], columns: Iterable[int], most: float = 1.0
+    table: np.ndarray,
+    title: str,
+    rows: Iterable[int],
+    columns: Iterable[int],
+    span: tuple[float, float] = (0.0, 1.0),
 ) -> str:
     head = "".join(f"<th>{column}</th>" for column in columns)
     lines = [
-        f"<tr><th>{row}</th>{''.join(_cell(float(value), most) for value in values)}</tr>"
+        f"<tr><th>{row}</th>{''.join(_cell(float(value), span) for value in values)}</tr>"
         for row, values in zip(rows, table, strict=True)
     ]
     return f"<div><h3>{html.escape(title)}</h3><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>"
 
 
-def _cell(value: float, most: float) -> str:
+def _cell(value: float, span: tuple[float, float]) -> str:
     if np.isnan(value):
         return "<td></td>"
-    share = max(0.0, min(1.0, value / max(most, 1e-12)))
+    low, high = span
+    share = max(0.0, min(1.0, (value - low) / (high - low)))
     background = ",".join(str(round(255 - share * (255 - part))) for part in COLOR)
     color = "#fff" if share > 0.6 else "#1e1e1e"
-    shown = f"{value:.2f}" if most <= 1 else f"{value:.1f}"
+    shown = f"{value:.2f}" if high <= 1.1 else f"{value:.1f}"
     return f'<td style="background:rgb({background});color:{color}" title="{value:.4f}">{shown}</td>'
