@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -15,12 +16,16 @@ from unimo.files import make_place
 from unimo.inference.labels import PROMPT, check_prompt, split_labels
 from unimo.ranges import Size
 
+if TYPE_CHECKING:
+    from unimo.tasks.base import Answer
+
 DESCRIPTION = """Ask a model about a picture or a text.
 VQA models take questions, entailment and retrieval models sentences (--text), NLVR2 models sentences about
 two pictures (--image LEFT --image RIGHT), pre-trained models class names (--labels), captioning models
---caption, image classifiers nothing but the picture. Text classifiers take --text (and --text-pair) without a
-picture, text generation --generate. Prints the best answers with their probabilities; that of a caption or
-generated text is the mean over its tokens."""
+--caption, image classifiers and segmentation models nothing but the picture. Text classifiers take --text
+(and --text-pair) without a picture, text generation --generate. Prints the best answers with their
+probabilities; that of a caption or generated text is the mean over its tokens, that of a class of pixels its
+share of the picture."""
 EXAMPLE = 'python tools/predict.py --model output/unimo3_tiny_vqa --image p.png --question "what color?"'
 
 
@@ -62,26 +67,26 @@ def main() -> None:
         draw_answers(image, answers).save(options.save, format="PNG")
     if options.json:
         said = {
-            question: [{"answer": name, "probability": round(value, 6)} for name, value in ranked]
+            question: [{"answer": one.text, "probability": round(one.probability, 6)} for one in ranked]
             for question, ranked in answers.items()
         }
         print(json.dumps({"image": image or "", "answers": said}))
         return
-    width = max(len(name) for ranked in answers.values() for name, _ in ranked)
+    width = max(len(one.text) for ranked in answers.values() for one in ranked)
     for question, ranked in answers.items():
-        print(question, *(f"  {name:<{width}}  {value:6.1%}" for name, value in ranked), sep="\n")
+        print(question, *(f"  {one.text:<{width}}  {one.probability:6.1%}" for one in ranked), sep="\n")
 
 
-def ask(options: argparse.Namespace, image: str | list[str]) -> dict[str, list[tuple[str, float]]]:
+def ask(options: argparse.Namespace, image: str | list[str]) -> dict[str, list[Answer]]:
     """Return the answers to each question, sentence or prompt, best first."""
+    from unimo.inference.pipeline import Answer, Pipeline, Question
+
     if options.labels:
         from unimo.inference.zero_shot import ZeroShotClassification, open_matcher
 
         labels, prompt = split_labels(options.labels), check_prompt(options.prompt)
         classifier = ZeroShotClassification(*open_matcher(options.model), labels, prompt)
-        return {options.prompt: classifier.rank(image)[: options.top_k]}
-    from unimo.inference.pipeline import Pipeline, Question
-
+        return {options.prompt: [Answer(*each) for each in classifier.rank(image)[: options.top_k]]}
     pipeline = Pipeline(options.model)
     source = [options.generate] if options.generate else []
     given = {"question": options.question, "text": options.text, "generate": source}
@@ -92,8 +97,7 @@ def ask(options: argparse.Namespace, image: str | list[str]) -> dict[str, list[t
     count = options.n_best if option in ("caption", "generate") else options.top_k
     # One at a time, so that an answer does not depend on what else is asked, not even in its last digit.
     answers = [pipeline.ask_many([question], count=count)[0] for question in questions]
-    rows = zip(texts or [option or "class"], answers, strict=True)
-    return {name: [(one.text, one.probability) for one in found] for name, found in rows}
+    return dict(zip(texts or [option or "class"], answers, strict=True))
 
 
 if __name__ == "__main__":

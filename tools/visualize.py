@@ -18,12 +18,14 @@ attention: Fig. 4 of SemVLP, Fig. 5 of UNIMO-3. A word over the picture, a part 
 layers: Figs. 1, 4 of UNIMO-3. CKA between layers, distances of attention by head, gates.
 grounded-tokens: Fig. 3 of UNIMO-2. Patches and words nearest to the grounded tokens they use most.
 word-embeddings: Fig. 4 of UNIMO. The nearest words to --words by cosine, in the plane of a PCA.
-retrieval: Figs. 5, 6 of UNIMO. Results for images and texts, those on which two models differ first."""
+retrieval: Figs. 5, 6 of UNIMO. Results for images and texts, those on which two models differ first.
+segmentation: pictures beside the classes that are there and those that the model sees."""
 EXAMPLE = """python tools/visualize.py attention --model output/unimo3_tiny_vqa --image a.png --text "red ?"
   python tools/visualize.py layers --model output/unimo3_tiny_vqa output/bridgetower_tiny_vqa
   python tools/visualize.py grounded-tokens --model output/unimo2_tiny_pretrain --split val
   python tools/visualize.py word-embeddings --model output/full output/without_texts --words hamburger,foot
-  python tools/visualize.py retrieval --model output/full output/without_texts --queries 12"""
+  python tools/visualize.py retrieval --model output/full output/without_texts --queries 12
+  python tools/visualize.py segmentation --model output/vlmo_tiny_segmentation --split val"""
 
 
 def main() -> None:
@@ -56,7 +58,13 @@ def parse() -> argparse.Namespace:
         metavar="N",
         help="to compare layers on [512]",
     )
-    add("--queries", type=cli.number(Size), default=12, metavar="N", help="examples of a direction [12]")
+    add(
+        "--queries",
+        type=cli.number(Size),
+        default=12,
+        metavar="N",
+        help="examples, of retrieval in a direction [12]",
+    )
     add("--top", type=cli.number(Size), default=3, metavar="K", help="results of each example [3]")
     add("--image", type=Path, metavar="FILE", help="picture whose attention is drawn")
     add("--text", help="text whose attention is drawn")

@@ -12,6 +12,7 @@ import pyarrow as pa
 import yaml
 from micro import saved, words
 from mistakes_of_objects import MISTAKES_OF_OBJECTS, write_objects
+from mistakes_of_pixels import MISTAKES_OF_PIXELS, write_pixels
 from mistakes_of_stages import MISTAKES_OF_STAGES, STAGED
 from PIL import Image
 
@@ -143,6 +144,7 @@ def write_world(folder: Path) -> None:
     with pa.ipc.new_stream(str(folder / "stream.arrow"), table.schema) as writer:
         writer.write_table(table)
     write_objects(folder)
+    write_pixels(folder)
     (folder / "weights.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
 
 
@@ -385,5 +387,6 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("evaluate", ["--eval_batch_size", "3"], "no option --eval_batch_size; write train.eval_batch_size=3"),
     *MISTAKES_OF_STAGES,
     *MISTAKES_OF_OBJECTS,
+    *MISTAKES_OF_PIXELS,
 ]
 """Tool, its command line, and a part of its message."""

@@ -12,6 +12,7 @@ import itertools
 from pathlib import Path
 
 from unimo.errors import ConfigError
+from unimo.settings import CorpusConfig
 
 
 def attention(options: argparse.Namespace, directories: list[Path]) -> list[str]:
@@ -109,10 +110,29 @@ def retrieval(options: argparse.Namespace, directories: list[Path]) -> list[str]
     return [*map(figure.headline, found.models), str(page)]
 
 
+def segmentation(options: argparse.Namespace, directories: list[Path]) -> list[str]:
+    """Draw pictures beside the classes that are there and those that a model sees."""
+    if len(directories) > 1:
+        raise ConfigError("segmentation is that of one model; give one --model")
+    from unimo.analysis import segmentation as figure
+    from unimo.analysis import segmentation_page, show
+    from unimo.inference.evaluation import run_of
+
+    run = run_of(directories[0], options.overrides)
+    if options.data:
+        path = [CorpusConfig(each) for each in options.data]
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, path=path))
+    title = show.titles_of(directories)[0]
+    seen = figure.collect(title, directories[0], run, options.split, options.queries, options.progress)
+    folder = options.out or Path("output") / f"{run.model.name}_segmentation_pictures"
+    return [seen.headline, *map(str, segmentation_page.write(seen, folder, options.source))]
+
+
 FIGURES = {
     "attention": attention,
     "layers": layers,
     "grounded-tokens": grounded_tokens,
     "word-embeddings": words,
     "retrieval": retrieval,
+    "segmentation": segmentation,
 }

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from unimo.analysis.grounded_tokens import CONTEXT, Atlas, GroundedToken, Patch
-from unimo.analysis.show import data_uri, html_page, writing_to
+from unimo.analysis.show import data_uri, html_page, wrap, writing_to
 from unimo.files import write_text
 
 THUMBNAIL = 72
@@ -67,9 +66,9 @@ def draw(atlas: Atlas, source: str = "") -> Image.Image:
     bold, plain = ImageFont.load_default(15), ImageFont.load_default(13)
     columns = max([8, *(len(token.patches) for token in atlas.tokens)])
     width = columns * (THUMBNAIL + GAP) - GAP
-    heading = [line for text in (source, headline(atlas)) for line in _wrap(text.split(), plain, width)]
+    heading = [line for text in (source, headline(atlas)) for line in wrap(text.split(), plain, width)]
     words = [
-        list(_wrap([f"{word.text} x{word.count}" for word in token.words], plain, width, "    "))
+        list(wrap([f"{word.text} x{word.count}" for word in token.words], plain, width, "    "))
         for token in atlas.tokens
     ]
     panel = TITLE + THUMBNAIL + GAP + MARGIN
@@ -93,19 +92,6 @@ def draw(atlas: Atlas, source: str = "") -> Image.Image:
             top += LINE
         top += MARGIN - GAP
     return canvas
-
-
-def _wrap(parts: list[str], font: ImageFont.FreeTypeFont, width: int, separator: str = " ") -> Iterator[str]:
-    """Join parts to lines of at most `width` pixels; a longer part gets its own line."""
-    line = ""
-    for part in parts:
-        longer = f"{line}{separator}{part}" if line else part
-        if line and font.getlength(longer) > width:
-            yield line
-            longer = part
-        line = longer
-    if line:
-        yield line
 
 
 def make_page(atlas: Atlas, source: str = "") -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from PIL import Image
+from PIL import Image, ImageFont
 
 from unimo.errors import ConfigError
 from unimo.files import make_folder
@@ -55,3 +55,18 @@ def titles_of(directories: Sequence[Path]) -> list[str]:
         if len(set(titles)) == len(set(paths)):
             return titles
     return [str(path) for path in paths]
+
+
+def wrap(
+    parts: Sequence[str], font: ImageFont.FreeTypeFont, width: int, separator: str = " "
+) -> Iterator[str]:
+    """Join parts to lines of at most `width` pixels; a longer part gets its own line."""
+    line = ""
+    for part in parts:
+        longer = f"{line}{separator}{part}" if line else part
+        if line and font.getlength(longer) > width:
+            yield line
+            longer = part
+        line = longer
+    if line:
+        yield line

@@ -10,13 +10,16 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import paddle
 from PIL import Image, ImageDraw, ImageFont
 
 from unimo.config import coerce
+from unimo.data.images.class_maps import NO_CLASS
 from unimo.data.images.open import check_size, open_image
 from unimo.data.record import ImageLike
 from unimo.errors import CapabilityError, ConfigError, shown
+from unimo.inference.class_colours import colour_of, paint
 from unimo.inference.loading import load_task
 from unimo.ranges import Size
 from unimo.registry import TASKS, task_class
@@ -130,13 +133,23 @@ class Pipeline:
 
 def draw_answers(
     image: str | Path | Image.Image | Sequence[str | Path | Image.Image],
-    answers: Mapping[str, Sequence[tuple[str, float]]],
+    answers: Mapping[str, Sequence[Answer]],
 ) -> Image.Image:
     """Draw an RGB image: the image, or both, and right of it each question with bars of probability.
 
-    `answers` has (answer, probability) pairs of each question, best first.
+    Where answers are classes of pixels, the image is drawn once more in the colours of their bars.
+
+    Args:
+        answers: those to each question, best first.
     """
     pictures = [_scaled(each) for each in (image if isinstance(image, (list, tuple)) else [image])]
+    masks = [answer.mask for ranked in answers.values() for answer in ranked if answer.mask is not None]
+    if masks:
+        found = np.full(masks[0].shape, NO_CLASS, np.uint8)
+        for place, mask in enumerate(masks):
+            found[mask] = place + 1
+        size = pictures[0].size
+        pictures.append(Image.blend(pictures[0], paint(found).resize(size, Image.Resampling.NEAREST), 0.7))
     ends = list(itertools.accumulate(each.width + MARGIN for each in pictures))
     picture = Image.new("RGB", (ends[-1] - MARGIN, HEIGHT), "white")
     for each, end in zip(pictures, ends, strict=True):
@@ -151,11 +164,12 @@ def draw_answers(
     for question, ranked in answers.items():
         draw.text((left, top), question, font=bold, fill=INK)
         top += 24
-        for answer, probability in ranked:
-            length = max(1, round((COLUMN - 60) * probability))
-            draw.rectangle((left, top, left + length, top + 18), fill=BAR)
-            draw.text((left + 6, top + 1), answer, font=plain, fill=INK)
-            draw.text((left + COLUMN - 50, top + 1), f"{probability:.1%}", font=plain, fill=FAINT)
+        for place, answer in enumerate(ranked):
+            length = max(1, round((COLUMN - 60) * answer.probability))
+            bar = BAR if answer.mask is None else colour_of(place + 1)
+            draw.rectangle((left, top, left + length, top + 18), fill=bar)
+            draw.text((left + 6, top + 1), answer.text, font=plain, fill=INK)
+            draw.text((left + COLUMN - 50, top + 1), f"{answer.probability:.1%}", font=plain, fill=FAINT)
             top += 22
         top += 8
     return canvas

@@ -27,6 +27,7 @@ TASKS = {
     "seq2seq": {"model": WRITER, "task": {"max_target_len": 20, **BEAM}},
     "text_classification": {"model": MODEL, "task": {"dataset": "sst2"}},
     "image_classification": {"model": MODEL},
+    "segmentation": {},
 }
 PICTURE = Image.new("RGB", (20, 10), (200, 30, 10))
 NO_TEXTS = [

@@ -247,8 +247,7 @@ def test_pipeline(tmp_path: Path, family: str) -> None:
     assert sum(answer.probability for answer in answers) == pytest.approx(1.0, abs=1e-5)
     with pytest.raises(ConfigError, match="two pictures, not 1; give --image LEFT --image RIGHT"):
         pipeline.ask(pictures[0], "there is a red circle .")
-    drawn = draw_answers(pictures, {"q": [(answer.text, answer.probability) for answer in answers]})
-    one = draw_answers(pictures[0], {"q": [(answer.text, answer.probability) for answer in answers]})
+    drawn, one = draw_answers(pictures, {"q": answers}), draw_answers(pictures[0], {"q": answers})
     assert drawn.width - one.width == 2 * 384 + 16 and drawn.height == one.height
 
 

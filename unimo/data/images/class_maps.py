@@ -6,6 +6,7 @@ map, which keeps whole numbers: nearest pixels, where those of the picture are i
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,13 @@ def reduce_zero_label(class_map: np.ndarray) -> np.ndarray:
     That is how ADE20K numbers its 150 classes and how its scores are computed.
     """
     return np.where(class_map == 0, NO_CLASS, np.clip(class_map, 1, NO_CLASS) - 1).astype(np.uint8)
+
+
+def encode_class_map(class_map: np.ndarray) -> bytes:
+    """Encode a map [H, W] as a PNG file of 8 bits a pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(class_map).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

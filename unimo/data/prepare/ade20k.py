@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 from collections.abc import Iterator
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from unimo.data.images.class_maps import NO_CLASS, reduce_zero_label
+from unimo.data.images.class_maps import NO_CLASS, encode_class_map, reduce_zero_label
 from unimo.data.images.open import open_class_map, open_image
 from unimo.data.prepare.broken import BrokenRecords
 from unimo.data.prepare.pictures import Pictures
@@ -76,7 +74,7 @@ def prepare_ade20k(
                 pictures.compare(split, content, path.stem)
                 counts = np.bincount(class_map.ravel(), minlength=256)
                 pixels, shown = pixels + counts, shown + (counts > 0)
-                row = {"image": content, "class_map": _encode(class_map), "image_id": path.stem}
+                row = {"image": content, "class_map": encode_class_map(class_map), "image_id": path.stem}
                 writer.write(row)
             _count_idle(maps, {path.stem for path in files}, broken)
             broken.check()
@@ -166,9 +164,3 @@ def _count_idle(maps: Path, names: set[str], broken: BrokenRecords) -> None:
         if path.stem not in names:
             with broken.skipping():
                 raise RecordError(f"{path}: there is no picture of this map")
-
-
-def _encode(class_map: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(class_map).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -34,8 +34,9 @@ def open_pixel_classes(corpora: Sequence[CorpusConfig], data: DataConfig) -> lis
             file = (path if path.is_dir() else path.parent) / CLASSES
             if not file.is_file():
                 raise DataError(
-                    f"no {CLASSES} in {file.parent}, the names of the classes in the order of their numbers "
-                    "in the maps; make the tables with tools/prepare_data.py ade20k"
+                    f"no file {file.name} in {file.parent} for {path}: the names of the classes in the order "
+                    "of their numbers in the maps; make it with tools/prepare_data.py ade20k, or use the "
+                    "built-in corpus `scenes`"
                 )
             names = check_names(read_json(file, DataError), file, DataError)
         if found and names != found:

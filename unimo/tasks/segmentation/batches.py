@@ -38,6 +38,8 @@ class PictureBatch(Batch):
     """Row -> factor on the size of the test -> pixels [3, h, w] float32."""
     sizes: list[tuple[int, int]]
     """H and W of each."""
+    image_ids: list[str]
+    """`Record.image_id` of each."""
     class_maps: dict[int, Array]
     """Row -> [H, W] uint8, `NO_CLASS` where nothing counts; empty where nobody knows."""
 
@@ -93,6 +95,7 @@ class SegmentationCollator(PairCollator):
         return PictureBatch(
             pictures=dict(enumerate(sample["pictures"] for sample in prepared)),
             sizes=[sample["size"] for sample in prepared],
+            image_ids=[sample["record"].image_id for sample in prepared],
             class_maps=dict(enumerate(sample["class_map"] for sample in prepared)),
             sample_ids=names,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_pictures_are_tested_at_their_own_shape(scales: str, shapes: list[tuple[
     assert (maps_of(whole)[0] == both[1]).mean() > 0.999  # alone as beside others
 
 
-def test_scores_are_those_of_the_maps() -> None:
+def test_scores_are_those_of_the_maps_and_predictions_are_files(tmp_path: Path) -> None:
     run, task, _, data = setting()
     found: list[dict[str, Any]] = []
     metrics = task.evaluate(data.eval_loader("val", run), found.append)
@@ -188,11 +189,11 @@ def test_scores_are_those_of_the_maps() -> None:
     maps = [each for prediction in found for each in prediction["class_maps"]]
     assert metrics == scores(sum(confusion(*pair, 5) for pair in zip(truth, maps, strict=True)))
     rows = [row for prediction in found for row in prediction["records"]]
-    assert [row["sample_id"] for row in rows] == ["val-0-0", "val-1-0", "val-2-0"]
-    for row, each in zip(rows, maps, strict=True):
-        assert row["classes"] == {
-            task.classes[number]: pytest.approx((each == number).mean()) for number in np.unique(each)
-        }
+    task.write_records(tmp_path / "maps.zip", rows)
+    with zipfile.ZipFile(tmp_path / "maps.zip") as archive:
+        assert archive.namelist() == ["val-0.png", "val-1.png", "val-2.png"]
+        for name, each in zip(archive.namelist(), maps, strict=True):
+            assert (np.asarray(Image.open(io.BytesIO(archive.read(name)))) == each + 1).all()
 
 
 def test_a_saved_model_answers_with_the_pixels_of_each_class(tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def test_spoilt_maps_are_broken_records(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("no classes", "no classes.json in .*prepare_data.py ade20k"),
+        ("no classes", "no file classes.json in .*prepare_data.py ade20k"),
         ("not names", r"classes.json: expected a JSON list of 2 to 255 different names"),
         ("empty", "holds no segmentation data: .*prepare_data.py ade20k; found classes.json"),
         ("no maps", "holds no segmentation data: expected \\*.arrow with a column `class_map`"),
