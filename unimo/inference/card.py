@@ -22,6 +22,7 @@ KINDS = {
     "caption": "image-to-text",
     "text_classification": "text-classification",
     "image_classification": "image-classification",
+    "segmentation": "image-segmentation",
 }
 """Task -> its name at the hub, of those that have one there."""
 
