@@ -17,6 +17,7 @@ PRESETS = ["unimo", "unimo2", "unimo3", "meter", "bridgetower"]
 RECIPES_OF = {kind: list_recipes(kind) for kind in TASKS}
 NAMES = [(name, kind) for kind, recipes in RECIPES_OF.items() for name in recipes]
 # Recipes of a task for further data sets: `unimo_base_coqa` is one of the size `base`.
+CODE = ["data.train_split=train+val", "data.selection=paper", "train.max_steps=977", "train.eval_every=98"]
 DATA_SETS = {
     "seq2seq": ("gigaword", "squad_qg", "coqa"),
     "retrieval": ("coco",),
@@ -99,6 +100,31 @@ def test_fine_tuning_is_the_recipe_of_the_authors(name, kind, expected):
         run.train.batch_size,
         getattr(run.task, "head_hidden_multiplier", None),
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("unimo3_base", 12),
+        ("unimo3_large", 24),
+        ("bridgetower_base", 12),
+        ("bridgetower_large", 24),
+        ("meter_base", 11),
+    ],
+)
+def test_cifar_is_the_recipe_of_the_code_of_bridgetower(name, layers):
+    """METER lacks the last layer of its tower, and BridgeTower's positions of 288 pixels are resized."""
+    run = load_run_config(name, "image_classification")
+    data, optim, vision = run.data, run.optim, run.model.vision
+    assert (run.task.protocol, run.task.pooling, run.task.head_std) == ("reference", "model", 0.02)
+    assert (run.task.head_dropout, run.task.label_smoothing, run.task.mixing.alphas) == (0.0, 0.0, [])
+    assert (data.train_transform, data.eval_transform, vision.image_size) == ("clip", "clip", 224)
+    assert (vision.used_layers, run.train.batch_size) == (layers, 512)
+    assert (optim.lr, optim.weight_decay, optim.warmup, optim.schedule) == (1e-5, 0.01, 0.06, "linear")
+    assert (optim.betas, optim.eps, optim.clip_grad_norm) == ([0.9, 0.98], 1e-8, None)
+    assert (data.train_split, data.selection, run.train.select_metric) == ("train", "clean", "accuracy")
+    code = load_run_config(name, "image_classification", CODE).train
+    assert (code.max_steps, code.eval_every) == (round(10 * 50_000 / 512), round(50_000 / 512))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -94,7 +94,7 @@ def test_retrieval_chooses_by_test_only_if_asked_to(tool: Tool, tmp_path: Path) 
     assert [found["clean"][key] for key in keys] == ["clean", "val", "train"]
     assert [found["paper"][key] for key in keys] == ["paper", "test", "train+val"]
     code, _, err = fine_tune(tool, "entailment", tmp_path / "tables", tmp_path / "x", "data.selection=paper")
-    assert code == 2 and "data.selection=paper is for --task retrieval, vqa and gqa" in err
+    assert code == 2 and "data.selection=paper is for --task retrieval, vqa, gqa and image_class" in err
 
 
 def test_real_photographs_of_train_and_val(tool: Tool, shared: Path, tmp_path: Path) -> None:

@@ -282,7 +282,9 @@ def validation_split(data: DataConfig, paper: str = "") -> str:
     """
     words = split_words(data.train_split)
     if data.selection == "paper" and not paper:
-        raise ConfigError("data.selection=paper is for --task retrieval, vqa and gqa; leave it out")
+        raise ConfigError(
+            "data.selection=paper is for --task retrieval, vqa, gqa and image_classification; leave it out"
+        )
     splits = {word: read_split(word) or Split(word, word) for word in words}
     divided = any(split.name == "trainable_val" for split in splits.values())
     found = paper if data.selection == "paper" else "rest_val" if divided else "val"

@@ -42,7 +42,7 @@ class Part:
     parameters: int
     trainable: int
     weights: str
-    """`random`, or what they are loaded from."""
+    """`random`, or what they are loaded from; of heads, `partly random` with what the others are."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,8 @@ def parts_of(task: nn.Layer, start: str, fresh: Collection[str] = ()) -> list[Pa
     if heads:
         names = {name for name, _ in task.named_parameters() if not name.startswith(f"{model_name}.")}
         is_new = start == "scratch" or names <= set(fresh)
-        parts.append(Part("heads", *heads, "random" if is_new else start))
+        source = f"partly random, {start}" if names & set(fresh) else start
+        parts.append(Part("heads", *heads, "random" if is_new else source))
     return parts
 
 

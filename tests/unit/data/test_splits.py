@@ -76,7 +76,7 @@ def test_validation_is_on_what_is_not_trained_on(train: str, selection: str, pap
         ("train+test", "clean", "", "test is to test"),
         ("train+test", "paper", "test", "test is to test"),
         ("train+val+val", "paper", "val", "reads samples twice"),
-        ("train", "paper", "", "data.selection=paper is for --task retrieval, vqa and gqa"),
+        ("train", "paper", "", "data.selection=paper is for --task retrieval, vqa, gqa and image_class"),
     ],
 )
 def test_training_on_held_out_samples_is_refused(

@@ -3,7 +3,8 @@
     CIFAR-10    data_batch_1 .. 5, test_batch, batches.meta      or   *.bin, batches.meta.txt
     CIFAR-100   train, test, meta                                or   *.bin, fine_label_names.txt
 
-There is no validation split: `val` is `test`. CIFAR-100 is read with its 100 fine labels.
+Their authors divide them in two: `val` is the last tenth of the training images, 5,000, `train` the others,
+and `train+val` all of them. CIFAR-100 is read with its 100 fine labels.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from unimo.weights.pickles import read_numpy_pickle
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
+HELD_OUT = 10
+"""One of so many training images is in `val`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ CIFAR100 = CifarLayout(
 
 
 class CifarImages(LabeledImages):
-    """The images of one split, in memory (3 kB each): `train`, or `test`, which is also `val`.
+    """The images of one split, in memory (3 kB each): `train`, `val` or `test`.
 
     Raises:
         DataError: another split, or files that are missing or damaged.
@@ -77,15 +80,22 @@ class CifarImages(LabeledImages):
 
     def __init__(self, folder: Path, layout: CifarLayout, binary: bool, split: str, name: str) -> None:
         if split not in ("train", "val", "test"):
-            raise SplitError(f"{folder} has no split {split!r}; found: train, test (also as val)")
-        files = layout.train if split == "train" else (layout.test,)
+            raise SplitError(f"{folder} has no split {split!r}; found: train, val, test")
+        files = (layout.test,) if split == "test" else layout.train
         self.name = name
         self.class_names = _class_names(folder, layout, binary)
         read = _read_binary if binary else _read_python
         labels, pixels = zip(*(read(folder / file, layout) for file in files), strict=True)
         rows = zip(files, map(len, labels), strict=True)
-        self._keys = [f"{file}:{row}" for file, count in rows for row in range(count)]
-        self._labels, self._pixels = np.concatenate(labels), np.concatenate(pixels)
+        keys = [f"{file}:{row}" for file, count in rows for row in range(count)]
+        start = len(keys) - len(keys) // HELD_OUT
+        part = {"train": slice(start), "val": slice(start, None), "test": slice(None)}[split]
+        self._keys = keys[part]
+        self._labels, self._pixels = np.concatenate(labels)[part], np.concatenate(pixels)[part]
+        if not self._keys:
+            raise SplitError(
+                f"{folder} has too few images for a split {split!r}: at least {HELD_OUT} are needed"
+            )
         if (self._labels < 0).all():
             raise DataError(f"{folder}: no label of {', '.join(files)} is one of 0 .. {layout.classes - 1}")
 

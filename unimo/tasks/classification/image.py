@@ -76,8 +76,9 @@ class ImageClassificationTask(ClassifierTask):
 
     Config = ImageClassificationConfig
     asked_with = "image"
-    published_data = "CIFAR-10, CIFAR-100"
+    published_data = "CIFAR-10, CIFAR-100, ImageNet-1k"
     needs = frozenset({"image_alone"})
+    paper_selection = "test"
 
     def __init__(self, model: Model, config: ImageClassificationConfig, metadata: Mapping[str, Any]) -> None:
         super().__init__(model, config, metadata)

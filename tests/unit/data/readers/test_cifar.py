@@ -47,14 +47,18 @@ def picture(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("write", [write_python, write_binary])
 def test_pictures_and_labels(tmp_path: Path, write) -> None:
     write(tmp_path / "cifar-10-batches-py")  # the folder of the archive inside the named folder
-    train, test = read(tmp_path, "train"), read(tmp_path, "val")
-    assert (len(train), len(test)) == (15, 3)
+    train, held_out, test = (read(tmp_path, split) for split in ("train", "val", "test"))
+    assert (len(train), len(held_out), len(test)) == (14, 1, 3)
+    assert held_out[0].sample_id == "data_batch_5:2" and held_out[0].label == LABELS[2]
     assert [record.label for record in test] == LABELS
     assert list(train.class_names) == NAMES and train[1].label_name == "class 9"
     np.testing.assert_array_equal(picture(test[1].image), PIXELS[1].reshape(3, 32, 32).transpose(1, 2, 0))
-    assert len({record.sample_id for record in train}) == 15 and train[4].sample_id == "data_batch_2:1"
+    assert (
+        len({record.sample_id for record in read(tmp_path, "train+val")}) == 15
+        and train[4].sample_id == "data_batch_2:1"
+    )
     assert train.image_source(4) == train[4].image
-    assert len(read(tmp_path, "train+test")) == 18
+    assert len(read(tmp_path, "train+val+test")) == 18
 
 
 def test_cifar100_takes_fine_labels(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from unimo.tasks.base import Task, to_tensors
 from unimo.tasks.classification.batches import ImageBatch
 from unimo.tasks.classification.image import ImageClassificationConfig, TopAccuracy
 from unimo.training.optimizer import build_optimizer
+from unimo.training.plan import parts_of
 
 
 def setting(**task):
@@ -173,6 +174,8 @@ def test_a_classifier_into_other_classes_starts_anew_and_the_norm_goes_on(tmp_pa
         random = other.classifier.weight.numpy().copy()
         assert start_from(other, source) == ["classifier.weight", "classifier.bias"]
         np.testing.assert_array_equal(other.classifier.weight.numpy(), random)
+        heads = parts_of(other, "there", ["classifier.weight", "classifier.bias"])[-1]
+        assert (heads.part, heads.weights) == ("heads", "partly random, there")
 
 
 def test_accuracy_counts_ties_and_nan_as_misses() -> None:
