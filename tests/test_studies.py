@@ -42,7 +42,8 @@ def test_list_has_a_line_for_each_study() -> None:
     assert all(study.question in line for study, line in zip(STUDIES.values(), lines, strict=True))
 
 
-@pytest.mark.parametrize("name", STUDIES)
+# The rows of the other one follow from its options: tests/unit/studies/test_glue_study.py.
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "glue"])
 def test_help_and_dry_run_say_what_would_run(name: str, tmp_path: Path) -> None:
     study = STUDIES[name]
     shown = call(name, "--help").stdout
@@ -96,3 +97,12 @@ def test_unimo(tmp_path: Path) -> None:
     assert scores | {"texts.correlation", "images.accuracy"} <= rows[0].keys()
     assert "zero_shot.rsum" in rows[0] and "zero_shot.rsum" not in rows[1]
     assert "| w/o pairs & images |" in text
+
+
+@pytest.mark.slow
+def test_glue(tmp_path: Path) -> None:
+    few = ("--tasks", "rte", "stsb", "--rates", "1e-3", "--batches", "8", "--epochs", "1")
+    text, rows = run("glue", tmp_path, *few, "data.scenes.train_images=24")
+    assert [row["row"] for row in rows] == ["unimo3_tiny stsb 0.001 x 8", "unimo3_tiny rte 0.001 x 8"]
+    assert "| model | STS-B 24 | RTE 24 | average |" in text and "unimo3_tiny: STS-B 0.001 x 8" in text
+    assert "time: at most about" in text and (tmp_path / "best.csv").is_file()

@@ -33,9 +33,10 @@ def main() -> None:
     if not words or words[0].startswith("-"):
         list_studies(words)
         return
-    study = find_study(words[0])
-    args = parse(study, words[1:])
-    steps = {each.name: getattr(args, f"{each.name}_steps") for each in study.steps}
+    named = find_study(words[0])
+    args = parse(named, words[1:])
+    steps = {each.name: getattr(args, f"{each.name}_steps") for each in named.steps}
+    study = named.declare(args)
     jobs = runner.make_jobs(study, args.rows, args.seeds, steps, args.overrides)
     results = runner.collect(study, jobs, args.output)
     print(report.describe_plan(study, jobs, results, args.output, args.jobs), flush=True)
@@ -45,11 +46,17 @@ def main() -> None:
                 print("  python tools/" + shlex.join(command))
         return
     make_folder(args.output, "--output")
-    keep = lambda: write_table(runner.collect(study, jobs, args.output), args.output)  # noqa: E731
+
+    def keep() -> None:
+        done = runner.collect(study, jobs, args.output)
+        write_table(done, args.output)
+        study.row_done(done, args.output)
+
     runner.run_jobs(jobs, args.output, args.jobs, keep)
     results = runner.collect(study, jobs, args.output)
     print(f"\n{write(study, jobs, results, args)}\n")
     print(f"written: {', '.join(str(args.output / f'table.{end}') for end in ('md', 'csv', 'png'))}")
+    print(*study.finish(results, args.output), sep="\n", end="\n" * bool(study.words))
     print(report.next_commands(study, jobs, results, args.output))
 
 
@@ -61,8 +68,8 @@ def list_studies(words: list[str]) -> None:
     if not parser.parse_args(words).list:
         parser.error(f"the name of a study comes first: {', '.join(STUDIES)}")
     for study in STUDIES.values():
-        rows, seeds = len(study.choose_rows()), len(study.seeds)
-        print(f"{study.name:<8}{study.question} {rows} rows, {seeds} seeds; {study.paper}")
+        rows = f"{len(study.rows) and len(study.choose_rows()) or 'many'} rows, {len(study.seeds)} seeds"
+        print(f"{study.name:<8}{study.question} {rows}; {study.paper}")
 
 
 def parse(study: Study, words: list[str]) -> argparse.Namespace:
@@ -70,21 +77,18 @@ def parse(study: Study, words: list[str]) -> argparse.Namespace:
     example = f"python tools/study.py {study.name} --jobs 2"
     parser = cli.arguments(f"{study.question}\n{study.paper}.", example)
     parser.prog = f"study.py {study.name}"
-    names, seeds = "; ".join(row.name for row in study.rows), " ".join(map(str, study.seeds))
-    default = "; ".join(row.name for row in study.choose_rows())
-    parser.add_argument("--rows", nargs="+", default=[], metavar="ROW", help=f"of {names} [{default}]")
+    study.add_options(parser)
+    names, default = ("; ".join(row.name for row in rows) for rows in (study.rows, study.choose_rows()))
+    parser.add_argument(
+        "--rows", nargs="+", default=[], metavar="ROW", help=f"of {names} [{default or 'all'}]"
+    )
+    seeds = " ".join(map(str, study.seeds))
     parser.add_argument("--seeds", nargs="+", type=cli.number(Seed), default=[], help=f"[{seeds}]")
     for each in study.steps:
-        about = f"{each.about} [%(default)s]"
-        parser.add_argument(
-            f"--{each.name}-steps",
-            type=cli.number(at_least(each.least)),
-            default=each.default,
-            metavar="N",
-            help=about,
-        )
-    jobs, output = "rows at a time; they share the cores", Path("output/studies") / study.name
-    parser.add_argument("--jobs", type=cli.number(Size), default=1, metavar="N", help=jobs)
+        kind, about = cli.number(at_least(each.least)), f"{each.about} [%(default)s]"
+        parser.add_argument(f"--{each.name}-steps", type=kind, default=each.default, metavar="N", help=about)
+    about, output = "rows at a time; they share the cores", Path("output/studies") / study.name
+    parser.add_argument("--jobs", type=cli.number(Size), default=1, metavar="N", help=about)
     parser.add_argument("--output", type=Path, default=output, metavar="DIR", help="[%(default)s]")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, with all commands")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for every training")
@@ -99,13 +103,14 @@ def write(study: Study, jobs: list[Job], results: list[runner.Result], args: arg
     """
     from unimo.studies.plot import draw
 
-    steps = ", ".join(f"{name} {count}" for name, count in jobs[0].steps.items())
-    text = report.format_report(study, results, args.overrides)
-    head = f"# {study.question}\n\n{study.paper}. Steps: {steps}. {' '.join(args.overrides)}".rstrip()
+    length = report.format_length(study, jobs)
+    shown, found, below = study.sum_up(results)
+    text = f"{report.format_report(shown, found, args.overrides)}\n\n{below}".rstrip()
+    head = f"# {study.question}\n\n{study.paper}; {length}. {' '.join(args.overrides)}".rstrip()
     try:
         write_text(args.output / "table.md", f"{head}\n\n{text}\n")
         write_table(results, args.output)
-        draw(study, results, f"steps: {steps}", args.overrides).save(args.output / "table.png")
+        draw(shown, found, length, args.overrides).save(args.output / "table.png")
     except OSError as error:
         raise CheckpointError(f"cannot write to {args.output}: {error.strerror}") from error
     return text

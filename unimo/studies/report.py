@@ -29,9 +29,9 @@ def describe_plan(
     minutes, cores = estimate_minutes(study, jobs, results, output), available_cores()
     lines = [
         f"{study.name}: {study.question} ({study.paper})",
-        f"rows: {'; '.join(dict.fromkeys(job.row.name for job in jobs))}",
+        *(study.about or (f"rows: {'; '.join(dict.fromkeys(job.row.name for job in jobs))}",)),
         f"seeds: {' '.join(dict.fromkeys(str(job.seed) for job in jobs))}",
-        f"steps: {', '.join(f'{name} {count}' for name, count in jobs[0].steps.items())}",
+        format_length(study, jobs),
         f"finished: {len(jobs) - len(waiting)} of {len(jobs)} rows and seeds",
         f"to do: {trainings} trainings and {evaluations} evaluations, {workers} at a time "
         f"on {max(1, cores // workers)} of {cores} cores each",
@@ -39,10 +39,16 @@ def describe_plan(
     if waiting and minutes is None:
         lines.append("time: not known before a row is finished")
     elif waiting:
+        most = "at most " if study.ends_early else ""
         lines.append(
-            f"time: about {max(1, minutes / min(workers, len(waiting))):.0f} minutes on a quiet machine"
+            f"time: {most}about {max(1, minutes / min(workers, len(waiting))):.0f} minutes on a quiet machine"
         )
     return "\n".join([*lines, f"output: {output}"])
+
+
+def format_length(study: Study, jobs: Sequence[Job]) -> str:
+    """Return how long the trainings are: the numbers of steps by their names."""
+    return study.length or f"steps: {', '.join(f'{name} {count}' for name, count in jobs[0].steps.items())}"
 
 
 def mean_and_each(results: Sequence[Result], column: Column) -> str:
@@ -54,10 +60,10 @@ def mean_and_each(results: Sequence[Result], column: Column) -> str:
     known = [float(value) for value in values if value is not None]
     if not known:
         return ""
-    mean = f"{statistics.mean(known):.1f}"
+    mean = f"{statistics.mean(known):.{column.digits}f}"
     if not column.each_seed:
         return mean
-    each = ", ".join("-" if value is None else f"{value:.1f}" for value in values)
+    each = ", ".join("-" if value is None else f"{value:.{column.digits}f}" for value in values)
     return f"**{mean}** ({each})"
 
 
@@ -142,7 +148,7 @@ def next_commands(study: Study, jobs: Sequence[Job], results: Sequence[Result], 
     done = {(result["row"], result["seed"]) for result in results}
     lines = ["next:"]
     if any((row.name, seed) not in done for row in study.choose_rows() for seed in study.seeds):
-        words = [study.name]
+        words = [study.name, *study.words]
         for each in study.steps:
             if (count := jobs[0].steps[each.name]) != each.default:
                 words += [f"--{each.name}-steps", str(count)]

@@ -109,7 +109,7 @@ def _run_job(job: Job, output: Path, threads: int, stop: threading.Event) -> Non
         if stop.is_set():
             return
         started = time.monotonic()
-        printed = _call(words, folder / "log.txt", threads, stop)
+        printed = call(words, folder / "log.txt", threads, stop)
         # A training that was interrupted counts from its last start.
         done: dict[str, Any] = {"minutes": round((time.monotonic() - started) / 60, 2)}
         if isinstance(job.stages[name], Evaluate):
@@ -120,7 +120,7 @@ def _run_job(job: Job, output: Path, threads: int, stop: threading.Event) -> Non
         logger.info("%s, seed %d: %s took %.1f minutes", job.row.name, job.seed, name, done["minutes"])
 
 
-def _call(words: Sequence[str], log: Path, threads: int, stop: threading.Event) -> str:
+def call(words: Sequence[str], log: Path, threads: int, stop: threading.Event) -> str:
     """Return what a tool of `tools/` prints; `stop` ends it, so that it saves what it has."""
     with log.open("a", encoding="utf8") as file:
         process = subprocess.Popen(

@@ -1,14 +1,17 @@
 """The declaration of a study: a question, rows with their stages, the columns that answer it, the claims.
 
-All of it is data. `runner.py` carries it out, `report.py` and `plot.py` show what came out.
+All of it is data. `runner.py` carries it out, `report.py` and `plot.py` show what came out. A study whose
+rows follow from the command line overrides methods of `Study`.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from unimo.errors import ConfigError, nearest
 
@@ -35,18 +38,20 @@ class Pretrain:
 
 @dataclass(frozen=True)
 class Finetune:
-    """Fine-tuning on a task, or a linear probe, from the row's pre-training or from scratch."""
+    """Fine-tuning on a task, or a linear probe, from `init`, else from the row's pre-training or scratch."""
 
     name: str
     steps: str
     """Name of the number of steps."""
     task: str
     overrides: tuple[str, ...] = ()
+    init: str = ""
+    """Model directory."""
 
     def command(self, job: Job, folder: Path) -> list[str]:
         """Return the tool and its arguments. What the stage overrides wins over the command line."""
         pretrained = any(isinstance(stage, Pretrain) for stage in job.row.stages)
-        init = str(folder / "pretrain" / "model") if pretrained else "none"
+        init = self.init or (str(folder / "pretrain" / "model") if pretrained else "none")
         start = ["--task", self.task, "--model", job.row.model, "--init", init]
         return ["finetune.py", *start, *job.training(self, folder), *self.overrides]
 
@@ -63,10 +68,12 @@ class Evaluate:
     options: tuple[str, ...] = ()
     """Options of `tools/evaluate.py`, such as `--zero-shot`."""
     overrides: tuple[str, ...] = ()
+    model: str = "model"
+    """Folder of the model: `model`, the last one, or `best`."""
 
     def command(self, job: Job, folder: Path) -> list[str]:
         """Return the tool and its arguments."""
-        model = ["--model", str(folder / self.of / "model")]
+        model = ["--model", str(folder / self.of / self.model)]
         options = [*self.options, *self.overrides]
         return ["evaluate.py", "--task", self.task, *model, "--split", "val", *options]
 
@@ -86,7 +93,8 @@ class Steps:
     least: int = 1
     """Smallest value. 0 leaves out the trainings with these steps and the evaluations of their models."""
     minutes: float | None = None
-    """About how long 1,000 steps of a default row and the evaluation after them take on one CPU core."""
+    """About how long 1,000 steps of a default row and the evaluation after them take on one CPU core, or on
+    this machine where a plan of the training said so."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,8 @@ class Column:
     """Result of guessing on the built-in data of the study, where known."""
     each_seed: bool = True
     """Whether tables show every seed besides the mean."""
+    digits: int = 1
+    """Decimals in tables."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +176,41 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     default_rows: tuple[str, ...] = ()
     """Rows that run unless others are chosen; empty: all."""
+    words: tuple[str, ...] = ()
+    """Options of the command line from which the rows follow."""
+    about: tuple[str, ...] = ()
+    """Lines that say what runs; empty: the names of the rows."""
+    length: str = ""
+    """How long trainings are, in words; empty: the numbers of steps."""
+    ends_early: bool = False
+    """Whether trainings may take fewer than their steps."""
 
     @property
     def columns(self) -> dict[str, Column]:
         """All columns by key."""
         return {column.key: column for table in self.tables for column in table.columns}
+
+    def add_options(self, parser: argparse.ArgumentParser) -> None:
+        """Add the options from which the rows follow; a declared study has none."""
+
+    def declare(self, args: argparse.Namespace) -> Study:
+        """Return the study with the rows of a parsed command line.
+
+        Raises:
+            UnimoError: there is no such model, or there are no such data.
+        """
+        return self
+
+    def sum_up(self, results: Sequence[dict[str, Any]]) -> tuple[Study, Sequence[dict[str, Any]], str]:
+        """Return the study and the results that its tables and its plot show, and a text below the tables."""
+        return self, results, ""
+
+    def row_done(self, results: Sequence[dict[str, Any]], output: Path) -> None:
+        """Take note of the finished rows after one more; a declared study keeps all that they wrote."""
+
+    def finish(self, results: Sequence[dict[str, Any]], output: Path) -> list[str]:
+        """Do what follows on the last row, and return what to say of it."""
+        return []
 
     def choose_rows(self, names: tuple[str, ...] = ()) -> tuple[Row, ...]:
         """Return the rows with these names in the order of the declaration; without names the default ones.
