@@ -16,6 +16,7 @@ from micro_unimo2 import MODEL
 
 from unimo import registry
 from unimo.errors import CapabilityError, ConfigError
+from unimo.settings import load_run_config
 from unimo.tasks.base import Question, to_tensors
 from unimo.tasks.classification.text import GlueMetric, TextClassificationTask
 
@@ -74,6 +75,36 @@ def test_the_text_tower_of_unimo3_is_classified_by_a_head_as_robertas() -> None:
     hidden = np.tanh(first @ task.dense.weight.numpy() + task.dense.bias.numpy())
     expected = hidden @ task.classifier.weight.numpy() + task.classifier.bias.numpy()
     np.testing.assert_allclose(task.logits(batch).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["unimo", "unimo2", "unimo3", "meter", "bridgetower", "vlmo"])
+def test_every_family_reads_pairs_without_an_image(model: str) -> None:
+    """Classes and one score, from both sentences of every pair; nothing of the image path learns."""
+    words = ["data.scenes.train_images=8", "data.scenes.val_images=2", "train.batch_size=8"]
+    for dataset, width in (("mnli", 3), ("stsb", 1)):
+        task, _, data = make_task(
+            run := load_run_config(
+                f"{model}_tiny", "text_classification", [*words, f"task.dataset={dataset}"]
+            )
+        )
+        batch = to_tensors(next(data.train_loader(run)))
+        task.train()
+        task(batch)[0].backward()
+        learns = {name for name, p in task.named_parameters() if p.grad is not None}
+        assert learns == {name for name, p in task.named_parameters() if not p.stop_gradient}
+        assert not [name for name in learns if name.startswith(("model.vision", "model.image"))]
+        task.eval()
+        logits = task.logits(batch)
+        assert logits.shape == [8, width] and bool(paddle.isfinite(logits).all())
+        ids = batch.input_ids.clone()
+        ends = (
+            (ids == data.processor.tokenizer.eos_token_id).astype("int64").argmax(axis=1)
+        )  # of the first text
+        for place in (1, int(ends[0]) + 3):
+            changed = ids.clone()
+            changed[0, place] = 10 + (ids[0, place] - 9) % 20
+            other = task.logits(dataclasses.replace(batch, input_ids=changed))
+            assert abs(other[0] - logits[0]).max() > 1e-7 and abs(other[1:] - logits[1:]).max() < 1e-5
 
 
 def test_padding_changes_nothing() -> None:
