@@ -182,7 +182,7 @@ def test_the_best_cell_is_that_of_the_best_mean_among_whole_ones() -> None:
     study = Study("glue", "?", "-", (), (), (table({"rte": "accuracy"}, {"rte": 2490}, {"rte": 50.0}),), "")
     shown, lines = by_model(study, chosen)
     assert [row.name for row in shown.rows] == ["m"]
-    assert [(line["rte.accuracy"], line["average"]) for line in lines] == [(72.0, 72.0), (71.0, 71.0)]
+    assert [line["rte.accuracy"] for line in lines] == [72.0, 71.0] and "average" not in lines[0]
     assert shown.columns["rte.accuracy"].title == "RTE 2.5k"
 
 

@@ -80,7 +80,9 @@ def table(
         )
         for task, score in scores.items()
     ]
-    return Table(("model",), (*columns, Column(AVERAGE, "average", unit="mean of the tasks", digits=2)))
+    if len(columns) > 1:
+        columns.append(Column(AVERAGE, "average", unit="mean of the tasks", digits=2))
+    return Table(("model",), tuple(columns))
 
 
 def short(count: int) -> str:
@@ -93,9 +95,9 @@ def short(count: int) -> str:
 def by_model(study: Study, chosen: Chosen) -> tuple[Study, list[Result]]:
     """Return the study as a table of models, and a result for each model and seed.
 
-    A seed has an average if all tasks of the table are finished.
+    A seed has an average if all tasks of the table are finished with it.
     """
-    tasks = {task for _, task in chosen}
+    tasks = [key for key in study.columns if key != AVERAGE]
     labels = list(dict.fromkeys(label for label, _ in chosen))
     results: list[Result] = []
     for label in labels:
@@ -107,7 +109,8 @@ def by_model(study: Study, chosen: Chosen) -> tuple[Study, list[Result]]:
                 line |= {f"{task}.{cell.score}": cell.value(result), f"{task}.setting": cell.setting}
         for _, line in sorted(by_seed.items()):
             values = [value for key, value in line.items() if isinstance(value, float)]
-            results.append(line | ({AVERAGE: statistics.mean(values)} if len(values) == len(tasks) else {}))
+            is_whole = len(values) == len(tasks) > 1
+            results.append(line | ({AVERAGE: statistics.mean(values)} if is_whole else {}))
     rows = tuple(Row(label, "", ()) for label in labels)
     shown = Study(study.name, study.question, study.paper, (), rows, study.tables, study.next_command)
     return shown, results
