@@ -282,7 +282,11 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("predict", ["--model", "tuned", "--image", "p.png", "--caption"], "takes --question"),
     ("predict", ["--model", "pretrained", "--image", "p.png", "--labels", ","], "label"),
     # Preparations.
-    ("prepare_data", [], "required: karpathy|vqa|gqa|snli-ve|nlvr2|vg|vg-qa|answers|sbu|cc|jsonl|scenes"),
+    (
+        "prepare_data",
+        [],
+        "required: karpathy|vqa|gqa|snli-ve|nlvr2|vg|vg-qa|answers|sbu|cc|ade20k|jsonl|scenes",
+    ),
     ("prepare_data", ["coco"], "invalid choice: 'coco'"),
     *[
         ("prepare_data", ["karpathy", "--images", ".", "--out", "arrows", *more], said)

@@ -14,9 +14,10 @@ from micro_unimo2 import MODEL as UNIMO2
 from safetensors import safe_open
 from tokenizers import Tokenizer
 
+from unimo.data.processor import Processor, ProcessorConfig
 from unimo.errors import CapabilityError, CheckpointError
 from unimo.inference.loading import load
-from unimo.inference.to_transformers import targets, write_transformers
+from unimo.inference.to_transformers import _images, targets, write_transformers
 from unimo.models.unimo3.convert import HF_BRIDGETOWER, from_release
 from unimo.weights.files import read_safetensors
 from unimo.weights.huggingface import convert_tower
@@ -107,6 +108,9 @@ def test_tokenizer_and_images_are_prepared_as_here(models: dict[str, Path], tmp_
     assert pair == ["<s>", "a", "red", "circle", "</s>", "</s>", "left", "</s>"]
     images = json.loads((tmp_path / "out/preprocessor_config.json").read_text())
     assert images["crop_size"] == {"height": 32, "width": 32} and images["image_mean"][0] == 0.48145466
+    assert images["size"] == {"shortest_edge": 32}
+    of_beit = Processor(ours.tokenizer, ProcessorConfig(image_size=224, eval_transform="beit"))
+    assert _images(of_beit)["size"] == {"shortest_edge": 256}
 
 
 @pytest.mark.parametrize(
