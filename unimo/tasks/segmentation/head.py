@@ -37,7 +37,8 @@ class BatchNorm(nn.BatchNorm2D):
             return F.batch_norm(
                 maps, *kept, self.weight, self.bias, self.training, self._momentum, self._epsilon
             )
-        means = paddle.stack([maps.mean([0, 2, 3]), (maps**2).mean([0, 2, 3])]).unsqueeze(0)
+        wide = maps.astype("float32")
+        means = paddle.stack([wide.mean([0, 2, 3]), (wide**2).mean([0, 2, 3])]).unsqueeze(0)
         mean, squares = gather_rows(means, [1] * ranks()).mean(0).unbind(0)
         variance = F.relu(squares - mean**2)
         with paddle.no_grad():
@@ -47,7 +48,7 @@ class BatchNorm(nn.BatchNorm2D):
             each.reshape([1, -1, 1, 1])
             for each in (mean, self.weight * paddle.rsqrt(variance + self._epsilon), self.bias)
         )
-        return (maps - mean) * scale + bias
+        return ((wide - mean) * scale + bias).astype(maps.dtype)
 
 
 def conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
