@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import largest_file
 from micro import Tool, saved, words
 from PIL import Image, ImageFile
 
@@ -203,17 +202,6 @@ def test_truncated_weights(tool: Tool) -> None:
     said = (str(file), "truncated", f"{file.stat().st_size} bytes", "copy it again")
     assert_refused(tool("evaluate", "--task", "vqa", "--model", model), *said)
     assert_refused(tool("finetune", "--task", "vqa", "--init", model, "train.device=cpu"), *said)
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let the system refuse to write more than `size` bytes into any file, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_full_disk_while_saving_leaves_the_previous_checkpoint(tool: Tool) -> None:

@@ -14,7 +14,7 @@ from unimo.errors import ConfigError, DataError
 from unimo.files import make_place, write_text
 from unimo.inference.search.searcher import Hit, Query, Searcher
 
-SIDE = 176
+SIDE = 170
 """Longest side of a thumbnail, in pixels."""
 STYLE = f"""body{{font:15px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1100px;padding:0 16px;
 color:#1e1e1e}}
@@ -25,7 +25,7 @@ ol{{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:16px}}li{{width:{S
 background:#f4f4f4;border-radius:6px;overflow:hidden}}
 .bar{{height:4px;background:#eee;margin:6px 0 2px}}.bar i{{display:block;height:4px;background:#3566b8}}
 li.text{{width:100%}}li.text p{{margin:0;color:inherit}}
-small{{display:block;overflow-wrap:anywhere;font-size:12px}}"""
+small{{display:block;overflow-wrap:anywhere;font-size:11px}}"""
 READING = (
     "How to read it. Each row answers the query above it, best first. The number is the cosine of the "
     "vectors, from -1 to 1; the bar shows it between the lowest and the highest of the row. “match” is the "

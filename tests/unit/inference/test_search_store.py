@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import largest_file
 
 from unimo import files
 from unimo.errors import ConfigError, DataError
@@ -136,6 +137,17 @@ def test_a_reader_keeps_its_state_while_another_process_appends(tmp_path: Path) 
     assert list(reader.names()) == names(30)
     np.testing.assert_array_equal(Flat(reader).search(vectors[:3], 40).rows.shape, (3, 30))
     assert open_store(tmp_path).state.rows == 40
+
+
+@pytest.mark.parametrize("adds", [True, False], ids=["vectors", "lists"])
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, adds: bool) -> None:
+    vectors = fill(tmp_path, [600])
+    before = open_store(tmp_path).state
+    with writing(tmp_path, WIDTH, MADE_WITH) as opened, largest_file(4000):
+        with pytest.raises(OSError, match="File too large"):
+            opened.append(vectors, names(600)) if adds else prepare(opened, most_flat=500)
+    assert open_store(tmp_path).state == before and not list(tmp_path.glob(".*.tmp"))
+    open_store(tmp_path).check_all()
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def prepare(store: Store, say: Callable[[str], None] = logger.info, most_flat: i
     lists = Lists(len(state.parts), state.rows, "", trained_on, probes, candidates, round(found, 4))
     path = store.folder / lists_file(lists)
     with replacing(path) as temporary:
-        faiss().write_index(index, str(temporary))
+        temporary.write_bytes(faiss().serialize_index(index).data)  # FAISS itself hides a full disk
     store.write(lists=replace(lists, sha256=digest(path)))
     say(f"{probes} of {index.nlist} lists, {candidates} candidates: recall@{MEASURED_AT} {found:.3f}")
 

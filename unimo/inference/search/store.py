@@ -195,7 +195,9 @@ class Store:
         number = len(self.state.parts)
         vectors_path, names_path = self.folder / vectors_file(number), self.folder / names_file(number)
         with replacing(vectors_path) as temporary, open(temporary, "wb") as file:
-            np.save(file, vectors, allow_pickle=False)
+            header = np.lib.format.header_data_from_array_1_0(vectors)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(vectors.data)  # unlike np.save it says when the disk is full
         write_text(names_path, "".join(json.dumps(name) + "\n" for name in names))
         part = Part(len(names), digest(vectors_path), digest(names_path))
         self.write(parts=(*self.state.parts, part))
