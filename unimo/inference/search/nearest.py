@@ -20,6 +20,7 @@ from unimo.digests import digest
 from unimo.errors import ConfigError, DataError
 from unimo.files import replacing
 from unimo.inference.search.store import Lists, Store, lists_file, open_store, vectors_file
+from unimo.progress import Progress
 
 logger = logging.getLogger(__name__)
 MOST_FLAT = 100_000
@@ -188,13 +189,17 @@ def _train(store: Store, say: Callable[[str], None]) -> Any:
     say(f"training {count} lists and codes of {codes} bytes on {len(sample):,} of {rows:,} vectors")
     index = library.index_factory(width, f"IVF{count},PQ{codes}x8np", library.METRIC_INNER_PRODUCT)
     index.cp.spherical, index.cp.seed, index.cp.niter = True, _SEED, 10
-    index.train(sample)
+    with Progress("training the lists"):
+        index.train(sample)
     return index
 
 
 def _add(index: Any, store: Store, first_part: int) -> None:
-    for part in range(first_part, len(store.state.parts)):
-        index.add(np.ascontiguousarray(store.vectors(part)))
+    parts = store.state.parts[first_part:]
+    with Progress("putting into lists", sum(part.rows for part in parts), unit="vectors") as progress:
+        for number, part in enumerate(parts, first_part):
+            index.add(np.ascontiguousarray(store.vectors(number)))
+            progress.update(part.rows)
 
 
 def _choose(index: Any, store: Store, start: tuple[int, int] = (1, _CANDIDATES[0])) -> tuple[int, int, float]:

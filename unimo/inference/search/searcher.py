@@ -145,7 +145,9 @@ class Searcher:
 
     def _check_rerank(self, queries: Sequence[Query]) -> None:
         if not self.encoder.task.config.has_matching:
-            raise ConfigError("--rerank: the model learned no matching; leave it out")
+            raise ConfigError(
+                "--rerank: the model learned no matching, or was opened without `rerank`; leave it out"
+            )
         if any(isinstance(query, str) == (self.holds == "texts") for query in queries):
             kinds = ("texts", "images")[:: 1 if self.holds == "texts" else -1]
             what = "this index holds {}, which are matched with {}, and one query is none of these"
