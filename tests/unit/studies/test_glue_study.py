@@ -227,6 +227,7 @@ def test_mistakes_train_nothing(tool: Tool, tools: Path) -> None:
     assert_refused(refused("--glue", "nowhere"), "--glue nowhere: no folder of a task; expected some of MNLI")
     assert_refused(refused("--glue", "nowhere", "--tasks", "rte"), "no folder", "nowhere")
     assert_refused(refused("--glue", "glue", "--model", "unimo9_base"), "no model directory at unimo9_base")
+    assert_refused(refused("--model", "semvlp_tiny"), "no text_classification recipe 'semvlp_tiny'")
     assert_refused(refused("--server"), "--server answers GLUE's own test files", "--glue DIR")
     assert_refused(refused("--wnli-majority"), "give both")
     code, _, err = refused("--tasks", "wnli")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unimo import cli
+from unimo import cli, registry
 from unimo.config import list_recipes
 from unimo.data.readers.glue import FOLDERS, GlueName
 from unimo.errors import ConfigError
@@ -168,7 +168,7 @@ def result_folder(cell: Cell, result: Result) -> str:
 
 
 def _start_of(name: str) -> Start:
-    if name in list_recipes(TASK):
+    if name in {*list_recipes(TASK), *registry.list_models()}:  # of those without a recipe it is said
         return Start(name, name)
     directory = Path(name)
     recipe = loading.read_model_config(directory)["model"]["name"]
