@@ -15,6 +15,7 @@ from micro_unimo import UNIMO
 from micro_unimo2 import MODEL
 
 from unimo import registry
+from unimo.config import list_recipes
 from unimo.errors import CapabilityError, ConfigError
 from unimo.settings import load_run_config
 from unimo.tasks.base import Question, to_tensors
@@ -105,6 +106,13 @@ def test_every_family_reads_pairs_without_an_image(model: str) -> None:
             changed[0, place] = 10 + (ids[0, place] - 9) % 20
             other = task.logits(dataclasses.replace(batch, input_ids=changed))
             assert abs(other[0] - logits[0]).max() > 1e-7 and abs(other[1:] - logits[1:]).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", sorted(list_recipes("text_classification")))
+def test_a_pre_trained_text_tower_fits_the_recipe_of_texts_alone(name: str) -> None:
+    before, run = (load_run_config(name, task) for task in ("pretrain", "text_classification"))
+    assert dataclasses.replace(before.model.text, init="") == run.model.text
+    assert run.data.max_text_len <= run.model.text.longest
 
 
 def test_padding_changes_nothing() -> None:
