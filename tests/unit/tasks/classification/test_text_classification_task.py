@@ -111,7 +111,8 @@ def test_every_family_reads_pairs_without_an_image(model: str) -> None:
 @pytest.mark.parametrize("name", sorted(list_recipes("text_classification")))
 def test_a_pre_trained_text_tower_fits_the_recipe_of_texts_alone(name: str) -> None:
     before, run = (load_run_config(name, task) for task in ("pretrain", "text_classification"))
-    assert dataclasses.replace(before.model.text, init="") == run.model.text
+    tower = {key: value for key, value in vars(before.model.text).items() if key != "init"}
+    assert tower.items() <= vars(run.model.text).items()
     assert run.data.max_text_len <= run.model.text.longest
 
 
