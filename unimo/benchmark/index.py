@@ -6,6 +6,7 @@ makes them; and without any structure, where no index can save much.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import resource
 import tempfile
@@ -20,6 +21,7 @@ from unimo.inference.search.nearest import Found, faiss, open_newest, prepare, r
 from unimo.inference.search.store import lists_file, writing
 from unimo.registry import model_config
 
+logger = logging.getLogger(__name__)
 QUERIES, APPENDED, COUNT = 200, 1000, 10
 _CENTRES, _SPREAD = 1000, 0.7
 """Clusters, and length of what is added to a centre of length 1."""
@@ -175,6 +177,7 @@ def measure(model: str, rows: int) -> dict[str, Any]:
         if "codes" in sides["ours"]:
             sides["ours"]["codes"] = recall(sides["ours"]["codes"], found["plain FAISS"])
         content["kinds"][kind] = sides
+        logger.info("measured:\n%s", _rows(kind, sides))
     return content
 
 
@@ -185,13 +188,16 @@ def format_report(content: dict[str, Any]) -> str:
         f"{'':32} {'build':>8} {'open':>7} {'query':>9} {'+1,000':>7} "
         f"{'memory':>8} {'disk':>8} {'recall@10':>9}",
     ]
-    for kind, sides in content["kinds"].items():
-        for side, x in sides.items():
-            memory, disk = f"{x['memory'] / 1e6:,.0f} MB", f"{x['disk'] / 1e6:,.0f} MB"
-            lines.append(
-                f"{side + ', ' + kind:32} {x['build']:8.1f} {x['open']:7.2f} {1e3 * x['query']:6.1f} ms "
-                f"{x['append']:7.2f} {memory:>8} {disk:>8} {x['recall']:9.3f}"
-            )
-        codes = f"; its codes alone: {ours['codes']:.3f}" if "codes" in (ours := sides["ours"]) else ""
-        lines.append(f"    ours: {ours['how']}{codes}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_rows(kind, sides) for kind, sides in content["kinds"].items())])
+
+
+def _rows(kind: str, sides: dict[str, dict[str, Any]]) -> str:
+    lines = []
+    for side, x in sides.items():
+        memory, disk = f"{x['memory'] / 1e6:,.0f} MB", f"{x['disk'] / 1e6:,.0f} MB"
+        lines.append(
+            f"{side + ', ' + kind:32} {x['build']:8.1f} {x['open']:7.2f} {1e3 * x['query']:6.1f} ms "
+            f"{x['append']:7.2f} {memory:>8} {disk:>8} {x['recall']:9.3f}"
+        )
+    codes = f"; its codes alone: {ours['codes']:.3f}" if "codes" in (ours := sides["ours"]) else ""
+    return "\n".join([*lines, f"    ours: {ours['how']}{codes}"])

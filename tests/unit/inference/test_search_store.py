@@ -93,6 +93,16 @@ def test_lists_over_the_boundary_and_what_was_appended_since(tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("few_points")
+def test_recall_is_measured_anew_after_a_tenth_more(tmp_path: Path) -> None:
+    chosen = []
+    for counts in ([1000], [50], [50], [50]):
+        fill(tmp_path, counts, most_flat=900)
+        lists = open_store(tmp_path).state.lists
+        chosen.append((lists.rows, lists.trained_on, lists.chosen_for))
+    assert chosen == [(1000, 1000, 1000), (1050, 1000, 1000), (1100, 1000, 1000), (1150, 1000, 1150)]
+
+
+@pytest.mark.usefixtures("few_points")
 def test_lists_are_trained_anew_when_there_are_four_times_as_many(tmp_path: Path) -> None:
     fill(tmp_path, [1000, 3200], most_flat=900)
     assert open_store(tmp_path).state.lists.trained_on == 4200

@@ -27,6 +27,8 @@ MOST_FLAT = 100_000
 """Largest number of vectors that are all compared with a query: 0.3 GB with E = 768."""
 GROWTH = 4
 """Times that an index may grow before its lists are trained anew."""
+MEASURED_AGAIN = 1.1
+"""Times that it may grow before its recall is measured anew, which takes longer than to add a little."""
 WANTED_RECALL = 0.95
 MEASURED_AT = 10
 _QUERIES = 256
@@ -160,24 +162,27 @@ def prepare(store: Store, say: Callable[[str], None] = logger.info, most_flat: i
     state = store.state
     if state.rows <= most_flat or (state.lists and state.lists.rows == state.rows):
         return
-    old = state.lists
-    if old and state.rows <= GROWTH * old.trained_on:
-        path = store.folder / lists_file(old)
-        store.check(path, old.sha256)
-        index, trained_on = faiss().read_index(str(path)), old.trained_on
-        say(f"adding {state.rows - old.rows:,} vectors to {index.nlist} lists")
-        _add(index, store, old.parts)
-        probes, candidates, found = _choose(index, store, (old.probes, old.candidates))
+    lists = state.lists
+    if lists and state.rows <= GROWTH * lists.trained_on:
+        path = store.folder / lists_file(lists)
+        store.check(path, lists.sha256)
+        index = faiss().read_index(str(path))
+        say(f"adding {state.rows - lists.rows:,} vectors to {index.nlist} lists")
+        _add(index, store, lists.parts)
     else:
-        index, trained_on = _train(store, say), state.rows
+        index = _train(store, say)
         _add(index, store, 0)
-        probes, candidates, found = _choose(index, store)
-    lists = Lists(len(state.parts), state.rows, "", trained_on, probes, candidates, round(found, 4))
+        lists = Lists(0, 0, "", trained_on=state.rows, probes=1, candidates=_CANDIDATES[0], recall=0.0)
+    lists = replace(lists, parts=len(state.parts), rows=state.rows)
+    if state.rows > MEASURED_AGAIN * lists.chosen_for:
+        probes, candidates, found = _choose(index, store, (lists.probes, lists.candidates))
+        say(f"{probes} of {index.nlist} lists, {candidates} candidates: recall@{MEASURED_AT} {found:.3f}")
+        changes = {"probes": probes, "candidates": candidates, "recall": round(found, 4)}
+        lists = replace(lists, chosen_for=state.rows, **changes)
     path = store.folder / lists_file(lists)
     with replacing(path) as temporary:
         temporary.write_bytes(faiss().serialize_index(index).data)  # FAISS itself hides a full disk
     store.write(lists=replace(lists, sha256=digest(path)))
-    say(f"{probes} of {index.nlist} lists, {candidates} candidates: recall@{MEASURED_AT} {found:.3f}")
 
 
 def _train(store: Store, say: Callable[[str], None]) -> Any:
@@ -202,7 +207,7 @@ def _add(index: Any, store: Store, first_part: int) -> None:
             progress.update(part.rows)
 
 
-def _choose(index: Any, store: Store, start: tuple[int, int] = (1, _CANDIDATES[0])) -> tuple[int, int, float]:
+def _choose(index: Any, store: Store, start: tuple[int, int]) -> tuple[int, int, float]:
     """Choose the fewest lists, then the fewest candidates, that find the nearest vectors of some of them.
 
     Args:

@@ -72,6 +72,8 @@ class Lists:
     """Vectors of these lists, nearest by their codes, that are compared exactly."""
     recall: float
     """Share of the ten nearest vectors that is found, measured when the two numbers were chosen."""
+    chosen_for: int = 0
+    """Rows that there were then."""
 
 
 @dataclass(frozen=True)
