@@ -24,7 +24,7 @@ ol{{list-style:none;padding:0;display:flex;flex-wrap:wrap;gap:16px}}li{{width:{S
 .frame{{width:{SIDE}px;height:{SIDE}px;display:flex;align-items:center;justify-content:center;
 background:#f4f4f4;border-radius:6px;overflow:hidden}}
 .bar{{height:4px;background:#eee;margin:6px 0 2px}}.bar i{{display:block;height:4px;background:#3566b8}}
-li.text{{width:100%}}li.text p{{margin:0;color:inherit}}
+li.text{{width:100%}}li.text .bar{{width:{SIDE}px}}li.text p{{margin:0;color:inherit}}
 small{{display:block;overflow-wrap:anywhere;font-size:11px}}"""
 READING = (
     "How to read it. Each row answers the query above it, best first. The number is the cosine of the "
