@@ -59,8 +59,10 @@ def _parts(value: Any) -> Iterator[bytes]:
     elif isinstance(value, np.ndarray):
         yield np.ascontiguousarray(value).tobytes()
     elif dataclasses.is_dataclass(value):
-        for item in dataclasses.fields(value):
-            yield from _parts(getattr(value, item.name))
+        held = {
+            item.name: getattr(value, item.name) for item in dataclasses.fields(value) if _says(item, value)
+        }
+        yield from _parts(held)
     elif isinstance(value, Mapping):
         yield from _parts(list(value.items()))
     elif isinstance(value, (list, tuple)):
@@ -71,3 +73,10 @@ def _parts(value: Any) -> Iterator[bytes]:
         yield repr(value).encode("utf8", "surrogatepass")
     else:
         yield type(value).__name__.encode()  # what it shows of itself may be its address
+
+
+def _says(item: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field is not at its default: a field that a later release adds changes nothing by itself."""
+    held = getattr(value, item.name)
+    default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+    return isinstance(held, np.ndarray) or type(held) is not type(default) or bool(held != default)

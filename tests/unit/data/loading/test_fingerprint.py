@@ -1,5 +1,6 @@
 """The fingerprint of a corpus follows its content, whichever reader opens it, and not where it lies."""
 
+import dataclasses
 import json
 import shutil
 import tarfile
@@ -114,3 +115,12 @@ def test_broken_samples_and_odd_values_have_a_place(tmp_path):
     # The representation of the second value has an address, which must not count.
     odd, again = ([{"a": object(), "b": [1.5, None]}, "", tmp_path / "missing"] for _ in range(2))
     assert fingerprint(Odd(odd)) == fingerprint(Odd(again)) != fingerprint(odd[:1] + odd)
+
+
+@pytest.mark.parametrize("empty", [None, "", 0, ()])
+def test_a_field_that_a_later_release_adds_to_records_changes_nothing_until_it_is_used(empty) -> None:
+    older = dataclasses.make_dataclass("Record", [("text", str)])
+    newer = dataclasses.make_dataclass("Record", [("text", str), ("more", object, empty)])
+    before = fingerprint([older(text) for text in TEXTS])
+    assert fingerprint([newer(text) for text in TEXTS]) == before
+    assert fingerprint([newer(text, "used") for text in TEXTS]) != before
