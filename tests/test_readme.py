@@ -57,6 +57,7 @@ NOT_RUN = {
 # Options that name files of the reader's own; without these a command is looked up, not run.
 NEEDS = (
     "--input", "--corpus", "--collection", "--annotations", "--images", "--image", "--config", "--weights",
+    "--glue",
 )  # fmt: skip
 # Words of a command that need a package which no wheel brings to the newest Pythons.
 EXTRA = {"onnx": "paddle2onnx"}
