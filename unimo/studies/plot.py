@@ -42,7 +42,7 @@ def draw(study: Study, results: Sequence[Result], steps: str, overrides: Sequenc
         named = ", ".join(map(str, seeds))
         legend = f"filled: mean over seeds {named} with one standard deviation; open: each seed"
     legend += "; dashed: chance" if chance else ""
-    figure.supxlabel(legend, fontsize=9, color="#505050")
+    figure.supxlabel(textwrap.fill(legend, int(13 * figure.get_figwidth())), fontsize=9, color="#505050")
     figure.get_layout_engine().set(h_pad=0.1)
     grid = figure.subplots(len(bands), columns, squeeze=False, height_ratios=heights) if bands else []
     for panels, (rows, shown) in zip(grid, bands, strict=True):
