@@ -12,7 +12,7 @@ from PIL import Image
 from unimo.errors import CapabilityError, ConfigError, RecordError, UnimoError
 from unimo.inference.pipeline import Pipeline, draw_answers
 from unimo.inference.zero_shot import ZeroShotClassification, open_matcher
-from unimo.tasks.base import Question, asked_pairs
+from unimo.tasks.base import Answer, Question, asked_pairs
 
 PICTURE = Image.new("RGB", (20, 10), "red")
 
@@ -76,7 +76,9 @@ def test_wrong_task_and_wrong_input(tmp_path: Path, pictures: list[Image.Image])
 
 
 def test_picture_shows_the_image_and_bars_as_long_as_the_probabilities(pictures: list[Image.Image]) -> None:
-    drawn = np.asarray(draw_answers(pictures[0].resize((100, 100)), {"what ?": [("a", 1.0), ("b", 0.25)]}))
+    drawn = np.asarray(
+        draw_answers(pictures[0].resize((100, 100)), {"what ?": [Answer("a", 1.0), Answer("b", 0.25)]})
+    )
     lengths = [(row == np.array([198, 219, 239])).all(axis=1).sum() for row in (drawn[57], drawn[79])]
     assert lengths[0] == pytest.approx(371, abs=25) and lengths[1] == pytest.approx(371 / 4, abs=25)
     assert drawn.shape[2] == 3 and drawn[0, 0].tolist() == [255, 255, 255]
