@@ -1,4 +1,4 @@
-"""What a segmentation model sees in some pictures of a split, beside what is there."""
+"""Pictures of a split as a segmentation model sees them, beside the truth."""
 
 from __future__ import annotations
 

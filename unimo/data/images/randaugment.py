@@ -1,8 +1,8 @@
 """Random augmentation of RGB images: the operations of UDA (used by METER), those of ALBEF and BLIP, those of
 timm (used by BEiT), BEiT's colours, and the views for contrastive learning on images (SimCLR, appendix A).
 
-`RandAugment`, `RandomAugment` and `IncreasingRandAugment` are different recipes of the literature despite
-their names. All draw operations with replacement. All randomness comes from the generator passed to them.
+`RandAugment` and `RandomAugment` are different recipes of the literature despite their names. Both draw
+operations with replacement. All randomness comes from the generator passed to them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -98,28 +99,6 @@ ALBEF_OPERATIONS: dict[str, tuple[Operation, float, bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class RandomAugment:
-    """Apply `count` random operations of ALBEF, each with probability 0.5, at strength `level` of 10.
-
-    New borders are grey (128). The original uses OpenCV; Pillow does the same arithmetic here.
-    """
-
-    count: int
-    level: int
-    probability: float = 0.5
-
-    def __call__(self, image: Image.Image, rng: Rng) -> Image.Image:
-        """Augment an RGB image."""
-        names = list(ALBEF_OPERATIONS)
-        for drawn in rng.integers(len(names), size=self.count):
-            applied, negative = rng.random(2) < (self.probability, 0.5)
-            operation, full, signed = ALBEF_OPERATIONS[names[drawn]]
-            value = full * self.level / 10 * (-1 if signed and negative else 1)
-            image = operation(image, value) if applied else image
-        return image
-
-
 def _change(kind: type) -> Operation:
     return lambda image, change: kind(image).enhance(1 + change)
 
@@ -147,26 +126,35 @@ TIMM_OPERATIONS: dict[str, tuple[Operation, float, bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class IncreasingRandAugment:
-    """Apply `count` random operations of timm, each with probability 0.5, as `rand-m9-mstd0.5-inc1` does.
+OPERATIONS = {"albef": ALBEF_OPERATIONS, "timm": TIMM_OPERATIONS}
 
-    Levels are of 10, normal around `level`; every operation changes more at a higher one (`inc1`). New
-    borders are grey, the mean of the statistics that BEiT normalises with.
+
+@dataclass(frozen=True)
+class RandomAugment:
+    """Apply `count` random operations, each with probability 0.5, at strength `level` of 10.
+
+    `albef`: ALBEF's, at one level. The original uses OpenCV; Pillow does the same arithmetic here.
+    `timm`: those of `rand-m9-mstd0.5-inc1`, all of which change more at a higher level (`inc1`).
+    New borders are grey (128).
     """
 
     count: int
     level: float
-    deviation: float
+    operations: Literal["albef", "timm"] = "albef"
+    deviation: float = 0.0
+    """Standard deviation of normal levels around `level`; 0 for all at it."""
     probability: float = 0.5
 
     def __call__(self, image: Image.Image, rng: Rng) -> Image.Image:
         """Augment an RGB image."""
-        names = list(TIMM_OPERATIONS)
+        table = OPERATIONS[self.operations]
+        names = list(table)
         for drawn in rng.integers(len(names), size=self.count):
             applied, negative = rng.random(2) < (self.probability, 0.5)
-            level = min(10.0, max(0.0, rng.normal(self.level, self.deviation)))
-            operation, full, signed = TIMM_OPERATIONS[names[drawn]]
+            level = self.level
+            if self.deviation:
+                level = min(10.0, max(0.0, rng.normal(level, self.deviation)))
+            operation, full, signed = table[names[drawn]]
             value = full * level / 10 * (-1 if signed and negative else 1)
             image = operation(image, value) if applied else image
         return image

@@ -16,7 +16,6 @@ from PIL import Image
 
 from unimo.data.images.randaugment import (
     ColourJitter,
-    IncreasingRandAugment,
     RandAugment,
     RandomAugment,
     Rng,
@@ -49,7 +48,7 @@ class Recipe:
     """Smallest share of the area of a `random` crop."""
     mirror: bool = False
     """Flip left and right with probability 0.5."""
-    augment: RandAugment | RandomAugment | IncreasingRandAugment | ViewAugment | None = None
+    augment: RandAugment | RandomAugment | ViewAugment | None = None
     """Augmentation of the resized image."""
     statistics: Literal["clip", "half"] = "clip"
     """Mean and standard deviation for normalisation: CLIP's, or 0.5 for every colour (ViT)."""
@@ -79,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
         crop="random",
         smallest_crop=0.08,
         mirror=True,
-        augment=IncreasingRandAugment(2, 9, 0.5),
+        augment=RandomAugment(2, 9, "timm", 0.5),
         statistics="half",
         erased=0.25,
     ),

@@ -27,7 +27,7 @@ from unimo.weights.pickles import read_numpy_pickle
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 HELD_OUT = 10
-"""One of so many training images is in `val`."""
+"""Training images for each that is kept for `val`."""
 
 
 @dataclass(frozen=True)

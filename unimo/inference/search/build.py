@@ -41,7 +41,7 @@ class Corpus:
     split: str = "all"
     scenes_images: int | None = None
     holds: Holds = "images"
-    """What of the corpus is indexed."""
+    """Whether its images or its texts are indexed."""
 
     def open(self, encoder: Encoder) -> Entries:
         """Open the images or the texts.

@@ -1,4 +1,4 @@
-"""What a grid on GLUE comes to: the best cell of each task, and a table as UNIMO-3's Table 3."""
+"""Results of a grid on GLUE: the best cell of each task, and a table as UNIMO-3's Table 3."""
 
 from __future__ import annotations
 

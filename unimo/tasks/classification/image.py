@@ -36,7 +36,7 @@ from unimo.weights.name_map import Tensors
 
 TOP = 5
 NORM_EPSILON = 1e-6
-"""Of BEiT's norms."""
+"""Epsilon of the norms of BEiT."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from unimo.data.images.randaugment import (
     GREY,
     TIMM_OPERATIONS,
     UDA_OPERATIONS,
-    IncreasingRandAugment,
     RandAugment,
     RandomAugment,
 )
@@ -91,7 +90,7 @@ def test_timm_strength_deviation_probability_and_signs(monkeypatch, picture):
     seen = spy(monkeypatch, TIMM_OPERATIONS, 0)
     rng = np.random.default_rng(0)
     for _ in range(3000):
-        IncreasingRandAugment(2, 9, 0.5)(picture, rng)
+        RandomAugment(2, 9, "timm", 0.5)(picture, rng)
     assert 2850 < len(seen) < 3150
     full = {"Rotate": 30, "Solarize": 256, "Color": 0.9, "Sharpness": 0.9, "ShearY": 0.3, "TranslateX": 0.45}
     for name, strength in full.items():
