@@ -51,13 +51,7 @@ def parse() -> argparse.Namespace:
     add("--tokens", type=cli.number(Size), metavar="N", help="grounded tokens to choose [8]")
     add("--ids", type=numbers, default=[], metavar="3,17", help="grounded tokens by number instead")
     add("--words", default="hamburger,foot", help="centre words [hamburger,foot]")
-    add(
-        "--pairs",
-        type=cli.number(Size),
-        default=512,
-        metavar="N",
-        help="to compare layers on [512]",
-    )
+    add("--pairs", type=cli.number(Size), default=512, metavar="N", help="to compare layers on [512]")
     add(
         "--queries",
         type=cli.number(Size),

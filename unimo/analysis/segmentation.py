@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class Seen:
     classes: Sequence[str]
     examples: Sequence[Example]
 
-    @property
+    @cached_property
     def counts(self) -> np.ndarray:
         """Pixels of the examples by true and predicted class."""
         size = len(self.classes)

@@ -242,7 +242,7 @@ def finish(state: TrainState, source: str) -> dict[str, Any]:
         "step": state.step,
         "max_steps": run.train.max_steps,
         "stopped_by": state.stop_reason,
-        "ended_early": state.ended_early and state.step < run.train.max_steps,
+        "ended_early": state.ended_early,
         "ranks": distributed.world_size(),
         "parameters": sum(int(np.prod(p.shape)) for p in state.task.parameters()),
         "steps_now": speed.total_steps,

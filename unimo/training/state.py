@@ -203,8 +203,10 @@ class TrainState:
 
     @property
     def ended_early(self) -> bool:
-        """Whether no evaluation was better than the best for as long as `train.patience` allows."""
-        return 0 < self.run.train.patience <= len(self.no_better)
+        """Whether the run ends before its last step: no evaluation was better than the best for as long as
+        `train.patience` allows."""
+        train = self.run.train
+        return self.step < train.max_steps and 0 < train.patience <= len(self.no_better)
 
     @property
     def signal(self) -> str:

@@ -76,6 +76,8 @@ FOLDERS: dict[GlueName, tuple[str, ...]] = {
     "ax": ("diagnostic", "AX", "MNLI"),
 }  # fmt: skip
 """Folders in the archives of GLUE; of several the first that is there."""
+TITLES: dict[GlueName, str] = {name: folders[0] for name, folders in FOLDERS.items()}
+"""Names of the data sets for people, which are those of the folders."""
 
 
 class GlueFile(TextDataset):

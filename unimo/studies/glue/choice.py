@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unimo.data.readers.glue import FOLDERS, GlueName
+from unimo.data.readers.glue import TITLES, GlueName
 from unimo.studies.results import Result
 from unimo.studies.study import Column, Row, Study, Table
 
@@ -73,7 +73,7 @@ def table(
     columns = [
         Column(
             f"{task}.{score}",
-            f"{FOLDERS[task][0]} {short(sizes[task])}",
+            f"{TITLES[task]} {short(sizes[task])}",
             unit=UNITS.get(score, "accuracy, %"),
             chance=chance[task],
             digits=2,
@@ -122,6 +122,6 @@ def describe(chosen: Chosen) -> str:
     lines = []
     for label in labels:
         own = [(task, cell, found) for (owner, task), (cell, found) in chosen.items() if owner == label]
-        named = (f"{FOLDERS[task][0]} {cell.setting} ({len(found)} seeds)" for task, cell, found in own)
+        named = (f"{TITLES[task]} {cell.setting} ({len(found)} seeds)" for task, cell, found in own)
         lines.append(f"- {label}: {', '.join(named)}")
     return "Rate x batch, chosen by the mean over seeds on dev:\n\n" + "\n".join(lines)

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 
 from unimo.data.readers.base import Dataset
-from unimo.data.readers.glue import FOLDERS, GlueName
+from unimo.data.readers.glue import TITLES, GlueName
 from unimo.data.readers.open import resolve_path
 from unimo.data.readers.open_glue import open_glue
 from unimo.errors import DataError, RecordError
@@ -40,9 +40,9 @@ class GlueData:
         """
         if not wanted:
             folder = resolve_path(CorpusConfig(self.path), self._config)
-            wanted = [t for t in SCORES if self.path == SCENES or (folder / FOLDERS[t][0]).is_dir()]
+            wanted = [t for t in SCORES if self.path == SCENES or (folder / TITLES[t]).is_dir()]
         if not wanted:
-            named = ", ".join(FOLDERS[task][0] for task in SCORES)
+            named = ", ".join(TITLES[task] for task in SCORES)
             raise DataError(f"--glue {self.path}: no folder of a task; expected some of {named}")
         # The sentences of `scenes` are of one genre.
         scores = SCORES | ({"mnli": "accuracy"} if self.path == SCENES else {})
@@ -70,7 +70,7 @@ class GlueData:
             labels[record.label] += 1
             parts.add(record.question_type)
         if len(parts) == 1 and parts != {""}:
-            logger.warning("%s: its score is of the %s dev file alone", FOLDERS[task][0], *parts)
+            logger.warning("%s: its score is of the %s dev file alone", TITLES[task], *parts)
         if SCORES[task] in ("matthews", "spearman"):
             return 0.0
         if SCORES[task] == "f1":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from unimo import cli, registry
 from unimo.config import list_recipes
-from unimo.data.readers.glue import FOLDERS, GlueName
+from unimo.data.readers.glue import TITLES, GlueName
 from unimo.errors import ConfigError
 from unimo.files import write_text
 from unimo.inference import loading
@@ -209,8 +209,8 @@ def _grid(
 
 def _about(args: argparse.Namespace, starts: Sequence[Start], sizes: Mapping[GlueName, int]) -> list[str]:
     named = (f"{start.label} ({start.init or 'from scratch'})" for start in starts)
-    there = ", ".join(f"{FOLDERS[task][0]} {short(size)}" for task, size in sizes.items())
-    absent = [FOLDERS[task][0] for task in SCORES if task not in sizes]
+    there = ", ".join(f"{TITLES[task]} {short(size)}" for task, size in sizes.items())
+    absent = [TITLES[task] for task in SCORES if task not in sizes]
     rates, batches = (", ".join(f"{each:g}" for each in values) for values in (args.rates, args.batches))
     return [
         f"models: {', '.join(named)}",

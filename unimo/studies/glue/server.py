@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from unimo.data.readers.glue import FOLDERS, TASKS, GlueName
+from unimo.data.readers.glue import TASKS, TITLES, GlueName
 from unimo.errors import CheckpointError, DataError
 from unimo.files import make_folder, read_json_object, replacing, write_text
 from unimo.studies.glue.data import GlueData
@@ -16,8 +16,7 @@ from unimo.studies.glue.data import GlueData
 Answers = tuple[str, GlueName, str]
 """Name of a file, data set and split."""
 FILES: dict[GlueName, tuple[Answers, ...]] = {
-    task: ((FOLDERS[task][0], task, "test"),)
-    for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "qnli", "rte")
+    task: ((TITLES[task], task, "test"),) for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "qnli", "rte")
 } | {
     "mnli": (
         ("MNLI-m", "mnli", "test_matched"),

@@ -144,7 +144,7 @@ def _note_no_better(state: TrainState, metric: str) -> None:
     if state.step not in state.no_better:
         state.no_better.append(state.step)
     train, best = state.run.train, state.best
-    if state.ended_early and state.step < train.max_steps and distributed.rank() == 0:
+    if state.ended_early and distributed.rank() == 0:
         logger.info(
             "train.patience=%d: %s has not been better than %.4g of step %d in the last %d evaluations; the "
             "run ends early, after step %d of %d",
